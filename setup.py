@@ -1,0 +1,78 @@
+"""Packaging of zaqar_gevent: metadata, dependencies and entry points."""
+
+import pathlib
+
+import setuptools
+
+HERE = pathlib.Path(__file__).parent
+
+REQUIREMENTS = [
+    'falcon>=4.0',
+    'gevent>=24.11',
+    'gevent-websocket>=0.10.1',
+    'msgpack>=1.1',
+    'msgspec>=0.19',
+    'oslo.config>=9.6',
+    'oslo.context>=5.6',
+    'oslo.log>=6.1',
+    'oslo.policy>=4.4',
+    'oslo.utils>=7.3',
+    'stevedore>=5.3',
+    'websockets>=14.2',
+    'zaqar>=23.0.0',
+]
+
+EXTRAS = {
+    'gunicorn': ['gunicorn[gevent]>=23.0'],
+    'mongodb': ['pymongo>=4.8'],
+    'redis': ['redis>=5.0'],
+    'test': [
+        'ddt>=1.7',
+        'fixtures>=4.1',
+        'gunicorn[gevent]>=23.0',
+        'oslotest>=5.0',
+        'psutil>=6.0',
+        'pymongo>=4.8',
+        'pytest>=8.3',
+        'pytest-timeout>=2.3',
+        'redis>=5.0',
+        'requests>=2.32',
+        'testtools>=2.7',
+        'websocket-client>=1.8',
+    ],
+}
+
+setuptools.setup(
+    name='zaqar_gevent',
+    version='0.1.0',
+    description='OpenStack Zaqar over REST and WebSocket from one gevent process and one port',
+    long_description=(HERE / 'README.md').read_text(encoding='utf-8'),
+    long_description_content_type='text/markdown',
+    license='Apache-2.0',
+    license_files=['LICENSE'],
+    python_requires='>=3.11,<3.15',
+    packages=setuptools.find_packages(include=['zaqar_gevent', 'zaqar_gevent.*']),
+    package_data={'zaqar_gevent': ['py.typed']},
+    install_requires=REQUIREMENTS,
+    extras_require=EXTRAS,
+    entry_points={
+        'console_scripts': ['zaqar-gevent = zaqar_gevent.cmd:main'],
+        'zaqar.transport': ['gevent = zaqar_gevent.server:TransportDriver'],
+        'zaqar.data.storage': ['sqlite = zaqar_gevent.storage.sqlite:DataDriver'],
+        'zaqar.control.storage': ['sqlite = zaqar_gevent.storage.sqlite:ControlDriver'],
+        'oslo.config.opts': ['zaqar_gevent = zaqar_gevent.conf:list_opts'],
+    },
+    classifiers=[
+        'Development Status :: 4 - Beta',
+        'Environment :: OpenStack',
+        'Intended Audience :: Developers',
+        'Intended Audience :: System Administrators',
+        'Operating System :: POSIX :: Linux',
+        'Programming Language :: Python :: 3',
+        'Programming Language :: Python :: 3.11',
+        'Programming Language :: Python :: 3.12',
+        'Programming Language :: Python :: 3.13',
+        'Programming Language :: Python :: 3.14',
+        'Topic :: Communications',
+    ],
+)
