@@ -1,0 +1,1 @@
+"""OpenStack Zaqar over REST and WebSocket from one gevent process and one port."""

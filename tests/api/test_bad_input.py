@@ -1,0 +1,108 @@
+"""What a client gets wrong: told with a 4xx and the place, over every transport alike."""
+
+from typing import Any
+
+import pytest
+
+GOOD_ID = '3381af92-2b9e-11e3-b191-71861300734c'
+POST = 'message_post'
+
+WRONG_ARGUMENTS: list[tuple[str, dict[str, Any], str]] = [
+    (POST, {'messages': [{'body': 1}, {'ttl': 60}]}, '$.messages[1]'),
+    (POST, {'messages': [{'body': 1, 'ttl': '60'}]}, '$.messages[0].ttl'),
+    (POST, {'messages': [{'body': 1, 'ttl': 60.5}]}, '$.messages[0].ttl'),
+    (POST, {'messages': [{'body': 1, 'ttl': True}]}, '$.messages[0].ttl'),
+    (POST, {'messages': [{'body': 1, 'delay': []}]}, '$.messages[0].delay'),
+    (POST, {'messages': [1]}, '$.messages[0]'),
+    (POST, {'messages': {}}, '$.messages'),
+    (POST, {'messages': None}, '$.messages'),
+    (POST, {}, 'messages'),
+    (POST, {'messages': []}, 'No messages'),
+    (POST, {'messages': [{'body': 1, 'ttl': 59}]}, 'TTL'),
+    (POST, {'messages': [{'body': 1, 'ttl': 1209601}]}, 'TTL'),
+    ('queue_create', {'metadata': {'_default_message_ttl': ''}}, '$.metadata._default_message_ttl'),
+    ('queue_create', {'metadata': {'_max_claim_count': True}}, '$.metadata._max_claim_count'),
+    ('queue_create', {'metadata': {'_dead_letter_queue': 1}}, '$.metadata._dead_letter_queue'),
+    ('queue_create', {'metadata': {'_default_message_ttl': 1}}, '_default_message_ttl'),
+    (
+        'queue_create',
+        {'metadata': {'_retry_policy': {'minimum_delay': ''}}},
+        '$.metadata._retry_policy.minimum_delay',
+    ),
+    ('queue_create', {'metadata': {'x': 'y' * 70_000}}, 'too large'),
+    ('queue_update', {'changes': [{'op': 'turn', 'path': '/metadata/x'}]}, '$.changes[0].op'),
+    ('queue_update', {'changes': [{'op': 'add', 'path': 1, 'value': 1}]}, '$.changes[0].path'),
+    ('queue_update', {'changes': [{'op': 'add', 'path': '/x', 'value': 1}]}, '/x'),
+    ('queue_update', {'changes': [{'op': 'add', 'path': '/metadata/x'}]}, 'value'),
+    ('queue_update', {'changes': [1]}, '$.changes[0]'),
+    ('queue_purge', {'resource_types': ['everything']}, '$.resource_types[0]'),
+    ('queue_purge', {'resource_types': 'messages'}, '$.resource_types'),
+    ('claim_create', {'ttl': 59}, 'TTL'),
+    ('claim_create', {'ttl': 'long'}, '$.ttl'),
+    ('claim_create', {'grace': 43201}, 'grace'),
+    ('message_list', {'limit': 21}, '20'),
+    ('message_list', {'limit': 0}, '20'),
+    ('message_get_many', {'message_ids': ['x'] * 21}, '20'),
+    ('message_delete_many', {}, 'pop'),
+    ('message_delete_many', {'pop': 21}, '20'),
+    ('message_delete_many', {'pop': 1, 'message_ids': ['x']}, 'pop'),
+]
+
+
+@pytest.mark.parametrize(('action', 'arguments', 'told'), WRONG_ARGUMENTS)
+def test_a_wrong_argument_is_named(
+    api: Any, action: str, arguments: dict[str, Any], told: str
+) -> None:
+    answer = api.call(action, queue_name='orders', **arguments)
+    assert answer.status == 400
+    assert told in str(answer.body)
+    assert api.call('ping_node').status == 204
+
+
+@pytest.mark.parametrize('action', ['queue_create', 'message_list', 'claim_create'])
+@pytest.mark.parametrize('name', ['n' * 65, 'with space', 'semi;colon', 'ünder', '%'])
+def test_a_wrong_queue_name_is_refused(api: Any, action: str, name: str) -> None:
+    answer = api.call(action, queue_name=name)
+    assert answer.status == 400
+    assert '$.queue_name' in str(answer.body)
+
+
+@pytest.mark.parametrize(
+    'headers',
+    [
+        {},
+        {'X-Project-ID': 'p'},
+        {'Client-ID': GOOD_ID},
+        {'Client-ID': GOOD_ID, 'X-Project-ID': ''},
+        {'Client-ID': 'not a uuid', 'X-Project-ID': 'p'},
+        {'Client-ID': '', 'X-Project-ID': 'p'},
+        {'Client-ID': GOOD_ID, 'X-Project-ID': 'p' * 257},
+    ],
+)
+def test_a_request_without_a_proper_identity_is_refused(api: Any, headers: dict[str, str]) -> None:
+    assert api.call('queue_get', queue_name='orders', headers=headers).status == 400
+
+
+@pytest.mark.parametrize('marker', ['xyz', '', '-1', 'z' * 1000, '99999999999999999999'])
+def test_a_bad_marker_lists_nothing_or_everything_but_never_fails(api: Any, marker: str) -> None:
+    api.call(POST, queue_name='orders', messages=[{'body': 1}])
+    answer = api.call('message_list', queue_name='orders', echo=True, marker=marker)
+    assert answer.status == 200
+
+
+def test_a_post_just_over_the_limit_is_refused(api: Any) -> None:
+    messages = [{'body': 'x' * 262_144}]
+    answer = api.call(POST, queue_name='orders', messages=messages)
+    assert answer.status == 400
+    assert '262144' in str(answer.body)
+
+
+def test_an_integer_of_more_than_64_bits_is_refused(server: Any) -> None:
+    from tests.callers import connect
+
+    for transport in ('rest', 'ws-json'):
+        caller = connect(transport, server.url, server.websocket_url)
+        answer = caller.call(POST, queue_name='orders', messages=[{'body': [2**63]}])
+        assert answer.status == 400
+        assert 'messages[0].body[0]' in str(answer.body)
+        caller.close()

@@ -1,0 +1,27 @@
+"""Fixtures shared by all tests."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.callers import TRANSPORTS, connect
+from tests.server_process import ServerProcess
+
+
+@pytest.fixture(scope='session')
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    """A server on the embedded store, shared by the tests that do not stop it."""
+    config = '[DEFAULT]\nadmin_mode = True\n'
+    with ServerProcess(tmp_path_factory.mktemp('server'), config=config) as process:
+        yield process
+
+
+@pytest.fixture(params=TRANSPORTS)
+def api(request: pytest.FixtureRequest, server: ServerProcess) -> Iterator[Any]:
+    """A caller over each transport in turn, as a client of a project of its own."""
+    caller = connect(request.param, server.url, server.websocket_url)
+    yield caller
+    caller.close()

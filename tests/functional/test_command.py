@@ -1,0 +1,165 @@
+"""The `zaqar-gevent` command as a user meets it."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+
+import pytest
+import requests
+
+from tests.callers import RestCaller, WebSocketCaller
+from tests.server_process import ServerProcess
+
+
+def run(*options: str, **env: str) -> subprocess.CompletedProcess[str]:
+    """Run the command to its end."""
+    return subprocess.run(
+        [sys.executable, '-m', 'zaqar_gevent.cmd', *options],
+        env={**os.environ, **env},
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
+
+
+def failure(*options: str, **env: str) -> str:
+    """The one line with which the command refuses to start."""
+    finished = run(*options, **env)
+    assert finished.returncode not in (0, None)
+    assert finished.stdout == ''
+    [line] = finished.stderr.splitlines()
+    return line
+
+
+def test_it_says_where_it_listens_and_nothing_else(tmp_path: pathlib.Path) -> None:
+    with ServerProcess(tmp_path) as server:
+        assert server.stop() == 0
+    [line] = server.output
+    assert f'http://127.0.0.1:{server.port}' in line
+    assert f'sqlite:///{tmp_path}/zaqar.sqlite' in line
+
+
+@pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT])
+def test_it_stops_at_once_with_status_zero(tmp_path: pathlib.Path, number: int) -> None:
+    with ServerProcess(tmp_path) as server:
+        websocket = WebSocketCaller(server.websocket_url, binary=False)
+        rest = RestCaller(server.url)
+        assert websocket.call('ping_node').status == rest.call('ping_node').status == 204
+        assert server.stop(number) == 0
+    assert len(server.output) == 1
+
+
+def test_its_store_is_under_the_xdg_state_directory(tmp_path: pathlib.Path) -> None:
+    command = [sys.executable, '-m', 'zaqar_gevent.cmd', '--port', '0']
+    env = {**os.environ, 'XDG_STATE_HOME': str(tmp_path)}
+    with subprocess.Popen(command, env=env, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert f'{tmp_path}/zaqar-gevent/zaqar.sqlite' in process.stdout.readline()
+        process.terminate()
+    directory = tmp_path / 'zaqar-gevent'
+    assert directory.stat().st_mode & 0o777 == 0o700
+    assert (directory / 'zaqar.sqlite').stat().st_mode & 0o777 == 0o600
+
+
+def test_messages_outlive_the_server(tmp_path: pathlib.Path) -> None:
+    with ServerProcess(tmp_path) as server:
+        caller = RestCaller(server.url)
+        caller.call('message_post', queue_name='orders', messages=[{'body': 'kept'}])
+    with ServerProcess(tmp_path) as server:
+        again = RestCaller(server.url, identity=caller.identity)
+        [message] = again.call('message_list', queue_name='orders', echo=True).body['messages']
+        assert message['body'] == 'kept'
+
+
+def test_a_configuration_file_is_honoured(tmp_path: pathlib.Path) -> None:
+    file = tmp_path / 'store.sqlite'
+    config = f"""
+        [drivers]
+        transport = wsgi
+        message_store = sqlite
+        management_store = sqlite
+        [drivers:message_store:sqlite]
+        uri = sqlite:///{file}
+        [drivers:management_store:sqlite]
+        uri = sqlite:///{file}
+        [transport]
+        max_messages_per_page = 3
+    """
+    with ServerProcess(tmp_path / 'state', config=config) as server:
+        caller = RestCaller(server.url)
+        assert caller.call('message_list', queue_name='orders', limit=4).status == 400
+        assert str(file) in server.output[0]
+    with sqlite3.connect(file) as connection:
+        assert connection.execute('PRAGMA journal_mode').fetchone() == ('wal',)
+
+
+def test_the_address_may_come_from_the_configuration_file(tmp_path: pathlib.Path) -> None:
+    with socket.create_server(('127.0.0.2', 0)) as probe:
+        port = probe.getsockname()[1]
+    file = tmp_path / 'zaqar.conf'
+    file.write_text(f'[drivers:transport:wsgi]\nbind = 127.0.0.2\nport = {port}\n')
+    command = [sys.executable, '-m', 'zaqar_gevent.cmd', '--config-file', str(file)]
+    env = {**os.environ, 'XDG_STATE_HOME': str(tmp_path)}
+    with subprocess.Popen(command, env=env, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert f'http://127.0.0.2:{port}' in process.stdout.readline()
+        assert requests.get(f'http://127.0.0.2:{port}/', timeout=10).status_code == 300
+        process.terminate()
+
+
+def test_a_busy_port_gets_one_line(tmp_path: pathlib.Path) -> None:
+    with socket.create_server(('127.0.0.1', 0)) as taken:
+        port = str(taken.getsockname()[1])
+        line = failure('--port', port, '--state-path', str(tmp_path))
+    assert port in line
+    assert 'Address already in use' in line
+
+
+def test_a_state_path_that_cannot_be_written_gets_one_line(tmp_path: pathlib.Path) -> None:
+    (tmp_path / 'file').write_text('')
+    assert str(tmp_path / 'file') in failure('--port', '0', '--state-path', f'{tmp_path}/file/x')
+
+
+def test_a_store_that_is_no_store_gets_one_line(tmp_path: pathlib.Path) -> None:
+    (tmp_path / 'zaqar.sqlite').write_text('not a database, just a text that is long enough')
+    line = failure('--port', '0', '--state-path', str(tmp_path))
+    assert str(tmp_path / 'zaqar.sqlite') in line
+
+
+@pytest.mark.parametrize(
+    ('config', 'told'),
+    [
+        ('no section', 'zaqar.conf'),
+        ('[transport]\nmax_message_ttl = long\n', 'max_message_ttl'),
+        ('[drivers]\nmessage_store = paper\n', 'paper'),
+        ('[drivers]\ntransport = pigeon\n', 'transport'),
+        ('[drivers]\nmessage_store = sqlite\nmanagement_store = sqlite\n', 'uri'),
+    ],
+)
+def test_a_bad_configuration_file_gets_one_line(
+    tmp_path: pathlib.Path, config: str, told: str
+) -> None:
+    file = tmp_path / 'zaqar.conf'
+    file.write_text(config)
+    line = failure('--port', '0', '--state-path', str(tmp_path), '--config-file', str(file))
+    assert told in line
+
+
+def test_a_missing_configuration_file_gets_one_line(tmp_path: pathlib.Path) -> None:
+    assert '/nowhere.conf' in failure('--config-file', f'{tmp_path}/nowhere.conf')
+
+
+def test_accepted_sockets_do_not_wait_for_acknowledgements(tmp_path: pathlib.Path) -> None:
+    """Head and body of an answer are written apart; with Nagle's delay each call takes 40 ms."""
+    with ServerProcess(tmp_path) as server:
+        caller = RestCaller(server.url)
+        durations = sorted(
+            caller.session.get(f'{server.url}/').elapsed.total_seconds() for _ in range(21)
+        )
+    assert durations[10] < 0.03

@@ -1,0 +1,110 @@
+"""The application under gunicorn, with workers that can upgrade and one that cannot."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import re
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+import requests
+import websocket
+
+from tests.callers import TRANSPORTS, RestCaller, connect
+from tests.server_process import start_process
+
+WEBSOCKET_WORKER = 'geventwebsocket.gunicorn.workers.GeventWebSocketWorker'
+
+
+@contextmanager
+def gunicorn(worker: str, state: pathlib.Path, workers: int = 1) -> Iterator[str]:
+    """gunicorn on a free port; gives its address."""
+    command = [
+        *(sys.executable, '-m', 'gunicorn', '-k', worker, '-w', str(workers)),
+        *('-b', '127.0.0.1:0', '--no-control-socket', '--graceful-timeout', '1'),
+        'zaqar_gevent.wsgi:app',
+    ]
+    env = {**os.environ, 'XDG_STATE_HOME': str(state), 'HOME': str(state)}
+    process = start_process(command, env)
+    try:
+        yield _address(process)
+    finally:
+        process.terminate()
+        process.communicate(timeout=30)
+
+
+def _address(process: subprocess.Popen[str]) -> str:
+    """The address in gunicorn's log, which is read on in the background."""
+    assert process.stdout is not None
+    for line in process.stdout:
+        match = re.search(r'Listening at: http://(\S+)', line)
+        if match:
+            threading.Thread(target=process.stdout.read, daemon=True).start()
+            return match[1]
+    raise AssertionError('gunicorn did not start')
+
+
+@pytest.fixture(scope='module')
+def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with gunicorn(WEBSOCKET_WORKER, tmp_path_factory.mktemp('gunicorn')) as address:
+        yield address
+
+
+@pytest.mark.parametrize('transport', TRANSPORTS)
+def test_every_transport_works_under_the_stock_worker(address: str, transport: str) -> None:
+    caller = connect(transport, f'http://{address}', f'ws://{address}/v2/ws')
+    posted = caller.call('message_post', queue_name='orders', messages=[{'body': {'sku': 42}}])
+    assert posted.status == 201
+    claim = caller.call('claim_create', queue_name='orders')
+    [message] = claim.body['messages']
+    assert message['body'] == {'sku': 42}
+    deleted = caller.call(
+        'message_delete',
+        queue_name='orders',
+        message_id=message['id'],
+        claim_id=claim.body['claim_id'],
+    )
+    assert deleted.status == 204
+    caller.close()
+
+
+def test_a_websocket_elsewhere_is_closed_with_a_reason_under_the_stock_worker(address: str) -> None:
+    client = websocket.create_connection(f'ws://{address}/v2/queues', timeout=10)
+    opcode, payload = client.recv_data()
+    assert opcode == websocket.ABNF.OPCODE_CLOSE
+    assert payload[:2] == (1008).to_bytes(2)
+    assert b'/v2/ws' in payload
+
+
+def test_a_worker_that_cannot_upgrade_serves_rest_and_says_which_can(
+    tmp_path: pathlib.Path,
+) -> None:
+    with gunicorn('sync', tmp_path) as address:
+        caller = RestCaller(f'http://{address}')
+        assert caller.call('ping_node').status == 204
+        upgrade = {
+            'Connection': 'Upgrade',
+            'Upgrade': 'websocket',
+            'Sec-WebSocket-Version': '13',
+            'Sec-WebSocket-Key': 'dGhlIHNhbXBsZSBub25jZQ==',
+        }
+        refused = requests.get(f'http://{address}/v2/ws', headers=upgrade, timeout=10)
+        assert refused.status_code == 501
+        assert WEBSOCKET_WORKER in refused.json()['description']
+
+
+def test_two_workers_share_one_store(tmp_path: pathlib.Path) -> None:
+    with gunicorn(WEBSOCKET_WORKER, tmp_path, workers=2) as address:
+        identity = RestCaller(f'http://{address}').identity
+        for number in range(20):
+            caller = RestCaller(f'http://{address}', identity=identity)
+            messages = [{'body': number}]
+            assert caller.call('message_post', queue_name='q', messages=messages).status == 201
+            listed = caller.call('message_list', queue_name='q', echo=True, limit=20).body
+            assert [message['body'] for message in listed['messages']] == list(range(number + 1))
+            caller.close()

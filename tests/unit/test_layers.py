@@ -1,0 +1,117 @@
+"""Who may import whom, and that no operation is missing from a transport."""
+
+from __future__ import annotations
+
+import ast
+import pathlib
+
+import falcon
+import pytest
+
+import zaqar_gevent
+from zaqar_gevent.api import REGISTRY
+from zaqar_gevent.rest import shapes
+
+PACKAGE = pathlib.Path(zaqar_gevent.__file__).parent
+MODULES = sorted(PACKAGE.rglob('*.py'))
+
+# What the modules under each path must not import. Imports point downwards only:
+# cmd, wsgi -> server -> rest, websocket -> api -> the storage interface.
+FORBIDDEN = {
+    'api': (
+        *('zaqar_gevent.rest', 'zaqar_gevent.websocket', 'zaqar_gevent.server', 'gevent'),
+        *('zaqar_gevent.cmd', 'zaqar_gevent.wsgi', 'zaqar_gevent.storage', 'falcon', 'websockets'),
+    ),
+    'rest': (
+        *('zaqar_gevent.websocket', 'zaqar_gevent.server', 'zaqar_gevent.cmd'),
+        *('zaqar_gevent.wsgi', 'zaqar_gevent.storage', 'gevent', 'websockets'),
+    ),
+    'websocket': (
+        *('zaqar_gevent.rest', 'zaqar_gevent.server', 'zaqar_gevent.cmd', 'zaqar_gevent.wsgi'),
+        *('zaqar_gevent.storage', 'falcon'),
+    ),
+    'websocket/session.py': ('gevent', 'socket'),
+    'websocket/codecs.py': ('gevent', 'socket'),
+    'websocket/envelope.py': ('gevent', 'socket'),
+    'websocket/frames.py': ('gevent', 'socket'),
+    'storage': (
+        *('zaqar_gevent.api', 'zaqar_gevent.rest', 'zaqar_gevent.websocket', 'falcon'),
+        *('zaqar_gevent.server', 'zaqar_gevent.cmd', 'zaqar_gevent.wsgi', 'zaqar_gevent.conf'),
+    ),
+    'conf.py': ('zaqar_gevent.server', 'zaqar_gevent.api', 'zaqar_gevent.rest'),
+    'server.py': ('zaqar_gevent.cmd', 'zaqar_gevent.wsgi'),
+    '': ('zaqar.transport.wsgi', 'zaqar.transport.websocket', 'zaqar.api', 'zaqar.bootstrap'),
+}
+
+
+def imports_of(module: pathlib.Path) -> set[str]:
+    """The dotted names that a module imports, wherever in it."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(module.read_text())):
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f'{module}: a relative import'
+            found.add(str(node.module))
+            found.update(f'{node.module}.{alias.name}' for alias in node.names)
+    return found
+
+
+@pytest.mark.parametrize('place', FORBIDDEN, ids=lambda place: place or 'everywhere')
+def test_imports_point_downwards_only(place: str) -> None:
+    checked = 0
+    for module in MODULES:
+        relative = module.relative_to(PACKAGE).as_posix()
+        if place in ('', relative) or relative.startswith(f'{place}/'):
+            checked += 1
+            for name in imports_of(module):
+                for forbidden in FORBIDDEN[place]:
+                    assert name != forbidden, f'{relative} imports {name}'
+                    assert not name.startswith(f'{forbidden}.'), f'{relative} imports {name}'
+    assert checked
+
+
+def test_only_the_command_patches_the_standard_library() -> None:
+    patching = [module.name for module in MODULES if 'gevent.monkey' in imports_of(module)]
+    allowed = {'cmd.py', 'mailbox.py'}
+    assert set(patching) <= allowed
+
+
+def test_every_operation_has_a_route_of_its_own() -> None:
+    routes = [
+        (method, operation.route.path, frozenset(operation.route.query))
+        for operation in REGISTRY
+        for method in operation.route.methods
+    ]
+    assert len(routes) == len(set(routes))
+
+
+def test_every_shape_belongs_to_an_operation() -> None:
+    assert set(shapes.SHAPES) <= {operation.name for operation in REGISTRY}
+
+
+def test_every_path_variable_is_an_argument() -> None:
+    for operation in REGISTRY:
+        members = operation.request.__struct_fields__
+        for part in operation.route.path.split('/'):
+            if part.startswith('{'):
+                assert part[1:-1] in members, operation.name
+        for parameter in operation.route.query:
+            assert operation.member(parameter) in members, operation.name
+
+
+def test_every_operation_says_what_it_does_and_has_a_policy_or_needs_none() -> None:
+    free = {'get_versions', 'get_home_doc'}
+    for operation in REGISTRY:
+        assert operation.summary.endswith(('.', ')', ';')) or ';' in operation.summary
+        assert (operation.policy is None) == (operation.name in free)
+
+
+def test_falcon_has_a_responder_for_every_operation() -> None:
+    from zaqar_gevent.rest.resource import Resource
+
+    for operation in REGISTRY:
+        resource = Resource(None, [operation], 0)  # type: ignore[arg-type]
+        for method in operation.route.methods:
+            assert method in falcon.HTTP_METHODS
+            assert callable(getattr(resource, f'on_{method.lower()}'))

@@ -1,0 +1,10 @@
+"""The transport-neutral API: what Zaqar does, whatever a request travelled in.
+
+Every operation is declared once, beside the function that performs it, in one of the resource
+modules imported here; the REST routes and the WebSocket actions are derived from `REGISTRY`.
+"""
+
+from zaqar_gevent.api import claims, messages, queues, service
+from zaqar_gevent.api.operation import REGISTRY
+
+__all__ = ['REGISTRY', 'claims', 'messages', 'queues', 'service']

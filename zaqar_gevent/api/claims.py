@@ -1,0 +1,138 @@
+"""Claims: leases on messages, so that one worker at a time has each of them."""
+
+from __future__ import annotations
+
+from typing import Any, NotRequired, TypedDict
+
+from zaqar_gevent.api.context import Context
+from zaqar_gevent.api.messages import Message, present
+from zaqar_gevent.api.operation import Reply, Request, operation
+
+
+class CreateClaim(Request):
+    """`ttl` of the claim and `grace` added to its messages' own, in seconds."""
+
+    queue_name: str
+    limit: int | None = None
+    ttl: int | None = None
+    grace: int | None = None
+
+
+class NamedClaim(Request):
+    queue_name: str
+    claim_id: str
+
+
+class UpdateClaim(NamedClaim):
+    ttl: int | None = None
+    grace: int | None = None
+
+
+class CreatedClaim(TypedDict):
+    claim_id: str | None
+    messages: NotRequired[list[Message]]
+
+
+class Claim(TypedDict):
+    ttl: int
+    age: int
+    messages: list[Message]
+
+
+@operation(
+    'claim_create',
+    rest='POST /v2/queues/{queue_name}/claims{?limit}',
+    policy='claims:create',
+    success=(201, 204),
+    relation='rel/post_claim',
+)
+def create_claim(context: Context, request: CreateClaim) -> Reply:
+    """Claim the oldest unclaimed messages (201); 204 when there are none."""
+    broker = context.broker
+    lease = _lease(context, request)
+    broker.limits.claim_creation(lease, limit=request.limit)
+    options = {'limit': request.limit} if request.limit is not None else {}
+    claim_id, found = broker.claims.create(
+        request.queue_name, metadata=lease, project=context.project_id, **options
+    )
+    messages = list(found)
+    if not messages:
+        return Reply(204, CreatedClaim(claim_id=claim_id))
+    return Reply(
+        201, {'claim_id': claim_id, 'messages': _held(context, request, claim_id, messages)}
+    )
+
+
+@operation(
+    'claim_get',
+    rest='GET /v2/queues/{queue_name}/claims/{claim_id}',
+    policy='claims:get',
+    relation='rel/claim',
+)
+def get_claim(context: Context, request: NamedClaim) -> Claim:
+    """Get a claim's age, its time to live and the messages it holds."""
+    claim, found = context.broker.claims.get(
+        request.queue_name, claim_id=request.claim_id, project=context.project_id
+    )
+    return {
+        'ttl': claim['ttl'],
+        'age': claim['age'],
+        'messages': _held(context, request, request.claim_id, list(found)),
+    }
+
+
+@operation(
+    'claim_update',
+    rest='PATCH /v2/queues/{queue_name}/claims/{claim_id}',
+    policy='claims:update',
+    success=204,
+    relation='rel/patch_claim',
+)
+def update_claim(context: Context, request: UpdateClaim) -> str:
+    """Renew a claim: its time to live starts anew."""
+    lease = _lease(context, request)
+    context.broker.limits.claim_updating(lease)
+    context.broker.claims.update(
+        request.queue_name,
+        claim_id=request.claim_id,
+        metadata=lease,
+        project=context.project_id,
+    )
+    return f'Claim {request.claim_id} updated.'
+
+
+@operation(
+    'claim_delete',
+    rest='DELETE /v2/queues/{queue_name}/claims/{claim_id}',
+    policy='claims:delete',
+    success=204,
+    relation='rel/delete_claim',
+)
+def delete_claim(context: Context, request: NamedClaim) -> str:
+    """Release a claim's messages; a claim that does not exist is as good as released."""
+    context.broker.claims.delete(
+        request.queue_name, claim_id=request.claim_id, project=context.project_id
+    )
+    return f'Claim {request.claim_id} deleted.'
+
+
+def _lease(context: Context, request: CreateClaim | UpdateClaim) -> dict[str, int]:
+    defaults = context.broker.defaults
+    return {
+        'ttl': defaults.claim_ttl if request.ttl is None else request.ttl,
+        'grace': defaults.claim_grace if request.grace is None else request.grace,
+    }
+
+
+def _held(
+    context: Context,
+    request: CreateClaim | NamedClaim,
+    claim_id: str,
+    found: list[dict[str, Any]],
+) -> list[Message]:
+    """What clients see of the messages that a claim holds."""
+    metadata = context.broker.queue_metadata(request.queue_name, context.project_id)
+    messages = present(context.broker, found, metadata)
+    for message in messages:
+        message['claim_id'] = claim_id
+    return messages

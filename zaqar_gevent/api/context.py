@@ -1,0 +1,74 @@
+"""Who asks, for which project, and over what."""
+
+from __future__ import annotations
+
+import functools
+import uuid
+from typing import TYPE_CHECKING, Any
+
+from zaqar_gevent.api import documents
+
+if TYPE_CHECKING:
+    from zaqar_gevent.api.broker import Broker
+
+
+@functools.lru_cache(maxsize=4096)
+def _parse_client_id(text: str) -> uuid.UUID | str:
+    try:
+        return uuid.UUID(text)
+    except ValueError:
+        return text
+
+
+class Context:
+    """What an operation knows of the request beside its arguments.
+
+    broker: the stores, limits and defaults it works with.
+    project_id, user_id, roles: from authentication, or from the request's headers without it.
+    client_id: the Client-ID header as sent.
+    sent_bytes: size of the body as it was sent, in bytes; for transports that wrap the body, an
+        upper bound (`exact_size` is False then).
+    """
+
+    __slots__ = (
+        'broker',
+        'client_id',
+        'exact_size',
+        'project_id',
+        'roles',
+        'sent_bytes',
+        'user_id',
+    )
+
+    def __init__(
+        self,
+        broker: Broker,
+        *,
+        project_id: str | None,
+        client_id: str | None,
+        user_id: str | None = None,
+        roles: tuple[str, ...] = (),
+        sent_bytes: int | None = None,
+        exact_size: bool = True,
+    ) -> None:
+        self.broker = broker
+        self.project_id = project_id
+        self.client_id = client_id
+        self.user_id = user_id
+        self.roles = roles
+        self.sent_bytes = sent_bytes
+        self.exact_size = exact_size
+
+    @property
+    def client_uuid(self) -> uuid.UUID | str:
+        """The client id as storage drivers want it: a UUID where it is one."""
+        return _parse_client_id(self.client_id or '')
+
+    def size_of(self, document: Any, limit: int) -> int | None:
+        """Bytes that were sent for `document`, exact where it may exceed `limit`.
+
+        None when nothing was sent.
+        """
+        if self.sent_bytes is None or self.exact_size or self.sent_bytes <= limit:
+            return self.sent_bytes
+        return len(documents.encode_json(document))

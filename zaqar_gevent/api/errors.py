@@ -1,0 +1,142 @@
+"""Every error a client can be told about, and the one place where storage errors become them.
+
+::
+
+    APIError                    status  code
+    ├── BadRequest              400     bad_request
+    │   ├── MalformedDocument   400     malformed_document
+    │   └── UnknownAction       400     unknown_action
+    ├── Forbidden               403     forbidden
+    ├── NotFound                404     not_found
+    ├── NotAcceptable           406     not_acceptable
+    ├── Conflict                409     conflict
+    ├── BodyTooLarge            413     body_too_large
+    ├── UnsupportedMediaType    415     unsupported_media_type
+    ├── NotImplementedHere      501     not_implemented
+    └── ServiceUnavailable      503     service_unavailable
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from zaqar.storage import errors as storage_errors
+
+
+class APIError(Exception):
+    """What went wrong, as a client may see it.
+
+    `code` is stable and meant for programs, `status` is the HTTP status, `title` names the kind of
+    error and `description` says what was wrong, where, and what is allowed.
+    """
+
+    status: ClassVar[int] = 500
+    code: ClassVar[str] = 'error'
+    title = 'Error'
+
+    def __init__(self, description: str, *, title: str | None = None) -> None:
+        super().__init__(description)
+        self.description = description
+        if title is not None:
+            self.title = title
+
+    def to_document(self) -> dict[str, str]:
+        """The error as `{"code", "title", "description"}`."""
+        return {'code': self.code, 'title': self.title, 'description': self.description}
+
+
+class BadRequest(APIError):
+    status = 400
+    code = 'bad_request'
+    title = 'Invalid API request'
+
+
+class MalformedDocument(BadRequest):
+    code = 'malformed_document'
+    title = 'Invalid request body'
+
+
+class UnknownAction(BadRequest):
+    code = 'unknown_action'
+
+
+class Forbidden(APIError):
+    status = 403
+    code = 'forbidden'
+    title = 'Not authorized'
+
+
+class NotFound(APIError):
+    status = 404
+    code = 'not_found'
+    title = 'Not found'
+
+
+class NotAcceptable(APIError):
+    status = 406
+    code = 'not_acceptable'
+    title = 'Media type not acceptable'
+
+
+class Conflict(APIError):
+    status = 409
+    code = 'conflict'
+    title = 'Resource conflict'
+
+
+class BodyTooLarge(APIError):
+    status = 413
+    code = 'body_too_large'
+    title = 'Request body too large'
+
+
+class UnsupportedMediaType(APIError):
+    status = 415
+    code = 'unsupported_media_type'
+    title = 'Unsupported media type'
+
+
+class NotImplementedHere(APIError):
+    status = 501
+    code = 'not_implemented'
+    title = 'Not implemented'
+
+
+class ServiceUnavailable(APIError):
+    status = 503
+    code = 'service_unavailable'
+    title = 'Service temporarily unavailable'
+
+    @classmethod
+    def during(cls, operation: str) -> ServiceUnavailable:
+        """The store failed while it served `operation`."""
+        return cls(f'{operation} could not be completed. Please try again in a few seconds.')
+
+
+_CLAIM_MISSING = 'The specified claim does not exist or has expired.'
+_CLAIM_NEEDED = 'This message is claimed; it cannot be deleted without a valid claim ID.'
+_NOT_CLAIMED = 'A claim was specified, but the message is not currently claimed.'
+
+
+def from_storage(error: storage_errors.ExceptionBase, operation: str) -> APIError:
+    """What a client is told when the store refused or failed `operation`.
+
+    A missing resource is 404 and a refusal is 403 or 400. Whatever else a store raises, lost
+    connections and conflicts between writers included, is its own trouble: 503.
+    """
+    match error:
+        case storage_errors.FlavorDoesNotExist() | storage_errors.ClaimDoesNotMatch():
+            return BadRequest(str(error))
+        case storage_errors.DoesNotExist():
+            return NotFound(str(error))
+        case storage_errors.MessageNotClaimed():
+            return BadRequest(_NOT_CLAIMED, title='Unable to delete')
+        case storage_errors.NotPermitted():
+            return Forbidden(_CLAIM_NEEDED, title='Unable to delete')
+        case _:
+            return ServiceUnavailable.during(operation)
+
+
+def unknown_claim() -> BadRequest:
+    """A message was to be deleted under a claim that is not there (any more)."""
+    return BadRequest(_CLAIM_MISSING, title='Unable to delete')

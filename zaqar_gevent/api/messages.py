@@ -1,0 +1,281 @@
+"""Messages: posted to a queue, kept for their time to live, listed, read and deleted."""
+
+from __future__ import annotations
+
+from typing import Any, NotRequired, TypedDict
+
+import msgspec
+from zaqar.storage import errors as storage_errors
+
+from zaqar_gevent.api import errors
+from zaqar_gevent.api.broker import Broker
+from zaqar_gevent.api.context import Context
+from zaqar_gevent.api.operation import Reply, Request, operation
+
+
+class NewMessage(msgspec.Struct):
+    """`ttl` and `delay` in seconds; left out, they are the queue's."""
+
+    body: Any
+    ttl: int | None = None
+    delay: int | None = None
+
+
+class PostMessages(Request):
+    queue_name: str
+    messages: list[NewMessage]
+
+
+class ListMessages(Request):
+    """`echo`: also what this client posted itself."""
+
+    queue_name: str
+    marker: str | None = None
+    limit: int | None = None
+    echo: bool = False
+    include_claimed: bool = False
+    include_delayed: bool = False
+
+
+class GetMessage(Request):
+    queue_name: str
+    message_id: str
+
+
+class GetMessages(Request):
+    queue_name: str
+    message_ids: list[str]
+
+
+class DeleteMessage(Request):
+    queue_name: str
+    message_id: str
+    claim_id: str | None = None
+
+
+class DeleteMessages(Request):
+    """Either `message_ids` or `pop`, the number of messages to take from the front."""
+
+    queue_name: str
+    message_ids: list[str] | None = None
+    claim_ids: list[str] | None = None
+    pop: int | None = None
+
+
+class PostedMessages(TypedDict):
+    message_ids: list[str]
+
+
+class Message(TypedDict):
+    """`ttl` and `age` in seconds; `claim_id` names the claim that holds it, if one does."""
+
+    id: str
+    claim_id: str | None
+    ttl: int
+    age: int
+    body: Any
+    checksum: NotRequired[str]
+
+
+class MessagePage(TypedDict):
+    messages: list[Message]
+    marker: NotRequired[str]
+
+
+class SingleMessage(TypedDict):
+    messages: Message
+
+
+@operation(
+    'message_post',
+    rest='POST /v2/queues/{queue_name}/messages',
+    policy='messages:create',
+    success=201,
+    relation='rel/post_messages',
+)
+def post_messages(context: Context, request: PostMessages) -> PostedMessages:
+    """Post messages, in order; a queue that does not exist is created."""
+    broker = context.broker
+    metadata = broker.ensure_queue(request.queue_name, context.project_id)
+    _check_sent_size(context, request.messages, metadata)
+    messages = [_complete(broker, message, metadata) for message in request.messages]
+    broker.limits.message_posting(messages)
+    if metadata.get('_enable_encrypt_messages'):
+        broker.encrypt(messages)
+    message_ids = broker.messages.post(
+        request.queue_name,
+        messages=messages,
+        project=context.project_id,
+        client_uuid=context.client_uuid,
+    )
+    return {'message_ids': list(message_ids)}
+
+
+@operation(
+    'message_list',
+    rest='GET /v2/queues/{queue_name}/messages{?marker,limit,echo,include_claimed,include_delayed}',
+    policy='messages:get_all',
+    relation='rel/messages',
+)
+def list_messages(context: Context, request: ListMessages) -> MessagePage:
+    """List a queue's messages, oldest first; give the `marker` of one page to get the next."""
+    broker = context.broker
+    broker.limits.message_listing(limit=request.limit)
+    metadata = broker.queue_metadata(request.queue_name, context.project_id)
+    paging = {'limit': request.limit} if request.limit is not None else {}
+    results = broker.messages.list(
+        request.queue_name,
+        project=context.project_id,
+        client_uuid=context.client_uuid,
+        marker=request.marker,
+        echo=request.echo,
+        include_claimed=request.include_claimed,
+        include_delayed=request.include_delayed or not metadata.get('_default_message_delay'),
+        **paging,
+    )
+    try:
+        found = list(next(results))
+    except storage_errors.DoesNotExist:
+        found = []
+    if not found:
+        return {'messages': []}
+    page: MessagePage = {'messages': present(broker, found, metadata), 'marker': next(results)}
+    return page
+
+
+@operation(
+    'message_get_many',
+    rest='GET /v2/queues/{queue_name}/messages{?ids}',
+    policy='messages:get_all',
+    aliases={'ids': 'message_ids'},
+)
+def get_messages(context: Context, request: GetMessages) -> MessagePage:
+    """Get messages by their ids; those that are gone are left out."""
+    broker = context.broker
+    broker.limits.message_listing(limit=len(request.message_ids))
+    found = list(
+        broker.messages.bulk_get(
+            request.queue_name, message_ids=request.message_ids, project=context.project_id
+        )
+    )
+    metadata = broker.queue_metadata(request.queue_name, context.project_id)
+    return {'messages': present(broker, found, metadata)}
+
+
+@operation(
+    'message_get',
+    rest='GET /v2/queues/{queue_name}/messages/{message_id}',
+    policy='messages:get',
+    relation='rel/message_get',
+)
+def get_message(context: Context, request: GetMessage) -> SingleMessage:
+    """Get one message."""
+    broker = context.broker
+    found = broker.messages.get(request.queue_name, request.message_id, project=context.project_id)
+    metadata = broker.queue_metadata(request.queue_name, context.project_id)
+    return {'messages': present(broker, [found], metadata)[0]}
+
+
+@operation(
+    'message_delete',
+    rest='DELETE /v2/queues/{queue_name}/messages/{message_id}{?claim_id}',
+    policy='messages:delete',
+    success=204,
+    relation='rel/message_delete',
+)
+def delete_message(context: Context, request: DeleteMessage) -> dict[str, Any]:
+    """Delete one message; a claimed one only with its claim's id."""
+    try:
+        context.broker.messages.delete(
+            request.queue_name,
+            message_id=request.message_id,
+            project=context.project_id,
+            claim=request.claim_id,
+        )
+    except storage_errors.ClaimDoesNotExist:
+        raise errors.unknown_claim() from None
+    return {}
+
+
+@operation(
+    'message_delete_many',
+    rest='DELETE /v2/queues/{queue_name}/messages{?ids,claim_ids,pop}',
+    policy='messages:delete_all',
+    success=(204, 200),
+    relation='rel/messages_delete',
+    aliases={'ids': 'message_ids'},
+)
+def delete_messages(context: Context, request: DeleteMessages) -> Reply:
+    """Delete messages by their ids (204), or take some from the front of the queue (200)."""
+    limits = context.broker.limits
+    claim_ids = (
+        request.claim_ids if limits.get_limit_conf_value('message_delete_with_claim_id') else None
+    )
+    limits.message_deletion(request.message_ids, request.pop, claim_ids)
+    if request.pop is not None:
+        return Reply(200, _pop(context, request.queue_name, request.pop))
+    try:
+        context.broker.messages.bulk_delete(
+            request.queue_name,
+            message_ids=request.message_ids,
+            project=context.project_id,
+            claim_ids=claim_ids,
+        )
+    except storage_errors.ClaimDoesNotExist:
+        raise errors.unknown_claim() from None
+    return Reply(204, {})
+
+
+def _pop(context: Context, queue_name: str, count: int) -> dict[str, Any]:
+    broker = context.broker
+    found = broker.messages.pop(queue_name, project=context.project_id, limit=count) or []
+    if found and broker.queue_metadata(queue_name, context.project_id).get(
+        '_enable_encrypt_messages'
+    ):
+        broker.decrypt(found)
+    return {'messages': found}
+
+
+def present(broker: Broker, found: list[dict[str, Any]], metadata: dict[str, Any]) -> list[Message]:
+    """What clients see of stored messages of a queue with `metadata`."""
+    if metadata.get('_enable_encrypt_messages'):
+        broker.decrypt(found)
+    return [_present(message) for message in found]
+
+
+def _present(found: dict[str, Any]) -> Message:
+    message: Message = {
+        'id': found['id'],
+        'claim_id': found.get('claim_id'),
+        'ttl': found['ttl'],
+        'age': found['age'],
+        'body': found['body'],
+    }
+    if found.get('checksum'):
+        message['checksum'] = found['checksum']
+    return message
+
+
+def _complete(broker: Broker, message: NewMessage, metadata: dict[str, Any]) -> dict[str, Any]:
+    """The message to store: with the queue's time to live and delay where it has none.
+
+    As upstream, delays count only in queues that have a default delay.
+    """
+    ttl = message.ttl
+    if ttl is None:
+        ttl = metadata.get('_default_message_ttl') or broker.defaults.message_ttl
+    complete = {'ttl': ttl, 'body': message.body}
+    queue_delay = metadata.get('_default_message_delay')
+    if queue_delay:
+        complete['delay'] = queue_delay if message.delay is None else message.delay
+    return complete
+
+
+def _check_sent_size(
+    context: Context, messages: list[NewMessage], metadata: dict[str, Any]
+) -> None:
+    limits = context.broker.limits
+    queue_limit = metadata.get('_max_messages_post_size')
+    limit = limits.get_limit_conf_value('max_messages_post_size')
+    size = context.size_of(messages, min(limit, queue_limit or limit))
+    limits.message_length(size, max_msg_post_size=queue_limit)

@@ -1,0 +1,164 @@
+"""What an operation is, how one is declared, and the registry of all of them."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import re
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple, TypeVar, get_type_hints
+
+import msgspec
+
+Function = TypeVar('Function', bound=Callable[..., Any])
+
+_ROUTE = re.compile(r'(?P<methods>[A-Z|]+) (?P<path>/[^?]*?)(\{\?(?P<query>[\w,]+)\})?$')
+
+
+class Request(msgspec.Struct, kw_only=True):
+    """Base of what an operation is asked; unknown members of a document are ignored."""
+
+
+class Reply(NamedTuple):
+    """A status and a body, for operations with more than one way to succeed."""
+
+    status: int
+    body: Any
+
+
+class Route(NamedTuple):
+    """Where REST offers an operation: methods, path template, names of the query parameters."""
+
+    methods: tuple[str, ...]
+    path: str
+    query: tuple[str, ...]
+
+    @classmethod
+    def parse(cls, text: str) -> Route:
+        """Read `'GET|HEAD /v2/queues/{queue_name}{?limit,marker}'` (RFC 6570, level 3)."""
+        match = _ROUTE.match(text)
+        if match is None:
+            raise ValueError(f'not a route: {text!r}')
+        query = match['query']
+        return cls(
+            methods=tuple(match['methods'].split('|')),
+            path=match['path'],
+            query=tuple(query.split(',')) if query else (),
+        )
+
+    @property
+    def template(self) -> str:
+        """The URI template, RFC 6570."""
+        return self.path + ('{?' + ','.join(self.query) + '}' if self.query else '')
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Operation:
+    """One thing a client can ask for, over any transport.
+
+    name: the WebSocket action, unique.
+    route: method, path and query parameters in REST; every other member of `request` is read from
+        the body.
+    request: the structure its arguments are decoded into; `function` gets it and the context.
+    policy: the oslo.policy rule that must allow it; None for what is public.
+    success: the statuses of success, the usual one first.
+    relation: its link relation in the home document.
+    payload: the member of `request` that is the whole REST body, where the body is one value.
+    aliases: query parameters whose name differs from the member they fill.
+    filters: the member that gets all query parameters not named in the route.
+    media_types: what Content-Type a REST body must have, where it matters.
+    admin: offered in admin mode only.
+    anonymous: needs neither a project nor a client id.
+    """
+
+    name: str
+    route: Route
+    request: type[Request]
+    function: Callable[..., Any]
+    policy: str | None
+    success: tuple[int, ...]
+    relation: str | None
+    payload: str | None
+    aliases: dict[str, str]
+    filters: str | None
+    media_types: tuple[str, ...]
+    admin: bool
+    anonymous: bool
+
+    @property
+    def summary(self) -> str:
+        """The first line of the function's docstring."""
+        return (inspect.getdoc(self.function) or '').split('\n', 1)[0]
+
+    def member(self, parameter: str) -> str:
+        """The member of `request` that the query parameter fills."""
+        return self.aliases.get(parameter, parameter)
+
+
+class Registry:
+    """All operations, by name."""
+
+    def __init__(self) -> None:
+        self._operations: dict[str, Operation] = {}
+
+    def __iter__(self) -> Iterator[Operation]:
+        return iter(self._operations.values())
+
+    def __len__(self) -> int:
+        return len(self._operations)
+
+    def add(self, operation: Operation) -> None:
+        """Register `operation`; a second one of the same name is a programming error."""
+        if operation.name in self._operations:
+            raise ValueError(f'operation {operation.name!r} is declared twice')
+        self._operations[operation.name] = operation
+
+    def offered(self, *, admin: bool) -> dict[str, Operation]:
+        """The operations a server offers, by name: without admin mode, not the administrator's."""
+        return {name: op for name, op in self._operations.items() if admin or not op.admin}
+
+
+REGISTRY = Registry()
+
+
+def operation(
+    name: str,
+    *,
+    rest: str,
+    policy: str | None,
+    success: int | tuple[int, ...] = 200,
+    relation: str | None = None,
+    payload: str | None = None,
+    aliases: dict[str, str] | None = None,
+    filters: str | None = None,
+    media_types: tuple[str, ...] = (),
+    admin: bool = False,
+    anonymous: bool = False,
+) -> Callable[[Function], Function]:
+    """Declare the decorated function `(context, request: SomeRequest) -> body` an operation.
+
+    The members of `Operation` say what each argument means; the request's type is read from the
+    function's annotations.
+    """
+
+    def register(function: Function) -> Function:
+        REGISTRY.add(
+            Operation(
+                name=name,
+                route=Route.parse(rest),
+                request=get_type_hints(function)['request'],
+                function=function,
+                policy=policy,
+                success=(success,) if isinstance(success, int) else success,
+                relation=relation,
+                payload=payload,
+                aliases=aliases or {},
+                filters=filters,
+                media_types=media_types,
+                admin=admin,
+                anonymous=anonymous,
+            )
+        )
+        return function
+
+    return register

@@ -1,0 +1,302 @@
+"""Queues: named places for messages, with metadata that sets their limits and defaults."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any, Literal, TypedDict
+
+import msgspec
+from zaqar.storage import errors as storage_errors
+
+from zaqar_gevent.api import documents, errors
+from zaqar_gevent.api.broker import Broker
+from zaqar_gevent.api.context import Context
+from zaqar_gevent.api.operation import Reply, Request, operation
+
+PATCH_MEDIA_TYPE = 'application/openstack-messaging-v2.0-json-patch'
+
+Metadata = dict[str, Any]
+
+
+class RetryPolicy(msgspec.Struct):
+    """How often and at what intervals a failed notification is sent again, in seconds."""
+
+    retries_with_no_delay: int | None = None
+    minimum_delay_retries: int | None = None
+    minimum_delay: int | None = None
+    maximum_delay: int | None = None
+    maximum_delay_retries: int | None = None
+    retry_backoff_function: str | None = None
+    ignore_subscription_override: bool | None = None
+
+
+class ReservedMetadata(msgspec.Struct, rename=lambda name: f'_{name}'):
+    """The types of the metadata that mean something to the server; ranges are upstream's."""
+
+    flavor: str | None = None
+    max_messages_post_size: int | None = None
+    default_message_ttl: int | None = None
+    default_message_delay: int | None = None
+    dead_letter_queue: str | None = None
+    dead_letter_queue_messages_ttl: int | None = None
+    max_claim_count: int | None = None
+    enable_encrypt_messages: bool | None = None
+    retry_policy: RetryPolicy | None = None
+
+
+class ListQueues(Request):
+    """`metadata`: list only queues whose metadata has these values."""
+
+    marker: str | None = None
+    limit: int | None = None
+    detailed: bool = False
+    name: str | None = None
+    with_count: bool = False
+    metadata: Metadata = msgspec.field(default_factory=dict)
+
+
+class NamedQueue(Request):
+    queue_name: str
+
+
+class CreateQueue(NamedQueue):
+    metadata: Metadata | None = None
+
+
+class Change(msgspec.Struct):
+    """One step of a JSON patch; `path` is `/metadata/KEY`."""
+
+    op: Literal['add', 'remove', 'replace']
+    path: str
+    value: Any = msgspec.UNSET
+
+
+class UpdateQueue(NamedQueue):
+    changes: list[Change]
+
+
+class PurgeQueue(NamedQueue):
+    resource_types: list[Literal['messages', 'subscriptions']] = msgspec.field(
+        default_factory=lambda: ['messages', 'subscriptions']
+    )
+
+
+class ListedQueue(TypedDict, total=False):
+    name: str
+    metadata: Metadata
+
+
+class QueuePage(TypedDict, total=False):
+    queues: list[ListedQueue]
+    marker: str
+    count: int
+
+
+@operation(
+    'queue_list',
+    rest='GET /v2/queues{?marker,limit,detailed,name,with_count}',
+    policy='queues:get_all',
+    relation='rel/queues',
+    filters='metadata',
+)
+def list_queues(context: Context, request: ListQueues) -> QueuePage:
+    """List the project's queues by name, a page at a time.
+
+    Give the `marker` of one page to get the next.
+    """
+    broker = context.broker
+    broker.limits.queue_listing(limit=request.limit)
+    paging = {'limit': request.limit} if request.limit is not None else {}
+    results = broker.queues.list(
+        project=context.project_id,
+        kfilter=request.metadata,
+        marker=request.marker,
+        detailed=request.detailed,
+        name=request.name,
+        **paging,
+    )
+    queues = list(next(results))
+    page: QueuePage = {'queues': queues, 'marker': next(results, None) or request.marker or ''}
+    if request.detailed:
+        for queue in queues:
+            queue['metadata'] = _with_defaults(broker, queue.get('metadata') or {})
+    if request.with_count:
+        page['count'] = broker.queues.calculate_resource_count(project=context.project_id)
+    return page
+
+
+@operation(
+    'queue_create',
+    rest='PUT /v2/queues/{queue_name}',
+    policy='queues:create',
+    success=(201, 204),
+    relation='rel/queue',
+    payload='metadata',
+)
+def create_queue(context: Context, request: CreateQueue) -> Reply:
+    """Create a queue; one that exists is left as it is (204)."""
+    if request.metadata is not None:
+        _check_sent_size(context, request.metadata)
+        _check_metadata(context.broker, request.metadata)
+    created = context.broker.queues.create(
+        request.queue_name, metadata=request.metadata, project=context.project_id
+    )
+    return Reply(201 if created else 204, f'Queue {request.queue_name} created.')
+
+
+@operation(
+    'queue_get', rest='GET /v2/queues/{queue_name}', policy='queues:get', relation='rel/queue'
+)
+def get_queue(context: Context, request: NamedQueue) -> Metadata:
+    """Get a queue's metadata, with the server's defaults where it has none of its own."""
+    metadata = context.broker.queues.get(request.queue_name, project=context.project_id)
+    return _with_defaults(context.broker, metadata or {})
+
+
+@operation(
+    'queue_delete',
+    rest='DELETE /v2/queues/{queue_name}',
+    policy='queues:delete',
+    success=204,
+    relation='rel/queue',
+)
+def delete_queue(context: Context, request: NamedQueue) -> str:
+    """Delete a queue and its messages; one that does not exist is as good as deleted."""
+    context.broker.queues.delete(request.queue_name, project=context.project_id)
+    return f'Queue {request.queue_name} removed.'
+
+
+@operation(
+    'queue_update',
+    rest='PATCH /v2/queues/{queue_name}',
+    policy='queues:update',
+    relation='rel/queue',
+    payload='changes',
+    media_types=(PATCH_MEDIA_TYPE,),
+)
+def update_queue(context: Context, request: UpdateQueue) -> Metadata:
+    """Change a queue's metadata by a JSON patch and get the result."""
+    broker = context.broker
+    _check_sent_size(context, request.changes)
+    steps = broker.limits.queue_patching(
+        SimpleNamespace(content_type=PATCH_MEDIA_TYPE),
+        [_raw_change(change) for change in request.changes],
+    )
+    metadata = broker.queues.get_metadata(request.queue_name, project=context.project_id) or {}
+    known = reserved_metadata(broker)
+    for step in steps:
+        _apply(step, metadata, known)
+    _check_metadata(broker, metadata)
+    broker.limits.queue_metadata_length(len(documents.encode_json(metadata)))
+    broker.queues.set_metadata(request.queue_name, metadata, context.project_id)
+    return _with_defaults(broker, metadata)
+
+
+class MessageStats(TypedDict, total=False):
+    claimed: int
+    free: int
+    total: int
+    oldest: dict[str, Any]
+    newest: dict[str, Any]
+
+
+class QueueStats(TypedDict):
+    messages: MessageStats
+
+
+@operation(
+    'queue_get_stats',
+    rest='GET /v2/queues/{queue_name}/stats',
+    policy='queues:stats',
+    relation='rel/queue_stats',
+)
+def get_stats(context: Context, request: NamedQueue) -> QueueStats:
+    """Count a queue's messages; a queue that does not exist has none."""
+    try:
+        stats: QueueStats = context.broker.queues.stats(
+            request.queue_name, project=context.project_id
+        )
+    except (storage_errors.QueueDoesNotExist, storage_errors.QueueIsEmpty):
+        return {'messages': {'claimed': 0, 'free': 0, 'total': 0}}
+    return stats
+
+
+@operation(
+    'queue_purge',
+    rest='POST /v2/queues/{queue_name}/purge',
+    policy='queues:purge',
+    success=204,
+    relation='rel/queue_purge',
+)
+def purge_queue(context: Context, request: PurgeQueue) -> dict[str, Any]:
+    """Remove all unclaimed messages, all subscriptions, or both from a queue that stays."""
+    if 'messages' in request.resource_types:
+        _purge_messages(context, request.queue_name)
+    if 'subscriptions' in request.resource_types:
+        _purge_subscriptions(context, request.queue_name)
+    return {}
+
+
+PURGE_BATCH = 100
+
+
+def _purge_messages(context: Context, queue_name: str) -> None:
+    pop = context.broker.messages.pop
+    while pop(queue_name, PURGE_BATCH, project=context.project_id):
+        pass
+
+
+def _purge_subscriptions(context: Context, queue_name: str) -> None:
+    subscriptions = context.broker.subscriptions
+    while page := list(next(subscriptions.list(queue_name, project=context.project_id))):
+        for subscription in page:
+            subscriptions.delete(queue_name, subscription['id'], project=context.project_id)
+
+
+def reserved_metadata(broker: Broker) -> Metadata:
+    """The metadata every queue has, with the values of a queue that sets none."""
+    return {
+        '_max_messages_post_size': broker.limit('max_messages_post_size'),
+        '_default_message_ttl': broker.limit('default_message_ttl'),
+        '_default_message_delay': broker.limit('default_message_delay'),
+        '_dead_letter_queue': None,
+        '_dead_letter_queue_messages_ttl': None,
+        '_max_claim_count': None,
+        '_enable_encrypt_messages': False,
+    }
+
+
+def _with_defaults(broker: Broker, metadata: Metadata) -> Metadata:
+    for name, value in reserved_metadata(broker).items():
+        metadata[name] = metadata.get(name) or value
+    return metadata
+
+
+def _check_sent_size(context: Context, document: Any) -> None:
+    broker = context.broker
+    size = context.size_of(document, broker.limit('max_queue_metadata'))
+    broker.limits.queue_metadata_length(size)
+
+
+def _check_metadata(broker: Broker, metadata: Metadata) -> None:
+    try:
+        msgspec.convert(metadata, ReservedMetadata)
+    except msgspec.ValidationError as error:
+        raise errors.MalformedDocument(str(error).replace('`$', '`$.metadata', 1)) from None
+    broker.limits.queue_metadata_putting(metadata)
+
+
+def _raw_change(change: Change) -> dict[str, Any]:
+    raw = {'op': change.op, 'path': change.path}
+    return raw if change.value is msgspec.UNSET else raw | {'value': change.value}
+
+
+def _apply(step: dict[str, Any], metadata: Metadata, known: Metadata) -> None:
+    """Carry out one step of a patch; `known` names are there even when they are not stored."""
+    key = step['path'][1]
+    if step['op'] != 'add' and key not in metadata and key not in known:
+        raise errors.Conflict(f"Can't {step['op']} non-existent object {key}.")
+    if step['op'] == 'remove':
+        metadata.pop(key, None)
+    else:
+        metadata[key] = step['value']

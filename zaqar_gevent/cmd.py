@@ -1,0 +1,109 @@
+"""The `zaqar-gevent` command: a server with nothing to set up."""
+
+from __future__ import annotations
+
+import argparse
+import pathlib
+import sys
+from collections.abc import Sequence
+
+from gevent import monkey
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the server until it is told to stop.
+
+    Returns the exit status: 0 when stopped by SIGTERM or SIGINT, 1 when it cannot start.
+    """
+    options = _parse(argv)
+    monkey.patch_all()
+    return _serve(options)
+
+
+def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog='zaqar-gevent',
+        description='Serve OpenStack Zaqar over REST and WebSocket on one port.',
+    )
+    parser.add_argument(
+        '--bind', metavar='ADDRESS', help='address to listen on (default: 127.0.0.1)'
+    )
+    parser.add_argument(
+        '--port', type=_port, help='port to listen on; 0 for any free one (default: 8888)'
+    )
+    parser.add_argument(
+        '--state-path',
+        type=pathlib.Path,
+        metavar='DIR',
+        help='where the embedded store keeps its file '
+        '(default: $XDG_STATE_HOME/zaqar-gevent or ~/.local/state/zaqar-gevent)',
+    )
+    parser.add_argument(
+        '--config-file',
+        action='append',
+        default=[],
+        metavar='FILE',
+        help='an ordinary zaqar.conf; may be given more than once',
+    )
+    return parser.parse_args(argv)
+
+
+def _port(text: str) -> int:
+    port = int(text)
+    if port not in range(65536):
+        raise argparse.ArgumentTypeError(f'{port} is not a port, 0 to 65535')
+    return port
+
+
+def _serve(options: argparse.Namespace) -> int:
+    """Everything that needs the patched standard library, imported only now."""
+    import signal
+
+    import gevent
+    from oslo_config import cfg
+    from oslo_log import log
+
+    from zaqar_gevent import conf as configuration
+    from zaqar_gevent.server import STOP_TIMEOUT_SECONDS, Server, Service
+
+    conf = cfg.CONF
+    try:
+        configuration.load(conf, options.config_file)
+        configuration.use_embedded_store(
+            conf, options.state_path or configuration.default_state_path()
+        )
+        log.setup(conf, 'zaqar')
+        service = Service(conf)
+    except configuration.ConfigurationError as error:
+        return _fail(str(error))
+    section = conf['drivers:transport:wsgi']
+    bind = options.bind or section.bind
+    port = section.port if options.port is None else options.port
+    server = Server((bind, port), service.app)
+    try:
+        server.init_socket()
+    except OSError as error:
+        service.close()
+        return _fail(f'Cannot listen on {bind}:{port}: {error.strerror or error}')
+    for number in (signal.SIGTERM, signal.SIGINT):
+        gevent.signal_handler(number, server.close)
+    server.start()
+    host, bound_port = server.address[:2]
+    url_host = f'[{host}]' if ':' in host else host
+    print(
+        f'zaqar-gevent: REST and WebSocket on http://{url_host}:{bound_port}, '
+        f'store {configuration.describe_store(conf)}',
+        flush=True,
+    )
+    server.serve_forever(stop_timeout=STOP_TIMEOUT_SECONDS)
+    service.close()
+    return 0
+
+
+def _fail(reason: str) -> int:
+    print(f'zaqar-gevent: {reason}', file=sys.stderr)
+    return 1
+
+
+if __name__ == '__main__':
+    sys.exit(main())

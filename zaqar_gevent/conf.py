@@ -1,0 +1,151 @@
+"""Configuration: upstream's options, ours beside them, and which store is meant.
+
+An ordinary `zaqar.conf` means what it means to upstream. Where nothing names a store, the embedded
+one is used.
+"""
+
+from __future__ import annotations
+
+import os
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+from oslo_config import cfg
+from oslo_log import log
+from osprofiler import opts as profiler_options
+from zaqar.common import cache
+from zaqar.conf import drivers as driver_options
+from zaqar.conf import opts as zaqar_options
+
+from zaqar_gevent.storage.sqlite import options as sqlite_options
+
+GROUP = 'drivers:transport:gevent'
+STORE_FILE = 'zaqar.sqlite'
+
+_ENVELOPE_BYTES = 64 * 1024
+
+max_message_size = cfg.IntOpt(
+    'max_message_size',
+    min=1024,
+    help='The longest WebSocket message a client may send, in bytes, envelope included; a longer '
+    'one closes the connection with code 1009. By default [transport] max_messages_post_size and '
+    f'{_ENVELOPE_BYTES} bytes for the envelope.',
+)
+
+ALL_OPTS = [max_message_size]
+
+
+class ConfigurationError(Exception):
+    """The configuration cannot work; the message is one line for the operator."""
+
+
+def list_opts() -> list[tuple[str, list[cfg.Opt]]]:
+    """The options of this package by group, for oslo-config-generator."""
+    return [(GROUP, ALL_OPTS), *sqlite_options.list_opts()]
+
+
+def load(conf: cfg.ConfigOpts, config_files: Sequence[str] | None = None) -> cfg.ConfigOpts:
+    """Read the configuration and register every option.
+
+    config_files: the files to read; None looks in the standard places of `zaqar.conf`.
+
+    Raises `ConfigurationError` for a file that is missing, unreadable or holds a bad value.
+    """
+    log.register_options(conf)
+    try:
+        conf(args=[], project='zaqar', prog='zaqar-queues', default_config_files=config_files)
+        register(conf)
+        _read_every_value(conf)
+    except (cfg.Error, ValueError) as error:
+        raise ConfigurationError(' '.join(str(error).split())) from None
+    return conf
+
+
+def register(conf: cfg.ConfigOpts) -> None:
+    """Register upstream's options and ours."""
+    accept_gevent_transport()
+    cache.register_config(conf)
+    profiler_options.set_defaults(conf)
+    for group, opts in _groups():
+        conf.register_opts(opts, group=group)
+
+
+def accept_gevent_transport() -> None:
+    """Let `[drivers] transport` be `gevent` too; upstream's option lists its own two names."""
+    choices: Any = driver_options.transport.type.choices
+    if 'gevent' not in choices:
+        choices['gevent'] = None
+
+
+def use_embedded_store(conf: cfg.ConfigOpts, state_path: pathlib.Path) -> None:
+    """Make the SQLite file under `state_path` the store, where the configuration names none."""
+    if _names_a_store(conf):
+        return
+    uri = f'sqlite:///{state_path.absolute() / STORE_FILE}'
+    for option, group in (
+        ('message_store', sqlite_options.MESSAGE_STORE_GROUP),
+        ('management_store', sqlite_options.MANAGEMENT_STORE_GROUP),
+    ):
+        conf.set_default(option, 'sqlite', group=driver_options.GROUP_NAME)
+        conf.set_default('uri', uri, group=group)
+    _make_private(state_path)
+
+
+def default_state_path() -> pathlib.Path:
+    """Where the XDG Base Directory Specification puts what a program keeps."""
+    home = os.environ.get('XDG_STATE_HOME') or pathlib.Path.home() / '.local' / 'state'
+    return pathlib.Path(home) / 'zaqar-gevent'
+
+
+def describe_store(conf: cfg.ConfigOpts) -> str:
+    """The message store, for the line printed at start; without credentials."""
+    name = conf.drivers.message_store
+    uri = str(getattr(conf[f'drivers:message_store:{name}'], 'uri', '') or '')
+    return uri if name == 'sqlite' else name
+
+
+def max_message_bytes(conf: cfg.ConfigOpts) -> int:
+    """The longest WebSocket message a client may send, in bytes."""
+    chosen: int | None = conf[GROUP].max_message_size
+    return chosen or conf.transport.max_messages_post_size + _ENVELOPE_BYTES
+
+
+def _groups() -> list[tuple[str | None, list[cfg.Opt]]]:
+    return [*zaqar_options.list_opts_by_group(), *list_opts()]
+
+
+def _names_a_store(conf: cfg.ConfigOpts) -> bool:
+    """Whether a store was chosen, or a MongoDB given for upstream's default to connect to."""
+    chosen = (
+        ('message_store', driver_options.GROUP_NAME),
+        ('management_store', driver_options.GROUP_NAME),
+        ('uri', 'drivers:message_store:mongodb'),
+        ('uri', 'drivers:management_store:mongodb'),
+    )
+    return any(_is_set(conf, option, group) for option, group in chosen)
+
+
+def _is_set(conf: cfg.ConfigOpts, option: str, group: str) -> bool:
+    location = conf.get_location(option, group)
+    return location is not None and location.location not in (
+        cfg.Locations.opt_default,
+        cfg.Locations.set_default,
+    )
+
+
+def _read_every_value(conf: cfg.ConfigOpts) -> None:
+    """Read all values once, so that a bad one is found at start and not by a request."""
+    for group, opts in _groups():
+        for opt in opts:
+            section = conf if group in (None, 'DEFAULT') else conf[group]
+            getattr(section, opt.dest)
+
+
+def _make_private(path: pathlib.Path) -> None:
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigurationError(
+            f'The state directory {path} cannot be created: {error.strerror}'
+        ) from None

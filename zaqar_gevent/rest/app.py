@@ -1,0 +1,68 @@
+"""The Falcon application, built by looping over the operations."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import falcon
+from oslo_log import log
+
+from zaqar_gevent.api import documents, errors
+from zaqar_gevent.api.dispatcher import Dispatcher
+from zaqar_gevent.api.operation import Operation
+from zaqar_gevent.rest.resource import Resource
+
+LOG = log.getLogger(__name__)
+
+# The largest body that is read at all, in bytes; what an operation allows is much less.
+MAX_BODY_BYTES = 8 * 1024 * 1024
+
+
+def build_app(dispatcher: Dispatcher) -> falcon.App[falcon.Request, falcon.Response]:
+    """The REST API of what `dispatcher` offers, a WSGI application."""
+    app = falcon.App()
+    app.req_options.auto_parse_qs_csv = True
+    app.req_options.keep_blank_qs_values = False
+    app.add_error_handler(Exception, _handle_unexpected)
+    app.add_error_handler(falcon.HTTPError, _handle_http_error)
+    app.add_error_handler(errors.APIError, _handle_api_error)
+    for path, operations in _by_path(dispatcher).items():
+        app.add_route(path, Resource(dispatcher, operations, MAX_BODY_BYTES))
+    return app
+
+
+def _by_path(dispatcher: Dispatcher) -> dict[str, list[Operation]]:
+    paths: dict[str, list[Operation]] = {}
+    for operation in dispatcher.operations.values():
+        paths.setdefault(operation.route.path, []).append(operation)
+    return paths
+
+
+def _handle_api_error(
+    req: falcon.Request, resp: falcon.Response, error: errors.APIError, params: dict[str, Any]
+) -> None:
+    resp.status = error.status
+    resp.data = documents.encode_json(error.to_document())
+
+
+def _handle_http_error(
+    req: falcon.Request, resp: falcon.Response, error: falcon.HTTPError, params: dict[str, Any]
+) -> None:
+    """Falcon's own refusals (no such path, method not allowed, bad parameter) in our form."""
+    resp.status = error.status
+    resp.set_headers(error.headers or {})
+    title = error.title or ''
+    document = {
+        'code': title.lower().removeprefix('404 ').replace(' ', '_'),
+        'title': title,
+        'description': error.description or title,
+    }
+    resp.data = documents.encode_json(document)
+
+
+def _handle_unexpected(
+    req: falcon.Request, resp: falcon.Response, error: Exception, params: dict[str, Any]
+) -> None:
+    LOG.exception('%s %s failed', req.method, req.path)
+    unavailable = errors.ServiceUnavailable.during(f'{req.method} {req.path}')
+    _handle_api_error(req, resp, unavailable, params)

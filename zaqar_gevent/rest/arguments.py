@@ -1,0 +1,162 @@
+"""From an HTTP request to the arguments of an operation."""
+
+from __future__ import annotations
+
+import types
+import typing
+from collections.abc import Callable
+from typing import Any
+
+import falcon
+import msgspec
+
+from zaqar_gevent.api import documents, errors
+from zaqar_gevent.api.operation import Operation
+
+_FORM = 'application/x-www-form-urlencoded'
+
+Reader = Callable[[falcon.Request, str], Any]
+
+
+def _read_text(req: falcon.Request, name: str) -> str | None:
+    return req.get_param(name)
+
+
+def _read_integer(req: falcon.Request, name: str) -> int | None:
+    return req.get_param_as_int(name)
+
+
+def _read_boolean(req: falcon.Request, name: str) -> bool | None:
+    return req.get_param_as_bool(name)
+
+
+def _read_list(req: falcon.Request, name: str) -> list[str] | None:
+    return req.get_param_as_list(name)
+
+
+_READERS: dict[Any, Reader] = {
+    str: _read_text,
+    int: _read_integer,
+    bool: _read_boolean,
+    list: _read_list,
+}
+
+
+def _reader_of(annotation: Any) -> Reader:
+    """How a query parameter of the annotated type is read."""
+    if isinstance(annotation, types.UnionType):
+        annotation = next(arg for arg in typing.get_args(annotation) if arg is not types.NoneType)
+    return _READERS[typing.get_origin(annotation) or annotation]
+
+
+class ArgumentReader:
+    """Reads the arguments of one operation from path, query and body.
+
+    required: the query parameters without which it is another operation that is meant.
+    """
+
+    def __init__(self, operation: Operation) -> None:
+        self._operation = operation
+        fields = {field.name: field for field in msgspec.structs.fields(operation.request)}
+        self._query: dict[str, tuple[str, Reader]] = {}
+        self.required: list[str] = []
+        for parameter in operation.route.query:
+            field = fields[operation.member(parameter)]
+            self._query[parameter] = (field.name, _reader_of(field.type))
+            if field.required:
+                self.required.append(parameter)
+
+    def read(
+        self, req: falcon.Request, path: dict[str, Any], max_bytes: int
+    ) -> tuple[dict[str, Any], int | None]:
+        """The arguments, and how many bytes of body were sent (None without a body).
+
+        What the path says wins over the query, and the query over the body. Raises
+        `errors.APIError` or `falcon.HTTPError` for what cannot be read.
+        """
+        arguments: dict[str, Any] = {}
+        size = None
+        if req.method in ('POST', 'PUT', 'PATCH'):
+            size = self._read_body(req, arguments, max_bytes)
+        for parameter, (member, reader) in self._query.items():
+            value = reader(req, parameter)
+            if value is not None:
+                arguments[member] = value
+        if self._operation.filters is not None:
+            arguments[self._operation.filters] = self._read_filters(req)
+        arguments.update(path)
+        return arguments, size
+
+    def _read_body(
+        self, req: falcon.Request, arguments: dict[str, Any], max_bytes: int
+    ) -> int | None:
+        _check_media_type(req, self._operation)
+        body = _read_bytes(req, max_bytes)
+        payload = self._operation.payload
+        if not body:
+            if req.method == 'PATCH':
+                raise errors.MalformedDocument('The request body must not be empty')
+            return None
+        document = documents.decode_json(body)
+        if payload is not None:
+            expected = list if self._operation.media_types else dict
+            if not isinstance(document, expected):
+                raise _wrong_type(document, expected)
+            arguments[payload] = document
+        elif isinstance(document, dict):
+            arguments.update(document)
+        else:
+            raise _wrong_type(document, dict)
+        return len(body)
+
+    def _read_filters(self, req: falcon.Request) -> dict[str, Any]:
+        return {
+            name: _as_number(value) for name, value in req.params.items() if name not in self._query
+        }
+
+
+def _wrong_type(document: Any, expected: type) -> errors.MalformedDocument:
+    names: dict[type, str] = {dict: 'an object', list: 'an array'}
+    found = names.get(type(document), 'a scalar')
+    return errors.MalformedDocument(
+        f'Document type not supported: expected {names[expected]}, got {found} - at `$`'
+    )
+
+
+def _as_number(value: str | list[str]) -> str | int | list[str]:
+    """A filter's value: an integer where it reads as one, since a query has only text."""
+    try:
+        return int(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        return value
+
+
+def _check_media_type(req: falcon.Request, operation: Operation) -> None:
+    if operation.media_types and req.content_type not in operation.media_types:
+        raise errors.UnsupportedMediaType(
+            f'Accepted media type for {req.method}: {", ".join(operation.media_types)}.'
+        )
+    if req.content_length and (req.content_type or '').lower() == _FORM:
+        raise errors.BadRequest(
+            f'This endpoint does not accept `{_FORM}`; send `application/json`.',
+            title='Invalid Content-Type',
+        )
+
+
+def _read_bytes(req: falcon.Request, max_bytes: int) -> bytes:
+    """The body, whether its length was announced or it comes in chunks."""
+    length = req.content_length
+    if length is not None and length > max_bytes:
+        raise _too_large(max_bytes)
+    if length is not None:
+        return req.stream.read(length) if length else b''
+    if 'chunked' not in (req.get_header('Transfer-Encoding') or '').lower():
+        return b''
+    body: bytes = req.stream.read(max_bytes + 1)
+    if len(body) > max_bytes:
+        raise _too_large(max_bytes)
+    return body
+
+
+def _too_large(max_bytes: int) -> errors.BodyTooLarge:
+    return errors.BodyTooLarge(f'The request body may be at most {max_bytes} bytes.')

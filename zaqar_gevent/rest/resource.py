@@ -1,0 +1,79 @@
+"""One path of the REST API: which operation a request on it means, and how it is answered."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import falcon
+
+from zaqar_gevent.api import documents, errors
+from zaqar_gevent.api.context import Context
+from zaqar_gevent.api.dispatcher import Dispatcher
+from zaqar_gevent.api.operation import Operation
+from zaqar_gevent.rest import shapes
+from zaqar_gevent.rest.arguments import ArgumentReader
+
+_PROJECT_VARIABLES = ('HTTP_X_PROJECT_ID', 'HTTP_X_TENANT_ID')
+
+
+class Resource:
+    """The operations that share a path, as Falcon wants them: `on_get`, `on_post`..."""
+
+    def __init__(self, dispatcher: Dispatcher, operations: list[Operation], max_bytes: int) -> None:
+        methods = {method for operation in operations for method in operation.route.methods}
+        for method in methods:
+            choices = [
+                _Choice(dispatcher, operation, max_bytes)
+                for operation in operations
+                if method in operation.route.methods
+            ]
+            choices.sort(key=lambda choice: not choice.required)
+            setattr(self, f'on_{method.lower()}', _Responder(choices))
+
+
+class _Responder:
+    """Answers one method of a path by the first operation whose parameters are there."""
+
+    def __init__(self, choices: list[_Choice]) -> None:
+        self._choices = choices
+
+    def __call__(self, req: falcon.Request, resp: falcon.Response, **path: str) -> None:
+        if not req.client_accepts_json:
+            raise errors.NotAcceptable('This endpoint only serves `application/json`.')
+        for choice in self._choices:
+            if all(name in req.params for name in choice.required):
+                choice.answer(req, resp, path)
+                return
+
+
+class _Choice:
+    """An operation that a request may mean."""
+
+    def __init__(self, dispatcher: Dispatcher, operation: Operation, max_bytes: int) -> None:
+        self._dispatcher = dispatcher
+        self._operation = operation
+        self._reader = ArgumentReader(operation)
+        self._shape = shapes.SHAPES.get(operation.name, shapes.as_is)
+        self._max_bytes = max_bytes
+        self.required = self._reader.required
+
+    def answer(self, req: falcon.Request, resp: falcon.Response, path: dict[str, Any]) -> None:
+        context = _context(self._dispatcher, req.env)
+        arguments, context.sent_bytes = self._reader.read(req, path, self._max_bytes)
+        reply = self._dispatcher.call(self._operation, context, arguments)
+        resp.status = reply.status
+        body = self._shape(req, resp, reply)
+        if body is not None:
+            resp.data = documents.encode_json(body)
+
+
+def _context(dispatcher: Dispatcher, environ: dict[str, Any]) -> Context:
+    project_id = next((environ[name] for name in _PROJECT_VARIABLES if name in environ), None)
+    roles = environ.get('HTTP_X_ROLES', '')
+    return Context(
+        dispatcher.broker,
+        project_id=project_id,
+        client_id=environ.get('HTTP_CLIENT_ID'),
+        user_id=environ.get('HTTP_X_USER_ID'),
+        roles=tuple(role.strip() for role in roles.split(',')) if roles else (),
+    )

@@ -1,0 +1,148 @@
+"""The composition root: stores, API, transports put together, and the server that runs them."""
+
+from __future__ import annotations
+
+import logging
+import socket
+from collections.abc import Callable
+from importlib.metadata import entry_points
+from typing import Any
+
+import stevedore
+from gevent import pywsgi
+from oslo_config import cfg
+from oslo_log import log
+from zaqar.common import cache as zaqar_cache
+from zaqar.conf import drivers_transport_wsgi
+from zaqar.storage import base, pipeline, pooling
+from zaqar.storage import errors as storage_errors
+from zaqar.transport.base import ResourceDefaults
+
+from zaqar_gevent import conf as configuration
+from zaqar_gevent.api import REGISTRY  # noqa: F401  (importing the API fills the registry)
+from zaqar_gevent.api.broker import Broker
+from zaqar_gevent.api.dispatcher import Dispatcher
+from zaqar_gevent.api.policy import Policy
+from zaqar_gevent.conf import ConfigurationError
+from zaqar_gevent.rest import build_app
+from zaqar_gevent.websocket.session import Session
+from zaqar_gevent.websocket.upgrade import TAKEOVER, Upgrade
+
+LOG = log.getLogger(__name__)
+
+STOP_TIMEOUT_SECONDS = 10.0
+
+
+class TransportDriver:
+    """REST and WebSocket over one set of stores: upstream's interface of a transport.
+
+    app: the WSGI application.
+    """
+
+    def __init__(
+        self,
+        conf: cfg.ConfigOpts,
+        storage: base.DataDriverBase,
+        cache: Any,  # noqa: ARG002  (part of the interface)
+        control: base.ControlDriverBase,
+    ) -> None:
+        configuration.register(conf)
+        self._conf = conf
+        self._defaults = ResourceDefaults(conf)
+        dispatcher = Dispatcher(Broker(conf, storage, control), Policy(conf))
+        self.app = Upgrade(
+            build_app(dispatcher),
+            lambda: Session(dispatcher),
+            configuration.max_message_bytes(conf),
+        )
+
+    def listen(self) -> None:
+        """Serve on the address that the configuration gives, until the process is stopped."""
+        section = self._conf[drivers_transport_wsgi.GROUP_NAME]
+        Server((section.bind, section.port), self.app).serve_forever()
+
+
+class Service:
+    """A transport with the stores it works on.
+
+    app: the WSGI application.
+    """
+
+    def __init__(self, conf: cfg.ConfigOpts) -> None:
+        """Load the drivers; raises `ConfigurationError` for a store that cannot be opened."""
+        region = zaqar_cache.get_cache(conf)
+        try:
+            self._control = _load_driver('zaqar.control.storage', conf.drivers.management_store)(
+                conf, region
+            )
+            self._storage = pipeline.DataDriver(
+                conf, self._data_driver(conf, region), self._control
+            )
+            self.app = TransportDriver(conf, self._storage, region, self._control).app
+        except storage_errors.ExceptionBase as error:
+            raise ConfigurationError(f'The store cannot be opened: {error}') from error
+
+    def _data_driver(self, conf: cfg.ConfigOpts, region: Any) -> base.DataDriverBase:
+        if conf.pooling:
+            return pooling.DataDriver(conf, region, self._control)
+        factory = _load_driver('zaqar.data.storage', conf.drivers.message_store)
+        driver: base.DataDriverBase = factory(conf, region, self._control)
+        return driver
+
+    def close(self) -> None:
+        """Release the stores."""
+        self._storage.close()
+        self._control.close()
+
+
+def _load_driver(namespace: str, name: str) -> Callable[..., Any]:
+    try:
+        factory: Callable[..., Any] = stevedore.DriverManager(
+            namespace, name, on_load_failure_callback=_report_load_failure
+        ).driver
+    except stevedore.exception.NoMatches:
+        installed = ', '.join(sorted(_installed(namespace)))
+        raise ConfigurationError(
+            f'There is no {namespace} driver {name!r}; installed are {installed}.'
+        ) from None
+    return factory
+
+
+def _installed(namespace: str) -> set[str]:
+    return {entry_point.name for entry_point in entry_points(group=namespace)}
+
+
+def _report_load_failure(manager: Any, entry_point: Any, error: Exception) -> None:
+    raise ConfigurationError(f'The driver {entry_point.name!r} cannot be loaded: {error}')
+
+
+class Handler(pywsgi.WSGIHandler):
+    """Lets the application take over the socket of a request that it upgrades."""
+
+    def get_environ(self) -> dict[str, Any]:
+        environ: dict[str, Any] = super().get_environ()
+        environ[TAKEOVER] = self._take_over
+        return environ
+
+    def _take_over(self) -> Handler:
+        """From here on the socket and what was read ahead are the caller's."""
+        self.close_connection = True
+        return self
+
+
+class Server(pywsgi.WSGIServer):
+    """gevent's HTTP server with upgrades and without Nagle's delay."""
+
+    handler_class = Handler
+
+    def __init__(self, address: tuple[str, int], app: Any) -> None:
+        super().__init__(address, app, log=None, error_log=logging.getLogger(__name__))
+
+    def handle(self, sock: socket.socket, address: Any) -> None:
+        """Serve one connection.
+
+        PERF: head and body of an answer are written apart; without TCP_NODELAY the body waits
+        40 ms for the client's delayed acknowledgement.
+        """
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        super().handle(sock, address)

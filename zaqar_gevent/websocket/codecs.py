@@ -1,0 +1,29 @@
+"""The two encodings of a WebSocket message."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from zaqar_gevent.api import documents
+
+
+class Codec(NamedTuple):
+    """An encoding: its name, the frame type that carries it, and both directions.
+
+    `decode` raises `errors.MalformedDocument`.
+    """
+
+    name: str
+    binary: bool
+    decode: Callable[[bytes], Any]
+    encode: Callable[[Any], bytes]
+
+
+JSON = Codec('text (JSON)', False, documents.decode_json, documents.encode_json)
+MSGPACK = Codec('binary (MessagePack)', True, documents.decode_msgpack, documents.encode_msgpack)
+
+
+def codec_of(*, binary: bool) -> Codec:
+    """The encoding of a binary or of a text frame."""
+    return MSGPACK if binary else JSON

@@ -1,0 +1,28 @@
+"""The WSGI application for other servers, in place of `zaqar.transport.wsgi.app`.
+
+::
+
+    gunicorn -k geventwebsocket.gunicorn.workers.GeventWebSocketWorker zaqar_gevent.wsgi:app
+
+The configuration is read from the standard places of `zaqar.conf`; where there is none, the
+embedded store is used.
+"""
+
+from __future__ import annotations
+
+from oslo_config import cfg
+from oslo_log import log
+
+from zaqar_gevent import conf as configuration
+from zaqar_gevent.server import Service
+
+
+def load_app() -> Service:
+    """Configure and open the stores as upstream's application does."""
+    conf = configuration.load(cfg.CONF)
+    configuration.use_embedded_store(conf, configuration.default_state_path())
+    log.setup(conf, 'zaqar')
+    return Service(conf)
+
+
+app = application = load_app().app
