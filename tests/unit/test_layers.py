@@ -87,12 +87,12 @@ def test_every_operation_has_a_route_of_its_own() -> None:
 
 
 def test_every_shape_belongs_to_an_operation() -> None:
-    assert set(shapes.SHAPES) <= {operation.name for operation in REGISTRY}
+    assert set(shapes.SHAPES) <= {operation.function for operation in REGISTRY}
 
 
 def test_every_path_variable_is_an_argument() -> None:
     for operation in REGISTRY:
-        members = operation.request.__struct_fields__
+        members = operation.request.__struct_encode_fields__
         for part in operation.route.path.split('/'):
             if part.startswith('{'):
                 assert part[1:-1] in members, operation.name

@@ -4,7 +4,16 @@ Every operation is declared once, beside the function that performs it, in one o
 modules imported here; the REST routes and the WebSocket actions are derived from `REGISTRY`.
 """
 
-from zaqar_gevent.api import claims, messages, queues, service
+from zaqar_gevent.api import claims, flavors, messages, pools, queues, service, subscriptions
 from zaqar_gevent.api.operation import REGISTRY
 
-__all__ = ['REGISTRY', 'claims', 'messages', 'queues', 'service']
+__all__ = [
+    'REGISTRY',
+    'claims',
+    'flavors',
+    'messages',
+    'pools',
+    'queues',
+    'service',
+    'subscriptions',
+]

@@ -6,7 +6,6 @@ from typing import Any
 
 from oslo_config import cfg
 from zaqar.storage import base
-from zaqar.storage import errors as storage_errors
 from zaqar.transport import validation
 from zaqar.transport.base import ResourceDefaults
 
@@ -17,7 +16,7 @@ from zaqar_gevent.api.encryption import DecryptionFailed, MessageCipher
 class Broker:
     """One set of stores and the rules that hold for what is kept in them.
 
-    queues, messages, claims, subscriptions: the store's controllers (`zaqar.storage.base`).
+    messages, claims, subscriptions: the store's controllers (`zaqar.storage.base`).
     limits: upstream's validator, which knows the operator's `[transport]` options.
     defaults: what `[transport]` says of times to live.
     """
@@ -34,10 +33,6 @@ class Broker:
         self.limits = validation.Validator(conf)
         self.defaults = ResourceDefaults(conf)
         self._cipher: MessageCipher | None = None
-
-    @property
-    def queues(self) -> Any:
-        return self.storage.queue_controller
 
     @property
     def messages(self) -> Any:
@@ -78,18 +73,3 @@ class Broker:
                 )
             self._cipher = MessageCipher(key)
         return self._cipher
-
-    def queue_metadata(self, name: str, project: str | None) -> dict[str, Any]:
-        """The stored metadata of a queue; nothing for a queue that does not exist."""
-        try:
-            return self.queues.get_metadata(name, project) or {}
-        except storage_errors.QueueDoesNotExist:
-            return {}
-
-    def ensure_queue(self, name: str, project: str | None) -> dict[str, Any]:
-        """The stored metadata of a queue, which is created if it does not exist."""
-        try:
-            return self.queues.get_metadata(name, project) or {}
-        except storage_errors.QueueDoesNotExist:
-            self.queues.create(name, project=project)
-            return {}

@@ -131,7 +131,7 @@ def _held(
     found: list[dict[str, Any]],
 ) -> list[Message]:
     """What clients see of the messages that a claim holds."""
-    metadata = context.broker.queue_metadata(request.queue_name, context.project_id)
+    metadata = context.metadata_of(request.queue_name)
     messages = present(context.broker, found, metadata)
     for message in messages:
         message['claim_id'] = claim_id

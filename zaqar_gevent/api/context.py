@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import functools
 import uuid
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from zaqar.storage import errors as storage_errors
+
 from zaqar_gevent.api import documents
+from zaqar_gevent.api.operation import Kind
 
 if TYPE_CHECKING:
     from zaqar_gevent.api.broker import Broker
@@ -26,6 +30,8 @@ class Context:
     broker: the stores, limits and defaults it works with.
     project_id, user_id, roles: from authentication, or from the request's headers without it.
     client_id: the Client-ID header as sent.
+    environ: what authentication left for those who act in the user's name.
+    kind: whether queues or topics are meant.
     sent_bytes: size of the body as it was sent, in bytes; for transports that wrap the body, an
         upper bound (`exact_size` is False then).
     """
@@ -33,7 +39,9 @@ class Context:
     __slots__ = (
         'broker',
         'client_id',
+        'environ',
         'exact_size',
+        'kind',
         'project_id',
         'roles',
         'sent_bytes',
@@ -50,6 +58,7 @@ class Context:
         roles: tuple[str, ...] = (),
         sent_bytes: int | None = None,
         exact_size: bool = True,
+        environ: Mapping[str, Any] | None = None,
     ) -> None:
         self.broker = broker
         self.project_id = project_id
@@ -58,11 +67,34 @@ class Context:
         self.roles = roles
         self.sent_bytes = sent_bytes
         self.exact_size = exact_size
+        self.environ = environ or {}
+        self.kind = Kind.QUEUE
 
     @property
     def client_uuid(self) -> uuid.UUID | str:
         """The client id as storage drivers want it: a UUID where it is one."""
         return _parse_client_id(self.client_id or '')
+
+    @property
+    def queues(self) -> Any:
+        """The controller of queues, or of topics where those are meant."""
+        storage = self.broker.storage
+        return storage.queue_controller if self.kind is Kind.QUEUE else storage.topic_controller
+
+    def metadata_of(self, name: str) -> dict[str, Any]:
+        """The stored metadata of a queue; nothing for a queue that does not exist."""
+        try:
+            return self.queues.get_metadata(name, self.project_id) or {}
+        except storage_errors.DoesNotExist:
+            return {}
+
+    def ensured_metadata_of(self, name: str) -> dict[str, Any]:
+        """The stored metadata of a queue, which is created if it does not exist."""
+        try:
+            return self.queues.get_metadata(name, self.project_id) or {}
+        except storage_errors.DoesNotExist:
+            self.queues.create(name, project=self.project_id)
+            return {}
 
     def size_of(self, document: Any, limit: int) -> int | None:
         """Bytes that were sent for `document`, exact where it may exceed `limit`.

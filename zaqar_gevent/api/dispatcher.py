@@ -12,7 +12,7 @@ from zaqar.transport.validation import ValidationFailed, Validator
 from zaqar_gevent.api import errors
 from zaqar_gevent.api.broker import Broker
 from zaqar_gevent.api.context import Context
-from zaqar_gevent.api.operation import REGISTRY, Operation, Reply
+from zaqar_gevent.api.operation import REGISTRY, Kind, Operation, Reply
 from zaqar_gevent.api.policy import Policy
 
 LOG = log.getLogger(__name__)
@@ -26,7 +26,9 @@ class Dispatcher:
 
     def __init__(self, broker: Broker, policy: Policy) -> None:
         self.broker = broker
-        self.operations = REGISTRY.offered(admin=broker.conf.admin_mode)
+        self.operations = REGISTRY.offered(
+            admin=broker.conf.admin_mode, pooling=broker.conf.pooling
+        )
         self._policy = policy
 
     def find(self, action: object) -> Operation:
@@ -63,9 +65,10 @@ class Dispatcher:
             _identify(self.broker.limits, context)
         if operation.policy is not None and not self._policy.allows(operation.policy, context):
             raise errors.Forbidden('You are not authorized to complete this action.')
-        queue_name = arguments.get('queue_name')
-        if isinstance(queue_name, str):
-            _check_queue(self.broker.limits, queue_name, context.project_id)
+        context.kind = operation.kind
+        name = arguments.get(operation.container)
+        if isinstance(name, str):
+            _check_name(self.broker.limits, operation, name, context.project_id)
         request = msgspec.convert(arguments, operation.request)
         result = operation.function(context, request)
         return result if isinstance(result, Reply) else Reply(operation.success[0], result)
@@ -89,10 +92,14 @@ def _identify(limits: Validator, context: Context) -> None:
         )
 
 
-def _check_queue(limits: Validator, name: str, project: str | None) -> None:
+def _check_name(limits: Validator, operation: Operation, name: str, project: str | None) -> None:
+    check = (
+        limits.queue_identification if operation.kind is Kind.QUEUE else limits.topic_identification
+    )
     try:
-        limits.queue_identification(name, project)
+        check(name, project)
     except ValidationFailed as error:
         raise errors.BadRequest(
-            f'{error} - at `$.queue_name`', title='Invalid queue identification'
+            f'{error} - at `$.{operation.container}`',
+            title=f'Invalid {operation.kind.value} identification',
         ) from None

@@ -88,6 +88,7 @@ class SingleMessage(TypedDict):
 
 @operation(
     'message_post',
+    topic='topic_message_post',
     rest='POST /v2/queues/{queue_name}/messages',
     policy='messages:create',
     success=201,
@@ -96,7 +97,7 @@ class SingleMessage(TypedDict):
 def post_messages(context: Context, request: PostMessages) -> PostedMessages:
     """Post messages, in order; a queue that does not exist is created."""
     broker = context.broker
-    metadata = broker.ensure_queue(request.queue_name, context.project_id)
+    metadata = context.ensured_metadata_of(request.queue_name)
     _check_sent_size(context, request.messages, metadata)
     messages = [_complete(broker, message, metadata) for message in request.messages]
     broker.limits.message_posting(messages)
@@ -113,6 +114,7 @@ def post_messages(context: Context, request: PostMessages) -> PostedMessages:
 
 @operation(
     'message_list',
+    topic='topic_message_list',
     rest='GET /v2/queues/{queue_name}/messages{?marker,limit,echo,include_claimed,include_delayed}',
     policy='messages:get_all',
     relation='rel/messages',
@@ -121,7 +123,7 @@ def list_messages(context: Context, request: ListMessages) -> MessagePage:
     """List a queue's messages, oldest first; give the `marker` of one page to get the next."""
     broker = context.broker
     broker.limits.message_listing(limit=request.limit)
-    metadata = broker.queue_metadata(request.queue_name, context.project_id)
+    metadata = context.metadata_of(request.queue_name)
     paging = {'limit': request.limit} if request.limit is not None else {}
     results = broker.messages.list(
         request.queue_name,
@@ -145,6 +147,7 @@ def list_messages(context: Context, request: ListMessages) -> MessagePage:
 
 @operation(
     'message_get_many',
+    topic='topic_message_get_many',
     rest='GET /v2/queues/{queue_name}/messages{?ids}',
     policy='messages:get_all',
     aliases={'ids': 'message_ids'},
@@ -158,12 +161,13 @@ def get_messages(context: Context, request: GetMessages) -> MessagePage:
             request.queue_name, message_ids=request.message_ids, project=context.project_id
         )
     )
-    metadata = broker.queue_metadata(request.queue_name, context.project_id)
+    metadata = context.metadata_of(request.queue_name)
     return {'messages': present(broker, found, metadata)}
 
 
 @operation(
     'message_get',
+    topic='topic_message_get',
     rest='GET /v2/queues/{queue_name}/messages/{message_id}',
     policy='messages:get',
     relation='rel/message_get',
@@ -172,12 +176,13 @@ def get_message(context: Context, request: GetMessage) -> SingleMessage:
     """Get one message."""
     broker = context.broker
     found = broker.messages.get(request.queue_name, request.message_id, project=context.project_id)
-    metadata = broker.queue_metadata(request.queue_name, context.project_id)
+    metadata = context.metadata_of(request.queue_name)
     return {'messages': present(broker, [found], metadata)[0]}
 
 
 @operation(
     'message_delete',
+    topic='topic_message_delete',
     rest='DELETE /v2/queues/{queue_name}/messages/{message_id}{?claim_id}',
     policy='messages:delete',
     success=204,
@@ -199,6 +204,7 @@ def delete_message(context: Context, request: DeleteMessage) -> dict[str, Any]:
 
 @operation(
     'message_delete_many',
+    topic='topic_message_delete_many',
     rest='DELETE /v2/queues/{queue_name}/messages{?ids,claim_ids,pop}',
     policy='messages:delete_all',
     success=(204, 200),
@@ -229,9 +235,7 @@ def delete_messages(context: Context, request: DeleteMessages) -> Reply:
 def _pop(context: Context, queue_name: str, count: int) -> dict[str, Any]:
     broker = context.broker
     found = broker.messages.pop(queue_name, project=context.project_id, limit=count) or []
-    if found and broker.queue_metadata(queue_name, context.project_id).get(
-        '_enable_encrypt_messages'
-    ):
+    if found and context.metadata_of(queue_name).get('_enable_encrypt_messages'):
         broker.decrypt(found)
     return {'messages': found}
 

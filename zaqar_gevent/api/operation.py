@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import enum
 import inspect
 import re
 from collections.abc import Callable, Iterator
@@ -13,6 +14,13 @@ import msgspec
 Function = TypeVar('Function', bound=Callable[..., Any])
 
 _ROUTE = re.compile(r'(?P<methods>[A-Z|]+) (?P<path>/[^?]*?)(\{\?(?P<query>[\w,]+)\})?$')
+
+
+class Kind(enum.Enum):
+    """What holds messages: a queue, or a topic, which is a queue under another name."""
+
+    QUEUE = 'queue'
+    TOPIC = 'topic'
 
 
 class Request(msgspec.Struct, kw_only=True):
@@ -68,7 +76,9 @@ class Operation:
     filters: the member that gets all query parameters not named in the route.
     media_types: what Content-Type a REST body must have, where it matters.
     admin: offered in admin mode only.
+    pooling: offered only where the store is pooled.
     anonymous: needs neither a project nor a client id.
+    kind: whether it works on queues or on topics.
     """
 
     name: str
@@ -83,12 +93,36 @@ class Operation:
     filters: str | None
     media_types: tuple[str, ...]
     admin: bool
+    pooling: bool
     anonymous: bool
+    kind: Kind = Kind.QUEUE
 
     @property
     def summary(self) -> str:
         """The first line of the function's docstring."""
-        return (inspect.getdoc(self.function) or '').split('\n', 1)[0]
+        line = (inspect.getdoc(self.function) or '').split('\n', 1)[0]
+        return line.replace(Kind.QUEUE.value, self.kind.value)
+
+    @property
+    def container(self) -> str:
+        """The argument that names the queue or topic: `queue_name` or `topic_name`."""
+        return f'{self.kind.value}_name'
+
+    def on_topics(self, name: str) -> Operation:
+        """The same operation on topics, under another name."""
+        return dataclasses.replace(
+            self,
+            name=name,
+            kind=Kind.TOPIC,
+            route=self.route._replace(
+                path=self.route.path.replace('/queues', '/topics').replace(
+                    '{queue_name}', '{topic_name}'
+                )
+            ),
+            request=_on_topics(self.request),
+            policy=self.policy and self.policy.replace('queues:', 'topics:'),
+            relation=self.relation and _topic_relation(self.relation),
+        )
 
     def member(self, parameter: str) -> str:
         """The member of `request` that the query parameter fills."""
@@ -113,9 +147,13 @@ class Registry:
             raise ValueError(f'operation {operation.name!r} is declared twice')
         self._operations[operation.name] = operation
 
-    def offered(self, *, admin: bool) -> dict[str, Operation]:
-        """The operations a server offers, by name: without admin mode, not the administrator's."""
-        return {name: op for name, op in self._operations.items() if admin or not op.admin}
+    def offered(self, *, admin: bool, pooling: bool) -> dict[str, Operation]:
+        """The operations a server offers, by name; `admin` and `pooling` say what it is for."""
+        return {
+            name: operation
+            for name, operation in self._operations.items()
+            if (admin or not operation.admin) and (pooling or not operation.pooling)
+        }
 
 
 REGISTRY = Registry()
@@ -133,32 +171,54 @@ def operation(
     filters: str | None = None,
     media_types: tuple[str, ...] = (),
     admin: bool = False,
+    pooling: bool = False,
     anonymous: bool = False,
+    topic: str | None = None,
 ) -> Callable[[Function], Function]:
     """Declare the decorated function `(context, request: SomeRequest) -> body` an operation.
 
     The members of `Operation` say what each argument means; the request's type is read from the
-    function's annotations.
+    function's annotations. `topic` names its twin, the same operation on topics.
     """
 
     def register(function: Function) -> Function:
-        REGISTRY.add(
-            Operation(
-                name=name,
-                route=Route.parse(rest),
-                request=get_type_hints(function)['request'],
-                function=function,
-                policy=policy,
-                success=(success,) if isinstance(success, int) else success,
-                relation=relation,
-                payload=payload,
-                aliases=aliases or {},
-                filters=filters,
-                media_types=media_types,
-                admin=admin,
-                anonymous=anonymous,
-            )
+        declared = Operation(
+            name=name,
+            route=Route.parse(rest),
+            request=get_type_hints(function)['request'],
+            function=function,
+            policy=policy,
+            success=(success,) if isinstance(success, int) else success,
+            relation=relation,
+            payload=payload,
+            aliases=aliases or {},
+            filters=filters,
+            media_types=media_types,
+            admin=admin,
+            pooling=pooling,
+            anonymous=anonymous,
         )
+        REGISTRY.add(declared)
+        if topic is not None:
+            REGISTRY.add(declared.on_topics(topic))
         return function
 
     return register
+
+
+def _on_topics(request: type[Request]) -> type[Request]:
+    """The same request, in which the queue's name is called `topic_name`."""
+    if 'queue_name' not in request.__struct_fields__:
+        return request
+    twin: type[Any] = msgspec.defstruct(
+        f'{request.__name__}OnTopic',
+        [('queue_name', str, msgspec.field(name='topic_name'))],
+        bases=(request,),
+        kw_only=True,
+    )
+    return twin
+
+
+def _topic_relation(relation: str) -> str:
+    name = relation.removeprefix('rel/')
+    return f'rel/{name.replace("queue", "topic")}' if 'queue' in name else f'rel/topic_{name}'

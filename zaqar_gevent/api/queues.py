@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from types import SimpleNamespace
-from typing import Any, Literal, TypedDict
+from typing import Any, Literal, NotRequired, TypedDict
 
 import msgspec
 from zaqar.storage import errors as storage_errors
@@ -11,7 +11,7 @@ from zaqar.storage import errors as storage_errors
 from zaqar_gevent.api import documents, errors
 from zaqar_gevent.api.broker import Broker
 from zaqar_gevent.api.context import Context
-from zaqar_gevent.api.operation import Reply, Request, operation
+from zaqar_gevent.api.operation import Kind, Reply, Request, operation
 
 PATCH_MEDIA_TYPE = 'application/openstack-messaging-v2.0-json-patch'
 
@@ -81,19 +81,23 @@ class PurgeQueue(NamedQueue):
     )
 
 
-class ListedQueue(TypedDict, total=False):
+class ListedQueue(TypedDict):
     name: str
-    metadata: Metadata
+    metadata: NotRequired[Metadata]
 
 
-class QueuePage(TypedDict, total=False):
-    queues: list[ListedQueue]
+class QueuePage(TypedDict):
+    """`queues`, or `topics` where those were asked for."""
+
+    queues: NotRequired[list[ListedQueue]]
+    topics: NotRequired[list[ListedQueue]]
     marker: str
-    count: int
+    count: NotRequired[int]
 
 
 @operation(
     'queue_list',
+    topic='topic_list',
     rest='GET /v2/queues{?marker,limit,detailed,name,with_count}',
     policy='queues:get_all',
     relation='rel/queues',
@@ -107,7 +111,7 @@ def list_queues(context: Context, request: ListQueues) -> QueuePage:
     broker = context.broker
     broker.limits.queue_listing(limit=request.limit)
     paging = {'limit': request.limit} if request.limit is not None else {}
-    results = broker.queues.list(
+    results = context.queues.list(
         project=context.project_id,
         kfilter=request.metadata,
         marker=request.marker,
@@ -116,17 +120,19 @@ def list_queues(context: Context, request: ListQueues) -> QueuePage:
         **paging,
     )
     queues = list(next(results))
-    page: QueuePage = {'queues': queues, 'marker': next(results, None) or request.marker or ''}
+    page: QueuePage = {'marker': next(results, None) or request.marker or ''}
+    page['queues' if context.kind is Kind.QUEUE else 'topics'] = queues
     if request.detailed:
         for queue in queues:
             queue['metadata'] = _with_defaults(broker, queue.get('metadata') or {})
     if request.with_count:
-        page['count'] = broker.queues.calculate_resource_count(project=context.project_id)
+        page['count'] = context.queues.calculate_resource_count(project=context.project_id)
     return page
 
 
 @operation(
     'queue_create',
+    topic='topic_create',
     rest='PUT /v2/queues/{queue_name}',
     policy='queues:create',
     success=(201, 204),
@@ -138,23 +144,28 @@ def create_queue(context: Context, request: CreateQueue) -> Reply:
     if request.metadata is not None:
         _check_sent_size(context, request.metadata)
         _check_metadata(context.broker, request.metadata)
-    created = context.broker.queues.create(
+    created = context.queues.create(
         request.queue_name, metadata=request.metadata, project=context.project_id
     )
-    return Reply(201 if created else 204, f'Queue {request.queue_name} created.')
+    return Reply(201 if created else 204, _told(context, request, 'created'))
 
 
 @operation(
-    'queue_get', rest='GET /v2/queues/{queue_name}', policy='queues:get', relation='rel/queue'
+    'queue_get',
+    topic='topic_get',
+    rest='GET /v2/queues/{queue_name}',
+    policy='queues:get',
+    relation='rel/queue',
 )
 def get_queue(context: Context, request: NamedQueue) -> Metadata:
     """Get a queue's metadata, with the server's defaults where it has none of its own."""
-    metadata = context.broker.queues.get(request.queue_name, project=context.project_id)
+    metadata = context.queues.get(request.queue_name, project=context.project_id)
     return _with_defaults(context.broker, metadata or {})
 
 
 @operation(
     'queue_delete',
+    topic='topic_delete',
     rest='DELETE /v2/queues/{queue_name}',
     policy='queues:delete',
     success=204,
@@ -162,12 +173,13 @@ def get_queue(context: Context, request: NamedQueue) -> Metadata:
 )
 def delete_queue(context: Context, request: NamedQueue) -> str:
     """Delete a queue and its messages; one that does not exist is as good as deleted."""
-    context.broker.queues.delete(request.queue_name, project=context.project_id)
-    return f'Queue {request.queue_name} removed.'
+    context.queues.delete(request.queue_name, project=context.project_id)
+    return _told(context, request, 'removed')
 
 
 @operation(
     'queue_update',
+    topic='topic_update',
     rest='PATCH /v2/queues/{queue_name}',
     policy='queues:update',
     relation='rel/queue',
@@ -182,13 +194,13 @@ def update_queue(context: Context, request: UpdateQueue) -> Metadata:
         SimpleNamespace(content_type=PATCH_MEDIA_TYPE),
         [_raw_change(change) for change in request.changes],
     )
-    metadata = broker.queues.get_metadata(request.queue_name, project=context.project_id) or {}
+    metadata = context.queues.get_metadata(request.queue_name, project=context.project_id) or {}
     known = reserved_metadata(broker)
     for step in steps:
         _apply(step, metadata, known)
     _check_metadata(broker, metadata)
     broker.limits.queue_metadata_length(len(documents.encode_json(metadata)))
-    broker.queues.set_metadata(request.queue_name, metadata, context.project_id)
+    context.queues.set_metadata(request.queue_name, metadata, context.project_id)
     return _with_defaults(broker, metadata)
 
 
@@ -206,6 +218,7 @@ class QueueStats(TypedDict):
 
 @operation(
     'queue_get_stats',
+    topic='topic_get_stats',
     rest='GET /v2/queues/{queue_name}/stats',
     policy='queues:stats',
     relation='rel/queue_stats',
@@ -213,16 +226,19 @@ class QueueStats(TypedDict):
 def get_stats(context: Context, request: NamedQueue) -> QueueStats:
     """Count a queue's messages; a queue that does not exist has none."""
     try:
-        stats: QueueStats = context.broker.queues.stats(
-            request.queue_name, project=context.project_id
-        )
-    except (storage_errors.QueueDoesNotExist, storage_errors.QueueIsEmpty):
+        stats: QueueStats = context.queues.stats(request.queue_name, project=context.project_id)
+    except (
+        storage_errors.DoesNotExist,
+        storage_errors.QueueIsEmpty,
+        storage_errors.TopicIsEmpty,
+    ):
         return {'messages': {'claimed': 0, 'free': 0, 'total': 0}}
     return stats
 
 
 @operation(
     'queue_purge',
+    topic='topic_purge',
     rest='POST /v2/queues/{queue_name}/purge',
     policy='queues:purge',
     success=204,
@@ -264,6 +280,10 @@ def reserved_metadata(broker: Broker) -> Metadata:
         '_max_claim_count': None,
         '_enable_encrypt_messages': False,
     }
+
+
+def _told(context: Context, request: NamedQueue, done: str) -> str:
+    return f'{context.kind.value.title()} {request.queue_name} {done}.'
 
 
 def _with_defaults(broker: Broker, metadata: Metadata) -> Metadata:

@@ -35,7 +35,9 @@ def get_versions(context: Context, request: NoArguments) -> dict[str, Any]:
 @operation('get_home_doc', rest='GET /v2/', policy=None)
 def get_home_document(context: Context, request: NoArguments) -> dict[str, Any]:
     """Get the home document (draft-nottingham-json-home-03): every resource and its methods."""
-    offered = REGISTRY.offered(admin=context.broker.conf.admin_mode)
+    offered = REGISTRY.offered(
+        admin=context.broker.conf.admin_mode, pooling=context.broker.conf.pooling
+    )
     resources: dict[str, dict[str, Any]] = {}
     for offer in offered.values():
         if offer.relation is not None:

@@ -53,7 +53,7 @@ class _Choice:
         self._dispatcher = dispatcher
         self._operation = operation
         self._reader = ArgumentReader(operation)
-        self._shape = shapes.SHAPES.get(operation.name, shapes.as_is)
+        self._shape = shapes.SHAPES.get(operation.function, shapes.as_is)
         self._max_bytes = max_bytes
         self.required = self._reader.required
 

@@ -10,7 +10,16 @@ from typing import Any
 
 import falcon
 
-from zaqar_gevent.api import errors
+from zaqar_gevent.api import (
+    claims,
+    errors,
+    flavors,
+    messages,
+    pools,
+    queues,
+    service,
+    subscriptions,
+)
 from zaqar_gevent.api.operation import Reply
 
 Shape = Callable[[falcon.Request, falcon.Response, Reply], Any]
@@ -29,8 +38,8 @@ def _next_page(req: falcon.Request, marker: str) -> list[dict[str, str]]:
     return [{'rel': 'next', 'href': req.path + query}]
 
 
-def _messages(messages: list[dict[str, Any]], messages_path: str) -> list[dict[str, Any]]:
-    return [_message(message, messages_path) for message in messages]
+def _messages(found: list[dict[str, Any]], messages_path: str) -> list[dict[str, Any]]:
+    return [_message(message, messages_path) for message in found]
 
 
 def _parent(path: str, levels: int = 1) -> str:
@@ -75,18 +84,44 @@ def _claim(req: falcon.Request, resp: falcon.Response, reply: Reply) -> Any:
     }
 
 
-def _created_queue(req: falcon.Request, resp: falcon.Response, reply: Reply) -> Any:
+def _listed_queues(req: falcon.Request, resp: falcon.Response, reply: Reply) -> Any:
+    kind = 'topics' if 'topics' in reply.body else 'queues'
+    found = [{**queue, 'href': f'{req.path}/{queue["name"]}'} for queue in reply.body[kind]]
+    links = _next_page(req, reply.body['marker']) if found else []
+    count = {'count': reply.body['count']} if 'count' in reply.body else {}
+    return {kind: found, 'links': links, **count}
+
+
+def _listed_subscriptions(req: falcon.Request, resp: falcon.Response, reply: Reply) -> Any:
+    found = reply.body['subscriptions']
+    return {
+        'subscriptions': found,
+        'links': _next_page(req, reply.body['marker']) if found else [],
+    }
+
+
+def _created_subscription(req: falcon.Request, resp: falcon.Response, reply: Reply) -> Any:
+    resp.location = req.path
+    return {'subscription_id': reply.body['subscription_id']}
+
+
+def _located(req: falcon.Request, resp: falcon.Response, reply: Reply) -> Any:
+    """Nothing but the address of what was changed."""
     resp.location = req.path
 
 
-def _listed_queues(req: falcon.Request, resp: falcon.Response, reply: Reply) -> Any:
-    queues = [{**queue, 'href': f'{req.path}/{queue["name"]}'} for queue in reply.body['queues']]
-    body = {'queues': queues, 'links': []}
-    if queues:
-        body['links'] = _next_page(req, reply.body['marker'])
-    if 'count' in reply.body:
-        body['count'] = reply.body['count']
-    return body
+def _listed(kind: str) -> Shape:
+    """The shape of a page of named resources, each with its own address."""
+
+    def shape(req: falcon.Request, resp: falcon.Response, reply: Reply) -> Any:
+        found = [{**entry, 'href': f'{req.path}/{entry["name"]}'} for entry in reply.body[kind]]
+        return {kind: found, 'links': _next_page(req, reply.body['marker']) if found else []}
+
+    return shape
+
+
+def _addressed(req: falcon.Request, resp: falcon.Response, reply: Reply) -> Any:
+    return {**reply.body, 'href': req.path}
 
 
 def _stats(req: falcon.Request, resp: falcon.Response, reply: Reply) -> Any:
@@ -105,17 +140,29 @@ def _home_document(req: falcon.Request, resp: falcon.Response, reply: Reply) -> 
     return reply.body
 
 
-SHAPES: dict[str, Shape] = {
-    'claim_create': _created_claim,
-    'claim_get': _claim,
-    'get_home_doc': _home_document,
-    'message_get': _one_message,
-    'message_get_many': _chosen_messages,
-    'message_list': _listed_messages,
-    'message_post': _posted_messages,
-    'queue_create': _created_queue,
-    'queue_get_stats': _stats,
-    'queue_list': _listed_queues,
+SHAPES: dict[Callable[..., Any], Shape] = {
+    claims.create_claim: _created_claim,
+    claims.get_claim: _claim,
+    flavors.create_flavor: _located,
+    flavors.get_flavor: _addressed,
+    flavors.list_flavors: _listed('flavors'),
+    flavors.update_flavor: _addressed,
+    messages.get_message: _one_message,
+    messages.get_messages: _chosen_messages,
+    messages.list_messages: _listed_messages,
+    messages.post_messages: _posted_messages,
+    pools.create_pool: _located,
+    pools.get_pool: _addressed,
+    pools.list_pools: _listed('pools'),
+    pools.update_pool: _addressed,
+    queues.create_queue: _located,
+    queues.get_stats: _stats,
+    queues.list_queues: _listed_queues,
+    service.get_home_document: _home_document,
+    subscriptions.confirm_subscription: _located,
+    subscriptions.create_subscription: _created_subscription,
+    subscriptions.list_subscriptions: _listed_subscriptions,
+    subscriptions.update_subscription: _located,
 }
 
 

@@ -1,0 +1,271 @@
+"""Subscriptions: where the messages of a queue are sent as they are posted."""
+
+from __future__ import annotations
+
+import datetime
+import functools
+from typing import Any, NotRequired, TypedDict
+
+import msgspec
+import stevedore
+from oslo_utils import timeutils
+from zaqar.notification import notifier
+from zaqar.storage import errors as storage_errors
+
+from zaqar_gevent.api import errors
+from zaqar_gevent.api.context import Context
+from zaqar_gevent.api.operation import operation
+from zaqar_gevent.api.queues import NamedQueue, RetryPolicy
+
+
+class Options(msgspec.Struct):
+    """The types of the options that mean something to the notification tasks."""
+
+    post_data: str | None = None
+    post_headers: dict[str, str] | None = None
+    retry_policy: RetryPolicy | None = msgspec.field(default=None, name='_retry_policy')
+
+
+class ListSubscriptions(NamedQueue):
+    marker: str | None = None
+    limit: int | None = None
+
+
+class CreateSubscription(NamedQueue):
+    """`subscriber` is a URI; `ttl` in seconds."""
+
+    subscriber: str
+    ttl: int | None = None
+    options: dict[str, Any] | None = None
+
+
+class NamedSubscription(NamedQueue):
+    subscription_id: str
+
+
+class UpdateSubscription(NamedSubscription):
+    subscriber: str | None = None
+    ttl: int | None = None
+    options: dict[str, Any] | None = None
+
+
+class ConfirmSubscription(NamedSubscription):
+    confirmed: bool
+
+
+class Subscription(TypedDict):
+    """`source` is the queue; `ttl` and `age` in seconds."""
+
+    id: str
+    source: str
+    subscriber: str
+    ttl: int
+    age: int
+    options: dict[str, Any]
+    confirmed: NotRequired[bool]
+
+
+class SubscriptionPage(TypedDict):
+    subscriptions: list[Subscription]
+    marker: str
+
+
+class CreatedSubscription(TypedDict):
+    subscription_id: str
+    message: str
+
+
+@operation(
+    'subscription_list',
+    topic='topic_subscription_list',
+    rest='GET /v2/queues/{queue_name}/subscriptions{?marker,limit}',
+    policy='subscription:get_all',
+    relation='rel/subscriptions_get',
+)
+def list_subscriptions(context: Context, request: ListSubscriptions) -> SubscriptionPage:
+    """List a queue's subscriptions, a page at a time."""
+    broker = context.broker
+    broker.limits.subscription_listing(limit=request.limit)
+    paging = {'limit': request.limit} if request.limit is not None else {}
+    results = broker.subscriptions.list(
+        request.queue_name, project=context.project_id, marker=request.marker, **paging
+    )
+    found = list(next(results))
+    return {'subscriptions': found, 'marker': str(next(results, None) or request.marker or '')}
+
+
+@operation(
+    'subscription_create',
+    topic='topic_subscription_create',
+    rest='POST /v2/queues/{queue_name}/subscriptions',
+    policy='subscription:create',
+    success=201,
+    relation='rel/subscriptions_post',
+)
+def create_subscription(context: Context, request: CreateSubscription) -> CreatedSubscription:
+    """Subscribe a URI to a queue, which is created if it does not exist."""
+    subscriptions = context.broker.subscriptions
+    ttl = context.broker.defaults.subscription_ttl if request.ttl is None else request.ttl
+    options = request.options or {}
+    _check(context, {'subscriber': request.subscriber, 'ttl': ttl, 'options': options})
+    context.ensured_metadata_of(request.queue_name)
+    _register(context, request.subscriber, options, ttl)
+    created = subscriptions.create(
+        request.queue_name, request.subscriber, ttl, options, project=context.project_id
+    )
+    if not created:
+        return _created(request, _unconfirmed(context, request, ttl))
+    if _confirmation_needed(context):
+        found = subscriptions.get(request.queue_name, created, project=context.project_id)
+        _ask_to_confirm(context, request.queue_name, found, ttl)
+    return _created(request, str(created))
+
+
+@operation(
+    'subscription_get',
+    topic='topic_subscription_get',
+    rest='GET /v2/queues/{queue_name}/subscriptions/{subscription_id}',
+    policy='subscription:get',
+    relation='rel/subscription',
+)
+def get_subscription(context: Context, request: NamedSubscription) -> Subscription:
+    """Get one subscription."""
+    found: Subscription = context.broker.subscriptions.get(
+        request.queue_name, request.subscription_id, project=context.project_id
+    )
+    return found
+
+
+@operation(
+    'subscription_update',
+    topic='topic_subscription_update',
+    rest='PATCH /v2/queues/{queue_name}/subscriptions/{subscription_id}',
+    policy='subscription:update',
+    success=204,
+    relation='rel/subscription_patch',
+)
+def update_subscription(context: Context, request: UpdateSubscription) -> str:
+    """Change a subscription's subscriber, time to live or options."""
+    given = {'subscriber': request.subscriber, 'ttl': request.ttl, 'options': request.options}
+    changes = {name: value for name, value in given.items() if value is not None}
+    if not changes:
+        raise errors.BadRequest('One of subscriber, ttl and options is required.')
+    _check(context, changes)
+    try:
+        context.broker.subscriptions.update(
+            request.queue_name, request.subscription_id, project=context.project_id, **changes
+        )
+    except storage_errors.SubscriptionAlreadyExists as error:
+        raise errors.Conflict(str(error)) from None
+    return f'Subscription {request.subscription_id} updated.'
+
+
+@operation(
+    'subscription_delete',
+    topic='topic_subscription_delete',
+    rest='DELETE /v2/queues/{queue_name}/subscriptions/{subscription_id}',
+    policy='subscription:delete',
+    success=204,
+    relation='rel/subscription',
+)
+def delete_subscription(context: Context, request: NamedSubscription) -> str:
+    """End a subscription; one that does not exist is as good as ended."""
+    context.broker.subscriptions.delete(
+        request.queue_name, request.subscription_id, project=context.project_id
+    )
+    return f'Subscription {request.subscription_id} removed.'
+
+
+@operation(
+    'subscription_confirm',
+    topic='topic_subscription_confirm',
+    rest='PUT /v2/queues/{queue_name}/subscriptions/{subscription_id}/confirm',
+    policy='subscription:confirm',
+    success=204,
+    relation='rel/subscription_confirm',
+)
+def confirm_subscription(context: Context, request: ConfirmSubscription) -> str:
+    """Confirm a subscription, or withdraw the confirmation."""
+    subscriptions = context.broker.subscriptions
+    target = (request.queue_name, request.subscription_id)
+    subscriptions.confirm(*target, project=context.project_id, confirmed=request.confirmed)
+    if not request.confirmed and _confirmation_needed(context):
+        found = subscriptions.get(*target, project=context.project_id)
+        ttl = context.broker.defaults.subscription_ttl
+        _ask_to_confirm(context, request.queue_name, found, ttl, is_unsubscribed=True)
+    return f'Subscription {request.subscription_id} confirmed.'
+
+
+def _created(request: CreateSubscription, subscription_id: str) -> CreatedSubscription:
+    return {
+        'subscription_id': subscription_id,
+        'message': f'Subscription {request.queue_name} created.',
+    }
+
+
+def _check(context: Context, given: dict[str, Any]) -> None:
+    """Raise for a subscriber, a time to live or options that cannot be meant."""
+    try:
+        msgspec.convert(given.get('options') or {}, Options)
+    except msgspec.ValidationError as error:
+        raise errors.MalformedDocument(str(error).replace('`$', '`$.options', 1)) from None
+    try:
+        context.broker.limits.subscription_patching(given)
+    except ValueError as error:
+        raise errors.BadRequest(f'{error} - at `$`') from None
+
+
+def _register(context: Context, subscriber: str, options: dict[str, Any], ttl: int) -> None:
+    """Let the task of the subscriber's kind prepare, which may add to `options`."""
+    scheme = subscriber.partition(':')[0].lower()
+    _task(scheme).register(subscriber, options, ttl, context.project_id, context.environ)
+
+
+@functools.cache
+def _task(scheme: str) -> Any:
+    """The notification task of a kind of subscriber."""
+    return stevedore.DriverManager('zaqar.notification.tasks', scheme, invoke_on_load=True).driver
+
+
+def _unconfirmed(context: Context, request: CreateSubscription, ttl: int) -> str:
+    """The id of the existing subscription, asked to confirm again if it has not yet."""
+    found = context.broker.subscriptions.get_with_subscriber(
+        request.queue_name, request.subscriber, project=context.project_id
+    )
+    if found.get('confirmed', True):
+        raise errors.Conflict(
+            'Such subscription already exists. Subscriptions are unique by project + queue + '
+            'subscriber URI.'
+        )
+    _ask_to_confirm(context, request.queue_name, found, ttl)
+    return str(found['id'])
+
+
+def _confirmation_needed(context: Context) -> bool:
+    return bool(context.broker.conf.notification.require_confirmation)
+
+
+def _ask_to_confirm(
+    context: Context,
+    queue_name: str,
+    subscription: dict[str, Any],
+    ttl: int,
+    *,
+    is_unsubscribed: bool = False,
+) -> None:
+    """Send the subscriber what it needs to confirm, where the server wants confirmation."""
+    expires = timeutils.utcnow() + datetime.timedelta(seconds=ttl)
+    _notifier().send_confirm_notification(
+        queue_name,
+        subscription,
+        context.broker.conf,
+        context.project_id,
+        str(expires),
+        'v2',
+        is_unsubscribed,
+    )
+
+
+@functools.cache
+def _notifier() -> Any:
+    return notifier.NotifierDriver()
