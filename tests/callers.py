@@ -112,7 +112,7 @@ class RestCaller:
         response = self.session.request(
             operation.route.methods[0],
             self.url + path,
-            params=query,
+            params=urllib.parse.urlencode(query, safe=','),
             data=None if body is None else json.dumps(body),
             headers={
                 'Content-Type': (operation.media_types or ('application/json',))[0],

@@ -84,8 +84,8 @@ def use_embedded_store(conf: cfg.ConfigOpts, state_path: pathlib.Path) -> None:
         return
     uri = f'sqlite:///{state_path.absolute() / STORE_FILE}'
     for option, group in (
-        ('message_store', sqlite_options.MESSAGE_STORE_GROUP),
-        ('management_store', sqlite_options.MANAGEMENT_STORE_GROUP),
+        ('message_store', sqlite_options.MESSAGE_GROUP),
+        ('management_store', sqlite_options.MANAGEMENT_GROUP),
     ):
         conf.set_default(option, 'sqlite', group=driver_options.GROUP_NAME)
         conf.set_default('uri', uri, group=group)

@@ -16,7 +16,8 @@ def test_a_ping_has_no_content(api: Any) -> None:
 
 
 def test_health_tries_the_store(api: Any) -> None:
-    answer = api.call('check_node_health')
+    administrator = {**api.identity.headers(), 'X-Roles': 'admin'}
+    answer = api.call('check_node_health', headers=administrator)
     assert answer.status == 200
     assert answer.body['storage_reachable'] is True
     operations = answer.body['operation_status']
@@ -27,6 +28,6 @@ def test_health_tries_the_store(api: Any) -> None:
 def test_the_home_document_has_every_operation(api: Any) -> None:
     resources = api.call('get_home_doc').body['resources']
     for operation in REGISTRY:
-        if operation.relation is not None:
+        if operation.relation is not None and not operation.pooling:
             resource = resources[operation.relation]
             assert set(operation.route.methods) <= set(resource['hints']['allow'])

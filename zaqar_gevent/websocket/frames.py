@@ -31,10 +31,8 @@ class Frames:
     max_message_bytes: a longer message, fragmented or not, fails the connection with 1009.
     """
 
-    def __init__(self, max_message_bytes: int, *, protocol: ServerProtocol | None = None) -> None:
-        self._protocol = protocol or ServerProtocol(
-            state=State.OPEN, max_size=max_message_bytes, logger=_LOG
-        )
+    def __init__(self, max_message_bytes: int) -> None:
+        self._protocol = ServerProtocol(state=State.OPEN, max_size=max_message_bytes, logger=_LOG)
         self._fragments: list[bytes] = []
         self._binary = False
 
@@ -103,17 +101,6 @@ def _is_utf8(payload: bytes) -> bool:
     return True
 
 
-class Handshake(NamedTuple):
-    """The answer to an upgrade request, and the frames to go on with if it is 101."""
-
-    response: Response
-    frames: Frames
-
-
-def accept(path: str, headers: list[tuple[str, str]], max_message_bytes: int) -> Handshake:
-    """Answer an upgrade request as RFC 6455 section 4.2 asks."""
-    protocol = ServerProtocol(max_size=max_message_bytes, logger=_LOG)
-    response = protocol.accept(Request(path, Headers(headers)))
-    if response.status_code == 101:
-        protocol.send_response(response)
-    return Handshake(response, Frames(max_message_bytes, protocol=protocol))
+def answer_handshake(path: str, headers: list[tuple[str, str]]) -> Response:
+    """Answer an upgrade request as RFC 6455 section 4.2 asks: 101, or why not."""
+    return ServerProtocol(logger=_LOG).accept(Request(path, Headers(headers)))

@@ -55,13 +55,12 @@ class Upgrade:
 
     def _upgrade(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         """Do the handshake on our own server."""
-        response, engine = frames.accept(
-            environ['PATH_INFO'], _headers(environ), self._max_message_bytes
-        )
+        response = frames.answer_handshake(environ['PATH_INFO'], _headers(environ))
         if response.status_code != 101:
             return _reject(start_response, response)
         handler = environ[TAKEOVER]()
-        self._run(handler, engine)
+        handler.socket.sendall(response.serialize())
+        self._run(handler, Frames(self._max_message_bytes))
         return []
 
     def _continue_upgraded(self, environ: Environ) -> None:

@@ -1,0 +1,109 @@
+"""Claims: leases on messages."""
+
+from __future__ import annotations
+
+import sqlite3
+import uuid
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from oslo_utils import timeutils
+from zaqar.storage import base, errors
+
+from zaqar_gevent.storage.sqlite import claiming
+from zaqar_gevent.storage.sqlite.documents import Message, decode_page
+
+if TYPE_CHECKING:
+    from zaqar_gevent.storage.sqlite.driver import DataDriver
+
+
+class ClaimController(base.Claim):
+    """The claims of one file. `ttl` and `grace` are in seconds."""
+
+    def __init__(self, driver: DataDriver) -> None:
+        super().__init__(driver)
+        self._database = driver.database
+
+    def create(
+        self,
+        queue: str,
+        metadata: dict[str, int],
+        project: str | None = None,
+        limit: int = base.DEFAULT_MESSAGES_PER_CLAIM,
+    ) -> tuple[str | None, Iterator[Message]]:
+        """Claim the first messages that are free; their claim and them, or None and none.
+
+        A message that would expire before its claim lives until `grace` after it. One that has
+        been claimed as often as its queue allows goes to the dead letter queue instead.
+        """
+        settings = self.driver.queue_controller.get(queue, project=project)
+        lease = _lease(uuid.uuid4().hex, metadata)
+        document = self._database.write(
+            claiming.create,
+            project or '',
+            queue,
+            lease,
+            limit,
+            bool(settings.get('_default_message_delay')),
+            _get_dead_letters(settings),
+        )
+        if document is None:
+            return None, iter(())
+        return lease.token, iter(decode_page(document))
+
+    def get(
+        self, queue: str, claim_id: str, project: str | None = None
+    ) -> tuple[dict[str, Any], Iterator[Message]]:
+        """A claim (`id`, `ttl`, `age` since it was last renewed) and the messages it holds.
+
+        Raises `ClaimDoesNotExist`, also for an expired one.
+        """
+        now = timeutils.utcnow_ts(microsecond=True)
+        found = claiming.is_token(claim_id) and self._database.read(
+            _get, project, queue, claim_id, now
+        )
+        if not found:
+            raise errors.ClaimDoesNotExist(claim_id, queue, project)
+        ttl, expires, document = found
+        age = max(0, int(now - (expires - ttl)))
+        return {'id': claim_id, 'ttl': ttl, 'age': age}, iter(decode_page(document))
+
+    def update(
+        self, queue: str, claim_id: str, metadata: dict[str, int], project: str | None = None
+    ) -> None:
+        """Renew a claim: its time to live starts anew. Raises `ClaimDoesNotExist`."""
+        if not claiming.is_token(claim_id) or not self._database.write(
+            claiming.renew, project, queue, _lease(claim_id, metadata)
+        ):
+            raise errors.ClaimDoesNotExist(claim_id, queue, project)
+
+    def delete(self, queue: str, claim_id: str, project: str | None = None) -> None:
+        """Release the messages of a claim, which may have ended already."""
+        if claiming.is_token(claim_id):
+            now = timeutils.utcnow_ts(microsecond=True)
+            self._database.write(claiming.release, project, queue, claim_id, now)
+
+
+def _lease(token: str, metadata: dict[str, int]) -> claiming.Lease:
+    now = timeutils.utcnow_ts(microsecond=True)
+    return claiming.Lease(token, metadata['ttl'], metadata['grace'], now)
+
+
+def _get_dead_letters(settings: dict[str, Any]) -> claiming.DeadLetters | None:
+    queue = settings.get('_dead_letter_queue')
+    max_claims = settings.get('_max_claim_count')
+    if not queue or max_claims is None:
+        return None
+    ttl = settings.get('_dead_letter_queue_messages_ttl') or None
+    return claiming.DeadLetters(queue, max_claims, ttl)
+
+
+def _get(
+    connection: sqlite3.Connection, project: str | None, queue: str, token: str, now: float
+) -> tuple[int, float, bytes] | None:
+    row = claiming.get(connection, project, queue, token, now)
+    if row is None:
+        return None
+    claim, ttl, expires = row
+    parameters = {'claim': claim, 'token': token, 'now': now}
+    return ttl, expires, connection.execute(claiming.HELD, parameters).fetchone()[0]

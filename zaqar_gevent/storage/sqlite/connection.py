@@ -1,0 +1,67 @@
+"""Opening the file."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import time
+
+from zaqar_gevent.storage.sqlite import schema
+from zaqar_gevent.storage.sqlite.outage import StoreUnavailable
+
+BUSY_TIMEOUT = 5.0
+"""Seconds to wait for a lock that another process or connection holds."""
+
+_CACHE_KIB = 16 * 1024
+_CHECKPOINT_PAGES = 4000
+
+
+def prepare(path: str) -> None:
+    """Create the file if need be and bring it to the current format.
+
+    Raises `StoreUnavailable` with the reason when that cannot be done.
+    """
+    directory = os.path.dirname(path)
+    if not os.path.isdir(directory):
+        raise StoreUnavailable(path, f'the directory {directory} does not exist')
+    try:
+        # SQLite gives the -wal and -shm files the mode of the file itself.
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        connection = sqlite3.connect(path, timeout=BUSY_TIMEOUT, isolation_level=None)
+        try:
+            _switch_to_wal(connection)
+            schema.migrate(connection)
+        finally:
+            connection.close()
+    except (OSError, sqlite3.Error, schema.UnknownFormat) as error:
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        raise StoreUnavailable(path, reason or type(error).__name__) from error
+
+
+def connect(path: str, *, synchronous: str = 'full', timeout: float = BUSY_TIMEOUT,
+            readonly: bool = False) -> sqlite3.Connection:
+    """A connection in autocommit mode to a file that `prepare` has seen.
+
+    It may be closed in another thread than the one that made it.
+    """
+    connection = sqlite3.connect(
+        path, timeout=timeout, isolation_level=None, check_same_thread=False
+    )
+    connection.execute(f'PRAGMA synchronous = {synchronous}')
+    connection.execute(f'PRAGMA cache_size = -{_CACHE_KIB}')
+    connection.execute(f'PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}')
+    connection.execute(f'PRAGMA query_only = {int(readonly)}')
+    return connection
+
+
+def _switch_to_wal(connection: sqlite3.Connection) -> None:
+    # The busy timeout does not cover every step of the switch when processes start together.
+    deadline = time.monotonic() + BUSY_TIMEOUT
+    while True:
+        try:
+            connection.execute('PRAGMA journal_mode = WAL')
+            return
+        except sqlite3.OperationalError as error:
+            if 'locked' not in str(error) or time.monotonic() > deadline:
+                raise
+            time.sleep(0.02)

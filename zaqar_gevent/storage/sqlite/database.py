@@ -1,0 +1,155 @@
+"""One file, shared by all drivers of the process that name it.
+
+Writes go to one native thread, which commits what has gathered as one transaction; reads of
+messages go to two others. Only single rows of small tables are read by the calling thread itself.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+from gevent import monkey
+
+from zaqar_gevent.storage.sqlite import connection as files
+from zaqar_gevent.storage.sqlite.mailbox import Mailbox, MailboxClosed
+from zaqar_gevent.storage.sqlite.outage import StoreUnavailable
+from zaqar_gevent.storage.sqlite.reader import Reader
+from zaqar_gevent.storage.sqlite.writer import Writer
+
+_allocate_lock = monkey.get_original('_thread', 'allocate_lock')
+_local = monkey.get_original('threading', 'local')
+
+READERS = 2
+"""Native threads that read messages; with 0 the calling thread reads them itself."""
+
+
+class Database:
+    """Reading and writing of one file. Use `Database.open`."""
+
+    def __init__(self, path: str, synchronous: str) -> None:
+        self.path = path
+        self.synchronous = synchronous
+        self.users = 0
+        files.prepare(path)
+        self._start()
+
+    @classmethod
+    def open(cls, path: str, synchronous: str = 'full') -> Lease:
+        """The use of the file at `path`; the strictest `synchronous` of its users holds.
+
+        Raises `StoreUnavailable` when the file cannot be opened.
+        """
+        path = os.path.realpath(path)
+        with _registry_lock:
+            database = _registry.get(path)
+            if database is None:
+                database = _registry[path] = cls(path, synchronous)
+            elif synchronous == 'full':
+                database.synchronous = 'full'
+            database.users += 1
+        return Lease(database)
+
+    def write(self, work: Callable[..., Any], *arguments: Any) -> Any:
+        """`work(cursor, *arguments)` in a transaction, done when it has been committed.
+
+        `work` must have raised its errors of `zaqar.storage.errors` before its first change.
+        Raises what `work` raised, or `StoreUnavailable`.
+        """
+        return self._call(self._writer, work, arguments)
+
+    def read(self, work: Callable[..., Any], *arguments: Any) -> Any:
+        """`work(connection, *arguments)` in a reading thread; raises like `write`."""
+        if not READERS:
+            return work(self._get_connection(), *arguments)
+        return self._call(self._readers, work, arguments)
+
+    def get_row(self, statement: str, parameters: tuple[Any, ...]) -> Any:
+        """The first row of a query, or None, read by the calling thread.
+
+        For single rows by their primary key in small tables: the thread is usually the hub's.
+        """
+        try:
+            return self._get_connection().execute(statement, parameters).fetchone()
+        except sqlite3.OperationalError:
+            # The lock, or the disk, is waited for elsewhere.
+            return self.read(_get_row, statement, parameters)
+
+    def release(self, *, wait: bool) -> None:
+        """Give up one use; the last one closes the file."""
+        with _registry_lock:
+            self.users -= 1
+            if self.users:
+                return
+            _registry.pop(self.path, None)
+        self._readers.close(wait=wait)
+        for connection in self._connections:
+            connection.close()
+        self._connections.clear()
+        self._writer.close(wait=wait)
+
+    def _start(self) -> None:
+        self._writer = Mailbox(lambda: Writer(self.path, lambda: self.synchronous), greedy=True)
+        self._readers = Mailbox(lambda: Reader(self.path), threads=READERS)
+        self._connections: list[sqlite3.Connection] = []
+        self._local = _local()
+
+    def _call(self, mailbox: Mailbox, work: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
+        try:
+            return mailbox.call(work, *arguments)
+        except MailboxClosed:
+            raise StoreUnavailable(self.path, 'it has been closed') from None
+        except StoreUnavailable as error:
+            error.outage.report()
+            raise
+
+    def _get_connection(self) -> sqlite3.Connection:
+        connection: sqlite3.Connection | None = getattr(self._local, 'connection', None)
+        if connection is None:
+            # Without patience: the calling thread is not to wait for a lock.
+            connection = files.connect(self.path, timeout=0, readonly=True)
+            self._local.connection = connection
+            self._connections.append(connection)
+        return connection
+
+    def forget_inherited(self) -> None:
+        """In a forked child: start anew, since neither threads nor connections survive a fork."""
+        _inherited.append((self._connections, self._local, self._writer, self._readers))
+        self._start()
+
+
+class Lease:
+    """A driver's use of a database. A lease that is garbage collected has been given up."""
+
+    def __init__(self, database: Database) -> None:
+        self.database = database
+        self._finalizer = weakref.finalize(self, database.release, wait=False)
+        self._finalizer.atexit = False
+
+    def close(self) -> None:
+        """Give it up, once; returns when the threads of a file nobody uses have ended."""
+        if self._finalizer.detach():
+            self.database.release(wait=True)
+
+
+def _get_row(connection: sqlite3.Connection, statement: str, parameters: tuple[Any, ...]) -> Any:
+    return connection.execute(statement, parameters).fetchone()
+
+
+_registry: dict[str, Database] = {}
+_registry_lock = _allocate_lock()
+# Kept for good: closing them in the child would disturb the locks of the parent.
+_inherited: list[Any] = []
+
+
+def _after_fork() -> None:
+    global _registry_lock
+    _registry_lock = _allocate_lock()
+    for database in _registry.values():
+        database.forget_inherited()
+
+
+os.register_at_fork(after_in_child=_after_fork)

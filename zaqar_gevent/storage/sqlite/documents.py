@@ -1,0 +1,67 @@
+"""Messages as SQLite hands them over: a page as one JSON document, in one row.
+
+Every row that Python fetches is a hand-over of the GIL, which a busy hub takes its time to give
+back; a page of ten messages costs no more of them than a single one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+Message = dict[str, Any]
+
+_ID_LENGTH = 16
+_ID_DIGITS = frozenset('0123456789abcdef')
+
+SPOOL = '(SELECT id FROM spools WHERE project = :project AND name = :queue)'
+"""The spool of a named queue; null when it has none."""
+
+
+def encode_id(number: int) -> str:
+    """The public form of a row's id: lowercase hexadecimal that sorts like the number."""
+    return f'{number:016x}'
+
+
+def decode_id(public: Any) -> int | None:
+    """The number of a public id, or None for what is not one."""
+    if not isinstance(public, str) or len(public) != _ID_LENGTH or not _ID_DIGITS.issuperset(public):
+        return None
+    number = int(public, 16)
+    return number if number < 1 << 63 else None
+
+
+def decode_ids(public: Sequence[Any]) -> str:
+    """The numbers of those that are ids, as a JSON array for `json_each`."""
+    numbers = [decode_id(one) for one in public]
+    return msgspec.json.encode([n for n in numbers if n is not None]).decode()
+
+
+def message(claim: str) -> str:
+    """SQL for the document of the message `m`, held by the claim token that `claim` gives."""
+    return f"""'{{"id":"' || printf('%016x', m.id)
+        || '","age":' || max(0, CAST(:now - m.created AS INTEGER))
+        || ',"ttl":' || m.ttl
+        || ',"claim_count":' || m.claim_count
+        || ',"claim_id":' || ifnull('"' || {claim} || '"', 'null')
+        || ifnull(',"checksum":"' || m.checksum || '"', '')
+        || ',"body":' || m.body || '}}'"""
+
+
+def page(rows: str) -> str:
+    """SQL for one row with the page and the last id of `rows`, a query of `id`, `document`."""
+    return f"""SELECT CAST('[' || ifnull(group_concat(document), '') || ']' AS BLOB), max(id)
+        FROM ({rows})"""
+
+
+def decode_page(document: bytes) -> list[Message]:
+    """The messages of a page."""
+    messages: list[Message] = msgspec.json.decode(document)
+    return messages
+
+
+def encode_body(body: Any) -> str:
+    """The JSON text of a message's body; raises `TypeError` or `ValueError` for what has none."""
+    return msgspec.json.encode(body).decode()

@@ -1,0 +1,166 @@
+"""The drivers that `zaqar.data.storage` and `zaqar.control.storage` name."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from typing import Any
+
+from oslo_config import cfg
+from oslo_utils import timeutils
+from zaqar.common import decorators
+from zaqar.storage import base
+
+from zaqar_gevent.storage.sqlite import (
+    catalogue,
+    claims,
+    collector,
+    flavors,
+    messages,
+    options,
+    pools,
+    queues,
+    spools,
+    subscriptions,
+)
+from zaqar_gevent.storage.sqlite.database import Database, Lease
+from zaqar_gevent.storage.sqlite.outage import StoreUnavailable
+
+_VOLUME = """SELECT
+    (SELECT count(*) FROM claims c JOIN messages m INDEXED BY messages_held ON m.claim = c.id
+        WHERE c.expires > :now),
+    (SELECT count(*) FROM messages)
+    - (SELECT count(*) FROM messages INDEXED BY messages_expiry WHERE expires <= :now)"""
+
+
+class DataDriver(base.DataDriverBase):
+    """Messages, claims and subscriptions in one SQLite file.
+
+    Raises `StoreUnavailable` when the file cannot be opened, `NotConfigured` without a `uri`.
+    """
+
+    BASE_CAPABILITIES = tuple(base.Capabilities)
+
+    _DRIVER_OPTIONS = [(options.MESSAGE_GROUP, options.ALL_OPTS)]
+
+    def __init__(self, conf: cfg.ConfigOpts, cache: Any, control_driver: Any) -> None:
+        super().__init__(conf, cache, control_driver)
+        # Read now: the pools of a process share one configuration and override it in turn.
+        self._lease = _open(conf, options.MESSAGE_GROUP)
+        self.database = self._lease.database
+
+    @property
+    def capabilities(self) -> tuple[base.Capabilities, ...]:
+        return self.BASE_CAPABILITIES
+
+    @property
+    def keeps_names(self) -> bool:
+        """Whether the names of queues are in the same file as their messages."""
+        return getattr(self.control_driver, 'database', None) is self.database
+
+    def has_queue(self, name: str, project: str | None) -> bool:
+        """Whether the control driver knows a queue or a topic of that name."""
+        control = self.control_driver
+        return bool(
+            control.queue_controller.exists(name, project=project)
+            or control.topic_controller.exists(name, project=project)
+        )
+
+    def is_alive(self) -> bool:
+        try:
+            self.database.read(_touch)
+            return os.path.exists(self.database.path)
+        except StoreUnavailable:
+            return False
+
+    def _health(self) -> dict[str, Any]:
+        reachable = self.is_alive()
+        health: dict[str, Any] = {
+            'storage_reachable': reachable,
+            'operation_status': self._get_operation_status() if reachable else {},
+            'message_volume': {'free': 0, 'claimed': 0, 'total': 0},
+        }
+        if reachable:
+            health['message_volume'] = self.database.read(
+                _get_volume, timeutils.utcnow_ts(microsecond=True)
+            )
+        return health
+
+    def gc(self) -> None:
+        """Remove everything that has expired or been left behind; returns when it is gone."""
+        while self.database.write(collector.collect, timeutils.utcnow_ts(microsecond=True)):
+            pass
+
+    def close(self) -> None:
+        self._lease.close()
+
+    @decorators.lazy_property(write=False)
+    def queue_controller(self) -> spools.QueueController:
+        return spools.QueueController(self, self.control_driver.queue_controller)
+
+    @decorators.lazy_property(write=False)
+    def topic_controller(self) -> spools.TopicController:
+        return spools.TopicController(self, self.control_driver.topic_controller)
+
+    @decorators.lazy_property(write=False)
+    def message_controller(self) -> messages.MessageController:
+        return messages.MessageController(self)
+
+    @decorators.lazy_property(write=False)
+    def claim_controller(self) -> claims.ClaimController:
+        return claims.ClaimController(self)
+
+    @decorators.lazy_property(write=False)
+    def subscription_controller(self) -> subscriptions.SubscriptionController:
+        return subscriptions.SubscriptionController(self)
+
+
+class ControlDriver(base.ControlDriverBase):
+    """Queues, topics, pools, flavors and the catalogue in one SQLite file.
+
+    Raises `StoreUnavailable` when the file cannot be opened, `NotConfigured` without a `uri`.
+    """
+
+    _DRIVER_OPTIONS = [(options.MANAGEMENT_GROUP, options.ALL_OPTS)]
+
+    def __init__(self, conf: cfg.ConfigOpts, cache: Any) -> None:
+        super().__init__(conf, cache)
+        self._lease = _open(conf, options.MANAGEMENT_GROUP)
+        self.database = self._lease.database
+
+    def close(self) -> None:
+        self._lease.close()
+
+    @decorators.lazy_property(write=False)
+    def queue_controller(self) -> queues.QueueController:
+        return queues.QueueController(self)
+
+    @decorators.lazy_property(write=False)
+    def topic_controller(self) -> queues.TopicController:
+        return queues.TopicController(self)
+
+    @decorators.lazy_property(write=False)
+    def pools_controller(self) -> pools.PoolsController:
+        return pools.PoolsController(self)
+
+    @decorators.lazy_property(write=False)
+    def flavors_controller(self) -> flavors.FlavorsController:
+        return flavors.FlavorsController(self)
+
+    @decorators.lazy_property(write=False)
+    def catalogue_controller(self) -> catalogue.CatalogueController:
+        return catalogue.CatalogueController(self)
+
+
+def _open(conf: cfg.ConfigOpts, group: str) -> Lease:
+    path = options.get_path(conf[group].uri, group)
+    return Database.open(path, conf[group].synchronous)
+
+
+def _touch(connection: sqlite3.Connection) -> None:
+    connection.execute('SELECT id FROM spools LIMIT 1').fetchone()
+
+
+def _get_volume(connection: sqlite3.Connection, now: float) -> dict[str, int]:
+    claimed, total = connection.execute(_VOLUME, {'now': now}).fetchone()
+    return {'free': total - claimed, 'claimed': claimed, 'total': total}

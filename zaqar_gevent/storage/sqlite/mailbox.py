@@ -1,0 +1,233 @@
+"""Calls from greenlets to native threads.
+
+gevent's hub must not wait for a disk, so a native thread does, and the calling greenlet waits for
+the answer. Answers return through one `async` watcher a hub, whatever the number of calls and of
+mailboxes. In a native thread that has no hub there are no greenlets to keep running, and the call
+waits on a lock.
+
+Everything here is made of the interpreter's own primitives: `threading` is usually patched.
+"""
+
+from __future__ import annotations
+
+import collections
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+from gevent import monkey
+from gevent._hub_local import get_hub_if_exists
+from gevent.hub import Waiter
+
+_start_new_thread = monkey.get_original('_thread', 'start_new_thread')
+_allocate_lock = monkey.get_original('_thread', 'allocate_lock')
+_local = monkey.get_original('threading', 'local')
+_SimpleQueue = monkey.get_original('queue', 'SimpleQueue')
+_Empty = monkey.get_original('queue', 'Empty')
+
+
+class MailboxClosed(Exception):
+    """The mailbox takes no more calls."""
+
+
+class Call:
+    """One piece of work for a native thread: `work(..., *arguments)`, then `result` or `error`."""
+
+    __slots__ = ('arguments', 'error', 'origin', 'result', 'waiter', 'work')
+
+    def __init__(self, work: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
+        self.work = work
+        self.arguments = arguments
+        self.result: Any = None
+        self.error: BaseException | None = None
+        self.origin: _HubOrigin | _LockOrigin
+        self.waiter: Any = None
+
+
+class _HubOrigin:
+    """The way back to the greenlets of one hub."""
+
+    def __init__(self, hub: Any) -> None:
+        self.hub = hub
+        self._done: collections.deque[Call] = collections.deque()
+        self._pending = 0
+        self._watcher = hub.loop.async_()
+
+    def expect(self, call: Call) -> None:
+        """In the hub's thread: `call` is about to be posted."""
+        call.origin = self
+        call.waiter = Waiter(self.hub)
+        if not self._pending:
+            # Started only while answers are due: it keeps the loop from ending meanwhile, and a
+            # program that is otherwise done from waiting for ever.
+            self._watcher.start(self._deliver)
+        self._pending += 1
+
+    def wait(self, call: Call) -> None:
+        call.waiter.get()
+
+    def finish(self, calls: Sequence[Call]) -> None:
+        """In a native thread: wake the greenlets that made `calls`."""
+        self._done.extend(calls)
+        try:
+            self._watcher.send()
+        except ValueError:
+            # The hub has been destroyed, and with it everybody who could wait for an answer.
+            self._done.clear()
+
+    def _deliver(self) -> None:
+        done = self._done
+        while done:
+            call = done.popleft()
+            self._pending -= 1
+            call.waiter.switch(None)
+        if not self._pending:
+            self._watcher.stop()
+
+
+class _LockOrigin:
+    """The way back to a native thread without a hub."""
+
+    def expect(self, call: Call) -> None:
+        call.origin = self
+        call.waiter = _allocate_lock()
+        call.waiter.acquire()
+
+    def wait(self, call: Call) -> None:
+        call.waiter.acquire()
+
+    def finish(self, calls: Sequence[Call]) -> None:
+        for call in calls:
+            call.waiter.release()
+
+
+_LOCK_ORIGIN = _LockOrigin()
+_origins = _local()
+
+
+def _get_origin() -> _HubOrigin | _LockOrigin:
+    hub = get_hub_if_exists()
+    if hub is None:
+        return _LOCK_ORIGIN
+    origin: _HubOrigin | None = getattr(_origins, 'origin', None)
+    if origin is None or origin.hub is not hub:
+        origin = _origins.origin = _HubOrigin(hub)
+    return origin
+
+
+def finish(calls: Sequence[Call]) -> None:
+    """In a native thread: return `calls` to where they came from, each hub woken once."""
+    first = calls[0].origin
+    if all(call.origin is first for call in calls):
+        first.finish(calls)
+        return
+    by_origin: dict[_HubOrigin | _LockOrigin, list[Call]] = {}
+    for call in calls:
+        by_origin.setdefault(call.origin, []).append(call)
+    for origin, some in by_origin.items():
+        origin.finish(some)
+
+
+class Server(Protocol):
+    """What works in a mailbox's thread. None of it may raise."""
+
+    def serve(self, calls: list[Call]) -> None:
+        """Give every call its `result` or `error`."""
+
+    def rest(self) -> float | None:
+        """Called after each batch and when it has asked for: seconds until the next time."""
+
+    def close(self) -> None: ...
+
+
+class Mailbox:
+    """Native threads, started by the first call, that serve what greenlets post.
+
+    make_server: called once in each thread.
+    greedy: whether a thread takes all the calls that have gathered, or one at a time.
+    """
+
+    def __init__(
+        self, make_server: Callable[[], Server], *, threads: int = 1, greedy: bool = False
+    ) -> None:
+        self._make_server = make_server
+        self._threads = threads
+        self._greedy = greedy
+        self._started = False
+        self._closed = False
+        self._lock = _allocate_lock()
+        self._calls = _SimpleQueue()
+
+    def call(self, work: Callable[..., Any], *arguments: Any) -> Any:
+        """Have a thread do `work` and wait for its result; raises what it raised."""
+        call = Call(work, arguments)
+        origin = _get_origin()
+        self._post(origin, call)
+        origin.wait(call)
+        if call.error is not None:
+            raise call.error
+        return call.result
+
+    def close(self, *, wait: bool) -> None:
+        """Serve what has been posted, then stop the threads."""
+        with self._lock:
+            self._closed = True
+            running = self._threads if self._started else 0
+            self._started = False
+        origin = _get_origin() if wait else _NOWHERE
+        ends = [Call(_end, ()) for _ in range(running)]
+        for end in ends:
+            origin.expect(end)
+            self._calls.put(end)
+        for end in ends:
+            origin.wait(end)
+
+    def _post(self, origin: _HubOrigin | _LockOrigin, call: Call) -> None:
+        # Held for an instant only, and by native threads: nobody waits here for a greenlet.
+        with self._lock:
+            if self._closed:
+                raise MailboxClosed
+            if not self._started:
+                self._started = True
+                for _ in range(self._threads):
+                    _start_new_thread(self._run, ())
+            origin.expect(call)
+            self._calls.put(call)
+
+    def _run(self) -> None:
+        server = self._make_server()
+        wait: float | None = 0
+        while True:
+            try:
+                calls = self._gather(wait)
+            except _Empty:
+                wait = server.rest()
+                continue
+            ends = [call for call in calls if call.work is _end]
+            calls = [call for call in calls if call.work is not _end]
+            if calls:
+                server.serve(calls)
+                finish(calls)
+            if ends:
+                server.close()
+                finish(ends)
+                return
+            wait = server.rest()
+
+    def _gather(self, wait: float | None) -> list[Call]:
+        calls = [self._calls.get(timeout=wait)]
+        while self._greedy and not self._calls.empty():
+            calls.append(self._calls.get())
+        return calls
+
+
+def _end() -> None:
+    """The work of a call that ends a thread."""
+
+
+class _Nowhere(_LockOrigin):
+    """For calls that nobody waits for."""
+
+    def wait(self, call: Call) -> None: ...
+
+
+_NOWHERE = _Nowhere()

@@ -1,0 +1,233 @@
+"""Messages: posted, listed, read, taken and deleted."""
+
+from __future__ import annotations
+
+import functools
+import sqlite3
+import uuid
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from oslo_utils import timeutils
+from zaqar.storage import base, errors
+from zaqar.storage import utils as storage_utils
+
+from zaqar_gevent.storage.sqlite import posting, removal, spools
+from zaqar_gevent.storage.sqlite.documents import (
+    SPOOL,
+    Message,
+    decode_id,
+    decode_ids,
+    decode_page,
+    encode_body,
+    encode_id,
+    message,
+    page,
+)
+
+if TYPE_CHECKING:
+    from zaqar_gevent.storage.sqlite.driver import DataDriver
+
+_ACTIVE_CLAIM = 'LEFT JOIN claims c ON c.id = m.claim AND c.expires > :now'
+
+
+class MessageController(base.Message):
+    """The messages of one file."""
+
+    def __init__(self, driver: DataDriver) -> None:
+        super().__init__(driver)
+        self._database = driver.database
+
+    def post(
+        self,
+        queue: str,
+        messages: Iterable[dict[str, Any]],
+        client_uuid: uuid.UUID | str | None,
+        project: str | None = None,
+    ) -> list[str]:
+        """Post `messages` (`ttl`, `body`, `delay` in seconds), in order; their ids.
+
+        Raises `QueueDoesNotExist`; `ValueError` for a client that is not a UUID.
+        """
+        rows = self._complete(messages, client_uuid)
+        keeps_names = self.driver.keeps_names
+        if not keeps_names and not self.driver.has_queue(queue, project):
+            raise errors.QueueDoesNotExist(queue, project)
+        first, last = self._database.write(posting.post, project or '', queue, rows, keeps_names)
+        ids = [encode_id(number) for number in range(first, last + 1)]
+        if not keeps_names and not self.driver.has_queue(queue, project):
+            # Deleted between the check and the post: nobody else will remove these.
+            self.bulk_delete(queue, ids, project)
+            raise errors.QueueDoesNotExist(queue, project)
+        return ids
+
+    def _complete(
+        self, messages: Iterable[dict[str, Any]], client_uuid: uuid.UUID | str | None
+    ) -> list[posting.Row]:
+        client = _encode_client(client_uuid)
+        now = timeutils.utcnow_ts(microsecond=True)
+        checked = self.driver.conf.enable_checksum
+        rows = []
+        for new in messages:
+            body = new.get('body', {})
+            ttl = new['ttl']
+            checksum = storage_utils.get_checksum(body) or None if checked else None
+            delayed_until = now + new.get('delay', 0)
+            rows.append((ttl, now, now + ttl, delayed_until, client, checksum, encode_body(body)))
+        return rows
+
+    def list(
+        self,
+        queue: str,
+        project: str | None = None,
+        marker: str | None = None,
+        limit: int | None = base.DEFAULT_MESSAGES_PER_PAGE,
+        echo: bool = False,
+        client_uuid: uuid.UUID | str | None = None,
+        include_claimed: bool = False,
+        include_delayed: bool = False,
+    ) -> Iterator[Any]:
+        """A page of messages, oldest first, and the marker of the next: that of its last message.
+
+        The marker of an empty page is the given one.
+        """
+        after = 0 if marker is None else decode_id(marker)
+        if after is None:
+            return iter((iter(()), None))
+        client = None if echo else _encode_client(client_uuid)
+        statement = _list_statement(client is not None, include_claimed, include_delayed)
+        document, last = self._database.read(
+            _get_page,
+            statement,
+            {
+                'project': project or '',
+                'queue': queue,
+                'now': timeutils.utcnow_ts(microsecond=True),
+                'marker': after,
+                'limit': limit or -1,
+                'client': client,
+            },
+        )
+        next_marker = marker if last is None else encode_id(last)
+        return iter((iter(decode_page(document)), next_marker))
+
+    def first(self, queue: str, project: str | None = None, sort: int = 1) -> Message:
+        """The oldest message, or with `sort=-1` the newest, claimed or not; or `QueueIsEmpty`."""
+        if sort not in (1, -1):
+            raise ValueError('sort must be 1 (oldest first) or -1 (newest first)')
+        number = self._database.read(
+            spools.get_edge, project or '', queue, timeutils.utcnow_ts(microsecond=True), sort
+        )
+        if number is None:
+            raise errors.QueueIsEmpty(queue, project)
+        return self.get(queue, encode_id(number), project)
+
+    def get(self, queue: str, message_id: str, project: str | None = None) -> Message:
+        """One message, or `MessageDoesNotExist`."""
+        for found in self.bulk_get(queue, [message_id], project):
+            return found
+        raise errors.MessageDoesNotExist(message_id, queue, project)
+
+    def bulk_get(
+        self, queue: str, message_ids: Sequence[str], project: str | None = None
+    ) -> Iterator[Message]:
+        """Those of the messages that exist, oldest first."""
+        document, _ = self._database.read(
+            _get_page,
+            _GET_MANY,
+            {
+                'project': project or '',
+                'queue': queue,
+                'now': timeutils.utcnow_ts(microsecond=True),
+                'ids': decode_ids(message_ids),
+            },
+        )
+        return iter(decode_page(document))
+
+    def delete(
+        self, queue: str, message_id: str, project: str | None = None, claim: str | None = None
+    ) -> None:
+        """Delete a message, which may be gone already; a claimed one only by its claim.
+
+        Raises `MessageIsClaimed`, `MessageNotClaimed`, `MessageNotClaimedBy` or
+        `ClaimDoesNotExist`.
+        """
+        number = decode_id(message_id)
+        if number is not None:
+            now = timeutils.utcnow_ts(microsecond=True)
+            self._database.write(removal.delete, project, queue, number, claim, now)
+
+    def bulk_delete(
+        self,
+        queue: str,
+        message_ids: Sequence[str],
+        project: str | None = None,
+        claim_ids: Sequence[str] | None = None,
+    ) -> None:
+        """Delete messages, claimed or not; with `claim_ids`, only if those claims hold them.
+
+        Raises `ClaimDoesNotExist` or `MessageNotClaimed`, and deletes nothing then.
+        """
+        ids = decode_ids(message_ids)
+        if ids != '[]':
+            now = timeutils.utcnow_ts(microsecond=True)
+            self._database.write(removal.delete_many, project, queue, ids, claim_ids, now)
+
+    def pop(self, queue: str, limit: int, project: str | None = None) -> list[Message]:
+        """Take up to `limit` messages that are not claimed from the front of the queue."""
+        metadata = self.driver.queue_controller.get(queue, project=project)
+        document = self._database.write(
+            removal.pop,
+            project or '',
+            queue,
+            timeutils.utcnow_ts(microsecond=True),
+            limit,
+            bool(metadata.get('_default_message_delay')),
+        )
+        return decode_page(document)
+
+
+def _encode_client(client: uuid.UUID | str | None) -> bytes | None:
+    if client is None:
+        return None
+    return client.bytes if isinstance(client, uuid.UUID) else uuid.UUID(client).bytes
+
+
+def _get_page(
+    connection: sqlite3.Connection, statement: str, parameters: dict[str, Any]
+) -> tuple[bytes, int | None]:
+    row: tuple[bytes, int | None] = connection.execute(statement, parameters).fetchone()
+    return row
+
+
+@functools.cache
+def _list_statement(others_only: bool, include_claimed: bool, include_delayed: bool) -> str:
+    """The page of messages after `:marker`.
+
+    The free messages are one branch. The other is, with `include_claimed`, all the held ones, and
+    otherwise those whose claim has expired without having been released yet.
+    """
+    conditions = 'm.id > :marker AND m.expires > :now'
+    if others_only:
+        conditions += ' AND m.client IS NOT :client'
+    if not include_delayed:
+        conditions += ' AND m.delayed_until <= :now'
+    free = f"""SELECT m.id AS id, {message('NULL')} AS document
+        FROM messages m INDEXED BY messages_free
+        WHERE m.spool = {SPOOL} AND m.claim IS NULL AND {conditions}"""
+    if include_claimed:
+        held = f"""SELECT m.id AS id, {message('c.token')} AS document
+            FROM messages m INDEXED BY messages_held_in_order {_ACTIVE_CLAIM}
+            WHERE m.spool = {SPOOL} AND m.claim IS NOT NULL AND {conditions}"""
+    else:
+        held = f"""SELECT m.id AS id, {message('NULL')} AS document
+            FROM claims c INDEXED BY claims_of_spool
+            CROSS JOIN messages m INDEXED BY messages_held ON m.claim = c.id
+            WHERE c.spool = {SPOOL} AND c.expires <= :now AND {conditions}"""
+    return page(f'{free} UNION ALL {held} ORDER BY id LIMIT :limit')
+
+
+_GET_MANY = page(f"""SELECT m.id AS id, {message('c.token')} AS document
+    FROM messages m {_ACTIVE_CLAIM}
+    WHERE m.id IN (SELECT value FROM json_each(:ids)) AND m.spool = {SPOOL} AND m.expires > :now
+    ORDER BY m.id""")

@@ -1,0 +1,54 @@
+"""Configuration of the embedded store: one group for messages, one for management."""
+
+from __future__ import annotations
+
+from oslo_config import cfg
+
+MESSAGE_GROUP = 'drivers:message_store:sqlite'
+MANAGEMENT_GROUP = 'drivers:management_store:sqlite'
+
+SCHEME = 'sqlite:///'
+
+ALL_OPTS = [
+    cfg.StrOpt(
+        'uri',
+        help='The SQLite file, as sqlite:////absolute/path or sqlite:///relative/path. It is '
+        'created when it does not exist; its directory must. Messages and management may '
+        'share one file. Required.',
+    ),
+    cfg.StrOpt(
+        'synchronous',
+        default='full',
+        choices=[
+            ('full', 'every acknowledged write has been synced to disk'),
+            (
+                'normal',
+                'acknowledged writes survive a crash of the process; the last ones may be lost '
+                'when power fails or the operating system crashes',
+            ),
+        ],
+        help='What an acknowledged write survives.',
+    ),
+]
+
+
+def list_opts() -> list[tuple[str, list[cfg.Opt]]]:
+    """The options by group, for `oslo.config.opts`."""
+    return [(MESSAGE_GROUP, ALL_OPTS), (MANAGEMENT_GROUP, ALL_OPTS)]
+
+
+class NotConfigured(cfg.ConfigFileValueError):
+    """The `uri` option is missing or does not name a file."""
+
+
+def get_path(uri: str | None, group: str) -> str:
+    """The path of the file that `uri` names; raises `NotConfigured` when it names none."""
+    if not uri:
+        raise NotConfigured(f'The option uri is not set in the group [{group}].')
+    path = uri[len(SCHEME):].partition('?')[0]
+    if not uri.startswith(SCHEME) or not path or path == ':memory:':
+        raise NotConfigured(
+            f'The option uri in the group [{group}] must be sqlite:////absolute/path or '
+            f'sqlite:///relative/path, not {uri!r}.'
+        )
+    return path

@@ -1,0 +1,117 @@
+"""Removing messages: by id, under a claim, or from the front of the queue."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+
+from zaqar.storage import errors
+
+from zaqar_gevent.storage.sqlite import claiming, spools
+from zaqar_gevent.storage.sqlite.documents import encode_id, message, page
+
+_SPOOL = '(SELECT id FROM spools WHERE project = ? AND name = ?)'
+
+_DELETE_FREE = f"""DELETE FROM messages WHERE id = ? AND spool = {_SPOOL}
+    AND NOT EXISTS (SELECT 1 FROM claims c WHERE c.id = messages.claim AND c.expires > ?)"""
+
+_DELETE_CLAIMED = f"""DELETE FROM messages WHERE id = ? AND spool = {_SPOOL}
+    AND claim = (SELECT id FROM claims WHERE token = ? AND expires > ?)"""
+
+_HOLDER = f"""SELECT c.token FROM messages m
+    LEFT JOIN claims c ON c.id = m.claim AND c.expires > ?
+    WHERE m.id = ? AND m.spool = {_SPOOL} AND m.expires > ?"""
+
+_HOLDERS = f"""SELECT m.id, c.token FROM messages m
+    LEFT JOIN claims c ON c.id = m.claim AND c.expires > ?
+    WHERE m.id IN (SELECT value FROM json_each(?)) AND m.spool = {_SPOOL} AND m.expires > ?"""
+
+_DELETE_MANY = f"""DELETE FROM messages
+    WHERE id IN (SELECT value FROM json_each(?)) AND spool = {_SPOOL}"""
+
+_POPPED = page(f"""SELECT m.id AS id, {message('NULL')} AS document
+    FROM messages m WHERE m.id IN (SELECT value FROM json_each(:ids)) ORDER BY m.id""")
+
+
+def delete(
+    cursor: sqlite3.Cursor,
+    project: str | None,
+    queue: str,
+    number: int,
+    claim: str | None,
+    now: float,
+) -> None:
+    """Delete a message that is free, or that `claim` holds."""
+    scope = (project or '', queue)
+    if claim is None:
+        cursor.execute(_DELETE_FREE, (number, *scope, now))
+    else:
+        cursor.execute(_DELETE_CLAIMED, (number, *scope, claim, now))
+    if cursor.rowcount:
+        return
+    row = cursor.execute(_HOLDER, (now, number, *scope, now)).fetchone()
+    if row is not None:
+        _refuse(cursor, project, queue, encode_id(number), claim, row[0], now)
+
+
+def _refuse(
+    cursor: sqlite3.Cursor,
+    project: str | None,
+    queue: str,
+    message_id: str,
+    claim: str | None,
+    holder: str | None,
+    now: float,
+) -> None:
+    if claim is None:
+        raise errors.MessageIsClaimed(message_id)
+    if not claiming.is_token(claim):
+        raise errors.ClaimDoesNotExist(claim, queue, project)
+    if holder is None:
+        raise errors.MessageNotClaimed(message_id)
+    if claiming.get(cursor, project, queue, claim, now) is None:
+        raise errors.ClaimDoesNotExist(claim, queue, project)
+    raise errors.MessageNotClaimedBy(message_id, claim)
+
+
+def delete_many(
+    cursor: sqlite3.Cursor,
+    project: str | None,
+    queue: str,
+    ids: str,
+    claims: Sequence[str] | None,
+    now: float,
+) -> None:
+    """Delete the messages of the JSON array `ids`; with `claims`, only if those hold them all."""
+    scope = (project or '', queue)
+    if claims:
+        rows = cursor.execute(_HOLDERS, (now, ids, *scope, now)).fetchall()
+        _check_holders(rows, claims, project, queue)
+    cursor.execute(_DELETE_MANY, (ids, *scope))
+
+
+def _check_holders(
+    rows: list[tuple[int, str | None]], claims: Sequence[str], project: str | None, queue: str
+) -> None:
+    holders = {holder for _, holder in rows}
+    for claim in claims:
+        if rows and claim not in holders:
+            raise errors.ClaimDoesNotExist(claim, queue, project)
+    for number, holder in rows:
+        if holder is None:
+            raise errors.MessageNotClaimed(encode_id(number))
+        if holder not in claims:
+            raise errors.ClaimDoesNotExist(holder, queue, project)
+
+
+def pop(
+    cursor: sqlite3.Cursor, project: str, queue: str, now: float, limit: int, delays: bool
+) -> bytes:
+    """Take the first messages that are not claimed; their page."""
+    spool = spools.get(cursor, project, queue)
+    if spool is None:
+        return b'[]'
+    ids = claiming.find_free(cursor, spool, now, limit, delays)
+    document: bytes = cursor.execute(_POPPED, {'ids': ids, 'now': now}).fetchone()[0]
+    cursor.execute('DELETE FROM messages WHERE id IN (SELECT value FROM json_each(?))', (ids,))
+    return document
