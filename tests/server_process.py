@@ -8,6 +8,7 @@ import re
 import signal
 import subprocess
 import sys
+import textwrap
 import threading
 from collections.abc import Sequence
 
@@ -36,7 +37,7 @@ class ServerProcess:
         if config is not None:
             state_path.mkdir(parents=True, exist_ok=True)
             file = state_path / 'zaqar.conf'
-            file.write_text(config)
+            file.write_text(textwrap.dedent(config))
             self._command += ['--config-file', str(file)]
         self._env = {**os.environ, **(env or {})}
         self.output: list[str] = []

@@ -79,7 +79,7 @@ class Service:
                 conf, self._data_driver(conf, region), self._control
             )
             self.app = TransportDriver(conf, self._storage, region, self._control).app
-        except storage_errors.ExceptionBase as error:
+        except (storage_errors.ExceptionBase, cfg.Error) as error:
             raise ConfigurationError(f'The store cannot be opened: {error}') from error
 
     def _data_driver(self, conf: cfg.ConfigOpts, region: Any) -> base.DataDriverBase:
@@ -98,7 +98,10 @@ class Service:
 def _load_driver(namespace: str, name: str) -> Callable[..., Any]:
     try:
         factory: Callable[..., Any] = stevedore.DriverManager(
-            namespace, name, on_load_failure_callback=_report_load_failure
+            namespace,
+            name,
+            on_load_failure_callback=_report_load_failure,
+            warn_on_missing_entrypoint=False,
         ).driver
     except stevedore.exception.NoMatches:
         installed = ', '.join(sorted(_installed(namespace)))

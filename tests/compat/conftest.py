@@ -23,6 +23,7 @@ from zaqar.tests.unit.transport.wsgi import base as wsgi_base  # noqa: E402
 from zaqar.tests.unit.transport.wsgi.v2_0 import test_claims, test_queue_lifecycle  # noqa: E402
 
 from zaqar_gevent import conf as configuration  # noqa: E402
+from zaqar_gevent.storage import sqlite  # noqa: E402
 
 # Options that upstream's files of these names set beside the store.
 SPECIAL: dict[str, dict[str, dict[str, str]]] = {
@@ -73,9 +74,13 @@ def _embedded_store(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> 
     _write(tmp_path, 'wsgi_faulty.conf', FAULTY)
     (tmp_path / 'policy.yaml').write_text('"default": "rule:admin_or_owner"\n')
     monkeypatch.setenv('ZAQAR_TESTS_CONFIGS_DIR', str(tmp_path))
+    # Pools are made by adding a name to this address: each is a file of its own.
+    monkeypatch.setenv('ZAQAR_TEST_MONGODB_URL', f'sqlite:///{tmp_path}')
     # These two drop MongoDB databases; here every test has a file that goes with its directory.
     for case in (test_claims.TestClaimsMongoDB, test_queue_lifecycle.TestQueueLifecycleMongoDB):
         monkeypatch.setattr(case, 'tearDown', wsgi_base.V2Base.tearDown)
+    # Upstream closes the control store before the pools, whose list is kept in it.
+    monkeypatch.setattr(sqlite.ControlDriver, 'close', lambda self: None)
     yield
 
 

@@ -75,7 +75,7 @@ class UpdateQueue(NamedQueue):
     changes: list[Change]
 
 
-class PurgeQueue(NamedQueue):
+class PurgeQueue(NamedQueue, forbid_unknown_fields=True):
     resource_types: list[Literal['messages', 'subscriptions']] = msgspec.field(
         default_factory=lambda: ['messages', 'subscriptions']
     )

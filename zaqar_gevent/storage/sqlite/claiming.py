@@ -6,7 +6,7 @@ import sqlite3
 from typing import Any, NamedTuple
 
 from zaqar_gevent.storage.sqlite import spools
-from zaqar_gevent.storage.sqlite.collector import STEP, release_expired_claims
+from zaqar_gevent.storage.sqlite.collector import release_expired_claims
 from zaqar_gevent.storage.sqlite.documents import message, page
 
 _TOKEN_LENGTH = 32
@@ -15,7 +15,7 @@ _TOKEN_DIGITS = frozenset('0123456789abcdef')
 _ROUNDS = 50
 """How often one claim moves dead letters away before it makes do with what is left."""
 
-_FREE = """SELECT json_group_array(id) FROM (
+_FREE = """SELECT json_group_array(id), count(*) FROM (
     SELECT id FROM messages INDEXED BY messages_free
     WHERE spool = :spool AND claim IS NULL AND expires > :now {delays}
     ORDER BY id LIMIT :limit)"""
@@ -98,11 +98,13 @@ def find_free(
     cursor: sqlite3.Cursor, spool: int, now: float, limit: int, delays: bool
 ) -> str:
     """The first messages that can be claimed, as a JSON array of their numbers."""
-    release_expired_claims(cursor, now, STEP, spool)
-    row = cursor.execute(
-        _FIND_FREE[delays], {'spool': spool, 'now': now, 'limit': limit}
-    ).fetchone()
-    return str(row[0])
+    while True:
+        more = release_expired_claims(cursor, now, spool)
+        ids, found = cursor.execute(
+            _FIND_FREE[delays], {'spool': spool, 'now': now, 'limit': limit}
+        ).fetchone()
+        if found == limit or not more:
+            return str(ids)
 
 
 def create(

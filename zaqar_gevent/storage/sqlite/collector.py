@@ -9,7 +9,6 @@ from __future__ import annotations
 import sqlite3
 import time
 from collections.abc import Callable
-from typing import Any
 
 from oslo_utils import timeutils
 
@@ -17,7 +16,10 @@ INTERVAL = 2.0
 """Seconds between looks for something to remove."""
 
 STEP = 500
-"""Rows that one transaction removes at most."""
+"""Rows of a kind that one transaction removes at most."""
+
+CLAIMS_STEP = 50
+"""Expired claims that one transaction releases at most, each with all its messages."""
 
 _DUE = """SELECT EXISTS (SELECT 1 FROM messages WHERE expires <= ?1)
     OR EXISTS (SELECT 1 FROM claims WHERE expires <= ?1)
@@ -47,10 +49,16 @@ class Schedule:
     def __init__(self) -> None:
         self._due = time.monotonic() + INTERVAL
 
-    def run(self, transact: Callable[[Callable[[sqlite3.Cursor], Any]], Any]) -> float:
+    def run(self, get_connection: Callable[[], sqlite3.Connection]) -> float:
         """Take a step if it is time; seconds until the next one."""
         if time.monotonic() >= self._due:
-            if transact(collect):
+            cursor = get_connection().cursor()
+            now = timeutils.utcnow_ts(microsecond=True)
+            # Looked at first: all the processes of a file do this, and few find anything.
+            if is_due(cursor, now):
+                cursor.execute('BEGIN IMMEDIATE')
+                collect(cursor, now)
+                cursor.execute('COMMIT')
                 self._due = time.monotonic()
                 return 0.0
             self.postpone()
@@ -62,32 +70,34 @@ class Schedule:
         return INTERVAL
 
 
-def collect(cursor: sqlite3.Cursor, now: float | None = None) -> bool:
-    """Remove up to `STEP` rows of each kind; whether there may be more."""
-    if now is None:
-        now = timeutils.utcnow_ts(microsecond=True)
-    if not cursor.execute(_DUE, (now,)).fetchone()[0]:
-        return False
-    release_expired_claims(cursor, now, STEP)
+def is_due(cursor: sqlite3.Cursor, now: float) -> bool:
+    """Whether there is anything to remove."""
+    return bool(cursor.execute(_DUE, (now,)).fetchone()[0])
+
+
+def collect(cursor: sqlite3.Cursor, now: float) -> bool:
+    """Remove a step of each kind; whether there is more."""
+    release_expired_claims(cursor, now)
     cursor.execute(_MESSAGES, (now, STEP))
     cursor.execute(_SUBSCRIPTIONS, (now, STEP))
     _purge_doomed_spool(cursor)
-    return True
+    return is_due(cursor, now)
 
 
-def release_expired_claims(
-    cursor: sqlite3.Cursor, now: float, limit: int, spool: int | None = None
-) -> None:
-    """Make the messages of up to `limit` expired claims free again."""
+def release_expired_claims(cursor: sqlite3.Cursor, now: float, spool: int | None = None) -> bool:
+    """Make the messages of some expired claims free again; whether there may be more."""
     if spool is None:
-        cursor.execute('SELECT id FROM claims WHERE expires <= ? LIMIT ?', (now, limit))
+        cursor.execute('SELECT id FROM claims WHERE expires <= ? LIMIT ?', (now, CLAIMS_STEP))
     else:
         cursor.execute(
-            'SELECT id FROM claims WHERE spool = ? AND expires <= ? LIMIT ?', (spool, now, limit)
+            'SELECT id FROM claims WHERE spool = ? AND expires <= ? LIMIT ?',
+            (spool, now, CLAIMS_STEP),
         )
-    for row in cursor.fetchall():
+    rows = cursor.fetchall()
+    for row in rows:
         cursor.execute('UPDATE messages SET claim = NULL WHERE claim = ?', row)
         cursor.execute('DELETE FROM claims WHERE id = ?', row)
+    return len(rows) == CLAIMS_STEP
 
 
 def _purge_doomed_spool(cursor: sqlite3.Cursor) -> None:

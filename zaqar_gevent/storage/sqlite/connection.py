@@ -6,8 +6,13 @@ import os
 import sqlite3
 import time
 
+from gevent import monkey
+
 from zaqar_gevent.storage.sqlite import schema
 from zaqar_gevent.storage.sqlite.outage import StoreUnavailable
+
+# Not the patched one: files are opened under a lock of native threads.
+_sleep = monkey.get_original('time', 'sleep')
 
 BUSY_TIMEOUT = 5.0
 """Seconds to wait for a lock that another process or connection holds."""
@@ -38,14 +43,22 @@ def prepare(path: str) -> None:
         raise StoreUnavailable(path, reason or type(error).__name__) from error
 
 
-def connect(path: str, *, synchronous: str = 'full', timeout: float = BUSY_TIMEOUT,
-            readonly: bool = False) -> sqlite3.Connection:
+def connect(
+    path: str,
+    *,
+    synchronous: str = 'full',
+    timeout: float | None = None,
+    readonly: bool = False,
+) -> sqlite3.Connection:
     """A connection in autocommit mode to a file that `prepare` has seen.
 
     It may be closed in another thread than the one that made it.
     """
     connection = sqlite3.connect(
-        path, timeout=timeout, isolation_level=None, check_same_thread=False
+        path,
+        timeout=BUSY_TIMEOUT if timeout is None else timeout,
+        isolation_level=None,
+        check_same_thread=False,
     )
     connection.execute(f'PRAGMA synchronous = {synchronous}')
     connection.execute(f'PRAGMA cache_size = -{_CACHE_KIB}')
@@ -64,4 +77,4 @@ def _switch_to_wal(connection: sqlite3.Connection) -> None:
         except sqlite3.OperationalError as error:
             if 'locked' not in str(error) or time.monotonic() > deadline:
                 raise
-            time.sleep(0.02)
+            _sleep(0.02)

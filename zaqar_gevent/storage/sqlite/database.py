@@ -1,13 +1,17 @@
 """One file, shared by all drivers of the process that name it.
 
-Writes go to one native thread, which commits what has gathered as one transaction; reads of
-messages go to two others. Only single rows of small tables are read by the calling thread itself.
+Writes go to one native thread, which commits what has gathered as one transaction. Reads that are
+short are done by the calling thread, usually the hub's: a hand-over to another thread and back
+costs three times as much. One that turns out not to be short is broken off and goes to the reading
+threads, where those that never are go at once.
 """
 
 from __future__ import annotations
 
+import collections
 import os
 import sqlite3
+import time
 import weakref
 from collections.abc import Callable
 from typing import Any
@@ -15,7 +19,7 @@ from typing import Any
 from gevent import monkey
 
 from zaqar_gevent.storage.sqlite import connection as files
-from zaqar_gevent.storage.sqlite.mailbox import Mailbox, MailboxClosed
+from zaqar_gevent.storage.sqlite.mailbox import Mailbox, MailboxClosed, forget_origins
 from zaqar_gevent.storage.sqlite.outage import StoreUnavailable
 from zaqar_gevent.storage.sqlite.reader import Reader
 from zaqar_gevent.storage.sqlite.writer import Writer
@@ -24,7 +28,13 @@ _allocate_lock = monkey.get_original('_thread', 'allocate_lock')
 _local = monkey.get_original('threading', 'local')
 
 READERS = 2
-"""Native threads that read messages; with 0 the calling thread reads them itself."""
+"""Native threads for reads that are not short."""
+
+SHORT = 0.001
+"""Seconds that a read may take of the calling thread; with 0 all go to the reading threads."""
+
+_STEPS = 100
+"""Instructions of SQLite's machine between two looks at the clock."""
 
 
 class Database:
@@ -44,6 +54,7 @@ class Database:
         Raises `StoreUnavailable` when the file cannot be opened.
         """
         path = os.path.realpath(path)
+        _release_abandoned()
         with _registry_lock:
             database = _registry.get(path)
             if database is None:
@@ -62,21 +73,24 @@ class Database:
         return self._call(self._writer, work, arguments)
 
     def read(self, work: Callable[..., Any], *arguments: Any) -> Any:
+        """`work(connection, *arguments)`, which is expected to be short; raises like `write`."""
+        if not self.users:
+            raise self._closed()
+        if SHORT:
+            try:
+                return work(self._get_connection(), *arguments)
+            except sqlite3.DatabaseError:
+                # Too long, or an error: it is waited for, or told, elsewhere.
+                pass
+        return self.scan(work, *arguments)
+
+    def scan(self, work: Callable[..., Any], *arguments: Any) -> Any:
         """`work(connection, *arguments)` in a reading thread; raises like `write`."""
-        if not READERS:
-            return work(self._get_connection(), *arguments)
         return self._call(self._readers, work, arguments)
 
     def get_row(self, statement: str, parameters: tuple[Any, ...]) -> Any:
-        """The first row of a query, or None, read by the calling thread.
-
-        For single rows by their primary key in small tables: the thread is usually the hub's.
-        """
-        try:
-            return self._get_connection().execute(statement, parameters).fetchone()
-        except sqlite3.OperationalError:
-            # The lock, or the disk, is waited for elsewhere.
-            return self.read(_get_row, statement, parameters)
+        """The first row of a query, or None; raises like `write`."""
+        return self.read(_get_row, statement, parameters)
 
     def release(self, *, wait: bool) -> None:
         """Give up one use; the last one closes the file."""
@@ -101,17 +115,23 @@ class Database:
         try:
             return mailbox.call(work, *arguments)
         except MailboxClosed:
-            raise StoreUnavailable(self.path, 'it has been closed') from None
+            raise self._closed() from None
         except StoreUnavailable as error:
             error.outage.report()
             raise
 
+    def _closed(self) -> StoreUnavailable:
+        return StoreUnavailable(self.path, 'it has been closed')
+
     def _get_connection(self) -> sqlite3.Connection:
-        connection: sqlite3.Connection | None = getattr(self._local, 'connection', None)
+        own = self._local
+        own.deadline = time.perf_counter() + SHORT
+        connection: sqlite3.Connection | None = getattr(own, 'connection', None)
         if connection is None:
-            # Without patience: the calling thread is not to wait for a lock.
+            # Without patience: the calling thread is not to wait for a lock, either.
             connection = files.connect(self.path, timeout=0, readonly=True)
-            self._local.connection = connection
+            connection.set_progress_handler(lambda: time.perf_counter() > own.deadline, _STEPS)
+            own.connection = connection
             self._connections.append(connection)
         return connection
 
@@ -122,11 +142,12 @@ class Database:
 
 
 class Lease:
-    """A driver's use of a database. A lease that is garbage collected has been given up."""
+    """A driver's use of a database. One that is garbage collected ends at the next opening."""
 
     def __init__(self, database: Database) -> None:
         self.database = database
-        self._finalizer = weakref.finalize(self, database.release, wait=False)
+        # Garbage is collected anywhere, also under locks: the finalizer only takes a note.
+        self._finalizer = weakref.finalize(self, _abandoned.append, database)
         self._finalizer.atexit = False
 
     def close(self) -> None:
@@ -135,10 +156,16 @@ class Lease:
             self.database.release(wait=True)
 
 
+def _release_abandoned() -> None:
+    while _abandoned:
+        _abandoned.popleft().release(wait=False)
+
+
 def _get_row(connection: sqlite3.Connection, statement: str, parameters: tuple[Any, ...]) -> Any:
     return connection.execute(statement, parameters).fetchone()
 
 
+_abandoned: collections.deque[Database] = collections.deque()
 _registry: dict[str, Database] = {}
 _registry_lock = _allocate_lock()
 # Kept for good: closing them in the child would disturb the locks of the parent.
@@ -148,6 +175,7 @@ _inherited: list[Any] = []
 def _after_fork() -> None:
     global _registry_lock
     _registry_lock = _allocate_lock()
+    forget_origins()
     for database in _registry.values():
         database.forget_inherited()
 

@@ -27,7 +27,9 @@ def encode_id(number: int) -> str:
 
 def decode_id(public: Any) -> int | None:
     """The number of a public id, or None for what is not one."""
-    if not isinstance(public, str) or len(public) != _ID_LENGTH or not _ID_DIGITS.issuperset(public):
+    if not isinstance(public, str) or len(public) != _ID_LENGTH:
+        return None
+    if not _ID_DIGITS.issuperset(public):
         return None
     number = int(public, 16)
     return number if number < 1 << 63 else None

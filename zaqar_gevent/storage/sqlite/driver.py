@@ -68,7 +68,7 @@ class DataDriver(base.DataDriverBase):
 
     def is_alive(self) -> bool:
         try:
-            self.database.read(_touch)
+            self.database.scan(_touch)
             return os.path.exists(self.database.path)
         except StoreUnavailable:
             return False
@@ -81,7 +81,7 @@ class DataDriver(base.DataDriverBase):
             'message_volume': {'free': 0, 'claimed': 0, 'total': 0},
         }
         if reachable:
-            health['message_volume'] = self.database.read(
+            health['message_volume'] = self.database.scan(
                 _get_volume, timeutils.utcnow_ts(microsecond=True)
             )
         return health

@@ -220,6 +220,12 @@ class Mailbox:
         return calls
 
 
+def forget_origins() -> None:
+    """In a forked child: the hub's loop has been made anew."""
+    global _origins
+    _origins = _local()
+
+
 def _end() -> None:
     """The work of a call that ends a thread."""
 

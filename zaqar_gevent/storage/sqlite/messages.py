@@ -173,7 +173,7 @@ class MessageController(base.Message):
             now = timeutils.utcnow_ts(microsecond=True)
             self._database.write(removal.delete_many, project, queue, ids, claim_ids, now)
 
-    def pop(self, queue: str, limit: int, project: str | None = None) -> list[Message]:
+    def pop(self, queue: str, limit: int, project: str | None = None) -> Sequence[Message]:
         """Take up to `limit` messages that are not claimed from the front of the queue."""
         metadata = self.driver.queue_controller.get(queue, project=project)
         document = self._database.write(

@@ -6,6 +6,8 @@ zaqar.storage.errors.ConnectionError
 
 from __future__ import annotations
 
+import sqlite3
+
 from oslo_log import log
 from zaqar.storage import errors
 
@@ -25,6 +27,14 @@ class Outage:
         if not self._reported:
             self._reported = True
             LOG.error('The store %s is unavailable: %s', self.path, self.reason)
+
+
+def is_outage(error: BaseException) -> bool:
+    """Whether `error` speaks of the file, rather than of what one call asked for."""
+    return isinstance(error, sqlite3.OperationalError | sqlite3.InternalError) or (
+        # The bare class: a damaged file, or none of SQLite's.
+        type(error) is sqlite3.DatabaseError
+    )
 
 
 class StoreUnavailable(errors.ConnectionError):

@@ -49,12 +49,11 @@ class PoolsController(base.PoolsBase):
         self, flavor: dict[str, Any] | None = None, detailed: bool = False
     ) -> list[Pool]:
         # As the mongodb driver: None means pools without a flavor, a flavor without a name all.
+        where, parameters = '', tuple[Any, ...]()
         if flavor is None:
-            where, parameters = ' WHERE flavor IS NULL', ()
+            where = ' WHERE flavor IS NULL'
         elif flavor.get('name') is not None:
             where, parameters = ' WHERE flavor = ?', (flavor['name'],)
-        else:
-            where, parameters = '', ()
         rows = self._database.read(_fetch_all, f'{_SELECT}{where} ORDER BY name', parameters)
         return [_present(row, detailed) for row in rows]
 

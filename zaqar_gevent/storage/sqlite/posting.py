@@ -31,9 +31,29 @@ def post(cursor: sqlite3.Cursor, posts: Sequence[tuple[Any, ...]]) -> list[Outco
 
     check: whether the queue must exist in this file.
     """
+    accepted = _accept(cursor, posts)
+    rows = [
+        (spool, *row)
+        for spool, (_, _, rows, _) in zip(accepted, posts, strict=True)
+        if spool is not None
+        for row in rows
+    ]
+    following = _insert(cursor, rows) - len(rows) + 1
+    outcomes: list[Outcome] = []
+    for spool, (project, queue, posted, _) in zip(accepted, posts, strict=True):
+        if spool is None:
+            outcomes.append(errors.QueueDoesNotExist(queue, project or None))
+        else:
+            outcomes.append((following, following + len(posted) - 1))
+            following += len(posted)
+    return outcomes
+
+
+def _accept(cursor: sqlite3.Cursor, posts: Sequence[tuple[Any, ...]]) -> list[int | None]:
+    """The spool of each post, or None when its queue does not exist."""
     names = list(dict.fromkeys((project, queue) for project, queue, _, _ in posts))
-    found = dict(zip(names, spools.resolve(cursor, names)))
-    accepted = []
+    found = dict(zip(names, spools.resolve(cursor, names), strict=True))
+    accepted: list[int | None] = []
     for project, queue, _, check in posts:
         spool, exists = found[project, queue]
         if check and not exists:
@@ -43,12 +63,7 @@ def post(cursor: sqlite3.Cursor, posts: Sequence[tuple[Any, ...]]) -> list[Outco
             spool = spools.make(cursor, project, queue)
             found[project, queue] = spool, exists
         accepted.append(spool)
-    last = _insert(
-        cursor,
-        [(spool, *row) for spool, post in zip(accepted, posts) if spool is not None
-         for row in post[2]],
-    )
-    return _number(posts, accepted, last)
+    return accepted
 
 
 def _insert(cursor: sqlite3.Cursor, rows: list[tuple[Any, ...]]) -> int:
@@ -60,16 +75,3 @@ def _insert(cursor: sqlite3.Cursor, rows: list[tuple[Any, ...]]) -> int:
             cursor.execute(_INSERTS[size], parameters)
             start += size
     return cursor.lastrowid or 0
-
-
-def _number(posts: Sequence[tuple[Any, ...]], accepted: list[int | None], last: int) -> list[Outcome]:
-    total = sum(len(post[2]) for post, spool in zip(posts, accepted) if spool is not None)
-    following = last - total + 1
-    outcomes: list[Outcome] = []
-    for (project, queue, rows, _), spool in zip(posts, accepted):
-        if spool is None:
-            outcomes.append(errors.QueueDoesNotExist(queue, project or None))
-            continue
-        outcomes.append((following, following + len(rows) - 1))
-        following += len(rows)
-    return outcomes

@@ -35,7 +35,7 @@ class _Names:
         detailed: bool = False,
         name: str | None = None,
     ) -> Iterator[Any]:
-        rows = self._database.read(
+        rows = self._database.scan(
             _list, project or '', self.kind, marker or '', limit, detailed, name, kfilter or {}
         )
         yield iter([_present(row, detailed) for row in rows])
@@ -79,7 +79,7 @@ class _Names:
         """Nothing: the messages are the data driver's."""
 
     def _calculate_resource_count(self, project: str | None = None) -> int:
-        total: int = self._database.read(_count, project or '', self.kind)
+        total: int = self._database.scan(_count, project or '', self.kind)
         return total
 
 

@@ -6,7 +6,7 @@ import sqlite3
 
 from zaqar_gevent.storage.sqlite import connection as files
 from zaqar_gevent.storage.sqlite.mailbox import Call
-from zaqar_gevent.storage.sqlite.outage import StoreUnavailable
+from zaqar_gevent.storage.sqlite.outage import StoreUnavailable, is_outage
 
 
 class Reader:
@@ -22,11 +22,11 @@ class Reader:
                 if self._connection is None:
                     self._connection = files.connect(self._path, readonly=True)
                 call.result = call.work(self._connection, *call.arguments)
-            except sqlite3.DatabaseError as error:
-                call.error = StoreUnavailable(self._path, str(error))
-                self.close()
             except Exception as error:
                 call.error = error
+                if is_outage(error):
+                    call.error = StoreUnavailable(self._path, str(error))
+                    self.close()
 
     def rest(self) -> float | None:
         return None

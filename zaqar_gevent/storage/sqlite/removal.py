@@ -95,7 +95,7 @@ def _check_holders(
 ) -> None:
     holders = {holder for _, holder in rows}
     for claim in claims:
-        if rows and claim not in holders:
+        if not claiming.is_token(claim) or (rows and claim not in holders):
             raise errors.ClaimDoesNotExist(claim, queue, project)
     for number, holder in rows:
         if holder is None:

@@ -61,7 +61,7 @@ def get(cursor: sqlite3.Cursor, project: str, queue: str) -> int | None:
     row = cursor.execute(
         'SELECT id FROM spools WHERE project = ? AND name = ?', (project, queue)
     ).fetchone()
-    return row and row[0]
+    return None if row is None else int(row[0])
 
 
 def make(cursor: sqlite3.Cursor, project: str, queue: str) -> int:
@@ -97,7 +97,7 @@ def get_edge(
     """The id of the oldest message of a queue, or with `sort=-1` of the newest, if any."""
     parameters = {'project': project, 'queue': queue, 'now': now}
     row = connection.execute(_OLDEST if sort == 1 else _NEWEST, parameters).fetchone()
-    return row and row[0]
+    return None if row is None else int(row[0])
 
 
 def _describe(number: int, created: float, now: float) -> dict[str, Any]:
@@ -147,7 +147,7 @@ class _Spooled:
         if not self._names.exists(name, project=project):
             raise self._missing(name, project)
         now = timeutils.utcnow_ts(microsecond=True)
-        return {'messages': self._database.read(count, project or '', name, now)}
+        return {'messages': self._database.scan(count, project or '', name, now)}
 
     _missing: type[errors.DoesNotExist]
 

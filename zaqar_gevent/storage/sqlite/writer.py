@@ -16,7 +16,7 @@ from zaqar.storage import errors
 from zaqar_gevent.storage.sqlite import collector
 from zaqar_gevent.storage.sqlite import connection as files
 from zaqar_gevent.storage.sqlite.mailbox import Call
-from zaqar_gevent.storage.sqlite.outage import Outage, StoreUnavailable
+from zaqar_gevent.storage.sqlite.outage import Outage, StoreUnavailable, is_outage
 
 
 class Writer:
@@ -34,32 +34,32 @@ class Writer:
 
     def serve(self, calls: list[Call]) -> None:
         try:
-            try:
-                self._commit(calls)
-            except (sqlite3.OperationalError, sqlite3.DatabaseError):
-                raise
-            except Exception:
+            self._commit(calls)
+        except Exception as error:
+            if is_outage(error):
+                self._fail(calls, error)
+            else:
                 # A defect of one call must not fail the others.
-                self._rollback()
+                self.close()
                 self._commit_one_by_one(calls)
-        except sqlite3.Error as error:
-            self._fail(calls, error)
 
     def rest(self) -> float | None:
         try:
-            return self._collection.run(self._transact)
+            return self._collection.run(self._get_connection)
         except sqlite3.Error:
             # Nobody waits for it; what is wrong with the file, the next call will be told.
             self.close()
             return self._collection.postpone()
 
     def close(self) -> None:
+        """Close the connection, which rolls back whatever it is in the middle of."""
         if self._connection is not None:
             connection, self._connection = self._connection, None
             connection.close()
 
     def _commit(self, calls: list[Call]) -> None:
-        cursor = self._begin()
+        cursor = self._get_connection().cursor()
+        cursor.execute('BEGIN IMMEDIATE')
         waiting: dict[Callable[..., Any], list[Call]] = {}
         for call in calls:
             if hasattr(call.work, 'is_coalesced'):
@@ -70,7 +70,8 @@ class Writer:
             except errors.ExceptionBase as error:
                 call.error = error
         for work, alike in waiting.items():
-            for call, outcome in zip(alike, work(cursor, [c.arguments for c in alike])):
+            outcomes = work(cursor, [call.arguments for call in alike])
+            for call, outcome in zip(alike, outcomes, strict=True):
                 if isinstance(outcome, BaseException):
                     call.error = outcome
                 else:
@@ -82,34 +83,22 @@ class Writer:
             call.result = call.error = None
             try:
                 self._commit([call])
-            except sqlite3.Error:
-                raise
             except Exception as error:
-                self._rollback()
-                call.error = error
+                if is_outage(error):
+                    self._fail([call], error)
+                else:
+                    self.close()
+                    call.error = error
 
-    def _transact(self, work: Callable[[sqlite3.Cursor], Any]) -> Any:
-        cursor = self._begin()
-        result = work(cursor)
-        cursor.execute('COMMIT')
-        return result
-
-    def _begin(self) -> sqlite3.Cursor:
+    def _get_connection(self) -> sqlite3.Connection:
         synchronous = self._get_synchronous()
         if self._connection is None or synchronous != self._synchronous:
             self.close()
             self._connection = files.connect(self._path, synchronous=synchronous)
             self._synchronous = synchronous
-        cursor = self._connection.cursor()
-        cursor.execute('BEGIN IMMEDIATE')
-        return cursor
+        return self._connection
 
-    def _rollback(self) -> None:
-        if self._connection is not None and self._connection.in_transaction:
-            self._connection.execute('ROLLBACK')
-
-    def _fail(self, calls: list[Call], error: sqlite3.Error) -> None:
-        # Closing rolls back, too, whatever state the error has left the connection in.
+    def _fail(self, calls: list[Call], error: Exception) -> None:
         self.close()
         outage = Outage(self._path, str(error))
         for call in calls:

@@ -1,0 +1,134 @@
+"""Listing and claiming cost the same however long the queue, and however much of it is claimed.
+
+Cost is counted in instructions of SQLite's virtual machine, which is exact.
+"""
+
+import pytest
+
+from zaqar_gevent.storage.sqlite import claiming, collector, documents, messages, spools
+
+FILL = """WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT :count)
+    INSERT INTO messages (spool, claim, ttl, created, expires, delayed_until, body)
+    SELECT (SELECT id FROM spools WHERE name = 'q'), :claim, 3600, :now, :now + 3600, 0, '1'
+    FROM n"""
+
+
+def fill(store, count, *, claimed=0):
+    """`claimed` messages of a claim in front of `count` free ones."""
+    store.post('spool')
+    now = store.list()[0]['age'] + store.data_now
+
+    def insert(cursor):
+        spool = spools.get(cursor, '', 'q')
+        cursor.execute(
+            "INSERT INTO claims (spool, token, ttl, expires) VALUES (?, 'token', 60, ?)",
+            (spool, now + 60),
+        )
+        cursor.execute(FILL, {'count': claimed, 'claim': cursor.lastrowid, 'now': now})
+        cursor.execute(FILL, {'count': count, 'claim': None, 'now': now})
+
+    store.database.write(insert)
+    store.data.gc()
+
+
+def count_steps(store, call):
+    """Instructions that `call` takes in the reading and the writing connection."""
+    steps = [0]
+
+    def tick():
+        steps[0] += 1
+
+    def watch(cursor_or_connection, handler, every):
+        connection = getattr(cursor_or_connection, 'connection', cursor_or_connection)
+        connection.set_progress_handler(handler, every)
+
+    store.database.write(watch, tick, 1)
+    here = store.database._get_connection()
+    here.set_progress_handler(tick, 1)
+    try:
+        call()
+    finally:
+        here.set_progress_handler(None, 0)
+        store.database.write(watch, None, 0)
+    return steps[0]
+
+
+@pytest.fixture(params=['list', 'list with claimed', 'claim', 'pop', 'get'])
+def operation(request):
+    return {
+        'list': lambda store: store.list(limit=10),
+        'list with claimed': lambda store: store.list(limit=10, include_claimed=True),
+        'claim': lambda store: store.claim(limit=10),
+        'pop': lambda store: store.messages.pop('q', 10),
+        'get': lambda store: store.messages.bulk_get('q', ['%016x' % 5]),
+    }[request.param]
+
+
+@pytest.fixture
+def make_queue(tmp_path, open_store, clock):
+    def make(name, count, **options):
+        store = open_store(messages=f'{name}.db', names=f'{name}.db')
+        store.data_now = clock.now
+        fill(store, count, **options)
+        return store
+
+    return make
+
+
+def test_cost_does_not_grow_with_the_queue(make_queue, operation):
+    short = make_queue('short', 1000)
+    long = make_queue('long', 100_000)
+    few, many = (count_steps(store, lambda s=store: operation(s)) for store in (short, long))
+    assert many <= few * 1.2
+
+
+def test_cost_does_not_grow_with_what_is_claimed(make_queue, operation):
+    free = make_queue('free', 1000)
+    claimed = make_queue('claimed', 1000, claimed=100_000)
+    few, many = (count_steps(store, lambda s=store: operation(s)) for store in (free, claimed))
+    assert many <= few * 1.2 + 100
+
+
+STATEMENTS = [
+    *(messages._list_statement(echo, claimed, delayed)
+      for echo in (False, True) for claimed in (False, True) for delayed in (False, True)),
+    messages._GET_MANY,
+    *claiming._FIND_FREE.values(),
+    claiming.HELD,
+    claiming._EXTEND,
+    spools._COUNTS,
+    spools._OLDEST,
+    spools._NEWEST,
+    collector._DUE,
+    collector._MESSAGES,
+    collector._SUBSCRIPTIONS,
+]
+PARAMETERS = dict.fromkeys(
+    ['project', 'queue', 'now', 'marker', 'limit', 'client', 'ids', 'spool', 'token', 'claim',
+     'ttl', 'grace', 'claim_expires'],
+    0,
+)
+
+
+@pytest.mark.parametrize('statement', STATEMENTS)
+def test_no_statement_scans_a_table(store, statement):
+    parameters = PARAMETERS if ':' in statement else (0,) * (1 + statement.count('LIMIT ?'))
+    plan = store.database.scan(
+        lambda connection: connection.execute(
+            f'EXPLAIN QUERY PLAN {statement}', parameters
+        ).fetchall()
+    )
+    details = [row[3] for row in plan]
+    tables = {'messages', 'claims', 'subscriptions', 'spools', 'm', 'c'}
+    scans = [
+        detail for detail in details
+        if detail.startswith('SCAN ') and detail.split()[1] in tables
+    ]
+    assert not scans, details
+
+
+def test_ids_sort_like_their_numbers():
+    numbers = [1, 9, 10, 255, 256, 1 << 40, (1 << 63) - 1]
+    public = [documents.encode_id(number) for number in numbers]
+    assert public == sorted(public)
+    assert [documents.decode_id(one) for one in public] == numbers

@@ -1,0 +1,307 @@
+"""One writing thread, many callers of every kind."""
+
+import subprocess
+import sys
+import time
+
+import gevent
+import pytest
+from gevent import monkey
+from zaqar.storage import errors
+
+from zaqar_gevent.storage.sqlite import StoreUnavailable, database
+from zaqar_gevent.storage.sqlite import connection as files
+
+# Native threads and sleep, whether the tests run patched or not.
+start_new_thread = monkey.get_original('_thread', 'start_new_thread')
+allocate_lock = monkey.get_original('_thread', 'allocate_lock')
+native_sleep = monkey.get_original('time', 'sleep')
+
+
+def count_commits(store, monkeypatch):
+    """A list that grows with each commit of the store's writer."""
+    commits = []
+    connect = files.connect
+
+    def traced(*args, **kwargs):
+        connection = connect(*args, **kwargs)
+        connection.set_trace_callback(
+            lambda statement: commits.append(statement) if statement == 'COMMIT' else None
+        )
+        return connection
+
+    monkeypatch.setattr(files, 'connect', traced)
+    return commits
+
+
+def in_native_thread(function):
+    done = allocate_lock()
+    done.acquire()
+    outcome = []
+
+    def run():
+        try:
+            outcome.append(function())
+        finally:
+            done.release()
+
+    start_new_thread(run, ())
+    while not done.acquire(False):
+        gevent.sleep(0.001)
+    return outcome[0]
+
+
+def test_posts_of_many_greenlets_share_commits(open_store, monkeypatch):
+    commits = count_commits(None, monkeypatch)
+    store = open_store()
+    commits.clear()
+    workers = [gevent.spawn(store.post, number) for number in range(200)]
+    gevent.joinall(workers, raise_error=True)
+    assert len(store.list(limit=0)) == 200
+    assert len(commits) < 40
+
+
+def test_a_refused_call_fails_alone(store):
+    workers = [
+        gevent.spawn(store.post, number, queue='missing' if number % 3 == 0 else 'q')
+        for number in range(60)
+    ]
+    gevent.joinall(workers)
+    assert len(store.list(limit=0)) == 40
+    refused = [worker for worker in workers if worker.exception]
+    assert {type(worker.exception) for worker in refused} == {errors.QueueDoesNotExist}
+    assert len(refused) == 20
+
+
+def test_a_defective_call_fails_alone_and_leaves_nothing(store):
+    def defective(cursor):
+        cursor.execute("INSERT INTO spools (project, name) VALUES ('', 'half done')")
+        raise RuntimeError('defect')
+
+    workers = [gevent.spawn(store.post, number) for number in range(5)]
+    workers.insert(2, gevent.spawn(store.database.write, defective))
+    gevent.joinall(workers)
+    assert sorted(store.bodies()) == list(range(5))
+    assert isinstance(workers[2].exception, RuntimeError)
+    rows = store.database.scan(
+        lambda connection: connection.execute(
+            "SELECT count(*) FROM spools WHERE name = 'half done'"
+        ).fetchone()
+    )
+    assert rows == (0,)
+
+
+def test_a_killed_caller_does_not_disturb_the_others(store):
+    workers = [gevent.spawn(store.post, number) for number in range(20)]
+    gevent.sleep(0)
+    workers[3].kill()
+    gevent.joinall(workers)
+    assert set(store.bodies(limit=0)) >= set(range(20)) - {3}
+
+
+def test_a_caller_that_gives_up_waiting_can_call_again(store):
+    blocker = block_writer(store, 0.3)
+    with pytest.raises(gevent.Timeout), gevent.Timeout(0.05):
+        store.post('given up')
+    store.post('again')
+    assert 'again' in store.bodies()
+    blocker.join()
+
+
+def block_writer(store, seconds):
+    """A greenlet whose call keeps the writing thread busy."""
+    blocker = gevent.spawn(store.database.write, lambda cursor: native_sleep(seconds))
+    gevent.sleep(0.02)
+    return blocker
+
+
+def test_the_hub_goes_on_while_the_writer_waits(store):
+    blocker = block_writer(store, 0.5)
+    poster = gevent.spawn(store.post, 'waits')
+    worst, last = 0.0, time.perf_counter()
+    while not blocker.ready():
+        gevent.sleep(0.005)
+        now = time.perf_counter()
+        worst, last = max(worst, now - last), now
+        assert store.bodies() in ([], ['waits'])
+    poster.join()
+    assert store.bodies() == ['waits']
+    assert worst < 0.1
+
+
+def test_a_long_read_does_not_hold_the_hub(store, monkeypatch):
+    counting = """WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 3000000)
+        SELECT count(*) FROM n"""
+    reader = gevent.spawn(
+        store.database.read, lambda connection: connection.execute(counting).fetchone()
+    )
+    worst, last = 0.0, time.perf_counter()
+    while not reader.ready():
+        gevent.sleep(0.002)
+        now = time.perf_counter()
+        worst, last = max(worst, now - last), now
+    assert reader.get() == (3000000,)
+    assert worst < 0.1
+
+
+@pytest.mark.parametrize('short', [0, 0.001])
+def test_reads_are_the_same_wherever_they_are_done(store, monkeypatch, short):
+    monkeypatch.setattr(database, 'SHORT', short)
+    store.post('x')
+    assert store.bodies() == ['x']
+    assert store.queues.get_metadata('q') == {}
+
+
+def test_native_threads_may_call_with_and_without_a_hub(store):
+    def with_hub():
+        hub = gevent.get_hub()
+        try:
+            gevent.joinall([gevent.spawn(store.post, n) for n in range(10)], raise_error=True)
+            return len(store.bodies(limit=0))
+        finally:
+            hub.destroy(destroy_loop=True)
+
+    assert in_native_thread(lambda: store.post('plain')) == ['0000000000000001']
+    assert in_native_thread(with_hub) == 11
+    assert in_native_thread(with_hub) == 21
+
+
+def test_an_answer_for_a_destroyed_hub_is_dropped(store):
+    def abandon():
+        hub = gevent.get_hub()
+        gevent.spawn(store.database.write, lambda cursor: native_sleep(0.1))
+        gevent.sleep(0.02)
+        hub.destroy(destroy_loop=True)
+
+    in_native_thread(abandon)
+    gevent.sleep(0.15)
+    store.post('still there')
+    assert store.bodies() == ['still there']
+
+
+def test_closing_ends_the_threads_and_is_idempotent(open_store):
+    store = open_store()
+    store.post('x')
+    started = time.perf_counter()
+    store.close()
+    store.close()
+    assert time.perf_counter() - started < 1
+    for call in (store.bodies, lambda: store.post('late'), lambda: store.queues.get('q')):
+        with pytest.raises(StoreUnavailable, match='closed'):
+            call()
+    assert store.data.is_alive() is False
+
+
+def test_drivers_of_one_file_share_it_until_the_last_closes(open_store):
+    one, two = open_store(), open_store()
+    assert one.database is two.database
+    one.close()
+    two.post('x')
+    assert two.bodies() == ['x']
+
+
+def test_what_was_posted_before_closing_is_committed(open_store):
+    store = open_store()
+    posting = [gevent.spawn(store.post, number) for number in range(50)]
+    gevent.sleep(0)
+    store.close()
+    gevent.joinall(posting)
+    posted = sum(worker.successful() for worker in posting)
+    assert len(open_store().list(limit=0)) == posted
+
+
+def test_deleting_a_queue_races_with_posting_to_it(store):
+    """What is acknowledged is either there or was deleted, and nothing is left over."""
+
+    def toggle():
+        for _ in range(30):
+            store.queues.delete('q')
+            gevent.sleep(0)
+            store.queues.create('q')
+            gevent.sleep(0)
+
+    def post():
+        posted = 0
+        for number in range(100):
+            try:
+                store.post(number)
+                posted += 1
+            except errors.QueueDoesNotExist:
+                pass
+        return posted
+
+    workers = [gevent.spawn(post) for _ in range(8)]
+    gevent.joinall([gevent.spawn(toggle), *workers], raise_error=True)
+    store.queues.delete('q')
+    store.data.gc()
+    for table in ('messages', 'spools', 'doomed_spools'):
+        assert store.database.scan(
+            lambda connection, table=table: connection.execute(
+                f'SELECT count(*) FROM {table}'
+            ).fetchone()
+        ) == (0,)
+
+
+def test_a_post_into_another_file_than_the_names_sees_the_deletion(open_store):
+    store = open_store(messages='messages.db')
+    blocker = block_writer(store, 0.2)
+    poster = gevent.spawn(store.post, 'too late')
+    gevent.sleep(0.02)
+    store.control.queue_controller.delete('q')
+    gevent.joinall([poster, blocker])
+    assert isinstance(poster.exception, errors.QueueDoesNotExist)
+    store.queues.create('q')
+    assert store.bodies() == []
+
+
+def test_a_huge_queue_is_deleted_at_once_and_removed_little_by_little(open_store, monkeypatch):
+    commits = count_commits(None, monkeypatch)
+    store = open_store()
+    store.post(*range(5000))
+    commits.clear()
+    store.queues.delete('q')
+    assert len(commits) == 1
+    store.data.gc()
+    assert len(commits) > 10
+
+
+@pytest.mark.parametrize('patched', ['patched', 'unpatched'])
+def test_a_process_works_patched_and_unpatched(tmp_path, patched):
+    script = """
+import sys
+if sys.argv[1] == 'patched':
+    from gevent import monkey
+    monkey.patch_all()
+import threading
+from tests.unit.storage.conftest import Store
+store = Store(sys.argv[2])
+threads = [threading.Thread(target=store.post, args=(n,)) for n in range(20)]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+assert sorted(store.bodies(limit=0)) == list(range(20))
+store.close()
+"""
+    subprocess.run(
+        [sys.executable, '-c', script, patched, str(tmp_path)], check=True, timeout=30
+    )
+
+
+def test_a_forked_child_starts_anew(tmp_path):
+    script = """
+import os, sys, gevent.os
+from tests.unit.storage.conftest import Store
+store = Store(sys.argv[1])
+store.post('parent')
+child = os.fork()
+if not child:
+    gevent.reinit()
+    store.post('child')
+    os._exit(0 if store.bodies() == ['parent', 'child'] else 1)
+assert os.waitpid(child, 0)[1] == 0
+store.post('parent again')
+assert store.bodies() == ['parent', 'child', 'parent again']
+store.close()
+"""
+    subprocess.run([sys.executable, '-c', script, str(tmp_path)], check=True, timeout=30)
+
+
