@@ -142,6 +142,13 @@ class ClaimsOfTwoFilesTest(TwoFiles, base.ClaimControllerTest):
 class PooledClaimsTest(Pooled, base.ClaimControllerTest):
     controller_class = pooling.ClaimController
 
+    def setUp(self):
+        super().setUp()
+        # A dead letter queue has to be in the pool of its queue, which is drawn by lot.
+        catalogue = self.control.catalogue_controller
+        pool = catalogue.get(self.project, self.queue_name)['pool']
+        catalogue.insert(self.project, 'DLQ', pool)
+
 
 class SubscriptionsTest(OneFile, base.SubscriptionControllerTest):
     controller_class = subscriptions.SubscriptionController

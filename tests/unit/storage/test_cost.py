@@ -60,7 +60,7 @@ def operation(request):
         'list with claimed': lambda store: store.list(limit=10, include_claimed=True),
         'claim': lambda store: store.claim(limit=10),
         'pop': lambda store: store.messages.pop('q', 10),
-        'get': lambda store: store.messages.bulk_get('q', ['%016x' % 5]),
+        'get': lambda store: store.messages.bulk_get('q', [f'{5:016x}']),
     }[request.param]
 
 

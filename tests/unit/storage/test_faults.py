@@ -174,7 +174,7 @@ def test_a_full_disk_is_told_and_loses_nothing_acknowledged(open_store, monkeypa
     assert [body[0] for body in store.bodies(limit=0)] == [*acknowledged, 'after']
 
 
-def test_a_read_only_file_can_be_read(tmp_path):
+def test_a_read_only_file_is_refused_at_opening(tmp_path):
     """As another user, since root may write to anything."""
     script = """
 import os, sys, pathlib

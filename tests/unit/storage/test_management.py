@@ -1,6 +1,7 @@
 """Queues, topics, subscriptions and pools; messages in other files than the names."""
 
 import pytest
+from osprofiler import opts as profiler_opts
 from zaqar.common import cache as oslo_cache
 from zaqar.conf import notification, pooling_catalog, profiler
 from zaqar.storage import errors, pipeline, pooling
@@ -113,12 +114,17 @@ def test_a_new_time_to_live_starts_at_once(store, clock):
     assert subscriptions.get('q', subscription)['ttl'] == 60
 
 
+def set_profiler_options(conf):
+    profiler_opts.set_defaults(conf)
+    conf.register_opts(profiler.ALL_OPTS, group=profiler.GROUP_NAME)
+
+
 class Pools:
     """Upstream's pooling over two pools, each a file, as the server puts it together."""
 
     def __init__(self, directory, *, virtual=False):
         self.conf = make_conf(directory, messages='virtual.db')
-        self.conf.register_opts(profiler.ALL_OPTS, group=profiler.GROUP_NAME)
+        set_profiler_options(self.conf)
         self.conf.register_opts(notification.ALL_OPTS, group=notification.GROUP_NAME)
         self.conf.register_opts(pooling_catalog.ALL_OPTS, group=pooling_catalog.GROUP_NAME)
         self.conf.set_override('message_store', 'sqlite', 'drivers')
@@ -177,9 +183,29 @@ def test_each_pool_has_its_own_file(tmp_path):
     pools.close()
 
 
+def test_a_dead_letter_queue_in_another_pool_takes_nothing(tmp_path, clock):
+    pools = Pools(tmp_path)
+    queues, claims = pools.data.queue_controller, pools.data.claim_controller
+    for name, pool in (('q', 'one'), ('near', 'one'), ('far', 'two')):
+        pools.control.catalogue_controller.insert('p', name, pool)
+        queues.create(name, project='p')
+    pools.data.message_controller.post('q', [{'ttl': 9999, 'body': 0}], None, project='p')
+
+    def claim_with(dead_letter_queue):
+        settings = {'_max_claim_count': 1, '_dead_letter_queue': dead_letter_queue}
+        queues.set_metadata('q', settings, project='p')
+        clock.advance(60)
+        return claims.create('q', {'ttl': 60, 'grace': 60}, project='p')[0]
+
+    assert claim_with('far') and claim_with('far')
+    assert claim_with('near') is None
+    assert queues.stats('near', project='p')['messages']['total'] == 1
+    pools.close()
+
+
 def test_names_may_be_kept_by_another_driver(tmp_path):
     conf = make_conf(tmp_path)
-    conf.register_opts(profiler.ALL_OPTS, group=profiler.GROUP_NAME)
+    set_profiler_options(conf)
     control = sqlalchemy_driver.ControlDriver(conf, None)
     tables.metadata.create_all(control.engine)
     data = DataDriver(conf, None, control)

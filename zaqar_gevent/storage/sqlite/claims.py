@@ -7,6 +7,7 @@ import uuid
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from oslo_log import log
 from oslo_utils import timeutils
 from zaqar.storage import base, errors
 
@@ -15,6 +16,8 @@ from zaqar_gevent.storage.sqlite.documents import Message, decode_page
 
 if TYPE_CHECKING:
     from zaqar_gevent.storage.sqlite.driver import DataDriver
+
+LOG = log.getLogger(__name__)
 
 
 class ClaimController(base.Claim):
@@ -34,7 +37,8 @@ class ClaimController(base.Claim):
         """Claim the first messages that are free; their claim and them, or None and none.
 
         A message that would expire before its claim lives until `grace` after it. One that has
-        been claimed as often as its queue allows goes to the dead letter queue instead.
+        been claimed as often as its queue allows goes to the dead letter queue instead, if that
+        is in the same file: with pools, both queues must be in one pool.
         """
         settings = self.driver.queue_controller.get(queue, project=project)
         lease = _lease(uuid.uuid4().hex, metadata)
@@ -45,11 +49,25 @@ class ClaimController(base.Claim):
             lease,
             limit,
             bool(settings.get('_default_message_delay')),
-            _get_dead_letters(settings),
+            self._get_dead_letters(settings, queue, project),
         )
         if document is None:
             return None, iter(())
         return lease.token, iter(decode_page(document))
+
+    def _get_dead_letters(
+        self, settings: dict[str, Any], queue: str, project: str | None
+    ) -> claiming.DeadLetters | None:
+        dead = settings.get('_dead_letter_queue')
+        max_claims = settings.get('_max_claim_count')
+        if not dead or max_claims is None:
+            return None
+        if not self.driver.share_pool(queue, dead, project):
+            # Rather delivered once more than put where nobody would ever look.
+            LOG.warning('The dead letter queue %s of %s is in another pool.', dead, queue)
+            return None
+        ttl = settings.get('_dead_letter_queue_messages_ttl') or None
+        return claiming.DeadLetters(dead, max_claims, ttl)
 
     def get(
         self, queue: str, claim_id: str, project: str | None = None
@@ -87,15 +105,6 @@ class ClaimController(base.Claim):
 def _lease(token: str, metadata: dict[str, int]) -> claiming.Lease:
     now = timeutils.utcnow_ts(microsecond=True)
     return claiming.Lease(token, metadata['ttl'], metadata['grace'], now)
-
-
-def _get_dead_letters(settings: dict[str, Any]) -> claiming.DeadLetters | None:
-    queue = settings.get('_dead_letter_queue')
-    max_claims = settings.get('_max_claim_count')
-    if not queue or max_claims is None:
-        return None
-    ttl = settings.get('_dead_letter_queue_messages_ttl') or None
-    return claiming.DeadLetters(queue, max_claims, ttl)
 
 
 def _get(

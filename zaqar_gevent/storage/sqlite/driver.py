@@ -9,7 +9,7 @@ from typing import Any
 from oslo_config import cfg
 from oslo_utils import timeutils
 from zaqar.common import decorators
-from zaqar.storage import base
+from zaqar.storage import base, errors
 
 from zaqar_gevent.storage.sqlite import (
     catalogue,
@@ -61,10 +61,24 @@ class DataDriver(base.DataDriverBase):
     def has_queue(self, name: str, project: str | None) -> bool:
         """Whether the control driver knows a queue or a topic of that name."""
         control = self.control_driver
-        return bool(
-            control.queue_controller.exists(name, project=project)
-            or control.topic_controller.exists(name, project=project)
-        )
+        if control.queue_controller.exists(name, project=project):
+            return True
+        # Not every driver has topics.
+        topics = control.topic_controller
+        return topics is not None and bool(topics.exists(name, project=project))
+
+    def share_pool(self, queue: str, other: str, project: str | None) -> bool:
+        """Whether the messages of two queues are in one file."""
+        if self.keeps_names:
+            return True
+        return self._get_pool(queue, project) == self._get_pool(other, project)
+
+    def _get_pool(self, queue: str, project: str | None) -> str | None:
+        try:
+            entry = self.control_driver.catalogue_controller.get(project, queue)
+        except errors.QueueNotMapped:
+            return None
+        return str(entry['pool'])
 
     def is_alive(self) -> bool:
         try:
