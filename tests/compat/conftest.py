@@ -20,7 +20,11 @@ os.environ['ZAQAR_TEST_MONGODB'] = '1'
 os.environ['ZAQAR_TESTS_CONFIGS_DIR'] = str(HERE)
 
 from zaqar.tests.unit.transport.wsgi import base as wsgi_base  # noqa: E402
-from zaqar.tests.unit.transport.wsgi.v2_0 import test_claims, test_queue_lifecycle  # noqa: E402
+from zaqar.tests.unit.transport.wsgi.v2_0 import (  # noqa: E402
+    test_claims,
+    test_queue_lifecycle,
+    test_topic_lifecycle,
+)
 
 from zaqar_gevent import conf as configuration  # noqa: E402
 from zaqar_gevent.storage import sqlite  # noqa: E402
@@ -36,6 +40,10 @@ SPECIAL: dict[str, dict[str, dict[str, str]]] = {
         'DEFAULT': {'pooling': 'True'},
         'pooling:catalog': {'enable_virtual_pool': 'True'},
     },
+}
+KEYSTONE = {
+    'DEFAULT': {'auth_strategy': 'keystone'},
+    'keystone_authtoken': {'www_authenticate_uri': 'http://localhost/identity'},
 }
 FAULTY = {
     'drivers': {'transport': 'gevent', 'message_store': 'faulty', 'management_store': 'faulty'}
@@ -66,22 +74,35 @@ def _store(directory: pathlib.Path) -> dict[str, dict[str, str]]:
 
 
 @pytest.fixture(autouse=True)
-def _embedded_store(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def _embedded_store(
+    request: pytest.FixtureRequest, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[None]:
     """Give the test the configuration files it asks for, on a store of its own."""
     configuration.accept_gevent_transport()
     for name, options in SPECIAL.items():
         _write(tmp_path, name, {**_store(tmp_path), **options})
     _write(tmp_path, 'wsgi_faulty.conf', FAULTY)
+    _write(tmp_path, 'keystone_auth.conf', {**_store(tmp_path), **KEYSTONE})
     (tmp_path / 'policy.yaml').write_text('"default": "rule:admin_or_owner"\n')
     monkeypatch.setenv('ZAQAR_TESTS_CONFIGS_DIR', str(tmp_path))
-    # Pools are made by adding a name to this address: each is a file of its own.
-    monkeypatch.setenv('ZAQAR_TEST_MONGODB_URL', f'sqlite:///{tmp_path}')
-    # These two drop MongoDB databases; here every test has a file that goes with its directory.
-    for case in (test_claims.TestClaimsMongoDB, test_queue_lifecycle.TestQueueLifecycleMongoDB):
+    monkeypatch.setenv('ZAQAR_TEST_MONGODB_URL', _pool_uri(request, tmp_path))
+    # These drop MongoDB databases; here every test has a file that goes with its directory.
+    for case in (
+        test_claims.TestClaimsMongoDB,
+        test_queue_lifecycle.TestQueueLifecycleMongoDB,
+        test_topic_lifecycle.TestTopicLifecycleMongoDB,
+    ):
         monkeypatch.setattr(case, 'tearDown', wsgi_base.V2Base.tearDown)
     # Upstream closes the control store before the pools, whose list is kept in it.
     monkeypatch.setattr(sqlite.ControlDriver, 'close', lambda self: None)
     yield
+
+
+def _pool_uri(request: pytest.FixtureRequest, directory: pathlib.Path) -> str:
+    """Where pools are: most tests add a name to it, some take it as it is."""
+    as_it_is = ('TestPoolsMongoDB', 'TestSubscriptionsMongoDB')
+    name = 'pool' if request.node.cls.__name__ in as_it_is else ''
+    return f'sqlite:///{directory}/{name}'.rstrip('/')
 
 
 def _impossible() -> dict[str, str]:

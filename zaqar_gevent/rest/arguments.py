@@ -71,19 +71,22 @@ class ArgumentReader:
     ) -> tuple[dict[str, Any], int | None]:
         """The arguments, and how many bytes of body were sent (None without a body).
 
-        What the path says wins over the query, and the query over the body. Raises
-        `errors.APIError` or `falcon.HTTPError` for what cannot be read.
+        What the path says wins over the query, and the query over the body. The query as it was
+        read is left in `req.context.query`. Raises `errors.APIError` or `falcon.HTTPError` for what cannot be read.
         """
         arguments: dict[str, Any] = {}
         size = None
         if req.method in ('POST', 'PUT', 'PATCH'):
             size = self._read_body(req, arguments, max_bytes)
+        query: dict[str, Any] = {}
         for parameter, (member, reader) in self._query.items():
             value = reader(req, parameter)
             if value is not None:
-                arguments[member] = value
+                query[parameter] = arguments[member] = value
         if self._operation.filters is not None:
-            arguments[self._operation.filters] = self._read_filters(req)
+            filters = arguments[self._operation.filters] = self._read_filters(req)
+            query.update(filters)
+        req.context.query = query
         arguments.update(path)
         return arguments, size
 

@@ -34,7 +34,7 @@ def _message(message: dict[str, Any], messages_path: str) -> dict[str, Any]:
 
 
 def _next_page(req: falcon.Request, marker: str) -> list[dict[str, str]]:
-    query = falcon.to_query_str({**req.params, 'marker': marker})
+    query = falcon.to_query_str({**req.context.query, 'marker': marker})
     return [{'rel': 'next', 'href': req.path + query}]
 
 

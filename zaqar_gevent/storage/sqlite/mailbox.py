@@ -50,6 +50,7 @@ class _HubOrigin:
         self.hub = hub
         self._done: collections.deque[Call] = collections.deque()
         self._pending = 0
+        self._outgoing: list[tuple[Mailbox, Call]] = []
         self._watcher = hub.loop.async_()
 
     def expect(self, call: Call) -> None:
@@ -61,6 +62,24 @@ class _HubOrigin:
             # program that is otherwise done from waiting for ever.
             self._watcher.start(self._deliver)
         self._pending += 1
+
+    def send(self, mailbox: Mailbox, call: Call) -> None:
+        """Put `call` in the mailbox before the loop waits for events again.
+
+        PERF: what all greenlets that are ready now have to write is committed together, and the
+        writer does not compete with them for the interpreter.
+        """
+        if not self._outgoing:
+            self.hub.loop.run_callback(self._flush)
+        self._outgoing.append((mailbox, call))
+
+    def _flush(self) -> None:
+        outgoing, self._outgoing = self._outgoing, []
+        by_mailbox: dict[Mailbox, list[Call]] = {}
+        for mailbox, call in outgoing:
+            by_mailbox.setdefault(mailbox, []).append(call)
+        for mailbox, calls in by_mailbox.items():
+            mailbox.put(calls)
 
     def wait(self, call: Call) -> None:
         call.waiter.get()
@@ -91,6 +110,9 @@ class _LockOrigin:
         call.origin = self
         call.waiter = _allocate_lock()
         call.waiter.acquire()
+
+    def send(self, mailbox: Mailbox, call: Call) -> None:
+        mailbox.put([call])
 
     def wait(self, call: Call) -> None:
         call.waiter.acquire()
@@ -161,7 +183,8 @@ class Mailbox:
         """Have a thread do `work` and wait for its result; raises what it raised."""
         call = Call(work, arguments)
         origin = _get_origin()
-        self._post(origin, call)
+        origin.expect(call)
+        origin.send(self, call)
         origin.wait(call)
         if call.error is not None:
             raise call.error
@@ -177,21 +200,28 @@ class Mailbox:
         ends = [Call(_end, ()) for _ in range(running)]
         for end in ends:
             origin.expect(end)
-            self._calls.put(end)
+            self._calls.put([end])
         for end in ends:
             origin.wait(end)
 
-    def _post(self, origin: _HubOrigin | _LockOrigin, call: Call) -> None:
+    def put(self, calls: list[Call]) -> None:
+        """Give `calls` to the threads; those of a closed mailbox fail with `MailboxClosed`."""
         # Held for an instant only, and by native threads: nobody waits here for a greenlet.
         with self._lock:
-            if self._closed:
-                raise MailboxClosed
-            if not self._started:
-                self._started = True
-                for _ in range(self._threads):
-                    _start_new_thread(self._run, ())
-            origin.expect(call)
-            self._calls.put(call)
+            if not self._closed:
+                self._start()
+                for some in [calls] if self._greedy else [[call] for call in calls]:
+                    self._calls.put(some)
+                return
+        for call in calls:
+            call.error = MailboxClosed()
+        finish(calls)
+
+    def _start(self) -> None:
+        if not self._started:
+            self._started = True
+            for _ in range(self._threads):
+                _start_new_thread(self._run, ())
 
     def _run(self) -> None:
         server = self._make_server()
@@ -214,9 +244,9 @@ class Mailbox:
             wait = server.rest()
 
     def _gather(self, wait: float | None) -> list[Call]:
-        calls = [self._calls.get(timeout=wait)]
+        calls: list[Call] = self._calls.get(timeout=wait)
         while self._greedy and not self._calls.empty():
-            calls.append(self._calls.get())
+            calls += self._calls.get()
         return calls
 
 
