@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 from oslo_config import cfg
@@ -12,11 +13,48 @@ from zaqar.transport.base import ResourceDefaults
 from zaqar_gevent.api import errors
 from zaqar_gevent.api.encryption import DecryptionFailed, MessageCipher
 
+# Options that may be changed while the server runs.
+_LIVE_OPTIONS = ('client_id_uuid_safe', 'message_delete_with_claim_id')
+
+
+class _Snapshot:
+    """The values of a group of options as they were at start.
+
+    PERF: oslo.config looks a value up anew each time, through three of its classes; a post asks
+    for eight values.
+    """
+
+    def __init__(self, group: Any) -> None:
+        self._group = group
+        vars(self).update({name: group[name] for name in group if name not in _LIVE_OPTIONS})
+
+    def __getattr__(self, name: str) -> Any:
+        return self._group[name]
+
+    def __getitem__(self, name: str) -> Any:
+        return getattr(self, name)
+
+
+class Limits(validation.Validator):
+    """Upstream's validator on the limits as they were at start."""
+
+    def __init__(self, conf: cfg.ConfigOpts) -> None:
+        super().__init__(conf)
+        self._limits_conf = _Snapshot(self._limits_conf)
+
+
+class Defaults(ResourceDefaults):
+    """Upstream's defaults of times to live as they were at start."""
+
+    def __init__(self, conf: cfg.ConfigOpts) -> None:
+        super().__init__(conf)
+        self._defaults = _Snapshot(self._defaults)
+
 
 class Broker:
     """One set of stores and the rules that hold for what is kept in them.
 
-    messages, claims, subscriptions: the store's controllers (`zaqar.storage.base`).
+    queues, topics, messages, claims, subscriptions: the store's controllers (`zaqar.storage.base`).
     limits: upstream's validator, which knows the operator's `[transport]` options.
     defaults: what `[transport]` says of times to live.
     """
@@ -30,19 +68,27 @@ class Broker:
         self.conf = conf
         self.storage = storage
         self.control = control
-        self.limits = validation.Validator(conf)
-        self.defaults = ResourceDefaults(conf)
+        self.limits = Limits(conf)
+        self.defaults = Defaults(conf)
         self._cipher: MessageCipher | None = None
 
-    @property
+    @functools.cached_property
+    def queues(self) -> Any:
+        return self.storage.queue_controller
+
+    @functools.cached_property
+    def topics(self) -> Any:
+        return self.storage.topic_controller
+
+    @functools.cached_property
     def messages(self) -> Any:
         return self.storage.message_controller
 
-    @property
+    @functools.cached_property
     def claims(self) -> Any:
         return self.storage.claim_controller
 
-    @property
+    @functools.cached_property
     def subscriptions(self) -> Any:
         return self.storage.subscription_controller
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import uuid
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from zaqar.storage import errors as storage_errors
 
@@ -24,47 +24,52 @@ def _parse_client_id(text: str) -> uuid.UUID | str:
         return text
 
 
+class Caller(NamedTuple):
+    """Who asks.
+
+    project_id, user_id, roles: from authentication, or from the request's headers without it.
+    client_id: the Client-ID header as sent.
+    """
+
+    project_id: str | None
+    client_id: str | None
+    user_id: str | None = None
+    roles: tuple[str, ...] = ()
+
+    @classmethod
+    def of(
+        cls, project_id: str | None, client_id: str | None, user_id: str | None, roles: str | None
+    ) -> Caller:
+        """The caller that headers name; `roles` are separated by commas."""
+        split = tuple(role.strip() for role in roles.split(',')) if roles else ()
+        return cls(project_id, client_id, user_id, split)
+
+
 class Context:
     """What an operation knows of the request beside its arguments.
 
     broker: the stores, limits and defaults it works with.
-    project_id, user_id, roles: from authentication, or from the request's headers without it.
-    client_id: the Client-ID header as sent.
+    caller, project_id: who asks, and for which project.
     environ: what authentication left for those who act in the user's name.
     kind: whether queues or topics are meant.
     sent_bytes: size of the body as it was sent, in bytes; for transports that wrap the body, an
         upper bound (`exact_size` is False then).
     """
 
-    __slots__ = (
-        'broker',
-        'client_id',
-        'environ',
-        'exact_size',
-        'kind',
-        'project_id',
-        'roles',
-        'sent_bytes',
-        'user_id',
-    )
+    __slots__ = ('broker', 'caller', 'environ', 'exact_size', 'kind', 'project_id', 'sent_bytes')
 
     def __init__(
         self,
         broker: Broker,
+        caller: Caller,
         *,
-        project_id: str | None,
-        client_id: str | None,
-        user_id: str | None = None,
-        roles: tuple[str, ...] = (),
         sent_bytes: int | None = None,
         exact_size: bool = True,
         environ: Mapping[str, Any] | None = None,
     ) -> None:
         self.broker = broker
-        self.project_id = project_id
-        self.client_id = client_id
-        self.user_id = user_id
-        self.roles = roles
+        self.caller = caller
+        self.project_id = caller.project_id
         self.sent_bytes = sent_bytes
         self.exact_size = exact_size
         self.environ = environ or {}
@@ -73,13 +78,12 @@ class Context:
     @property
     def client_uuid(self) -> uuid.UUID | str:
         """The client id as storage drivers want it: a UUID where it is one."""
-        return _parse_client_id(self.client_id or '')
+        return _parse_client_id(self.caller.client_id or '')
 
     @property
     def queues(self) -> Any:
         """The controller of queues, or of topics where those are meant."""
-        storage = self.broker.storage
-        return storage.queue_controller if self.kind is Kind.QUEUE else storage.topic_controller
+        return self.broker.queues if self.kind is Kind.QUEUE else self.broker.topics
 
     def metadata_of(self, name: str) -> dict[str, Any]:
         """The stored metadata of a queue; nothing for a queue that does not exist."""

@@ -11,11 +11,13 @@ from zaqar.transport.validation import ValidationFailed, Validator
 
 from zaqar_gevent.api import errors
 from zaqar_gevent.api.broker import Broker
-from zaqar_gevent.api.context import Context
+from zaqar_gevent.api.context import Caller, Context
 from zaqar_gevent.api.operation import REGISTRY, Kind, Operation, Reply
 from zaqar_gevent.api.policy import Policy
 
 LOG = log.getLogger(__name__)
+
+MAX_IDENTIFIED = 10_000
 
 
 class Dispatcher:
@@ -30,6 +32,7 @@ class Dispatcher:
             admin=broker.conf.admin_mode, pooling=broker.conf.pooling
         )
         self._policy = policy
+        self._identified: set[Caller] = set()
 
     def find(self, action: object) -> Operation:
         """The operation named `action`, which may be anything a client sent."""
@@ -61,9 +64,11 @@ class Dispatcher:
             raise errors.ServiceUnavailable.during(operation.name) from None
 
     def _perform(self, operation: Operation, context: Context, arguments: dict[str, Any]) -> Reply:
-        if not operation.anonymous:
-            _identify(self.broker.limits, context)
-        if operation.policy is not None and not self._policy.allows(operation.policy, context):
+        if not operation.anonymous and context.caller not in self._identified:
+            self._identify(context.caller)
+        if operation.policy is not None and not self._policy.allows(
+            operation.policy, context.caller
+        ):
             raise errors.Forbidden('You are not authorized to complete this action.')
         context.kind = operation.kind
         name = arguments.get(operation.container)
@@ -73,23 +78,29 @@ class Dispatcher:
         result = operation.function(context, request)
         return result if isinstance(result, Reply) else Reply(operation.success[0], result)
 
+    def _identify(self, caller: Caller) -> None:
+        """Refuse a request that does not say which client asks, and for which project.
 
-def _identify(limits: Validator, context: Context) -> None:
-    """Refuse a request that does not say which client asks, and for which project."""
-    if context.client_id is None:
-        raise errors.BadRequest('The header Client-ID is required.', title='Client-ID missing')
-    try:
-        limits.client_id_uuid_safe(context.client_id)
-    except ValidationFailed as error:
-        raise errors.BadRequest(str(error), title='Wrong Client-ID') from None
-    except ValueError:
-        raise errors.BadRequest(
-            'The header Client-ID must be a UUID.', title='Wrong UUID value'
-        ) from None
-    if not context.project_id:
-        raise errors.BadRequest(
-            'The header X-Project-ID is required and must not be empty.', title='Project-ID missing'
-        )
+        PERF: whoever was identified once is remembered, up to a number.
+        """
+        if caller.client_id is None:
+            raise errors.BadRequest('The header Client-ID is required.', title='Client-ID missing')
+        try:
+            self.broker.limits.client_id_uuid_safe(caller.client_id)
+        except ValidationFailed as error:
+            raise errors.BadRequest(str(error), title='Wrong Client-ID') from None
+        except ValueError:
+            raise errors.BadRequest(
+                'The header Client-ID must be a UUID.', title='Wrong UUID value'
+            ) from None
+        if not caller.project_id:
+            raise errors.BadRequest(
+                'The header X-Project-ID is required and must not be empty.',
+                title='Project-ID missing',
+            )
+        if len(self._identified) >= MAX_IDENTIFIED:
+            self._identified.clear()
+        self._identified.add(caller)
 
 
 def _check_name(limits: Validator, operation: Operation, name: str, project: str | None) -> None:

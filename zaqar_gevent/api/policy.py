@@ -7,14 +7,12 @@ from collections.abc import Callable
 
 from oslo_config import cfg
 from oslo_policy import policy
-from zaqar import context as zaqar_context
 from zaqar.common import policies
+from zaqar.context import RequestContext
 
-from zaqar_gevent.api.context import Context
+from zaqar_gevent.api.context import Caller
 
 VERDICT_SECONDS = 1.0
-
-Caller = tuple[str, str | None, str | None, tuple[str, ...]]
 
 
 class Policy:
@@ -29,27 +27,26 @@ class Policy:
         self._enforcer = policy.Enforcer(conf)
         self._enforcer.register_defaults(policies.list_rules())
         self._clock = clock
-        self._verdicts: dict[Caller, bool] = {}
+        self._verdicts: dict[tuple[str, Caller], bool] = {}
         self._renew_at = 0.0
 
-    def allows(self, rule: str, context: Context) -> bool:
-        """Whether `rule` lets the context's user do it."""
+    def allows(self, rule: str, caller: Caller) -> bool:
+        """Whether `rule` lets the caller do it."""
         now = self._clock()
         if now >= self._renew_at:
             self._verdicts = {}
             self._renew_at = now + VERDICT_SECONDS
-        caller = (rule, context.project_id, context.user_id, context.roles)
-        verdict = self._verdicts.get(caller)
+        verdict = self._verdicts.get((rule, caller))
         if verdict is None:
-            verdict = self._verdicts[caller] = self._ask(rule, context)
+            verdict = self._verdicts[rule, caller] = self._ask(rule, caller)
         return verdict
 
-    def _ask(self, rule: str, context: Context) -> bool:
-        credentials = zaqar_context.RequestContext(
-            project_id=context.project_id,
-            user_id=context.user_id,
-            roles=list(context.roles),
-            client_id=context.client_id,
+    def _ask(self, rule: str, caller: Caller) -> bool:
+        credentials = RequestContext(
+            project_id=caller.project_id,
+            user_id=caller.user_id,
+            roles=list(caller.roles),
+            client_id=caller.client_id,
             overwrite=False,
         )
         return bool(self._enforcer.enforce(rule, {}, credentials.to_dict()))

@@ -72,7 +72,8 @@ class ArgumentReader:
         """The arguments, and how many bytes of body were sent (None without a body).
 
         What the path says wins over the query, and the query over the body. The query as it was
-        read is left in `req.context.query`. Raises `errors.APIError` or `falcon.HTTPError` for what cannot be read.
+        read is left in `req.context.query`. Raises `errors.APIError` or `falcon.HTTPError` for what
+        cannot be read.
         """
         arguments: dict[str, Any] = {}
         size = None

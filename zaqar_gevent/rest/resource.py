@@ -7,7 +7,7 @@ from typing import Any
 import falcon
 
 from zaqar_gevent.api import documents, errors
-from zaqar_gevent.api.context import Context
+from zaqar_gevent.api.context import Caller, Context
 from zaqar_gevent.api.dispatcher import Dispatcher
 from zaqar_gevent.api.operation import Operation
 from zaqar_gevent.rest import shapes
@@ -69,11 +69,10 @@ class _Choice:
 
 def _context(dispatcher: Dispatcher, environ: dict[str, Any]) -> Context:
     project_id = next((environ[name] for name in _PROJECT_VARIABLES if name in environ), None)
-    roles = environ.get('HTTP_X_ROLES', '')
-    return Context(
-        dispatcher.broker,
-        project_id=project_id,
-        client_id=environ.get('HTTP_CLIENT_ID'),
-        user_id=environ.get('HTTP_X_USER_ID'),
-        roles=tuple(role.strip() for role in roles.split(',')) if roles else (),
+    caller = Caller.of(
+        project_id,
+        environ.get('HTTP_CLIENT_ID'),
+        environ.get('HTTP_X_USER_ID'),
+        environ.get('HTTP_X_ROLES'),
     )
+    return Context(dispatcher.broker, caller, environ=environ)

@@ -16,16 +16,9 @@ from typing import Any
 import msgspec
 
 from zaqar_gevent.api import errors
+from zaqar_gevent.api.context import Caller
 
 _SECRET_HEADERS = frozenset({'x-auth-token'})
-
-
-class Envelope(msgspec.Struct):
-    """A request as it was unwrapped; names of headers are in lower case."""
-
-    action: str
-    headers: dict[str, str]
-    body: dict[str, Any]
 
 
 class _Frame(msgspec.Struct):
@@ -34,26 +27,39 @@ class _Frame(msgspec.Struct):
     body: dict[str, Any] | None = None
 
 
-def unwrap(document: dict[str, Any]) -> Envelope:
-    """The request in a document.
-
-    Raises `errors.MalformedDocument`, which names the member of the wrong type.
-    """
+def check(document: dict[str, Any]) -> None:
+    """Raise `errors.MalformedDocument`, naming the member of the wrong type, if there is one."""
     try:
-        frame = msgspec.convert(document, _Frame)
+        msgspec.convert(document, _Frame)
     except msgspec.ValidationError as error:
         raise errors.MalformedDocument(f'Schema validation failed. {error}') from None
-    headers = {name.lower(): value for name, value in (frame.headers or {}).items()}
-    return Envelope(frame.action, headers, frame.body or {})
 
 
-def wrap(document: dict[str, Any], status: int, body: Any) -> dict[str, Any]:
-    """The answer to the request in `document`, which is echoed without its secrets."""
+def caller_of(headers: dict[str, str]) -> Caller:
+    """Who the headers of a request say it comes from; their names are read in any case."""
+    named = {name.lower(): value for name, value in headers.items()}
+    return Caller.of(
+        named.get('x-project-id'),
+        named.get('client-id'),
+        named.get('x-user-id'),
+        named.get('x-roles'),
+    )
+
+
+def public(headers: Any) -> Any:
+    """What of a request's headers may be echoed: no token."""
+    if not isinstance(headers, dict):
+        return headers or {}
+    return {name: value for name, value in headers.items() if name.lower() not in _SECRET_HEADERS}
+
+
+def wrap(document: dict[str, Any], headers: Any, status: int, body: Any) -> dict[str, Any]:
+    """The answer to the request in `document`, which is echoed with these `headers`."""
     return {
         'request': {
             'action': document.get('action'),
             'body': document.get('body') or {},
-            'headers': _public(document.get('headers')),
+            'headers': headers,
             'api': 'v2',
         },
         'headers': {'status': status},
@@ -64,9 +70,3 @@ def wrap(document: dict[str, Any], status: int, body: Any) -> dict[str, Any]:
 def describe(error: errors.APIError) -> dict[str, Any]:
     """The body of an answer that reports an error."""
     return {'error': error.description, 'exception': error.title, 'code': error.code}
-
-
-def _public(headers: Any) -> Any:
-    if not isinstance(headers, dict):
-        return headers or {}
-    return {name: value for name, value in headers.items() if name.lower() not in _SECRET_HEADERS}

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from zaqar_gevent.api import errors
-from zaqar_gevent.api.context import Context
+from zaqar_gevent.api.context import Caller, Context
 from zaqar_gevent.api.dispatcher import Dispatcher
 from zaqar_gevent.websocket import envelope
 from zaqar_gevent.websocket.codecs import Codec, codec_of
@@ -19,6 +19,9 @@ class Session:
 
     def __init__(self, dispatcher: Dispatcher) -> None:
         self._dispatcher = dispatcher
+        self._headers: Any = None
+        self._public_headers: Any = {}
+        self._caller = Caller(None, None)
 
     def receive(self, payload: bytes, *, binary: bool) -> bytes:
         """Answer one message, in its own encoding.
@@ -30,18 +33,33 @@ class Session:
         try:
             document = _decode(codec, payload)
         except errors.MalformedDocument as error:
-            return codec.encode(envelope.wrap({}, error.status, envelope.describe(error)))
+            return codec.encode(envelope.wrap({}, {}, error.status, envelope.describe(error)))
         try:
             status, body = self._answer(document, len(payload))
         except errors.APIError as error:
             status, body = error.status, envelope.describe(error)
-        return codec.encode(envelope.wrap(document, status, body))
+        return codec.encode(envelope.wrap(document, self._echo(document), status, body))
 
     def _answer(self, document: dict[str, Any], size: int) -> tuple[int, Any]:
         operation = self._dispatcher.find(document.get('action'))
-        request = envelope.unwrap(document)
-        context = _context(self._dispatcher, request.headers, size)
-        return self._dispatcher.call(operation, context, request.body)
+        envelope.check(document)
+        self._meet(document.get('headers') or {})
+        context = Context(self._dispatcher.broker, self._caller, sent_bytes=size, exact_size=False)
+        return self._dispatcher.call(operation, context, document.get('body') or {})
+
+    def _meet(self, headers: dict[str, str]) -> None:
+        """Learn who asks.
+
+        PERF: the requests of a connection nearly always have the same headers.
+        """
+        if headers != self._headers:
+            self._caller = envelope.caller_of(headers)
+            self._public_headers = envelope.public(headers)
+            self._headers = headers
+
+    def _echo(self, document: dict[str, Any]) -> Any:
+        headers = document.get('headers')
+        return self._public_headers if headers == self._headers else envelope.public(headers)
 
 
 def _decode(codec: Codec, payload: bytes) -> dict[str, Any]:
@@ -54,16 +72,3 @@ def _decode(codec: Codec, payload: bytes) -> dict[str, Any]:
     if not isinstance(document, dict):
         raise errors.MalformedDocument('Unexpected body type. Expected dict or dict like.')
     return document
-
-
-def _context(dispatcher: Dispatcher, headers: dict[str, str], size: int) -> Context:
-    roles = headers.get('x-roles')
-    return Context(
-        dispatcher.broker,
-        project_id=headers.get('x-project-id'),
-        client_id=headers.get('client-id'),
-        user_id=headers.get('x-user-id'),
-        roles=tuple(role.strip() for role in roles.split(',')) if roles else (),
-        sent_bytes=size,
-        exact_size=False,
-    )

@@ -90,8 +90,12 @@ def test_cost_does_not_grow_with_what_is_claimed(make_queue, operation):
 
 
 STATEMENTS = [
-    *(messages._list_statement(echo, claimed, delayed)
-      for echo in (False, True) for claimed in (False, True) for delayed in (False, True)),
+    *(
+        messages._list_statement(echo, claimed, delayed)
+        for echo in (False, True)
+        for claimed in (False, True)
+        for delayed in (False, True)
+    ),
     messages._GET_MANY,
     *claiming._FIND_FREE.values(),
     claiming.HELD,
@@ -104,8 +108,21 @@ STATEMENTS = [
     collector._SUBSCRIPTIONS,
 ]
 PARAMETERS = dict.fromkeys(
-    ['project', 'queue', 'now', 'marker', 'limit', 'client', 'ids', 'spool', 'token', 'claim',
-     'ttl', 'grace', 'claim_expires'],
+    [
+        'project',
+        'queue',
+        'now',
+        'marker',
+        'limit',
+        'client',
+        'ids',
+        'spool',
+        'token',
+        'claim',
+        'ttl',
+        'grace',
+        'claim_expires',
+    ],
     0,
 )
 
@@ -121,8 +138,7 @@ def test_no_statement_scans_a_table(store, statement):
     details = [row[3] for row in plan]
     tables = {'messages', 'claims', 'subscriptions', 'spools', 'm', 'c'}
     scans = [
-        detail for detail in details
-        if detail.startswith('SCAN ') and detail.split()[1] in tables
+        detail for detail in details if detail.startswith('SCAN ') and detail.split()[1] in tables
     ]
     assert not scans, details
 

@@ -31,9 +31,18 @@ def test_the_files_are_for_their_owner_only(store, tmp_path):
         assert stat.S_IMODE(os.stat(tmp_path / name).st_mode) == 0o600
 
 
-@pytest.mark.parametrize('uri', [
-    None, '', 'sqlite://', 'sqlite:///', 'sqlite:///:memory:', '/tmp/x', 'redis://localhost',
-])
+@pytest.mark.parametrize(
+    'uri',
+    [
+        None,
+        '',
+        'sqlite://',
+        'sqlite:///',
+        'sqlite:///:memory:',
+        '/tmp/x',
+        'redis://localhost',
+    ],
+)
 def test_an_unusable_uri_is_named_with_its_group(tmp_path, uri):
     conf = make_conf(tmp_path)
     conf.set_override('uri', uri, options.MANAGEMENT_GROUP)
@@ -103,9 +112,7 @@ store = Store(sys.argv[1])
 store.post('x')
 store.close()
 """
-    children = [
-        subprocess.Popen([sys.executable, '-c', script, str(tmp_path)]) for _ in range(4)
-    ]
+    children = [subprocess.Popen([sys.executable, '-c', script, str(tmp_path)]) for _ in range(4)]
     assert [child.wait(30) for child in children] == [0] * 4
 
 

@@ -281,9 +281,7 @@ for thread in threads: thread.join()
 assert sorted(store.bodies(limit=0)) == list(range(20))
 store.close()
 """
-    subprocess.run(
-        [sys.executable, '-c', script, patched, str(tmp_path)], check=True, timeout=30
-    )
+    subprocess.run([sys.executable, '-c', script, patched, str(tmp_path)], check=True, timeout=30)
 
 
 def test_a_forked_child_starts_anew(tmp_path):
@@ -303,5 +301,3 @@ assert store.bodies() == ['parent', 'child', 'parent again']
 store.close()
 """
     subprocess.run([sys.executable, '-c', script, str(tmp_path)], check=True, timeout=30)
-
-

@@ -40,24 +40,33 @@ def test_queues_are_listed_by_name_page_by_page(queues):
     assert queues.queues.calculate_resource_count('none') == 0
 
 
-@pytest.mark.parametrize('part, names', [
-    ('a', ['alpha', 'beta', 'gamma_1%']), ('et', ['beta']), ('_1%', ['gamma_1%']), ('.*', []),
-])
+@pytest.mark.parametrize(
+    'part, names',
+    [
+        ('a', ['alpha', 'beta', 'gamma_1%']),
+        ('et', ['beta']),
+        ('_1%', ['gamma_1%']),
+        ('.*', []),
+    ],
+)
 def test_queues_are_found_by_a_part_of_their_name(queues, part, names):
     assert list_queues(queues, name=part)[0] == names
 
 
-@pytest.mark.parametrize('kfilter, names', [
-    ({'colour': 'red'}, ['alpha', 'beta']),
-    ({'colour': 'red', 'size': 1}, ['alpha']),
-    ({'size': '1'}, ['beta']),
-    ({'flag': True}, ['alpha']),
-    ({'flag': 1}, ['beta']),
-    ({'colour': None}, ['gamma_1%']),
-    ({'tags': ['a', 'b']}, ['beta']),
-    ({'a.b"c': 'red'}, ['gamma_1%']),
-    ({'missing': 'x'}, []),
-])
+@pytest.mark.parametrize(
+    'kfilter, names',
+    [
+        ({'colour': 'red'}, ['alpha', 'beta']),
+        ({'colour': 'red', 'size': 1}, ['alpha']),
+        ({'size': '1'}, ['beta']),
+        ({'flag': True}, ['alpha']),
+        ({'flag': 1}, ['beta']),
+        ({'colour': None}, ['gamma_1%']),
+        ({'tags': ['a', 'b']}, ['beta']),
+        ({'a.b"c': 'red'}, ['gamma_1%']),
+        ({'missing': 'x'}, []),
+    ],
+)
 def test_queues_are_found_by_their_metadata(queues, kfilter, names):
     assert list_queues(queues, kfilter=kfilter)[0] == names
 
@@ -72,7 +81,8 @@ def test_queues_and_topics_of_one_name_are_two(store):
     assert topics.get('q') == {'is': 'changed'}
     assert store.queues.get('q') == {}
     assert next(topics.list(detailed=True)).__next__() == {
-        'name': 'q', 'metadata': {'is': 'changed'},
+        'name': 'q',
+        'metadata': {'is': 'changed'},
     }
     assert topics.stats('q')['messages']['total'] == 0
     topics.delete('q')
@@ -223,5 +233,6 @@ def test_names_may_be_kept_by_another_driver(tmp_path):
 
 def test_the_options_are_told_by_group():
     assert [group for group, _ in options.list_opts()] == [
-        'drivers:message_store:sqlite', 'drivers:management_store:sqlite',
+        'drivers:message_store:sqlite',
+        'drivers:management_store:sqlite',
     ]

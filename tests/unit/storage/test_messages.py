@@ -16,9 +16,21 @@ def test_messages_come_back_in_the_order_of_posting(store):
     assert store.bodies(limit=200) == list(range(131))
 
 
-@pytest.mark.parametrize('body', [
-    None, True, 0, -1.5, 2**70, '', 'é\n"\\\u2028', [], {'': {}}, {'deep': [[{'a': None}]]},
-])
+@pytest.mark.parametrize(
+    'body',
+    [
+        None,
+        True,
+        0,
+        -1.5,
+        2**70,
+        '',
+        'é\n"\\\u2028',
+        [],
+        {'': {}},
+        {'deep': [[{'a': None}]]},
+    ],
+)
 def test_a_body_comes_back_as_it_was_posted(store, body):
     store.post(body)
     assert store.bodies() == [body]
@@ -217,11 +229,14 @@ def test_deleting_many_under_claims_is_all_or_nothing(store):
 
 def test_a_message_claimed_too_often_goes_to_the_dead_letters(store, clock):
     store.queues.create('dead')
-    store.queues.set_metadata('q', {
-        '_max_claim_count': 2,
-        '_dead_letter_queue': 'dead',
-        '_dead_letter_queue_messages_ttl': 5000,
-    })
+    store.queues.set_metadata(
+        'q',
+        {
+            '_max_claim_count': 2,
+            '_dead_letter_queue': 'dead',
+            '_dead_letter_queue_messages_ttl': 5000,
+        },
+    )
     store.post('poison', ttl=3600)
     marker = store.post('elsewhere', queue='dead')[0]
     for _ in range(2):
@@ -314,9 +329,7 @@ def test_posts_of_one_transaction_are_told_apart(store):
         ('', 'r', [row], True),
         ('', 'q', [row] * 2, True),
     ]
-    first, missing, second, third = store.database.write(
-        lambda cursor: posting.post(cursor, posts)
-    )
+    first, missing, second, third = store.database.write(lambda cursor: posting.post(cursor, posts))
     assert isinstance(missing, errors.QueueDoesNotExist)
     assert (first[1] + 1, second[1] + 1, third[1] - third[0]) == (second[0], third[0], 1)
     assert len(store.list('q')) == 5

@@ -69,5 +69,5 @@ def test_a_follower_sees_what_all_processes_post_once_and_in_order(open_store, t
     for name in ('one', 'two'):
         for worker in range(4):
             prefix = f'{name}-{worker}-'
-            numbers = [int(body[len(prefix):]) for body in seen if body.startswith(prefix)]
+            numbers = [int(body[len(prefix) :]) for body in seen if body.startswith(prefix)]
             assert numbers == list(range(150))

@@ -74,9 +74,7 @@ class DeadLetters(NamedTuple):
 def is_token(claim: Any) -> bool:
     """Whether `claim` could be a claim's id."""
     return (
-        isinstance(claim, str)
-        and len(claim) == _TOKEN_LENGTH
-        and _TOKEN_DIGITS.issuperset(claim)
+        isinstance(claim, str) and len(claim) == _TOKEN_LENGTH and _TOKEN_DIGITS.issuperset(claim)
     )
 
 
@@ -94,9 +92,7 @@ def get(
     return row
 
 
-def find_free(
-    cursor: sqlite3.Cursor, spool: int, now: float, limit: int, delays: bool
-) -> str:
+def find_free(cursor: sqlite3.Cursor, spool: int, now: float, limit: int, delays: bool) -> str:
     """The first messages that can be claimed, as a JSON array of their numbers."""
     while True:
         more = release_expired_claims(cursor, now, spool)
@@ -156,9 +152,7 @@ def _bury(
     return True
 
 
-def renew(
-    cursor: sqlite3.Cursor, project: str | None, queue: str, lease: Lease
-) -> bool:
+def renew(cursor: sqlite3.Cursor, project: str | None, queue: str, lease: Lease) -> bool:
     """Start a claim's time to live anew; whether there is such a claim."""
     row = get(cursor, project, queue, lease.token, lease.now)
     if row is None:

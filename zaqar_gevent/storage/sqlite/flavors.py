@@ -36,9 +36,7 @@ class FlavorsController(base.FlavorsBase):
         yield iter([_present(row, detailed) for row in rows])
         yield rows[-1][0] if rows else None
 
-    def create(
-        self, name: str, project: str | None = None, capabilities: Any = None
-    ) -> None:
+    def create(self, name: str, project: str | None = None, capabilities: Any = None) -> None:
         """Create a flavor, or replace the one of that name."""
         document = msgspec.json.encode(capabilities or {}).decode()
         self._database.write(_upsert, project or '', name, document)
@@ -57,9 +55,7 @@ class FlavorsController(base.FlavorsBase):
         statement = 'SELECT 1 FROM flavors WHERE project = ? AND name = ?'
         return self._database.get_row(statement, (project or '', name)) is not None
 
-    def update(
-        self, name: str, project: str | None = None, capabilities: Any = None
-    ) -> None:
+    def update(self, name: str, project: str | None = None, capabilities: Any = None) -> None:
         """Replace the capabilities; raises `FlavorDoesNotExist`."""
         assert capabilities is not None, '`capabilities` not found in kwargs'
         document = msgspec.json.encode(capabilities).decode()

@@ -45,7 +45,7 @@ def get_path(uri: str | None, group: str) -> str:
     """The path of the file that `uri` names; raises `NotConfigured` when it names none."""
     if not uri:
         raise NotConfigured(f'The option uri is not set in the group [{group}].')
-    path = uri[len(SCHEME):].partition('?')[0]
+    path = uri[len(SCHEME) :].partition('?')[0]
     if not uri.startswith(SCHEME) or not path or path == ':memory:':
         raise NotConfigured(
             f'The option uri in the group [{group}] must be sqlite:////absolute/path or '

@@ -71,7 +71,7 @@ def _insert(cursor: sqlite3.Cursor, rows: list[tuple[Any, ...]]) -> int:
     start = 0
     for size in _SIZES:
         while len(rows) - start >= size:
-            parameters = [value for row in rows[start:start + size] for value in row]
+            parameters = [value for row in rows[start : start + size] for value in row]
             cursor.execute(_INSERTS[size], parameters)
             start += size
     return cursor.lastrowid or 0

@@ -53,9 +53,7 @@ class _Names:
             raise self._missing(name, project)
         return msgspec.json.decode(row[0])
 
-    def set_metadata(
-        self, name: str, metadata: dict[str, Any], project: str | None = None
-    ) -> None:
+    def set_metadata(self, name: str, metadata: dict[str, Any], project: str | None = None) -> None:
         document = msgspec.json.encode(metadata).decode()
         if not self._database.write(_replace, project or '', self.kind, name, document):
             raise self._missing(name, project)

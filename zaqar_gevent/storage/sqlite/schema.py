@@ -113,7 +113,7 @@ def migrate(connection: sqlite3.Connection) -> None:
     connection.execute('BEGIN IMMEDIATE')
     try:
         # Another process may have migrated the file before this one got the lock.
-        for statements in MIGRATIONS[_check_version(connection):]:
+        for statements in MIGRATIONS[_check_version(connection) :]:
             for statement in statements:
                 connection.execute(statement)
         connection.execute(f'PRAGMA application_id = {APPLICATION_ID}')

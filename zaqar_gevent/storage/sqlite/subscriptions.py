@@ -78,9 +78,7 @@ class SubscriptionController(base.Subscription):
         """Subscribe for `ttl` seconds; the new id, or None when there is one already."""
         now = timeutils.utcnow_ts(microsecond=True)
         document = msgspec.json.encode(options).decode()
-        number = self._database.write(
-            _create, project or '', queue, subscriber, ttl, now, document
-        )
+        number = self._database.write(_create, project or '', queue, subscriber, ttl, now, document)
         return None if number is None else encode_id(number)
 
     def exists(self, queue: str, subscription_id: str, project: str | None = None) -> bool:
