@@ -33,7 +33,15 @@ max_message_size = cfg.IntOpt(
     f'{_ENVELOPE_BYTES} bytes for the envelope.',
 )
 
-ALL_OPTS = [max_message_size]
+metadata_cache_seconds = cfg.FloatOpt(
+    'metadata_cache_seconds',
+    default=1.0,
+    min=0,
+    help="For how long a queue's metadata is remembered, in seconds. Changes made by the same "
+    'process are seen at once, those of others after this time. 0 reads it for every request.',
+)
+
+ALL_OPTS = [max_message_size, metadata_cache_seconds]
 
 
 class ConfigurationError(Exception):

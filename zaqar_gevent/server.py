@@ -49,7 +49,8 @@ class TransportDriver:
         configuration.register(conf)
         self._conf = conf
         self._defaults = ResourceDefaults(conf)
-        dispatcher = Dispatcher(Broker(conf, storage, control), Policy(conf))
+        seconds = conf[configuration.GROUP].metadata_cache_seconds
+        dispatcher = Dispatcher(Broker(conf, storage, control, seconds), Policy(conf))
         self.app = Upgrade(
             build_app(dispatcher),
             lambda: Session(dispatcher),

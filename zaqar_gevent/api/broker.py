@@ -12,6 +12,7 @@ from zaqar.transport.base import ResourceDefaults
 
 from zaqar_gevent.api import errors
 from zaqar_gevent.api.encryption import DecryptionFailed, MessageCipher
+from zaqar_gevent.api.metadata import MetadataCache
 
 # Options that may be changed while the server runs.
 _LIVE_OPTIONS = ('client_id_uuid_safe', 'message_delete_with_claim_id')
@@ -40,7 +41,7 @@ class Limits(validation.Validator):
 
     def __init__(self, conf: cfg.ConfigOpts) -> None:
         super().__init__(conf)
-        self._limits_conf = _Snapshot(self._limits_conf)
+        self._limits_conf: Any = _Snapshot(conf.transport)
 
 
 class Defaults(ResourceDefaults):
@@ -48,7 +49,7 @@ class Defaults(ResourceDefaults):
 
     def __init__(self, conf: cfg.ConfigOpts) -> None:
         super().__init__(conf)
-        self._defaults = _Snapshot(self._defaults)
+        self._defaults: Any = _Snapshot(conf.transport)
 
 
 class Broker:
@@ -57,6 +58,7 @@ class Broker:
     queues, topics, messages, claims, subscriptions: the store's controllers (`zaqar.storage.base`).
     limits: upstream's validator, which knows the operator's `[transport]` options.
     defaults: what `[transport]` says of times to live.
+    metadata: the metadata of queues, remembered for `metadata_seconds`.
     """
 
     def __init__(
@@ -64,12 +66,14 @@ class Broker:
         conf: cfg.ConfigOpts,
         storage: base.DataDriverBase,
         control: base.ControlDriverBase,
+        metadata_seconds: float,
     ) -> None:
         self.conf = conf
         self.storage = storage
         self.control = control
         self.limits = Limits(conf)
         self.defaults = Defaults(conf)
+        self.metadata = MetadataCache(metadata_seconds)
         self._cipher: MessageCipher | None = None
 
     @functools.cached_property

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from zaqar.storage import errors as storage_errors
 
 from zaqar_gevent.api import documents
+from zaqar_gevent.api.metadata import Metadata
 from zaqar_gevent.api.operation import Kind
 
 if TYPE_CHECKING:
@@ -85,20 +86,33 @@ class Context:
         """The controller of queues, or of topics where those are meant."""
         return self.broker.queues if self.kind is Kind.QUEUE else self.broker.topics
 
-    def metadata_of(self, name: str) -> dict[str, Any]:
-        """The stored metadata of a queue; nothing for a queue that does not exist."""
+    def metadata_of(self, name: str) -> Metadata:
+        """The stored metadata of a queue, not to be changed; nothing for one that does not exist.
+
+        It may be as old as `MetadataCache` lets it be.
+        """
         try:
-            return self.queues.get_metadata(name, self.project_id) or {}
+            return self._cached_metadata_of(name)
         except storage_errors.DoesNotExist:
             return {}
 
-    def ensured_metadata_of(self, name: str) -> dict[str, Any]:
-        """The stored metadata of a queue, which is created if it does not exist."""
+    def ensured_metadata_of(self, name: str) -> Metadata:
+        """The same; a queue that does not exist is created."""
         try:
-            return self.queues.get_metadata(name, self.project_id) or {}
+            return self._cached_metadata_of(name)
         except storage_errors.DoesNotExist:
             self.queues.create(name, project=self.project_id)
             return {}
+
+    def forget_metadata_of(self, name: str) -> None:
+        """The metadata of a queue has changed."""
+        self.broker.metadata.forget((self.kind, self.project_id, name))
+
+    def _cached_metadata_of(self, name: str) -> Metadata:
+        return self.broker.metadata.get(
+            (self.kind, self.project_id, name),
+            lambda: self.queues.get_metadata(name, self.project_id) or {},
+        )
 
     def size_of(self, document: Any, limit: int) -> int | None:
         """Bytes that were sent for `document`, exact where it may exceed `limit`.

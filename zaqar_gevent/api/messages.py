@@ -96,20 +96,12 @@ class SingleMessage(TypedDict):
 )
 def post_messages(context: Context, request: PostMessages) -> PostedMessages:
     """Post messages, in order; a queue that does not exist is created."""
-    broker = context.broker
-    metadata = context.ensured_metadata_of(request.queue_name)
-    _check_sent_size(context, request.messages, metadata)
-    messages = [_complete(broker, message, metadata) for message in request.messages]
-    broker.limits.message_posting(messages)
-    if metadata.get('_enable_encrypt_messages'):
-        broker.encrypt(messages)
-    message_ids = broker.messages.post(
-        request.queue_name,
-        messages=messages,
-        project=context.project_id,
-        client_uuid=context.client_uuid,
-    )
-    return {'message_ids': list(message_ids)}
+    try:
+        return _post(context, request)
+    except storage_errors.DoesNotExist:
+        # Another process has deleted the queue since its metadata was read here.
+        context.forget_metadata_of(request.queue_name)
+        return _post(context, request)
 
 
 @operation(
@@ -230,6 +222,23 @@ def delete_messages(context: Context, request: DeleteMessages) -> Reply:
     except storage_errors.ClaimDoesNotExist:
         raise errors.unknown_claim() from None
     return Reply(204, {})
+
+
+def _post(context: Context, request: PostMessages) -> PostedMessages:
+    broker = context.broker
+    metadata = context.ensured_metadata_of(request.queue_name)
+    _check_sent_size(context, request.messages, metadata)
+    messages = [_complete(broker, message, metadata) for message in request.messages]
+    broker.limits.message_posting(messages)
+    if metadata.get('_enable_encrypt_messages'):
+        broker.encrypt(messages)
+    message_ids = broker.messages.post(
+        request.queue_name,
+        messages=messages,
+        project=context.project_id,
+        client_uuid=context.client_uuid,
+    )
+    return {'message_ids': list(message_ids)}
 
 
 def _pop(context: Context, queue_name: str, count: int) -> dict[str, Any]:

@@ -11,11 +11,10 @@ from zaqar.storage import errors as storage_errors
 from zaqar_gevent.api import documents, errors
 from zaqar_gevent.api.broker import Broker
 from zaqar_gevent.api.context import Context
+from zaqar_gevent.api.metadata import Metadata
 from zaqar_gevent.api.operation import Kind, Reply, Request, operation
 
 PATCH_MEDIA_TYPE = 'application/openstack-messaging-v2.0-json-patch'
-
-Metadata = dict[str, Any]
 
 
 class RetryPolicy(msgspec.Struct):
@@ -147,6 +146,7 @@ def create_queue(context: Context, request: CreateQueue) -> Reply:
     created = context.queues.create(
         request.queue_name, metadata=request.metadata, project=context.project_id
     )
+    context.forget_metadata_of(request.queue_name)
     return Reply(201 if created else 204, _told(context, request, 'created'))
 
 
@@ -174,6 +174,7 @@ def get_queue(context: Context, request: NamedQueue) -> Metadata:
 def delete_queue(context: Context, request: NamedQueue) -> str:
     """Delete a queue and its messages; one that does not exist is as good as deleted."""
     context.queues.delete(request.queue_name, project=context.project_id)
+    context.forget_metadata_of(request.queue_name)
     return _told(context, request, 'removed')
 
 
@@ -201,6 +202,7 @@ def update_queue(context: Context, request: UpdateQueue) -> Metadata:
     _check_metadata(broker, metadata)
     broker.limits.queue_metadata_length(len(documents.encode_json(metadata)))
     context.queues.set_metadata(request.queue_name, metadata, context.project_id)
+    context.forget_metadata_of(request.queue_name)
     return _with_defaults(broker, metadata)
 
 
