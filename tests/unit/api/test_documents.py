@@ -1,0 +1,108 @@
+"""Documents: what is read and what is refused, and where the refusal points."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import msgpack
+import pytest
+
+from zaqar_gevent.api import documents, errors
+
+DOCUMENTS: list[Any] = [
+    None,
+    True,
+    0,
+    -(2**63),
+    2**63 - 1,
+    0.5,
+    '',
+    'snö ☃ "quoted" : {[',
+    [],
+    {},
+    {'a:b': ['x:y', {'c': None}], 'd': '::'},
+    [1, [2, [3]]],
+    {'number': '1234567890123456789012345'},
+    [1234567890123456789],
+]
+
+
+@pytest.mark.parametrize('document', DOCUMENTS, ids=repr)
+def test_a_document_is_read_as_it_was_written(document: Any) -> None:
+    for text in (json.dumps(document), json.dumps(document, ensure_ascii=False, indent=2)):
+        assert documents.decode_json(text.encode()) == document
+    assert documents.decode_json(documents.encode_json(document)) == document
+    assert documents.decode_msgpack(msgpack.packb(document)) == document
+    assert documents.decode_msgpack(documents.encode_msgpack(document)) == document
+
+
+def nested(levels: int) -> Any:
+    document: Any = []
+    for _ in range(levels - 1):
+        document = [document]
+    return document
+
+
+def test_nesting_is_allowed_up_to_the_limit() -> None:
+    deepest = nested(documents.MAX_DEPTH)
+    assert documents.decode_json(documents.encode_json(deepest)) == deepest
+    assert documents.decode_msgpack(documents.encode_msgpack(deepest)) == deepest
+
+
+@pytest.mark.parametrize('levels', [documents.MAX_DEPTH + 1, 500, 900])
+def test_deeper_nesting_is_refused(levels: int) -> None:
+    with pytest.raises(errors.MalformedDocument, match='nested too deeply'):
+        documents.decode_json(b'[' * levels + b']' * levels)
+    with pytest.raises(errors.MalformedDocument, match='nested too deeply'):
+        documents.decode_msgpack(b'\x91' * (levels - 1) + b'\x90')
+
+
+def test_many_brackets_in_text_are_not_nesting() -> None:
+    text = '[' * 1000
+    assert documents.decode_json(json.dumps([text])) == [text]
+
+
+@pytest.mark.parametrize(
+    'text',
+    [
+        '{"a": 1, "a": 2}',
+        '{"x": [{"a": 1, "b": 2, "a": 3}]}',
+        '{"a": 1, "\\u0061": 2}',
+        '{"x": "\\u003a", "a": 1, "a": ":"}',
+        '{"a": {"b": 1}, "a": {"b": 1}}',
+    ],
+)
+def test_the_same_key_twice_is_refused(text: str) -> None:
+    with pytest.raises(errors.MalformedDocument, match='same key twice'):
+        documents.decode_json(text)
+
+
+@pytest.mark.parametrize('text', ['{"a": ":", "b": "\\u003a\\u003A"}', '["\\u003a"]'])
+def test_escaped_colons_are_not_taken_for_members(text: str) -> None:
+    assert documents.decode_json(text) == json.loads(text)
+
+
+@pytest.mark.parametrize(
+    ('document', 'place'),
+    [
+        ({'a': [0, 2**64 - 1]}, '$.a[1]'),
+        ({'a': {'b': float('nan')}}, '$.a.b'),
+        ([float('inf')], '$[0]'),
+        ({'a': b'binary'}, '$.a'),
+        ({'a': msgpack.Timestamp(1)}, '$.a'),
+        ({'a': msgpack.ExtType(5, b'')}, '$.a'),
+    ],
+)
+def test_what_json_cannot_say_is_refused_in_msgpack_with_its_place(
+    document: Any, place: str
+) -> None:
+    with pytest.raises(errors.MalformedDocument) as caught:
+        documents.decode_msgpack(msgpack.packb(document))
+    assert f'`{place}`' in caught.value.description
+
+
+@pytest.mark.parametrize('number', [2**63, -(2**63) - 1, 10**30])
+def test_an_integer_of_more_than_64_bits_is_refused_with_its_place(number: int) -> None:
+    with pytest.raises(errors.MalformedDocument, match=r'64 bits - at `\$\.a\[0\]`'):
+        documents.decode_json(json.dumps({'a': [number]}))
