@@ -35,10 +35,11 @@ max_message_size = cfg.IntOpt(
 
 metadata_cache_seconds = cfg.FloatOpt(
     'metadata_cache_seconds',
-    default=1.0,
     min=0,
     help="For how long a queue's metadata is remembered, in seconds. Changes made by the same "
-    'process are seen at once, those of others after this time. 0 reads it for every request.',
+    'process are seen at once, those of others after this time. 0 reads it for every request. By '
+    'default 1 with the embedded store, which refuses a post to a queue that another process has '
+    'deleted meanwhile, and 0 with all others, some of which would take it.',
 )
 
 ALL_OPTS = [max_message_size, metadata_cache_seconds]
@@ -117,6 +118,14 @@ def max_message_bytes(conf: cfg.ConfigOpts) -> int:
     """The longest WebSocket message a client may send, in bytes."""
     chosen: int | None = conf[GROUP].max_message_size
     return chosen or conf.transport.max_messages_post_size + _ENVELOPE_BYTES
+
+
+def metadata_seconds(conf: cfg.ConfigOpts) -> float:
+    """For how long a queue's metadata is remembered."""
+    chosen: float | None = conf[GROUP].metadata_cache_seconds
+    if chosen is not None:
+        return chosen
+    return 1.0 if conf.drivers.message_store == 'sqlite' and not conf.pooling else 0.0
 
 
 def _groups() -> list[tuple[str | None, list[cfg.Opt]]]:

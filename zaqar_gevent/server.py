@@ -49,7 +49,7 @@ class TransportDriver:
         configuration.register(conf)
         self._conf = conf
         self._defaults = ResourceDefaults(conf)
-        seconds = conf[configuration.GROUP].metadata_cache_seconds
+        seconds = configuration.metadata_seconds(conf)
         dispatcher = Dispatcher(Broker(conf, storage, control, seconds), Policy(conf))
         self.app = Upgrade(
             build_app(dispatcher),
