@@ -5,8 +5,10 @@ import signal
 import subprocess
 import sys
 import time
+from unittest import mock
 
 import pytest
+from oslo_utils import timeutils
 
 POSTER = """
 import os, sys, uuid
@@ -71,3 +73,14 @@ def test_a_follower_sees_what_all_processes_post_once_and_in_order(open_store, t
             prefix = f'{name}-{worker}-'
             numbers = [int(body[len(prefix) :]) for body in seen if body.startswith(prefix)]
             assert numbers == list(range(150))
+
+
+def test_a_reader_whose_clock_is_behind_misses_nothing(open_store):
+    """Its clock may have been read before a message was posted that it is shown all the same."""
+    store = open_store()
+    now = timeutils.utcnow_ts(microsecond=True)
+    with mock.patch('oslo_utils.timeutils.utcnow_ts', return_value=now + 1):
+        store.post('posted')
+    with mock.patch('oslo_utils.timeutils.utcnow_ts', return_value=now):
+        [listed] = next(store.messages.list('q', echo=True))
+    assert listed['body'] == 'posted'
