@@ -7,6 +7,7 @@ the WebSocket, so that one test can compare all three.
 from __future__ import annotations
 
 import json
+import re
 import urllib.parse
 import uuid
 from typing import Any, NamedTuple
@@ -97,10 +98,9 @@ class RestCaller:
     def call(self, action: str, headers: dict[str, str] | None = None, **arguments: Any) -> Answer:
         operation = {op.name: op for op in REGISTRY}[action]
         members = dict(arguments)
-        path = operation.route.path
-        for name in ('queue_name', 'message_id', 'claim_id'):
-            if f'{{{name}}}' in path:
-                path = path.replace(f'{{{name}}}', urllib.parse.quote(str(members.pop(name)), ''))
+        path = operation.route.fill(members)
+        for name in re.findall(r'{(\w+)}', operation.route.path):
+            del members[name]
         query = {
             parameter: _as_text(members.pop(operation.member(parameter)))
             for parameter in operation.route.query
@@ -171,21 +171,36 @@ def _stats(response: requests.Response, body: Any) -> Any:
     return body
 
 
-def _queues(response: requests.Response, body: Any) -> Any:
-    for queue in body['queues']:
-        assert queue.pop('href') == f'/v2/queues/{queue["name"]}'
+def _named(response: requests.Response, body: Any) -> Any:
+    """A page of named resources, under one member named for their kind."""
+    [kind] = body.keys() & {'flavors', 'pools', 'queues', 'topics'}
+    for entry in body[kind]:
+        assert entry.pop('href') == f'/v2/{kind}/{entry["name"]}'
+    return body
+
+
+def _addressed(response: requests.Response, body: Any) -> Any:
+    assert body.pop('href') == urllib.parse.urlsplit(response.url).path
     return body
 
 
 _RESHAPE = {
     'claim_create': _claimed,
     'claim_get': _page,
+    'flavor_get': _addressed,
+    'flavor_list': _named,
+    'flavor_update': _addressed,
     'message_get': _one,
     'message_get_many': _page,
     'message_list': _page,
     'message_post': _posted,
+    'pool_get': _addressed,
+    'pool_list': _named,
+    'pool_update': _addressed,
     'queue_get_stats': _stats,
-    'queue_list': _queues,
+    'queue_list': _named,
+    'topic_get_stats': _stats,
+    'topic_list': _named,
 }
 
 

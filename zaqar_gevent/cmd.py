@@ -64,7 +64,7 @@ def _serve(options: argparse.Namespace) -> int:
     from oslo_log import log
 
     from zaqar_gevent import conf as configuration
-    from zaqar_gevent.server import STOP_TIMEOUT_SECONDS, Server, Service
+    from zaqar_gevent.server import STOP_TIMEOUT_SECONDS, Server, Service, enable_reports
 
     conf = cfg.CONF
     try:
@@ -73,6 +73,7 @@ def _serve(options: argparse.Namespace) -> int:
             conf, options.state_path or configuration.default_state_path()
         )
         log.setup(conf, 'zaqar')
+        enable_reports(conf)
         service = Service(conf)
     except configuration.ConfigurationError as error:
         return _fail(str(error))

@@ -22,6 +22,7 @@ from zaqar_gevent.storage.sqlite import options as sqlite_options
 
 GROUP = 'drivers:transport:gevent'
 STORE_FILE = 'zaqar.sqlite'
+NOTIFIER = 'zaqar.notification.notifier'
 
 _ENVELOPE_BYTES = 64 * 1024
 
@@ -42,7 +43,15 @@ metadata_cache_seconds = cfg.FloatOpt(
     'deleted meanwhile, and 0 with all others, some of which would take it.',
 )
 
-ALL_OPTS = [max_message_size, metadata_cache_seconds]
+subscription_cache_seconds = cfg.FloatOpt(
+    'subscription_cache_seconds',
+    default=1.0,
+    min=0,
+    help='For how long the subscriptions of a queue are remembered for telling the subscribers, in '
+    'seconds. Changes made by the same process count at once, those of others after this time.',
+)
+
+ALL_OPTS = [max_message_size, metadata_cache_seconds, subscription_cache_seconds]
 
 
 class ConfigurationError(Exception):
@@ -98,7 +107,22 @@ def use_embedded_store(conf: cfg.ConfigOpts, state_path: pathlib.Path) -> None:
     ):
         conf.set_default(option, 'sqlite', group=driver_options.GROUP_NAME)
         conf.set_default('uri', uri, group=group)
+    conf.set_default('message_pipeline', [NOTIFIER], group='storage')
     _make_private(state_path)
+
+
+def take_over_notifier(conf: cfg.ConfigOpts) -> bool:
+    """Whether subscribers are to be told; if so, upstream's notifier is taken out of the pipeline.
+
+    It would read all subscriptions of the queue for each post, and tell them before the messages
+    are stored.
+    """
+    pipeline = conf.storage.message_pipeline
+    if NOTIFIER not in pipeline:
+        return False
+    others = [stage for stage in pipeline if stage != NOTIFIER]
+    conf.set_override('message_pipeline', others, group='storage')
+    return True
 
 
 def default_state_path() -> pathlib.Path:

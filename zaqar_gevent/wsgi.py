@@ -14,7 +14,7 @@ from oslo_config import cfg
 from oslo_log import log
 
 from zaqar_gevent import conf as configuration
-from zaqar_gevent.server import Service
+from zaqar_gevent.server import Service, enable_reports
 
 
 def load_app() -> Service:
@@ -22,6 +22,7 @@ def load_app() -> Service:
     conf = configuration.load(cfg.CONF)
     configuration.use_embedded_store(conf, configuration.default_state_path())
     log.setup(conf, 'zaqar')
+    enable_reports(conf)
     return Service(conf)
 
 

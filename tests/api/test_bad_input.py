@@ -38,6 +38,7 @@ WRONG_ARGUMENTS: list[tuple[str, dict[str, Any], str]] = [
     ('queue_purge', {'resource_types': ['everything']}, '$.resource_types[0]'),
     ('queue_purge', {'resource_types': 'messages'}, '$.resource_types'),
     ('claim_create', {'ttl': 59}, 'TTL'),
+    ('subscription_create', {'subscriber': ''}, '$.subscriber'),
     ('claim_create', {'ttl': 'long'}, '$.ttl'),
     ('claim_create', {'grace': 43201}, 'grace'),
     ('message_list', {'limit': 21}, '20'),
@@ -60,7 +61,7 @@ def test_a_wrong_argument_is_named(
 
 
 @pytest.mark.parametrize('action', ['queue_create', 'message_list', 'claim_create'])
-@pytest.mark.parametrize('name', ['n' * 65, 'with space', 'semi;colon', 'ünder', '%'])
+@pytest.mark.parametrize('name', ['n' * 65, 'with space', 'semi;colon', 'ünder', '%', 'line\n'])
 def test_a_wrong_queue_name_is_refused(api: Any, action: str, name: str) -> None:
     answer = api.call(action, queue_name=name)
     assert answer.status == 400

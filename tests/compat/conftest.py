@@ -1,7 +1,6 @@
 """What lets upstream's tests run here unmodified: configuration files and clean-up.
 
-Tests that cannot pass are named in `impossible.txt`, each with its reason. They are run all the
-same: one that starts to pass fails the run, so that the list can only shrink.
+Tests that cannot pass are named in `impossible.txt`, each with its reason.
 """
 
 from __future__ import annotations
@@ -9,7 +8,6 @@ from __future__ import annotations
 import configparser
 import os
 import pathlib
-from collections.abc import Iterator
 
 import pytest
 
@@ -26,6 +24,7 @@ from zaqar.tests.unit.transport.wsgi.v2_0 import (  # noqa: E402
     test_topic_lifecycle,
 )
 
+from tests.compat import impossible  # noqa: E402
 from zaqar_gevent import conf as configuration  # noqa: E402
 from zaqar_gevent.storage import sqlite  # noqa: E402
 
@@ -60,32 +59,48 @@ def _write(directory: pathlib.Path, name: str, sections: dict[str, dict[str, str
         parser.write(file)
 
 
-def _store(directory: pathlib.Path) -> dict[str, dict[str, str]]:
-    uri = f'sqlite:///{directory}/zaqar.sqlite'
+def choose_store(name: str, uri: str) -> dict[str, dict[str, str]]:
+    """The options that make `name` the store for messages and for management."""
     return {
-        'drivers': {
-            'transport': 'gevent',
-            'message_store': 'sqlite',
-            'management_store': 'sqlite',
-        },
-        'drivers:message_store:sqlite': {'uri': uri},
-        'drivers:management_store:sqlite': {'uri': uri},
+        'drivers': {'transport': 'gevent', 'message_store': name, 'management_store': name},
+        f'drivers:message_store:{name}': {'uri': uri},
+        f'drivers:management_store:{name}': {'uri': uri},
     }
 
 
+@pytest.fixture
+def store(tmp_path: pathlib.Path) -> dict[str, dict[str, str]]:
+    """The options that choose the store."""
+    return choose_store('sqlite', f'sqlite:///{tmp_path}/zaqar.sqlite')
+
+
+@pytest.fixture
+def pool_uri(request: pytest.FixtureRequest, tmp_path: pathlib.Path) -> str:
+    """Where pools are: most tests add a name to it, some take it as it is as well.
+
+    A store's path ends at the question mark, so whatever is added after that is the same file.
+    """
+    as_it_is = ('TestPoolsMongoDB', 'TestSubscriptionsMongoDB')
+    name = 'pool?' if request.node.cls.__name__ in as_it_is else ''
+    return f'sqlite:///{tmp_path}/{name}'.rstrip('/')
+
+
 @pytest.fixture(autouse=True)
-def _embedded_store(
-    request: pytest.FixtureRequest, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[None]:
+def _configuration_files(
+    store: dict[str, dict[str, str]],
+    pool_uri: str,
+    tmp_path: pathlib.Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """Give the test the configuration files it asks for, on a store of its own."""
     configuration.accept_gevent_transport()
     for name, options in SPECIAL.items():
-        _write(tmp_path, name, {**_store(tmp_path), **options})
+        _write(tmp_path, name, {**store, **options})
     _write(tmp_path, 'wsgi_faulty.conf', FAULTY)
-    _write(tmp_path, 'keystone_auth.conf', {**_store(tmp_path), **KEYSTONE})
+    _write(tmp_path, 'keystone_auth.conf', {**store, **KEYSTONE})
     (tmp_path / 'policy.yaml').write_text('"default": "rule:admin_or_owner"\n')
     monkeypatch.setenv('ZAQAR_TESTS_CONFIGS_DIR', str(tmp_path))
-    monkeypatch.setenv('ZAQAR_TEST_MONGODB_URL', _pool_uri(request, tmp_path))
+    monkeypatch.setenv('ZAQAR_TEST_MONGODB_URL', pool_uri)
     # These drop MongoDB databases; here every test has a file that goes with its directory.
     for case in (
         test_claims.TestClaimsMongoDB,
@@ -95,30 +110,7 @@ def _embedded_store(
         monkeypatch.setattr(case, 'tearDown', wsgi_base.V2Base.tearDown)
     # Upstream closes the control store before the pools, whose list is kept in it.
     monkeypatch.setattr(sqlite.ControlDriver, 'close', lambda self: None)
-    yield
-
-
-def _pool_uri(request: pytest.FixtureRequest, directory: pathlib.Path) -> str:
-    """Where pools are: most tests add a name to it, some take it as it is."""
-    as_it_is = ('TestPoolsMongoDB', 'TestSubscriptionsMongoDB')
-    name = 'pool' if request.node.cls.__name__ in as_it_is else ''
-    return f'sqlite:///{directory}/{name}'.rstrip('/')
-
-
-def _impossible() -> dict[str, str]:
-    """Test (`Class::test`) to reason, from `impossible.txt`."""
-    listed = {}
-    for line in (HERE / 'impossible.txt').read_text().splitlines():
-        if line and not line.startswith('#'):
-            name, _, reason = line.partition(' ')
-            listed[name] = reason.strip()
-    return listed
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    impossible = _impossible()
-    for item in items:
-        if HERE in item.path.parents:
-            reason = impossible.get('::'.join(item.nodeid.split('::')[1:]))
-            if reason is not None:
-                item.add_marker(pytest.mark.xfail(strict=True, reason=reason))
+    impossible.expect_failures(items, HERE)

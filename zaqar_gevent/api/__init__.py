@@ -4,12 +4,22 @@ Every operation is declared once, beside the function that performs it, in one o
 modules imported here; the REST routes and the WebSocket actions are derived from `REGISTRY`.
 """
 
-from zaqar_gevent.api import claims, flavors, messages, pools, queues, service, subscriptions
+from zaqar_gevent.api import (
+    claims,
+    description,
+    flavors,
+    messages,
+    pools,
+    queues,
+    service,
+    subscriptions,
+)
 from zaqar_gevent.api.operation import REGISTRY
 
 __all__ = [
     'REGISTRY',
     'claims',
+    'description',
     'flavors',
     'messages',
     'pools',

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 from oslo_config import cfg
@@ -11,8 +12,9 @@ from zaqar.transport import validation
 from zaqar.transport.base import ResourceDefaults
 
 from zaqar_gevent.api import errors
+from zaqar_gevent.api.brief import Brief
 from zaqar_gevent.api.encryption import DecryptionFailed, MessageCipher
-from zaqar_gevent.api.metadata import MetadataCache
+from zaqar_gevent.api.notifier import Notifier
 
 # Options that may be changed while the server runs.
 _LIVE_OPTIONS = ('client_id_uuid_safe', 'message_delete_with_claim_id')
@@ -59,6 +61,8 @@ class Broker:
     limits: upstream's validator, which knows the operator's `[transport]` options.
     defaults: what `[transport]` says of times to live.
     metadata: the metadata of queues, remembered for `metadata_seconds`.
+    notifier: what tells subscribers, where they are told.
+    descriptions: what builds the documents that describe each transport, by the document's name.
     """
 
     def __init__(
@@ -73,7 +77,9 @@ class Broker:
         self.control = control
         self.limits = Limits(conf)
         self.defaults = Defaults(conf)
-        self.metadata = MetadataCache(metadata_seconds)
+        self.metadata: Brief[dict[str, Any]] = Brief(metadata_seconds)
+        self.notifier: Notifier | None = None
+        self.descriptions: dict[str, Callable[[], dict[str, Any]]] = {}
         self._cipher: MessageCipher | None = None
 
     @functools.cached_property

@@ -10,11 +10,17 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from zaqar.storage import errors as storage_errors
 
 from zaqar_gevent.api import documents
-from zaqar_gevent.api.metadata import Metadata
 from zaqar_gevent.api.operation import Kind
 
 if TYPE_CHECKING:
     from zaqar_gevent.api.broker import Broker
+    from zaqar_gevent.api.signed_urls import Presented
+
+# Where authentication leaves `Caller.credentials` in the environment of a request.
+CREDENTIALS = 'zaqar_gevent.credentials'
+
+
+Metadata = dict[str, Any]
 
 
 @functools.lru_cache(maxsize=4096)
@@ -30,12 +36,14 @@ class Caller(NamedTuple):
 
     project_id, user_id, roles: from authentication, or from the request's headers without it.
     client_id: the Client-ID header as sent.
+    credentials: what else a token says that policy rules may ask about, by oslo.context's names.
     """
 
     project_id: str | None
     client_id: str | None
     user_id: str | None = None
     roles: tuple[str, ...] = ()
+    credentials: tuple[tuple[str, Any], ...] = ()
 
     @classmethod
     def of(
@@ -46,18 +54,35 @@ class Caller(NamedTuple):
         return cls(project_id, client_id, user_id, split)
 
 
+class Identity(NamedTuple):
+    """Who a token speaks for.
+
+    caller: its user, project and roles; of no client in particular.
+    expires_at: when it ends, in seconds of `time.monotonic`.
+    environ: what authentication left for those who act in the user's name.
+    """
+
+    caller: Caller
+    expires_at: float
+    environ: Mapping[str, Any]
+
+
 class Context:
     """What an operation knows of the request beside its arguments.
 
     broker: the stores, limits and defaults it works with.
     caller, project_id: who asks, and for which project.
     environ: what authentication left for those who act in the user's name.
+    presented: the pre-signed URL that the request presents instead of authentication.
     kind: whether queues or topics are meant.
     sent_bytes: size of the body as it was sent, in bytes; for transports that wrap the body, an
         upper bound (`exact_size` is False then).
     """
 
-    __slots__ = ('broker', 'caller', 'environ', 'exact_size', 'kind', 'project_id', 'sent_bytes')
+    __slots__ = (
+        *('broker', 'caller', 'environ', 'exact_size', 'kind', 'presented', 'project_id'),
+        'sent_bytes',
+    )
 
     def __init__(
         self,
@@ -67,13 +92,17 @@ class Context:
         sent_bytes: int | None = None,
         exact_size: bool = True,
         environ: Mapping[str, Any] | None = None,
+        presented: Presented | None = None,
     ) -> None:
+        if environ and CREDENTIALS in environ:
+            caller = caller._replace(credentials=environ[CREDENTIALS])
         self.broker = broker
         self.caller = caller
         self.project_id = caller.project_id
         self.sent_bytes = sent_bytes
         self.exact_size = exact_size
         self.environ = environ or {}
+        self.presented = presented
         self.kind = Kind.QUEUE
 
     @property
@@ -89,7 +118,7 @@ class Context:
     def metadata_of(self, name: str) -> Metadata:
         """The stored metadata of a queue, not to be changed; nothing for one that does not exist.
 
-        It may be as old as `MetadataCache` lets it be.
+        It may be as old as `Broker.metadata` lets it be.
         """
         try:
             return self._cached_metadata_of(name)
@@ -107,6 +136,11 @@ class Context:
     def forget_metadata_of(self, name: str) -> None:
         """The metadata of a queue has changed."""
         self.broker.metadata.forget((self.kind, self.project_id, name))
+
+    def forget_subscriptions_of(self, name: str) -> None:
+        """The subscriptions of a queue have changed."""
+        if self.broker.notifier is not None:
+            self.broker.notifier.forget(name, self.project_id)
 
     def _cached_metadata_of(self, name: str) -> Metadata:
         return self.broker.metadata.get(

@@ -18,8 +18,10 @@
 
 from __future__ import annotations
 
+import re
 from typing import ClassVar
 
+import msgspec
 from zaqar.storage import errors as storage_errors
 
 
@@ -113,6 +115,33 @@ class ServiceUnavailable(APIError):
         return cls(f'{operation} could not be completed. Please try again in a few seconds.')
 
 
+_WRONG_TYPE = re.compile(r'^Expected `(?P<wanted>[^`]+)`, got `(?P<found>[^`]+)`')
+_MISSING = re.compile(r'^Object missing required field ')
+_TYPE_NAMES = {
+    'array': 'a list',
+    'bool': 'a boolean',
+    'float': 'a number',
+    'int': 'an integer',
+    'object': 'a dict',
+    'str': 'a string',
+}
+
+
+def from_decoding(error: msgspec.ValidationError, root: str = '$') -> MalformedDocument:
+    """What a client is told of an argument that is missing or of the wrong type.
+
+    `root` is where the decoded value was in the arguments; the place named starts there.
+    """
+    text = _WRONG_TYPE.sub(_describe_types, str(error))
+    text = _MISSING.sub('Missing parameter ', text)
+    return MalformedDocument(text.replace('`$', f'`{root}', 1))
+
+
+def _describe_types(match: re.Match[str]) -> str:
+    wanted = ' or '.join(_TYPE_NAMES.get(name, name) for name in match['wanted'].split(' | '))
+    return f'The value must be {wanted}, not {_TYPE_NAMES.get(match["found"], match["found"])}'
+
+
 _CLAIM_MISSING = 'The specified claim does not exist or has expired.'
 _CLAIM_NEEDED = 'This message is claimed; it cannot be deleted without a valid claim ID.'
 _NOT_CLAIMED = 'A claim was specified, but the message is not currently claimed.'
@@ -125,7 +154,7 @@ def from_storage(error: storage_errors.ExceptionBase, operation: str) -> APIErro
     connections and conflicts between writers included, is its own trouble: 503.
     """
     match error:
-        case storage_errors.FlavorDoesNotExist() | storage_errors.ClaimDoesNotMatch():
+        case storage_errors.ClaimDoesNotMatch():
             return BadRequest(str(error))
         case storage_errors.DoesNotExist():
             return NotFound(str(error))

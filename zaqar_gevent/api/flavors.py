@@ -32,7 +32,6 @@ class CreateFlavor(NamedFlavor, forbid_unknown_fields=True):
 
 class UpdateFlavor(NamedFlavor):
     pool_list: PoolNames
-    capabilities: dict[str, Any] | None = None
 
 
 class Flavor(TypedDict):
@@ -106,7 +105,7 @@ def get_flavor(context: Context, request: NamedFlavor) -> Flavor:
 def create_flavor(context: Context, request: CreateFlavor) -> str:
     """Make the named pools a flavor."""
     control = context.broker.control
-    _check_pools(context, request.pool_list)
+    _check_pools(context, request, 'create')
     control.flavors_controller.create(
         request.flavor_name,
         project=context.project_id,
@@ -129,7 +128,7 @@ def update_flavor(context: Context, request: UpdateFlavor) -> Flavor:
     control = context.broker.control
     name, project = request.flavor_name, context.project_id
     control.flavors_controller.get(name, project=project)
-    _check_pools(context, request.pool_list)
+    _check_pools(context, request, 'update')
     before = _pools_of(context, name)
     capabilities = control.pools_controller.capabilities(name=request.pool_list[0])
     control.flavors_controller.update(name, project=project, capabilities=capabilities)
@@ -169,10 +168,14 @@ def _capabilities(context: Context, flavor: str) -> list[str]:
     return [capability.name for capability in found]
 
 
-def _check_pools(context: Context, names: list[str]) -> None:
-    for index, name in enumerate(names):
+def _check_pools(context: Context, request: CreateFlavor | UpdateFlavor, intent: str) -> None:
+    for index, name in enumerate(request.pool_list):
         if not context.broker.control.pools_controller.exists(name):
-            raise errors.BadRequest(f'Pool {name} does not exist - at `$.pool_list[{index}]`')
+            raise errors.BadRequest(
+                f'Flavor {request.flavor_name} could not be {intent}d, '
+                f'error:Pool {name} does not exist - at `$.pool_list[{index}]`',
+                title=f'Unable to {intent}',
+            )
 
 
 def _assign(context: Context, pools: list[str], flavor: str) -> None:

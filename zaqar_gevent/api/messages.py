@@ -238,6 +238,9 @@ def _post(context: Context, request: PostMessages) -> PostedMessages:
         project=context.project_id,
         client_uuid=context.client_uuid,
     )
+    if broker.notifier is not None:
+        retry_policy = metadata.get('_retry_policy') or {}
+        broker.notifier.notify(request.queue_name, context.project_id, messages, retry_policy)
     return {'message_ids': list(message_ids)}
 
 

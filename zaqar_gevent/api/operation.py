@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import functools
 import inspect
 import re
-from collections.abc import Callable, Iterator
+import urllib.parse
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple, TypeVar, get_type_hints
 
 import msgspec
@@ -14,6 +16,7 @@ import msgspec
 Function = TypeVar('Function', bound=Callable[..., Any])
 
 _ROUTE = re.compile(r'(?P<methods>[A-Z|]+) (?P<path>/[^?]*?)(\{\?(?P<query>[\w,]+)\})?$')
+_VARIABLE = re.compile(r'\{(\w+)\}')
 
 
 class Kind(enum.Enum):
@@ -58,6 +61,12 @@ class Route(NamedTuple):
     def template(self) -> str:
         """The URI template, RFC 6570."""
         return self.path + ('{?' + ','.join(self.query) + '}' if self.query else '')
+
+    def fill(self, arguments: Mapping[str, Any]) -> str:
+        """The path with its variables replaced; a value never adds a segment."""
+        return _VARIABLE.sub(
+            lambda match: urllib.parse.quote(str(arguments.get(match[1], '')), safe=''), self.path
+        )
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -206,6 +215,7 @@ def operation(
     return register
 
 
+@functools.cache
 def _on_topics(request: type[Request]) -> type[Request]:
     """The same request, in which the queue's name is called `topic_name`."""
     if 'queue_name' not in request.__struct_fields__:

@@ -48,5 +48,7 @@ class Policy:
             roles=list(caller.roles),
             client_id=caller.client_id,
             overwrite=False,
+            **dict(caller.credentials),
         )
-        return bool(self._enforcer.enforce(rule, {}, credentials.to_dict()))
+        known = {**credentials.to_dict(), **credentials.to_policy_values()}
+        return bool(self._enforcer.enforce(rule, {}, known))

@@ -8,10 +8,9 @@ from typing import Any, Literal, NotRequired, TypedDict
 import msgspec
 from zaqar.storage import errors as storage_errors
 
-from zaqar_gevent.api import documents, errors
+from zaqar_gevent.api import documents, errors, signed_urls
 from zaqar_gevent.api.broker import Broker
-from zaqar_gevent.api.context import Context
-from zaqar_gevent.api.metadata import Metadata
+from zaqar_gevent.api.context import Context, Metadata
 from zaqar_gevent.api.operation import Kind, Reply, Request, operation
 
 PATCH_MEDIA_TYPE = 'application/openstack-messaging-v2.0-json-patch'
@@ -105,7 +104,7 @@ class QueuePage(TypedDict):
 def list_queues(context: Context, request: ListQueues) -> QueuePage:
     """List the project's queues by name, a page at a time.
 
-    Give the `marker` of one page to get the next.
+    Give the `marker` of one page to get the next. Topics are not counted: no store does that.
     """
     broker = context.broker
     broker.limits.queue_listing(limit=request.limit)
@@ -123,8 +122,8 @@ def list_queues(context: Context, request: ListQueues) -> QueuePage:
     page['queues' if context.kind is Kind.QUEUE else 'topics'] = queues
     if request.detailed:
         for queue in queues:
-            queue['metadata'] = _with_defaults(broker, queue.get('metadata') or {})
-    if request.with_count:
+            queue['metadata'] = _with_defaults(context, queue.get('metadata') or {})
+    if request.with_count and context.kind is Kind.QUEUE:
         page['count'] = context.queues.calculate_resource_count(project=context.project_id)
     return page
 
@@ -143,9 +142,12 @@ def create_queue(context: Context, request: CreateQueue) -> Reply:
     if request.metadata is not None:
         _check_sent_size(context, request.metadata)
         _check_metadata(context.broker, request.metadata)
-    created = context.queues.create(
-        request.queue_name, metadata=request.metadata, project=context.project_id
-    )
+    try:
+        created = context.queues.create(
+            request.queue_name, metadata=request.metadata, project=context.project_id
+        )
+    except storage_errors.FlavorDoesNotExist as error:
+        raise errors.BadRequest(f'{error} - at `$.metadata._flavor`') from None
     context.forget_metadata_of(request.queue_name)
     return Reply(201 if created else 204, _told(context, request, 'created'))
 
@@ -160,7 +162,7 @@ def create_queue(context: Context, request: CreateQueue) -> Reply:
 def get_queue(context: Context, request: NamedQueue) -> Metadata:
     """Get a queue's metadata, with the server's defaults where it has none of its own."""
     metadata = context.queues.get(request.queue_name, project=context.project_id)
-    return _with_defaults(context.broker, metadata or {})
+    return _with_defaults(context, metadata or {})
 
 
 @operation(
@@ -196,14 +198,14 @@ def update_queue(context: Context, request: UpdateQueue) -> Metadata:
         [_raw_change(change) for change in request.changes],
     )
     metadata = context.queues.get_metadata(request.queue_name, project=context.project_id) or {}
-    known = reserved_metadata(broker)
+    known = reserved_metadata(broker, context.kind)
     for step in steps:
         _apply(step, metadata, known)
     _check_metadata(broker, metadata)
     broker.limits.queue_metadata_length(len(documents.encode_json(metadata)))
     context.queues.set_metadata(request.queue_name, metadata, context.project_id)
     context.forget_metadata_of(request.queue_name)
-    return _with_defaults(broker, metadata)
+    return _with_defaults(context, metadata)
 
 
 class MessageStats(TypedDict, total=False):
@@ -255,6 +257,40 @@ def purge_queue(context: Context, request: PurgeQueue) -> dict[str, Any]:
     return {}
 
 
+class ShareQueue(NamedQueue, forbid_unknown_fields=True):
+    """`paths` are below the queue; `expires` is a time in ISO 8601."""
+
+    paths: list[Literal['messages', 'subscriptions', 'claims']] = msgspec.field(
+        default_factory=lambda: ['messages']
+    )
+    methods: list[Literal['GET', 'HEAD', 'POST', 'PUT', 'PATCH', 'DELETE', 'OPTIONS']] = (
+        msgspec.field(default_factory=lambda: ['GET'])
+    )
+    expires: str | None = None
+
+
+@operation(
+    'queue_share',
+    rest='POST /v2/queues/{queue_name}/share',
+    policy='queues:share',
+    relation='rel/queue_share',
+)
+def share_queue(context: Context, request: ShareQueue) -> signed_urls.SignedUrl:
+    """Make a pre-signed URL, with which others can use a queue without a token.
+
+    They send what it says in the headers URL-Signature, URL-Expires, URL-Methods, URL-Paths and
+    X-Project-ID.
+    """
+    paths = [f'/v2/queues/{request.queue_name}/{path}' for path in request.paths or ['messages']]
+    return signed_urls.sign(
+        context.broker.conf.signed_url.secret_key,
+        paths,
+        project=context.project_id,
+        methods=list(request.methods),
+        expires=request.expires,
+    )
+
+
 PURGE_BATCH = 100
 
 
@@ -269,14 +305,22 @@ def _purge_subscriptions(context: Context, queue_name: str) -> None:
     while page := list(next(subscriptions.list(queue_name, project=context.project_id))):
         for subscription in page:
             subscriptions.delete(queue_name, subscription['id'], project=context.project_id)
+    context.forget_subscriptions_of(queue_name)
 
 
-def reserved_metadata(broker: Broker) -> Metadata:
-    """The metadata every queue has, with the values of a queue that sets none."""
-    return {
+def reserved_metadata(broker: Broker, kind: Kind) -> Metadata:
+    """The metadata every queue has, with the values of a queue that sets none.
+
+    Topics are not claimed from, so they have the first three only.
+    """
+    shared = {
         '_max_messages_post_size': broker.limit('max_messages_post_size'),
         '_default_message_ttl': broker.limit('default_message_ttl'),
         '_default_message_delay': broker.limit('default_message_delay'),
+    }
+    if kind is Kind.TOPIC:
+        return shared
+    return shared | {
         '_dead_letter_queue': None,
         '_dead_letter_queue_messages_ttl': None,
         '_max_claim_count': None,
@@ -288,8 +332,8 @@ def _told(context: Context, request: NamedQueue, done: str) -> str:
     return f'{context.kind.value.title()} {request.queue_name} {done}.'
 
 
-def _with_defaults(broker: Broker, metadata: Metadata) -> Metadata:
-    for name, value in reserved_metadata(broker).items():
+def _with_defaults(context: Context, metadata: Metadata) -> Metadata:
+    for name, value in reserved_metadata(context.broker, context.kind).items():
         metadata[name] = metadata.get(name) or value
     return metadata
 
@@ -304,7 +348,7 @@ def _check_metadata(broker: Broker, metadata: Metadata) -> None:
     try:
         msgspec.convert(metadata, ReservedMetadata)
     except msgspec.ValidationError as error:
-        raise errors.MalformedDocument(str(error).replace('`$', '`$.metadata', 1)) from None
+        raise errors.from_decoding(error, '$.metadata') from None
     broker.limits.queue_metadata_putting(metadata)
 
 

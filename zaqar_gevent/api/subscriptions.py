@@ -7,13 +7,13 @@ import functools
 from typing import Any, NotRequired, TypedDict
 
 import msgspec
-import stevedore
 from oslo_utils import timeutils
 from zaqar.notification import notifier
 from zaqar.storage import errors as storage_errors
 
 from zaqar_gevent.api import errors
 from zaqar_gevent.api.context import Context
+from zaqar_gevent.api.notifier import task
 from zaqar_gevent.api.operation import operation
 from zaqar_gevent.api.queues import NamedQueue, RetryPolicy
 
@@ -113,11 +113,11 @@ def create_subscription(context: Context, request: CreateSubscription) -> Create
     created = subscriptions.create(
         request.queue_name, request.subscriber, ttl, options, project=context.project_id
     )
+    context.forget_subscriptions_of(request.queue_name)
     if not created:
         return _created(request, _unconfirmed(context, request, ttl))
-    if _confirmation_needed(context):
-        found = subscriptions.get(request.queue_name, created, project=context.project_id)
-        _ask_to_confirm(context, request.queue_name, found, ttl)
+    found = subscriptions.get(request.queue_name, created, project=context.project_id)
+    _ask_to_confirm(context, request.queue_name, found, ttl)
     return _created(request, str(created))
 
 
@@ -157,6 +157,7 @@ def update_subscription(context: Context, request: UpdateSubscription) -> str:
         )
     except storage_errors.SubscriptionAlreadyExists as error:
         raise errors.Conflict(str(error)) from None
+    context.forget_subscriptions_of(request.queue_name)
     return f'Subscription {request.subscription_id} updated.'
 
 
@@ -173,6 +174,7 @@ def delete_subscription(context: Context, request: NamedSubscription) -> str:
     context.broker.subscriptions.delete(
         request.queue_name, request.subscription_id, project=context.project_id
     )
+    context.forget_subscriptions_of(request.queue_name)
     return f'Subscription {request.subscription_id} removed.'
 
 
@@ -189,7 +191,8 @@ def confirm_subscription(context: Context, request: ConfirmSubscription) -> str:
     subscriptions = context.broker.subscriptions
     target = (request.queue_name, request.subscription_id)
     subscriptions.confirm(*target, project=context.project_id, confirmed=request.confirmed)
-    if not request.confirmed and _confirmation_needed(context):
+    context.forget_subscriptions_of(request.queue_name)
+    if not request.confirmed:
         found = subscriptions.get(*target, project=context.project_id)
         ttl = context.broker.defaults.subscription_ttl
         _ask_to_confirm(context, request.queue_name, found, ttl, is_unsubscribed=True)
@@ -208,23 +211,24 @@ def _check(context: Context, given: dict[str, Any]) -> None:
     try:
         msgspec.convert(given.get('options') or {}, Options)
     except msgspec.ValidationError as error:
-        raise errors.MalformedDocument(str(error).replace('`$', '`$.options', 1)) from None
+        raise errors.from_decoding(error, '$.options') from None
     try:
         context.broker.limits.subscription_patching(given)
     except ValueError as error:
         raise errors.BadRequest(f'{error} - at `$`') from None
+    if given.get('subscriber') == '':
+        # Upstream's validator takes it for one that is not given.
+        raise errors.BadRequest('A subscriber must not be empty - at `$.subscriber`')
 
 
 def _register(context: Context, subscriber: str, options: dict[str, Any], ttl: int) -> None:
     """Let the task of the subscriber's kind prepare, which may add to `options`."""
     scheme = subscriber.partition(':')[0].lower()
-    _task(scheme).register(subscriber, options, ttl, context.project_id, context.environ)
-
-
-@functools.cache
-def _task(scheme: str) -> Any:
-    """The notification task of a kind of subscriber."""
-    return stevedore.DriverManager('zaqar.notification.tasks', scheme, invoke_on_load=True).driver
+    # The task for trusts looks for the user under these names, whatever the transport.
+    caller = context.caller
+    user = {'X-USER-ID': caller.user_id, 'X-ROLES': ','.join(caller.roles)}
+    request_data = {**context.environ, **user}
+    task(scheme).register(subscriber, options, ttl, context.project_id, request_data)
 
 
 def _unconfirmed(context: Context, request: CreateSubscription, ttl: int) -> str:
@@ -239,10 +243,6 @@ def _unconfirmed(context: Context, request: CreateSubscription, ttl: int) -> str
         )
     _ask_to_confirm(context, request.queue_name, found, ttl)
     return str(found['id'])
-
-
-def _confirmation_needed(context: Context) -> bool:
-    return bool(context.broker.conf.notification.require_confirmation)
 
 
 def _ask_to_confirm(

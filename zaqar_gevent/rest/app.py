@@ -14,9 +14,6 @@ from zaqar_gevent.rest.resource import Resource
 
 LOG = log.getLogger(__name__)
 
-# The largest body that is read at all, in bytes; what an operation allows is much less.
-MAX_BODY_BYTES = 8 * 1024 * 1024
-
 
 def build_app(dispatcher: Dispatcher) -> falcon.App[falcon.Request, falcon.Response]:
     """The REST API of what `dispatcher` offers, a WSGI application."""
@@ -26,8 +23,10 @@ def build_app(dispatcher: Dispatcher) -> falcon.App[falcon.Request, falcon.Respo
     app.add_error_handler(Exception, _handle_unexpected)
     app.add_error_handler(falcon.HTTPError, _handle_http_error)
     app.add_error_handler(errors.APIError, _handle_api_error)
+    limit = dispatcher.broker.limit
+    max_bytes = max(limit('max_messages_post_size'), limit('max_queue_metadata'))
     for path, operations in _by_path(dispatcher).items():
-        app.add_route(path, Resource(dispatcher, operations, MAX_BODY_BYTES))
+        app.add_route(path, Resource(dispatcher, operations, max_bytes))
     return app
 
 

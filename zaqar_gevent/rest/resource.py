@@ -10,6 +10,7 @@ from zaqar_gevent.api import documents, errors
 from zaqar_gevent.api.context import Caller, Context
 from zaqar_gevent.api.dispatcher import Dispatcher
 from zaqar_gevent.api.operation import Operation
+from zaqar_gevent.api.signed_urls import Presented
 from zaqar_gevent.rest import shapes
 from zaqar_gevent.rest.arguments import ArgumentReader
 
@@ -52,15 +53,15 @@ class _Choice:
     def __init__(self, dispatcher: Dispatcher, operation: Operation, max_bytes: int) -> None:
         self._dispatcher = dispatcher
         self._operation = operation
-        self._reader = ArgumentReader(operation)
+        self._reader = ArgumentReader(operation, max_bytes)
         self._shape = shapes.SHAPES.get(operation.function, shapes.as_is)
-        self._max_bytes = max_bytes
         self.required = self._reader.required
 
     def answer(self, req: falcon.Request, resp: falcon.Response, path: dict[str, Any]) -> None:
         context = _context(self._dispatcher, req.env)
-        arguments, context.sent_bytes = self._reader.read(req, path, self._max_bytes)
-        reply = self._dispatcher.call(self._operation, context, arguments)
+        self._dispatcher.authorize(self._operation, context, path)
+        arguments, context.sent_bytes = self._reader.read(req, path)
+        reply = self._dispatcher.perform(self._operation, context, arguments)
         resp.status = reply.status
         body = self._shape(req, resp, reply)
         if body is not None:
@@ -75,4 +76,10 @@ def _context(dispatcher: Dispatcher, environ: dict[str, Any]) -> Context:
         environ.get('HTTP_X_USER_ID'),
         environ.get('HTTP_X_ROLES'),
     )
-    return Context(dispatcher.broker, caller, environ=environ)
+    presented = Presented.of(
+        environ.get('HTTP_URL_SIGNATURE'),
+        environ.get('HTTP_URL_EXPIRES'),
+        environ.get('HTTP_URL_METHODS'),
+        environ.get('HTTP_URL_PATHS'),
+    )
+    return Context(dispatcher.broker, caller, environ=environ, presented=presented)

@@ -1,12 +1,13 @@
 """What REST makes of an operation's result: hrefs, links, the Location header.
 
-The body of any other result goes out as it is, and 204 goes without one.
+The body of any other result goes out as it is, and 204 goes without one. What a shape is
+annotated to return is what the OpenAPI document says of the body.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal, NotRequired, TypedDict, cast
 
 import falcon
 
@@ -22,23 +23,132 @@ from zaqar_gevent.api import (
 )
 from zaqar_gevent.api.operation import Reply
 
+HOME_MEDIA_TYPE = 'application/json-home'
+
 Shape = Callable[[falcon.Request, falcon.Response, Reply], Any]
 
 
-def _message(message: dict[str, Any], messages_path: str) -> dict[str, Any]:
+class Link(TypedDict):
+    rel: str
+    href: str
+
+
+class LinkedMessage(TypedDict):
+    """`href` names the claim that holds the message, if one does; `ttl` and `age` in seconds."""
+
+    id: str
+    href: str
+    ttl: int
+    age: int
+    body: Any
+    checksum: NotRequired[str]
+
+
+class LinkedMessages(TypedDict):
+    messages: list[LinkedMessage]
+
+
+class LinkedMessagePage(LinkedMessages):
+    """`links` has the next page, unless this one is empty."""
+
+    links: list[Link]
+
+
+class LinkedClaim(LinkedMessages):
+    """`ttl` and `age` in seconds."""
+
+    ttl: int
+    age: int
+    href: str
+
+
+class Addresses(TypedDict):
+    """Where the messages posted are, in order."""
+
+    resources: list[str]
+
+
+class LinkedQueue(queues.ListedQueue):
+    href: str
+
+
+class LinkedQueuePage(TypedDict):
+    """`queues`, or `topics` where those were asked for."""
+
+    queues: NotRequired[list[LinkedQueue]]
+    topics: NotRequired[list[LinkedQueue]]
+    links: list[Link]
+    count: NotRequired[int]
+
+
+class LinkedSubscriptionPage(TypedDict):
+    subscriptions: list[subscriptions.Subscription]
+    links: list[Link]
+
+
+class SubscriptionId(TypedDict):
+    subscription_id: str
+
+
+class LinkedPool(pools.Pool):
+    href: str
+
+
+class LinkedPoolPage(TypedDict):
+    pools: list[LinkedPool]
+    links: list[Link]
+
+
+class LinkedFlavor(flavors.Flavor):
+    href: str
+
+
+class LinkedFlavorPage(TypedDict):
+    flavors: list[LinkedFlavor]
+    links: list[Link]
+
+
+class EndOfQueue(TypedDict):
+    """The oldest or the newest message; `age` in seconds."""
+
+    href: str
+    age: int
+    created: str
+
+
+class LinkedMessageStats(TypedDict, total=False):
+    claimed: int
+    free: int
+    total: int
+    oldest: EndOfQueue
+    newest: EndOfQueue
+
+
+class LinkedStats(TypedDict):
+    messages: LinkedMessageStats
+
+
+class Home(TypedDict):
+    """A home document, draft-nottingham-json-home-03."""
+
+    resources: dict[str, dict[str, Any]]
+
+
+def _message(message: dict[str, Any], messages_path: str) -> LinkedMessage:
     href = f'{messages_path}/{message["id"]}'
     claim_id = message.pop('claim_id')
     if claim_id:
         href += falcon.to_query_str({'claim_id': claim_id})
-    return {'id': message['id'], 'href': href, **message}
+    linked = {'id': message['id'], 'href': href, **message}
+    return cast(LinkedMessage, linked)
 
 
-def _next_page(req: falcon.Request, marker: str) -> list[dict[str, str]]:
+def _next_page(req: falcon.Request, marker: str) -> list[Link]:
     query = falcon.to_query_str({**req.context.query, 'marker': marker})
     return [{'rel': 'next', 'href': req.path + query}]
 
 
-def _messages(found: list[dict[str, Any]], messages_path: str) -> list[dict[str, Any]]:
+def _messages(found: list[dict[str, Any]], messages_path: str) -> list[LinkedMessage]:
     return [_message(message, messages_path) for message in found]
 
 
@@ -46,115 +156,131 @@ def _parent(path: str, levels: int = 1) -> str:
     return path.rsplit('/', levels)[0]
 
 
-def _listed_messages(req: falcon.Request, resp: falcon.Response, reply: Reply) -> Any:
-    found = reply.body['messages']
-    links = _next_page(req, reply.body['marker']) if found else []
-    return {'messages': _messages(found, req.path), 'links': links}
+def _addressed(req: falcon.Request, reply: Reply, kind: str) -> list[Any]:
+    """The named resources of a page, each with its own address."""
+    return [{**entry, 'href': f'{req.path}/{entry["name"]}'} for entry in reply.body[kind]]
 
 
-def _chosen_messages(req: falcon.Request, resp: falcon.Response, reply: Reply) -> Any:
+def _links(req: falcon.Request, reply: Reply, kind: str) -> list[Link]:
+    return _next_page(req, reply.body['marker']) if reply.body[kind] else []
+
+
+def _listed_messages(req: falcon.Request, resp: falcon.Response, reply: Reply) -> LinkedMessagePage:
+    links = _links(req, reply, 'messages')
+    return {'messages': _messages(reply.body['messages'], req.path), 'links': links}
+
+
+def _chosen_messages(req: falcon.Request, resp: falcon.Response, reply: Reply) -> LinkedMessages:
     if not reply.body['messages']:
         raise errors.NotFound('None of the messages asked for exists in this queue.')
     return {'messages': _messages(reply.body['messages'], req.path)}
 
 
-def _one_message(req: falcon.Request, resp: falcon.Response, reply: Reply) -> Any:
+def _one_message(req: falcon.Request, resp: falcon.Response, reply: Reply) -> LinkedMessage:
     return _message(reply.body['messages'], _parent(req.path))
 
 
-def _posted_messages(req: falcon.Request, resp: falcon.Response, reply: Reply) -> Any:
+def _posted_messages(req: falcon.Request, resp: falcon.Response, reply: Reply) -> Addresses:
     message_ids = reply.body['message_ids']
     resp.location = f'{req.path}?ids={",".join(message_ids)}'
     return {'resources': [f'{req.path}/{message_id}' for message_id in message_ids]}
 
 
-def _created_claim(req: falcon.Request, resp: falcon.Response, reply: Reply) -> Any:
+def _created_claim(
+    req: falcon.Request, resp: falcon.Response, reply: Reply
+) -> LinkedMessages | None:
     if reply.status == 204:
         return None
     resp.location = f'{req.path}/{reply.body["claim_id"]}'
     return {'messages': _messages(reply.body['messages'], _parent(req.path) + '/messages')}
 
 
-def _claim(req: falcon.Request, resp: falcon.Response, reply: Reply) -> Any:
+def _claim(req: falcon.Request, resp: falcon.Response, reply: Reply) -> LinkedClaim:
     messages_path = _parent(req.path, 2) + '/messages'
     return {
-        **reply.body,
+        'ttl': reply.body['ttl'],
+        'age': reply.body['age'],
         'messages': _messages(reply.body['messages'], messages_path),
         'href': req.path,
     }
 
 
-def _listed_queues(req: falcon.Request, resp: falcon.Response, reply: Reply) -> Any:
-    kind = 'topics' if 'topics' in reply.body else 'queues'
-    found = [{**queue, 'href': f'{req.path}/{queue["name"]}'} for queue in reply.body[kind]]
-    links = _next_page(req, reply.body['marker']) if found else []
-    count = {'count': reply.body['count']} if 'count' in reply.body else {}
-    return {kind: found, 'links': links, **count}
+def _listed_queues(req: falcon.Request, resp: falcon.Response, reply: Reply) -> LinkedQueuePage:
+    kind: Literal['queues', 'topics'] = 'topics' if 'topics' in reply.body else 'queues'
+    page: LinkedQueuePage = {'links': _links(req, reply, kind)}
+    page[kind] = _addressed(req, reply, kind)
+    if 'count' in reply.body:
+        page['count'] = reply.body['count']
+    return page
 
 
-def _listed_subscriptions(req: falcon.Request, resp: falcon.Response, reply: Reply) -> Any:
-    found = reply.body['subscriptions']
-    return {
-        'subscriptions': found,
-        'links': _next_page(req, reply.body['marker']) if found else [],
-    }
+def _listed_subscriptions(
+    req: falcon.Request, resp: falcon.Response, reply: Reply
+) -> LinkedSubscriptionPage:
+    links = _links(req, reply, 'subscriptions')
+    return {'subscriptions': reply.body['subscriptions'], 'links': links}
 
 
-def _created_subscription(req: falcon.Request, resp: falcon.Response, reply: Reply) -> Any:
+def _created_subscription(
+    req: falcon.Request, resp: falcon.Response, reply: Reply
+) -> SubscriptionId:
     resp.location = req.path
     return {'subscription_id': reply.body['subscription_id']}
 
 
-def _located(req: falcon.Request, resp: falcon.Response, reply: Reply) -> Any:
+def _located(req: falcon.Request, resp: falcon.Response, reply: Reply) -> None:
     """Nothing but the address of what was changed."""
     resp.location = req.path
 
 
-def _listed(kind: str) -> Shape:
-    """The shape of a page of named resources, each with its own address."""
-
-    def shape(req: falcon.Request, resp: falcon.Response, reply: Reply) -> Any:
-        found = [{**entry, 'href': f'{req.path}/{entry["name"]}'} for entry in reply.body[kind]]
-        return {kind: found, 'links': _next_page(req, reply.body['marker']) if found else []}
-
-    return shape
+def _listed_pools(req: falcon.Request, resp: falcon.Response, reply: Reply) -> LinkedPoolPage:
+    return {'pools': _addressed(req, reply, 'pools'), 'links': _links(req, reply, 'pools')}
 
 
-def _addressed(req: falcon.Request, resp: falcon.Response, reply: Reply) -> Any:
-    return {**reply.body, 'href': req.path}
+def _listed_flavors(req: falcon.Request, resp: falcon.Response, reply: Reply) -> LinkedFlavorPage:
+    return {'flavors': _addressed(req, reply, 'flavors'), 'links': _links(req, reply, 'flavors')}
 
 
-def _stats(req: falcon.Request, resp: falcon.Response, reply: Reply) -> Any:
+def _one_pool(req: falcon.Request, resp: falcon.Response, reply: Reply) -> LinkedPool:
+    return cast(LinkedPool, {**reply.body, 'href': req.path})
+
+
+def _one_flavor(req: falcon.Request, resp: falcon.Response, reply: Reply) -> LinkedFlavor:
+    return cast(LinkedFlavor, {**reply.body, 'href': req.path})
+
+
+def _stats(req: falcon.Request, resp: falcon.Response, reply: Reply) -> LinkedStats:
     stats = dict(reply.body['messages'])
     for name in ('oldest', 'newest'):
         if name in stats:
             message = dict(stats[name])
             message_id = message.pop('id')
             stats[name] = {**message, 'href': f'{_parent(req.path)}/messages/{message_id}'}
-    return {'messages': stats}
+    return {'messages': cast(LinkedMessageStats, stats)}
 
 
-def _home_document(req: falcon.Request, resp: falcon.Response, reply: Reply) -> Any:
-    resp.content_type = 'application/json-home'
+def _home_document(req: falcon.Request, resp: falcon.Response, reply: Reply) -> Home:
+    resp.content_type = HOME_MEDIA_TYPE
     resp.cache_control = ['max-age=86400']
-    return reply.body
+    home: Home = reply.body
+    return home
 
 
 SHAPES: dict[Callable[..., Any], Shape] = {
     claims.create_claim: _created_claim,
     claims.get_claim: _claim,
     flavors.create_flavor: _located,
-    flavors.get_flavor: _addressed,
-    flavors.list_flavors: _listed('flavors'),
-    flavors.update_flavor: _addressed,
+    flavors.get_flavor: _one_flavor,
+    flavors.list_flavors: _listed_flavors,
+    flavors.update_flavor: _one_flavor,
     messages.get_message: _one_message,
     messages.get_messages: _chosen_messages,
     messages.list_messages: _listed_messages,
     messages.post_messages: _posted_messages,
     pools.create_pool: _located,
-    pools.get_pool: _addressed,
-    pools.list_pools: _listed('pools'),
-    pools.update_pool: _addressed,
+    pools.get_pool: _one_pool,
+    pools.list_pools: _listed_pools,
+    pools.update_pool: _one_pool,
     queues.create_queue: _located,
     queues.get_stats: _stats,
     queues.list_queues: _listed_queues,
@@ -164,6 +290,14 @@ SHAPES: dict[Callable[..., Any], Shape] = {
     subscriptions.list_subscriptions: _listed_subscriptions,
     subscriptions.update_subscription: _located,
 }
+
+# The shapes that tell where what was made or changed is.
+LOCATING: frozenset[Shape] = frozenset(
+    {_created_claim, _created_subscription, _located, _posted_messages}
+)
+
+# The shapes whose body is of another media type than JSON.
+MEDIA_TYPES: dict[Shape, str] = {_home_document: HOME_MEDIA_TYPE}
 
 
 def as_is(req: falcon.Request, resp: falcon.Response, reply: Reply) -> Any:

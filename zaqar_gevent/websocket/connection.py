@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import time
 from collections.abc import Callable
 from typing import Protocol
 
@@ -15,10 +16,16 @@ LOG = log.getLogger(__name__)
 
 READ_BYTES = 64 * 1024
 CLOSE_TIMEOUT_SECONDS = 5.0
+AUTHENTICATION_EXPIRED = 4003
 
 
 class Receiver(Protocol):
-    """Whoever answers messages."""
+    """Whoever answers messages.
+
+    expires_at: when to end the conversation, in seconds of `time.monotonic`; None for never.
+    """
+
+    expires_at: float | None
 
     def receive(self, payload: bytes, *, binary: bool) -> bytes: ...
 
@@ -51,14 +58,37 @@ class Connection:
     def _serve(self) -> None:
         self._flush()
         while self._frames.is_open:
-            data = self._read(READ_BYTES)
-            self._read = self._socket.recv
-            for message in self._frames.receive(data):
-                answer = self._receiver.receive(message.payload, binary=message.binary)
-                self._frames.send(answer, binary=message.binary)
-                self._flush()
+            data = self._receive(self._receiver.expires_at)
+            if data is None:
+                self._frames.close(AUTHENTICATION_EXPIRED, 'Authentication expired.')
+            else:
+                self._answer(data)
             self._flush()
         self._await_end()
+
+    def _answer(self, data: bytes) -> None:
+        for message in self._frames.receive(data):
+            answer = self._receiver.receive(message.payload, binary=message.binary)
+            self._frames.send(answer, binary=message.binary)
+            self._flush()
+
+    def _receive(self, expires_at: float | None) -> bytes | None:
+        """What the client sends next; None where the time is over before.
+
+        A timeout interrupts nothing but waiting: a request that has begun is answered.
+        """
+        if expires_at is None:
+            return self._read_some()
+        left = expires_at - time.monotonic()
+        if left > 0:
+            with gevent.Timeout(left, False):
+                return self._read_some()
+        return None
+
+    def _read_some(self) -> bytes:
+        data = self._read(READ_BYTES)
+        self._read = self._socket.recv
+        return data
 
     def _await_end(self) -> None:
         """Read on until the peer hangs up too, so that it gets the close frame."""

@@ -17,8 +17,9 @@ import msgspec
 
 from zaqar_gevent.api import errors
 from zaqar_gevent.api.context import Caller
+from zaqar_gevent.api.signed_urls import Presented
 
-_SECRET_HEADERS = frozenset({'x-auth-token'})
+_SECRET_HEADERS = frozenset({'x-auth-token', 'url-signature'})
 
 
 class _Frame(msgspec.Struct):
@@ -37,7 +38,7 @@ def check(document: dict[str, Any]) -> None:
 
 def caller_of(headers: dict[str, str]) -> Caller:
     """Who the headers of a request say it comes from; their names are read in any case."""
-    named = {name.lower(): value for name, value in headers.items()}
+    named = _lower(headers)
     return Caller.of(
         named.get('x-project-id'),
         named.get('client-id'),
@@ -46,8 +47,23 @@ def caller_of(headers: dict[str, str]) -> Caller:
     )
 
 
+def presented_in(headers: dict[str, str]) -> Presented | None:
+    """The pre-signed URL that the headers of a request present, if they do."""
+    named = _lower(headers)
+    return Presented.of(
+        named.get('url-signature'),
+        named.get('url-expires'),
+        named.get('url-methods'),
+        named.get('url-paths'),
+    )
+
+
+def _lower(headers: dict[str, str]) -> dict[str, str]:
+    return {name.lower(): value for name, value in headers.items()}
+
+
 def public(headers: Any) -> Any:
-    """What of a request's headers may be echoed: no token."""
+    """What of a request's headers may be echoed: no token and no signature."""
     if not isinstance(headers, dict):
         return headers or {}
     return {name: value for name, value in headers.items() if name.lower() not in _SECRET_HEADERS}

@@ -7,37 +7,55 @@ that cannot upgrade.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Protocol
 
+from oslo_context.context import RequestContext
 from oslo_log import log
 
 from zaqar_gevent.api import documents, errors
+from zaqar_gevent.api.context import Identity
 from zaqar_gevent.websocket import frames
 from zaqar_gevent.websocket.connection import Connection, Receiver
 from zaqar_gevent.websocket.frames import Frames
 
 LOG = log.getLogger(__name__)
 
+# 1013, try again later, where the identity service cannot be asked.
+_CLOSE_CODES = {503: 1013}
 PATHS = ('/', '/v2/ws')
 TAKEOVER = 'zaqar_gevent.takeover'
 
 Environ = dict[str, Any]
 StartResponse = Callable[..., Any]
 Application = Callable[[Environ, StartResponse], Iterable[bytes]]
+NewReceiver = Callable[..., Receiver]
+
+
+class Authenticator(Protocol):
+    """Whoever knows tokens."""
+
+    def identify(self, headers: Mapping[str, str]) -> Identity: ...
 
 
 class Upgrade:
     """Turns upgrade requests into connections and passes everything else to `app`.
 
-    new_receiver: makes the one that answers the messages of a new connection.
+    new_receiver: makes the one that answers the messages of a new connection, given
+        the `identity` of the token that came with the handshake, if one did.
     max_message_bytes: the longest message a client may send.
+    auth_app: knows the tokens in handshakes; None where they are ignored.
     """
 
     def __init__(
-        self, app: Application, new_receiver: Callable[[], Receiver], max_message_bytes: int
+        self,
+        app: Application,
+        new_receiver: NewReceiver,
+        max_message_bytes: int,
+        auth_app: Authenticator | None = None,
     ) -> None:
         self._app = app
+        self._auth_app = auth_app
         self._new_receiver = new_receiver
         self._max_message_bytes = max_message_bytes
 
@@ -58,9 +76,13 @@ class Upgrade:
         response = frames.answer_handshake(environ['PATH_INFO'], _headers(environ))
         if response.status_code != 101:
             return _reject(start_response, response)
+        try:
+            receiver = self._receiver_for(environ)
+        except errors.APIError as error:
+            return _refuse(start_response, error)
         handler = environ[TAKEOVER]()
         handler.socket.sendall(response.serialize())
-        self._run(handler, Frames(self._max_message_bytes))
+        self._run(handler, Frames(self._max_message_bytes), receiver)
         return []
 
     def _continue_upgraded(self, environ: Environ) -> None:
@@ -72,13 +94,28 @@ class Upgrade:
         upgraded = environ['wsgi.websocket']
         upgraded.closed = True
         engine = Frames(self._max_message_bytes)
+        receiver = self._new_receiver()
         if environ['PATH_INFO'] not in PATHS:
             engine.close(1008, f'WebSockets are served at {" and ".join(PATHS)}')
-        self._run(upgraded.handler, engine)
+        else:
+            try:
+                receiver = self._receiver_for(environ)
+            except errors.APIError as error:
+                engine.close(_CLOSE_CODES.get(error.status, 1008), error.description)
+        self._run(upgraded.handler, engine, receiver)
 
-    def _run(self, handler: Any, engine: Frames) -> None:
+    def _receiver_for(self, environ: Environ) -> Receiver:
+        """The receiver for a new connection; raises `errors.APIError` for a token refused."""
+        if self._auth_app is None or 'HTTP_X_AUTH_TOKEN' not in environ:
+            return self._new_receiver()
+        headers = {name.lower(): value for name, value in _headers(environ)}
+        return self._new_receiver(identity=self._auth_app.identify(headers))
+
+    def _run(self, handler: Any, engine: Frames, receiver: Receiver) -> None:
+        """Serve the connection; what is logged meanwhile has a request id of its own."""
+        RequestContext()
         LOG.debug('WebSocket connected: %s', handler.client_address)
-        Connection(handler.socket, handler.rfile.read1, engine, self._new_receiver()).run()
+        Connection(handler.socket, handler.rfile.read1, engine, receiver).run()
         LOG.debug('WebSocket disconnected: %s', handler.client_address)
 
 

@@ -41,7 +41,7 @@ class Protocol:
 
 @pytest.fixture(autouse=True)
 def _autobahn(
-    _embedded_store: None, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+    _configuration_files: None, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Give the driver upstream's factory, and the tests their configuration files."""
     parser = configparser.ConfigParser()

@@ -32,7 +32,7 @@ def test_a_body_is_read_back(body: Any) -> None:
     cipher = MessageCipher(KEY)
     cipher.encrypt([message])
     assert isinstance(message['body'], str)
-    assert str(body) not in message['body'] or body == ''
+    assert message['body'] != body
     cipher.decrypt([message])
     assert message['body'] == body
 

@@ -1,0 +1,275 @@
+"""Pools and flavors, over every transport alike: queues land in the store that they ask for."""
+
+from __future__ import annotations
+
+import json
+import pathlib
+import sqlite3
+import uuid
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.callers import TRANSPORTS, Answer, connect
+from tests.server_process import ServerProcess
+
+CONFIG = '[DEFAULT]\nadmin_mode = True\npooling = True\n'
+
+
+class Administrator:
+    """An administrator over one transport, with names and files that nobody else uses."""
+
+    def __init__(self, caller: Any, directory: pathlib.Path) -> None:
+        self.caller = caller
+        self._directory = directory
+        self._prefix = uuid.uuid4().hex[:8]
+        self._headers = {**caller.identity.headers(), 'X-Roles': 'admin'}
+
+    def name(self, name: str) -> str:
+        return f'{self._prefix}-{name}'
+
+    def file(self, name: str) -> pathlib.Path:
+        return self._directory / f'{self.name(name)}.sqlite'
+
+    def uri(self, name: str) -> str:
+        return f'sqlite:///{self.file(name)}'
+
+    def call(self, action: str, **arguments: Any) -> Answer:
+        answer: Answer = self.caller.call(action, self._headers, **arguments)
+        return answer
+
+    def create_pool(self, name: str, **arguments: Any) -> Answer:
+        members = {'weight': 100, 'uri': self.uri(name), **arguments}
+        return self.call('pool_create', pool_name=self.name(name), **members)
+
+    def create_flavor(self, name: str, *pools: str) -> Answer:
+        names = [self.name(pool) for pool in pools]
+        return self.call('flavor_create', flavor_name=self.name(name), pool_list=names)
+
+
+@pytest.fixture(scope='module')
+def pooled_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    with ServerProcess(tmp_path_factory.mktemp('pooled'), config=CONFIG) as process:
+        yield process
+
+
+@pytest.fixture(params=TRANSPORTS)
+def admin(
+    request: pytest.FixtureRequest, pooled_server: ServerProcess, tmp_path: pathlib.Path
+) -> Iterator[Administrator]:
+    caller = connect(request.param, pooled_server.url, pooled_server.websocket_url)
+    administrator = Administrator(caller, tmp_path)
+    yield administrator
+    _clean_up(administrator)
+    caller.close()
+
+
+def _clean_up(admin: Administrator) -> None:
+    """Leave the server without flavors and pools of this test."""
+    for flavor in admin.call('flavor_list', limit=20).body['flavors']:
+        admin.call('flavor_delete', flavor_name=flavor['name'])
+    for pool in admin.call('pool_list', limit=20).body['pools']:
+        admin.call('pool_update', pool_name=pool['name'], flavor='')
+        assert admin.call('pool_delete', pool_name=pool['name']).status == 204
+
+
+def bodies_in(file: pathlib.Path) -> list[Any]:
+    """The bodies of the messages that a store's file holds."""
+    connection = sqlite3.connect(f'file:{file}?mode=ro', uri=True)
+    rows = connection.execute('SELECT body FROM messages ORDER BY id').fetchall()
+    connection.close()
+    return [json.loads(body) for (body,) in rows]
+
+
+@pytest.fixture
+def two_flavors(admin: Administrator) -> Administrator:
+    """An administrator with the flavors `fast` and `large`, a pool of the same name in each."""
+    for name in ('fast', 'large'):
+        assert admin.create_pool(name).status == 201
+        assert admin.create_flavor(name, name).status == 201
+    return admin
+
+
+def test_queues_land_in_the_store_of_their_flavor(two_flavors: Administrator) -> None:
+    admin = two_flavors
+    for queue, flavor in (('orders', 'fast'), ('archive', 'large'), ('bills', 'fast')):
+        metadata = {'_flavor': admin.name(flavor)}
+        created = admin.call('queue_create', queue_name=queue, metadata=metadata)
+        assert created.status == 201
+        messages = [{'body': f'{queue} {number}'} for number in range(2)]
+        assert admin.call('message_post', queue_name=queue, messages=messages).status == 201
+    assert bodies_in(admin.file('fast')) == ['orders 0', 'orders 1', 'bills 0', 'bills 1']
+    assert bodies_in(admin.file('large')) == ['archive 0', 'archive 1']
+
+
+def test_messages_are_read_and_claimed_from_their_pool(two_flavors: Administrator) -> None:
+    admin = two_flavors
+    metadata = {'_flavor': admin.name('large')}
+    admin.call('queue_create', queue_name='orders', metadata=metadata)
+    admin.call('message_post', queue_name='orders', messages=[{'body': 1}, {'body': 2}])
+    listed = admin.call('message_list', queue_name='orders', echo=True)
+    assert [message['body'] for message in listed.body['messages']] == [1, 2]
+    claimed = admin.call('claim_create', queue_name='orders', limit=1)
+    assert [message['body'] for message in claimed.body['messages']] == [1]
+
+
+def test_a_queue_of_a_missing_flavor_is_refused(two_flavors: Administrator) -> None:
+    metadata = {'_flavor': 'nothing'}
+    answer = two_flavors.call('queue_create', queue_name='orders', metadata=metadata)
+    assert answer.status == 400
+    assert '$.metadata._flavor' in str(answer.body)
+
+
+def test_a_pool_is_what_was_registered(admin: Administrator) -> None:
+    assert admin.create_pool('fast', weight=7, options={'a': 1}).status == 201
+    pool = {'name': admin.name('fast'), 'weight': 7, 'uri': admin.uri('fast'), 'flavor': None}
+    found = admin.call('pool_get', pool_name=admin.name('fast'))
+    assert (found.status, found.body) == (200, pool)
+    found = admin.call('pool_get', pool_name=admin.name('fast'), detailed=True)
+    assert found.body == {**pool, 'options': {'a': 1}}
+
+
+def test_pools_are_listed_a_page_at_a_time(admin: Administrator) -> None:
+    for name in ('a', 'b', 'c'):
+        admin.create_pool(name)
+    first = admin.call('pool_list', limit=2)
+    assert [pool['name'] for pool in first.body['pools']] == [admin.name('a'), admin.name('b')]
+    second = admin.call('pool_list', limit=2, marker=first.body['marker'])
+    assert [pool['name'] for pool in second.body['pools']] == [admin.name('c')]
+
+
+def test_an_updated_pool_is_returned(admin: Administrator) -> None:
+    admin.create_pool('fast')
+    answer = admin.call('pool_update', pool_name=admin.name('fast'), weight=3)
+    assert answer.status == 200
+    assert (answer.body['weight'], answer.body['uri']) == (3, admin.uri('fast'))
+
+
+def test_two_pools_in_one_place_are_a_conflict(admin: Administrator) -> None:
+    admin.create_pool('fast')
+    assert admin.create_pool('other', uri=admin.uri('fast')).status == 409
+
+
+def test_the_last_pool_of_a_flavor_stays(two_flavors: Administrator) -> None:
+    admin = two_flavors
+    target = {'pool_name': admin.name('fast')}
+    assert admin.call('pool_delete', **target).status == 403
+    assert admin.call('flavor_delete', flavor_name=admin.name('fast')).status == 204
+    assert admin.call('pool_delete', **target).status == 204
+    assert admin.call('pool_get', **target).status == 404
+
+
+def test_a_pool_that_is_not_there(admin: Administrator) -> None:
+    target = {'pool_name': 'nothing'}
+    assert admin.call('pool_get', **target).status == 404
+    assert admin.call('pool_update', **target, weight=1).status == 404
+    assert admin.call('pool_delete', **target).status == 204
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'told'),
+    [
+        ({'weight': -1}, '$.weight'),
+        ({'weight': 'heavy'}, '$.weight'),
+        ({'uri': 1}, '$.uri'),
+        ({'uri': 'nowhere'}, '$.uri'),
+        ({'uri': 'sqlite:////nothing/there/x.sqlite'}, '$.uri'),
+        ({'options': []}, '$.options'),
+        ({'colour': 'red'}, 'colour'),
+    ],
+)
+def test_a_wrong_pool_is_named(admin: Administrator, arguments: dict[str, Any], told: str) -> None:
+    answer = admin.create_pool('fast', **arguments)
+    assert answer.status == 400
+    assert told in str(answer.body)
+
+
+def test_a_flavor_is_what_was_made(two_flavors: Administrator) -> None:
+    admin = two_flavors
+    answer = admin.call('flavor_get', flavor_name=admin.name('fast'))
+    assert answer.status == 200
+    assert (answer.body['name'], answer.body['pool_list']) == (
+        admin.name('fast'),
+        [admin.name('fast')],
+    )
+    assert {'FIFO', 'CLAIMS'} <= set(answer.body['capabilities'])
+
+
+def test_flavors_are_listed_with_their_pools(two_flavors: Administrator) -> None:
+    admin = two_flavors
+    first = admin.call('flavor_list', limit=1)
+    [flavor] = first.body['flavors']
+    assert flavor == {'name': admin.name('fast'), 'pool_list': [admin.name('fast')]}
+    [flavor] = admin.call('flavor_list', marker=first.body['marker'], detailed=True).body['flavors']
+    assert flavor['name'] == admin.name('large')
+    assert 'FIFO' in flavor['capabilities']
+
+
+def test_an_updated_flavor_has_other_pools(two_flavors: Administrator) -> None:
+    admin = two_flavors
+    admin.create_pool('third')
+    target = {'flavor_name': admin.name('fast')}
+    answer = admin.call('flavor_update', **target, pool_list=[admin.name('third')])
+    assert answer.status == 200
+    assert answer.body['pool_list'] == [admin.name('third')]
+    assert admin.call('flavor_get', **target).body['pool_list'] == [admin.name('third')]
+    former = admin.call('pool_get', pool_name=admin.name('fast'))
+    assert former.body['flavor'] is None
+
+
+def test_a_deleted_flavor_leaves_its_pools(two_flavors: Administrator) -> None:
+    admin = two_flavors
+    target = {'flavor_name': admin.name('fast')}
+    for _ in range(2):
+        assert admin.call('flavor_delete', **target).status == 204
+    assert admin.call('flavor_get', **target).status == 404
+    assert admin.call('pool_get', pool_name=admin.name('fast')).body['flavor'] is None
+
+
+def test_a_flavor_that_is_not_there(two_flavors: Administrator) -> None:
+    admin = two_flavors
+    target = {'flavor_name': 'nothing'}
+    assert admin.call('flavor_get', **target).status == 404
+    pools = [admin.name('fast')]
+    assert admin.call('flavor_update', **target, pool_list=pools).status == 404
+
+
+@pytest.mark.parametrize('action', ['flavor_create', 'flavor_update'])
+@pytest.mark.parametrize(
+    ('pool_list', 'told'),
+    [
+        (['nothing'], '$.pool_list[0]'),
+        ([1], '$.pool_list[0]'),
+        ([], '$.pool_list'),
+        ('nothing', '$.pool_list'),
+        (None, '$.pool_list'),
+    ],
+)
+def test_a_wrong_flavor_is_named(
+    two_flavors: Administrator, action: str, pool_list: Any, told: str
+) -> None:
+    admin = two_flavors
+    answer = admin.call(action, flavor_name=admin.name('fast'), pool_list=pool_list)
+    assert answer.status == 400
+    assert told in str(answer.body)
+
+
+@pytest.mark.parametrize(
+    ('action', 'arguments'),
+    [
+        ('pool_list', {}),
+        ('pool_create', {'pool_name': 'mine', 'weight': 1, 'uri': 'sqlite:////tmp/mine'}),
+        ('flavor_create', {'flavor_name': 'mine', 'pool_list': ['mine']}),
+    ],
+)
+def test_only_administrators_may(
+    admin: Administrator, action: str, arguments: dict[str, Any]
+) -> None:
+    headers = {**admin.caller.identity.headers(), 'X-Roles': 'member'}
+    assert admin.caller.call(action, headers, **arguments).status == 403
+
+
+def test_without_pooling_there_are_no_pools(api: Any) -> None:
+    administrator = {**api.identity.headers(), 'X-Roles': 'admin'}
+    assert api.call('pool_list', administrator).status in (400, 404)

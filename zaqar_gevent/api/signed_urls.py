@@ -1,0 +1,114 @@
+"""Pre-signed URLs: what a project hands out so that others can use a queue without a token.
+
+The signature is upstream's, an HMAC over paths, methods, project and expiry, and so are the headers
+that carry it. What it opens is bound more closely: a signed path is that very path and whatever is
+named by one more segment below it (a message of `.../messages`), and nothing that merely looks
+alike. It holds over every transport, since an operation has one method and path wherever it is
+asked for.
+"""
+
+from __future__ import annotations
+
+import hmac
+from typing import NamedTuple, Self, TypedDict
+
+from zaqar.common import urls
+
+from zaqar_gevent.api import errors
+
+
+class SignedUrl(TypedDict):
+    """What is handed out; `expires` is UTC, as `2030-01-01T00:00:00`."""
+
+    paths: list[str]
+    methods: list[str]
+    project: str | None
+    expires: str
+    signature: str
+
+
+class Presented(NamedTuple):
+    """A signed URL as a request presents it: the values of its headers."""
+
+    signature: str
+    expires: str
+    methods: str
+    paths: str
+
+    @classmethod
+    def of(
+        cls, signature: str | None, expires: str | None, methods: str | None, paths: str | None
+    ) -> Self | None:
+        """What the headers URL-Signature, -Expires, -Methods and -Paths present.
+
+        None without a signature; the lists are separated by commas.
+        """
+        if signature is None:
+            return None
+        return cls(signature, expires or '', methods or '', paths or '')
+
+
+def sign(
+    key: str | None,
+    paths: list[str],
+    *,
+    project: str | None,
+    methods: list[str] | None = None,
+    expires: str | None = None,
+) -> SignedUrl:
+    """Sign the use of `paths` of a project by `methods` (GET) until `expires` (in a day).
+
+    Raises `errors.BadRequest` where no key is configured, or `expires` is no time to come.
+    """
+    if not key:
+        raise errors.BadRequest(
+            'Pre-signed URLs need a secret_key in the [signed_url] section of the server '
+            'configuration.'
+        )
+    try:
+        signed: SignedUrl = urls.create_signed_url(
+            key, paths, project=project, methods=methods, expires=expires
+        )
+    except (ValueError, OverflowError) as error:
+        raise errors.BadRequest(f'{error} - at `$.expires`') from None
+    return signed
+
+
+def verify(
+    key: str | None, presented: Presented, *, method: str, path: str, project: str | None
+) -> None:
+    """Raise `errors.NotFound` unless what is presented opens `path` of `project` to `method` now.
+
+    Nothing is opened where no key is configured.
+    """
+    methods, paths = presented.methods.split(','), presented.paths.split(',')
+    opened = (
+        key
+        and method in methods
+        and any(_covers(signed, path) for signed in paths)
+        and _is_genuine(key, presented, methods, paths, project)
+    )
+    if not opened:
+        raise errors.NotFound(
+            'The pre-signed URL does not open this path of this project to this method, or has '
+            'expired.'
+        )
+
+
+def _covers(signed: str, path: str) -> bool:
+    """Whether `path` is the signed one, or one segment below it."""
+    return signed in (path, path.rpartition('/')[0])
+
+
+def _is_genuine(
+    key: str, presented: Presented, methods: list[str], paths: list[str], project: str | None
+) -> bool:
+    """Whether this server signed just that; a time in the past is never signed."""
+    try:
+        genuine = urls.create_signed_url(
+            key, paths, project=project, methods=methods, expires=presented.expires
+        )
+        signature = presented.signature.encode()
+    except (ValueError, OverflowError):
+        return False
+    return hmac.compare_digest(signature, genuine['signature'].encode())
