@@ -72,8 +72,8 @@ class MessageController(base.Message):
             body = new.get('body', {})
             ttl = new['ttl']
             checksum = storage_utils.get_checksum(body) or None if checked else None
-            # Without a delay there is nothing to compare a clock with: a reader whose clock was read
-            # a moment before would pass over the message, and its marker with it.
+            # Without a delay there is nothing to compare a clock with: a reader whose clock was
+            # read a moment before would pass over the message, and its marker with it.
             delay = new.get('delay')
             delayed_until = now + delay if delay else 0.0
             rows.append((ttl, now, now + ttl, delayed_until, client, checksum, encode_body(body)))
