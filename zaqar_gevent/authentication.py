@@ -47,12 +47,6 @@ _CREDENTIAL_VARIABLES = {
 }
 
 
-class Unauthorized(errors.APIError):
-    status = 401
-    code = 'unauthorized'
-    title = 'Unauthorized'
-
-
 class KeystoneAuth(auth_token.AuthProtocol):
     """Lets requests to `app` through with the identity of their token, or refuses them.
 
@@ -83,14 +77,14 @@ class KeystoneAuth(auth_token.AuthProtocol):
 
         headers: by lower-case name; of them, X-Auth-Token and X-Service-Token are read.
 
-        Raises `Unauthorized`, or `errors.ServiceUnavailable` where Keystone cannot be asked.
+        Raises `errors.Unauthorized`, or `errors.ServiceUnavailable` where Keystone cannot be asked.
         """
         environ = _environ_of(headers)
         answer = self._ask(environ)
         if CREDENTIALS in environ:
             return _identity_in(environ)
         if answer.status.startswith('401'):
-            raise Unauthorized('Authentication failed.')
+            raise errors.Unauthorized('Authentication failed.')
         raise _unavailable()
 
     def _ask(self, environ: Environ) -> _Answer:
@@ -141,7 +135,7 @@ def _confirm(environ: Environ, start_response: StartResponse) -> Iterable[bytes]
         start_response('204 No Content', [])
         return []
     refusal = _Answer()
-    refusal.report(Unauthorized('Authentication failed.'))
+    refusal.report(errors.Unauthorized('Authentication failed.'))
     start_response(refusal.status, refusal.headers)
     return refusal.body
 
@@ -189,7 +183,7 @@ def _identity_in(environ: Environ) -> Identity:
     if (token.get('application_credential') or {}).get('access_rules') is not None:
         # Its rules name methods and paths of single requests; a connection would go round them.
         LOG.info('A token restricted by access rules was refused for a WebSocket connection')
-        raise Unauthorized('Authentication failed.')
+        raise errors.Unauthorized('Authentication failed.')
     expires = datetime.datetime.fromisoformat(token['expires_at'])
     caller = Caller.of(
         environ['HTTP_X_PROJECT_ID'],

@@ -149,12 +149,13 @@ def _check_name(limits: Validator, operation: Operation, name: str, project: str
     check = (
         limits.queue_identification if operation.kind is Kind.QUEUE else limits.topic_identification
     )
-    title = f'Invalid {operation.kind.value} identification'
-    place = f'at `$.{operation.container}`'
     try:
         check(name, project)
+        if name.endswith('\n'):
+            # Upstream's pattern lets it through.
+            raise ValidationFailed('A name must not end with a line break.')
     except ValidationFailed as error:
-        raise errors.BadRequest(f'{error} - {place}', title=title) from None
-    if name.endswith('\n'):
-        # Upstream's pattern lets it through.
-        raise errors.BadRequest(f'A name must not end with a line break - {place}', title=title)
+        raise errors.BadRequest(
+            f'{error} - at `$.{operation.container}`',
+            title=f'Invalid {operation.kind.value} identification',
+        ) from None

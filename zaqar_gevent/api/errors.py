@@ -6,6 +6,7 @@
     ├── BadRequest              400     bad_request
     │   ├── MalformedDocument   400     malformed_document
     │   └── UnknownAction       400     unknown_action
+    ├── Unauthorized            401     unauthorized
     ├── Forbidden               403     forbidden
     ├── NotFound                404     not_found
     ├── NotAcceptable           406     not_acceptable
@@ -60,6 +61,12 @@ class MalformedDocument(BadRequest):
 
 class UnknownAction(BadRequest):
     code = 'unknown_action'
+
+
+class Unauthorized(APIError):
+    status = 401
+    code = 'unauthorized'
+    title = 'Unauthorized'
 
 
 class Forbidden(APIError):

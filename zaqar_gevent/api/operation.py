@@ -88,6 +88,7 @@ class Operation:
     pooling: offered only where the store is pooled.
     anonymous: needs neither a project nor a client id.
     kind: whether it works on queues or on topics.
+    container: the argument that names the queue or topic.
     """
 
     name: str
@@ -105,6 +106,7 @@ class Operation:
     pooling: bool
     anonymous: bool
     kind: Kind = Kind.QUEUE
+    container: str = 'queue_name'
 
     @property
     def summary(self) -> str:
@@ -112,17 +114,13 @@ class Operation:
         line = (inspect.getdoc(self.function) or '').split('\n', 1)[0]
         return line.replace(Kind.QUEUE.value, self.kind.value)
 
-    @property
-    def container(self) -> str:
-        """The argument that names the queue or topic: `queue_name` or `topic_name`."""
-        return f'{self.kind.value}_name'
-
     def on_topics(self, name: str) -> Operation:
         """The same operation on topics, under another name."""
         return dataclasses.replace(
             self,
             name=name,
             kind=Kind.TOPIC,
+            container='topic_name',
             route=self.route._replace(
                 path=self.route.path.replace('/queues', '/topics').replace(
                     '{queue_name}', '{topic_name}'

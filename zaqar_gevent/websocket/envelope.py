@@ -19,7 +19,7 @@ from zaqar_gevent.api import errors
 from zaqar_gevent.api.context import Caller
 from zaqar_gevent.api.signed_urls import Presented
 
-_SECRET_HEADERS = frozenset({'x-auth-token', 'url-signature'})
+_SECRET_HEADERS = frozenset({'url-signature', 'x-auth-token', 'x-service-token', 'x-storage-token'})
 
 
 class _Frame(msgspec.Struct):
