@@ -1,0 +1,118 @@
+"""Upstream's storage drivers, chosen by an ordinary configuration file."""
+
+from __future__ import annotations
+
+import pathlib
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import sqlalchemy
+from zaqar.storage.sqlalchemy import tables
+
+from tests.callers import TRANSPORTS, RestCaller, connect
+from tests.redis_process import RedisProcess
+from tests.server_process import ServerProcess
+
+ON_REDIS = """
+    [drivers]
+    message_store = redis
+    management_store = redis
+    [drivers:message_store:redis]
+    uri = {redis}
+    [drivers:management_store:redis]
+    uri = {redis}
+    """
+MANAGED_BY_SQLALCHEMY = """
+    [drivers]
+    message_store = redis
+    management_store = sqlalchemy
+    [drivers:message_store:redis]
+    uri = {redis}
+    [drivers:management_store:sqlalchemy]
+    uri = sqlite:///{directory}/management.db
+    """
+POOLED = """
+    [DEFAULT]
+    pooling = True
+    admin_mode = True
+    [drivers]
+    message_store = redis
+    management_store = sqlite
+    [drivers:message_store:redis]
+    uri = {redis}
+    [drivers:management_store:sqlite]
+    uri = sqlite:///{directory}/management.sqlite
+    """
+
+
+@pytest.fixture(scope='module')
+def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisProcess]:
+    with RedisProcess(tmp_path_factory.mktemp('redis')) as process:
+        yield process
+
+
+@pytest.fixture(scope='module', params=['redis', 'sqlalchemy', 'pooled'])
+def server(
+    request: pytest.FixtureRequest, redis: RedisProcess, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[ServerProcess]:
+    """A server on Redis; in turn it is managed by Redis, by SQLAlchemy, and pooled."""
+    directory = tmp_path_factory.mktemp(request.param)
+    templates = {'redis': ON_REDIS, 'sqlalchemy': MANAGED_BY_SQLALCHEMY, 'pooled': POOLED}
+    config = templates[request.param].format(redis=redis.uri, directory=directory)
+    redis.client.flushall()
+    if request.param == 'sqlalchemy':
+        _create_tables(directory)
+    with ServerProcess(directory, config=config) as process:
+        if request.param == 'pooled':
+            _register_pool(process, redis)
+        yield process
+
+
+def _create_tables(directory: pathlib.Path) -> None:
+    """Make upstream's tables, whose migrations are written for MySQL."""
+    engine = sqlalchemy.create_engine(f'sqlite:///{directory}/management.db')
+    tables.metadata.create_all(engine)
+    engine.dispose()
+
+
+def _register_pool(server: ServerProcess, redis: RedisProcess) -> None:
+    administrator = RestCaller(server.url)
+    headers = {**administrator.identity.headers(), 'X-Roles': 'admin'}
+    pool = {'uri': redis.uri, 'weight': 100}
+    assert administrator.call('pool_create', headers=headers, pool_name='p', **pool).status == 201
+
+
+@pytest.mark.parametrize('transport', TRANSPORTS)
+def test_messages_are_kept_claimed_and_deleted(server: ServerProcess, transport: str) -> None:
+    caller: Any = connect(transport, server.url, server.websocket_url)
+    metadata = {'owner': 'shop'}
+    assert caller.call('queue_create', queue_name='orders', metadata=metadata).status == 201
+    assert caller.call('queue_get', queue_name='orders').body['owner'] == 'shop'
+    messages = [{'body': number, 'ttl': 300} for number in range(3)]
+    assert caller.call('message_post', queue_name='orders', messages=messages).status == 201
+    listed = caller.call('message_list', queue_name='orders', echo=True).body['messages']
+    assert [message['body'] for message in listed] == [0, 1, 2]
+    claim = caller.call('claim_create', queue_name='orders', limit=1, ttl=60, grace=60).body
+    [claimed] = claim['messages']
+    target = {'queue_name': 'orders', 'message_id': claimed['id']}
+    assert caller.call('message_delete', **target).status == 403
+    assert caller.call('message_delete', **target, claim_id=claim['claim_id']).status == 204
+    stats = caller.call('queue_get_stats', queue_name='orders').body['messages']
+    assert stats['total'] == 2
+    assert caller.call('queue_delete', queue_name='orders').status == 204
+    caller.close()
+
+
+@pytest.mark.parametrize('transport', TRANSPORTS)
+def test_a_queue_is_subscribed_to(server: ServerProcess, transport: str) -> None:
+    caller: Any = connect(transport, server.url, server.websocket_url)
+    created = caller.call(
+        'subscription_create', queue_name='orders', subscriber='http://127.0.0.1:1/', ttl=600
+    )
+    assert created.status == 201
+    target = {'queue_name': 'orders', 'subscription_id': created.body['subscription_id']}
+    assert caller.call('subscription_get', **target).body['ttl'] == 600
+    assert caller.call('subscription_delete', **target).status == 204
+    assert caller.call('subscription_get', **target).status == 404
+    caller.close()
