@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import functools
+import logging
 from typing import Any, NotRequired, TypedDict
 
 import msgspec
@@ -16,6 +17,9 @@ from zaqar_gevent.api.context import Context
 from zaqar_gevent.api.notifier import task
 from zaqar_gevent.api.operation import operation
 from zaqar_gevent.api.queues import NamedQueue, RetryPolicy
+
+# Upstream's notifier logs at INFO what confirms a subscription, signature included.
+logging.getLogger('zaqar.notification.notifier').setLevel(logging.WARNING)
 
 
 class Options(msgspec.Struct):
