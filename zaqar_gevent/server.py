@@ -62,8 +62,7 @@ class TransportDriver:
         configuration.register(conf)
         self._conf = conf
         self._defaults = ResourceDefaults(conf)
-        seconds = configuration.metadata_seconds(conf)
-        broker = Broker(conf, storage, control, seconds)
+        broker = Broker(conf, storage, control, configuration.metadata_seconds(conf))
         dispatcher = Dispatcher(broker, Policy(conf))
         broker.descriptions = _descriptions(dispatcher)
         if notifies:

@@ -51,7 +51,7 @@ def create_claim(context: Context, request: CreateClaim) -> Reply:
     broker = context.broker
     lease = _lease(context, request)
     broker.limits.claim_creation(lease, limit=request.limit)
-    options = {'limit': request.limit} if request.limit is not None else {}
+    options = request.given('limit')
     claim_id, found = broker.claims.create(
         request.queue_name, metadata=lease, project=context.project_id, **options
     )

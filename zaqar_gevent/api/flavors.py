@@ -56,11 +56,7 @@ class FlavorPage(TypedDict):
 def list_flavors(context: Context, request: ListFlavors) -> FlavorPage:
     """List the flavors, a page at a time; in detail with their capabilities."""
     context.broker.limits.flavor_listing(limit=request.limit)
-    paging = {
-        name: value
-        for name, value in (('marker', request.marker), ('limit', request.limit))
-        if value is not None
-    }
+    paging = request.given('marker', 'limit')
     results = context.broker.control.flavors_controller.list(project=context.project_id, **paging)
     found: list[Flavor] = list(next(results))
     if not found:

@@ -116,7 +116,7 @@ def list_messages(context: Context, request: ListMessages) -> MessagePage:
     broker = context.broker
     broker.limits.message_listing(limit=request.limit)
     metadata = context.metadata_of(request.queue_name)
-    paging = {'limit': request.limit} if request.limit is not None else {}
+    paging = request.given('limit')
     results = broker.messages.list(
         request.queue_name,
         project=context.project_id,

@@ -29,6 +29,11 @@ class Kind(enum.Enum):
 class Request(msgspec.Struct, kw_only=True):
     """Base of what an operation is asked; unknown members of a document are ignored."""
 
+    def given(self, *names: str) -> dict[str, Any]:
+        """Those of the named members that have a value."""
+        values = ((name, getattr(self, name)) for name in names)
+        return {name: value for name, value in values if value is not None}
+
 
 class Reply(NamedTuple):
     """A status and a body, for operations with more than one way to succeed."""

@@ -71,11 +71,7 @@ class PoolPage(TypedDict):
 def list_pools(context: Context, request: ListPools) -> PoolPage:
     """List the pools, a page at a time."""
     context.broker.limits.pool_listing(limit=request.limit)
-    paging = {
-        name: value
-        for name, value in (('marker', request.marker), ('limit', request.limit))
-        if value is not None
-    }
+    paging = request.given('marker', 'limit')
     results = context.broker.control.pools_controller.list(detailed=request.detailed, **paging)
     found = list(next(results))
     return {'pools': found, 'marker': next(results)} if found else {'pools': []}
@@ -132,8 +128,7 @@ def create_pool(context: Context, request: CreatePool) -> str:
 )
 def update_pool(context: Context, request: UpdatePool) -> Pool:
     """Change a pool's weight, URI, flavor or options and get the result."""
-    given = {name: getattr(request, name) for name in ('weight', 'uri', 'flavor', 'options')}
-    changes = {name: value for name, value in given.items() if value is not None}
+    changes = request.given('weight', 'uri', 'flavor', 'options')
     if not changes:
         raise errors.BadRequest('One of weight, uri, flavor and options is required.')
     if request.uri is not None:

@@ -108,7 +108,7 @@ def list_queues(context: Context, request: ListQueues) -> QueuePage:
     """
     broker = context.broker
     broker.limits.queue_listing(limit=request.limit)
-    paging = {'limit': request.limit} if request.limit is not None else {}
+    paging = request.given('limit')
     results = context.queues.list(
         project=context.project_id,
         kfilter=request.metadata,

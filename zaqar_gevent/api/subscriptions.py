@@ -90,7 +90,7 @@ def list_subscriptions(context: Context, request: ListSubscriptions) -> Subscrip
     """List a queue's subscriptions, a page at a time."""
     broker = context.broker
     broker.limits.subscription_listing(limit=request.limit)
-    paging = {'limit': request.limit} if request.limit is not None else {}
+    paging = request.given('limit')
     results = broker.subscriptions.list(
         request.queue_name, project=context.project_id, marker=request.marker, **paging
     )
@@ -150,8 +150,7 @@ def get_subscription(context: Context, request: NamedSubscription) -> Subscripti
 )
 def update_subscription(context: Context, request: UpdateSubscription) -> str:
     """Change a subscription's subscriber, time to live or options."""
-    given = {'subscriber': request.subscriber, 'ttl': request.ttl, 'options': request.options}
-    changes = {name: value for name, value in given.items() if value is not None}
+    changes = request.given('subscriber', 'ttl', 'options')
     if not changes:
         raise errors.BadRequest('One of subscriber, ttl and options is required.')
     _check(context, changes)
