@@ -21,9 +21,11 @@ REQUIREMENTS = [
     'oslo.policy>=4.4',
     'oslo.reports>=3.4',
     'oslo.utils>=7.3',
+    'prometheus-client>=0.21',
     'stevedore>=5.3',
     'webob>=1.8.9',
-    'websockets>=14.2',
+    'websockets>=16.0',
+    'ws4py>=0.6',
     'zaqar>=23.0.0',
 ]
 
@@ -32,6 +34,7 @@ EXTRAS = {
     'contract': ['hypothesis>=6.100', 'schemathesis>=4.0'],
     'mongodb': ['pymongo>=4.8'],
     'redis': ['redis>=5.0'],
+    'ws4py': ['wsaccel>=0.6.7'],
     'test': [
         'aiosmtpd>=1.4.6',
         'ddt>=1.7',
@@ -49,6 +52,7 @@ EXTRAS = {
         'requests>=2.32',
         'testtools>=2.7',
         'websocket-client>=1.8',
+        'wsaccel>=0.6.7',
     ],
 }
 

@@ -3,6 +3,8 @@
 gunicorn -c etc/gunicorn.conf.py
 """
 
+import os
+
 wsgi_app = 'zaqar_gevent.wsgi:app'
 bind = '127.0.0.1:8888'
 
@@ -20,3 +22,11 @@ graceful_timeout = 10
 
 # Nothing but the address above is listened on. Versions without such a socket ignore this.
 control_socket_disable = True
+
+
+def child_exit(server, worker):
+    """With metrics of several workers, forget the connections of one that has ended."""
+    if os.environ.get('PROMETHEUS_MULTIPROC_DIR'):
+        from prometheus_client import multiprocess
+
+        multiprocess.mark_process_dead(worker.pid)

@@ -18,40 +18,11 @@ from zaqar.common import cache
 from zaqar.conf import drivers as driver_options
 from zaqar.conf import opts as zaqar_options
 
+from zaqar_gevent import options
 from zaqar_gevent.storage.sqlite import options as sqlite_options
 
-GROUP = 'drivers:transport:gevent'
 STORE_FILE = 'zaqar.sqlite'
 NOTIFIER = 'zaqar.notification.notifier'
-
-_ENVELOPE_BYTES = 64 * 1024
-
-max_message_size = cfg.IntOpt(
-    'max_message_size',
-    min=1024,
-    help='The longest WebSocket message a client may send, in bytes, envelope included; a longer '
-    'one closes the connection with code 1009. By default [transport] max_messages_post_size and '
-    f'{_ENVELOPE_BYTES} bytes for the envelope.',
-)
-
-metadata_cache_seconds = cfg.FloatOpt(
-    'metadata_cache_seconds',
-    min=0,
-    help="For how long a queue's metadata is remembered, in seconds. Changes made by the same "
-    'process are seen at once, those of others after this time. 0 reads it for every request. By '
-    'default 1 with the embedded store, which refuses a post to a queue that another process has '
-    'deleted meanwhile, and 0 with all others, some of which would take it.',
-)
-
-subscription_cache_seconds = cfg.FloatOpt(
-    'subscription_cache_seconds',
-    default=1.0,
-    min=0,
-    help='For how long the subscriptions of a queue are remembered for telling the subscribers, in '
-    'seconds. Changes made by the same process count at once, those of others after this time.',
-)
-
-ALL_OPTS = [max_message_size, metadata_cache_seconds, subscription_cache_seconds]
 
 
 class ConfigurationError(Exception):
@@ -60,7 +31,7 @@ class ConfigurationError(Exception):
 
 def list_opts() -> list[tuple[str, list[cfg.Opt]]]:
     """The options of this package by group, for oslo-config-generator."""
-    return [(GROUP, ALL_OPTS), *sqlite_options.list_opts()]
+    return [(options.GROUP, options.ALL_OPTS), *sqlite_options.list_opts()]
 
 
 def load(conf: cfg.ConfigOpts, config_files: Sequence[str] | None = None) -> cfg.ConfigOpts:
@@ -136,20 +107,6 @@ def describe_store(conf: cfg.ConfigOpts) -> str:
     name = conf.drivers.message_store
     uri = str(getattr(conf[f'drivers:message_store:{name}'], 'uri', '') or '')
     return uri if name == 'sqlite' else name
-
-
-def max_message_bytes(conf: cfg.ConfigOpts) -> int:
-    """The longest WebSocket message a client may send, in bytes."""
-    chosen: int | None = conf[GROUP].max_message_size
-    return chosen or conf.transport.max_messages_post_size + _ENVELOPE_BYTES
-
-
-def metadata_seconds(conf: cfg.ConfigOpts) -> float:
-    """For how long a queue's metadata is remembered."""
-    chosen: float | None = conf[GROUP].metadata_cache_seconds
-    if chosen is not None:
-        return chosen
-    return 1.0 if conf.drivers.message_store == 'sqlite' and not conf.pooling else 0.0
 
 
 def _groups() -> list[tuple[str | None, list[cfg.Opt]]]:

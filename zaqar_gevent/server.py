@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import functools
-import logging
-import socket
-from collections.abc import Callable
-from importlib.metadata import entry_points
+from collections.abc import Callable, Iterable
+from importlib.metadata import entry_points, version
 from typing import Any
 
 import stevedore
-from gevent import pywsgi
 from oslo_config import cfg
 from oslo_log import log
 from oslo_reports import guru_meditation_report
@@ -23,6 +20,8 @@ from zaqar.storage import errors as storage_errors
 from zaqar.transport.base import ResourceDefaults
 
 from zaqar_gevent import conf as configuration
+from zaqar_gevent import http, metrics, options
+from zaqar_gevent.access_log import AccessLog
 from zaqar_gevent.api import REGISTRY  # noqa: F401  (importing the API fills the registry)
 from zaqar_gevent.api.broker import Broker
 from zaqar_gevent.api.dispatcher import Dispatcher
@@ -31,21 +30,58 @@ from zaqar_gevent.api.policy import Policy
 from zaqar_gevent.authentication import KeystoneAuth
 from zaqar_gevent.conf import ConfigurationError
 from zaqar_gevent.rest import build_app
-from zaqar_gevent.rest.middleware import allow_origins, identify_requests
+from zaqar_gevent.rest.middleware import (
+    allow_origins,
+    allowed_origins,
+    identify_requests,
+    trust_proxies,
+)
+from zaqar_gevent.rest.observation import observe, serve_paths
 from zaqar_gevent.rest.openapi import build_openapi
+from zaqar_gevent.websocket import engines
 from zaqar_gevent.websocket.asyncapi import build_asyncapi
-from zaqar_gevent.websocket.session import Session
-from zaqar_gevent.websocket.upgrade import TAKEOVER, Upgrade
+from zaqar_gevent.websocket.compact import SUBPROTOCOL
+from zaqar_gevent.websocket.connections import Connections
+from zaqar_gevent.websocket.handshake import Origins
+from zaqar_gevent.websocket.reception import Reception
+from zaqar_gevent.websocket.upgrade import Frames, Upgrade
 
 LOG = log.getLogger(__name__)
 
-STOP_TIMEOUT_SECONDS = 10.0
+SUBPROTOCOLS = (SUBPROTOCOL,)
+
+
+class Application:
+    """REST and WebSocket as one WSGI application.
+
+    connections: the open WebSockets. timeouts: how long clients may take.
+    app_protocol: the subprotocol that gevent-websocket's handler may agree to.
+    """
+
+    def __init__(self, app: Any, upgrade: Upgrade, conf: cfg.ConfigOpts) -> None:
+        section = conf[options.GROUP]
+        self._conf = conf
+        self._app = app
+        self.connections = upgrade.connections
+        self.timeouts = http.Timeouts(
+            section.header_timeout, section.body_timeout, section.keepalive_timeout
+        )
+        self.app_protocol = upgrade.app_protocol
+
+    def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        answer: Iterable[bytes] = self._app(environ, start_response)
+        return answer
+
+    def leave_room(self, connections: int) -> None:
+        """Of `connections` that a server takes in all, leave some to REST."""
+        self.connections.capacity = options.max_websockets(self._conf, connections)
 
 
 class TransportDriver:
     """REST and WebSocket over one set of stores: upstream's interface of a transport.
 
     app: the WSGI application.
+    reception: makes the sessions of WebSocket clients.
     notifies: whether subscribers are told here of what is posted, after it has been stored;
         otherwise it is up to the storage pipeline.
     """
@@ -62,25 +98,75 @@ class TransportDriver:
         configuration.register(conf)
         self._conf = conf
         self._defaults = ResourceDefaults(conf)
-        broker = Broker(conf, storage, control, configuration.metadata_seconds(conf))
+        section = conf[options.GROUP]
+        broker = Broker(
+            conf, storage, control, options.metadata_seconds(conf), section.max_depth
+        )
         dispatcher = Dispatcher(broker, Policy(conf))
         broker.descriptions = _descriptions(dispatcher)
         if notifies:
-            seconds = conf[configuration.GROUP].subscription_cache_seconds
+            seconds = section.subscription_cache_seconds
             broker.notifier = Notifier(conf, broker.subscriptions, seconds)
+        access_log = AccessLog(section.access_log)
         app = build_app(dispatcher)
         auth_app = _authentication(app, conf)
-        self.app = Upgrade(
-            identify_requests(allow_origins(auth_app or app, conf)),
-            functools.partial(Session, dispatcher, auth_app and auth_app.identify),
-            configuration.max_message_bytes(conf),
+        allowing = allow_origins(auth_app or app, conf)
+        rest = serve_paths(observe(identify_requests(allowing), access_log), conf)
+        identify = auth_app and auth_app.identify
+        self.reception = Reception(dispatcher, identify, access_log, _greeting(conf))
+        upgrade = Upgrade(
+            rest,
+            self.reception,
+            _connections(conf),
+            Frames(
+                engines.load(section.websocket_engine),
+                options.frame_limits(conf),
+                options.compression(conf),
+            ),
+            options.connection_limits(conf),
+            Origins(allowed_origins(conf)),
+            SUBPROTOCOLS,
             auth_app,
         )
+        self.app = Application(trust_proxies(upgrade, conf), upgrade, conf)
 
     def listen(self) -> None:
         """Serve on the address that the configuration gives, until the process is stopped."""
         section = self._conf[drivers_transport_wsgi.GROUP_NAME]
-        Server((section.bind, section.port), self.app).serve_forever()
+        new_server((section.bind, section.port), self.app, self._conf).serve_forever()
+
+
+def new_server(address: tuple[str, int], app: Application, conf: cfg.ConfigOpts) -> http.Server:
+    """A server for `app`, with as many connections as the configuration allows."""
+    most = conf[options.GROUP].max_connections
+    app.leave_room(most)
+    return http.Server(address, app, spawn=most)
+
+
+def _connections(conf: cfg.ConfigOpts) -> Connections:
+    section = conf[options.GROUP]
+    capacity = options.max_websockets(conf, section.max_connections)
+    return Connections(capacity, section.max_websockets_per_address, _measure)
+
+
+def _measure(connections: Connections) -> None:
+    """Bring the metrics up to date."""
+    boxes = [connection.outbox for connection in connections]
+    metrics.set_outbox_depth(sum(box.size for box in boxes), sum(len(box) for box in boxes))
+    metrics.flush()
+
+
+def _greeting(conf: cfg.ConfigOpts) -> dict[str, Any]:
+    """What a client of `zaqar.v2` is told of the server."""
+    section = conf[options.GROUP]
+    return {
+        'server': f'zaqar_gevent/{version("zaqar_gevent")}',
+        'protocol': SUBPROTOCOL,
+        'max_in_flight': section.max_in_flight,
+        'max_message_size': options.max_message_bytes(conf),
+        'ping_interval': section.ping_interval,
+        'idle_timeout': section.idle_timeout,
+    }
 
 
 def _authentication(app: Any, conf: cfg.ConfigOpts) -> KeystoneAuth | None:
@@ -168,35 +254,3 @@ def _installed(namespace: str) -> set[str]:
 
 def _report_load_failure(manager: Any, entry_point: Any, error: Exception) -> None:
     raise ConfigurationError(f'The driver {entry_point.name!r} cannot be loaded: {error}')
-
-
-class Handler(pywsgi.WSGIHandler):
-    """Lets the application take over the socket of a request that it upgrades."""
-
-    def get_environ(self) -> dict[str, Any]:
-        environ: dict[str, Any] = super().get_environ()
-        environ[TAKEOVER] = self._take_over
-        return environ
-
-    def _take_over(self) -> Handler:
-        """From here on the socket and what was read ahead are the caller's."""
-        self.close_connection = True
-        return self
-
-
-class Server(pywsgi.WSGIServer):
-    """gevent's HTTP server with upgrades and without Nagle's delay."""
-
-    handler_class = Handler
-
-    def __init__(self, address: tuple[str, int], app: Any) -> None:
-        super().__init__(address, app, log=None, error_log=logging.getLogger(__name__))
-
-    def handle(self, sock: socket.socket, address: Any) -> None:
-        """Serve one connection.
-
-        PERF: head and body of an answer are written apart; without TCP_NODELAY the body waits
-        40 ms for the client's delayed acknowledgement.
-        """
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        super().handle(sock, address)

@@ -18,7 +18,8 @@ import websocket
 from tests.callers import TRANSPORTS, RestCaller, connect
 from tests.server_process import start_process
 
-WEBSOCKET_WORKER = 'geventwebsocket.gunicorn.workers.GeventWebSocketWorker'
+OUR_WORKER = 'zaqar_gevent.gunicorn.Worker'
+STOCK_WORKER = 'geventwebsocket.gunicorn.workers.GeventWebSocketWorker'
 
 
 @contextmanager
@@ -49,14 +50,22 @@ def _address(process: subprocess.Popen[str]) -> str:
     raise AssertionError('gunicorn did not start')
 
 
+@pytest.fixture(scope='module', params=[OUR_WORKER, STOCK_WORKER], ids=['ours', 'stock'])
+def address(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[str]:
+    with gunicorn(request.param, tmp_path_factory.mktemp('gunicorn')) as address:
+        yield address
+
+
 @pytest.fixture(scope='module')
-def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with gunicorn(WEBSOCKET_WORKER, tmp_path_factory.mktemp('gunicorn')) as address:
+def stock_address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with gunicorn(STOCK_WORKER, tmp_path_factory.mktemp('gunicorn')) as address:
         yield address
 
 
 @pytest.mark.parametrize('transport', TRANSPORTS)
-def test_every_transport_works_under_the_stock_worker(address: str, transport: str) -> None:
+def test_every_transport_works_under_either_worker(address: str, transport: str) -> None:
     caller = connect(transport, f'http://{address}', f'ws://{address}/v2/ws')
     posted = caller.call('message_post', queue_name='orders', messages=[{'body': {'sku': 42}}])
     assert posted.status == 201
@@ -73,8 +82,10 @@ def test_every_transport_works_under_the_stock_worker(address: str, transport: s
     caller.close()
 
 
-def test_a_websocket_elsewhere_is_closed_with_a_reason_under_the_stock_worker(address: str) -> None:
-    client = websocket.create_connection(f'ws://{address}/v2/queues', timeout=10)
+def test_a_websocket_elsewhere_is_closed_with_a_reason_under_the_stock_worker(
+    stock_address: str,
+) -> None:
+    client = websocket.create_connection(f'ws://{stock_address}/v2/queues', timeout=10)
     opcode, payload = client.recv_data()
     assert opcode == websocket.ABNF.OPCODE_CLOSE
     assert payload[:2] == (1008).to_bytes(2)
@@ -95,11 +106,11 @@ def test_a_worker_that_cannot_upgrade_serves_rest_and_says_which_can(
         }
         refused = requests.get(f'http://{address}/v2/ws', headers=upgrade, timeout=10)
         assert refused.status_code == 501
-        assert WEBSOCKET_WORKER in refused.json()['description']
+        assert OUR_WORKER in refused.json()['description']
 
 
 def test_two_workers_share_one_store(tmp_path: pathlib.Path) -> None:
-    with gunicorn(WEBSOCKET_WORKER, tmp_path, workers=2) as address:
+    with gunicorn(OUR_WORKER, tmp_path, workers=2) as address:
         identity = RestCaller(f'http://{address}').identity
         for number in range(20):
             caller = RestCaller(f'http://{address}', identity=identity)

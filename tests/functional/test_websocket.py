@@ -235,7 +235,7 @@ def test_frames_sent_with_the_handshake_are_not_lost(server: ServerProcess) -> N
 @pytest.mark.parametrize(
     ('changes', 'status'),
     [
-        ({'Sec-WebSocket-Version': '8'}, 400),
+        ({'Sec-WebSocket-Version': '8'}, 426),
         ({'Sec-WebSocket-Key': 'short'}, 400),
         ({'Sec-WebSocket-Key': None}, 400),
         ({'Connection': 'keep-alive'}, 426),

@@ -107,10 +107,11 @@ def test_every_operation_says_what_it_does_and_has_a_policy_or_needs_none() -> N
 
 
 def test_falcon_has_a_responder_for_every_operation() -> None:
+    from zaqar_gevent.rest.arguments import BodyLimits
     from zaqar_gevent.rest.resource import Resource
 
     for operation in REGISTRY:
-        resource = Resource(None, [operation], 0)  # type: ignore[arg-type]
+        resource = Resource(None, [operation], BodyLimits(0, 0))  # type: ignore[arg-type]
         for method in operation.route.methods:
             assert method in falcon.HTTP_METHODS
             assert callable(getattr(resource, f'on_{method.lower()}'))

@@ -13,6 +13,7 @@ from zaqar.transport.base import ResourceDefaults
 
 from zaqar_gevent.api import errors
 from zaqar_gevent.api.brief import Brief
+from zaqar_gevent.api.documents import MAX_DEPTH
 from zaqar_gevent.api.encryption import DecryptionFailed, MessageCipher
 from zaqar_gevent.api.notifier import Notifier
 
@@ -61,6 +62,7 @@ class Broker:
     limits: upstream's validator, which knows the operator's `[transport]` options.
     defaults: what `[transport]` says of times to live.
     metadata: the metadata of queues, remembered for `metadata_seconds`.
+    max_depth: the most levels that a document may be nested in.
     notifier: what tells subscribers, where they are told.
     descriptions: what builds the documents that describe each transport, by the document's name.
     """
@@ -71,12 +73,14 @@ class Broker:
         storage: base.DataDriverBase,
         control: base.ControlDriverBase,
         metadata_seconds: float,
+        max_depth: int = MAX_DEPTH,
     ) -> None:
         self.conf = conf
         self.storage = storage
         self.control = control
         self.limits = Limits(conf)
         self.defaults = Defaults(conf)
+        self.max_depth = max_depth
         self.metadata: Brief[dict[str, Any]] = Brief(metadata_seconds)
         self.notifier: Notifier | None = None
         self.descriptions: dict[str, Callable[[], dict[str, Any]]] = {}

@@ -43,13 +43,17 @@ class _Unacceptable(ValueError):
         return f'{self.reason} - at `{path}`'
 
 
+class _TooDeep(Exception):
+    """A document is nested deeper than allowed."""
+
+
 def encode_json(document: Any) -> bytes:
     """`document` as compact UTF-8 JSON."""
     return _encode_json(document)
 
 
-def decode_json(data: bytes | str) -> Any:
-    """Read one JSON text (RFC 8259).
+def decode_json(data: bytes | str, max_depth: int = MAX_DEPTH) -> Any:
+    """Read one JSON text (RFC 8259), nested at most `max_depth` levels.
 
     Raises `errors.MalformedDocument`, which names the place and the reason.
     """
@@ -57,11 +61,11 @@ def decode_json(data: bytes | str) -> Any:
     try:
         document = _decode_json(raw)
     except RecursionError:
-        raise errors.MalformedDocument(_too_deep()) from None
+        raise errors.MalformedDocument(_too_deep(max_depth)) from None
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise errors.MalformedDocument(f'Not valid JSON: {error}') from None
-    if _needs_inspection(raw):
-        _inspect(document)
+    if _needs_inspection(raw, max_depth):
+        _inspect(document, max_depth)
     if _has_duplicate_keys(raw, document):
         raise errors.MalformedDocument('Not valid JSON: an object has the same key twice')
     return document
@@ -72,8 +76,8 @@ def encode_msgpack(document: Any) -> bytes:
     return _encode_msgpack(document)
 
 
-def decode_msgpack(data: bytes) -> Any:
-    """Read one MsgPack value whose types are JSON's.
+def decode_msgpack(data: bytes, max_depth: int = MAX_DEPTH) -> Any:
+    """Read one MsgPack value whose types are JSON's, nested at most `max_depth` levels.
 
     Raises `errors.MalformedDocument`, which names the place and the reason.
     """
@@ -89,24 +93,24 @@ def decode_msgpack(data: bytes) -> Any:
             max_ext_len=size,
         )
     except msgpack.StackError:
-        raise errors.MalformedDocument(_too_deep()) from None
+        raise errors.MalformedDocument(_too_deep(max_depth)) from None
     except (ValueError, msgpack.UnpackException) as error:
         reason = str(error) or type(error).__name__
         raise errors.MalformedDocument(f'Not valid MsgPack: {reason}') from None
-    _inspect(document)
+    _inspect(document, max_depth)
     return document
 
 
-def _too_deep() -> str:
-    return f'The document is nested too deeply; at most {MAX_DEPTH} levels are allowed'
+def _too_deep(max_depth: int) -> str:
+    return f'The document is nested too deeply; at most {max_depth} levels are allowed'
 
 
-def _needs_inspection(raw: bytes) -> bool:
+def _needs_inspection(raw: bytes, max_depth: int) -> bool:
     """Whether a text may hold too much nesting or too large a number.
 
     PERF: both are ruled out for nearly every document by looking at the bytes alone.
     """
-    return raw.count(b'{') + raw.count(b'[') > MAX_DEPTH or _LONG_NUMBER in raw.translate(
+    return raw.count(b'{') + raw.count(b'[') > max_depth or _LONG_NUMBER in raw.translate(
         _DIGITS_AS_ZERO
     )
 
@@ -134,9 +138,11 @@ def _reports_duplicate_keys(raw: bytes) -> bool:
     return any(found)
 
 
-def _inspect(document: Any) -> None:
+def _inspect(document: Any, max_depth: int) -> None:
     try:
-        _check(document, MAX_DEPTH)
+        _check(document, max_depth)
+    except _TooDeep:
+        raise errors.MalformedDocument(_too_deep(max_depth)) from None
     except _Unacceptable as error:
         raise errors.MalformedDocument(error.describe()) from None
 
@@ -161,7 +167,7 @@ def _check(value: Any, levels: int) -> None:
 
 def _check_members(members: Any, levels: int) -> None:
     if levels == 0:
-        raise _Unacceptable(_too_deep())
+        raise _TooDeep
     for key, value in members:
         try:
             if not isinstance(key, (str, int)):

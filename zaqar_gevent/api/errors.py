@@ -13,8 +13,11 @@
     ├── Conflict                409     conflict
     ├── BodyTooLarge            413     body_too_large
     ├── UnsupportedMediaType    415     unsupported_media_type
+    ├── UpgradeRequired         426     upgrade_required
     ├── NotImplementedHere      501     not_implemented
     └── ServiceUnavailable      503     service_unavailable
+        └── AtCapacity          503     at_capacity
+            └── TooManyOfAddress 503    at_capacity
 """
 
 from __future__ import annotations
@@ -105,6 +108,12 @@ class UnsupportedMediaType(APIError):
     title = 'Unsupported media type'
 
 
+class UpgradeRequired(APIError):
+    status = 426
+    code = 'upgrade_required'
+    title = 'Upgrade required'
+
+
 class NotImplementedHere(APIError):
     status = 501
     code = 'not_implemented'
@@ -120,6 +129,15 @@ class ServiceUnavailable(APIError):
     def during(cls, operation: str) -> ServiceUnavailable:
         """The store failed while it served `operation`."""
         return cls(f'{operation} could not be completed. Please try again in a few seconds.')
+
+
+class AtCapacity(ServiceUnavailable):
+    code = 'at_capacity'
+    title = 'At capacity'
+
+
+class TooManyOfAddress(AtCapacity):
+    """The client's address has as many connections as one may have."""
 
 
 _WRONG_TYPE = re.compile(r'^Expected `(?P<wanted>[^`]+)`, got `(?P<found>[^`]+)`')

@@ -10,6 +10,7 @@ from oslo_log import log
 from zaqar_gevent.api import documents, errors
 from zaqar_gevent.api.dispatcher import Dispatcher
 from zaqar_gevent.api.operation import Operation
+from zaqar_gevent.rest.arguments import BodyLimits
 from zaqar_gevent.rest.resource import Resource
 
 LOG = log.getLogger(__name__)
@@ -25,8 +26,9 @@ def build_app(dispatcher: Dispatcher) -> falcon.App[falcon.Request, falcon.Respo
     app.add_error_handler(errors.APIError, _handle_api_error)
     limit = dispatcher.broker.limit
     max_bytes = max(limit('max_messages_post_size'), limit('max_queue_metadata'))
+    limits = BodyLimits(max_bytes, dispatcher.broker.max_depth)
     for path, operations in _by_path(dispatcher).items():
-        app.add_route(path, Resource(dispatcher, operations, max_bytes))
+        app.add_route(path, Resource(dispatcher, operations, limits))
     return app
 
 

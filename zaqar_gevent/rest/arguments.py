@@ -5,7 +5,7 @@ from __future__ import annotations
 import types
 import typing
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import falcon
 import msgspec
@@ -55,16 +55,22 @@ def _reader_of(annotation: Any) -> Reader:
     return _READERS[typing.get_origin(annotation) or annotation]
 
 
+class BodyLimits(NamedTuple):
+    """The longest body that any operation takes, in bytes, and the most levels of nesting."""
+
+    max_bytes: int
+    max_depth: int
+
+
 class ArgumentReader:
     """Reads the arguments of one operation from path, query and body.
 
-    max_bytes: the longest body that any operation takes.
     required: the query parameters without which it is another operation that is meant.
     """
 
-    def __init__(self, operation: Operation, max_bytes: int) -> None:
+    def __init__(self, operation: Operation, limits: BodyLimits) -> None:
         self._operation = operation
-        self._max_bytes = max_bytes
+        self._limits = limits
         fields = {field.name: field for field in msgspec.structs.fields(operation.request)}
         self._query: dict[str, tuple[str, Reader]] = {}
         self.required: list[str] = []
@@ -99,11 +105,11 @@ class ArgumentReader:
 
     def _read_body(self, req: falcon.Request, arguments: dict[str, Any]) -> int | None:
         _check_media_type(req, self._operation)
-        body = _read_bytes(req, self._max_bytes)
+        body = _read_bytes(req, self._limits.max_bytes)
         payload = self._operation.payload
         if not body:
             return None
-        document = _decode(body)
+        document = _decode(body, self._limits.max_depth)
         if payload is not None:
             expected = list if self._operation.media_types else dict
             if not isinstance(document, expected):
@@ -121,9 +127,9 @@ class ArgumentReader:
         }
 
 
-def _decode(body: bytes) -> Any:
+def _decode(body: bytes, max_depth: int) -> Any:
     try:
-        return documents.decode_json(body)
+        return documents.decode_json(body, max_depth)
     except errors.MalformedDocument as error:
         raise errors.MalformedDocument(
             f'The request body could not be parsed. {error.description}'

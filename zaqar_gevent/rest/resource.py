@@ -12,7 +12,10 @@ from zaqar_gevent.api.dispatcher import Dispatcher
 from zaqar_gevent.api.operation import Operation
 from zaqar_gevent.api.signed_urls import Presented
 from zaqar_gevent.rest import shapes
-from zaqar_gevent.rest.arguments import ArgumentReader
+from zaqar_gevent.rest.arguments import ArgumentReader, BodyLimits
+
+# Where the environment of a request says which operation it means.
+OPERATION = 'zaqar_gevent.operation'
 
 _PROJECT_VARIABLES = ('HTTP_X_PROJECT_ID', 'HTTP_X_TENANT_ID')
 
@@ -20,11 +23,11 @@ _PROJECT_VARIABLES = ('HTTP_X_PROJECT_ID', 'HTTP_X_TENANT_ID')
 class Resource:
     """The operations that share a path, as Falcon wants them: `on_get`, `on_post`..."""
 
-    def __init__(self, dispatcher: Dispatcher, operations: list[Operation], max_bytes: int) -> None:
+    def __init__(self, dispatcher: Dispatcher, operations: list[Operation], limits: BodyLimits) -> None:
         methods = {method for operation in operations for method in operation.route.methods}
         for method in methods:
             choices = [
-                _Choice(dispatcher, operation, max_bytes)
+                _Choice(dispatcher, operation, limits)
                 for operation in operations
                 if method in operation.route.methods
             ]
@@ -50,14 +53,15 @@ class _Responder:
 class _Choice:
     """An operation that a request may mean."""
 
-    def __init__(self, dispatcher: Dispatcher, operation: Operation, max_bytes: int) -> None:
+    def __init__(self, dispatcher: Dispatcher, operation: Operation, limits: BodyLimits) -> None:
         self._dispatcher = dispatcher
         self._operation = operation
-        self._reader = ArgumentReader(operation, max_bytes)
+        self._reader = ArgumentReader(operation, limits)
         self._shape = shapes.SHAPES.get(operation.function, shapes.as_is)
         self.required = self._reader.required
 
     def answer(self, req: falcon.Request, resp: falcon.Response, path: dict[str, Any]) -> None:
+        req.env[OPERATION] = self._operation.name
         context = _context(self._dispatcher, req.env)
         self._dispatcher.authorize(self._operation, context, path)
         arguments, context.sent_bytes = self._reader.read(req, path)

@@ -11,12 +11,13 @@ from zaqar_gevent.api import documents
 class Codec(NamedTuple):
     """An encoding: its name, the frame type that carries it, and both directions.
 
-    `decode` raises `errors.MalformedDocument`.
+    `decode` takes the most levels that a document may be nested in, and raises
+    `errors.MalformedDocument`.
     """
 
     name: str
     binary: bool
-    decode: Callable[[bytes], Any]
+    decode: Callable[[bytes, int], Any]
     encode: Callable[[Any], bytes]
 
 

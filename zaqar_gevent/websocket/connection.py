@@ -1,108 +1,305 @@
-"""A connected client: its socket, read and answered by one greenlet."""
+"""A connected client: its socket, read by one greenlet and written to by whoever has something.
+
+Requests of the default envelope are answered by the reading greenlet itself, so in order. Those of
+`zaqar.v2` get a greenlet each, started in order, up to a number.
+"""
 
 from __future__ import annotations
 
 import socket
 import time
 from collections.abc import Callable
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import gevent
+from gevent.lock import Semaphore
+from oslo_context.context import RequestContext
 from oslo_log import log
 
-from zaqar_gevent.websocket.frames import Frames
+from zaqar_gevent import metrics
+from zaqar_gevent.metrics import ConnectionKind
+from zaqar_gevent.websocket.engines import Engine, Message
+from zaqar_gevent.websocket.limits import Limits
+from zaqar_gevent.websocket.outbox import Outbox
 
 LOG = log.getLogger(__name__)
 
 READ_BYTES = 64 * 1024
-CLOSE_TIMEOUT_SECONDS = 5.0
+TURN_SECONDS = 0.005
+TICK_SECONDS = 0.5
+
 AUTHENTICATION_EXPIRED = 4003
+GOING_AWAY = 1001
+NORMAL = 1000
+ABNORMAL = 1006
+POLICY_VIOLATION = 1008
+
+Answer = bytes | Callable[[], bytes]
 
 
 class Receiver(Protocol):
     """Whoever answers messages.
 
+    protocol: the subprotocol's name, or `default`.
     expires_at: when to end the conversation, in seconds of `time.monotonic`; None for never.
+    is_known: whether the client has said who it is, where it has to.
     """
 
+    protocol: str
     expires_at: float | None
+    is_known: bool
 
-    def receive(self, payload: bytes, *, binary: bool) -> bytes: ...
+    def receive(self, payload: bytes, *, binary: bool) -> Answer:
+        """The answer, or what gives it and may be called in a greenlet of its own."""
+        ...
+
+    def farewell(self, reason: str, reconnect_after_ms: int) -> Message | None:
+        """What to tell a client before the connection is closed by the server."""
+        ...
+
+
+class Ending(NamedTuple):
+    """How the server ends a connection, once what was received is answered."""
+
+    code: int
+    reason: str
+    reconnect_after_ms: int | None = None
 
 
 class Connection:
-    """Carries messages between a socket and a receiver, in order, until either side closes.
+    """Carries messages between a socket and a receiver until either side closes.
 
-    buffered: reads what the HTTP server may have read ahead of the upgrade, then from the socket.
+    opened_at: in seconds of `time.monotonic`.
     """
 
+    __slots__ = (
+        *('_close_by', '_context', '_ending', '_engine', '_heard_at', '_in_flight'),
+        *('_is_waiting', '_kind', '_latest', '_limits', '_next_turn', '_pace', '_pinged_at', '_receiver'),
+        *('_slots', '_socket', 'opened_at', 'outbox', 'request_at'),
+    )
+
     def __init__(
-        self,
-        sock: socket.socket,
-        buffered: Callable[[int], bytes],
-        frames: Frames,
-        receiver: Receiver,
+        self, sock: socket.socket, engine: Engine, receiver: Receiver, limits: Limits
     ) -> None:
         self._socket = sock
-        self._read = buffered
-        self._frames = frames
+        self._engine = engine
         self._receiver = receiver
+        self._limits = limits
+        self.outbox = Outbox(sock, limits.outbox_bytes, limits.outbox_messages)
+        self.opened_at = self.request_at = self._heard_at = time.monotonic()
+        self._pinged_at: float | None = None
+        self._next_turn = 0.0
+        rate = limits.max_requests_per_second
+        self._pace = Pace(rate) if rate else None
+        self._is_waiting = False
+        self._in_flight = 0
+        self._slots: Semaphore | None = None
+        self._ending: Ending | None = None
+        self._close_by: float | None = None
+        self._context: RequestContext | None = None
+        self._latest: bool | None = None
+        self._kind = ConnectionKind(engine.name, receiver.protocol)
 
-    def run(self) -> None:
-        """Serve the client until the connection is over; returns, whatever the client does."""
+    def run(self, early: bytes = b'') -> None:
+        """Serve the client until the connection is over; returns, whatever the client does.
+
+        early: what was received with the handshake already.
+        """
+        metrics.move_connection(None, self._kind)
         try:
-            self._serve()
+            self._serve(early)
+            self._await_end()
         except OSError as error:
             LOG.debug('A WebSocket connection was lost: %s', error)
+        except gevent.GreenletExit:
+            self._engine.close(GOING_AWAY, 'The server is stopping.')
+            self._flush()
+        finally:
+            self.outbox.close()
+            self._socket.close()
+            metrics.move_connection(self._kind, None)
+            metrics.count_close(self._engine.close_code or ABNORMAL)
 
-    def _serve(self) -> None:
+    def finish(self, ending: Ending) -> None:
+        """Close the connection as soon as what has been received is answered; does not wait."""
+        if self._ending is None:
+            self._ending = ending
+            self._end_if_answered()
+
+    def attend(self, now: float) -> None:
+        """Look after the connection, every TICK_SECONDS; `now` is of `time.monotonic`."""
+        if self._close_by is not None:
+            if now >= self._close_by:
+                self._abort()
+            return
+        if self._ending is None:
+            self._check_rights(now)
+        self._check_life(now)
+
+    def _serve(self, data: bytes) -> None:
+        """Answer messages until the connection is to be closed, and then what remains of them."""
         self._flush()
-        while self._frames.is_open:
-            data = self._receive(self._receiver.expires_at)
-            if data is None:
-                self._frames.close(AUTHENTICATION_EXPIRED, 'Authentication expired.')
-            else:
-                self._answer(data)
-            self._flush()
-        self._await_end()
+        if data:
+            self._take(data)
+        while self._ending is None and self._engine.is_open:
+            self._take(self._read())
+        for _ in range(self._limits.max_in_flight if self._slots else 0):
+            self._slots.acquire()
+        self._send_close()
 
-    def _answer(self, data: bytes) -> None:
-        for message in self._frames.receive(data):
-            answer = self._receiver.receive(message.payload, binary=message.binary)
-            self._frames.send(answer, binary=message.binary)
-            self._flush()
+    def _take(self, data: bytes) -> None:
+        for message in self._engine.receive(data):
+            self._answer(message)
+        self._flush()
 
-    def _receive(self, expires_at: float | None) -> bytes | None:
-        """What the client sends next; None where the time is over before.
-
-        A timeout interrupts nothing but waiting: a request that has begun is answered.
-        """
-        if expires_at is None:
-            return self._read_some()
-        left = expires_at - time.monotonic()
-        if left > 0:
-            with gevent.Timeout(left, False):
-                return self._read_some()
-        return None
-
-    def _read_some(self) -> bytes:
-        data = self._read(READ_BYTES)
-        self._read = self._socket.recv
+    def _read(self) -> bytes:
+        self._is_waiting = True
+        data: bytes = self._socket.recv(READ_BYTES)
+        self._is_waiting = False
+        self._heard_at = time.monotonic()
         return data
+
+    def _answer(self, message: Message) -> None:
+        self._await_turn()
+        binary = message.binary
+        metrics.RECEIVED[binary].add(len(message.payload))
+        if binary is not self._latest:
+            self._note_encoding(binary)
+        answer = self._receiver.receive(message.payload, binary=binary)
+        if isinstance(answer, bytes):
+            self._send(answer, binary=binary)
+        else:
+            self._start(answer, binary=binary)
+
+    def _note_encoding(self, binary: bool) -> None:
+        """The client changes to another encoding, or says something for the first time."""
+        if self._latest is None:
+            self._context = RequestContext()
+        self._latest = binary
+        kind = self._kind._replace(encoding='msgpack' if binary else 'json')
+        metrics.move_connection(self._kind, kind)
+        self._kind = kind
+
+    def _await_turn(self) -> None:
+        """Wait until the next request may begin: by the client's rights, and for others' sake."""
+        if self.outbox.size and self.outbox.is_full:
+            self.outbox.wait_for_room()
+        now = self.request_at = time.monotonic()
+        if now >= self._next_turn:
+            gevent.sleep(0)
+            self._next_turn = now + TURN_SECONDS
+        if self._pace is not None:
+            gevent.sleep(self._pace.delay(now))
+
+    def _start(self, answer: Callable[[], bytes], *, binary: bool) -> None:
+        """Serve a request beside others; waits while there are as many as may be."""
+        if self._slots is None:
+            self._slots = Semaphore(self._limits.max_in_flight)
+        self._slots.acquire()
+        self._in_flight += 1
+        gevent.spawn_raw(self._perform, answer, binary)
+
+    def _perform(self, answer: Callable[[], bytes], binary: bool) -> None:
+        if self._context is not None:
+            self._context.update_store()
+        if self.outbox.size and self.outbox.is_full:
+            self.outbox.wait_for_room()
+        try:
+            self._send(answer(), binary=binary)
+        finally:
+            self._in_flight -= 1
+            if self._slots is not None:
+                self._slots.release()
+            self._end_if_answered()
+
+    def _send(self, payload: bytes, *, binary: bool) -> None:
+        metrics.SENT[binary].add(len(payload))
+        self._engine.send(payload, binary=binary)
+        self._flush()
+
+    def _flush(self) -> None:
+        pieces = self._engine.outgoing()
+        if pieces:
+            self.outbox.put(pieces)
+
+    def _end_if_answered(self) -> None:
+        if self._ending is not None and self._is_waiting and not self._in_flight:
+            self._send_close()
+
+    def _send_close(self) -> None:
+        """Send the close frame, unless one was sent; from here on the peer's is waited for."""
+        if self._ending is not None and self._engine.is_open:
+            code, reason, reconnect_after_ms = self._ending
+            if reconnect_after_ms is not None:
+                farewell = self._receiver.farewell(reason, reconnect_after_ms)
+                if farewell is not None:
+                    metrics.count_push('closing')
+                    self._send(farewell.payload, binary=farewell.binary)
+            self._engine.close(code, reason)
+            self._flush()
+        if self._close_by is None:
+            self._close_by = time.monotonic() + self._limits.close_timeout
 
     def _await_end(self) -> None:
         """Read on until the peer hangs up too, so that it gets the close frame."""
-        with gevent.Timeout(CLOSE_TIMEOUT_SECONDS, False):
-            while not self._frames.is_over:
-                for _ in self._frames.receive(self._socket.recv(READ_BYTES)):
-                    pass
+        while not self._engine.is_over:
+            for _ in self._engine.receive(self._socket.recv(READ_BYTES)):
+                pass
+            self._flush()
+            gevent.sleep(0)
 
-    def _flush(self) -> None:
-        pieces = self._frames.outgoing()
-        if not pieces:
+    def _abort(self) -> None:
+        """Cut the connection; whoever reads or writes finds it ended."""
+        self.outbox.close()
+        try:
+            self._socket.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            LOG.debug('A WebSocket connection was lost before it was cut')
+
+    def _check_rights(self, now: float) -> None:
+        limits, receiver = self._limits, self._receiver
+        if receiver.expires_at is not None and now >= receiver.expires_at:
+            self.finish(Ending(AUTHENTICATION_EXPIRED, 'Authentication expired.'))
+        elif not receiver.is_known and now - self.opened_at >= limits.authentication_timeout:
+            self.finish(Ending(POLICY_VIOLATION, 'Not authenticated in time.'))
+        elif limits.idle_timeout and now - self.request_at >= limits.idle_timeout:
+            self.finish(Ending(NORMAL, 'Idle for too long.'))
+
+    def _check_life(self, now: float) -> None:
+        """Ping a silent client, and give one up that stays silent.
+
+        Silent is who has neither sent anything nor taken any of what waits for it. While requests
+        are being served nobody listens, so nothing is known.
+        """
+        limits = self._limits
+        if not limits.ping_interval:
             return
-        data = b''.join(pieces)
-        if data:
-            self._socket.sendall(data)
-        if not pieces[-1]:
-            self._socket.shutdown(socket.SHUT_WR)
+        if not self._is_waiting and not self.outbox.size:
+            self._heard_at = now
+        silence = now - max(self._heard_at, self.outbox.moved_at) + TICK_SECONDS
+        if silence < limits.ping_interval:
+            self._pinged_at = None
+        elif self._pinged_at is None:
+            self._pinged_at = now
+            self._engine.ping()
+            self._flush()
+        elif now - self._pinged_at + TICK_SECONDS >= limits.ping_timeout:
+            self._engine.close(POLICY_VIOLATION, 'No answer to a ping.')
+            self._flush()
+            self._abort()
+
+
+class Pace:
+    """Spreads requests so that at most `per_second` begin within any second."""
+
+    __slots__ = ('_due', '_interval')
+
+    def __init__(self, per_second: int) -> None:
+        self._interval = 1 / per_second
+        self._due = 0.0
+
+    def delay(self, now: float) -> float:
+        """How long the next request has to wait, in seconds; counts it as begun then."""
+        begins = max(self._due, now)
+        self._due = begins + self._interval
+        return begins - now

@@ -36,9 +36,13 @@ def check(document: dict[str, Any]) -> None:
         raise errors.MalformedDocument(f'Schema validation failed. {error}') from None
 
 
-def caller_of(headers: dict[str, str]) -> Caller:
-    """Who the headers of a request say it comes from; their names are read in any case."""
-    named = _lower(headers)
+def lower(headers: dict[str, str]) -> dict[str, str]:
+    """The headers by lower-case name, since names are read in any case."""
+    return {name.lower(): value for name, value in headers.items()}
+
+
+def caller_of(named: dict[str, str]) -> Caller:
+    """Who the headers of a request, by lower-case name, say it comes from."""
     return Caller.of(
         named.get('x-project-id'),
         named.get('client-id'),
@@ -47,19 +51,14 @@ def caller_of(headers: dict[str, str]) -> Caller:
     )
 
 
-def presented_in(headers: dict[str, str]) -> Presented | None:
-    """The pre-signed URL that the headers of a request present, if they do."""
-    named = _lower(headers)
+def presented_in(named: dict[str, str]) -> Presented | None:
+    """The pre-signed URL that the headers of a request, by lower-case name, present."""
     return Presented.of(
         named.get('url-signature'),
         named.get('url-expires'),
         named.get('url-methods'),
         named.get('url-paths'),
     )
-
-
-def _lower(headers: dict[str, str]) -> dict[str, str]:
-    return {name.lower(): value for name, value in headers.items()}
 
 
 def public(headers: Any) -> Any:

@@ -1,12 +1,14 @@
 """What one client says over its connection, and what it is answered: messages in, messages out.
 
 A session knows neither sockets nor frames, so it can be driven by anything that has messages.
+`Session` is what the envelopes share: who the client is. `DefaultSession` speaks upstream's.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, ClassVar, NamedTuple
 
 from zaqar_gevent.api import errors
 from zaqar_gevent.api.context import Caller, Context, Identity
@@ -14,90 +16,68 @@ from zaqar_gevent.api.dispatcher import Dispatcher
 from zaqar_gevent.api.signed_urls import Presented
 from zaqar_gevent.websocket import envelope
 from zaqar_gevent.websocket.codecs import Codec, codec_of
+from zaqar_gevent.websocket.engines import Message
 
 AUTHENTICATE = 'authenticate'
+UNKNOWN = 'unknown'
 
 Identify = Callable[[Mapping[str, str]], Identity]
 
 
+class Exchange(NamedTuple):
+    """A request and its answer, as they are counted and logged.
+
+    operation: its name, or `unknown`. seconds: from the whole request to the whole answer.
+    bytes_in, bytes_out: of the messages, envelope included.
+    """
+
+    operation: str
+    protocol: str
+    binary: bool
+    status: int
+    seconds: float
+    caller: Caller
+    bytes_in: int
+    bytes_out: int
+
+
+Observer = Callable[[Exchange], None]
+
+
 class Session:
-    """The conversation of one connection, in the default envelope.
+    """Who the client of one connection is.
 
     identify: says who the token in some headers, by lower-case name, speaks for, or raises
         `errors.APIError`; None on a server that believes headers.
     identity: who has authenticated, if anybody has.
     expires_at: when to end the conversation, in seconds of `time.monotonic`; None for never.
+    is_known: whether the client has authenticated, or presented a pre-signed URL, where it has to.
     """
+
+    protocol: ClassVar[str]
 
     def __init__(
         self,
         dispatcher: Dispatcher,
         identify: Identify | None = None,
         identity: Identity | None = None,
+        observe: Observer | None = None,
     ) -> None:
         self._dispatcher = dispatcher
         self._identify = identify
+        self._observer = observe
+        self.is_known = identify is None
         self._become(identity)
 
     def _become(self, identity: Identity | None) -> None:
         """Whatever was known of who asks is known no more."""
         self._identity = identity
         self.expires_at = identity.expires_at if identity else None
+        self.is_known = self.is_known or identity is not None
         self._headers: Any = None
-        self._public_headers: Any = {}
         self._caller = Caller(None, None)
         self._presented: Presented | None = None
         self._environ: Mapping[str, Any] | None = None
-
-    def receive(self, payload: bytes, *, binary: bool) -> bytes:
-        """Answer one message, in its own encoding.
-
-        A message that cannot be understood is answered as well, with status 400: this raises
-        nothing.
-        """
-        codec = codec_of(binary=binary)
-        try:
-            document = _decode(codec, payload)
-        except errors.MalformedDocument as error:
-            return codec.encode(envelope.wrap({}, {}, error.status, envelope.describe(error)))
-        try:
-            status, body = self._answer(document, len(payload))
-        except errors.APIError as error:
-            status, body = error.status, envelope.describe(error)
-        return codec.encode(envelope.wrap(document, self._echo(document), status, body))
-
-    def _answer(self, document: dict[str, Any], size: int) -> tuple[int, Any]:
-        action = document.get('action')
-        if action == AUTHENTICATE:
-            return self._authenticate(document)
-        operation = self._dispatcher.find(action)
-        envelope.check(document)
-        self._meet(document.get('headers') or {})
-        context = Context(
-            self._dispatcher.broker,
-            self._caller,
-            sent_bytes=size,
-            exact_size=False,
-            environ=self._environ,
-            presented=self._presented,
-        )
-        return self._dispatcher.call(operation, context, document.get('body') or {})
-
-    def _authenticate(self, document: dict[str, Any]) -> tuple[int, Any]:
-        """Replace the identity by that of the token given; one that is refused changes nothing.
-
-        Nothing of the request is echoed but a Request-ID.
-        """
-        envelope.check(document)
-        headers = document.pop('headers', None) or {}
-        document.pop('body', None)
-        named = {name.lower(): value for name, value in headers.items()}
-        if 'request-id' in named:
-            document['headers'] = {'Request-ID': named['request-id']}
-        if self._identify is None:
-            raise errors.BadRequest('This server does not authenticate; send no token.')
-        self._become(self._identify(named))
-        return 200, {'message': 'Authentified.'}
 
     def _meet(self, headers: dict[str, str]) -> None:
         """Learn who asks.
@@ -107,38 +87,145 @@ class Session:
         All is learnt or nothing: what remained of refused headers must not be taken for known.
         """
         if headers != self._headers:
-            presented = envelope.presented_in(headers)
-            caller = self._caller_in(headers, presented)
+            named = envelope.lower(headers)
+            presented = envelope.presented_in(named)
+            caller = self._caller_in(named, presented)
             self._caller, self._presented = caller, presented
             self._environ = self._identity.environ if self._identity and not presented else None
-            self._public_headers = envelope.public(headers)
             self._headers = headers
 
-    def _caller_in(self, headers: dict[str, str], presented: Presented | None) -> Caller:
+    def _caller_in(self, named: dict[str, str], presented: Presented | None) -> Caller:
         """Who asks: whom the token names, or the headers where those are believed."""
-        named = envelope.caller_of(headers)
+        claimed = envelope.caller_of(named)
         if self._identify is None:
-            return named
+            return claimed
         if presented is not None:
-            return Caller(named.project_id, named.client_id)
+            return Caller(claimed.project_id, claimed.client_id)
         if self._identity is None:
             raise errors.Forbidden('Not authentified.')
-        if not named.project_id or named.project_id != self._identity.caller.project_id:
+        project_id = self._project_of(claimed)
+        if not project_id or project_id != self._identity.caller.project_id:
             raise errors.Forbidden("X-Project-ID is not the project of the connection's token.")
-        return self._identity.caller._replace(client_id=named.client_id)
+        return self._identity.caller._replace(client_id=claimed.client_id)
+
+    def _project_of(self, claimed: Caller) -> str | None:
+        """The project that a request of an authenticated client is for."""
+        return claimed.project_id
+
+    def _context(self, sent_bytes: int) -> Context:
+        return Context(
+            self._dispatcher.broker,
+            self._caller,
+            sent_bytes=sent_bytes,
+            exact_size=False,
+            environ=self._environ,
+            presented=self._presented,
+        )
+
+    def _decode(self, codec: Codec, payload: bytes) -> dict[str, Any]:
+        try:
+            document = codec.decode(payload, self._dispatcher.broker.max_depth)
+        except errors.MalformedDocument as error:
+            raise errors.MalformedDocument(
+                f"Can't decode {codec.name} request. {error.description}"
+            ) from None
+        if not isinstance(document, dict):
+            raise errors.MalformedDocument('Unexpected body type. Expected dict or dict like.')
+        return document
+
+    def _perform(self, operation: Any, context: Context, body: dict[str, Any]) -> tuple[int, Any]:
+        reply = self._dispatcher.call(operation, context, body)
+        # Nobody but its holder can have made a signature that was let in.
+        self.is_known = True
+        return reply
+
+    def _observe(
+        self,
+        operation: str,
+        codec: Codec,
+        status: int,
+        began: float,
+        sizes: tuple[int, int],
+        caller: Caller | None = None,
+    ) -> None:
+        if self._observer is None:
+            return
+        seconds = time.perf_counter() - began
+        asker = caller or self._caller
+        self._observer(
+            Exchange(operation, self.protocol, codec.binary, status, seconds, asker, *sizes)
+        )
+
+
+class DefaultSession(Session):
+    """The conversation of one connection in the default envelope, upstream's."""
+
+    protocol = 'default'
+
+    def receive(self, payload: bytes, *, binary: bool) -> bytes:
+        """Answer one message, in its own encoding.
+
+        A message that cannot be understood is answered as well, with status 400: this raises
+        nothing.
+        """
+        began = time.perf_counter()
+        codec = codec_of(binary=binary)
+        document: dict[str, Any] = {}
+        try:
+            document = self._decode(codec, payload)
+            status, body = self._answer(document, len(payload))
+        except errors.APIError as error:
+            status, body = error.status, envelope.describe(error)
+        answer = codec.encode(envelope.wrap(document, self._echo(document), status, body))
+        name = self._name_of(document.get('action'))
+        self._observe(name, codec, status, began, (len(payload), len(answer)))
+        return answer
+
+    def farewell(self, reason: str, reconnect_after_ms: int) -> Message | None:
+        """Upstream's envelope has nothing to say it in but the close code."""
+        return None
+
+    def _become(self, identity: Identity | None) -> None:
+        super()._become(identity)
+        self._public_headers: Any = {}
+
+    def _name_of(self, action: Any) -> str:
+        if isinstance(action, str) and (
+            action in self._dispatcher.operations or action == AUTHENTICATE
+        ):
+            return action
+        return UNKNOWN
+
+    def _answer(self, document: dict[str, Any], size: int) -> tuple[int, Any]:
+        action = document.get('action')
+        if action == AUTHENTICATE:
+            return self._authenticate(document)
+        operation = self._dispatcher.find(action)
+        envelope.check(document)
+        self._meet(document.get('headers') or {})
+        return self._perform(operation, self._context(size), document.get('body') or {})
+
+    def _meet(self, headers: dict[str, str]) -> None:
+        if headers != self._headers:
+            super()._meet(headers)
+            self._public_headers = envelope.public(headers)
+
+    def _authenticate(self, document: dict[str, Any]) -> tuple[int, Any]:
+        """Replace the identity by that of the token given; one that is refused changes nothing.
+
+        Nothing of the request is echoed but a Request-ID.
+        """
+        envelope.check(document)
+        headers = document.pop('headers', None) or {}
+        document.pop('body', None)
+        named = envelope.lower(headers)
+        if 'request-id' in named:
+            document['headers'] = {'Request-ID': named['request-id']}
+        if self._identify is None:
+            raise errors.BadRequest('This server does not authenticate; send no token.')
+        self._become(self._identify(named))
+        return 200, {'message': 'Authentified.'}
 
     def _echo(self, document: dict[str, Any]) -> Any:
         headers = document.get('headers')
         return self._public_headers if headers == self._headers else envelope.public(headers)
-
-
-def _decode(codec: Codec, payload: bytes) -> dict[str, Any]:
-    try:
-        document = codec.decode(payload)
-    except errors.MalformedDocument as error:
-        raise errors.MalformedDocument(
-            f"Can't decode {codec.name} request. {error.description}"
-        ) from None
-    if not isinstance(document, dict):
-        raise errors.MalformedDocument('Unexpected body type. Expected dict or dict like.')
-    return document

@@ -1,35 +1,55 @@
 """How a WebSocket connection comes about: a WSGI middleware in front of REST.
 
-A request to upgrade is answered here, under any of three kinds of server: our own, which hands
-over its socket; gevent-websocket's handler, which has answered the handshake already; and servers
-that cannot upgrade.
+A request to upgrade is answered here, under any of three kinds of server: those that hand a
+connection over (ours, and gunicorn with our worker), where the handshake is done here;
+gevent-websocket's handler, which has answered it already; and servers that cannot upgrade.
 """
 
 from __future__ import annotations
 
+import socket
+import ssl
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
-from oslo_context.context import RequestContext
 from oslo_log import log
 
+from zaqar_gevent import metrics
 from zaqar_gevent.api import documents, errors
 from zaqar_gevent.api.context import Identity
-from zaqar_gevent.websocket import frames
+from zaqar_gevent.websocket import handshake
 from zaqar_gevent.websocket.connection import Connection, Receiver
-from zaqar_gevent.websocket.frames import Frames
+from zaqar_gevent.websocket.connections import Connections
+from zaqar_gevent.websocket.engines import Compression, Engine, FrameLimits
+from zaqar_gevent.websocket.handshake import Origins
+from zaqar_gevent.websocket.limits import Limits
 
 LOG = log.getLogger(__name__)
 
-# 1013, try again later, where the identity service cannot be asked.
-_CLOSE_CODES = {503: 1013}
 PATHS = ('/', '/v2/ws')
 TAKEOVER = 'zaqar_gevent.takeover'
+RETRY_AFTER_SECONDS = 5
+
+# 1013, try again later; everything else that is refused is against the rules.
+_CLOSE_CODES = {503: 1013}
+_POLICY_VIOLATION = 1008
+_PROTOCOL_ERROR = 1002
 
 Environ = dict[str, Any]
 StartResponse = Callable[..., Any]
 Application = Callable[[Environ, StartResponse], Iterable[bytes]]
-NewReceiver = Callable[..., Receiver]
+
+
+class Takeover(NamedTuple):
+    """A connection that its HTTP server hands over.
+
+    early: what was received behind the request.
+    start: runs the connection, now or in a greenlet of its own.
+    """
+
+    socket: socket.socket
+    early: bytes
+    start: Callable[[Callable[[], None]], None]
 
 
 class Authenticator(Protocol):
@@ -38,26 +58,65 @@ class Authenticator(Protocol):
     def identify(self, headers: Mapping[str, str]) -> Identity: ...
 
 
+class NewReceiver(Protocol):
+    """Whoever makes the one that answers the messages of a new connection.
+
+    subprotocol: what was negotiated. identity: of the token in the handshake, if one came with it.
+    headers: of the handshake, by lower-case name. address: of the client.
+    """
+
+    def __call__(
+        self,
+        subprotocol: str | None,
+        identity: Identity | None,
+        headers: Mapping[str, str],
+        address: str,
+    ) -> Receiver: ...
+
+
+class Frames(NamedTuple):
+    """How frames are read and written: the engine, what a client may send, the compression."""
+
+    engine: type[Engine]
+    limits: FrameLimits
+    compression: Compression | None = None
+
+
+class _Refused(Exception):
+    """An upgrade is refused: why, for the client and for the metrics."""
+
+    def __init__(self, error: errors.APIError, reason: metrics.Refusal) -> None:
+        super().__init__(reason)
+        self.error = error
+        self.reason: metrics.Refusal = reason
+
+
 class Upgrade:
     """Turns upgrade requests into connections and passes everything else to `app`.
 
-    new_receiver: makes the one that answers the messages of a new connection, given
-        the `identity` of the token that came with the handshake, if one did.
-    max_message_bytes: the longest message a client may send.
-    auth_app: knows the tokens in handshakes; None where they are ignored.
+    connections: the open ones.
+    authenticator: knows the tokens in handshakes; None where they are ignored.
     """
 
     def __init__(
         self,
         app: Application,
         new_receiver: NewReceiver,
-        max_message_bytes: int,
-        auth_app: Authenticator | None = None,
+        connections: Connections,
+        frames: Frames,
+        limits: Limits,
+        origins: Origins,
+        subprotocols: tuple[str, ...],
+        authenticator: Authenticator | None = None,
     ) -> None:
         self._app = app
-        self._auth_app = auth_app
         self._new_receiver = new_receiver
-        self._max_message_bytes = max_message_bytes
+        self.connections = connections
+        self._frames = frames
+        self._limits = limits
+        self._origins = origins
+        self._subprotocols = subprotocols
+        self._authenticator = authenticator
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         if 'websocket' not in environ.get('HTTP_UPGRADE', '').lower():
@@ -68,101 +127,176 @@ class Upgrade:
         if environ['PATH_INFO'] not in PATHS:
             return self._app(environ, start_response)
         if TAKEOVER not in environ:
-            return _refuse(start_response, _no_upgrade(environ))
-        return self._upgrade(environ, start_response)
-
-    def _upgrade(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
-        """Do the handshake on our own server."""
-        response = frames.answer_handshake(environ['PATH_INFO'], _headers(environ))
-        if response.status_code != 101:
-            return _reject(start_response, response)
+            return _respond(start_response, _no_upgrade(environ))
         try:
-            receiver = self._receiver_for(environ)
-        except errors.APIError as error:
-            return _refuse(start_response, error)
-        handler = environ[TAKEOVER]()
-        handler.socket.sendall(response.serialize())
-        self._run(handler, Frames(self._max_message_bytes), receiver)
+            self._upgrade(environ)
+        except _Refused as refused:
+            metrics.count_refusal(refused.reason)
+            return _respond(start_response, refused.error)
         return []
+
+    def app_protocol(self, path: str) -> str | None:
+        """The subprotocol that gevent-websocket's handler may agree to."""
+        return self._subprotocols[0] if path in PATHS and self._subprotocols else None
+
+    def _upgrade(self, environ: Environ) -> None:
+        """Do the handshake, and take over the connection."""
+        offered = self._frames.engine.offer(self._frames.compression)
+        try:
+            accepted = handshake.accept(environ, offered, self._subprotocols)
+        except errors.APIError as error:
+            raise _Refused(error, 'handshake') from None
+        address = _address_of(environ)
+        receiver = self._admit(environ, address, accepted.subprotocol)
+        takeover: Takeover = environ[TAKEOVER]()
+        engine = self._frames.engine(self._frames.limits, accepted.extensions)
+        connection = Connection(takeover.socket, engine, receiver, self._limits)
+        connection.outbox.put([accepted.response])
+        takeover.start(lambda: self._run(connection, address, takeover.early))
+
+    def _admit(self, environ: Environ, address: str, subprotocol: str | None) -> Receiver:
+        """Let a client in, which takes up room; raises `_Refused`."""
+        try:
+            self._origins.check(environ)
+        except errors.APIError as error:
+            raise _Refused(error, 'origin') from None
+        self._take_room(address)
+        headers = _headers_of(environ)
+        try:
+            identity = self._identify(headers)
+            return self._new_receiver(subprotocol, identity, headers, address)
+        except errors.APIError as error:
+            self.connections.leave(address)
+            raise _Refused(error, 'authentication') from None
+
+    def _take_room(self, address: str) -> None:
+        try:
+            self.connections.admit(address)
+        except errors.TooManyOfAddress as error:
+            raise _Refused(error, 'address') from None
+        except errors.AtCapacity as error:
+            raise _Refused(error, 'capacity') from None
+
+    def _identify(self, headers: Mapping[str, str]) -> Identity | None:
+        if self._authenticator is None or 'x-auth-token' not in headers:
+            return None
+        return self._authenticator.identify(headers)
 
     def _continue_upgraded(self, environ: Environ) -> None:
         """Go on where gevent-websocket has answered the handshake.
 
         Only its handshake is used: from here on the frames are ours, and closing it quietly keeps
-        it from sending any of its own.
+        it from sending any of its own. What would have been refused is closed with a code.
         """
         upgraded = environ['wsgi.websocket']
         upgraded.closed = True
-        engine = Frames(self._max_message_bytes)
-        receiver = self._new_receiver()
+        handler = upgraded.handler
+        engine = self._frames.engine(self._frames.limits)
+        address = _address_of(environ)
+        early = read_ahead(handler.rfile, handler.socket)
+        try:
+            receiver = self._admit_upgraded(environ, address)
+        except _Refused as refused:
+            metrics.count_refusal(refused.reason)
+            _turn_away(handler.socket, engine, refused.error)
+            return
+        connection = Connection(handler.socket, engine, receiver, self._limits)
+        self._run(connection, address, early)
+
+    def _admit_upgraded(self, environ: Environ, address: str) -> Receiver:
         if environ['PATH_INFO'] not in PATHS:
-            engine.close(1008, f'WebSockets are served at {" and ".join(PATHS)}')
-        else:
-            try:
-                receiver = self._receiver_for(environ)
-            except errors.APIError as error:
-                engine.close(_CLOSE_CODES.get(error.status, 1008), error.description)
-        self._run(upgraded.handler, engine, receiver)
+            where = f'WebSockets are served at {" and ".join(PATHS)}'
+            raise _Refused(errors.NotFound(where), 'handshake')
+        try:
+            handshake.check_version(environ)
+        except errors.APIError as error:
+            raise _Refused(error, 'handshake') from None
+        offered = environ.get('HTTP_SEC_WEBSOCKET_PROTOCOL', '')
+        agreed = self.app_protocol(environ['PATH_INFO'])
+        # Its handler agrees to what is found anywhere in the client's list.
+        subprotocol = agreed if agreed and agreed in offered else None
+        return self._admit(environ, address, subprotocol)
 
-    def _receiver_for(self, environ: Environ) -> Receiver:
-        """The receiver for a new connection; raises `errors.APIError` for a token refused."""
-        if self._auth_app is None or 'HTTP_X_AUTH_TOKEN' not in environ:
-            return self._new_receiver()
-        headers = {name.lower(): value for name, value in _headers(environ)}
-        return self._new_receiver(identity=self._auth_app.identify(headers))
-
-    def _run(self, handler: Any, engine: Frames, receiver: Receiver) -> None:
-        """Serve the connection; what is logged meanwhile has a request id of its own."""
-        RequestContext()
-        LOG.debug('WebSocket connected: %s', handler.client_address)
-        Connection(handler.socket, handler.rfile.read1, engine, receiver).run()
-        LOG.debug('WebSocket disconnected: %s', handler.client_address)
+    def _run(self, connection: Connection, address: str, early: bytes) -> None:
+        LOG.debug('WebSocket connected: %s', address)
+        try:
+            with self.connections.looking_after(connection):
+                connection.run(early)
+        finally:
+            self.connections.leave(address)
+            LOG.debug('WebSocket disconnected: %s', address)
 
 
-def _headers(environ: Environ) -> list[tuple[str, str]]:
-    return [
-        (name.removeprefix('HTTP_').replace('_', '-'), value)
+def read_ahead(rfile: Any, sock: socket.socket) -> bytes:
+    """What an HTTP server has received of a connection behind the request, without waiting."""
+    timeout = sock.gettimeout()
+    sock.settimeout(0)
+    try:
+        return bytes(rfile.peek())
+    except (BlockingIOError, ssl.SSLWantReadError):
+        return b''
+    finally:
+        sock.settimeout(timeout)
+
+
+def _address_of(environ: Environ) -> str:
+    """The client's address; of those that proxies add up, the one that the last of them saw."""
+    return str(environ.get('REMOTE_ADDR', '')).rsplit(',', 1)[-1].strip()
+
+
+def _headers_of(environ: Environ) -> dict[str, str]:
+    return {
+        name.removeprefix('HTTP_').replace('_', '-').lower(): value
         for name, value in environ.items()
         if name.startswith('HTTP_')
-    ]
+    }
 
 
-def _reject(start_response: StartResponse, response: Any) -> Iterable[bytes]:
-    """Pass on why the handshake was refused, in the form of REST's errors."""
-    reason = bytes(response.body or b'').decode().strip()
-    error = errors.BadRequest(reason, title='WebSocket handshake refused')
-    extra = [
-        (name, value)
-        for name, value in response.headers.raw_items()
-        if name.lower() in ('allow', 'sec-websocket-version', 'upgrade')
-    ]
-    status = f'{response.status_code} {response.reason_phrase}'
-    return _respond(start_response, status, error, extra)
+def _turn_away(sock: socket.socket, engine: Engine, error: errors.APIError) -> None:
+    """Close a connection that should not have been upgraded."""
+    code = _CLOSE_CODES.get(error.status, _POLICY_VIOLATION)
+    if isinstance(error, errors.UpgradeRequired):
+        code = _PROTOCOL_ERROR
+    engine.close(code, error.description)
+    Connection(sock, engine, _Nobody(), Limits()).run()
+
+
+class _Nobody:
+    """Answers nothing: receives for connections that are being closed."""
+
+    protocol = 'default'
+    expires_at = None
+    is_known = True
+
+    def receive(self, payload: bytes, *, binary: bool) -> bytes:
+        raise AssertionError('a closing connection delivers no messages')
+
+    def farewell(self, reason: str, reconnect_after_ms: int) -> None:
+        return None
 
 
 def _no_upgrade(environ: Environ) -> errors.NotImplementedHere:
     server = environ.get('SERVER_SOFTWARE', 'this server')
     return errors.NotImplementedHere(
         f'{server} cannot upgrade to WebSocket here. Run the zaqar-gevent command, or gunicorn '
-        'with -k geventwebsocket.gunicorn.workers.GeventWebSocketWorker.'
+        'with -k zaqar_gevent.gunicorn.Worker.'
     )
 
 
-def _refuse(start_response: StartResponse, error: errors.APIError) -> Iterable[bytes]:
-    return _respond(start_response, f'{error.status} {error.title}', error, [])
-
-
-def _respond(
-    start_response: StartResponse,
-    status: str,
-    error: errors.APIError,
-    extra: list[tuple[str, str]],
-) -> Iterable[bytes]:
+def _respond(start_response: StartResponse, error: errors.APIError) -> Iterable[bytes]:
+    """Refuse in the form of REST's errors."""
     body = documents.encode_json(error.to_document())
     headers = [
         ('Content-Type', 'application/json'),
         ('Content-Length', str(len(body))),
         ('Connection', 'close'),
+        *_EXTRA_HEADERS.get(error.status, ()),
     ]
-    start_response(status, headers + extra)
+    start_response(f'{error.status} {error.title}', headers)
     return [body]
+
+
+_EXTRA_HEADERS = {
+    426: [('Upgrade', 'websocket'), ('Sec-WebSocket-Version', handshake.VERSION)],
+    503: [('Retry-After', str(RETRY_AFTER_SECONDS))],
+}

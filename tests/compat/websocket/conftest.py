@@ -16,7 +16,7 @@ from zaqar.tests.unit.transport.websocket.v2 import test_queue_lifecycle
 
 from tests.compat import impossible
 from zaqar_gevent.server import TransportDriver
-from zaqar_gevent.websocket.session import Session
+from zaqar_gevent.websocket.session import DefaultSession
 
 CONFIGURATIONS = (
     'websocket_mongodb.conf',
@@ -28,7 +28,7 @@ CONFIGURATIONS = (
 class Protocol:
     """A session as upstream's tests want a protocol."""
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: DefaultSession) -> None:
         self._session = session
 
     def onMessage(self, payload: bytes | str, is_binary: bool) -> None:
@@ -57,7 +57,7 @@ def _autobahn(
 
 
 def _new_protocol(driver: Any) -> Protocol:
-    return Protocol(driver.app._new_receiver())
+    return Protocol(driver.reception())
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

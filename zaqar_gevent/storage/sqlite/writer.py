@@ -13,6 +13,7 @@ from typing import Any
 
 from zaqar.storage import errors
 
+from zaqar_gevent.metrics import COMMIT_SIZES
 from zaqar_gevent.storage.sqlite import collector
 from zaqar_gevent.storage.sqlite import connection as files
 from zaqar_gevent.storage.sqlite.mailbox import Call
@@ -77,6 +78,7 @@ class Writer:
                 else:
                     call.result = outcome
         cursor.execute('COMMIT')
+        COMMIT_SIZES.append(len(calls))
 
     def _commit_one_by_one(self, calls: list[Call]) -> None:
         for call in calls:

@@ -1,0 +1,291 @@
+"""The options of the transport, `[drivers:transport:gevent]`, and what they amount to."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from oslo_config import cfg
+
+from zaqar_gevent.websocket.engines import ENGINES, Compression, FrameLimits
+from zaqar_gevent.websocket.limits import Limits
+
+GROUP = 'drivers:transport:gevent'
+
+_ENVELOPE_BYTES = 64 * 1024
+_WEBSOCKET_SHARE = 0.9
+
+_FRAMES = [
+    cfg.StrOpt(
+        'websocket_engine',
+        default='websockets',
+        choices=[
+            ('websockets', 'the protocol core of the websockets library; can compress'),
+            ('ws4py', 'the streaming parser of ws4py, fast only with wsaccel beside it'),
+        ],
+        help='What reads and writes WebSocket frames.',
+    ),
+    cfg.BoolOpt(
+        'compression',
+        default=False,
+        help='Whether clients may negotiate permessage-deflate (RFC 7692). It saves bytes and '
+        'costs processor time and memory for each connection that uses it. Only with the engine '
+        'websockets.',
+    ),
+    cfg.IntOpt(
+        'compression_level',
+        default=3,
+        min=1,
+        max=9,
+        help='How hard to compress, from 1 (fast) to 9 (small).',
+    ),
+    cfg.IntOpt(
+        'compression_window_bits',
+        default=12,
+        min=9,
+        max=15,
+        help='The window of the compression in each direction, as a power of two in bytes. A '
+        'larger one compresses better and takes more memory for each connection.',
+    ),
+    cfg.IntOpt(
+        'max_message_size',
+        min=1024,
+        help='The longest WebSocket message a client may send, in bytes, envelope included and '
+        'uncompressed; a longer one closes the connection with code 1009. By default [transport] '
+        f'max_messages_post_size and {_ENVELOPE_BYTES} bytes for the envelope.',
+    ),
+    cfg.IntOpt(
+        'max_frame_size',
+        min=1024,
+        help='The longest payload of one frame, in bytes; a longer one closes the connection with '
+        'code 1009. By default max_message_size.',
+    ),
+    cfg.IntOpt(
+        'max_fragments',
+        default=1024,
+        min=1,
+        help='The most frames a message may be sent in; more close the connection with code 1009.',
+    ),
+]
+
+_REQUESTS = [
+    cfg.IntOpt(
+        'max_depth',
+        default=64,
+        min=8,
+        max=256,
+        help='The most levels that a document may be nested in, over REST and WebSocket; a deeper '
+        'one is answered with 400.',
+    ),
+    cfg.IntOpt(
+        'max_in_flight',
+        default=64,
+        min=1,
+        help='The most requests of one connection that are served at the same time, in the '
+        'protocol zaqar.v2. Further ones are not read until one has been answered.',
+    ),
+    cfg.IntOpt(
+        'max_requests_per_second',
+        default=0,
+        min=0,
+        help='The most requests of one WebSocket connection that are begun within a second. '
+        'Further ones are not read until their time has come. 0 for no limit.',
+    ),
+    cfg.IntOpt(
+        'outbox_bytes',
+        default=1024 * 1024,
+        min=1024,
+        help='How much may wait to be sent to one WebSocket client, in bytes. While more waits, '
+        'none of its requests is begun.',
+    ),
+    cfg.IntOpt(
+        'outbox_messages',
+        default=1000,
+        min=1,
+        help='The same, in messages.',
+    ),
+]
+
+_CONNECTIONS = [
+    cfg.IntOpt(
+        'max_connections',
+        default=10_000,
+        min=2,
+        help='The most connections the server takes at a time, of REST and WebSocket together. '
+        "Further ones wait to be accepted. Under gunicorn its worker_connections are what counts.",
+    ),
+    cfg.IntOpt(
+        'max_websockets',
+        min=0,
+        help='The most of them that may be WebSockets, so that the rest is left to REST; an '
+        'upgrade past it is answered with 503. By default, and at most, nine tenths. Under '
+        "gevent-websocket's own worker class, which does not tell its worker_connections, nine "
+        'tenths of max_connections.',
+    ),
+    cfg.IntOpt(
+        'max_websockets_per_address',
+        default=1000,
+        min=1,
+        help='The most WebSockets of one client address; an upgrade past it is answered with 503. '
+        'Behind a proxy, set [oslo_middleware] enable_proxy_headers_parsing, or all clients are '
+        'one address.',
+    ),
+    cfg.FloatOpt(
+        'header_timeout',
+        default=5.0,
+        min=0.1,
+        help='How long a client may take to send the head of a request, in seconds.',
+    ),
+    cfg.FloatOpt(
+        'body_timeout',
+        default=60.0,
+        min=0.1,
+        help='How long a client may take to send the body of a request, in seconds.',
+    ),
+    cfg.FloatOpt(
+        'keepalive_timeout',
+        default=75.0,
+        min=0.1,
+        help='How long a connection is kept for the next REST request, in seconds.',
+    ),
+    cfg.FloatOpt(
+        'graceful_timeout',
+        default=10.0,
+        min=0,
+        help='How long the zaqar-gevent command waits for clients when it is stopped, in seconds. '
+        "Under gunicorn its own graceful_timeout is what counts.",
+    ),
+]
+
+_KEEPALIVE = [
+    cfg.FloatOpt(
+        'ping_interval',
+        default=25.0,
+        min=0,
+        help='After how much silence a WebSocket client is sent a ping, in seconds. 0 for never.',
+    ),
+    cfg.FloatOpt(
+        'ping_timeout',
+        default=8.0,
+        min=0.1,
+        help='How long it may stay silent after that before the connection is ended, in seconds.',
+    ),
+    cfg.FloatOpt(
+        'idle_timeout',
+        default=0.0,
+        min=0,
+        help='After how long without a request a WebSocket connection is closed, in seconds, '
+        'whatever pings it answers. 0 for never.',
+    ),
+    cfg.FloatOpt(
+        'authentication_timeout',
+        default=10.0,
+        min=0.1,
+        help='How long a WebSocket client has to authenticate where auth_strategy asks for it, in '
+        'seconds.',
+    ),
+    cfg.FloatOpt(
+        'close_timeout',
+        default=5.0,
+        min=0.1,
+        help='How long a WebSocket client has to answer a close, in seconds.',
+    ),
+]
+
+_CACHES = [
+    cfg.FloatOpt(
+        'metadata_cache_seconds',
+        min=0,
+        help="For how long a queue's metadata is remembered, in seconds. Changes made by the same "
+        'process are seen at once, those of others after this time. 0 reads it for every request. '
+        'By default 1 with the embedded store, which refuses a post to a queue that another '
+        'process has deleted meanwhile, and 0 with all others, some of which would take it.',
+    ),
+    cfg.FloatOpt(
+        'subscription_cache_seconds',
+        default=1.0,
+        min=0,
+        help='For how long the subscriptions of a queue are remembered for telling the '
+        'subscribers, in seconds. Changes made by the same process count at once, those of others '
+        'after this time.',
+    ),
+]
+
+_OBSERVATION = [
+    cfg.BoolOpt(
+        'metrics',
+        default=True,
+        help='Whether there are metrics for Prometheus at /metrics. They hold numbers only, no '
+        'names of projects or queues, and are for everybody who reaches the port.',
+    ),
+    cfg.PortOpt(
+        'metrics_port',
+        default=0,
+        help='The port of a listener for the metrics alone. 0 for none: then they are on the port '
+        'of the API.',
+    ),
+    cfg.HostAddressOpt(
+        'metrics_bind',
+        default='127.0.0.1',
+        help='The address of that listener.',
+    ),
+    cfg.StrOpt(
+        'access_log',
+        default='',
+        help='The file that gets one line of JSON for each request, without bodies and tokens; - '
+        'for standard error. By default there is none.',
+    ),
+]
+
+ALL_OPTS: list[cfg.Opt] = [
+    *_FRAMES,
+    *_REQUESTS,
+    *_CONNECTIONS,
+    *_KEEPALIVE,
+    *_CACHES,
+    *_OBSERVATION,
+]
+
+assert set(ENGINES) == set(_FRAMES[0].type.choices)
+
+
+def max_message_bytes(conf: cfg.ConfigOpts) -> int:
+    """The longest WebSocket message a client may send, in bytes."""
+    chosen: int | None = conf[GROUP].max_message_size
+    return chosen or conf.transport.max_messages_post_size + _ENVELOPE_BYTES
+
+
+def frame_limits(conf: cfg.ConfigOpts) -> FrameLimits:
+    """What a WebSocket client may send."""
+    section = conf[GROUP]
+    message_bytes = max_message_bytes(conf)
+    frame_bytes = min(section.max_frame_size or message_bytes, message_bytes)
+    return FrameLimits(message_bytes, frame_bytes, section.max_fragments)
+
+
+def compression(conf: cfg.ConfigOpts) -> Compression | None:
+    """How messages may be compressed, if they may."""
+    section = conf[GROUP]
+    if not section.compression:
+        return None
+    return Compression(section.compression_level, section.compression_window_bits)
+
+
+def connection_limits(conf: cfg.ConfigOpts) -> Limits:
+    """What holds for each WebSocket connection."""
+    section: Any = conf[GROUP]
+    return Limits(**{name: section[name] for name in Limits._fields})
+
+
+def max_websockets(conf: cfg.ConfigOpts, connections: int) -> int:
+    """How many of a server's `connections` may be WebSockets."""
+    most = int(connections * _WEBSOCKET_SHARE)
+    chosen: int | None = conf[GROUP].max_websockets
+    return most if chosen is None else min(chosen, most)
+
+
+def metadata_seconds(conf: cfg.ConfigOpts) -> float:
+    """For how long a queue's metadata is remembered."""
+    chosen: float | None = conf[GROUP].metadata_cache_seconds
+    if chosen is not None:
+        return chosen
+    return 1.0 if conf.drivers.message_store == 'sqlite' and not conf.pooling else 0.0

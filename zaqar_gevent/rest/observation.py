@@ -1,0 +1,175 @@
+"""What is seen of the server from outside: measured requests, metrics and the health check."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from oslo_config import cfg
+from oslo_middleware import exceptions, healthcheck
+
+from zaqar_gevent import metrics, options
+from zaqar_gevent.access_log import AccessLog
+from zaqar_gevent.api import documents, errors
+from zaqar_gevent.conf import ConfigurationError
+from zaqar_gevent.rest.middleware import Application, Environ, StartResponse
+from zaqar_gevent.rest.resource import OPERATION
+
+METRICS_PATH = '/metrics'
+HEALTH_PATH = '/healthcheck'
+
+
+class _MethodNotAllowed(errors.APIError):
+    status = 405
+    code = 'method_not_allowed'
+    title = 'Method Not Allowed'
+
+
+def observe(app: Application, access_log: AccessLog) -> Application:
+    """`app`, whose requests are counted, timed and written down.
+
+    It stands around everything that answers REST, `identify_requests` included, whose request id
+    it reads. A request is over when `app` has returned.
+    """
+
+    def observed(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+        observation = _Observation(start_response)
+        body: Iterable[bytes] = ()
+        try:
+            body = app(environ, observation.start)
+        finally:
+            seconds = time.perf_counter() - observation.started
+            operation = environ.get(OPERATION, 'none')
+            metrics.observe_request(operation, 'rest', observation.status, seconds)
+            if access_log.enabled:
+                _write(access_log, environ, observation, body, seconds)
+        return body
+
+    return observed
+
+
+class _Observation:
+    """A request that is being answered.
+
+    status: 500 until the application says otherwise: what it raises, a server answers so.
+    """
+
+    __slots__ = ('_start_response', 'headers', 'started', 'status')
+
+    def __init__(self, start_response: StartResponse) -> None:
+        self._start_response = start_response
+        self.status = 500
+        self.headers: list[tuple[str, str]] = []
+        self.started = time.perf_counter()
+
+    def start(self, status: str, headers: list[tuple[str, str]], *exc_info: Any) -> Any:
+        """A WSGI `start_response`."""
+        self.status = int(status[:3])
+        self.headers = headers
+        return self._start_response(status, headers, *exc_info)
+
+    def header(self, name: str) -> str | None:
+        """The value of a header of the answer; `name` in lower case."""
+        return next((value for key, value in self.headers if key.lower() == name), None)
+
+
+def _write(
+    access_log: AccessLog,
+    environ: Environ,
+    observation: _Observation,
+    body: Iterable[bytes],
+    seconds: float,
+) -> None:
+    access_log.write(
+        request_id=observation.header('x-openstack-request-id'),
+        transport='rest',
+        operation=environ.get(OPERATION, 'none'),
+        status=observation.status,
+        seconds=seconds,
+        project_id=environ.get('HTTP_X_PROJECT_ID', environ.get('HTTP_X_TENANT_ID')),
+        user_id=environ.get('HTTP_X_USER_ID'),
+        client_id=environ.get('HTTP_CLIENT_ID'),
+        remote=environ.get('REMOTE_ADDR'),
+        bytes_in=_bytes_in(environ),
+        bytes_out=_bytes_out(observation, body),
+        method=environ['REQUEST_METHOD'],
+        path=_path(environ),
+    )
+
+
+def _bytes_in(environ: Environ) -> int | None:
+    """The announced length of the body; None for one that comes in chunks."""
+    if 'HTTP_TRANSFER_ENCODING' in environ:
+        return None
+    return _length(environ.get('CONTENT_LENGTH') or '0')
+
+
+def _bytes_out(observation: _Observation, body: Iterable[bytes]) -> int | None:
+    if isinstance(body, (list, tuple)):
+        return sum(map(len, body))
+    return _length(observation.header('content-length') or '')
+
+
+def _length(text: str) -> int | None:
+    """A Content-Length; None for what is none."""
+    return int(text) if text.isdecimal() and len(text) < 20 else None
+
+
+def _path(environ: Environ) -> str:
+    """The path as text: WSGI gives its bytes as if they were Latin-1."""
+    path = environ.get('SCRIPT_NAME', '') + environ.get('PATH_INFO', '')
+    return str(path.encode('latin-1', 'replace').decode(errors='replace'))
+
+
+def serve_paths(app: Application, conf: cfg.ConfigOpts) -> Application:
+    """`app` with the health check and, unless they are elsewhere or off, the metrics beside it.
+
+    It stands before authentication: neither needs a token. PERF: all else costs one look-up.
+
+    Raises `ConfigurationError` where [healthcheck] cannot work.
+    """
+    section = conf[options.GROUP]
+    answers: dict[str | None, Application] = {HEALTH_PATH: _health_check(app, conf)}
+    if section.metrics and not section.metrics_port:
+        answers[METRICS_PATH] = _serve_metrics
+
+    def serving(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+        return answers.get(environ.get('PATH_INFO'), app)(environ, start_response)
+
+    return serving
+
+
+def metrics_app(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+    """The WSGI application of a listener that has nothing but the metrics."""
+    if environ.get('PATH_INFO') == METRICS_PATH:
+        return _serve_metrics(environ, start_response)
+    return _refuse(start_response, errors.NotFound(f'There is nothing but {METRICS_PATH} here.'))
+
+
+def _health_check(app: Application, conf: cfg.ConfigOpts) -> Application:
+    """oslo.middleware's; what its section shuts out goes on to `app`."""
+    try:
+        check: Callable[..., Any] = healthcheck.Healthcheck(app, conf)
+    except (exceptions.ConfigInvalid, cfg.Error, ValueError) as error:
+        raise ConfigurationError(f'[healthcheck] cannot work: {error}') from None
+    return check
+
+
+def _serve_metrics(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+    method = environ['REQUEST_METHOD']
+    if method not in ('GET', 'HEAD'):
+        error = _MethodNotAllowed(f'{METRICS_PATH} can only be read.')
+        return _refuse(start_response, error, ('Allow', 'GET, HEAD'))
+    content_type, text = metrics.expose(environ.get('HTTP_ACCEPT', ''))
+    start_response('200 OK', [('Content-Type', content_type), ('Content-Length', str(len(text)))])
+    return [text] if method == 'GET' else []
+
+
+def _refuse(
+    start_response: StartResponse, error: errors.APIError, *extra: tuple[str, str]
+) -> Iterable[bytes]:
+    body = documents.encode_json(error.to_document())
+    headers = [('Content-Type', 'application/json'), ('Content-Length', str(len(body))), *extra]
+    start_response(f'{error.status} {error.title}', headers)
+    return [body]

@@ -1,0 +1,109 @@
+"""The open WebSocket connections of a process: how many there may be, their care, their end."""
+
+from __future__ import annotations
+
+import collections
+import random
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import gevent
+from oslo_log import log
+
+from zaqar_gevent.api import errors
+from zaqar_gevent.websocket.connection import GOING_AWAY, TICK_SECONDS, Connection, Ending
+
+LOG = log.getLogger(__name__)
+
+_AT_ONCE = 100
+_SPREAD_MS_EACH = 2
+_SPREAD_MS = range(1000, 30_001)
+_RECONNECT_AFTER_MS = 100
+
+
+class Connections:
+    """Admits connections, looks after the open ones, and lets them go when the server stops.
+
+    capacity: how many there may be. per_address: how many of one client address.
+    each_tick: called every TICK_SECONDS while there are any.
+    """
+
+    def __init__(
+        self, capacity: int, per_address: int, each_tick: Callable[[Connections], None]
+    ) -> None:
+        self.capacity = capacity
+        self._per_address = per_address
+        self._each_tick = each_tick
+        self._taken = 0
+        self._by_address: collections.Counter[str] = collections.Counter()
+        self._open: set[Connection] = set()
+        self._keeper: gevent.Greenlet | None = None
+        self._is_draining = False
+
+    def __iter__(self) -> Iterator[Connection]:
+        return iter(tuple(self._open))
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    def admit(self, address: str) -> None:
+        """Take up room for one connection; raises `errors.AtCapacity` where there is none.
+
+        address: of the client; '' where it is not known, which is not limited by itself.
+        """
+        if self._is_draining:
+            raise errors.AtCapacity('The server is stopping.')
+        if self._taken >= self.capacity:
+            raise errors.AtCapacity(f'There are {self.capacity} WebSocket connections already.')
+        if address and self._by_address[address] >= self._per_address:
+            raise errors.TooManyOfAddress(
+                f'There are {self._per_address} WebSocket connections of this address already.'
+            )
+        self._taken += 1
+        self._by_address[address] += 1
+
+    def leave(self, address: str) -> None:
+        """Give the room back."""
+        self._taken -= 1
+        self._by_address[address] -= 1
+        if not self._by_address[address]:
+            del self._by_address[address]
+
+    @contextmanager
+    def looking_after(self, connection: Connection) -> Iterator[None]:
+        """Look after a connection while it is being served."""
+        self._open.add(connection)
+        if self._keeper is None:
+            self._keeper = gevent.spawn(self._keep)
+        try:
+            if self._is_draining:
+                connection.finish(self._stopping())
+            yield
+        finally:
+            self._open.discard(connection)
+
+    def drain(self) -> None:
+        """Admit no more, and close every connection as soon as its requests are answered."""
+        self._is_draining = True
+        for number, connection in enumerate(self):
+            if number % _AT_ONCE == _AT_ONCE - 1:
+                gevent.sleep(0)
+            connection.finish(self._stopping())
+
+    def _stopping(self) -> Ending:
+        """The end of one of many, with a time to come back that spreads them."""
+        most = min(max(len(self) * _SPREAD_MS_EACH, _SPREAD_MS[0]), _SPREAD_MS[-1])
+        after = _RECONNECT_AFTER_MS + random.randrange(most)  # noqa: S311
+        return Ending(GOING_AWAY, 'The server is stopping.', after)
+
+    def _keep(self) -> None:
+        while self._open:
+            self._each_tick(self)
+            now = time.monotonic()
+            for number, connection in enumerate(self):
+                if number % _AT_ONCE == _AT_ONCE - 1:
+                    gevent.sleep(0)
+                connection.attend(now)
+            gevent.sleep(TICK_SECONDS)
+        self._keeper = None

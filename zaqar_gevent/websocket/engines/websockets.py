@@ -1,0 +1,126 @@
+"""The engine on the protocol core of `websockets`, with permessage-deflate."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from websockets.exceptions import InvalidState
+from websockets.extensions.permessage_deflate import ServerPerMessageDeflateFactory
+from websockets.frames import Close, CloseCode, Frame, Opcode
+from websockets.protocol import State
+from websockets.server import ServerProtocol
+
+from zaqar_gevent.websocket.engines import (
+    Compression,
+    Failure,
+    FrameLimits,
+    Message,
+    is_utf8,
+    shorten,
+)
+
+# It reports every connection at INFO; the server has a log of its own.
+LOG = logging.getLogger('websockets.server')
+LOG.setLevel(logging.WARNING)
+
+_DATA = (Opcode.TEXT, Opcode.BINARY, Opcode.CONT)
+_ABNORMAL = Close(CloseCode.ABNORMAL_CLOSURE, '')
+
+
+class FrameEngine:
+    """See `zaqar_gevent.websocket.engines.Engine`."""
+
+    name = 'websockets'
+
+    def __init__(self, limits: FrameLimits, extensions: Sequence[Any] = ()) -> None:
+        self._protocol = ServerProtocol(
+            state=State.OPEN, max_size=(limits.message_bytes, limits.frame_bytes), logger=LOG
+        )
+        self._protocol.extensions = list(extensions)
+        self._max_fragments = limits.fragments
+        self._fragments: list[bytes] = []
+        self._binary = False
+
+    @classmethod
+    def offer(cls, compression: Compression | None) -> list[Any]:
+        if compression is None:
+            return []
+        return [
+            ServerPerMessageDeflateFactory(
+                server_max_window_bits=compression.window_bits,
+                client_max_window_bits=compression.window_bits,
+                compress_settings={'level': compression.level, 'memLevel': 5},
+            )
+        ]
+
+    @property
+    def is_open(self) -> bool:
+        return self._protocol.state is State.OPEN
+
+    @property
+    def is_over(self) -> bool:
+        return self._protocol.state is State.CLOSED
+
+    @property
+    def close_code(self) -> int | None:
+        protocol = self._protocol
+        if protocol.state is State.OPEN:
+            return None
+        first = protocol.close_rcvd if protocol.close_rcvd_then_sent else protocol.close_sent
+        return (first or protocol.close_rcvd or _ABNORMAL).code
+
+    def receive(self, data: bytes) -> Iterator[Message]:
+        was_open = self.is_open
+        if data:
+            self._protocol.receive_data(data)
+        else:
+            self._protocol.receive_eof()
+        try:
+            for frame in self._protocol.events_received():
+                if was_open and isinstance(frame, Frame) and frame.opcode in _DATA:
+                    if message := self._assemble(frame):
+                        yield message
+        except Failure as failure:
+            self._fail(failure)
+
+    def send(self, payload: bytes, *, binary: bool) -> None:
+        try:
+            if binary:
+                self._protocol.send_binary(payload)
+            else:
+                self._protocol.send_text(payload)
+        except InvalidState:
+            return
+
+    def ping(self) -> None:
+        if self.is_open:
+            self._protocol.send_ping(b'')
+
+    def close(self, code: int, reason: str = '') -> None:
+        if self.is_open:
+            self._protocol.send_close(code, shorten(reason))
+
+    def outgoing(self) -> list[bytes]:
+        return self._protocol.data_to_send()
+
+    def _assemble(self, frame: Frame) -> Message | None:
+        if frame.opcode is not Opcode.CONT:
+            self._binary = frame.opcode is Opcode.BINARY
+        self._fragments.append(bytes(frame.data))
+        if not frame.fin:
+            if len(self._fragments) >= self._max_fragments:
+                reason = f'A message exceeds {self._max_fragments} fragments.'
+                raise Failure(CloseCode.MESSAGE_TOO_BIG, reason)
+            return None
+        payload = b''.join(self._fragments)
+        self._fragments.clear()
+        if not self._binary and not is_utf8(payload):
+            raise Failure(CloseCode.INVALID_DATA, 'A text message is not UTF-8.')
+        return Message(payload, self._binary)
+
+    def _fail(self, failure: Failure) -> None:
+        self._fragments.clear()
+        if self.is_open:
+            self._protocol.fail(failure.code, failure.reason)

@@ -1,0 +1,118 @@
+"""The opening handshake, RFC 6455 section 4.2, from a WSGI environment.
+
+What is refused is refused with one of the errors of the API, and so with a complete JSON body.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, NamedTuple
+from urllib.parse import urlsplit
+
+from websockets.datastructures import Headers
+from websockets.http11 import Request
+from websockets.server import ServerProtocol
+
+from zaqar_gevent.api import errors
+from zaqar_gevent.websocket.engines.websockets import LOG
+
+VERSION = '13'
+_TITLE = 'WebSocket handshake refused'
+_DEFAULT_PORTS = {'http': 80, 'https': 443}
+_HEADERS = ('Connection', 'Upgrade', 'Sec-WebSocket-Key', 'Sec-WebSocket-Version')
+_OFFERS = ('Sec-WebSocket-Extensions', 'Sec-WebSocket-Protocol')
+
+
+class Accepted(NamedTuple):
+    """A handshake that succeeded: the 101 to send, and what was negotiated."""
+
+    response: bytes
+    subprotocol: str | None
+    extensions: Sequence[Any]
+
+
+def accept(
+    environ: Mapping[str, Any], extensions: Sequence[Any], subprotocols: Sequence[str]
+) -> Accepted:
+    """Accept the upgrade request in `environ`.
+
+    extensions: factories of what may be negotiated. subprotocols: those known, the best first.
+
+    Raises `errors.BadRequest`, or `errors.UpgradeRequired` for another version of the protocol.
+    """
+    _check(environ)
+    offered: Any = {'subprotocols': subprotocols, 'extensions': extensions}
+    protocol = ServerProtocol(select_subprotocol=_select, logger=LOG, **offered)
+    response = protocol.accept(Request(environ['PATH_INFO'], _headers_of(environ)))
+    if response.status_code != 101:
+        refusal = errors.UpgradeRequired if response.status_code == 426 else errors.BadRequest
+        raise refusal(bytes(response.body or b'').decode().strip(), title=_TITLE)
+    return Accepted(response.serialize(), protocol.subprotocol, protocol.extensions)
+
+
+def check_version(environ: Mapping[str, Any]) -> None:
+    """Raise `errors.UpgradeRequired` unless the client speaks version 13."""
+    version = environ.get('HTTP_SEC_WEBSOCKET_VERSION', '')
+    if version != VERSION:
+        raise errors.UpgradeRequired(
+            f'The WebSocket protocol version must be {VERSION}, not {version or "missing"}.'
+        )
+
+
+class Origins:
+    """Whose pages may open connections from a browser.
+
+    allowed: origins as in [cors] allowed_origin; `*` for all.
+
+    Clients that are no browsers send no Origin; they and pages of the server itself are allowed.
+    """
+
+    def __init__(self, allowed: Collection[str]) -> None:
+        self._allowed = allowed
+
+    def check(self, environ: Mapping[str, Any]) -> None:
+        """Raise `errors.Forbidden` unless the origin in the request is allowed."""
+        origin = environ.get('HTTP_ORIGIN')
+        if origin is None or origin in self._allowed or '*' in self._allowed:
+            return
+        if not _is_same(origin, environ.get('HTTP_HOST', '')):
+            raise errors.Forbidden(
+                'Pages of this origin may not connect; [cors] allowed_origin lists those that may.',
+                title='Origin not allowed',
+            )
+
+
+def _is_same(origin: str, host: str) -> bool:
+    """Whether `origin` is that of the `host` it asks.
+
+    The scheme is the origin's: in front of a proxy that ends TLS, only the client knows it.
+    """
+    try:
+        url, target = urlsplit(origin), urlsplit(f'//{host}')
+        default = _DEFAULT_PORTS[url.scheme]
+        asked = (target.hostname, target.port or default)
+        return url.netloc != '' and (url.hostname, url.port or default) == asked
+    except (KeyError, ValueError):
+        return False
+
+
+def _check(environ: Mapping[str, Any]) -> None:
+    """What comes before the headers of the protocol itself."""
+    if environ['REQUEST_METHOD'] != 'GET':
+        raise errors.BadRequest('The request must be a GET.', title=_TITLE)
+    if environ.get('SERVER_PROTOCOL') != 'HTTP/1.1':
+        raise errors.BadRequest('The request must be of HTTP/1.1.', title=_TITLE)
+    if environ.get('CONTENT_LENGTH') not in (None, '', '0') or 'HTTP_TRANSFER_ENCODING' in environ:
+        raise errors.BadRequest('The request must have no body.', title=_TITLE)
+    check_version(environ)
+
+
+def _headers_of(environ: Mapping[str, Any]) -> Headers:
+    variables = ((name, f'HTTP_{name.upper().replace("-", "_")}') for name in _HEADERS + _OFFERS)
+    return Headers([(name, environ[key]) for name, key in variables if key in environ])
+
+
+def _select(protocol: ServerProtocol, offered: Sequence[str]) -> Any:
+    """The best subprotocol that both know; a client that offers only others gets the default."""
+    known = protocol.available_subprotocols or ()
+    return next((name for name in known if name in offered), None)

@@ -1,0 +1,139 @@
+"""What waits to be written to one client.
+
+Whoever sends, frames reach the socket whole and in the order in which they were put here: at any
+time at most one greenlet writes. It exists only while a client does not take what it is sent.
+"""
+
+from __future__ import annotations
+
+import collections
+import os
+import socket
+import ssl
+import time
+
+import gevent
+from gevent.event import Event
+
+
+class Outbox:
+    """Writes to `sock` without ever making a sender wait.
+
+    max_bytes, max_messages: past either the outbox is full. It takes what it is given all the
+        same; it is up to the senders to ask, and to `wait_for_room`.
+    size: bytes that wait.
+    moved_at: when the client last took some of what waited, in seconds of `time.monotonic`.
+    """
+
+    __slots__ = (
+        *('_ends', '_is_lost', '_is_plain', '_max_bytes', '_max_messages', '_room', '_socket'),
+        *('_waiting', 'moved_at', 'size'),
+    )
+
+    def __init__(self, sock: socket.socket, max_bytes: int, max_messages: int) -> None:
+        self._socket = sock
+        self._is_plain = not isinstance(sock, ssl.SSLSocket)
+        self._max_bytes = max_bytes
+        self._max_messages = max_messages
+        self._waiting: collections.deque[bytes | memoryview] | None = None
+        self._room: Event | None = None
+        self._ends = False
+        self._is_lost = False
+        self.size = 0
+        self.moved_at = 0.0
+
+    def __len__(self) -> int:
+        """Messages that wait."""
+        return len(self._waiting or ())
+
+    @property
+    def is_full(self) -> bool:
+        """Whether more waits than should."""
+        return self.size > self._max_bytes or len(self) > self._max_messages
+
+    def put(self, pieces: list[bytes]) -> None:
+        """Write the pieces, or keep them until they can be; an empty one says that none follows.
+
+        Never waits and never fails: that a client is gone is for its reader to find out.
+        """
+        if self._is_lost:
+            return
+        data = b''.join(pieces)
+        self._ends = self._ends or not pieces[-1]
+        if data:
+            rest = data if self._waiting else self._write_now(data)
+            if rest:
+                self._keep(rest)
+        if self._ends and not self._waiting:
+            self._end()
+
+    def wait_for_room(self) -> None:
+        """Wait until the outbox is no longer full, or the client is gone."""
+        while self.is_full and not self._is_lost:
+            if self._room is None:
+                self._room = Event()
+            self._room.clear()
+            self._room.wait()
+
+    def close(self) -> None:
+        """Forget what waits; nothing is written from here on."""
+        self._is_lost = True
+        self._waiting = None
+        self.size = 0
+        if self._room is not None:
+            self._room.set()
+
+    def _write_now(self, data: bytes) -> bytes | memoryview:
+        """Write what can be written at once; returns the rest.
+
+        PERF: a socket's own `send` would wait; TLS has no way of writing that does not.
+        """
+        if not self._is_plain:
+            return data
+        try:
+            written = os.write(self._socket.fileno(), data)
+        except BlockingIOError:
+            return data
+        except OSError:
+            self.close()
+            return b''
+        return memoryview(data)[written:] if written < len(data) else b''
+
+    def _keep(self, data: bytes | memoryview) -> None:
+        self.size += len(data)
+        if self._waiting:
+            self._waiting.append(data)
+        else:
+            self._waiting = collections.deque([data])
+            self.moved_at = time.monotonic()
+            gevent.spawn_raw(self._write_on)
+
+    def _write_on(self) -> None:
+        """Write what waits as fast as the client takes it."""
+        while self._waiting:
+            try:
+                written = self._socket.send(self._waiting[0])
+            except OSError:
+                self.close()
+                return
+            if self._waiting:
+                self._took(written)
+        self._waiting = None
+        if self._ends:
+            self._end()
+
+    def _took(self, written: int) -> None:
+        assert self._waiting is not None
+        self.moved_at = time.monotonic()
+        self.size -= written
+        first = self._waiting.popleft()
+        if written < len(first):
+            self._waiting.appendleft(memoryview(first)[written:])
+        if self._room is not None and not self.is_full:
+            self._room.set()
+
+    def _end(self) -> None:
+        try:
+            self._socket.shutdown(socket.SHUT_WR)
+        except OSError:
+            self.close()

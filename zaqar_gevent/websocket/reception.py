@@ -1,0 +1,79 @@
+"""Who answers a new connection: a session of the protocol that was negotiated."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from oslo_context import context as oslo_context
+
+from zaqar_gevent import metrics
+from zaqar_gevent.access_log import AccessLog
+from zaqar_gevent.api.context import Identity
+from zaqar_gevent.api.dispatcher import Dispatcher
+from zaqar_gevent.websocket.compact import SUBPROTOCOL, CompactSession
+from zaqar_gevent.websocket.session import DefaultSession, Exchange, Identify
+
+_TRANSPORTS = {
+    (protocol, binary): f'{prefix}-{"msgpack" if binary else "json"}'
+    for protocol, prefix in (('default', 'websocket'), (SUBPROTOCOL, SUBPROTOCOL))
+    for binary in (False, True)
+}
+
+
+class Reception:
+    """Makes sessions, and counts and logs what is said in them.
+
+    greeting: what a server says of itself in `zaqar.v2`.
+    """
+
+    def __init__(
+        self,
+        dispatcher: Dispatcher,
+        identify: Identify | None,
+        access_log: AccessLog,
+        greeting: Mapping[str, Any],
+    ) -> None:
+        self._dispatcher = dispatcher
+        self._identify = identify
+        self._access_log = access_log
+        self._greeting = greeting
+
+    def __call__(
+        self,
+        subprotocol: str | None = None,
+        identity: Identity | None = None,
+        headers: Mapping[str, str] | None = None,
+        address: str = '',
+    ) -> DefaultSession | CompactSession:
+        """A session for a new connection; see `zaqar_gevent.websocket.upgrade.NewReceiver`."""
+
+        def observe(exchange: Exchange) -> None:
+            transport = _TRANSPORTS[exchange.protocol, exchange.binary]
+            metrics.observe_request(
+                exchange.operation, transport, exchange.status, exchange.seconds
+            )
+            if self._access_log.enabled:
+                self._log(exchange, transport, address)
+
+        known = (self._dispatcher, self._identify, identity, observe)
+        if subprotocol == SUBPROTOCOL:
+            return CompactSession(*known, greeting=self._greeting, handshake=headers or {})
+        return DefaultSession(*known)
+
+    def _log(self, exchange: Exchange, transport: str, address: str) -> None:
+        current = oslo_context.get_current()
+        caller = exchange.caller
+        self._access_log.write(
+            request_id=current.request_id if current else None,
+            transport=transport,
+            operation=exchange.operation,
+            status=exchange.status,
+            seconds=exchange.seconds,
+            project_id=caller.project_id,
+            user_id=caller.user_id,
+            client_id=caller.client_id,
+            remote=address,
+            bytes_in=exchange.bytes_in,
+            bytes_out=exchange.bytes_out,
+        )
