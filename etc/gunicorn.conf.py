@@ -9,7 +9,7 @@ wsgi_app = 'zaqar_gevent.wsgi:app'
 bind = '127.0.0.1:8888'
 
 # The worker that can hand a connection over to a WebSocket.
-worker_class = 'geventwebsocket.gunicorn.workers.GeventWebSocketWorker'
+worker_class = 'zaqar_gevent.gunicorn.Worker'
 
 # Workers share the store; one is enough unless a processor is the limit.
 workers = 1

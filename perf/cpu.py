@@ -91,8 +91,8 @@ OPERATIONS = [
 ]  # fmt: skip
 
 
-def connect(port: int, *, upgrade: bool) -> socket.socket:
-    connection = socket.create_connection(('127.0.0.1', port))
+def connect(port: int, *, upgrade: bool, source: str = '127.0.0.1') -> socket.socket:
+    connection = socket.create_connection(('127.0.0.1', port), source_address=(source, 0))
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     if upgrade:
         connection.sendall(
@@ -127,9 +127,9 @@ def run(port: int, operation: Operation, connections: int, seconds: float) -> in
     return answers
 
 
-def start(directory: str) -> tuple[subprocess.Popen[str], int]:
+def start(directory: str, *options: str) -> tuple[subprocess.Popen[str], int]:
     command = [sys.executable, '-m', 'zaqar_gevent.cmd', '--port', '0', '--state-path', directory]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen([*command, *options], stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     match = re.search(r':(\d+),', process.stdout.readline())
     assert match is not None, 'the server did not start'

@@ -1,15 +1,17 @@
-"""The same operations over REST, WebSocket with JSON and WebSocket with MsgPack.
+"""The same operations over REST and over WebSocket, in both envelopes, JSON and MsgPack.
 
 Each caller performs an operation by its name and returns status and body in one form, that of
-the WebSocket, so that one test can compare all three.
+the WebSocket, so that one test can compare them all.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import urllib.parse
 import uuid
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import msgpack
@@ -18,7 +20,7 @@ import websocket
 
 from zaqar_gevent.api import REGISTRY
 
-TRANSPORTS = ('rest', 'ws-json', 'ws-msgpack')
+TRANSPORTS = ('rest', 'ws-json', 'ws-msgpack', 'v2-json', 'v2-msgpack')
 
 
 class Answer(NamedTuple):
@@ -44,10 +46,14 @@ def new_identity() -> Identity:
 class WebSocketCaller:
     """Calls in upstream's envelope over one connection."""
 
+    subprotocols: Sequence[str] = ()
+
     def __init__(self, url: str, *, binary: bool, identity: Identity | None = None) -> None:
         self.identity = identity or new_identity()
         self._binary = binary
-        self.socket = websocket.create_connection(url, timeout=30)
+        self.socket = websocket.create_connection(
+            url, timeout=30, subprotocols=list(self.subprotocols)
+        )
 
     def call(self, action: str, headers: dict[str, str] | None = None, **arguments: Any) -> Answer:
         return self.send(
@@ -85,6 +91,25 @@ class WebSocketCaller:
 
     def close(self) -> None:
         self.socket.close()
+
+
+class CompactCaller(WebSocketCaller):
+    """Calls in `zaqar.v2` over one connection, one after the other."""
+
+    subprotocols = ('zaqar.v2',)
+
+    def __init__(self, url: str, *, binary: bool, identity: Identity | None = None) -> None:
+        super().__init__(url, binary=binary, identity=identity)
+        self._ids = itertools.count(1)
+
+    def send(self, document: Any) -> Answer:
+        if isinstance(document, dict):
+            document = {'id': next(self._ids), **document}
+        return super().send(document)
+
+    def send_raw(self, payload: bytes) -> Answer:
+        answer = self.exchange(payload)
+        return Answer(answer['status'], answer['body'])
 
 
 class RestCaller:
@@ -219,4 +244,5 @@ def connect(transport: str, url: str, websocket_url: str, identity: Identity | N
     """A caller over the named transport."""
     if transport == 'rest':
         return RestCaller(url, identity=identity)
-    return WebSocketCaller(websocket_url, binary=transport == 'ws-msgpack', identity=identity)
+    kind = CompactCaller if transport.startswith('v2') else WebSocketCaller
+    return kind(websocket_url, binary=transport.endswith('msgpack'), identity=identity)

@@ -10,8 +10,8 @@ from typing import Any, NamedTuple, Protocol
 
 import gevent
 from gevent import pywsgi
+from gevent import socket as gevent_socket
 from gevent.pool import PoolFull
-from gevent.socket import socket as GeventSocket
 from oslo_log import log
 
 from zaqar_gevent.websocket.connections import Connections
@@ -51,6 +51,9 @@ class Handler(pywsgi.WSGIHandler):
     Whoever is too slow finds that no more is read: what it began cannot be completed any more. So
     nothing else is interrupted.
     """
+
+    socket: Any
+    close_connection: bool
 
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
@@ -117,7 +120,7 @@ class Handler(pywsgi.WSGIHandler):
     def stop_reading(self) -> None:
         """Whoever reads from the connection finds its end; what is answered still gets through."""
         try:
-            GeventSocket.shutdown(self.socket, socket.SHUT_RD)
+            gevent_socket.socket.shutdown(self.socket, socket.SHUT_RD)
         except OSError:
             LOG.debug('A connection was lost before its time was up')
 
@@ -134,7 +137,7 @@ class Handler(pywsgi.WSGIHandler):
         if isinstance(self.socket, ssl.SSLSocket):
             return Takeover(self.socket, early, _run_here)
         sock = self.socket
-        moved = GeventSocket(sock.family, sock.type, sock.proto, fileno=sock.detach())
+        moved = gevent_socket.socket(sock.family, sock.type, sock.proto, fileno=sock.detach())
         self.socket = None
         return Takeover(moved, early, self.server.run)
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import functools
+import socket
 from collections.abc import Callable, Iterable
 from importlib.metadata import entry_points, version
 from typing import Any
 
 import stevedore
+from gevent import monkey
 from oslo_config import cfg
 from oslo_log import log
 from oslo_reports import guru_meditation_report
@@ -36,7 +38,7 @@ from zaqar_gevent.rest.middleware import (
     identify_requests,
     trust_proxies,
 )
-from zaqar_gevent.rest.observation import observe, serve_paths
+from zaqar_gevent.rest.observation import metrics_app, observe, serve_paths
 from zaqar_gevent.rest.openapi import build_openapi
 from zaqar_gevent.websocket import engines
 from zaqar_gevent.websocket.asyncapi import build_asyncapi
@@ -54,18 +56,23 @@ SUBPROTOCOLS = (SUBPROTOCOL,)
 class Application:
     """REST and WebSocket as one WSGI application.
 
+    app: what stands outermost; `upgrade` is in it.
     connections: the open WebSockets. timeouts: how long clients may take.
+    max_websockets: says how many of a server's connections may be WebSockets.
     app_protocol: the subprotocol that gevent-websocket's handler may agree to.
     """
 
-    def __init__(self, app: Any, upgrade: Upgrade, conf: cfg.ConfigOpts) -> None:
-        section = conf[options.GROUP]
-        self._conf = conf
+    def __init__(
+        self,
+        app: Any,
+        upgrade: Upgrade,
+        timeouts: http.Timeouts,
+        max_websockets: Callable[[int], int],
+    ) -> None:
         self._app = app
+        self._max_websockets = max_websockets
         self.connections = upgrade.connections
-        self.timeouts = http.Timeouts(
-            section.header_timeout, section.body_timeout, section.keepalive_timeout
-        )
+        self.timeouts = timeouts
         self.app_protocol = upgrade.app_protocol
 
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
@@ -74,7 +81,7 @@ class Application:
 
     def leave_room(self, connections: int) -> None:
         """Of `connections` that a server takes in all, leave some to REST."""
-        self.connections.capacity = options.max_websockets(self._conf, connections)
+        self.connections.capacity = self._max_websockets(connections)
 
 
 class TransportDriver:
@@ -90,7 +97,7 @@ class TransportDriver:
         self,
         conf: cfg.ConfigOpts,
         storage: base.DataDriverBase,
-        cache: Any,  # noqa: ARG002  (part of the interface)
+        cache: Any,
         control: base.ControlDriverBase,
         *,
         notifies: bool = False,
@@ -99,9 +106,7 @@ class TransportDriver:
         self._conf = conf
         self._defaults = ResourceDefaults(conf)
         section = conf[options.GROUP]
-        broker = Broker(
-            conf, storage, control, options.metadata_seconds(conf), section.max_depth
-        )
+        broker = Broker(conf, storage, control, options.metadata_seconds(conf), section.max_depth)
         dispatcher = Dispatcher(broker, Policy(conf))
         broker.descriptions = _descriptions(dispatcher)
         if notifies:
@@ -128,7 +133,12 @@ class TransportDriver:
             SUBPROTOCOLS,
             auth_app,
         )
-        self.app = Application(trust_proxies(upgrade, conf), upgrade, conf)
+        self.app = Application(
+            trust_proxies(upgrade, conf),
+            upgrade,
+            _timeouts(conf),
+            functools.partial(options.max_websockets, conf),
+        )
 
     def listen(self) -> None:
         """Serve on the address that the configuration gives, until the process is stopped."""
@@ -212,6 +222,7 @@ class Service:
             ).app
         except (storage_errors.ExceptionBase, cfg.Error) as error:
             raise ConfigurationError(f'The store cannot be opened: {error}') from error
+        self._metrics = listen_for_metrics(conf)
 
     def _data_driver(self, conf: cfg.ConfigOpts, region: Any) -> base.DataDriverBase:
         if conf.pooling:
@@ -222,8 +233,54 @@ class Service:
 
     def close(self) -> None:
         """Release the stores."""
+        if self._metrics is not None:
+            self._metrics.stop(timeout=0)
         self._storage.close()
         self._control.close()
+
+
+class _MetricsOnly:
+    """What a listener for the metrics alone serves."""
+
+    def __init__(self, timeouts: http.Timeouts) -> None:
+        self.connections = Connections(0, 0, _measure)
+        self.timeouts = timeouts
+
+    def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        return metrics_app(environ, start_response)
+
+
+def listen_for_metrics(conf: cfg.ConfigOpts) -> http.Server | None:
+    """Serve the metrics on a port of their own, where one is configured.
+
+    Several processes may share it, each of which then has to know the numbers of all.
+
+    Raises `ConfigurationError` for an address that cannot be listened on.
+    """
+    section = conf[options.GROUP]
+    if not section.metrics or not section.metrics_port or not monkey.is_module_patched('socket'):
+        return None
+    address = (section.metrics_bind, section.metrics_port)
+    family = socket.AF_INET6 if ':' in section.metrics_bind else socket.AF_INET
+    listener = socket.socket(family)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    try:
+        listener.bind(address)
+    except OSError as error:
+        listener.close()
+        raise ConfigurationError(
+            f'[{options.GROUP}] metrics_bind, metrics_port: cannot listen on '
+            f'{address[0]}:{address[1]}: {error.strerror}'
+        ) from None
+    listener.listen()
+    server = http.Server(listener, _MetricsOnly(_timeouts(conf)), spawn=100)
+    server.start()
+    return server
+
+
+def _timeouts(conf: cfg.ConfigOpts) -> http.Timeouts:
+    section = conf[options.GROUP]
+    return http.Timeouts(section.header_timeout, section.body_timeout, section.keepalive_timeout)
 
 
 def enable_reports(conf: cfg.ConfigOpts) -> None:

@@ -12,7 +12,7 @@ import msgpack
 import msgspec
 import pytest
 
-from tests.callers import WebSocketCaller
+from tests.callers import CompactCaller, WebSocketCaller
 from tests.server_process import ServerProcess
 from zaqar_gevent.api import REGISTRY
 
@@ -37,17 +37,45 @@ def test_the_document_is_what_the_specification_wants(document: Any) -> None:
 
 
 @pytest.mark.parametrize('binary', [False, True], ids=['json', 'msgpack'])
+@pytest.mark.parametrize('envelope', [WebSocketCaller, CompactCaller], ids=['default', 'compact'])
 @pytest.mark.parametrize('action', OFFERED)
 def test_an_example_is_answered_as_described(
-    server: ServerProcess, document: Any, action: str, binary: bool
+    server: ServerProcess,
+    document: Any,
+    action: str,
+    envelope: type[WebSocketCaller],
+    binary: bool,
 ) -> None:
-    messages = document['channels']['websocket']['messages']
+    is_compact = envelope is CompactCaller
+    messages = document['channels']['compact' if is_compact else 'websocket']['messages']
     [example] = messages[action]['examples']
-    caller = WebSocketCaller(server.websocket_url, binary=binary)
+    jsonschema.validate(example['payload'], whole(messages[action], document))
+    caller = envelope(server.websocket_url, binary=binary)
     encode = msgpack.packb if binary else msgspec.json.encode
     answer = caller.exchange(encode(example['payload']))
     caller.close()
-    assert answer['headers']['status'] < 500, answer
-    described = 'error' if answer['headers']['status'] >= 400 else f'{action}_answer'
-    schema = {**messages[described]['payload'], 'components': document['components']}
-    jsonschema.Draft202012Validator(schema).validate(answer)
+    status = answer['status'] if is_compact else answer['headers']['status']
+    assert status < 500, answer
+    described = 'error' if status >= 400 else f'{action}_answer'
+    jsonschema.validate(answer, whole(messages[described], document))
+
+
+@pytest.mark.parametrize('action', ['hello', 'ping'])
+def test_what_is_asked_of_a_connection_is_answered_as_described(
+    server: ServerProcess, document: Any, action: str
+) -> None:
+    messages = document['channels']['compact']['messages']
+    [example] = messages[action]['examples']
+    caller = CompactCaller(server.websocket_url, binary=False)
+    answer = caller.exchange(msgspec.json.encode(example['payload']))
+    caller.close()
+    jsonschema.validate(answer, whole(messages[f'{action}_answer'], document))
+
+
+def whole(message: Any, document: Any) -> Any:
+    """The schema of a message, with what it refers to."""
+    return {
+        '$schema': 'https://json-schema.org/draft/2020-12/schema',
+        **message['payload'],
+        'components': document['components'],
+    }

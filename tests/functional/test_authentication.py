@@ -18,8 +18,8 @@ import pytest
 import requests
 import websocket
 
-from tests.callers import TRANSPORTS, Identity, RestCaller, WebSocketCaller
-from tests.functional.test_gunicorn import WEBSOCKET_WORKER, gunicorn
+from tests.callers import TRANSPORTS, CompactCaller, Identity, WebSocketCaller, connect
+from tests.functional.test_gunicorn import STOCK_WORKER, gunicorn
 from tests.server_process import ServerProcess
 
 POLICY = '"queues:delete": "role:operator"\n"ping:get": "system_scope:all or domain_id:home"\n'
@@ -182,13 +182,12 @@ def test_a_token_opens_its_project(
     guarded: ServerProcess, identity_service: IdentityService, project_id: str, transport: str
 ) -> None:
     token = identity_service.issue(project_id)
-    caller: Any
-    headers = Identity(project_id).headers()
+    identity = Identity(project_id)
+    headers = identity.headers()
+    caller = connect(transport, guarded.url, guarded.websocket_url, identity)
     if transport == 'rest':
-        caller = RestCaller(guarded.url, identity=Identity(project_id))
         headers['X-Auth-Token'] = token
     else:
-        caller = open_socket(guarded, project_id, binary=transport == 'ws-msgpack')
         assert authenticate(caller, token) == (200, {'message': 'Authentified.'})
     posted = caller.call(
         'message_post', headers=headers, queue_name='q', messages=[{'body': 1, 'ttl': 60}]
@@ -284,6 +283,23 @@ def test_nothing_but_authenticate_is_answered_before_it(
     assert failed.body['error'] == 'Authentication failed.'
     assert authenticate(caller, identity_service.issue(project_id)).status == 200
     assert caller.call('queue_list').status == 200
+    caller.close()
+
+
+def test_a_token_in_hello_opens_its_project_for_every_request_after_it(
+    guarded: ServerProcess, identity_service: IdentityService, project_id: str
+) -> None:
+    caller = CompactCaller(guarded.websocket_url, binary=False, identity=Identity(project_id))
+    client = {'Client-ID': caller.identity.client_id}
+    assert caller.call('queue_list', headers=client).status == 403
+    refused = caller.call('hello', headers={**client, 'X-Auth-Token': 'no such token'})
+    assert (refused.status, refused.body['code']) == (401, 'unauthorized')
+    token = identity_service.issue(project_id)
+    assert caller.call('hello', headers={**client, 'X-Auth-Token': token}).status == 200
+    assert caller.call('queue_create', headers={}, queue_name='q').status == 201
+    listed = caller.call('queue_list', headers={'X-Project-ID': project_id})
+    assert [queue['name'] for queue in listed.body['queues']] == ['q']
+    assert caller.call('queue_list', headers={'X-Project-ID': 'another'}).status == 403
     caller.close()
 
 
@@ -413,7 +429,7 @@ def test_an_invalid_token_in_the_handshake_is_closed_with_1008_under_the_stock_w
     policy.write_text(POLICY)
     (tmp_path / '.zaqar').mkdir()
     (tmp_path / '.zaqar' / 'zaqar.conf').write_text(configuration(identity_service, policy))
-    with gunicorn(WEBSOCKET_WORKER, tmp_path) as address:
+    with gunicorn(STOCK_WORKER, tmp_path) as address:
         caller = WebSocketCaller(f'ws://{address}/', binary=False, identity=Identity(project_id))
         assert caller.call('queue_list').status == 403
         assert authenticate(caller, identity_service.issue(project_id)).status == 200

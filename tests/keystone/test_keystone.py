@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
-from typing import Any
 
 import pytest
 import requests
 import websocket
 
-from tests.callers import TRANSPORTS, Answer, Identity, RestCaller, WebSocketCaller
+from tests import callers
+from tests.callers import TRANSPORTS, Answer, Identity, WebSocketCaller
 from tests.keystone.conftest import SHORT_SECONDS, Keystone
 from tests.server_process import ServerProcess
 
@@ -58,13 +58,11 @@ def rest_status(server: ServerProcess, member: Member, token: str, project_id: s
 
 @pytest.mark.parametrize('transport', TRANSPORTS)
 def test_a_token_opens_its_project(guarded: ServerProcess, member: Member, transport: str) -> None:
-    caller: Any
     headers = member.identity.headers()
+    caller = callers.connect(transport, guarded.url, guarded.websocket_url, member.identity)
     if transport == 'rest':
-        caller = RestCaller(guarded.url, identity=member.identity)
         headers['X-Auth-Token'] = member.token()
     else:
-        caller = connect(guarded, member, binary=transport == 'ws-msgpack')
         assert authenticate(caller, member.token()) == (200, {'message': 'Authentified.'})
     messages = [{'body': {'sku': 42}, 'ttl': 60}]
     posted = caller.call('message_post', headers=headers, queue_name='q', messages=messages)

@@ -77,9 +77,9 @@ def test_what_is_not_known_is_null(log: AccessLog, file: pathlib.Path) -> None:
 
 
 BAD = [
-    *('a\nb', 'a\r\nb', 'a\x00b', 'a\x1b[2Jb', 'a\x7fb', 'a\x85b', 'a\x9bb', 'a\u2028b', 'a\u2029b'),
+    *('a\nb', 'a\r\nb', 'a\x00b', 'a\x1b[2Jb', 'a\x7fb', 'a\x85b', 'a\x9bb', 'a\u2028b'),
     *('a\x0bb', 'a\x0cb', 'a\x1cb', 'a"b', 'a\\b', 'a\\', '"}\n{"status":200,"x":"', 'a\u202eb'),
-    *('queue\u00e9', '\u6d88\u606f', '\U0001f600', 'a\ud800b'),
+    *('a\u2029b', 'queue\u00e9', '\u6d88\u606f', '\U0001f600', 'a\ud800b'),
 ]
 
 

@@ -29,6 +29,7 @@ def as_served(document: dict[str, Any]) -> Any:
 
 
 OPENAPI = as_served(build_openapi(REGISTRY))
+COMPACT_ONLY = ('hello', 'ping', 'authenticate', 'closing')
 ASYNCAPI = as_served(build_asyncapi(REGISTRY))
 
 
@@ -63,7 +64,8 @@ def test_each_server_describes_just_what_it_offers(admin: bool, pooling: bool) -
         for action in described['x-actions']
     }
     assert in_rest == set().union(*map(routes_of, offered.values()))
-    assert set(build_asyncapi(offered.values())['operations']) == set(offered)
+    compact = {f'compact_{name}' for name in (*offered, *COMPACT_ONLY)}
+    assert set(build_asyncapi(offered.values())['operations']) == set(offered) | compact
 
 
 def test_every_query_parameter_is_described() -> None:
@@ -85,17 +87,19 @@ def test_every_example_of_a_rest_body_is_what_its_schema_wants() -> None:
     assert checked
 
 
-def test_every_example_of_a_message_is_what_its_schema_wants() -> None:
+@pytest.mark.parametrize(('channel', 'more'), [('websocket', 0), ('compact', 3)])
+def test_every_example_of_a_message_is_what_its_schema_wants(channel: str, more: int) -> None:
     examples = 0
-    for message in ASYNCAPI['channels']['websocket']['messages'].values():
+    for message in ASYNCAPI['channels'][channel]['messages'].values():
         for example in message.get('examples', ()):
             validate(ASYNCAPI, message['payload'], example['payload'])
             examples += 1
-    assert examples == len(REGISTRY)
+    assert examples == len(REGISTRY) + more
 
 
-def test_every_example_is_decoded_by_its_operation() -> None:
-    messages = ASYNCAPI['channels']['websocket']['messages']
+@pytest.mark.parametrize('channel', ['websocket', 'compact'])
+def test_every_example_is_decoded_by_its_operation(channel: str) -> None:
+    messages = ASYNCAPI['channels'][channel]['messages']
     for operation in REGISTRY:
         [example] = messages[operation.name]['examples']
         msgspec.convert(example['payload'].get('body', {}), operation.request)

@@ -33,10 +33,23 @@ FORBIDDEN = {
     'websocket/session.py': ('gevent', 'socket'),
     'websocket/codecs.py': ('gevent', 'socket'),
     'websocket/envelope.py': ('gevent', 'socket'),
-    'websocket/frames.py': ('gevent', 'socket'),
+    'websocket/compact.py': ('gevent', 'socket'),
+    'websocket/handshake.py': ('gevent', 'socket'),
+    'websocket/engines': ('gevent', 'socket', 'zaqar_gevent.api'),
+    'http.py': (
+        *('zaqar_gevent.api', 'zaqar_gevent.rest', 'zaqar_gevent.server', 'zaqar_gevent.conf'),
+        'zaqar_gevent.gunicorn',
+    ),
+    'gunicorn.py': ('zaqar_gevent.server', 'zaqar_gevent.rest', 'zaqar_gevent.api'),
+    'options.py': ('gevent', 'zaqar_gevent.api', 'zaqar_gevent.rest', 'zaqar_gevent.server'),
     'storage': (
         *('zaqar_gevent.api', 'zaqar_gevent.rest', 'zaqar_gevent.websocket', 'falcon'),
         *('zaqar_gevent.server', 'zaqar_gevent.cmd', 'zaqar_gevent.wsgi', 'zaqar_gevent.conf'),
+    ),
+    'metrics.py': ('zaqar_gevent', 'gevent'),
+    'access_log.py': (
+        *('zaqar_gevent.api', 'zaqar_gevent.rest', 'zaqar_gevent.websocket', 'zaqar_gevent.server'),
+        *('zaqar_gevent.storage', 'zaqar_gevent.cmd', 'zaqar_gevent.wsgi', 'zaqar_gevent.metrics'),
     ),
     'conf.py': ('zaqar_gevent.server', 'zaqar_gevent.api', 'zaqar_gevent.rest'),
     'server.py': ('zaqar_gevent.cmd', 'zaqar_gevent.wsgi'),
@@ -74,6 +87,25 @@ def test_imports_point_downwards_only(place: str) -> None:
 def test_only_the_command_patches_the_standard_library() -> None:
     patching = [module.name for module in MODULES if 'patch_all' in module.read_text()]
     assert patching == ['cmd.py']
+
+
+def test_only_the_metrics_know_prometheus() -> None:
+    knowing = {
+        module.relative_to(PACKAGE).as_posix()
+        for module in MODULES
+        if any(name.split('.')[0] == 'prometheus_client' for name in imports_of(module))
+    }
+    assert knowing == {'metrics.py'}
+
+
+def test_the_store_touches_no_metric_in_its_thread() -> None:
+    taken = {
+        name
+        for module in (PACKAGE / 'storage').rglob('*.py')
+        for name in imports_of(module)
+        if name.startswith('zaqar_gevent.metrics')
+    }
+    assert taken == {'zaqar_gevent.metrics', 'zaqar_gevent.metrics.COMMIT_SIZES'}
 
 
 def test_every_operation_has_a_route_of_its_own() -> None:

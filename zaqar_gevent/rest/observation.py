@@ -92,7 +92,7 @@ def _write(
         client_id=environ.get('HTTP_CLIENT_ID'),
         remote=environ.get('REMOTE_ADDR'),
         bytes_in=_bytes_in(environ),
-        bytes_out=_bytes_out(observation, body),
+        bytes_out=_bytes_out(environ, observation, body),
         method=environ['REQUEST_METHOD'],
         path=_path(environ),
     )
@@ -105,7 +105,9 @@ def _bytes_in(environ: Environ) -> int | None:
     return _length(environ.get('CONTENT_LENGTH') or '0')
 
 
-def _bytes_out(observation: _Observation, body: Iterable[bytes]) -> int | None:
+def _bytes_out(environ: Environ, observation: _Observation, body: Iterable[bytes]) -> int | None:
+    if environ['REQUEST_METHOD'] == 'HEAD':
+        return 0
     if isinstance(body, (list, tuple)):
         return sum(map(len, body))
     return _length(observation.header('content-length') or '')

@@ -23,7 +23,9 @@ _PROJECT_VARIABLES = ('HTTP_X_PROJECT_ID', 'HTTP_X_TENANT_ID')
 class Resource:
     """The operations that share a path, as Falcon wants them: `on_get`, `on_post`..."""
 
-    def __init__(self, dispatcher: Dispatcher, operations: list[Operation], limits: BodyLimits) -> None:
+    def __init__(
+        self, dispatcher: Dispatcher, operations: list[Operation], limits: BodyLimits
+    ) -> None:
         methods = {method for operation in operations for method in operation.route.methods}
         for method in methods:
             choices = [

@@ -1,17 +1,19 @@
-"""The AsyncAPI 3.0 document of the WebSocket API, from the operations, in the default envelope."""
+"""The AsyncAPI 3.0 document of the WebSocket API, from the operations, in both envelopes.
+
+Each envelope is a channel, and an operation of the API is an operation on each.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any, TypedDict
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple, TypedDict
 
 from zaqar_gevent.api import schemas
 from zaqar_gevent.api.operation import Operation
 from zaqar_gevent.api.schemas import Schema, Schemas
+from zaqar_gevent.websocket.compact import SUBPROTOCOL
 
 Document = dict[str, Any]
-
-_CHANNEL = '#/channels/websocket'
 
 
 class ErrorBody(TypedDict):
@@ -31,103 +33,269 @@ class Echo(TypedDict):
     api: str
 
 
+class CompactError(TypedDict):
+    """`code` is meant for programs; `description` says what was wrong, and what is allowed."""
+
+    code: str
+    title: str
+    description: str
+
+
+class Greeting(TypedDict):
+    """What the server allows; sizes in bytes, times in seconds, 0 for no limit."""
+
+    server: str
+    protocol: str
+    max_in_flight: int
+    max_message_size: int
+    ping_interval: float
+    idle_timeout: float
+
+
+class Authenticated(TypedDict):
+    """The token was accepted."""
+
+    message: str
+
+
+class Nothing(TypedDict):
+    """Nothing but that the request was answered."""
+
+
+class Envelope(NamedTuple):
+    """How requests and answers are wrapped on one channel.
+
+    prefix: of the names of its operations. request: the members beside action, headers and body,
+        with an example of each. answer: wraps a status and one of several bodies.
+    needs_headers: whether every request has to bring its own.
+    """
+
+    channel: str
+    prefix: str
+    description: str
+    request: dict[str, tuple[Schema, Any]]
+    answer: Callable[[Schema, Schema, Schemas], Schema]
+    error: type
+    needs_headers: bool
+
+
+def _in_default(status: Schema, body: Schema, known: Schemas) -> Schema:
+    headers = {'type': 'object', 'required': ['status'], 'properties': {'status': status}}
+    return {
+        'type': 'object',
+        'required': ['request', 'headers', 'body'],
+        'properties': {'request': known.of(Echo), 'headers': headers, 'body': body},
+    }
+
+
+def _in_compact(status: Schema, body: Schema, known: Schemas) -> Schema:
+    return {
+        'type': 'object',
+        'required': ['id', 'status', 'body'],
+        'properties': {'id': {'type': [*_ID['type'], 'null']}, 'status': status, 'body': body},
+    }
+
+
+_ID: Schema = {'type': ['integer', 'string']}
+
+DEFAULT = Envelope(
+    'websocket',
+    '',
+    'Also at `/`. Requests are answered in order.',
+    {},
+    _in_default,
+    ErrorBody,
+    needs_headers=True,
+)
+COMPACT = Envelope(
+    'compact',
+    'compact_',
+    f'Also at `/`, with the subprotocol `{SUBPROTOCOL}`. Requests may be in flight together, and '
+    'are answered as they are ready.',
+    {'id': ({**_ID, 'description': 'Unique among the requests in flight.'}, 1)},
+    _in_compact,
+    CompactError,
+    needs_headers=False,
+)
+ENVELOPES = (DEFAULT, COMPACT)
+
+# What is asked of the connection itself in the compact envelope: the answer, and what it is for.
+_OWN: dict[str, tuple[type, str]] = {
+    'hello': (Greeting, 'Give headers that hold for the connection, a token among them.'),
+    'ping': (Nothing, 'Be answered; needs no id.'),
+    'authenticate': (Authenticated, 'Replace the token of the connection.'),
+}
+_CLOSING: Schema = {
+    'type': 'object',
+    'required': ['push', 'reason', 'reconnect_after_ms'],
+    'properties': {
+        'push': {'const': 'closing'},
+        'reason': {'type': 'string'},
+        'reconnect_after_ms': {'type': 'integer'},
+    },
+}
+
+
 def build_asyncapi(operations: Iterable[Operation]) -> Document:
     """Describe the actions of `operations`, each an operation of the same name."""
     offered = list(operations)
     results = [kind for op in offered for kind in schemas.results(op).values()]
-    known = Schemas([*(op.request for op in offered), *results, ErrorBody, Echo])
-    messages = {
-        'error': _message('error', 'A refusal', _answer({'type': 'integer'}, known, [ErrorBody]))
-    }
-    for operation in offered:
-        messages[_asked(operation)] = _request(operation, known)
-        messages[_answered(operation)] = _reply(operation, known)
-    document = _frame(messages, offered)
+    own = [kind for kind, _ in _OWN.values()]
+    errors = [envelope.error for envelope in ENVELOPES]
+    known = Schemas([*(op.request for op in offered), *results, *errors, *own, Echo])
+    document = _frame(
+        {envelope.channel: _channel(envelope, offered, known) for envelope in ENVELOPES},
+        {
+            f'{envelope.prefix}{operation.name}': _operation(envelope, operation)
+            for envelope in ENVELOPES
+            for operation in offered
+        }
+        | _own_operations(),
+    )
     document['components'] = {'schemas': known.components_of(document)}
     return document
 
 
-def _frame(messages: Document, operations: list[Operation]) -> Document:
+def _frame(channels: Document, operations: Document) -> Document:
     return {
         'asyncapi': '3.0.0',
         'info': {
             'title': 'OpenStack Messaging (Zaqar) over WebSocket',
             'version': '2',
             'description': 'What this server offers over WebSocket. A text frame holds a request '
-            'in JSON, a binary frame one in MsgPack; each is answered in its own encoding, in '
-            'order.',
+            'in JSON, a binary frame one in MsgPack; each is answered in its own encoding.',
             'license': {'name': 'Apache-2.0'},
         },
         'defaultContentType': 'application/json',
-        'channels': {
-            'websocket': {
-                'address': '/v2/ws',
-                'description': 'Also at `/`.',
-                'messages': messages,
-                'bindings': {'ws': {'method': 'GET'}},
-            }
-        },
-        'operations': {operation.name: _operation(operation) for operation in operations},
+        'channels': channels,
+        'operations': operations,
     }
 
 
-def _operation(operation: Operation) -> Document:
-    rule = f'Policy rule: `{operation.policy}`.' if operation.policy else 'Open to everybody.'
+def _channel(envelope: Envelope, operations: list[Operation], known: Schemas) -> Document:
+    refusal = envelope.answer({'type': 'integer'}, known.of(envelope.error), known)
+    messages = {'error': _message('error', 'A refusal', refusal)}
+    for operation in operations:
+        messages[operation.name] = _request(envelope, operation, known)
+        messages[_answered(operation.name)] = _reply(envelope, operation, known)
+    binding: Document = {'method': 'GET'}
+    if envelope is COMPACT:
+        messages |= _own_messages(known)
+        binding['headers'] = {
+            'type': 'object',
+            'properties': {'Sec-WebSocket-Protocol': {'const': SUBPROTOCOL}},
+        }
     return {
-        'action': 'receive',
-        'channel': {'$ref': _CHANNEL},
+        'address': '/v2/ws',
+        'description': envelope.description,
+        'messages': messages,
+        'bindings': {'ws': binding},
+    }
+
+
+def _operation(envelope: Envelope, operation: Operation) -> Document:
+    rule = f'Policy rule: `{operation.policy}`.' if operation.policy else 'Open to everybody.'
+    return _asked(envelope, operation.name) | {
         'summary': operation.summary,
         'description': f'{schemas.description_of(operation)}\n\n{rule}',
-        'messages': [_reference(_asked(operation))],
+    }
+
+
+def _asked(envelope: Envelope, name: str) -> Document:
+    answers = [_reference(envelope, _answered(name)), _reference(envelope, 'error')]
+    return {
+        'action': 'receive',
+        'channel': {'$ref': f'#/channels/{envelope.channel}'},
+        'messages': [_reference(envelope, name)],
         'reply': {
-            'channel': {'$ref': _CHANNEL},
-            'messages': [_reference(_answered(operation)), _reference('error')],
+            'channel': {'$ref': f'#/channels/{envelope.channel}'},
+            'messages': answers,
         },
     }
 
 
-def _asked(operation: Operation) -> str:
-    return operation.name
+def _own_operations() -> Document:
+    """What is asked of the connection, and what it says without being asked."""
+    asked = {
+        f'{COMPACT.prefix}{name}': _asked(COMPACT, name) | {'summary': summary}
+        for name, (_, summary) in _OWN.items()
+    }
+    closing = {
+        'action': 'send',
+        'channel': {'$ref': f'#/channels/{COMPACT.channel}'},
+        'summary': 'The server is about to close the connection; come back after the time given.',
+        'messages': [_reference(COMPACT, 'closing')],
+    }
+    return asked | {f'{COMPACT.prefix}closing': closing}
 
 
-def _answered(operation: Operation) -> str:
-    return f'{operation.name}_answer'
+def _own_messages(known: Schemas) -> Document:
+    messages = {'closing': _message('closing', 'The push closing', _CLOSING)}
+    for name, (result, _) in _OWN.items():
+        messages[name] = _wrapped(COMPACT, name, {}, {}, required=[])
+        answer = COMPACT.answer({'const': 200}, known.of(result), known)
+        messages[_answered(name)] = _message(_answered(name), f'The answer to {name}', answer)
+    return messages
 
 
-def _reference(message: str) -> Document:
-    return {'$ref': f'{_CHANNEL}/messages/{message}'}
+def _answered(name: str) -> str:
+    return f'{name}_answer'
+
+
+def _reference(envelope: Envelope, message: str) -> Document:
+    return {'$ref': f'#/channels/{envelope.channel}/messages/{message}'}
 
 
 def _message(name: str, title: str, payload: Schema) -> Document:
     return {'name': name, 'title': title, 'payload': payload}
 
 
-def _request(operation: Operation, known: Schemas) -> Document:
+def _request(envelope: Envelope, operation: Operation, known: Schemas) -> Document:
     members = known.members(operation.request).values()
     body = schemas.object_of(members, closed=schemas.is_closed(operation.request))
-    required = ['action']
-    properties: Document = {'action': {'const': operation.name}, 'headers': {'type': 'object'}}
-    payload: Document = {'action': operation.name}
+    required = list(envelope.request)
+    properties: Document = {'headers': {'type': 'object'}, 'body': body}
+    payload: Document = {}
     if not operation.anonymous:
-        required.append('headers')
-        properties['headers'] = _HEADERS
+        properties['headers'] = _HEADERS if envelope.needs_headers else _OWN_HEADERS
         payload['headers'] = _HEADERS_EXAMPLE
-    properties['body'] = body
+        required += ['headers'] if envelope.needs_headers else []
     if 'required' in body:
         required.append('body')
     if members:
         payload['body'] = schemas.example_of(members)
-    schema = {'type': 'object', 'required': required, 'properties': properties}
-    message = _message(operation.name, f'The request {operation.name}', schema)
-    return message | {'examples': [{'name': operation.name, 'payload': payload}]}
+    return _wrapped(envelope, operation.name, properties, payload, required=required)
 
 
-_HEADERS: Schema = {
+def _wrapped(
+    envelope: Envelope, name: str, properties: Document, payload: Document, *, required: list[str]
+) -> Document:
+    """A request by the name of its action, with an example."""
+    schema = {
+        'type': 'object',
+        'required': ['action', *required],
+        'properties': {
+            **{member: kind for member, (kind, _) in envelope.request.items()},
+            'action': {'const': name},
+            **properties,
+        },
+    }
+    given = {member: example for member, (_, example) in envelope.request.items()}
+    example = {'name': name, 'payload': {**given, 'action': name, **payload}}
+    return _message(name, f'The request {name}', schema) | {'examples': [example]}
+
+
+_OWN_HEADERS: Schema = {
     'type': 'object',
-    'description': 'Their names are read in any case.',
-    'required': ['Client-ID', 'X-Project-ID'],
+    'description': 'Their names are read in any case. Those of the handshake and of `hello` hold '
+    'where a request has none of its own.',
     'properties': {'Client-ID': schemas.CLIENT_ID, 'X-Project-ID': schemas.PROJECT_ID},
     'additionalProperties': {'type': 'string'},
+}
+_HEADERS: Schema = {
+    **_OWN_HEADERS,
+    'description': 'Their names are read in any case.',
+    'required': ['Client-ID', 'X-Project-ID'],
 }
 _HEADERS_EXAMPLE = {
     'Client-ID': schemas.CLIENT_ID_EXAMPLE,
@@ -135,25 +303,10 @@ _HEADERS_EXAMPLE = {
 }
 
 
-def _reply(operation: Operation, known: Schemas) -> Document:
+def _reply(envelope: Envelope, operation: Operation, known: Schemas) -> Document:
     results = schemas.results(operation)
-    payload = _answer({'enum': list(results)}, known, list(results.values()))
-    return _message(_answered(operation), f'The answer to {operation.name}', payload)
-
-
-def _answer(status: Schema, known: Schemas, bodies: list[Any]) -> Schema:
-    """The envelope of an answer with one of these bodies."""
-    choices = [known.of(body) for body in dict.fromkeys(bodies)]
-    return {
-        'type': 'object',
-        'required': ['request', 'headers', 'body'],
-        'properties': {
-            'request': known.of(Echo),
-            'headers': {
-                'type': 'object',
-                'required': ['status'],
-                'properties': {'status': status},
-            },
-            'body': choices[0] if len(choices) == 1 else {'anyOf': choices},
-        },
-    }
+    choices = [known.of(body) for body in dict.fromkeys(results.values())]
+    body = choices[0] if len(choices) == 1 else {'anyOf': choices}
+    payload = envelope.answer({'enum': list(results)}, body, known)
+    name = _answered(operation.name)
+    return _message(name, f'The answer to {operation.name}', payload)

@@ -74,7 +74,16 @@ class Connection:
 
     __slots__ = (
         *('_close_by', '_context', '_ending', '_engine', '_heard_at', '_in_flight'),
-        *('_is_waiting', '_kind', '_latest', '_limits', '_next_turn', '_pace', '_pinged_at', '_receiver'),
+        *(
+            '_is_waiting',
+            '_kind',
+            '_latest',
+            '_limits',
+            '_next_turn',
+            '_pace',
+            '_pinged_at',
+            '_receiver',
+        ),
         *('_slots', '_socket', 'opened_at', 'outbox', 'request_at'),
     )
 
@@ -143,8 +152,9 @@ class Connection:
             self._take(data)
         while self._ending is None and self._engine.is_open:
             self._take(self._read())
-        for _ in range(self._limits.max_in_flight if self._slots else 0):
-            self._slots.acquire()
+        if self._slots is not None:
+            for _ in range(self._limits.max_in_flight):
+                self._slots.acquire()
         self._send_close()
 
     def _take(self, data: bytes) -> None:

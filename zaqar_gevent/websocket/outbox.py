@@ -117,18 +117,17 @@ class Outbox:
                 self.close()
                 return
             if self._waiting:
-                self._took(written)
+                self._took(self._waiting, written)
         self._waiting = None
         if self._ends:
             self._end()
 
-    def _took(self, written: int) -> None:
-        assert self._waiting is not None
+    def _took(self, waiting: collections.deque[bytes | memoryview], written: int) -> None:
         self.moved_at = time.monotonic()
         self.size -= written
-        first = self._waiting.popleft()
+        first = waiting.popleft()
         if written < len(first):
-            self._waiting.appendleft(memoryview(first)[written:])
+            waiting.appendleft(memoryview(first)[written:])
         if self._room is not None and not self.is_full:
             self._room.set()
 

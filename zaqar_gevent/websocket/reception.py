@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 from oslo_context import context as oslo_context
@@ -12,6 +13,7 @@ from zaqar_gevent.access_log import AccessLog
 from zaqar_gevent.api.context import Identity
 from zaqar_gevent.api.dispatcher import Dispatcher
 from zaqar_gevent.websocket.compact import SUBPROTOCOL, CompactSession
+from zaqar_gevent.websocket.connection import Receiver
 from zaqar_gevent.websocket.session import DefaultSession, Exchange, Identify
 
 _TRANSPORTS = {
@@ -43,9 +45,9 @@ class Reception:
         self,
         subprotocol: str | None = None,
         identity: Identity | None = None,
-        headers: Mapping[str, str] | None = None,
+        headers: Mapping[str, str] = MappingProxyType({}),
         address: str = '',
-    ) -> DefaultSession | CompactSession:
+    ) -> Receiver:
         """A session for a new connection; see `zaqar_gevent.websocket.upgrade.NewReceiver`."""
 
         def observe(exchange: Exchange) -> None:
@@ -58,7 +60,7 @@ class Reception:
 
         known = (self._dispatcher, self._identify, identity, observe)
         if subprotocol == SUBPROTOCOL:
-            return CompactSession(*known, greeting=self._greeting, handshake=headers or {})
+            return CompactSession(*known, greeting=self._greeting, handshake=headers)
         return DefaultSession(*known)
 
     def _log(self, exchange: Exchange, transport: str, address: str) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 from zaqar_gevent.api import errors
 from zaqar_gevent.api.context import Caller, Context, Identity
@@ -54,7 +54,7 @@ class Session:
     is_known: whether the client has authenticated, or presented a pre-signed URL, where it has to.
     """
 
-    protocol: ClassVar[str]
+    protocol: str
 
     def __init__(
         self,

@@ -265,7 +265,7 @@ class _Nobody:
     """Answers nothing: receives for connections that are being closed."""
 
     protocol = 'default'
-    expires_at = None
+    expires_at: float | None = None
     is_known = True
 
     def receive(self, payload: bytes, *, binary: bool) -> bytes:

@@ -10,7 +10,11 @@ import importlib
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple, Protocol
 
-ENGINES = ('websockets', 'ws4py')
+# By name, with what is to be said of each.
+ENGINES = {
+    'websockets': 'the protocol core of the websockets library; can compress',
+    'ws4py': 'the streaming parser of ws4py, fast only with wsaccel beside it',
+}
 
 
 class Message(NamedTuple):

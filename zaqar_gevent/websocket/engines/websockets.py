@@ -77,11 +77,11 @@ class FrameEngine:
             self._protocol.receive_data(data)
         else:
             self._protocol.receive_eof()
+        frames = self._protocol.events_received()
         try:
-            for frame in self._protocol.events_received():
-                if was_open and isinstance(frame, Frame) and frame.opcode in _DATA:
-                    if message := self._assemble(frame):
-                        yield message
+            for frame in frames if was_open else ():
+                if isinstance(frame, Frame) and (message := self._assemble(frame)):
+                    yield message
         except Failure as failure:
             self._fail(failure)
 
@@ -106,6 +106,8 @@ class FrameEngine:
         return self._protocol.data_to_send()
 
     def _assemble(self, frame: Frame) -> Message | None:
+        if frame.opcode not in _DATA:
+            return None
         if frame.opcode is not Opcode.CONT:
             self._binary = frame.opcode is Opcode.BINARY
         self._fragments.append(bytes(frame.data))
