@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import socket
 import ssl
+import time
 from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
@@ -19,13 +21,16 @@ from zaqar_gevent.websocket.upgrade import TAKEOVER, Takeover, read_ahead
 
 LOG = log.getLogger(__name__)
 
-_REQUEST_TIMEOUT = (
-    b'HTTP/1.1 408 Request Timeout\r\n'
+_TURN_SECONDS = 0.005
+
+_REFUSAL = (
+    b'HTTP/1.1 %b\r\n'
     b'Connection: close\r\n'
     b'Content-Type: application/json\r\n'
     b'Content-Length: %d\r\n\r\n%b'
 )
 _TOO_SLOW = b'{"code":"request_timeout","title":"Request timeout","description":"Too slow."}'
+_NO_REQUEST = b'{"code":"bad_request","title":"Bad request","description":"This is no HTTP request."}'
 
 
 class Timeouts(NamedTuple):
@@ -57,20 +62,30 @@ class Handler(pywsgi.WSGIHandler):
 
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
+        self._stream = _Stream(self.rfile.detach())
+        self.rfile = io.BufferedReader(self._stream)
         self._timeouts: Timeouts = self.server.application.timeouts
         self._deadline: Any = None
         self._is_late = False
         self._is_first = True
 
     def handle_one_request(self) -> Any:
-        if not self._is_first and not self._await_next():
-            return None
-        self._is_first = False
-        self._limit(self._timeouts.head)
         try:
+            if not self._is_first and not self._await_next():
+                return None
+            self._is_first = False
+            self._limit(self._timeouts.head)
             return super().handle_one_request()
         finally:
             self._limit(None)
+
+    def MessageClass(self, rfile: Any, *arguments: Any) -> Any:  # noqa: N802
+        """Read the header fields; a head that ends without its empty line is not a whole one."""
+        head = _Head(rfile)
+        message = super().MessageClass(head, *arguments)
+        if head.last_line.strip():
+            message.status = 'Incomplete'
+        return message
 
     def get_environ(self) -> dict[str, Any]:
         """Called when the head has been read."""
@@ -87,9 +102,11 @@ class Handler(pywsgi.WSGIHandler):
             self.response_headers.append((b'Connection', b'close'))
 
     def _handle_client_error(self, ex: Exception) -> Any:
+        """Refuse what is no request; it is not logged, for it may be a message, or hold a token."""
         if self._is_late:
-            return '408 Request Timeout', _REQUEST_TIMEOUT % (len(_TOO_SLOW), _TOO_SLOW)
-        return super()._handle_client_error(ex)
+            return _refuse('408 Request Timeout', _TOO_SLOW)
+        LOG.info('What %s sent is no HTTP request: %s', self.client_address, type(ex).__name__)
+        return _refuse('400 Bad Request', _NO_REQUEST)
 
     def _await_next(self) -> bool:
         """Wait for another request; False when there will be none."""
@@ -114,11 +131,12 @@ class Handler(pywsgi.WSGIHandler):
             self._deadline.start(self._expire)
 
     def _expire(self) -> None:
-        self._is_late = True
+        self._is_late = self.close_connection = True
         self.stop_reading()
 
     def stop_reading(self) -> None:
         """Whoever reads from the connection finds its end; what is answered still gets through."""
+        self._stream.is_over = True
         try:
             gevent_socket.socket.shutdown(self.socket, socket.SHUT_RD)
         except OSError:
@@ -140,6 +158,49 @@ class Handler(pywsgi.WSGIHandler):
         moved = gevent_socket.socket(sock.family, sock.type, sock.proto, fileno=sock.detach())
         self.socket = None
         return Takeover(moved, early, self.server.run)
+
+
+class _Stream(io.RawIOBase):
+    """What a client sends, read in turns: a socket that always has something never waits.
+
+    is_over: whether no more is to be read.
+    """
+
+    def __init__(self, raw: Any) -> None:
+        self._raw = raw
+        self._next_turn = 0.0
+        self.is_over = False
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int | None:
+        now = time.monotonic()
+        if now >= self._next_turn:
+            gevent.sleep(0)
+            self._next_turn = now + _TURN_SECONDS
+        received: int | None = 0 if self.is_over else self._raw.readinto(buffer)
+        return received
+
+    def close(self) -> None:
+        self._raw.close()
+        super().close()
+
+
+class _Head:
+    """The lines of a request's head; remembers the last one."""
+
+    def __init__(self, rfile: Any) -> None:
+        self._readline = rfile.readline
+        self.last_line = b''
+
+    def readline(self, limit: int) -> bytes:
+        self.last_line = self._readline(limit)
+        return self.last_line
+
+
+def _refuse(status: str, body: bytes) -> tuple[str, bytes]:
+    return status, _REFUSAL % (status.encode(), len(body), body)
 
 
 def _run_here(run: Callable[[], None]) -> None:

@@ -161,9 +161,9 @@ _requests = _KnownRequests()
 def observe_request(operation: str, transport: str, status: int, seconds: float) -> None:
     """Count one request that was answered.
 
-    operation: its name in the registry, `authenticate`, `unknown` for an action that does not
-        exist, `none` where there was none to be read. Never what a client sent: each name is a
-        series of its own, kept for ever, and the registry is what bounds their number.
+    operation: its name in the registry or that of a WebSocket's own action, `unknown` for an action
+        that does not exist or cannot be read, `none` for a path without one. Never what a client
+        sent: each name is a series of its own, kept for ever; the registry bounds their number.
     transport: rest, websocket-json, websocket-msgpack, zaqar.v2-json or zaqar.v2-msgpack.
     status: as REST has it.
     seconds: how long it took.

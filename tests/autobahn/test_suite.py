@@ -1,5 +1,7 @@
 """Autobahn's fuzzing client against every engine on every server.
 
+WSTEST is the path of its command, which needs Python 2.7.
+
 The results go to the file that AUTOBAHN_RESULTS names, for the table in the documentation.
 """
 
@@ -24,8 +26,9 @@ from tests.server_process import start_process
 WSTEST = os.environ['WSTEST']
 CASES = ['1.*', '2.*', '3.*', '4.*', '5.*', '6.*', '7.*', '9.*', '10.*', '12.*', '13.*']
 PASSED = {'OK', 'NON-STRICT', 'INFORMATIONAL'}
-# Compression, which ws4py does not have.
-COMPRESSION = ('12.', '13.')
+COMPRESSION = {'12.*', '13.*'}
+# gevent-websocket has answered the handshake before compression could be agreed to.
+COMPRESSING = {('own', 'websockets'), ('worker', 'websockets')}
 
 
 @contextmanager
@@ -54,7 +57,8 @@ def _port(process: subprocess.Popen[str]) -> int:
 @pytest.mark.parametrize('engine', ENGINES)
 @pytest.mark.parametrize('server', SERVERS)
 def test_no_case_fails(server: str, engine: str, tmp_path: pathlib.Path) -> None:
-    cases = [case for case in CASES if engine == 'websockets' or not case.startswith(COMPRESSION)]
+    compresses = (server, engine) in COMPRESSING
+    cases = [case for case in CASES if compresses or case not in COMPRESSION]
     with echo_server(server, engine) as port:
         specification = tmp_path / 'fuzzingclient.json'
         specification.write_text(
@@ -77,7 +81,7 @@ def test_no_case_fails(server: str, engine: str, tmp_path: pathlib.Path) -> None
         for case, result in results.items()
         if result['behavior'] not in PASSED or result['behaviorClose'] not in PASSED
     }
-    assert not failed
+    assert not failed, failed
     assert {case.split('.')[0] for case in results} == {case.split('.')[0] for case in cases}
 
 

@@ -22,14 +22,20 @@ import pytest
 import requests
 import websocket
 
-from tests.callers import TRANSPORTS, RestCaller, WebSocketCaller, connect
+from tests.callers import TRANSPORTS, CompactCaller, RestCaller, WebSocketCaller, connect
 from tests.exposition import Samples, read, value_in
 from tests.functional.test_authentication import POLICY, IdentityService, configuration
 from tests.server_process import ServerProcess, start_process
 
 ETC = pathlib.Path(__file__).parents[2] / 'etc'
 SECRET = 'a-secret-that-must-not-be-logged'
-LABELS = {'rest': 'rest', 'ws-json': 'websocket-json', 'ws-msgpack': 'websocket-msgpack'}
+LABELS = {
+    'rest': 'rest',
+    'ws-json': 'websocket-json',
+    'ws-msgpack': 'websocket-msgpack',
+    'v2-json': 'zaqar.v2-json',
+    'v2-msgpack': 'zaqar.v2-msgpack',
+}
 WAIT_SECONDS = 5
 
 
@@ -123,15 +129,18 @@ def test_reading_the_metrics_is_no_request(observed: ServerProcess) -> None:
     assert ours[0] == ours[1]
 
 
+@pytest.mark.parametrize(
+    ('new_caller', 'protocol'), [(WebSocketCaller, 'default'), (CompactCaller, 'zaqar.v2')]
+)
 def test_a_connection_counts_while_it_is_open_by_its_latest_encoding(
-    observed: ServerProcess,
+    observed: ServerProcess, new_caller: type[WebSocketCaller], protocol: str
 ) -> None:
     def is_counted_as(encoding: str, count: int = 1) -> None:
-        kind = {'engine': 'websockets', 'protocol': 'default', 'encoding': encoding}
+        kind = {'engine': 'websockets', 'protocol': protocol, 'encoding': encoding}
         eventually(lambda: difference.of('websocket_connections', **kind), count)
 
     difference = Difference(observed.url)
-    caller = WebSocketCaller(observed.websocket_url, binary=False)
+    caller = new_caller(observed.websocket_url, binary=False)
     is_counted_as('none')
     caller.call('ping_node')
     is_counted_as('json')
@@ -228,6 +237,22 @@ def test_refused_upgrades_are_counted_by_reason(
     assert difference.of('websocket_refusals_total', reason=reason) == 1
 
 
+@pytest.mark.parametrize(
+    ('option', 'reason'),
+    [('max_websockets', 'capacity'), ('max_websockets_per_address', 'address')],
+)
+def test_upgrades_refused_for_want_of_room_are_counted(
+    tmp_path: pathlib.Path, option: str, reason: str
+) -> None:
+    config = f'[drivers:transport:gevent]\n{option} = 1\n'
+    with ServerProcess(tmp_path, config=config) as server:
+        only = WebSocketCaller(server.websocket_url, binary=False)
+        with pytest.raises(websocket.WebSocketBadStatusException):
+            WebSocketCaller(server.websocket_url, binary=False)
+        only.close()
+        assert value_in(scrape(server.url), 'websocket_refusals_total', reason=reason) == 1
+
+
 @pytest.mark.parametrize('transport', TRANSPORTS)
 def test_commits_are_counted_with_their_size(observed: ServerProcess, transport: str) -> None:
     caller = connect(transport, observed.url, observed.websocket_url)
@@ -320,6 +345,10 @@ def test_with_keystone_neither_health_nor_metrics_need_a_token(tmp_path: pathlib
         assert requests.get(f'{server.url}/healthcheck', timeout=10).status_code == 200
         refused = {'operation': 'none', 'transport': 'rest', 'status': 401}
         assert value_in(scrape(server.url), 'requests_total', **refused) == 1
+        with pytest.raises(websocket.WebSocketBadStatusException):
+            websocket.create_connection(server.websocket_url, header={'X-Auth-Token': 'x'})
+        reason = {'reason': 'authentication'}
+        assert value_in(scrape(server.url), 'websocket_refusals_total', **reason) == 1
 
 
 def test_the_health_check_is_what_its_section_says(tmp_path: pathlib.Path) -> None:

@@ -24,7 +24,8 @@ from zaqar_gevent.websocket.outbox import Outbox
 
 LOG = log.getLogger(__name__)
 
-READ_BYTES = 64 * 1024
+# As much as may be read before others have a turn: in the smallest frames it is a thousand of them.
+READ_BYTES = 8 * 1024
 TURN_SECONDS = 0.005
 TICK_SECONDS = 0.5
 
@@ -167,6 +168,7 @@ class Connection:
         data: bytes = self._socket.recv(READ_BYTES)
         self._is_waiting = False
         self._heard_at = time.monotonic()
+        self._give_way(self._heard_at)
         return data
 
     def _answer(self, message: Message) -> None:
@@ -195,11 +197,15 @@ class Connection:
         if self.outbox.size and self.outbox.is_full:
             self.outbox.wait_for_room()
         now = self.request_at = time.monotonic()
+        self._give_way(now)
+        if self._pace is not None:
+            gevent.sleep(self._pace.delay(now))
+
+    def _give_way(self, now: float) -> None:
+        """Let others have their turn; a socket that always has something to read never does."""
         if now >= self._next_turn:
             gevent.sleep(0)
             self._next_turn = now + TURN_SECONDS
-        if self._pace is not None:
-            gevent.sleep(self._pace.delay(now))
 
     def _start(self, answer: Callable[[], bytes], *, binary: bool) -> None:
         """Serve a request beside others; waits while there are as many as may be."""
@@ -286,8 +292,9 @@ class Connection:
             return
         if not self._is_waiting and not self.outbox.size:
             self._heard_at = now
-        silence = now - max(self._heard_at, self.outbox.moved_at) + TICK_SECONDS
-        if silence < limits.ping_interval:
+        heard_at = max(self._heard_at, self.outbox.moved_at)
+        has_answered = self._pinged_at is not None and heard_at >= self._pinged_at
+        if has_answered or now - heard_at + TICK_SECONDS < limits.ping_interval:
             self._pinged_at = None
         elif self._pinged_at is None:
             self._pinged_at = now

@@ -109,6 +109,11 @@ class Engine(Protocol):
 
 MAX_REASON_BYTES = 123
 
+# A length that no message can have, and that is sent to make a sum of lengths overflow.
+ABSURD_LENGTH = 2**62
+
+NOT_SHORTEST = 'The length of a frame is not in the shortest form.'
+
 
 def shorten(reason: str) -> str:
     """As much of a reason as a close frame holds: 123 bytes of UTF-8."""

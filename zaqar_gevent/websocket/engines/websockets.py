@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from typing import Any
 
-from websockets.exceptions import InvalidState
+from websockets.exceptions import InvalidState, ProtocolError
 from websockets.extensions.permessage_deflate import ServerPerMessageDeflateFactory
 from websockets.frames import Close, CloseCode, Frame, Opcode
 from websockets.protocol import State
 from websockets.server import ServerProtocol
+from websockets.streams import StreamReader
 
 from zaqar_gevent.websocket.engines import (
+    ABSURD_LENGTH,
+    NOT_SHORTEST,
     Compression,
     Failure,
     FrameLimits,
@@ -26,7 +29,60 @@ LOG = logging.getLogger('websockets.server')
 LOG.setLevel(logging.WARNING)
 
 _DATA = (Opcode.TEXT, Opcode.BINARY, Opcode.CONT)
+_LENGTH_16, _LENGTH_64 = 126, 127
 _ABNORMAL = Close(CloseCode.ABNORMAL_CLOSURE, '')
+
+
+class _StrictReader(StreamReader):
+    """Finds lengths that are broken in themselves, which the library lets pass."""
+
+    is_strict = True
+
+    def at_eof(self) -> Generator[None, None, bool]:
+        """Asked before each frame: wait until its length can be told, or for the end."""
+        buffer = self.buffer
+        while True:
+            if buffer and not self.is_strict:
+                return False
+            if len(buffer) > 1:
+                form = buffer[1] & 127
+                if form < _LENGTH_16:
+                    return False
+                if len(buffer) >= (10 if form == _LENGTH_64 else 4):
+                    _check_length(buffer, form)
+                    return False
+            if self.eof:
+                return not buffer
+            yield
+
+
+def _check_length(buffer: bytearray, form: int) -> None:
+    length = int.from_bytes(buffer[2:10] if form == _LENGTH_64 else buffer[2:4])
+    if length < (0x10000 if form == _LENGTH_64 else _LENGTH_16):
+        raise ProtocolError(NOT_SHORTEST)
+    if length >= ABSURD_LENGTH:
+        raise ProtocolError('The length of a frame is absurd.')
+
+
+class _Protocol(ServerProtocol):
+    """The library's protocol, in two places as RFC 6455 has it."""
+
+    def __init__(self, max_size: tuple[int, int]) -> None:
+        super().__init__(state=State.OPEN, max_size=max_size, logger=LOG)
+        self.reader: _StrictReader = _StrictReader()
+        self.parser = self.parse()
+        next(self.parser)
+
+    def recv_frame(self, frame: Frame) -> None:
+        """A message that was begun may be given up by a close frame, as by any other (5.4)."""
+        if frame.opcode is Opcode.CLOSE:
+            self.current_size = None
+        super().recv_frame(frame)
+
+    def discard(self) -> Generator[None, None, None]:
+        """What comes from now on is not looked at."""
+        self.reader.is_strict = False
+        return super().discard()
 
 
 class FrameEngine:
@@ -35,9 +91,7 @@ class FrameEngine:
     name = 'websockets'
 
     def __init__(self, limits: FrameLimits, extensions: Sequence[Any] = ()) -> None:
-        self._protocol = ServerProtocol(
-            state=State.OPEN, max_size=(limits.message_bytes, limits.frame_bytes), logger=LOG
-        )
+        self._protocol = _Protocol((limits.message_bytes, limits.frame_bytes))
         self._protocol.extensions = list(extensions)
         self._max_fragments = limits.fragments
         self._fragments: list[bytes] = []

@@ -20,6 +20,8 @@ from ws4py.framing import (
 from ws4py.messaging import CloseControlMessage
 
 from zaqar_gevent.websocket.engines import (
+    ABSURD_LENGTH,
+    NOT_SHORTEST,
     Compression,
     Failure,
     FrameLimits,
@@ -138,7 +140,9 @@ class FrameEngine:
             # With nothing left to read of this frame, the parser asks for the next one's.
             length = 0
         if length < LEAST_PAYLOAD[len(header)]:
-            raise Failure(PROTOCOL_ERROR, 'The length of a frame is not in the shortest form.')
+            raise Failure(PROTOCOL_ERROR, NOT_SHORTEST)
+        if length >= ABSURD_LENGTH:
+            raise Failure(PROTOCOL_ERROR, 'The length of a frame is absurd.')
         if header[0] & OPCODE < OPCODE_CLOSE:
             self._admit(header[0], length)
         self._header = header
