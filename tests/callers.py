@@ -48,11 +48,13 @@ class WebSocketCaller:
 
     subprotocols: Sequence[str] = ()
 
-    def __init__(self, url: str, *, binary: bool, identity: Identity | None = None) -> None:
+    def __init__(
+        self, url: str, *, binary: bool, identity: Identity | None = None, **options: Any
+    ) -> None:
         self.identity = identity or new_identity()
         self._binary = binary
         self.socket = websocket.create_connection(
-            url, timeout=30, subprotocols=list(self.subprotocols)
+            url, timeout=30, subprotocols=list(self.subprotocols), **options
         )
 
     def call(self, action: str, headers: dict[str, str] | None = None, **arguments: Any) -> Answer:

@@ -83,7 +83,7 @@ class Handler(pywsgi.WSGIHandler):
         """Read the header fields; a head that ends without its empty line is not a whole one."""
         head = _Head(rfile)
         message = super().MessageClass(head, *arguments)
-        if head.last_line.strip():
+        if not head.last_line:
             message.status = 'Incomplete'
         return message
 

@@ -8,7 +8,7 @@ import re
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import pytest
@@ -23,11 +23,14 @@ STOCK_WORKER = 'geventwebsocket.gunicorn.workers.GeventWebSocketWorker'
 
 
 @contextmanager
-def gunicorn(worker: str, state: pathlib.Path, workers: int = 1) -> Iterator[str]:
+def gunicorn(
+    worker: str, state: pathlib.Path, workers: int = 1, options: Sequence[str] = ()
+) -> Iterator[str]:
     """gunicorn on a free port; gives its address."""
     command = [
         *(sys.executable, '-m', 'gunicorn', '-k', worker, '-w', str(workers)),
         *('-b', '127.0.0.1:0', '--no-control-socket', '--graceful-timeout', '1'),
+        *options,
         'zaqar_gevent.wsgi:app',
     ]
     env = {**os.environ, 'XDG_STATE_HOME': str(state), 'HOME': str(state)}
@@ -43,7 +46,7 @@ def _address(process: subprocess.Popen[str]) -> str:
     """The address in gunicorn's log, which is read on in the background."""
     assert process.stdout is not None
     for line in process.stdout:
-        match = re.search(r'Listening at: http://(\S+)', line)
+        match = re.search(r'Listening at: https?://(\S+)', line)
         if match:
             threading.Thread(target=process.stdout.read, daemon=True).start()
             return match[1]

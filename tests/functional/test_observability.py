@@ -6,7 +6,6 @@ import json
 import os
 import pathlib
 import re
-import signal
 import socket
 import subprocess
 import sys
@@ -481,6 +480,23 @@ def several_workers(state: pathlib.Path, metrics: pathlib.Path) -> Iterator[tupl
         process.wait(timeout=30)
 
 
+def workers_of(pid: int) -> list[psutil.Process]:
+    """Both workers, once they are there."""
+    eventually(lambda: len(psutil.Process(pid).children()), 2)
+    workers: list[psutil.Process] = psutil.Process(pid).children()
+    return workers
+
+
+@contextmanager
+def stopped(worker: psutil.Process) -> Iterator[None]:
+    """While this worker does nothing, the other one gets all connections."""
+    worker.suspend()
+    try:
+        yield
+    finally:
+        worker.resume()
+
+
 def test_several_workers_show_their_sums_and_forget_the_connections_of_a_dead_one(
     tmp_path: pathlib.Path,
 ) -> None:
@@ -498,19 +514,24 @@ def test_several_workers_show_their_sums_and_forget_the_connections_of_a_dead_on
             return value_in(scrape(url, one_of_them), 'requests_total', **labels)
 
         def connections() -> float:
-            return value_in(scrape(url), 'websocket_connections', **kind)
+            return value_in(scrape(url, one_of_them), 'websocket_connections', **kind)
 
-        for _ in range(40):
-            caller = RestCaller(url)
-            assert caller.call('ping_node').status == 204
-            caller.close()
-        eventually(pings, 40)
-        clients = [WebSocketCaller(f'ws://{address}/', binary=False) for _ in range(10)]
-        for client in clients:
-            client.call('ping_node')
-        eventually(connections, 10)
-        for worker in psutil.Process(pid).children():
-            worker.send_signal(signal.SIGKILL)
-        eventually(lambda: len(list(metrics.glob('counter_*.db'))), 4)
-        eventually(connections, 0)
-        assert pings() == 40
+        first, second = workers_of(pid)
+        with stopped(second):
+            assert pings() == 0  # From here on it is the first that answers in this session.
+        clients = []
+        for worker in (first, second):
+            with stopped(worker):
+                caller = RestCaller(url)
+                for _ in range(10):
+                    assert caller.call('ping_node').status == 204
+                caller.close()
+        eventually(pings, 20)
+        for worker in (first, second):
+            with stopped(worker):
+                clients.append(WebSocketCaller(f'ws://{address}/', binary=False))
+                clients[-1].call('ping_node')
+        eventually(connections, 2)
+        second.kill()
+        eventually(connections, 1)
+        assert pings() == 20
