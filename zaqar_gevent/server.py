@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 from importlib.metadata import entry_points, version
 from typing import Any
 
+import gevent
 import stevedore
 from gevent import monkey
 from oslo_config import cfg
@@ -51,6 +52,8 @@ from zaqar_gevent.websocket.upgrade import Frames, Upgrade
 LOG = log.getLogger(__name__)
 
 SUBPROTOCOLS = (SUBPROTOCOL,)
+
+_MEASURE_SECONDS = 0.5
 
 
 class Application:
@@ -156,14 +159,16 @@ def new_server(address: tuple[str, int], app: Application, conf: cfg.ConfigOpts)
 def _connections(conf: cfg.ConfigOpts) -> Connections:
     section = conf[options.GROUP]
     capacity = options.max_websockets(conf, section.max_connections)
-    return Connections(capacity, section.max_websockets_per_address, _measure)
+    return Connections(capacity, section.max_websockets_per_address)
 
 
-def _measure(connections: Connections) -> None:
-    """Bring the metrics up to date."""
-    boxes = [connection.outbox for connection in connections]
-    metrics.set_outbox_depth(sum(box.size for box in boxes), sum(len(box) for box in boxes))
-    metrics.flush()
+def _measure_always(connections: Connections) -> None:
+    """Bring the metrics up to date twice a second: of several processes, any may be asked."""
+    while True:
+        boxes = [connection.outbox for connection in connections]
+        metrics.set_outbox_depth(sum(box.size for box in boxes), sum(len(box) for box in boxes))
+        metrics.flush()
+        gevent.sleep(_MEASURE_SECONDS)
 
 
 def _greeting(conf: cfg.ConfigOpts) -> dict[str, Any]:
@@ -223,6 +228,7 @@ class Service:
         except (storage_errors.ExceptionBase, cfg.Error) as error:
             raise ConfigurationError(f'The store cannot be opened: {error}') from error
         self._metrics = listen_for_metrics(conf)
+        gevent.spawn(_measure_always, self.app.connections)
 
     def _data_driver(self, conf: cfg.ConfigOpts, region: Any) -> base.DataDriverBase:
         if conf.pooling:
@@ -243,7 +249,7 @@ class _MetricsOnly:
     """What a listener for the metrics alone serves."""
 
     def __init__(self, timeouts: http.Timeouts) -> None:
-        self.connections = Connections(0, 0, _measure)
+        self.connections = Connections(0, 0)
         self.timeouts = timeouts
 
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:

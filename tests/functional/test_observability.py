@@ -535,3 +535,5 @@ def test_several_workers_show_their_sums_and_forget_the_connections_of_a_dead_on
         second.kill()
         eventually(connections, 1)
         assert pings() == 20
+        for client in clients:
+            client.socket.shutdown()

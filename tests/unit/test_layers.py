@@ -40,7 +40,7 @@ FORBIDDEN = {
         *('zaqar_gevent.api', 'zaqar_gevent.rest', 'zaqar_gevent.server', 'zaqar_gevent.conf'),
         'zaqar_gevent.gunicorn',
     ),
-    'gunicorn.py': ('zaqar_gevent.server', 'zaqar_gevent.rest', 'zaqar_gevent.api'),
+    'gunicorn': ('zaqar_gevent.server', 'zaqar_gevent.rest', 'zaqar_gevent.api'),
     'options.py': ('gevent', 'zaqar_gevent.api', 'zaqar_gevent.rest', 'zaqar_gevent.server'),
     'storage': (
         *('zaqar_gevent.api', 'zaqar_gevent.rest', 'zaqar_gevent.websocket', 'falcon'),

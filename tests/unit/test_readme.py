@@ -26,5 +26,5 @@ def test_one_command_starts_the_server() -> None:
 def test_every_link_of_the_readme_leads_somewhere() -> None:
     text = (ROOT / 'README.md').read_text()
     for part in text.split('](')[1:]:
-        target = part.split(')')[0]
+        target = part.split(')')[0].split('#')[0]
         assert target.startswith('https://') or (ROOT / target).exists(), target

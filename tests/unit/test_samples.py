@@ -49,7 +49,16 @@ def test_our_options_are_in_the_sample_as_they_are(generated: dict[str, str], gr
 
 @pytest.mark.parametrize(
     'group',
-    ['drivers', 'transport', 'storage', 'cache', 'cors', 'oslo_policy', 'keystone_authtoken'],
+    [
+        'drivers',
+        'transport',
+        'storage',
+        'cache',
+        'cors',
+        'healthcheck',
+        'oslo_policy',
+        'keystone_authtoken',
+    ],
 )
 def test_the_groups_of_others_are_in_the_sample(group: str) -> None:
     assert groups_of(CONFIGURATION)[group]

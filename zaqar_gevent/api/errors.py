@@ -17,7 +17,7 @@
     ├── NotImplementedHere      501     not_implemented
     └── ServiceUnavailable      503     service_unavailable
         └── AtCapacity          503     at_capacity
-            └── TooManyOfAddress 503    at_capacity
+            └── TooManyOfAddress 503    address_at_capacity
 """
 
 from __future__ import annotations
@@ -137,7 +137,7 @@ class AtCapacity(ServiceUnavailable):
 
 
 class TooManyOfAddress(AtCapacity):
-    """The client's address has as many connections as one may have."""
+    code = 'address_at_capacity'
 
 
 _WRONG_TYPE = re.compile(r'^Expected `(?P<wanted>[^`]+)`, got `(?P<found>[^`]+)`')

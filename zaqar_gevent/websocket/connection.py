@@ -164,6 +164,7 @@ class Connection:
         self._flush()
 
     def _read(self) -> bytes:
+        self._await_room()
         self._is_waiting = True
         data: bytes = self._socket.recv(READ_BYTES)
         self._is_waiting = False
@@ -194,12 +195,16 @@ class Connection:
 
     def _await_turn(self) -> None:
         """Wait until the next request may begin: by the client's rights, and for others' sake."""
-        if self.outbox.size and self.outbox.is_full:
-            self.outbox.wait_for_room()
+        self._await_room()
         now = self.request_at = time.monotonic()
         self._give_way(now)
         if self._pace is not None:
             gevent.sleep(self._pace.delay(now))
+
+    def _await_room(self) -> None:
+        """Wait while too much waits to be sent, pongs included."""
+        if self.outbox.size and self.outbox.is_full:
+            self.outbox.wait_for_room()
 
     def _give_way(self, now: float) -> None:
         """Let others have their turn; a socket that always has something to read never does."""
@@ -218,8 +223,7 @@ class Connection:
     def _perform(self, answer: Callable[[], bytes], binary: bool) -> None:
         if self._context is not None:
             self._context.update_store()
-        if self.outbox.size and self.outbox.is_full:
-            self.outbox.wait_for_room()
+        self._await_room()
         try:
             self._send(answer(), binary=binary)
         finally:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import collections
 import random
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import gevent
@@ -26,15 +26,11 @@ class Connections:
     """Admits connections, looks after the open ones, and lets them go when the server stops.
 
     capacity: how many there may be. per_address: how many of one client address.
-    each_tick: called every TICK_SECONDS while there are any.
     """
 
-    def __init__(
-        self, capacity: int, per_address: int, each_tick: Callable[[Connections], None]
-    ) -> None:
+    def __init__(self, capacity: int, per_address: int) -> None:
         self.capacity = capacity
         self._per_address = per_address
-        self._each_tick = each_tick
         self._taken = 0
         self._by_address: collections.Counter[str] = collections.Counter()
         self._open: set[Connection] = set()
@@ -99,7 +95,6 @@ class Connections:
 
     def _keep(self) -> None:
         while self._open:
-            self._each_tick(self)
             now = time.monotonic()
             for number, connection in enumerate(self):
                 if number % _AT_ONCE == _AT_ONCE - 1:

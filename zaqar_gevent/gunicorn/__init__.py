@@ -12,26 +12,22 @@ from typing import Any
 
 import gevent
 from geventwebsocket.gunicorn.workers import GeventWebSocketWorker
-from gunicorn.workers.ggevent import PyWSGIHandler
-
-from zaqar_gevent import http
-
-
-class Handler(http.Handler, PyWSGIHandler):
-    """Our handler, with gunicorn's access log."""
-
-
-class Server(http.Server):
-    """Our server, as gunicorn makes it."""
-
-    handler_class = Handler
 
 
 class Worker(GeventWebSocketWorker):
     """Serves an application of `zaqar_gevent.wsgi`."""
 
-    server_class = Server
-    wsgi_handler = Handler
+    def patch(self) -> None:
+        """Patch the standard library, and only then import what uses it.
+
+        PERF: where a greenlet was spawned is of interest to nobody, and costs each 1.5 KB.
+        """
+        gevent.config.track_greenlet_tree = False
+        super().patch()
+        from zaqar_gevent.gunicorn import server
+
+        self.server_class = server.Server
+        self.wsgi_handler = server.Handler
 
     def load_wsgi(self) -> None:
         """Load the application, and leave a part of `worker_connections` to REST."""
@@ -43,11 +39,3 @@ class Worker(GeventWebSocketWorker):
                 'serves zaqar_gevent.wsgi:app.'
             )
         application.leave_room(self.cfg.worker_connections)
-
-    def patch(self) -> None:
-        """Patch the standard library, as gunicorn's worker does.
-
-        PERF: where a greenlet was spawned is of interest to nobody, and costs each 1.5 KB.
-        """
-        gevent.config.track_greenlet_tree = False
-        super().patch()
