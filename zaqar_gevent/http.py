@@ -16,12 +16,10 @@ from gevent import socket as gevent_socket
 from gevent.pool import PoolFull
 from oslo_log import log
 
-from zaqar_gevent.websocket.connections import Connections
+from zaqar_gevent.websocket.connection import MOMENT, TURN_SECONDS
 from zaqar_gevent.websocket.upgrade import TAKEOVER, Takeover, read_ahead
 
 LOG = log.getLogger(__name__)
-
-_TURN_SECONDS = 0.005
 
 _REFUSAL = (
     b'HTTP/1.1 %b\r\n'
@@ -30,7 +28,9 @@ _REFUSAL = (
     b'Content-Length: %d\r\n\r\n%b'
 )
 _TOO_SLOW = b'{"code":"request_timeout","title":"Request timeout","description":"Too slow."}'
-_NO_REQUEST = b'{"code":"bad_request","title":"Bad request","description":"This is no HTTP request."}'
+_NO_REQUEST = (
+    b'{"code":"bad_request","title":"Bad request","description":"This is no HTTP request."}'
+)
 
 
 class Timeouts(NamedTuple):
@@ -44,10 +44,13 @@ class Timeouts(NamedTuple):
 class Application(Protocol):
     """A WSGI application with WebSockets, and what its server has to know of it."""
 
-    connections: Connections
     timeouts: Timeouts
 
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Any: ...
+
+    def drain(self) -> None:
+        """Let go whoever stays connected: the server is to stop."""
+        ...
 
 
 class Handler(pywsgi.WSGIHandler):
@@ -58,6 +61,7 @@ class Handler(pywsgi.WSGIHandler):
     """
 
     socket: Any
+    rfile: Any
     close_connection: bool
 
     def __init__(self, *arguments: Any) -> None:
@@ -177,8 +181,8 @@ class _Stream(io.RawIOBase):
     def readinto(self, buffer: Any) -> int | None:
         now = time.monotonic()
         if now >= self._next_turn:
-            gevent.sleep(0)
-            self._next_turn = now + _TURN_SECONDS
+            gevent.sleep(MOMENT)
+            self._next_turn = now + TURN_SECONDS
         received: int | None = 0 if self.is_over else self._raw.readinto(buffer)
         return received
 
@@ -253,4 +257,4 @@ class Server(pywsgi.WSGIServer):
     def _drain(self) -> None:
         for handler in tuple(self.idle):
             handler.stop_reading()
-        self.application.connections.drain()
+        self.application.drain()

@@ -12,7 +12,7 @@ import pathlib
 import sys
 from collections.abc import Iterable, Iterator
 
-from zaqar_gevent.api import REGISTRY, errors, schemas
+from zaqar_gevent.api import CONNECTION, REGISTRY, errors, schemas
 from zaqar_gevent.api.operation import Operation
 from zaqar_gevent.api.schemas import Member, Schema, Schemas
 from zaqar_gevent.rest import openapi
@@ -46,7 +46,7 @@ def _section(operation: Operation, known: Schemas) -> str:
     return '\n'.join(
         [
             f'## {operation.name}\n',
-            f'`{"|".join(operation.route.methods)} {operation.route.template}`\n',
+            f'{_route(operation)}\n',
             f'{schemas.description_of(operation)}\n',
             *_arguments(operation, known),
             *_results(operation, known),
@@ -54,6 +54,12 @@ def _section(operation: Operation, known: Schemas) -> str:
             f'- Policy rule: {_rule(operation)}\n',
         ]
     )
+
+
+def _route(operation: Operation) -> str:
+    if not operation.route.methods:
+        return 'Over WebSocket only.'
+    return f'`{"|".join(operation.route.methods)} {operation.route.template}`'
 
 
 def _rule(operation: Operation) -> str:
@@ -83,6 +89,8 @@ def _default(member: Member) -> str:
 
 
 def _place(operation: Operation, member: Member) -> str:
+    if not operation.route.methods:
+        return '-'
     if f'{{{member.name}}}' in operation.route.path:
         return 'path'
     for parameter in operation.route.query:
@@ -97,10 +105,10 @@ def _results(operation: Operation, known: Schemas) -> Iterator[str]:
     for status, kind in schemas.results(operation).items():
         result = _kind(known.of(kind))
         body = openapi.body_type(operation, status)
-        if body in (None, type(None)):
-            yield f'- {status}: {result}; in REST no body'
-        elif body == kind:
+        if not operation.route.methods or body == kind:
             yield f'- {status}: {result}'
+        elif body in (None, type(None)):
+            yield f'- {status}: {result}; in REST no body'
         else:
             yield f'- {status}: {result}; in REST {_kind(known.of(body))}'
 
@@ -144,4 +152,6 @@ def _range(schema: Schema) -> str:
 
 
 if __name__ == '__main__':
-    pathlib.Path(sys.argv[1]).write_text(write_reference(REGISTRY), encoding='utf-8')
+    pathlib.Path(sys.argv[1]).write_text(
+        write_reference([*REGISTRY, *CONNECTION]), encoding='utf-8'
+    )

@@ -17,7 +17,7 @@ from oslo_reports import guru_meditation_report
 from oslo_reports import opts as report_options
 from zaqar import version as zaqar_version
 from zaqar.common import cache as zaqar_cache
-from zaqar.conf import drivers_transport_wsgi
+from zaqar.conf import drivers_transport_websocket, drivers_transport_wsgi
 from zaqar.storage import base, pipeline, pooling
 from zaqar.storage import errors as storage_errors
 from zaqar.transport.base import ResourceDefaults
@@ -28,10 +28,12 @@ from zaqar_gevent.access_log import AccessLog
 from zaqar_gevent.api import REGISTRY  # noqa: F401  (importing the API fills the registry)
 from zaqar_gevent.api.broker import Broker
 from zaqar_gevent.api.dispatcher import Dispatcher
-from zaqar_gevent.api.notifier import Notifier
 from zaqar_gevent.api.policy import Policy
 from zaqar_gevent.authentication import KeystoneAuth
 from zaqar_gevent.conf import ConfigurationError
+from zaqar_gevent.push.hub import Hub
+from zaqar_gevent.push.listener import Listener
+from zaqar_gevent.push.workers import PUSH_PATH
 from zaqar_gevent.rest import build_app
 from zaqar_gevent.rest.middleware import (
     allow_origins,
@@ -53,7 +55,11 @@ LOG = log.getLogger(__name__)
 
 SUBPROTOCOLS = (SUBPROTOCOL,)
 
+LOOPBACK = '127.0.0.1'
+EVERYWHERE = ('0.0.0.0', '::')
+
 _MEASURE_SECONDS = 0.5
+_FINISH_SECONDS = 5.0
 
 
 class Application:
@@ -61,6 +67,7 @@ class Application:
 
     app: what stands outermost; `upgrade` is in it.
     connections: the open WebSockets. timeouts: how long clients may take.
+    hub: what is pushed.
     max_websockets: says how many of a server's connections may be WebSockets.
     app_protocol: the subprotocol that gevent-websocket's handler may agree to.
     """
@@ -71,7 +78,9 @@ class Application:
         upgrade: Upgrade,
         timeouts: http.Timeouts,
         max_websockets: Callable[[int], int],
+        hub: Hub | None = None,
     ) -> None:
+        self._hub = hub
         self._app = app
         self._max_websockets = max_websockets
         self.connections = upgrade.connections
@@ -81,6 +90,17 @@ class Application:
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         answer: Iterable[bytes] = self._app(environ, start_response)
         return answer
+
+    def drain(self) -> None:
+        """Let the clients go: nobody waits any more, and WebSockets are closed."""
+        if self._hub is not None:
+            self._hub.drain()
+        self.connections.drain()
+
+    def finish(self) -> None:
+        """Wait for what is left to do for clients that are gone."""
+        if self._hub is not None:
+            self._hub.finish(_FINISH_SECONDS)
 
     def leave_room(self, connections: int) -> None:
         """Of `connections` that a server takes in all, leave some to REST."""
@@ -109,19 +129,28 @@ class TransportDriver:
         self._conf = conf
         self._defaults = ResourceDefaults(conf)
         section = conf[options.GROUP]
-        broker = Broker(conf, storage, control, options.metadata_seconds(conf), section.max_depth)
+        broker = Broker(
+            conf,
+            storage,
+            control,
+            options.metadata_seconds(conf),
+            section.subscription_cache_seconds,
+            section.max_depth,
+        )
         dispatcher = Dispatcher(broker, Policy(conf))
         broker.descriptions = _descriptions(dispatcher)
-        if notifies:
-            seconds = section.subscription_cache_seconds
-            broker.notifier = Notifier(conf, broker.subscriptions, seconds)
+        broker.notifier.tells_others = notifies
+        hub = Hub(
+            broker, functools.partial(_listen_for_news, conf), section.subscription_cache_seconds
+        )
+        broker.notifier.hub = hub
         access_log = AccessLog(section.access_log)
         app = build_app(dispatcher)
         auth_app = _authentication(app, conf)
         allowing = allow_origins(auth_app or app, conf)
         rest = serve_paths(observe(identify_requests(allowing), access_log), conf)
         identify = auth_app and auth_app.identify
-        self.reception = Reception(dispatcher, identify, access_log, _greeting(conf))
+        self.reception = Reception(dispatcher, identify, access_log, _greeting(conf), hub)
         upgrade = Upgrade(
             rest,
             self.reception,
@@ -141,6 +170,7 @@ class TransportDriver:
             upgrade,
             _timeouts(conf),
             functools.partial(options.max_websockets, conf),
+            hub,
         )
 
     def listen(self) -> None:
@@ -199,9 +229,10 @@ def _authentication(app: Any, conf: cfg.ConfigOpts) -> KeystoneAuth | None:
 def _descriptions(dispatcher: Dispatcher) -> dict[str, Callable[[], dict[str, Any]]]:
     """The documents that describe what `dispatcher` offers, built when they are first wanted."""
     offered = tuple(dispatcher.operations.values())
+    bound = tuple(dispatcher.connection_operations.values())
     return {
         'openapi': functools.cache(lambda: build_openapi(offered)),
-        'asyncapi': functools.cache(lambda: build_asyncapi(offered)),
+        'asyncapi': functools.cache(lambda: build_asyncapi(offered, bound)),
     }
 
 
@@ -238,22 +269,27 @@ class Service:
         return driver
 
     def close(self) -> None:
-        """Release the stores."""
+        """Release the stores, when what is left to do is done."""
+        self.app.finish()
         if self._metrics is not None:
             self._metrics.stop(timeout=0)
         self._storage.close()
         self._control.close()
 
 
-class _MetricsOnly:
-    """What a listener for the metrics alone serves."""
+class _WithoutWebSockets:
+    """A WSGI application for a listener that has no clients."""
 
-    def __init__(self, timeouts: http.Timeouts) -> None:
-        self.connections = Connections(0, 0)
+    def __init__(self, app: Any, timeouts: http.Timeouts) -> None:
+        self._app = app
         self.timeouts = timeouts
 
+    def drain(self) -> None:
+        """There is nobody to let go."""
+
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
-        return metrics_app(environ, start_response)
+        answer: Iterable[bytes] = self._app(environ, start_response)
+        return answer
 
 
 def listen_for_metrics(conf: cfg.ConfigOpts) -> http.Server | None:
@@ -266,22 +302,52 @@ def listen_for_metrics(conf: cfg.ConfigOpts) -> http.Server | None:
     section = conf[options.GROUP]
     if not section.metrics or not section.metrics_port or not monkey.is_module_patched('socket'):
         return None
-    address = (section.metrics_bind, section.metrics_port)
-    family = socket.AF_INET6 if ':' in section.metrics_bind else socket.AF_INET
-    listener = socket.socket(family)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
     try:
-        listener.bind(address)
+        listener = _listen(section.metrics_bind, section.metrics_port, shared=True)
     except OSError as error:
-        listener.close()
         raise ConfigurationError(
             f'[{options.GROUP}] metrics_bind, metrics_port: cannot listen on '
-            f'{address[0]}:{address[1]}: {error.strerror}'
+            f'{section.metrics_bind}:{section.metrics_port}: {error.strerror}'
         ) from None
-    listener.listen()
-    server = http.Server(listener, _MetricsOnly(_timeouts(conf)), spawn=100)
+    server = http.Server(listener, _WithoutWebSockets(metrics_app, _timeouts(conf)), spawn=100)
     server.start()
     return server
+
+
+def _listen(host: str, port: int, *, shared: bool) -> socket.socket:
+    """Listen; a port that is `shared` may be listened on by several processes."""
+    listener = socket.socket(socket.AF_INET6 if ':' in host else socket.AF_INET)
+    try:
+        option = socket.SO_REUSEPORT if shared else socket.SO_REUSEADDR
+        listener.setsockopt(socket.SOL_SOCKET, option, 1)
+        listener.bind((host, port))
+        listener.listen()
+    except OSError:
+        listener.close()
+        raise
+    return listener
+
+
+def _listen_for_news(conf: cfg.ConfigOpts, hub: Hub) -> str:
+    """Let other servers of the fleet tell `hub` of what they post; the URL to reach it.
+
+    Of several processes on one host, one can have a fixed port; the others take any.
+    """
+    section = conf[drivers_transport_websocket.GROUP_NAME]
+    host = section.notification_bind or LOOPBACK
+    try:
+        listener = _listen(host, section.notification_port, shared=False)
+    except OSError as error:
+        if not section.notification_port:
+            raise
+        LOG.info('Port %d is taken (%s); any other will do', section.notification_port, error)
+        listener = _listen(host, 0, shared=False)
+    most = max(options.max_message_bytes(conf), conf.transport.max_messages_post_size)
+    app = _WithoutWebSockets(Listener(hub, 2 * most), _timeouts(conf))
+    http.Server(listener, app, spawn=1000).start()
+    name = socket.gethostname() if host in EVERYWHERE else host
+    port = listener.getsockname()[1]
+    return f'http://{f"[{name}]" if ":" in name else name}:{port}{PUSH_PATH}'
 
 
 def _timeouts(conf: cfg.ConfigOpts) -> http.Timeouts:

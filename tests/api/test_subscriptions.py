@@ -4,6 +4,9 @@ from typing import Any
 
 import pytest
 
+from tests.callers import RestCaller
+from tests.server_process import ServerProcess
+
 SUBSCRIBER = 'http://subscriber.example/hook'
 
 
@@ -131,9 +134,7 @@ def test_projects_do_not_see_each_others_subscriptions(api: Any) -> None:
 @pytest.mark.parametrize(
     ('arguments', 'told'),
     [
-        ({}, 'Missing parameter `subscriber`'),
         ({'subscriber': 1}, '$.subscriber'),
-        ({'subscriber': None}, '$.subscriber'),
         ({'subscriber': 'no address'}, 'subscriber type'),
         ({'subscriber': 'ftp://a.example'}, 'subscriber type'),
         ({'subscriber': 'http://[::1'}, '$'),
@@ -157,6 +158,15 @@ def test_a_wrong_subscription_is_named(api: Any, arguments: dict[str, Any], told
     assert answer.status == 400
     assert told in str(answer.body)
     assert api.call('subscription_list', queue_name='orders').body['subscriptions'] == []
+
+
+@pytest.mark.parametrize('arguments', [{}, {'subscriber': None}])
+def test_over_rest_a_subscriber_is_needed(server: ServerProcess, arguments: dict[str, Any]) -> None:
+    caller = RestCaller(server.url)
+    answer = caller.call('subscription_create', queue_name='orders', **arguments)
+    assert answer.status == 400
+    assert 'Missing parameter `subscriber`' in str(answer.body)
+    caller.close()
 
 
 @pytest.mark.parametrize(

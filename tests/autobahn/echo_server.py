@@ -35,6 +35,12 @@ class Echo:
     def receive(self, payload: bytes, *, binary: bool) -> bytes:
         return payload
 
+    def attach(self, recipient: object) -> None:
+        """An echo says nothing by itself."""
+
+    def end(self) -> None:
+        """Nothing is left of an echo."""
+
     def farewell(self, reason: str, reconnect_after_ms: int) -> None:
         return None
 

@@ -43,7 +43,7 @@ Result = TypeVar('Result')
 
 
 class Peer(Protocol):
-    """A client of some library, connected.
+    """A connected client.
 
     subprotocol, extensions: what was negotiated; '' for nothing.
     """
@@ -51,11 +51,18 @@ class Peer(Protocol):
     subprotocol: str
     extensions: str
 
-    def __init__(self, url: str, subprotocol: str = '') -> None: ...
-
     def send(self, payload: bytes, *, binary: bool) -> None: ...
 
     def receive(self) -> str | bytes: ...
+
+    def close(self) -> int:
+        """Close with 1000; returns the code that the server closes with. May be called again."""
+
+
+class PythonPeer(Peer, Protocol):
+    """A client of some library for Python."""
+
+    def __init__(self, url: str, subprotocol: str = '') -> None: ...
 
     def ping(self, payload: bytes) -> None:
         """Send a ping frame and return when it is answered."""
@@ -63,19 +70,15 @@ class Peer(Protocol):
     def idle(self, seconds: float) -> None:
         """Do nothing but what the library does by itself."""
 
-    def close(self) -> int:
-        """Close with 1000; returns the code that the server closes with. May be called again."""
-
 
 class Websockets:
     """The blocking client of `websockets`."""
 
     def __init__(self, url: str, subprotocol: str = '') -> None:
         offered: Any = [subprotocol] if subprotocol else None
-        with contextlib.ExitStack() as stack:
-            connecting = websockets.sync.client.connect(url, subprotocols=offered)
-            self._client = stack.enter_context(connecting)
-            self._closing = stack.pop_all()
+        connecting = websockets.sync.client.connect(url, subprotocols=offered)
+        self._context = contextlib.ExitStack()
+        self._client = self._context.enter_context(connecting)
         assert self._client.response is not None
         self.subprotocol = self._client.subprotocol or ''
         self.extensions = self._client.response.headers.get('Sec-WebSocket-Extensions', '')
@@ -94,7 +97,7 @@ class Websockets:
         time.sleep(seconds)
 
     def close(self) -> int:
-        self._closing.close()
+        self._context.close()
         closed = self._client.protocol.close_rcvd
         assert closed is not None
         return int(closed.code)
@@ -279,7 +282,7 @@ def _accept_deflate(response: Any) -> Any:
     return PerMessageDeflateResponseAccept(response)
 
 
-PEERS: dict[str, type[Peer]] = {
+PEERS: dict[str, type[PythonPeer]] = {
     'websockets': Websockets,
     'websockets-asyncio': AsyncioWebsockets,
     'websocket-client': WebSocketClient,
@@ -321,7 +324,7 @@ def server(service: Service, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 
 
 @pytest.fixture(params=PEERS)
-def kind(request: pytest.FixtureRequest) -> type[Peer]:
+def kind(request: pytest.FixtureRequest) -> type[PythonPeer]:
     return PEERS[request.param]
 
 
@@ -332,7 +335,7 @@ def subprotocol(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def peer(kind: type[Peer], server: ServerProcess, subprotocol: str) -> Iterator[Peer]:
+def peer(kind: type[PythonPeer], server: ServerProcess, subprotocol: str) -> Iterator[PythonPeer]:
     peer = kind(server.websocket_url, subprotocol)
     yield peer
     peer.close()
@@ -369,16 +372,7 @@ class Conversation:
         return msgpack.unpackb(payload) if isinstance(payload, bytes) else json.loads(payload)
 
 
-@pytest.fixture(params=[False, True], ids=['json', 'msgpack'])
-def conversation(request: pytest.FixtureRequest, peer: Peer) -> Conversation:
-    return Conversation(peer, binary=request.param)
-
-
-def test_the_subprotocol_asked_for_is_agreed_to(peer: Peer, subprotocol: str) -> None:
-    assert peer.subprotocol == subprotocol
-
-
-def test_a_peer_posts_lists_claims_and_deletes_a_message(conversation: Conversation) -> None:
+def post_list_claim_and_delete(conversation: Conversation) -> None:
     body = {'sku': 42, 'name': 'Größe ½ 🛒'}
     ask = conversation.ask
     posted = ask('message_post', queue_name='orders', messages=[{'body': body, 'ttl': 300}])
@@ -393,7 +387,7 @@ def test_a_peer_posts_lists_claims_and_deletes_a_message(conversation: Conversat
     assert left == {'claimed': 0, 'free': 0, 'total': 0}
 
 
-def test_a_large_message_goes_each_way(conversation: Conversation) -> None:
+def send_and_receive_a_large_message(conversation: Conversation) -> None:
     body = secrets.token_hex(LARGE // 2)
     messages = [{'body': body, 'ttl': 300}]
     assert conversation.ask('message_post', queue_name='large', messages=messages).status == 201
@@ -401,7 +395,32 @@ def test_a_large_message_goes_each_way(conversation: Conversation) -> None:
     assert listed['body'] == body
 
 
-def test_a_ping_frame_is_answered(peer: Peer) -> None:
+def assert_mute_client_is_ended(server: ServerProcess) -> None:
+    """Whoever says nothing is sent a ping, and closed with 1008 when it does not answer that."""
+    mute = websocket.create_connection(server.websocket_url, timeout=SECONDS)
+    assert mute.recv_frame().opcode == websocket.ABNF.OPCODE_PING
+    assert mute.recv_frame().data[:2] == (1008).to_bytes(2)
+    mute.shutdown()
+
+
+@pytest.fixture(params=[False, True], ids=['json', 'msgpack'])
+def conversation(request: pytest.FixtureRequest, peer: Peer) -> Conversation:
+    return Conversation(peer, binary=request.param)
+
+
+def test_the_subprotocol_asked_for_is_agreed_to(peer: Peer, subprotocol: str) -> None:
+    assert peer.subprotocol == subprotocol
+
+
+def test_a_peer_posts_lists_claims_and_deletes_a_message(conversation: Conversation) -> None:
+    post_list_claim_and_delete(conversation)
+
+
+def test_a_large_message_goes_each_way(conversation: Conversation) -> None:
+    send_and_receive_a_large_message(conversation)
+
+
+def test_a_ping_frame_is_answered(peer: PythonPeer) -> None:
     peer.ping(b'are you there?')
     assert Conversation(peer, binary=False).ask('ping_node').status == 204
 
@@ -411,7 +430,7 @@ def test_a_close_is_answered_with_its_own_code(peer: Peer) -> None:
 
 
 def test_compression_is_agreed_to_where_the_server_and_the_peer_have_it(
-    service: Service, kind: type[Peer], peer: Peer
+    service: Service, kind: type[PythonPeer], peer: PythonPeer
 ) -> None:
     if service.compresses and kind is not WebSocketClient:
         assert peer.extensions.startswith('permessage-deflate')
@@ -427,7 +446,7 @@ def test_whoever_answers_pings_is_kept_and_whoever_does_not_is_not(
     with ServerProcess(tmp_path, config=Service(engine, True).config(*pings)) as server:
         over = threading.Event()
 
-        def stay(kind: type[Peer]) -> int:
+        def stay(kind: type[PythonPeer]) -> int:
             peer = kind(server.websocket_url)
             while not over.is_set():
                 peer.idle(0.5)
@@ -436,11 +455,10 @@ def test_whoever_answers_pings_is_kept_and_whoever_does_not_is_not(
 
         with ThreadPoolExecutor(len(PEERS)) as pool:
             codes = pool.map(stay, PEERS.values())
-            mute = websocket.create_connection(server.websocket_url, timeout=SECONDS)
-            assert mute.recv_frame().opcode == websocket.ABNF.OPCODE_PING
-            assert mute.recv_frame().data[:2] == (1008).to_bytes(2)
-            mute.shutdown()
-            over.set()
+            try:
+                assert_mute_client_is_ended(server)
+            finally:
+                over.set()
             assert list(codes) == [1000] * len(PEERS)
 
 

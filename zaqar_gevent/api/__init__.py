@@ -6,6 +6,7 @@ modules imported here; the REST routes and the WebSocket actions are derived fro
 
 from zaqar_gevent.api import (
     claims,
+    consumers,
     description,
     flavors,
     messages,
@@ -14,11 +15,13 @@ from zaqar_gevent.api import (
     service,
     subscriptions,
 )
-from zaqar_gevent.api.operation import REGISTRY
+from zaqar_gevent.api.operation import CONNECTION, REGISTRY
 
 __all__ = [
+    'CONNECTION',
     'REGISTRY',
     'claims',
+    'consumers',
     'description',
     'flavors',
     'messages',

@@ -63,7 +63,8 @@ class Broker:
     defaults: what `[transport]` says of times to live.
     metadata: the metadata of queues, remembered for `metadata_seconds`.
     max_depth: the most levels that a document may be nested in.
-    notifier: what tells subscribers, where they are told.
+    notifier: what tells subscribers; remembers the subscriptions of a queue for
+        `subscription_seconds`.
     descriptions: what builds the documents that describe each transport, by the document's name.
     """
 
@@ -73,6 +74,7 @@ class Broker:
         storage: base.DataDriverBase,
         control: base.ControlDriverBase,
         metadata_seconds: float,
+        subscription_seconds: float = 1.0,
         max_depth: int = MAX_DEPTH,
     ) -> None:
         self.conf = conf
@@ -82,7 +84,7 @@ class Broker:
         self.defaults = Defaults(conf)
         self.max_depth = max_depth
         self.metadata: Brief[dict[str, Any]] = Brief(metadata_seconds)
-        self.notifier: Notifier | None = None
+        self.notifier = Notifier(conf, storage.subscription_controller, subscription_seconds)
         self.descriptions: dict[str, Callable[[], dict[str, Any]]] = {}
         self._cipher: MessageCipher | None = None
 

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 from typing import Any, NotRequired, TypedDict
 
+from zaqar_gevent.api import waiting
 from zaqar_gevent.api.context import Context
 from zaqar_gevent.api.messages import Message, present
 from zaqar_gevent.api.operation import Reply, Request, operation
 
 
 class CreateClaim(Request):
-    """`ttl` of the claim and `grace` added to its messages' own, in seconds."""
+    """`ttl` of the claim and `grace` added to its messages' own, in seconds.
+
+    `wait`: for how long to wait for a message where there is none, in seconds, at most 20.
+    """
 
     queue_name: str
     limit: int | None = None
+    wait: float | None = None
     ttl: int | None = None
     grace: int | None = None
 
@@ -41,7 +46,7 @@ class Claim(TypedDict):
 
 @operation(
     'claim_create',
-    rest='POST /v2/queues/{queue_name}/claims{?limit}',
+    rest='POST /v2/queues/{queue_name}/claims{?limit,wait}',
     policy='claims:create',
     success=(201, 204),
     relation='rel/post_claim',
@@ -52,12 +57,18 @@ def create_claim(context: Context, request: CreateClaim) -> Reply:
     lease = _lease(context, request)
     broker.limits.claim_creation(lease, limit=request.limit)
     options = request.given('limit')
-    claim_id, found = broker.claims.create(
-        request.queue_name, metadata=lease, project=context.project_id, **options
+
+    def claim() -> tuple[str, list[dict[str, Any]]]:
+        claim_id, found = broker.claims.create(
+            request.queue_name, metadata=lease, project=context.project_id, **options
+        )
+        return claim_id or '', list(found)
+
+    claim_id, messages = waiting.wait_for(
+        context, request.queue_name, request.wait, claim, lambda result: bool(result[1])
     )
-    messages = list(found)
     if not messages:
-        return Reply(204, CreatedClaim(claim_id=claim_id))
+        return Reply(204, CreatedClaim(claim_id=claim_id or None))
     return Reply(
         201, {'claim_id': claim_id, 'messages': _held(context, request, claim_id, messages)}
     )
@@ -113,6 +124,7 @@ def delete_claim(context: Context, request: NamedClaim) -> str:
     context.broker.claims.delete(
         request.queue_name, claim_id=request.claim_id, project=context.project_id
     )
+    context.broker.notifier.freed(request.queue_name, context.project_id)
     return f'Claim {request.claim_id} deleted.'
 
 

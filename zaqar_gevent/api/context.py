@@ -14,6 +14,7 @@ from zaqar_gevent.api.operation import Kind
 
 if TYPE_CHECKING:
     from zaqar_gevent.api.broker import Broker
+    from zaqar_gevent.api.push import Endpoint
     from zaqar_gevent.api.signed_urls import Presented
 
 # Where authentication leaves `Caller.credentials` in the environment of a request.
@@ -77,11 +78,13 @@ class Context:
     kind: whether queues or topics are meant.
     sent_bytes: size of the body as it was sent, in bytes; for transports that wrap the body, an
         upper bound (`exact_size` is False then).
+    endpoint: the connection that the request came over, where it can be pushed to.
+    binary: whether the request came in MsgPack.
     """
 
     __slots__ = (
-        *('broker', 'caller', 'environ', 'exact_size', 'kind', 'presented', 'project_id'),
-        'sent_bytes',
+        *('binary', 'broker', 'caller', 'endpoint', 'environ', 'exact_size', 'kind'),
+        *('presented', 'project_id', 'sent_bytes'),
     )
 
     def __init__(
@@ -93,6 +96,8 @@ class Context:
         exact_size: bool = True,
         environ: Mapping[str, Any] | None = None,
         presented: Presented | None = None,
+        endpoint: Endpoint | None = None,
+        binary: bool = False,
     ) -> None:
         if environ and CREDENTIALS in environ:
             caller = caller._replace(credentials=environ[CREDENTIALS])
@@ -103,6 +108,8 @@ class Context:
         self.exact_size = exact_size
         self.environ = environ or {}
         self.presented = presented
+        self.endpoint = endpoint
+        self.binary = binary
         self.kind = Kind.QUEUE
 
     @property
@@ -139,8 +146,7 @@ class Context:
 
     def forget_subscriptions_of(self, name: str) -> None:
         """The subscriptions of a queue have changed."""
-        if self.broker.notifier is not None:
-            self.broker.notifier.forget(name, self.project_id)
+        self.broker.notifier.forget(name, self.project_id)
 
     def _cached_metadata_of(self, name: str) -> Metadata:
         return self.broker.metadata.get(

@@ -12,7 +12,7 @@ from zaqar.transport.validation import ValidationFailed, Validator
 from zaqar_gevent.api import errors, signed_urls
 from zaqar_gevent.api.broker import Broker
 from zaqar_gevent.api.context import Caller, Context
-from zaqar_gevent.api.operation import REGISTRY, Kind, Operation, Reply
+from zaqar_gevent.api.operation import CONNECTION, REGISTRY, Kind, Operation, Reply
 from zaqar_gevent.api.policy import Policy
 
 LOG = log.getLogger(__name__)
@@ -23,7 +23,8 @@ MAX_IDENTIFIED = 10_000
 class Dispatcher:
     """Performs operations for the transports.
 
-    operations: what this server offers, by name.
+    operations: what this server offers, by name. connection_operations: what it offers over
+        WebSocket only.
     """
 
     def __init__(self, broker: Broker, policy: Policy) -> None:
@@ -31,12 +32,15 @@ class Dispatcher:
         self.operations = REGISTRY.offered(
             admin=broker.conf.admin_mode, pooling=broker.conf.pooling
         )
+        self.connection_operations = CONNECTION.offered(admin=True, pooling=True)
         self._policy = policy
         self._identified: set[Caller] = set()
 
     def find(self, action: object) -> Operation:
         """The operation named `action`, which may be anything a client sent."""
-        operation = self.operations.get(action) if isinstance(action, str) else None
+        operation = None
+        if isinstance(action, str):
+            operation = self.operations.get(action) or self.connection_operations.get(action)
         if operation is None:
             raise errors.UnknownAction(f'{action} is not a valid action')
         return operation
@@ -91,6 +95,8 @@ class Dispatcher:
         arguments: dict[str, Any],
     ) -> None:
         """Let in whoever presents a pre-signed URL: as a client of its project, nobody's user."""
+        if not operation.route.methods:
+            raise errors.Forbidden('A pre-signed URL does not open what has no URL.')
         signed_urls.verify(
             self.broker.conf.signed_url.secret_key,
             presented,

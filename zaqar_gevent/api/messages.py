@@ -7,7 +7,7 @@ from typing import Any, NotRequired, TypedDict
 import msgspec
 from zaqar.storage import errors as storage_errors
 
-from zaqar_gevent.api import errors
+from zaqar_gevent.api import errors, waiting
 from zaqar_gevent.api.broker import Broker
 from zaqar_gevent.api.context import Context
 from zaqar_gevent.api.operation import Reply, Request, operation
@@ -27,9 +27,13 @@ class PostMessages(Request):
 
 
 class ListMessages(Request):
-    """`echo`: also what this client posted itself."""
+    """`echo`: also what this client posted itself.
+
+    `wait`: for how long to wait for a message where there is none, in seconds, at most 20.
+    """
 
     queue_name: str
+    wait: float | None = None
     marker: str | None = None
     limit: int | None = None
     echo: bool = False
@@ -107,7 +111,8 @@ def post_messages(context: Context, request: PostMessages) -> PostedMessages:
 @operation(
     'message_list',
     topic='topic_message_list',
-    rest='GET /v2/queues/{queue_name}/messages{?marker,limit,echo,include_claimed,include_delayed}',
+    rest='GET /v2/queues/{queue_name}/messages'
+    '{?marker,limit,echo,include_claimed,include_delayed,wait}',
     policy='messages:get_all',
     relation='rel/messages',
 )
@@ -115,6 +120,17 @@ def list_messages(context: Context, request: ListMessages) -> MessagePage:
     """List a queue's messages, oldest first; give the `marker` of one page to get the next."""
     broker = context.broker
     broker.limits.message_listing(limit=request.limit)
+    return waiting.wait_for(
+        context,
+        request.queue_name,
+        request.wait,
+        lambda: _list(context, request),
+        lambda page: bool(page['messages']),
+    )
+
+
+def _list(context: Context, request: ListMessages) -> MessagePage:
+    broker = context.broker
     metadata = context.metadata_of(request.queue_name)
     paging = request.given('limit')
     results = broker.messages.list(
@@ -238,9 +254,8 @@ def _post(context: Context, request: PostMessages) -> PostedMessages:
         project=context.project_id,
         client_uuid=context.client_uuid,
     )
-    if broker.notifier is not None:
-        retry_policy = metadata.get('_retry_policy') or {}
-        broker.notifier.notify(request.queue_name, context.project_id, messages, retry_policy)
+    retry_policy = metadata.get('_retry_policy') or {}
+    broker.notifier.notify(request.queue_name, context.project_id, messages, retry_policy)
     return {'message_ids': list(message_ids)}
 
 

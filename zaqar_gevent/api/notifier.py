@@ -1,4 +1,8 @@
-"""Tells the subscribers of a queue what was posted to it, by upstream's notification tasks."""
+"""Tells the subscribers of a queue what was posted to it.
+
+Those that are URLs of others are told by upstream's notification tasks, and those that are
+connections of this or of other workers by the hub.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +18,7 @@ from zaqar.notification.notifier import MessageType
 from zaqar.storage import base
 
 from zaqar_gevent.api.brief import Brief
+from zaqar_gevent.api.push import Hub, Source
 
 LOG = log.getLogger(__name__)
 
@@ -34,11 +39,18 @@ class Notifier:
 
     seconds: for how long the subscriptions of a queue are remembered; changes made in this process
         are seen at once.
+    hub: tells those that are connections, where clients can be connected.
+    tells_others: whether to tell the others too.
     """
 
     def __init__(
-        self, conf: cfg.ConfigOpts, subscriptions: base.Subscription, seconds: float
+        self,
+        conf: cfg.ConfigOpts,
+        subscriptions: base.Subscription,
+        seconds: float,
     ) -> None:
+        self.hub: Hub | None = None
+        self.tells_others = False
         self._conf = conf
         self._subscriptions = subscriptions
         self._known: Brief[list[Subscription]] = Brief(seconds)
@@ -53,15 +65,33 @@ class Notifier:
         retry_policy: dict[str, Any],
     ) -> None:
         """Tell the subscribers of a queue of `messages`; returns at once."""
-        subscriptions = self._known.get(
-            (project, queue_name), lambda: self._read(queue_name, project)
-        )
-        for subscription in subscriptions:
-            self._send(subscription, _notifications(messages, queue_name), retry_policy)
+        subscriptions = self._subscriptions_of(queue_name, project)
+        self._announce(Source(project, queue_name), subscriptions)
+        if self.tells_others:
+            for subscription in subscriptions:
+                if self.hub is None or not self.hub.is_worker(subscription['subscriber']):
+                    self._send(subscription, _notifications(messages, queue_name), retry_policy)
+
+    def freed(self, queue_name: str, project: str | None) -> None:
+        """Tell whoever waits for messages of a queue that some can be claimed again."""
+        subscriptions = self._subscriptions_of(queue_name, project)
+        self._announce(Source(project, queue_name), subscriptions)
 
     def forget(self, queue_name: str, project: str | None) -> None:
         """The subscriptions of a queue have changed."""
         self._known.forget((project, queue_name))
+
+    def _announce(self, source: Source, subscriptions: list[Subscription]) -> None:
+        """Tell the connections of this process, and of others."""
+        if self.hub is None:
+            return
+        self.hub.posted(source)
+        connected = [one for one in subscriptions if self.hub.is_worker(one['subscriber'])]
+        if connected:
+            self.hub.tell_workers(source, connected)
+
+    def _subscriptions_of(self, queue_name: str, project: str | None) -> list[Subscription]:
+        return self._known.get((project, queue_name), lambda: self._read(queue_name, project))
 
     def _read(self, queue_name: str, project: str | None) -> list[Subscription]:
         """All subscriptions of a queue that are to be told."""

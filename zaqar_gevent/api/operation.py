@@ -170,11 +170,14 @@ class Registry:
 
 REGISTRY = Registry()
 
+CONNECTION = Registry()
+"""What can be asked of a WebSocket connection only, and so has no route in REST."""
+
 
 def operation(
     name: str,
     *,
-    rest: str,
+    rest: str | None,
     policy: str | None,
     success: int | tuple[int, ...] = 200,
     relation: str | None = None,
@@ -190,13 +193,14 @@ def operation(
     """Declare the decorated function `(context, request: SomeRequest) -> body` an operation.
 
     The members of `Operation` say what each argument means; the request's type is read from the
-    function's annotations. `topic` names its twin, the same operation on topics.
+    function's annotations. One without a route in REST goes to `CONNECTION`. `topic` names its
+    twin, the same operation on topics.
     """
 
     def register(function: Function) -> Function:
         declared = Operation(
             name=name,
-            route=Route.parse(rest),
+            route=Route.parse(rest) if rest else Route((), '', ()),
             request=get_type_hints(function)['request'],
             function=function,
             policy=policy,
@@ -210,7 +214,7 @@ def operation(
             pooling=pooling,
             anonymous=anonymous,
         )
-        REGISTRY.add(declared)
+        (REGISTRY if rest else CONNECTION).add(declared)
         if topic is not None:
             REGISTRY.add(declared.on_topics(topic))
         return function

@@ -24,6 +24,8 @@ EXAMPLES: dict[str, Any] = {
     'changes': [{'op': 'add', 'path': '/metadata/team', 'value': 'billing'}],
     'claim_id': '51db7067821e727dc24df754',
     'confirmed': True,
+    'consumer_id': 'a8249c6505c3f74a',
+    'credit': 10,
     'expires': '2100-01-01T00:00:00',
     'flavor_name': 'fast',
     'grace': 60,

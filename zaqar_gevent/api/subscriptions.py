@@ -15,7 +15,8 @@ from zaqar.storage import errors as storage_errors
 from zaqar_gevent.api import errors
 from zaqar_gevent.api.context import Context
 from zaqar_gevent.api.notifier import task
-from zaqar_gevent.api.operation import operation
+from zaqar_gevent.api.operation import Request, operation
+from zaqar_gevent.api.push import Source, connected
 from zaqar_gevent.api.queues import NamedQueue, RetryPolicy
 
 # Upstream's notifier logs at INFO what confirms a subscription, signature included.
@@ -36,11 +37,17 @@ class ListSubscriptions(NamedQueue):
 
 
 class CreateSubscription(NamedQueue):
-    """`subscriber` is a URI; `ttl` in seconds."""
+    """`subscriber` is a URI; `ttl` in seconds.
 
-    subscriber: str
+    Over WebSocket it may be left out: then the subscriber is the connection. It is pushed what is
+    posted from then on, or with `marker` all that follows that message, and without a `ttl` for as
+    long as it lasts.
+    """
+
+    subscriber: str | None = None
     ttl: int | None = None
     options: dict[str, Any] | None = None
+    marker: str | None = None
 
 
 class NamedSubscription(NamedQueue):
@@ -51,6 +58,13 @@ class UpdateSubscription(NamedSubscription):
     subscriber: str | None = None
     ttl: int | None = None
     options: dict[str, Any] | None = None
+
+
+class ResumeSubscription(Request):
+    """`marker`: after which message to go on; left out, where the subscription was paused."""
+
+    subscription_id: str
+    marker: str | None = None
 
 
 class ConfirmSubscription(NamedSubscription):
@@ -94,7 +108,8 @@ def list_subscriptions(context: Context, request: ListSubscriptions) -> Subscrip
     results = broker.subscriptions.list(
         request.queue_name, project=context.project_id, marker=request.marker, **paging
     )
-    found = list(next(results))
+    hub = broker.notifier.hub
+    found = [one for one in next(results) if hub is None or not hub.is_hidden(one['subscriber'])]
     return {'subscriptions': found, 'marker': str(next(results, None) or request.marker or '')}
 
 
@@ -107,19 +122,34 @@ def list_subscriptions(context: Context, request: ListSubscriptions) -> Subscrip
     relation='rel/subscriptions_post',
 )
 def create_subscription(context: Context, request: CreateSubscription) -> CreatedSubscription:
-    """Subscribe a URI to a queue, which is created if it does not exist."""
+    """Subscribe a URI, or a WebSocket connection, to a queue, which is created if need be."""
+    if request.subscriber is None:
+        return _subscribe_connection(context, request)
+    return _subscribe_uri(context, request, request.subscriber)
+
+
+@operation('subscription_resume', rest=None, policy='subscription:create', success=204)
+def resume_subscription(context: Context, request: ResumeSubscription) -> dict[str, Any]:
+    """Go on with a subscription of this connection that was paused."""
+    connected(context).resume(request.subscription_id, request.marker)
+    return {}
+
+
+def _subscribe_uri(
+    context: Context, request: CreateSubscription, subscriber: str
+) -> CreatedSubscription:
     subscriptions = context.broker.subscriptions
     ttl = context.broker.defaults.subscription_ttl if request.ttl is None else request.ttl
     options = request.options or {}
-    _check(context, {'subscriber': request.subscriber, 'ttl': ttl, 'options': options})
+    _check(context, {'subscriber': subscriber, 'ttl': ttl, 'options': options})
     context.ensured_metadata_of(request.queue_name)
-    _register(context, request.subscriber, options, ttl)
+    _register(context, subscriber, options, ttl)
     created = subscriptions.create(
-        request.queue_name, request.subscriber, ttl, options, project=context.project_id
+        request.queue_name, subscriber, ttl, options, project=context.project_id
     )
     context.forget_subscriptions_of(request.queue_name)
     if not created:
-        return _created(request, _unconfirmed(context, request, ttl))
+        return _created(request, _unconfirmed(context, request.queue_name, subscriber, ttl))
     found = subscriptions.get(request.queue_name, created, project=context.project_id)
     _ask_to_confirm(context, request.queue_name, found, ttl)
     return _created(request, str(created))
@@ -178,6 +208,8 @@ def delete_subscription(context: Context, request: NamedSubscription) -> str:
         request.queue_name, request.subscription_id, project=context.project_id
     )
     context.forget_subscriptions_of(request.queue_name)
+    if context.broker.notifier.hub is not None:
+        context.broker.notifier.hub.ended(request.subscription_id)
     return f'Subscription {request.subscription_id} removed.'
 
 
@@ -200,6 +232,41 @@ def confirm_subscription(context: Context, request: ConfirmSubscription) -> str:
         ttl = context.broker.defaults.subscription_ttl
         _ask_to_confirm(context, request.queue_name, found, ttl, is_unsubscribed=True)
     return f'Subscription {request.subscription_id} confirmed.'
+
+
+def _subscribe_connection(context: Context, request: CreateSubscription) -> CreatedSubscription:
+    """Subscribe the connection that the request came over."""
+    endpoint = context.endpoint
+    if endpoint is None:
+        raise errors.MalformedDocument(
+            'Missing parameter `subscriber`; only a WebSocket connection can be one itself - at '
+            '`$.subscriber`'
+        )
+    broker = context.broker
+    ttl = broker.defaults.subscription_ttl if request.ttl is None else request.ttl
+    options = request.options or {}
+    _check(context, {'subscriber': endpoint.url, 'ttl': ttl, 'options': options})
+    context.ensured_metadata_of(request.queue_name)
+    source = Source(context.project_id, request.queue_name)
+    marker = request.marker or endpoint.now(source)
+    created = broker.subscriptions.create(
+        request.queue_name, endpoint.url, ttl, options, project=context.project_id
+    )
+    if not created:
+        raise _exists_already()
+    if broker.conf.notification.require_confirmation:
+        # It need not be asked whether it wants to be told: it has asked itself.
+        broker.subscriptions.confirm(request.queue_name, created, project=context.project_id)
+    context.forget_subscriptions_of(request.queue_name)
+    endpoint.subscribe(
+        source,
+        str(created),
+        marker,
+        ttl=ttl,
+        renewed=request.ttl is None,
+        binary=context.binary,
+    )
+    return _created(request, str(created))
 
 
 def _created(request: CreateSubscription, subscription_id: str) -> CreatedSubscription:
@@ -234,18 +301,22 @@ def _register(context: Context, subscriber: str, options: dict[str, Any], ttl: i
     task(scheme).register(subscriber, options, ttl, context.project_id, request_data)
 
 
-def _unconfirmed(context: Context, request: CreateSubscription, ttl: int) -> str:
+def _unconfirmed(context: Context, queue_name: str, subscriber: str, ttl: int) -> str:
     """The id of the existing subscription, asked to confirm again if it has not yet."""
     found = context.broker.subscriptions.get_with_subscriber(
-        request.queue_name, request.subscriber, project=context.project_id
+        queue_name, subscriber, project=context.project_id
     )
     if found.get('confirmed', True):
-        raise errors.Conflict(
-            'Such subscription already exists. Subscriptions are unique by project + queue + '
-            'subscriber URI.'
-        )
-    _ask_to_confirm(context, request.queue_name, found, ttl)
+        raise _exists_already()
+    _ask_to_confirm(context, queue_name, found, ttl)
     return str(found['id'])
+
+
+def _exists_already() -> errors.Conflict:
+    return errors.Conflict(
+        'Such subscription already exists. Subscriptions are unique by project + queue + '
+        'subscriber URI.'
+    )
 
 
 def _ask_to_confirm(

@@ -29,6 +29,11 @@ class Worker(GeventWebSocketWorker):
         self.server_class = server.Server
         self.wsgi_handler = server.Handler
 
+    def run(self) -> None:
+        """Serve, and then do what is left to do for clients that are gone."""
+        super().run()
+        self.wsgi.finish()
+
     def load_wsgi(self) -> None:
         """Load the application, and leave a part of `worker_connections` to REST."""
         super().load_wsgi()

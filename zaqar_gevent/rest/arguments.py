@@ -32,6 +32,10 @@ def _read_integer(req: falcon.Request, name: str) -> int | None:
     return req.get_param_as_int(name)
 
 
+def _read_number(req: falcon.Request, name: str) -> float | None:
+    return req.get_param_as_float(name)
+
+
 def _read_boolean(req: falcon.Request, name: str) -> bool | None:
     return req.get_param_as_bool(name)
 
@@ -43,6 +47,7 @@ def _read_list(req: falcon.Request, name: str) -> list[str] | None:
 _READERS: dict[Any, Reader] = {
     str: _read_text,
     int: _read_integer,
+    float: _read_number,
     bool: _read_boolean,
     list: _read_list,
 }

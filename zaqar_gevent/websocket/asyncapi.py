@@ -5,10 +5,12 @@ Each envelope is a channel, and an operation of the API is an operation on each.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple, TypedDict
+from typing import Any, TypedDict
 
 from zaqar_gevent.api import schemas
+from zaqar_gevent.api.messages import Message as PushedMessage
 from zaqar_gevent.api.operation import Operation
 from zaqar_gevent.api.schemas import Schema, Schemas
 from zaqar_gevent.websocket.compact import SUBPROTOCOL
@@ -62,7 +64,8 @@ class Nothing(TypedDict):
     """Nothing but that the request was answered."""
 
 
-class Envelope(NamedTuple):
+@dataclasses.dataclass(frozen=True, eq=False)
+class Envelope:
     """How requests and answers are wrapped on one channel.
 
     prefix: of the names of its operations. request: the members beside action, headers and body,
@@ -125,30 +128,54 @@ _OWN: dict[str, tuple[type, str]] = {
     'ping': (Nothing, 'Be answered; needs no id.'),
     'authenticate': (Authenticated, 'Replace the token of the connection.'),
 }
-_CLOSING: Schema = {
-    'type': 'object',
-    'required': ['push', 'reason', 'reconnect_after_ms'],
-    'properties': {
-        'push': {'const': 'closing'},
-        'reason': {'type': 'string'},
-        'reconnect_after_ms': {'type': 'integer'},
-    },
+# What the server says without being asked: what it is, and its members.
+_TEXT: Schema = {'type': 'string'}
+_PUSHES: dict[str, tuple[str, dict[str, Schema], tuple[str, ...]]] = {
+    'message': (
+        'A message of a queue that is subscribed to, or one leased to a consumer.',
+        {
+            'subscription_id': _TEXT,
+            'consumer_id': _TEXT,
+            'queue_name': _TEXT,
+            'marker': {**_TEXT, 'description': 'After which to resume the subscription.'},
+        },
+        ('queue_name', 'message'),
+    ),
+    'paused': (
+        'A subscription whose messages the client did not take; resume it after the marker.',
+        {'subscription_id': _TEXT, 'marker': {'type': ['string', 'null']}},
+        ('subscription_id', 'marker'),
+    ),
+    'closing': (
+        'The server is about to close the connection; come back after the time given.',
+        {'reason': _TEXT, 'reconnect_after_ms': {'type': 'integer'}},
+        ('reason', 'reconnect_after_ms'),
+    ),
 }
 
 
-def build_asyncapi(operations: Iterable[Operation]) -> Document:
-    """Describe the actions of `operations`, each an operation of the same name."""
-    offered = list(operations)
-    results = [kind for op in offered for kind in schemas.results(op).values()]
+def build_asyncapi(operations: Iterable[Operation], bound: Iterable[Operation]) -> Document:
+    """Describe the actions of `operations`, each an operation of the same name.
+
+    bound: what can be asked of a connection only, and described in the compact envelope.
+    """
+    everywhere = list(operations)
+    everything = [*everywhere, *bound]
+    offered = {DEFAULT: everywhere, COMPACT: everything}
+    results = [kind for op in everything for kind in schemas.results(op).values()]
     own = [kind for kind, _ in _OWN.values()]
     errors = [envelope.error for envelope in ENVELOPES]
-    known = Schemas([*(op.request for op in offered), *results, *errors, *own, Echo])
+    requests = [op.request for op in everything]
+    known = Schemas([*requests, *results, *errors, *own, Echo, PushedMessage])
     document = _frame(
-        {envelope.channel: _channel(envelope, offered, known) for envelope in ENVELOPES},
+        {
+            envelope.channel: _channel(envelope, chosen, known)
+            for envelope, chosen in offered.items()
+        },
         {
             f'{envelope.prefix}{operation.name}': _operation(envelope, operation)
-            for envelope in ENVELOPES
-            for operation in offered
+            for envelope, chosen in offered.items()
+            for operation in chosen
         }
         | _own_operations(),
     )
@@ -220,22 +247,33 @@ def _own_operations() -> Document:
         f'{COMPACT.prefix}{name}': _asked(COMPACT, name) | {'summary': summary}
         for name, (_, summary) in _OWN.items()
     }
-    closing = {
-        'action': 'send',
-        'channel': {'$ref': f'#/channels/{COMPACT.channel}'},
-        'summary': 'The server is about to close the connection; come back after the time given.',
-        'messages': [_reference(COMPACT, 'closing')],
+    pushed = {
+        f'{COMPACT.prefix}{name}': {
+            'action': 'send',
+            'channel': {'$ref': f'#/channels/{COMPACT.channel}'},
+            'summary': summary,
+            'messages': [_reference(COMPACT, name)],
+        }
+        for name, (summary, _, _) in _PUSHES.items()
     }
-    return asked | {f'{COMPACT.prefix}closing': closing}
+    return asked | pushed
 
 
 def _own_messages(known: Schemas) -> Document:
-    messages = {'closing': _message('closing', 'The push closing', _CLOSING)}
+    messages = {name: _message(name, f'The push {name}', _pushed(name, known)) for name in _PUSHES}
     for name, (result, _) in _OWN.items():
         messages[name] = _wrapped(COMPACT, name, {}, {}, required=[])
         answer = COMPACT.answer({'const': 200}, known.of(result), known)
         messages[_answered(name)] = _message(_answered(name), f'The answer to {name}', answer)
     return messages
+
+
+def _pushed(name: str, known: Schemas) -> Schema:
+    _, members, required = _PUSHES[name]
+    properties: Document = {'push': {'const': name}, **members}
+    if 'message' in required:
+        properties['message'] = known.of(PushedMessage)
+    return {'type': 'object', 'required': ['push', *required], 'properties': properties}
 
 
 def _answered(name: str) -> str:

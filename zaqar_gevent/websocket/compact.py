@@ -92,7 +92,7 @@ class CompactSession(Session):
                 return self._reply(asked, action, 200, self._own[action](self, request))
             operation = self._dispatcher.find(request.action)
             action = operation.name
-            context = self._begin(request, len(payload))
+            context = self._begin(request, len(payload), binary)
         except errors.APIError as error:
             return self._reply(asked, action, error.status, error.to_document())
         return functools.partial(self._answer, asked, operation, context, request.body or {})
@@ -103,7 +103,7 @@ class CompactSession(Session):
         push = {'push': 'closing', 'reason': reason, 'reconnect_after_ms': reconnect_after_ms}
         return Message(self._codec.encode(push), self._codec.binary)
 
-    def _begin(self, request: _Request, size: int) -> Context:
+    def _begin(self, request: _Request, size: int, binary: bool) -> Context:
         if request.id is None:
             raise errors.BadRequest('The request has no id; give it an integer or a string.')
         if request.id in self._in_flight:
@@ -113,7 +113,7 @@ class CompactSession(Session):
         own = envelope.lower(request.headers) if request.headers else {}
         self._meet({**self._given, **own} if own else self._given)
         self._in_flight.add(request.id)
-        return self._context(size)
+        return self._context(size, binary=binary)
 
     def _answer(
         self, asked: Asked, operation: Operation, context: Context, body: dict[str, Any]

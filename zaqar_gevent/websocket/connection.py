@@ -17,6 +17,7 @@ from oslo_context.context import RequestContext
 from oslo_log import log
 
 from zaqar_gevent import metrics
+from zaqar_gevent.api.push import Recipient
 from zaqar_gevent.metrics import ConnectionKind
 from zaqar_gevent.websocket.engines import Engine, Message
 from zaqar_gevent.websocket.limits import Limits
@@ -27,9 +28,12 @@ LOG = log.getLogger(__name__)
 # As much as may be read before others have a turn: in the smallest frames it is a thousand of them.
 READ_BYTES = 8 * 1024
 TURN_SECONDS = 0.005
+# Not 0: of such sleeps gevent takes up to fifty before it looks at the sockets again.
+MOMENT = 1e-6
 TICK_SECONDS = 0.5
 
 AUTHENTICATION_EXPIRED = 4003
+SLOW_CONSUMER = 4008
 GOING_AWAY = 1001
 NORMAL = 1000
 ABNORMAL = 1006
@@ -52,6 +56,14 @@ class Receiver(Protocol):
 
     def receive(self, payload: bytes, *, binary: bool) -> Answer:
         """The answer, or what gives it and may be called in a greenlet of its own."""
+        ...
+
+    def attach(self, recipient: Recipient) -> None:
+        """The connection, for what the client is to be told without asking."""
+        ...
+
+    def end(self) -> None:
+        """The connection has ended."""
         ...
 
     def farewell(self, reason: str, reconnect_after_ms: int) -> Message | None:
@@ -116,6 +128,7 @@ class Connection:
         early: what was received with the handshake already.
         """
         metrics.move_connection(None, self._kind)
+        self._receiver.attach(self)
         try:
             self._serve(early)
             self._await_end()
@@ -125,6 +138,7 @@ class Connection:
             self._engine.close(GOING_AWAY, 'The server is stopping.')
             self._flush()
         finally:
+            self._receiver.end()
             self.outbox.close()
             self._socket.close()
             metrics.move_connection(self._kind, None)
@@ -135,6 +149,31 @@ class Connection:
         if self._ending is None:
             self._ending = ending
             self._end_if_answered()
+
+    @property
+    def is_open(self) -> bool:
+        """Whether messages still reach the client."""
+        return self._engine.is_open
+
+    def push(self, payload: bytes, *, binary: bool, kind: str) -> None:
+        """Send what the client has not asked for; does not wait. `kind` is for the metrics."""
+        metrics.count_push(kind)
+        self._send(payload, binary=binary)
+
+    def has_room(self, size: int) -> bool:
+        """Whether `size` bytes more may wait to be sent; of an empty outbox, always."""
+        waiting = self.outbox.size
+        return not waiting or (
+            waiting + size <= self._limits.outbox_bytes and not self.outbox.is_full
+        )
+
+    def wait_for_room(self) -> None:
+        """Wait until the client has taken all that waits, or is gone."""
+        self.outbox.wait_until_empty()
+
+    def give_up(self) -> None:
+        """Close the connection of a client that does not take what it is pushed."""
+        self.finish(Ending(SLOW_CONSUMER, 'Too slow for what is pushed.'))
 
     def attend(self, now: float) -> None:
         """Look after the connection, every TICK_SECONDS; `now` is of `time.monotonic`."""
@@ -209,7 +248,7 @@ class Connection:
     def _give_way(self, now: float) -> None:
         """Let others have their turn; a socket that always has something to read never does."""
         if now >= self._next_turn:
-            gevent.sleep(0)
+            gevent.sleep(MOMENT)
             self._next_turn = now + TURN_SECONDS
 
     def _start(self, answer: Callable[[], bytes], *, binary: bool) -> None:
@@ -253,8 +292,7 @@ class Connection:
             if reconnect_after_ms is not None:
                 farewell = self._receiver.farewell(reason, reconnect_after_ms)
                 if farewell is not None:
-                    metrics.count_push('closing')
-                    self._send(farewell.payload, binary=farewell.binary)
+                    self.push(farewell.payload, binary=farewell.binary, kind='closing')
             self._engine.close(code, reason)
             self._flush()
         if self._close_by is None:
@@ -266,7 +304,7 @@ class Connection:
             for _ in self._engine.receive(self._socket.recv(READ_BYTES)):
                 pass
             self._flush()
-            gevent.sleep(0)
+            gevent.sleep(MOMENT)
 
     def _abort(self) -> None:
         """Cut the connection; whoever reads or writes finds it ended."""

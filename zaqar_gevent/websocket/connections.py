@@ -12,7 +12,13 @@ import gevent
 from oslo_log import log
 
 from zaqar_gevent.api import errors
-from zaqar_gevent.websocket.connection import GOING_AWAY, TICK_SECONDS, Connection, Ending
+from zaqar_gevent.websocket.connection import (
+    GOING_AWAY,
+    MOMENT,
+    TICK_SECONDS,
+    Connection,
+    Ending,
+)
 
 LOG = log.getLogger(__name__)
 
@@ -84,7 +90,7 @@ class Connections:
         self._is_draining = True
         for number, connection in enumerate(self):
             if number % _AT_ONCE == _AT_ONCE - 1:
-                gevent.sleep(0)
+                gevent.sleep(MOMENT)
             connection.finish(self._stopping())
 
     def _stopping(self) -> Ending:
@@ -98,7 +104,7 @@ class Connections:
             now = time.monotonic()
             for number, connection in enumerate(self):
                 if number % _AT_ONCE == _AT_ONCE - 1:
-                    gevent.sleep(0)
+                    gevent.sleep(MOMENT)
                 connection.attend(now)
             gevent.sleep(TICK_SECONDS)
         self._keeper = None

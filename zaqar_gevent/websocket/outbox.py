@@ -26,7 +26,7 @@ class Outbox:
     """
 
     __slots__ = (
-        *('_ends', '_is_lost', '_is_plain', '_max_bytes', '_max_messages', '_room', '_socket'),
+        *('_ends', '_is_lost', '_is_plain', '_max_bytes', '_max_messages', '_progress', '_socket'),
         *('_waiting', 'moved_at', 'size'),
     )
 
@@ -36,7 +36,7 @@ class Outbox:
         self._max_bytes = max_bytes
         self._max_messages = max_messages
         self._waiting: collections.deque[bytes | memoryview] | None = None
-        self._room: Event | None = None
+        self._progress: Event | None = None
         self._ends = False
         self._is_lost = False
         self.size = 0
@@ -70,18 +70,26 @@ class Outbox:
     def wait_for_room(self) -> None:
         """Wait until the outbox is no longer full, or the client is gone."""
         while self.is_full and not self._is_lost:
-            if self._room is None:
-                self._room = Event()
-            self._room.clear()
-            self._room.wait()
+            self._await_progress()
+
+    def wait_until_empty(self) -> None:
+        """Wait until nothing waits any more, or the client is gone."""
+        while self.size and not self._is_lost:
+            self._await_progress()
 
     def close(self) -> None:
         """Forget what waits; nothing is written from here on."""
         self._is_lost = True
         self._waiting = None
         self.size = 0
-        if self._room is not None:
-            self._room.set()
+        if self._progress is not None:
+            self._progress.set()
+
+    def _await_progress(self) -> None:
+        if self._progress is None:
+            self._progress = Event()
+        self._progress.clear()
+        self._progress.wait()
 
     def _write_now(self, data: bytes) -> bytes | memoryview:
         """Write what can be written at once; returns the rest.
@@ -128,8 +136,8 @@ class Outbox:
         first = waiting.popleft()
         if written < len(first):
             waiting.appendleft(memoryview(first)[written:])
-        if self._room is not None and not self.is_full:
-            self._room.set()
+        if self._progress is not None:
+            self._progress.set()
 
     def _end(self) -> None:
         try:

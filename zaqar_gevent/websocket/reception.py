@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Protocol
 
 from oslo_context import context as oslo_context
 
@@ -12,6 +12,7 @@ from zaqar_gevent import metrics
 from zaqar_gevent.access_log import AccessLog
 from zaqar_gevent.api.context import Identity
 from zaqar_gevent.api.dispatcher import Dispatcher
+from zaqar_gevent.api.push import Endpoint
 from zaqar_gevent.websocket.compact import SUBPROTOCOL, CompactSession
 from zaqar_gevent.websocket.connection import Receiver
 from zaqar_gevent.websocket.session import DefaultSession, Exchange, Identify
@@ -21,6 +22,12 @@ _TRANSPORTS = {
     for protocol, prefix in (('default', 'websocket'), (SUBPROTOCOL, SUBPROTOCOL))
     for binary in (False, True)
 }
+
+
+class Hub(Protocol):
+    """Whoever connects clients to what is pushed."""
+
+    def endpoint(self, *, compact: bool) -> Endpoint: ...
 
 
 class Reception:
@@ -35,11 +42,13 @@ class Reception:
         identify: Identify | None,
         access_log: AccessLog,
         greeting: Mapping[str, Any],
+        hub: Hub,
     ) -> None:
         self._dispatcher = dispatcher
         self._identify = identify
         self._access_log = access_log
         self._greeting = greeting
+        self._hub = hub
 
     def __call__(
         self,
@@ -58,8 +67,10 @@ class Reception:
             if self._access_log.enabled:
                 self._log(exchange, transport, address)
 
-        known = (self._dispatcher, self._identify, identity, observe)
-        if subprotocol == SUBPROTOCOL:
+        compact = subprotocol == SUBPROTOCOL
+        endpoint = self._hub.endpoint(compact=compact)
+        known = (self._dispatcher, self._identify, identity, observe, endpoint)
+        if compact:
             return CompactSession(*known, greeting=self._greeting, handshake=headers)
         return DefaultSession(*known)
 

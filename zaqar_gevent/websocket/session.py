@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from zaqar_gevent.api import errors
 from zaqar_gevent.api.context import Caller, Context, Identity
 from zaqar_gevent.api.dispatcher import Dispatcher
+from zaqar_gevent.api.push import Endpoint, Recipient
 from zaqar_gevent.api.signed_urls import Presented
 from zaqar_gevent.websocket import envelope
 from zaqar_gevent.websocket.codecs import Codec, codec_of
@@ -52,6 +53,7 @@ class Session:
     identity: who has authenticated, if anybody has.
     expires_at: when to end the conversation, in seconds of `time.monotonic`; None for never.
     is_known: whether the client has authenticated, or presented a pre-signed URL, where it has to.
+    endpoint: what can be subscribed of the connection.
     """
 
     protocol: str
@@ -62,7 +64,9 @@ class Session:
         identify: Identify | None = None,
         identity: Identity | None = None,
         observe: Observer | None = None,
+        endpoint: Endpoint | None = None,
     ) -> None:
+        self._endpoint = endpoint
         self._dispatcher = dispatcher
         self._identify = identify
         self._observer = observe
@@ -112,7 +116,17 @@ class Session:
         """The project that a request of an authenticated client is for."""
         return claimed.project_id
 
-    def _context(self, sent_bytes: int) -> Context:
+    def attach(self, recipient: Recipient) -> None:
+        """The connection that the conversation is held over, which can be pushed to."""
+        if self._endpoint is not None:
+            self._endpoint.attach(recipient)
+
+    def end(self) -> None:
+        """The connection has ended."""
+        if self._endpoint is not None:
+            self._endpoint.close()
+
+    def _context(self, sent_bytes: int, *, binary: bool) -> Context:
         return Context(
             self._dispatcher.broker,
             self._caller,
@@ -120,6 +134,8 @@ class Session:
             exact_size=False,
             environ=self._environ,
             presented=self._presented,
+            endpoint=self._endpoint,
+            binary=binary,
         )
 
     def _decode(self, codec: Codec, payload: bytes) -> dict[str, Any]:
@@ -173,7 +189,7 @@ class DefaultSession(Session):
         document: dict[str, Any] = {}
         try:
             document = self._decode(codec, payload)
-            status, body = self._answer(document, len(payload))
+            status, body = self._answer(document, len(payload), binary)
         except errors.APIError as error:
             status, body = error.status, envelope.describe(error)
         answer = codec.encode(envelope.wrap(document, self._echo(document), status, body))
@@ -191,19 +207,23 @@ class DefaultSession(Session):
 
     def _name_of(self, action: Any) -> str:
         if isinstance(action, str) and (
-            action in self._dispatcher.operations or action == AUTHENTICATE
+            action in self._dispatcher.operations
+            or action in self._dispatcher.connection_operations
+            or action == AUTHENTICATE
         ):
             return action
         return UNKNOWN
 
-    def _answer(self, document: dict[str, Any], size: int) -> tuple[int, Any]:
+    def _answer(self, document: dict[str, Any], size: int, binary: bool) -> tuple[int, Any]:
         action = document.get('action')
         if action == AUTHENTICATE:
             return self._authenticate(document)
         operation = self._dispatcher.find(action)
         envelope.check(document)
         self._meet(document.get('headers') or {})
-        return self._perform(operation, self._context(size), document.get('body') or {})
+        return self._perform(
+            operation, self._context(size, binary=binary), document.get('body') or {}
+        )
 
     def _meet(self, headers: dict[str, str]) -> None:
         if headers != self._headers:

@@ -17,6 +17,7 @@ from oslo_log import log
 from zaqar_gevent import metrics
 from zaqar_gevent.api import documents, errors
 from zaqar_gevent.api.context import Identity
+from zaqar_gevent.api.push import Recipient
 from zaqar_gevent.websocket import handshake
 from zaqar_gevent.websocket.connection import Connection, Receiver
 from zaqar_gevent.websocket.connections import Connections
@@ -270,6 +271,10 @@ class _Nobody:
 
     def receive(self, payload: bytes, *, binary: bool) -> bytes:
         raise AssertionError('a closing connection delivers no messages')
+
+    def attach(self, recipient: Recipient) -> None: ...
+
+    def end(self) -> None: ...
 
     def farewell(self, reason: str, reconnect_after_ms: int) -> None:
         return None

@@ -1,0 +1,80 @@
+"""Consumers: connections that are pushed messages to work on, each leased until it is settled.
+
+Over REST the same work is done with claims; the two mix on one queue.
+"""
+
+from __future__ import annotations
+
+from typing import Any, TypedDict
+
+from zaqar_gevent.api import errors
+from zaqar_gevent.api.context import Context
+from zaqar_gevent.api.operation import Request, operation
+from zaqar_gevent.api.push import Source, connected
+
+MAX_CREDIT = 1000
+
+
+class ConsumeQueue(Request):
+    """`credit`: how many messages may be unsettled at a time, at most 1000.
+
+    `ttl` and `grace` of the claims, in seconds; they are renewed while the connection lasts.
+    """
+
+    queue_name: str
+    credit: int = 1
+    ttl: int | None = None
+    grace: int | None = None
+
+
+class NamedConsumer(Request):
+    consumer_id: str
+
+
+class SettleMessages(NamedConsumer):
+    message_ids: list[str]
+
+
+class CreatedConsumer(TypedDict):
+    consumer_id: str
+
+
+@operation('queue_consume', rest=None, policy='claims:create', success=201)
+def consume_queue(context: Context, request: ConsumeQueue) -> CreatedConsumer:
+    """Be pushed the messages of a queue as they come, each claimed for this connection."""
+    broker = context.broker
+    if not 1 <= request.credit <= MAX_CREDIT:
+        raise errors.BadRequest(f'The credit must be 1 to {MAX_CREDIT} messages - at `$.credit`')
+    lease = {
+        'ttl': broker.defaults.claim_ttl if request.ttl is None else request.ttl,
+        'grace': broker.defaults.claim_grace if request.grace is None else request.grace,
+    }
+    broker.limits.claim_creation(lease)
+    consumer_id = connected(context).consume(
+        Source(context.project_id, request.queue_name),
+        lease,
+        credit=request.credit,
+        binary=context.binary,
+    )
+    return {'consumer_id': consumer_id}
+
+
+@operation('message_ack', rest=None, policy='messages:delete', success=204)
+def acknowledge_messages(context: Context, request: SettleMessages) -> dict[str, Any]:
+    """Delete messages that a consumer of this connection has done with."""
+    connected(context).consumer(request.consumer_id).acknowledge(request.message_ids)
+    return {}
+
+
+@operation('message_release', rest=None, policy='claims:delete', success=204)
+def release_messages(context: Context, request: SettleMessages) -> dict[str, Any]:
+    """Give messages of a consumer of this connection back to the queue."""
+    connected(context).consumer(request.consumer_id).release(request.message_ids)
+    return {}
+
+
+@operation('consumer_stop', rest=None, policy='claims:delete', success=204)
+def stop_consumer(context: Context, request: NamedConsumer) -> dict[str, Any]:
+    """End a consumer of this connection; what it has not settled goes back to the queue."""
+    connected(context).consumer(request.consumer_id).stop()
+    return {}

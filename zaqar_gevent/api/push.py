@@ -1,0 +1,174 @@
+"""What operations know of clients that are told of messages as they are posted.
+
+The hub that tells them is handed in from outside; see `zaqar_gevent.push`.
+"""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+from zaqar_gevent.api import errors
+
+if TYPE_CHECKING:
+    from zaqar_gevent.api.context import Context
+
+
+class Source(NamedTuple):
+    """The queue or topic that is listened to."""
+
+    project_id: str | None
+    name: str
+
+
+class Recipient(Protocol):
+    """The connection that is pushed to."""
+
+    @property
+    def is_open(self) -> bool:
+        """Whether what is sent still reaches the client."""
+        ...
+
+    def push(self, payload: bytes, *, binary: bool, kind: str) -> None:
+        """Send a push; does not wait."""
+        ...
+
+    def has_room(self, size: int) -> bool:
+        """Whether `size` bytes more may wait to be sent."""
+        ...
+
+    def wait_for_room(self) -> None:
+        """Wait until nothing waits to be sent any more, or the connection has ended."""
+        ...
+
+    def give_up(self) -> None:
+        """Close the connection of a client that does not take what it is sent."""
+        ...
+
+
+class Consumer(Protocol):
+    """Gets messages of a queue, each leased to it until it is acknowledged or released."""
+
+    def acknowledge(self, message_ids: list[str]) -> None:
+        """Delete messages; raises `errors.NotFound` where one is not leased to this consumer."""
+        ...
+
+    def release(self, message_ids: list[str]) -> None:
+        """Give messages back to whoever is next; raises `errors.NotFound` likewise."""
+        ...
+
+    def stop(self) -> None:
+        """Release all, and get no more."""
+        ...
+
+
+class News(Protocol):
+    """What is waited for: that there may be something to be had in a queue."""
+
+    def wait(self, timeout: float) -> object:
+        """Wait at most `timeout` seconds."""
+        ...
+
+    def clear(self) -> object:
+        """Wait for the next."""
+        ...
+
+
+class Endpoint(Protocol):
+    """The connection that a request came over, as a subscriber.
+
+    url: under which other servers reach it; it holds a secret.
+    """
+
+    @property
+    def url(self) -> str: ...
+
+    def attach(self, recipient: Recipient) -> None:
+        """The connection itself."""
+        ...
+
+    def close(self) -> None:
+        """The connection has ended, and its subscriptions with it."""
+        ...
+
+    def now(self, source: Source) -> str | None:
+        """The marker of the newest message; None where there is none."""
+        ...
+
+    def subscribe(
+        self,
+        source: Source,
+        subscription_id: str,
+        marker: str | None,
+        *,
+        ttl: int,
+        renewed: bool,
+        binary: bool,
+    ) -> None:
+        """Push what is posted after `marker`, once the answer to the request has been sent.
+
+        ttl: of the subscription, in seconds; where it is `renewed`, it does not end while the
+            connection lives. binary: whether to push in MsgPack.
+        """
+        ...
+
+    def consume(self, source: Source, lease: dict[str, int], *, credit: int, binary: bool) -> str:
+        """Claim messages as they come and push them; the id of the consumer.
+
+        lease: `ttl` and `grace` of the claims, in seconds; they are renewed until the messages are
+            settled. credit: how many messages may be unsettled at a time.
+
+        Raises `errors.BadRequest` where the envelope has no form for it.
+        """
+        ...
+
+    def consumer(self, consumer_id: str) -> Consumer:
+        """A consumer of this connection; raises `errors.NotFound`."""
+        ...
+
+    def resume(self, subscription_id: str, marker: str | None) -> None:
+        """Go on with a paused subscription, after `marker` or where it was paused.
+
+        Raises `errors.NotFound` for a subscription that is not of this connection.
+        """
+        ...
+
+
+class Hub(Protocol):
+    """Whoever tells connected clients.
+
+    is_draining: whether the server is stopping, and nobody should wait any more.
+    """
+
+    is_draining: bool
+
+    def posted(self, source: Source) -> None:
+        """Messages were posted by this process."""
+        ...
+
+    def tell_workers(self, source: Source, subscriptions: list[dict[str, Any]]) -> None:
+        """Tell other workers, of whose connections these subscriptions are, of the same."""
+        ...
+
+    def ended(self, subscription_id: str) -> None:
+        """A subscription was deleted."""
+        ...
+
+    def listening(self, source: Source) -> AbstractContextManager[News]:
+        """Be told of news of a queue, whichever process it comes from."""
+        ...
+
+    def is_hidden(self, subscriber: str) -> bool:
+        """Whether a subscriber's URL is that of a process which listens for itself."""
+        ...
+
+    def is_worker(self, subscriber: str) -> bool:
+        """Whether a subscriber's URL is that of a connection to a server like this."""
+        ...
+
+
+def connected(context: Context) -> Endpoint:
+    """The connection that a request came over; raises `errors.BadRequest` where it did not."""
+    if context.endpoint is None:
+        raise errors.BadRequest('This needs a WebSocket connection.')
+    return context.endpoint

@@ -1,0 +1,46 @@
+"""Long polling: requests that wait until there is something to be had."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+from zaqar_gevent.api import errors
+from zaqar_gevent.api.context import Context
+from zaqar_gevent.api.push import Source
+
+MAX_SECONDS = 20
+
+Result = TypeVar('Result')
+
+
+def wait_for(
+    context: Context,
+    queue_name: str,
+    seconds: float | None,
+    attempt: Callable[[], Result],
+    succeeded: Callable[[Result], bool],
+) -> Result:
+    """The result of `attempt`, tried whenever there is news of the queue, for at most `seconds`.
+
+    It is tried at once, and once more at the end: what a claim's expiry or a delay's end brings is
+    no news. Without `seconds` it is tried only once.
+
+    Raises `errors.BadRequest` for a time that is not allowed.
+    """
+    if seconds is not None and not 0 <= seconds <= MAX_SECONDS:
+        raise errors.BadRequest(f'The time to wait must be 0 to {MAX_SECONDS} s - at `$.wait`')
+    result = attempt()
+    hub = context.broker.notifier.hub
+    if not seconds or hub is None or succeeded(result):
+        return result
+    deadline = time.monotonic() + seconds
+    with hub.listening(Source(context.project_id, queue_name)) as news:
+        while True:
+            news.clear()
+            result = attempt()
+            left = deadline - time.monotonic()
+            if left <= 0 or succeeded(result) or hub.is_draining:
+                return result
+            news.wait(left)

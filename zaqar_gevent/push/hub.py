@@ -1,0 +1,424 @@
+"""All that is pushed by this process: the feeds, and the connections that listen to them."""
+
+from __future__ import annotations
+
+import hmac
+import secrets
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import gevent
+from gevent.event import Event
+from gevent.pool import Group
+from oslo_log import log
+from zaqar.storage import errors as storage_errors
+
+from zaqar_gevent.api import errors
+from zaqar_gevent.api.broker import Broker
+from zaqar_gevent.api.push import Recipient, Source
+from zaqar_gevent.push.consumer import Consumer
+from zaqar_gevent.push.feed import Feed
+from zaqar_gevent.push.subscription import State, Subscription
+from zaqar_gevent.push.tail import ForgetfulTail, Tail
+from zaqar_gevent.push.workers import HIDDEN, Workers, is_hidden, is_worker
+
+LOG = log.getLogger(__name__)
+
+_TICK_SECONDS = 1.0
+# News may get lost with the worker that brings them: each feed looks by itself this often.
+_LOOK_SECONDS = 10.0
+_INTEREST_SECONDS = 120
+
+
+class Hub:
+    """Tells the clients connected to this process; see `zaqar_gevent.api.push.Hub`.
+
+    open_listener: starts the listener that other workers tell, and returns its URL; called when
+        the first client subscribes.
+    known_seconds: for how long other workers may not yet know of a new subscription.
+    """
+
+    def __init__(
+        self, broker: Broker, open_listener: Callable[[Hub], str], known_seconds: float
+    ) -> None:
+        self._broker = broker
+        self._open_listener = open_listener
+        self._known_seconds = known_seconds
+        self._url: str | None = None
+        self._workers = Workers(broker)
+        self._feeds: dict[Source, Feed] = {}
+        self._endpoints: dict[str, Endpoint | Interest] = {}
+        self._subscriptions: dict[str, Endpoint] = {}
+        self._interests: dict[Source, Interest] = {}
+        self.is_draining = False
+        self._keeper: gevent.Greenlet | None = None
+        self._last_jobs = Group()
+        store = broker.conf.drivers.message_store
+        self._tail = Tail if store == 'sqlite' and not broker.conf.pooling else ForgetfulTail
+
+    @property
+    def url(self) -> str:
+        """Where other workers reach this one."""
+        if self._url is None:
+            self._url = self._open_listener(self)
+        return self._url
+
+    def posted(self, source: Source) -> None:
+        feed = self._feeds.get(source)
+        if feed is not None:
+            feed.wake()
+
+    def tell_workers(self, source: Source, subscriptions: list[dict[str, Any]]) -> None:
+        own = self._url
+        others = [
+            one for one in subscriptions if own is None or not one['subscriber'].startswith(own)
+        ]
+        self._workers.tell(source, others)
+
+    def ended(self, subscription_id: str) -> None:
+        endpoint = self._subscriptions.get(subscription_id)
+        if endpoint is not None:
+            endpoint.drop(subscription_id)
+
+    def is_worker(self, subscriber: str) -> bool:
+        return is_worker(subscriber)
+
+    def endpoint(self, *, compact: bool) -> Endpoint:
+        """The subscriber that a new connection can be."""
+        return Endpoint(self, compact=compact)
+
+    @property
+    def broker(self) -> Broker:
+        return self._broker
+
+    def is_hidden(self, subscriber: str) -> bool:
+        return is_hidden(subscriber)
+
+    @contextmanager
+    def listening(self, source: Source) -> Iterator[Event]:
+        news = Event()
+        feed = self.feed(source)
+        feed.waiting.add(news)
+        try:
+            self._interest_in(source).renew()
+            yield news
+        finally:
+            feed.waiting.discard(news)
+
+    def drain(self) -> None:
+        """Nobody is to wait any more: the server is stopping."""
+        self.is_draining = True
+        for feed in self._feeds.values():
+            feed.wake()
+
+    def at_last(self, job: Callable[..., None], *arguments: Any) -> None:
+        """Do what is left to do for a connection that has ended."""
+        self._last_jobs.spawn(job, *arguments)
+
+    def finish(self, timeout: float) -> None:
+        """Wait for what is left to do, at most `timeout` seconds."""
+        self._last_jobs.join(timeout)
+
+    def _interest_in(self, source: Source) -> Interest:
+        if source not in self._interests:
+            self._interests[source] = Interest(self, self.feed(source))
+        return self._interests[source]
+
+    def register(self, endpoint: Endpoint | Interest) -> None:
+        """A connection is about to subscribe, or this process itself."""
+        self._endpoints[endpoint.name] = endpoint
+        if self._keeper is None:
+            self._keeper = gevent.spawn(self._keep)
+
+    def unregister(self, endpoint: Endpoint | Interest) -> None:
+        """A connection has ended."""
+        self._endpoints.pop(endpoint.name, None)
+
+    def news(self, token: str, queue_name: str, expected: int = 0) -> bool:
+        """There is news of a queue, says whoever knows the token of one of its subscribers.
+
+        expected: how many messages are about to be stored. False for a token that is not known.
+        """
+        endpoint = self._endpoints.get(token.partition('-')[0])
+        if endpoint is None or not hmac.compare_digest(endpoint.token, token):
+            return False
+        return endpoint.news(queue_name, expected)
+
+    def feed(self, source: Source) -> Feed:
+        """The feed of a queue, which is there as long as somebody listens."""
+        if source not in self._feeds:
+            self._feeds[source] = Feed(source, self.tail(source))
+        return self._feeds[source]
+
+    def tail(self, source: Source) -> Tail:
+        """A reader of a queue."""
+        return self._tail(self._broker, source)
+
+    def opened(self, subscription: Subscription, endpoint: Endpoint) -> None:
+        """A subscription begins."""
+        self._subscriptions[subscription.id] = endpoint
+        subscription.feed.followers += 1
+        self.look_again(subscription.feed)
+
+    def look_again(self, feed: Feed) -> None:
+        """Look for what was posted by those who do not know yet that it is waited for."""
+        for seconds in (self._known_seconds / 2, self._known_seconds * 1.2):
+            gevent.spawn_later(seconds, feed.wake)
+
+    def end(self, subscription: Subscription) -> None:
+        """A subscription has ended."""
+        if self._subscriptions.pop(subscription.id, None) is not None:
+            subscription.feed.followers -= 1
+        subscription.stop(State.ENDED)
+
+    def renew(self, subscription: Subscription, ttl: int) -> None:
+        """Let a subscription live for `ttl` seconds more; one that was deleted ends."""
+        project_id, name = subscription.feed.source
+        try:
+            self._broker.subscriptions.update(name, subscription.id, project=project_id, ttl=ttl)
+        except storage_errors.SubscriptionDoesNotExist:
+            self.ended(subscription.id)
+        except storage_errors.ExceptionBase as error:
+            LOG.warning('Subscription %s could not be renewed: %s', subscription.id, error)
+
+    def delete(self, subscriptions: list[Subscription]) -> None:
+        """Take the subscriptions of a connection that has ended out of the store.
+
+        What cannot be deleted is told of for nothing until its time to live is over.
+        """
+        for subscription in subscriptions:
+            project_id, name = subscription.feed.source
+            try:
+                self._broker.subscriptions.delete(name, subscription.id, project=project_id)
+            except storage_errors.ExceptionBase as error:
+                LOG.warning('Subscription %s is left to expire: %s', subscription.id, error)
+            self._broker.notifier.forget(name, project_id)
+
+    def show_interest(self, source: Source, url: str) -> None:
+        """Let other processes know that this one waits for news of a queue."""
+        subscriptions = self._broker.subscriptions
+        target = (source.name, url)
+        try:
+            if not subscriptions.create(*target, _INTEREST_SECONDS, {}, project=source.project_id):
+                found = subscriptions.get_with_subscriber(*target, project=source.project_id)
+                subscriptions.update(
+                    source.name, found['id'], project=source.project_id, ttl=_INTEREST_SECONDS
+                )
+        except storage_errors.ExceptionBase as error:
+            LOG.warning('Other processes cannot be told of a wait for %s: %s', source.name, error)
+
+    def lose_interest(self, interest: Interest, source: Source) -> None:
+        """Nobody has waited for some time."""
+        self._interests.pop(source, None)
+        self.unregister(interest)
+
+    def _keep(self) -> None:
+        looked_at = time.monotonic()
+        while True:
+            gevent.sleep(_TICK_SECONDS)
+            now = time.monotonic()
+            for endpoint in tuple(self._endpoints.values()):
+                endpoint.attend(now)
+            for source, feed in tuple(self._feeds.items()):
+                if feed.is_unused and source not in self._interests:
+                    del self._feeds[source]
+            if now - looked_at >= _LOOK_SECONDS:
+                looked_at = now
+                for feed in self._feeds.values():
+                    feed.look()
+
+
+class Endpoint:
+    """A connection as a subscriber; see `zaqar_gevent.api.push.Endpoint`.
+
+    name: of the endpoint within this process; '' until it subscribes.
+    token: `name` and a secret, in its URL.
+    compact: whether its pushes are those of `zaqar.v2`.
+    """
+
+    __slots__ = (
+        *('_compact', '_consumers', '_hub', '_recipient', '_subscriptions', 'name', 'token'),
+    )
+
+    def __init__(self, hub: Hub, *, compact: bool) -> None:
+        self._hub = hub
+        self._compact = compact
+        self._recipient: Recipient | None = None
+        self._subscriptions: dict[str, _Held] | None = None
+        self._consumers: dict[str, Consumer] | None = None
+        self.name = self.token = ''
+
+    def attach(self, recipient: Recipient) -> None:
+        """The connection that is pushed to."""
+        self._recipient = recipient
+
+    @property
+    def url(self) -> str:
+        if not self.name:
+            self.name = secrets.token_hex(8)
+            self.token = f'{self.name}-{secrets.token_urlsafe(24)}'
+            self._subscriptions = {}
+            self._hub.register(self)
+        return f'{self._hub.url}{self.token}'
+
+    def now(self, source: Source) -> str | None:
+        return self._hub.tail(source).end()
+
+    def subscribe(
+        self,
+        source: Source,
+        subscription_id: str,
+        marker: str | None,
+        *,
+        ttl: int,
+        renewed: bool,
+        binary: bool,
+    ) -> None:
+        if self._recipient is None or self._subscriptions is None:
+            raise errors.ServiceUnavailable('The connection has ended.')
+        subscription = Subscription(
+            subscription_id,
+            self._hub.feed(source),
+            self._hub.tail(source),
+            self._recipient,
+            self._too_slow,
+            marker,
+            compact=self._compact,
+            binary=binary,
+        )
+        self._subscriptions[subscription_id] = _Held(subscription, ttl, renewed)
+        self._hub.opened(subscription, self)
+        subscription.start()
+
+    def consume(self, source: Source, lease: dict[str, int], *, credit: int, binary: bool) -> str:
+        if not self._compact:
+            raise errors.BadRequest('This needs the subprotocol zaqar.v2.')
+        if self._recipient is None:
+            raise errors.ServiceUnavailable('The connection has ended.')
+        consumer = Consumer(self._hub, source, self._recipient, lease, credit=credit, binary=binary)
+        if self._consumers is None:
+            self._consumers = {}
+        self._consumers[consumer.id] = consumer
+        consumer.start()
+        return consumer.id
+
+    def consumer(self, consumer_id: str) -> Consumer:
+        consumer = (self._consumers or {}).get(consumer_id)
+        if consumer is None:
+            raise errors.NotFound(f'This connection has no consumer {consumer_id}.')
+        return consumer
+
+    def resume(self, subscription_id: str, marker: str | None) -> None:
+        held = (self._subscriptions or {}).get(subscription_id)
+        if held is None:
+            raise errors.NotFound(f'This connection has no subscription {subscription_id}.')
+        if held.subscription.state is State.PAUSED:
+            held.subscription.marker = marker or held.subscription.marker
+            held.subscription.start()
+
+    def close(self) -> None:
+        """The connection has ended, and its subscriptions with it."""
+        held, self._subscriptions, self._recipient = self._subscriptions, None, None
+        consumers, self._consumers = self._consumers, None
+        self._hub.unregister(self)
+        for consumer in (consumers or {}).values():
+            self._hub.at_last(consumer.stop)
+        for one in (held or {}).values():
+            self._hub.end(one.subscription)
+        if held:
+            self._hub.at_last(self._hub.delete, [one.subscription for one in held.values()])
+
+    def drop(self, subscription_id: str) -> None:
+        """One subscription has ended, and is in the store no more."""
+        held = (self._subscriptions or {}).pop(subscription_id, None)
+        if held is not None:
+            self._hub.end(held.subscription)
+
+    def news(self, queue_name: str, expected: int) -> bool:
+        """There is news of a queue; False where none of that name is listened to."""
+        found = False
+        for held in (self._subscriptions or {}).values():
+            if held.subscription.feed.source.name == queue_name:
+                held.subscription.feed.wake(expected)
+                found = True
+        return found
+
+    def attend(self, now: float) -> None:
+        """Renew subscriptions, or let them end at their time; `now` is of `time.monotonic`."""
+        for subscription_id, held in tuple((self._subscriptions or {}).items()):
+            if held.renewed and now >= held.expires_at - held.ttl / 2:
+                held.expires_at = now + held.ttl
+                gevent.spawn(self._hub.renew, held.subscription, held.ttl)
+            elif now >= held.expires_at:
+                self.drop(subscription_id)
+
+    def _too_slow(self, subscription: Subscription) -> None:
+        """Pause a subscription, or give up a client whose envelope cannot say so."""
+        if self._recipient is None:
+            return
+        subscription.stop(State.PAUSED)
+        if self._compact:
+            push = {
+                'push': 'paused',
+                'subscription_id': subscription.id,
+                'marker': subscription.marker,
+            }
+            subscription.say(push, kind='paused')
+        else:
+            self._recipient.give_up()
+
+
+class _Held:
+    """A subscription of an endpoint, its time to live in seconds, and whether it is renewed."""
+
+    __slots__ = ('expires_at', 'renewed', 'subscription', 'ttl')
+
+    def __init__(self, subscription: Subscription, ttl: int, renewed: bool) -> None:
+        self.subscription = subscription
+        self.ttl = ttl
+        self.renewed = renewed
+        self.expires_at = time.monotonic() + ttl
+
+
+class Interest:
+    """This process as a subscriber, for those who wait for news of a queue without subscribing.
+
+    Its row in the store is there for other processes to find; it is left to expire when nobody has
+    waited for some time.
+    """
+
+    def __init__(self, hub: Hub, feed: Feed) -> None:
+        self.name = HIDDEN + secrets.token_hex(8)
+        self.token = f'{self.name}-{secrets.token_urlsafe(24)}'
+        self._hub = hub
+        self._feed = feed
+        self._renew_at = 0.0
+        hub.register(self)
+
+    def renew(self) -> None:
+        """Somebody waits."""
+        now = time.monotonic()
+        if now < self._renew_at:
+            return
+        is_new = not self._renew_at
+        self._renew_at = now + _INTEREST_SECONDS / 2
+        self._hub.show_interest(self._feed.source, f'{self._hub.url}{self.token}')
+        if is_new:
+            self._hub.look_again(self._feed)
+
+    def news(self, queue_name: str, expected: int) -> bool:
+        """There is news of the queue."""
+        if queue_name != self._feed.source.name:
+            return False
+        self._feed.wake(expected)
+        return True
+
+    def attend(self, now: float) -> None:
+        """Wait on while somebody does; `now` is of `time.monotonic`."""
+        if self._feed.waiting:
+            if now >= self._renew_at:
+                self.renew()
+        elif now >= self._renew_at + _INTEREST_SECONDS / 2:
+            self._hub.lose_interest(self, self._feed.source)

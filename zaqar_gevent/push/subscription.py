@@ -1,0 +1,145 @@
+"""One subscriber: a connection that listens to a queue."""
+
+from __future__ import annotations
+
+import enum
+import time
+from collections.abc import Callable
+from typing import Any
+
+import gevent
+from oslo_log import log
+
+from zaqar_gevent.api import documents
+from zaqar_gevent.api.push import Recipient
+from zaqar_gevent.push.feed import Feed
+from zaqar_gevent.push.parcel import Parcel, opening
+from zaqar_gevent.push.tail import Tail
+
+LOG = log.getLogger(__name__)
+
+_OUTAGE_SECONDS = 1.0
+
+
+class State(enum.Enum):
+    """What a subscription is doing: reading what it missed, listening, or nothing."""
+
+    CATCHING_UP = enum.auto()
+    LIVE = enum.auto()
+    PAUSED = enum.auto()
+    ENDED = enum.auto()
+
+
+class Subscription:
+    """Gets a queue's messages to one connection, each once and in order.
+
+    marker: of the last message that was pushed.
+    ahead: messages pushed already that the feed has yet to come past.
+    too_slow: called when the client does not take what it is sent.
+    """
+
+    def __init__(
+        self,
+        subscription_id: str,
+        feed: Feed,
+        tail: Tail,
+        recipient: Recipient,
+        too_slow: Callable[[Subscription], None],
+        marker: str | None,
+        *,
+        compact: bool,
+        binary: bool,
+    ) -> None:
+        self.id = subscription_id
+        self.feed = feed
+        self.marker = marker
+        self.ahead: set[str] = set()
+        self.state = State.PAUSED
+        self.created_at = time.monotonic()
+        self._tail = tail
+        self._recipient = recipient
+        self._too_slow = too_slow
+        self._binary = binary
+        self._opening = opening(subscription_id, binary=binary) if compact else None
+
+    def start(self) -> None:
+        """Push what follows the marker, then what is posted."""
+        self.state = State.CATCHING_UP
+        gevent.spawn(self._catch_up)
+
+    def stop(self, state: State) -> None:
+        """Push nothing any more; `state` is PAUSED or ENDED."""
+        self.state = state
+        self.ahead.clear()
+        self.feed.leave(self)
+
+    def take(self, parcel: Parcel) -> None:
+        """Push a message that the feed has come to, unless it has been pushed already."""
+        if self.state is not State.LIVE:
+            return
+        if parcel.marker in self.ahead:
+            self.ahead.discard(parcel.marker)
+        elif not self._push(parcel):
+            self._too_slow(self)
+
+    def say(self, push: dict[str, Any], *, kind: str) -> None:
+        """Push something about the subscription, whether there is room or not."""
+        codec = documents.encode_msgpack if self._binary else documents.encode_json
+        self._recipient.push(codec(push), binary=self._binary, kind=kind)
+
+    def _push(self, parcel: Parcel) -> bool:
+        """Whether there was room for the message."""
+        binary = self._binary
+        if self._opening is None:
+            payload = parcel.default(binary=binary)
+        else:
+            payload = self._opening + parcel.closing(binary=binary)
+        if not self._recipient.has_room(len(payload)):
+            return False
+        self._recipient.push(payload, binary=binary, kind='message')
+        self.marker = parcel.marker
+        return True
+
+    def _catch_up(self) -> None:
+        """Read on to the end, at the client's pace, and join the feed there."""
+        while self.state is State.CATCHING_UP and self._recipient.is_open:
+            try:
+                if self._read_on():
+                    continue
+                with self.feed.lock:
+                    if self._join():
+                        return
+            except Exception as error:
+                LOG.error('Subscription %s cannot read its queue: %s', self.id, error)
+                gevent.sleep(_OUTAGE_SECONDS)
+            self._recipient.wait_for_room()
+
+    def _read_on(self) -> bool:
+        """Push the next messages; False when there are none, or no room for them."""
+        entries = self._tail.after(self.marker)
+        for entry in entries:
+            parcel = Parcel(self.feed.source.name, entry)
+            while self.state is State.CATCHING_UP and not self._push(parcel):
+                self._recipient.wait_for_room()
+                if not self._recipient.is_open:
+                    return False
+        return bool(entries)
+
+    def _join(self) -> bool:
+        """Read the last messages and join the feed; False when there is no room for them.
+
+        The feed is brought up to date first, so whatever was pushed from here before is behind it.
+        What is pushed now may still lie before it.
+        """
+        self.feed.advance()
+        while entries := self._tail.after(self.marker):
+            for entry in entries:
+                if self.state is not State.CATCHING_UP:
+                    return True
+                if not self._push(Parcel(self.feed.source.name, entry)):
+                    return False
+                self.ahead.add(entry.marker)
+        if self.state is State.CATCHING_UP:
+            self.state = State.LIVE
+            self.feed.join(self)
+        return True

@@ -1,0 +1,150 @@
+"""Reading a queue on, message by message, whatever the store."""
+
+from __future__ import annotations
+
+import collections
+import time
+from typing import Any, NamedTuple
+
+from zaqar.storage import errors as storage_errors
+
+from zaqar_gevent.api.broker import Broker
+from zaqar_gevent.api.messages import Message, present
+from zaqar_gevent.api.push import Source
+
+PAGE = 20
+_REMEMBERED = 1000
+_LOOKED_FOR = 100
+# Redis tells the age of a message in whole seconds.
+_AGE_SECONDS = 2.0
+
+Metadata = dict[str, Any]
+
+
+class Entry(NamedTuple):
+    """A message of a queue and the marker after which the next one is found."""
+
+    marker: str
+    message: Message
+
+
+class Tail:
+    """Reads the messages of a queue that follow a marker.
+
+    The store's markers are its messages' ids and keep their order, even where the message is gone.
+    """
+
+    def __init__(self, broker: Broker, source: Source) -> None:
+        self._broker = broker
+        self._source = source
+
+    def end(self) -> str | None:
+        """The marker of the newest message; None where there is none."""
+        try:
+            newest = self._broker.messages.first(
+                self._source.name, self._source.project_id, sort=-1
+            )
+        except (storage_errors.DoesNotExist, storage_errors.QueueIsEmpty):
+            return None
+        return str(newest['id'])
+
+    def after(self, marker: str | None) -> list[Entry]:
+        """The next messages after `marker`, or from the start of the queue; none if none follow."""
+        return self._entries(self._read(marker))
+
+    def _read(self, marker: str | None, limit: int = PAGE) -> list[dict[str, Any]]:
+        """A page, as the store has it."""
+        try:
+            results = self._broker.messages.list(
+                self._source.name,
+                self._source.project_id,
+                marker=marker,
+                limit=limit,
+                echo=True,
+                include_claimed=True,
+                include_delayed=True,
+            )
+            return list(next(results))
+        except storage_errors.DoesNotExist:
+            return []
+
+    def _entries(self, found: list[dict[str, Any]]) -> list[Entry]:
+        if not found:
+            return []
+        markers = [str(message['id']) for message in found]
+        messages = present(self._broker, found, self._metadata())
+        return [Entry(*pair) for pair in zip(markers, messages, strict=True)]
+
+    def _metadata(self) -> Metadata:
+        """The metadata of the queue, as far as it matters for what is read."""
+        project_id, name = self._source
+        try:
+            metadata: Metadata = self._broker.queues.get_metadata(name, project_id) or {}
+        except storage_errors.DoesNotExist:
+            return {}
+        return metadata
+
+
+class ForgetfulTail(Tail):
+    """Reads a store that finds nothing after a message that is gone, as upstream's Redis driver.
+
+    There the list begins anew, and so it does after the very first message. What was read before is
+    told by the ids of the last messages read and, further back, by when they were posted.
+    """
+
+    def __init__(self, broker: Broker, source: Source) -> None:
+        super().__init__(broker, source)
+        self._recent: collections.deque[str] = collections.deque(maxlen=_REMEMBERED)
+        self._newest = 0.0
+
+    def end(self) -> str | None:
+        """The same; of a queue whose newest message has just expired, found by reading it all."""
+        marker = super().end()
+        while marker is None:
+            page = self._page(marker)
+            if not page:
+                break
+            marker = str(page[-1]['id'])
+        return marker
+
+    def after(self, marker: str | None) -> list[Entry]:
+        found = self._page(marker)
+        if found and marker is not None and not self._exist([marker]):
+            found = self._resume(marker, found)
+        if found:
+            self._recent.extend(str(message['id']) for message in found)
+            self._newest = time.time() - found[-1]['age']
+        return self._entries(found)
+
+    def _page(self, marker: str | None) -> list[dict[str, Any]]:
+        found = self._read(marker)
+        return found[1:] if found and found[0]['id'] == marker else found
+
+    def _resume(self, marker: str, found: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """What follows a message that is gone; `found` is the start of the queue.
+
+        Where the message was never seen here, it is all of the queue: better twice than never.
+        """
+        if marker not in self._recent:
+            return found
+        known = self._exist(list(self._recent)[-_LOOKED_FOR:])
+        return self._skip(self._page(known[-1]) if known else found)
+
+    def _exist(self, ids: list[str]) -> list[str]:
+        """Those of the messages that are still there, in the order given."""
+        found = self._broker.messages.bulk_get(self._source.name, ids, self._source.project_id)
+        existing = {str(message['id']) for message in found}
+        return [one for one in ids if one in existing]
+
+    def _skip(self, found: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """What has not been read yet of a list that began too early, if need be further on."""
+        recent = set(self._recent)
+        while found:
+            fresh = [one for one in found if one['id'] not in recent and self._is_new(one)]
+            if fresh:
+                return fresh
+            found = self._page(found[-1]['id'])
+        return []
+
+    def _is_new(self, message: dict[str, Any]) -> bool:
+        return bool(time.time() - message['age'] >= self._newest - _AGE_SECONDS)

@@ -1,0 +1,145 @@
+"""Telling the connections of other workers that there is news of a queue.
+
+News is a name, not the messages: the other worker reads them from the store that all share. What
+gathers for a worker while it is being told is told together, over a connection that is kept.
+"""
+
+from __future__ import annotations
+
+import urllib.parse
+from typing import Any
+
+import gevent
+import urllib3
+from oslo_log import log
+from zaqar.storage import errors as storage_errors
+
+from zaqar_gevent.api import documents, errors
+from zaqar_gevent.api.broker import Broker
+from zaqar_gevent.api.push import Source
+
+LOG = log.getLogger(__name__)
+
+PUSH_PATH = '/zaqar_gevent/push/'
+# What the name of a process that listens for itself begins with; those of connections are hex.
+HIDDEN = 'worker'
+NEWS_PATH = '/zaqar_gevent/news'
+
+_AT_ONCE = 1000
+_TRIES = 3
+_RETRY_SECONDS = 0.2
+_TIMEOUT = urllib3.Timeout(connect=2, read=5)
+
+Row = dict[str, Any]
+
+
+def is_worker(subscriber: str) -> bool:
+    """Whether a subscriber's URL is that of a connection to a server like this."""
+    return subscriber.startswith('http://') and PUSH_PATH in subscriber
+
+
+def is_hidden(subscriber: str) -> bool:
+    """Whether a subscriber's URL is that of a process that listens for itself."""
+    return is_worker(subscriber) and f'{PUSH_PATH}{HIDDEN}' in subscriber
+
+
+class Workers:
+    """The other workers, as far as there is news for them."""
+
+    def __init__(self, broker: Broker) -> None:
+        self._broker = broker
+        self._known: dict[str, Worker] = {}
+
+    def tell(self, source: Source, subscriptions: list[Row]) -> None:
+        """Tell the workers whose connections these are that there is news of `source`."""
+        by_worker: dict[str, list[Row]] = {}
+        for row in subscriptions:
+            by_worker.setdefault(urllib.parse.urlsplit(row['subscriber']).netloc, []).append(row)
+        for address, rows in by_worker.items():
+            if address not in self._known:
+                self._known[address] = Worker(address, self)
+            self._known[address].tell(source, rows)
+
+    def forget(self, source: Source, rows: list[Row]) -> None:
+        """Take subscriptions whose connection is gone out of the store."""
+        for row in rows:
+            try:
+                self._broker.subscriptions.delete(source.name, row['id'], project=source.project_id)
+            except storage_errors.ExceptionBase as error:
+                LOG.warning('Subscription %s is left to expire: %s', row['id'], error)
+        self._broker.notifier.forget(source.name, source.project_id)
+
+    def drop(self, worker: Worker) -> None:
+        """There is nothing more to tell a worker for now."""
+        self._known.pop(worker.address, None)
+
+
+class Worker:
+    """Another worker: what it has to be told, and the greenlet that tells it while there is any."""
+
+    def __init__(self, address: str, workers: Workers) -> None:
+        self.address = address
+        self._workers = workers
+        self._waiting: dict[Source, list[Row]] = {}
+        self._is_telling = False
+        host, _, port = address.rpartition(':')
+        self._http = urllib3.HTTPConnectionPool(
+            host.strip('[]'), int(port), maxsize=1, timeout=_TIMEOUT, retries=False
+        )
+
+    def tell(self, source: Source, rows: list[Row]) -> None:
+        """Tell the worker, soon, of news for the connections in `rows`; does not wait."""
+        self._waiting[source] = rows
+        if not self._is_telling:
+            self._is_telling = True
+            gevent.spawn(self._tell_all)
+
+    def _tell_all(self) -> None:
+        try:
+            while self._waiting:
+                batch = {
+                    source: self._waiting.pop(source) for source in list(self._waiting)[:_AT_ONCE]
+                }
+                self._tell_batch(batch)
+        finally:
+            self._is_telling = False
+
+    def _tell_batch(self, batch: dict[Source, list[Row]]) -> None:
+        """Tell of each queue by one of its subscriptions; those that are gone are forgotten."""
+        for attempt in range(_TRIES):
+            try:
+                gone = self._post(batch)
+            except urllib3.exceptions.NewConnectionError:
+                # Nobody listens there any more.
+                for source, rows in batch.items():
+                    self._workers.forget(source, rows)
+                return
+            except (urllib3.exceptions.HTTPError, errors.MalformedDocument, ValueError) as error:
+                LOG.warning('Worker %s could not be told of news: %s', self.address, error)
+                gevent.sleep(_RETRY_SECONDS * 2**attempt)
+                continue
+            for source, rows in batch.items():
+                left = [row for row in rows if _token(row) not in gone]
+                if len(left) < len(rows):
+                    self._workers.forget(source, [row for row in rows if _token(row) in gone])
+                    if left:
+                        self._waiting.setdefault(source, left)
+            return
+
+    def _post(self, batch: dict[Source, list[Row]]) -> set[str]:
+        """Say what there is; the tokens that the worker does not know (any more)."""
+        news = [[_token(rows[0]), source.name] for source, rows in batch.items() if rows]
+        response = self._http.request(
+            'POST',
+            NEWS_PATH,
+            body=documents.encode_json({'news': news}),
+            headers={'Content-Type': 'application/json'},
+        )
+        if response.status != 200:
+            raise ValueError(f'it answers {response.status}')
+        return set(documents.decode_json(response.data)['gone'])
+
+
+def _token(row: Row) -> str:
+    token: str = row['subscriber'].rpartition('/')[2]
+    return token
