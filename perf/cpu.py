@@ -40,8 +40,12 @@ class Operation(NamedTuple):
 
 
 def frame(action: str, **body: object) -> bytes:
-    """A masked text frame with a request; the mask is zero, which costs the server the same."""
-    payload = json.dumps({'action': action, 'headers': HEADERS, 'body': body}).encode()
+    """A request in a frame."""
+    return mask(json.dumps({'action': action, 'headers': HEADERS, 'body': body}).encode())
+
+
+def mask(payload: bytes) -> bytes:
+    """A masked text frame; the mask is zero, which costs the server the same."""
     length = bytes([0x80 | len(payload)]) if len(payload) < 126 else b''
     if not length:
         length = b'\xfe' + struct.pack('>H', len(payload))
@@ -56,17 +60,20 @@ def http(method: str, path: str, document: object = None) -> bytes:
     return '\r\n'.join(lines).encode() + body
 
 
-def has_frame(received: bytearray) -> bool:
-    if len(received) < 4:
-        return False
-    length, start = received[1] & 127, 2
+def frame_size(received: bytearray) -> int:
+    """The size of the frame that begins here, in bytes; 0 where it cannot be told yet."""
+    if len(received) < 10:
+        return 2 + received[1] if len(received) > 1 and received[1] < 126 else 0
+    length = received[1] & 127
     if length == 126:
-        length, start = struct.unpack_from('>H', received, 2)[0], 4
-    elif length == 127:
-        if len(received) < 10:
-            return False
-        length, start = struct.unpack_from('>Q', received, 2)[0], 10
-    return len(received) >= start + length
+        return 4 + int(struct.unpack_from('>H', received, 2)[0])
+    if length == 127:
+        return 10 + int(struct.unpack_from('>Q', received, 2)[0])
+    return 2 + length
+
+
+def has_frame(received: bytearray) -> bool:
+    return 0 < frame_size(received) <= len(received)
 
 
 def has_response(received: bytearray) -> bool:
@@ -91,14 +98,16 @@ OPERATIONS = [
 ]  # fmt: skip
 
 
-def connect(port: int, *, upgrade: bool, source: str = '127.0.0.1') -> socket.socket:
+def connect(
+    port: int, *, upgrade: bool, source: str = '127.0.0.1', subprotocol: str = ''
+) -> socket.socket:
     connection = socket.create_connection(('127.0.0.1', port), source_address=(source, 0))
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     if upgrade:
-        connection.sendall(
-            b'GET / HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n'
-            b'Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n'
-        )
+        lines = ['GET / HTTP/1.1', 'Host: localhost', 'Connection: Upgrade', 'Upgrade: websocket']
+        lines += ['Sec-WebSocket-Version: 13', 'Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==']
+        lines += [f'Sec-WebSocket-Protocol: {subprotocol}'] if subprotocol else []
+        connection.sendall('\r\n'.join([*lines, '', '']).encode())
         received = b''
         while not received.endswith(b'\r\n\r\n'):
             received += connection.recv(4096)

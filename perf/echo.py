@@ -10,6 +10,7 @@ throughput that a core spent on nothing else would reach. Run from the project's
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import re
 import socket
@@ -34,14 +35,15 @@ def serve_bare() -> None:
     def handle(connection: socket.socket, address: object) -> None:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         protocol = ServerProtocol(max_size=2**20)
-        while data := connection.recv(65536):
-            protocol.receive_data(data)
-            for event in protocol.events_received():
-                if isinstance(event, Request):
-                    protocol.send_response(protocol.accept(event))
-                elif isinstance(event, Frame) and event.opcode is Opcode.TEXT:
-                    protocol.send_text(event.data)
-            connection.sendall(b''.join(protocol.data_to_send()))
+        with contextlib.suppress(ConnectionResetError):
+            while data := connection.recv(65536):
+                protocol.receive_data(data)
+                for event in protocol.events_received():
+                    if isinstance(event, Request):
+                        protocol.send_response(protocol.accept(event))
+                    elif isinstance(event, Frame) and event.opcode is Opcode.TEXT:
+                        protocol.send_text(event.data)
+                connection.sendall(b''.join(protocol.data_to_send()))
 
     server = StreamServer(('127.0.0.1', 0), handle)
     server.start()

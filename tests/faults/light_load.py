@@ -1,8 +1,9 @@
 """A light load of REST beside a fault, and how long it has to wait for its answers.
 
-    with LightLoad(port) as rest:
+with LightLoad(port) as rest:
+    for _ in rest.seconds(1):
         ...
-    assert rest.p99 < PROMPT
+assert rest.p99 < PROMPT
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import select
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 
 PROMPT = 0.1
 PAUSE_SECONDS = 0.005
@@ -48,6 +50,15 @@ class LightLoad:
         self.statuses = set(statuses)
         self.durations = sorted(moment for each in durations for moment in _moments(each))
         print(f'REST: {self}')
+
+    @staticmethod
+    def seconds(duration: float) -> Iterator[int]:
+        """Numbers for that long: a fault that is over at once has to be repeated to be felt."""
+        deadline = time.monotonic() + duration
+        number = 0
+        while time.monotonic() < deadline:
+            yield number
+            number += 1
 
     @property
     def p99(self) -> float:

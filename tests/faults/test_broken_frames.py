@@ -35,7 +35,7 @@ def test_a_frame_that_is_declared_too_long_is_refused_before_it_comes(
     declare()
     before = resident(server.pid)
     with LightLoad(server.port) as rest:
-        for _ in range(500):
+        for _ in rest.seconds(1):
             declare()
     assert resident(server.pid) - before < MB
     assert rest.p99 < PROMPT

@@ -20,6 +20,7 @@ MODULES = sorted(PACKAGE.rglob('*.py'))
 FORBIDDEN = {
     'api': (
         *('zaqar_gevent.rest', 'zaqar_gevent.websocket', 'zaqar_gevent.server', 'gevent'),
+        'zaqar_gevent.push',
         *('zaqar_gevent.cmd', 'zaqar_gevent.wsgi', 'zaqar_gevent.storage', 'falcon', 'websockets'),
     ),
     'rest': (
@@ -28,7 +29,11 @@ FORBIDDEN = {
     ),
     'websocket': (
         *('zaqar_gevent.rest', 'zaqar_gevent.server', 'zaqar_gevent.cmd', 'zaqar_gevent.wsgi'),
-        *('zaqar_gevent.storage', 'falcon'),
+        *('zaqar_gevent.storage', 'falcon', 'zaqar_gevent.push'),
+    ),
+    'push': (
+        *('zaqar_gevent.rest', 'zaqar_gevent.server', 'zaqar_gevent.cmd', 'zaqar_gevent.wsgi'),
+        *('zaqar_gevent.storage', 'zaqar_gevent.websocket', 'zaqar_gevent.http', 'falcon'),
     ),
     'websocket/session.py': ('gevent', 'socket'),
     'websocket/codecs.py': ('gevent', 'socket'),
