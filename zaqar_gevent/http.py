@@ -74,11 +74,13 @@ class Handler(pywsgi.WSGIHandler):
         self._is_first = True
 
     def handle_one_request(self) -> Any:
+        is_first, self._is_first = self._is_first, False
+        self._limit(self._timeouts.head if is_first else self._timeouts.keepalive)
         try:
-            if not self._is_first and not self._await_next():
+            if not self._await_request():
                 return None
-            self._is_first = False
-            self._limit(self._timeouts.head)
+            if not is_first:
+                self._limit(self._timeouts.head)
             return super().handle_one_request()
         finally:
             self._limit(None)
@@ -112,11 +114,10 @@ class Handler(pywsgi.WSGIHandler):
         LOG.info('What %s sent is no HTTP request: %s', self.client_address, type(ex).__name__)
         return _refuse('400 Bad Request', _NO_REQUEST)
 
-    def _await_next(self) -> bool:
-        """Wait for another request; False when there will be none."""
+    def _await_request(self) -> bool:
+        """Wait for a request to begin; False when there will be none."""
         if self.server.is_draining:
             return False
-        self._limit(self._timeouts.keepalive)
         self.server.idle.add(self)
         try:
             return bool(self.rfile.peek(1))
@@ -215,7 +216,7 @@ class Server(pywsgi.WSGIServer):
     """gevent's HTTP server, for an `Application`.
 
     is_draining: whether it has been told to stop.
-    idle: handlers that wait for another request.
+    idle: handlers that wait for a request.
     """
 
     handler_class = Handler

@@ -9,6 +9,7 @@ import socket
 import sqlite3
 import subprocess
 import sys
+import time
 
 import pytest
 import requests
@@ -163,3 +164,18 @@ def test_accepted_sockets_do_not_wait_for_acknowledgements(tmp_path: pathlib.Pat
             caller.session.get(f'{server.url}/').elapsed.total_seconds() for _ in range(21)
         )
     assert durations[10] < 0.03
+
+
+def test_a_connection_that_says_nothing_does_not_keep_the_server_from_stopping(
+    tmp_path: pathlib.Path,
+) -> None:
+    with ServerProcess(tmp_path) as server:
+        kept = requests.Session()
+        kept.get(f'{server.url}/', timeout=10)
+        with socket.create_connection(('127.0.0.1', server.port), timeout=10):
+            # Another client is served after the silent one was accepted.
+            requests.get(f'{server.url}/', timeout=10)
+            began = time.monotonic()
+            assert server.stop() == 0
+        assert time.monotonic() - began < 3
+        kept.close()

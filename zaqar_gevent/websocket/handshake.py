@@ -102,6 +102,9 @@ def _check(environ: Mapping[str, Any]) -> None:
         raise errors.BadRequest('The request must be a GET.', title=_TITLE)
     if environ.get('SERVER_PROTOCOL') != 'HTTP/1.1':
         raise errors.BadRequest('The request must be of HTTP/1.1.', title=_TITLE)
+    # Several of a name are joined by commas.
+    if not environ.get('HTTP_HOST') or ',' in environ['HTTP_HOST']:
+        raise errors.BadRequest('The request must have one Host.', title=_TITLE)
     if environ.get('CONTENT_LENGTH') not in (None, '', '0') or 'HTTP_TRANSFER_ENCODING' in environ:
         raise errors.BadRequest('The request must have no body.', title=_TITLE)
     check_version(environ)
