@@ -16,7 +16,7 @@ from gevent import socket as gevent_socket
 from gevent.pool import PoolFull
 from oslo_log import log
 
-from zaqar_gevent.websocket.connection import MOMENT, TURN_SECONDS
+from zaqar_gevent.websocket.connection import BREAK_SECONDS, MOMENT, TURN_SECONDS
 from zaqar_gevent.websocket.upgrade import TAKEOVER, Takeover, read_ahead
 
 LOG = log.getLogger(__name__)
@@ -185,6 +185,9 @@ class _Stream(io.RawIOBase):
             gevent.sleep(MOMENT)
             self._next_turn = now + TURN_SECONDS
         received: int | None = 0 if self.is_over else self._raw.readinto(buffer)
+        later = time.monotonic()
+        if later - now > BREAK_SECONDS:
+            self._next_turn = later + TURN_SECONDS
         return received
 
     def close(self) -> None:

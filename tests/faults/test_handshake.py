@@ -166,7 +166,7 @@ def test_a_request_without_a_host_is_400(upgrading: ServerProcess) -> None:
     ['Connection: keep-alive', 'Sec-WebSocket-Extensions: x-one', 'Sec-WebSocket-Protocol: chat'],
 )
 def test_a_list_may_be_in_several_headers(upgrading: ServerProcess, again: str) -> None:
-    name = again.split(':')[0]
+    name = again.split(':', maxsplit=1)[0]
     first = UPGRADE.get(name, 'x-other')
     assert shake_hands(upgrading, {name: first}, again).status == 101
 

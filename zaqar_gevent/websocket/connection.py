@@ -28,6 +28,8 @@ LOG = log.getLogger(__name__)
 # As much as may be read before others have a turn: in the smallest frames it is a thousand of them.
 READ_BYTES = 8 * 1024
 TURN_SECONDS = 0.005
+# Who has waited for so long has let others run.
+BREAK_SECONDS = 0.0005
 # Not 0: of such sleeps gevent takes up to fifty before it looks at the sockets again.
 MOMENT = 1e-6
 TICK_SECONDS = 0.5
@@ -204,11 +206,15 @@ class Connection:
 
     def _read(self) -> bytes:
         self._await_room()
+        began = time.monotonic()
         self._is_waiting = True
         data: bytes = self._socket.recv(READ_BYTES)
         self._is_waiting = False
-        self._heard_at = time.monotonic()
-        self._give_way(self._heard_at)
+        now = self._heard_at = time.monotonic()
+        if now - began > BREAK_SECONDS:
+            self._next_turn = now + TURN_SECONDS
+        else:
+            self._give_way(now)
         return data
 
     def _answer(self, message: Message) -> None:
