@@ -81,7 +81,8 @@ class Handler(pywsgi.WSGIHandler):
                 return None
             if not is_first:
                 self._limit(self._timeouts.head)
-            return super().handle_one_request()
+            result = super().handle_one_request()
+            return None if result is True and self._is_out_of_step() else result
         finally:
             self._limit(None)
 
@@ -106,6 +107,10 @@ class Handler(pywsgi.WSGIHandler):
         if self.server.is_draining and not self.close_connection:
             self.close_connection = True
             self.response_headers.append((b'Connection', b'close'))
+
+    def _is_out_of_step(self) -> bool:
+        """Whether a broken chunk has left it unknown where the next request begins."""
+        return bool(self.wsgi_input._chunked_input_error)
 
     def _handle_client_error(self, ex: Exception) -> Any:
         """Refuse what is no request; it is not logged, for it may be a message, or hold a token."""

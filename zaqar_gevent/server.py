@@ -143,7 +143,9 @@ class TransportDriver:
         hub = Hub(
             broker, functools.partial(_listen_for_news, conf), section.subscription_cache_seconds
         )
-        broker.notifier.hub = hub
+        if monkey.is_module_patched('socket'):
+            # Elsewhere nobody can be connected, and nobody should wait.
+            broker.notifier.hub = hub
         access_log = AccessLog(section.access_log)
         app = build_app(dispatcher)
         auth_app = _authentication(app, conf)

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import pathlib
 import socket
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from typing import NamedTuple
 
 import psutil
 import pytest
 
 from tests.callers import Identity
-from tests.faults.client import Client, Dialect, read_head, read_to_end
+from tests.faults.client import DIALECTS, Client, read_head, read_to_end
 from tests.faults.conftest import LOGGING
 from tests.faults.crowd import Crowd
 from tests.faults.frames import Opcode, frame
@@ -25,11 +27,12 @@ from tests.server_process import ServerProcess
 POLICY_VIOLATION = 1008
 HEAD = ''.join(f'{name}: {value}\r\n' for name, value in Identity().headers().items()).encode()
 POST = b'POST /v2/queues/q/messages HTTP/1.1\r\nHost: localhost\r\n' + HEAD
+PATIENCE = 0.4
 IMPATIENT = f"""{LOGGING}
 [drivers:transport:gevent]
-header_timeout = 1
-body_timeout = 1
-keepalive_timeout = 1
+header_timeout = {PATIENCE}
+body_timeout = {PATIENCE}
+keepalive_timeout = {PATIENCE}
 """
 
 
@@ -45,7 +48,7 @@ def worker(state: pathlib.Path) -> ServerProcess:
 def impatient(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[ServerProcess]:
-    """A server that waits a second for everything."""
+    """A server that waits a moment for everything."""
     make: Callable[[pathlib.Path], ServerProcess] = request.param
     with make(tmp_path_factory.mktemp('impatient')) as process:
         yield process
@@ -90,7 +93,7 @@ def test_a_thousand_clients_that_dribble_a_head_are_gone_soon(tmp_path: pathlib.
                 assert min(crowd.closed.values()) > 4.5
                 answers = {answer.split(b'\r\n')[0] for answer in crowd.received.values()}
                 assert answers == {b'HTTP/1.1 408 Request Timeout'}
-            assert process.num_fds() <= files + 1
+            assert process.num_fds() < files + 10
         assert rest.statuses == {204}
         assert rest.p99 < PROMPT
         assert server.stop() == 0
@@ -100,16 +103,16 @@ def test_a_thousand_clients_that_dribble_a_head_are_gone_soon(tmp_path: pathlib.
 def test_whoever_says_nothing_is_gone_soon(impatient: ServerProcess) -> None:
     answer, seconds = wait_out(impatient)
     assert answer == b''
-    assert 0.9 < seconds < 2
+    assert PATIENCE <= seconds < PATIENCE + 1
 
 
 @pytest.mark.parametrize('first', [b'GET /v2/ping HTTP/1.1\r\n', b'GET /v2/pi'])
 def test_a_head_that_comes_byte_by_byte_is_not_waited_for(
     impatient: ServerProcess, first: bytes
 ) -> None:
-    slowly = [bytes([byte]) for byte in first + b'Host: localhost\r\n' * 5]
-    _, seconds = wait_out(impatient, *slowly, pause=0.1)
-    assert 0.9 < seconds < 12
+    slowly = [bytes([byte]) for byte in first + b'Host: localhost\r\n' * 100]
+    _, seconds = wait_out(impatient, *slowly, pause=0.05)
+    assert PATIENCE <= seconds < PATIENCE + 1
 
 
 def test_a_head_that_is_late_is_408(impatient: ServerProcess) -> None:
@@ -117,7 +120,7 @@ def test_a_head_that_is_late_is_408(impatient: ServerProcess) -> None:
     head, _, body = answer.partition(b'\r\n\r\n')
     assert head.startswith(b'HTTP/1.1 408 Request Timeout\r\n')
     assert json.loads(body)['code'] == 'request_timeout'
-    assert 0.9 < seconds < 2
+    assert PATIENCE <= seconds < PATIENCE + 1
 
 
 def test_a_head_that_is_cut_short_is_not_acted_upon(impatient: ServerProcess) -> None:
@@ -136,40 +139,18 @@ def test_a_head_that_is_cut_short_is_not_acted_upon(impatient: ServerProcess) ->
     assert name not in [queue['name'] for queue in json.loads(body)['queues']]
 
 
-@pytest.mark.parametrize(
-    'body',
-    [
-        b'Content-Length: 1000\r\n\r\n{"messages": [',
-        b'Transfer-Encoding: chunked\r\n\r\n5\r\n{"mes',
-        b'Transfer-Encoding: chunked\r\n\r\n5\r\n{"mes\r\n',
-    ],
-    ids=['length', 'within-a-chunk', 'between-chunks'],
-)
-def test_a_body_that_is_late_is_408(impatient: ServerProcess, body: bytes) -> None:
-    answer, seconds = wait_out(impatient, POST + b'Content-Type: application/json\r\n' + body)
-    assert answer.startswith(b'HTTP/1.1 408 ')
-    assert answer.count(b'HTTP/1.1 ') == 1
-    assert 0.9 < seconds < 2
-
-
-def test_a_body_that_comes_byte_by_byte_is_not_waited_for(impatient: ServerProcess) -> None:
-    head = POST + b'Content-Type: application/json\r\nContent-Length: 1000\r\n\r\n'
-    _, seconds = wait_out(impatient, head, *[b'x'] * 50, pause=0.1)
-    assert 0.9 < seconds < 7
-
-
 def test_a_connection_that_is_kept_for_nothing_is_closed(impatient: ServerProcess) -> None:
     answer, seconds = wait_out(impatient, b'GET /v2/ping HTTP/1.1\r\nHost: x\r\n' + HEAD + b'\r\n')
     assert answer.startswith(b'HTTP/1.1 204 ')
     assert answer.count(b'HTTP/1.1 ') == 1
-    assert 0.9 < seconds < 2
+    assert PATIENCE <= seconds < PATIENCE + 1
 
 
 def test_a_connection_is_kept_as_long_as_it_is_used(impatient: ServerProcess) -> None:
     request = b'GET /v2/ping HTTP/1.1\r\nHost: x\r\n' + HEAD + b'\r\n'
-    answer, seconds = wait_out(impatient, *[request] * 5, pause=0.5)
+    answer, seconds = wait_out(impatient, *[request] * 5, pause=PATIENCE / 2)
     assert answer.count(b'HTTP/1.1 204 ') == 5
-    assert seconds > 3
+    assert seconds > 2 * PATIENCE
 
 
 # Clients that do not say who they are.
@@ -217,29 +198,35 @@ def authenticating_in_vain(client: Client) -> None:
     assert client.status() == 401
 
 
-@pytest.mark.parametrize('behave', [silent, pinging, asking, authenticating_in_vain])
-def test_whoever_does_not_authenticate_in_time_is_closed_on(
-    curious: ServerProcess, dialect: Dialect, behave: Callable[[Client], None]
-) -> None:
+def test_whoever_does_not_authenticate_in_time_is_closed_on(curious: ServerProcess) -> None:
     began = time.monotonic()
-    with Client(curious.port, dialect) as client:
-        behave(client)
-        assert client.status_code().code == POLICY_VIOLATION
-        assert 0.9 < time.monotonic() - began < 2
+    with ExitStack() as stack:
+        for dialect, behave in itertools.product(
+            DIALECTS, (silent, pinging, asking, authenticating_in_vain)
+        ):
+            behave(client := stack.enter_context(Client(curious.port, dialect)))
+            stack.callback(assert_closed_on, client, began)
+
+
+def assert_closed_on(client: Client, began: float) -> None:
+    assert client.status_code().code == POLICY_VIOLATION
+    assert 0.9 < time.monotonic() - began < 3
 
 
 def test_whoever_authenticates_in_time_stays(
-    curious: ServerProcess, identity_service: IdentityService, dialect: Dialect
+    curious: ServerProcess, identity_service: IdentityService
 ) -> None:
-    with Client(curious.port, dialect) as client:
-        headers = {'X-Auth-Token': identity_service.issue(client.identity.project_id)}
-        client.send(client.frame({'id': 0, 'action': 'authenticate', 'headers': headers}))
-        assert client.status() == 200
-        client.socket.settimeout(2)
+    with ExitStack() as stack:
+        clients = [stack.enter_context(Client(curious.port, dialect)) for dialect in DIALECTS]
+        for client in clients:
+            headers = {'X-Auth-Token': identity_service.issue(client.identity.project_id)}
+            client.send(client.frame({'id': 0, 'action': 'authenticate', 'headers': headers}))
+            assert client.status() == 200
+        clients[0].socket.settimeout(2)
         with pytest.raises(TimeoutError):
-            client.receive()
-        client.socket.settimeout(10)
-        assert client.lives()
+            clients[0].receive()
+        clients[0].socket.settimeout(10)
+        assert all(client.lives() for client in clients)
 
 
 def test_by_default_ten_seconds_are_given_to_authenticate(

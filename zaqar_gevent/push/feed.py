@@ -75,6 +75,7 @@ class Feed:
         """Hand `subscription` all that follows its marker from here on; with the lock held."""
         if not self._live:
             self.cursor = subscription.marker
+            self._tail.learn(subscription.tail)
         self._live[subscription.id] = subscription
 
     def leave(self, subscription: Subscription) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import gevent
 from gevent.event import Event
 from gevent.pool import Group
+from oslo_config import cfg
 from oslo_log import log
 from zaqar.storage import errors as storage_errors
 
@@ -21,7 +22,7 @@ from zaqar_gevent.api.push import Recipient, Source
 from zaqar_gevent.push.consumer import Consumer
 from zaqar_gevent.push.feed import Feed
 from zaqar_gevent.push.subscription import State, Subscription
-from zaqar_gevent.push.tail import ForgetfulTail, Tail
+from zaqar_gevent.push.tail import ForgetfulTail, PagedTail, Tail
 from zaqar_gevent.push.workers import HIDDEN, Workers, is_hidden, is_worker
 
 LOG = log.getLogger(__name__)
@@ -55,8 +56,7 @@ class Hub:
         self.is_draining = False
         self._keeper: gevent.Greenlet | None = None
         self._last_jobs = Group()
-        store = broker.conf.drivers.message_store
-        self._tail = Tail if store == 'sqlite' and not broker.conf.pooling else ForgetfulTail
+        self._tail = _tail_for(broker.conf)
 
     @property
     def url(self) -> str:
@@ -228,6 +228,14 @@ class Hub:
                 looked_at = now
                 for feed in self._feeds.values():
                     feed.look()
+
+
+def _tail_for(conf: cfg.ConfigOpts) -> type[Tail]:
+    """What reads the queues of the store that is configured."""
+    if conf.pooling:
+        return ForgetfulTail
+    tails = {'sqlite': Tail, 'redis': ForgetfulTail}
+    return tails.get(conf.drivers.message_store, PagedTail)
 
 
 class Endpoint:

@@ -56,7 +56,7 @@ class Subscription:
         self.ahead: set[str] = set()
         self.state = State.PAUSED
         self.created_at = time.monotonic()
-        self._tail = tail
+        self.tail = tail
         self._recipient = recipient
         self._too_slow = too_slow
         self._binary = binary
@@ -116,7 +116,7 @@ class Subscription:
 
     def _read_on(self) -> bool:
         """Push the next messages; False when there are none, or no room for them."""
-        entries = self._tail.after(self.marker)
+        entries = self.tail.after(self.marker)
         for entry in entries:
             parcel = Parcel(self.feed.source.name, entry)
             while self.state is State.CATCHING_UP and not self._push(parcel):
@@ -132,7 +132,7 @@ class Subscription:
         What is pushed now may still lie before it.
         """
         self.feed.advance()
-        while entries := self._tail.after(self.marker):
+        while entries := self.tail.after(self.marker):
             for entry in entries:
                 if self.state is not State.CATCHING_UP:
                     return True

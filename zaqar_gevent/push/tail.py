@@ -15,6 +15,7 @@ from zaqar_gevent.api.push import Source
 PAGE = 20
 _REMEMBERED = 1000
 _LOOKED_FOR = 100
+_MANY = 1000
 # Redis tells the age of a message in whole seconds.
 _AGE_SECONDS = 2.0
 
@@ -52,8 +53,15 @@ class Tail:
         """The next messages after `marker`, or from the start of the queue; none if none follow."""
         return self._entries(self._read(marker))
 
-    def _read(self, marker: str | None, limit: int = PAGE) -> list[dict[str, Any]]:
+    def learn(self, other: Tail) -> None:
+        """Know what another reader of the queue, who has come to the end, has read."""
+
+    def _read(self, marker: str | None) -> list[dict[str, Any]]:
         """A page, as the store has it."""
+        return self._read_page(marker, PAGE)[0]
+
+    def _read_page(self, marker: str | None, limit: int) -> tuple[list[dict[str, Any]], Any]:
+        """A page, and the marker of the next."""
         try:
             results = self._broker.messages.list(
                 self._source.name,
@@ -64,9 +72,9 @@ class Tail:
                 include_claimed=True,
                 include_delayed=True,
             )
-            return list(next(results))
+            return list(next(results)), next(results, None)
         except storage_errors.DoesNotExist:
-            return []
+            return [], None
 
     def _entries(self, found: list[dict[str, Any]]) -> list[Entry]:
         if not found:
@@ -83,6 +91,22 @@ class Tail:
         except storage_errors.DoesNotExist:
             return {}
         return metadata
+
+
+class PagedTail(Tail):
+    """Reads a store whose markers are not its messages' ids, as MongoDB: one message a page."""
+
+    def end(self) -> str | None:
+        marker = None
+        while True:
+            found, following = self._read_page(marker, _MANY)
+            if not found:
+                return marker
+            marker = str(following)
+
+    def after(self, marker: str | None) -> list[Entry]:
+        found, following = self._read_page(marker, 1)
+        return [entry._replace(marker=str(following)) for entry in self._entries(found)]
 
 
 class ForgetfulTail(Tail):
@@ -114,7 +138,15 @@ class ForgetfulTail(Tail):
         if found:
             self._recent.extend(str(message['id']) for message in found)
             self._newest = time.time() - found[-1]['age']
+        elif marker is not None and marker not in self._recent:
+            self._recent.append(marker)
+            self._newest = time.time()
         return self._entries(found)
+
+    def learn(self, other: Tail) -> None:
+        if isinstance(other, ForgetfulTail):
+            self._recent.extend(one for one in other._recent if one not in self._recent)
+            self._newest = max(self._newest, other._newest)
 
     def _page(self, marker: str | None) -> list[dict[str, Any]]:
         found = self._read(marker)
