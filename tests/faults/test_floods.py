@@ -1,0 +1,102 @@
+"""Clients that never pause: no single one may keep the server from the others."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+
+import pytest
+
+from tests.callers import Identity
+from tests.faults.client import COMPACT, DEFAULT, Client, Dialect
+from tests.faults.frames import Opcode, frame
+from tests.faults.light_load import PROMPT, LightLoad
+from tests.faults.memory import MB, resident
+from tests.server_process import ServerProcess
+
+SECONDS = 2
+HEADERS = {'Host': 'localhost', 'Content-Type': 'application/json', **Identity().headers()}
+LINES = ''.join(f'{name}: {value}\r\n' for name, value in HEADERS.items())
+POST = f'POST /v2/queues/q/messages HTTP/1.1\r\n{LINES}'
+
+
+def flood(connection: socket.socket, unit: bytes) -> int:
+    """Send it again and again, reading whatever comes; how many bytes could be sent."""
+    reader = threading.Thread(target=_read_all, args=(connection,), daemon=True)
+    reader.start()
+    data = unit * (1 + 65_536 // len(unit))
+    deadline = time.monotonic() + SECONDS
+    sent = 0
+    connection.settimeout(SECONDS)
+    try:
+        while time.monotonic() < deadline:
+            sent += connection.send(data)
+        connection.shutdown(socket.SHUT_RDWR)
+    except OSError:
+        pass
+    reader.join()
+    return sent
+
+
+def _read_all(connection: socket.socket) -> None:
+    try:
+        while connection.recv(1 << 20):
+            pass
+    except OSError:
+        return
+
+
+@pytest.mark.parametrize('dialect', [DEFAULT, COMPACT], ids=str)
+@pytest.mark.parametrize(
+    'unit',
+    [
+        frame(Opcode.PING),
+        frame(Opcode.PING, b'x' * 125),
+        frame(Opcode.PONG),
+        frame(Opcode.TEXT, b'{}'),
+        frame(Opcode.BINARY, b'\x80'),
+        frame(Opcode.TEXT, b'[' * 10_000),
+        frame(Opcode.TEXT, b'x' * 100_000),
+    ],
+    ids=['pings', 'long-pings', 'pongs', 'empty-json', 'empty-msgpack', 'deep', 'large'],
+)
+def test_a_websocket_client_that_never_pauses_delays_nobody(
+    server: ServerProcess, dialect: Dialect, unit: bytes
+) -> None:
+    with LightLoad(server.port) as rest, Client(server.port, dialect) as client:
+        assert flood(client.socket, unit) > MB
+    assert rest.p99 < PROMPT
+
+
+@pytest.mark.parametrize(
+    ('first', 'unit'),
+    [
+        ('', f'GET /v2/nowhere HTTP/1.1\r\n{LINES}\r\n'),
+        ('', f'GET /v2/queues HTTP/1.1\r\n{LINES}\r\n'),
+        (f'{POST}Content-Length: 1000000000000\r\n\r\n', 'x' * 65_536),
+        (f'{POST}Transfer-Encoding: chunked\r\n\r\n', '1\r\nx\r\n'),
+    ],
+    ids=['requests-for-nothing', 'requests', 'one-body', 'tiny-chunks'],
+)
+def test_a_rest_client_that_never_pauses_delays_nobody(
+    server: ServerProcess, first: str, unit: str
+) -> None:
+    with (
+        LightLoad(server.port) as rest,
+        socket.create_connection(('127.0.0.1', server.port)) as connection,
+    ):
+        connection.sendall(first.encode())
+        assert flood(connection, unit.encode()) > MB / 10
+    assert rest.p99 < PROMPT
+
+
+def test_pongs_do_not_pile_up_for_a_client_that_does_not_read(server: ServerProcess) -> None:
+    pings = frame(Opcode.PING, b'x' * 125) * 1000
+    before = resident(server.pid)
+    with Client(server.port, receive_buffer=4096) as client:
+        client.socket.settimeout(1)
+        with pytest.raises(TimeoutError):
+            for _ in range(1000):
+                client.socket.sendall(pings)
+        assert resident(server.pid) - before < 10 * MB
