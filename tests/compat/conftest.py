@@ -26,6 +26,7 @@ from zaqar.tests.unit.transport.wsgi.v2_0 import (  # noqa: E402
 
 from tests.compat import impossible  # noqa: E402
 from zaqar_gevent import conf as configuration  # noqa: E402
+from zaqar_gevent.server import Application  # noqa: E402
 from zaqar_gevent.storage import sqlite  # noqa: E402
 
 # Options that upstream's files of these names set beside the store.
@@ -108,6 +109,9 @@ def _configuration_files(
         test_topic_lifecycle.TestTopicLifecycleMongoDB,
     ):
         monkeypatch.setattr(case, 'tearDown', wsgi_base.V2Base.tearDown)
+    # Where upstream's application keeps what asks Keystone.
+    authenticator = property(lambda app: app.app_protocol.__self__._authenticator)
+    monkeypatch.setattr(Application, '_auth_app', authenticator, raising=False)
     # Upstream closes the control store before the pools, whose list is kept in it.
     monkeypatch.setattr(sqlite.ControlDriver, 'close', lambda self: None)
 

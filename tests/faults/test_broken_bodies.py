@@ -55,9 +55,7 @@ PARTS = {
 
 
 @pytest.mark.parametrize('part', PARTS.values(), ids=PARTS)
-def test_a_body_that_does_not_come_is_not_waited_for(
-    impatient: ServerProcess, part: bytes
-) -> None:
+def test_a_body_that_does_not_come_is_not_waited_for(impatient: ServerProcess, part: bytes) -> None:
     began = time.monotonic()
     assert post(impatient, part).count(b'HTTP/1.1 ') == 1
     assert PATIENCE <= time.monotonic() - began < PATIENCE + 1

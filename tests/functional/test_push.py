@@ -17,14 +17,24 @@ from typing import Any
 import pytest
 
 from tests.callers import TRANSPORTS, Answer, Identity, RestCaller, connect, new_identity
-from tests.faults.client import COMPACT, DEFAULT, DIALECTS, Client, Dialect
-from tests.faults.frames import Opcode, frame
+from tests.faults.client import COMPACT, DIALECTS, Client, Dialect
 from tests.server_process import ServerProcess
 
 COMPACTS = tuple(dialect for dialect in DIALECTS if dialect.subprotocol)
 PATIENCE_SECONDS = 10
 RESET = struct.pack('ii', 1, 0)
-AWKWARD = [None, '', 0, -1.5, 2**63 - 1, [], {}, 'ß→\u2028"\\\x00', {'a': [{'b': None}]}, 'x' * 200_000]
+AWKWARD = [
+    None,
+    '',
+    0,
+    -1.5,
+    2**63 - 1,
+    [],
+    {},
+    'ß→\u2028"\\\x00',
+    {'a': [{'b': None}]},
+    'x' * 200_000,
+]
 
 
 class Subscriber(Client):
@@ -141,3 +151,500 @@ def eventually(is_so: Callable[[], Any], within: float = PATIENCE_SECONDS) -> fl
         assert time.monotonic() < began + within, f'not within {within} s'
         time.sleep(0.01)
     return time.monotonic() - began
+
+
+Connect = Callable[..., Subscriber]
+
+
+@pytest.fixture(params=DIALECTS, ids=str)
+def dialect(request: pytest.FixtureRequest) -> Dialect:
+    """Each way of writing requests."""
+    dialect: Dialect = request.param
+    return dialect
+
+
+@pytest.fixture
+def identity() -> Identity:
+    """A client of a project of its own."""
+    return new_identity()
+
+
+@pytest.fixture
+def subscriber_to(server: ServerProcess, identity: Identity) -> Iterator[Connect]:
+    """Connects clients of one project to the shared server, until the test is over."""
+    with contextlib.ExitStack() as stack:
+
+        def connect_one(dialect: Dialect = COMPACT, **options: Any) -> Subscriber:
+            options = {'identity': identity, **options}
+            return stack.enter_context(Subscriber(server.port, dialect, **options))
+
+        yield connect_one
+
+
+@pytest.fixture
+def subscriber(subscriber_to: Connect, dialect: Dialect) -> Subscriber:
+    """A client of each dialect."""
+    return subscriber_to(dialect)
+
+
+@pytest.fixture
+def rest(server: ServerProcess, identity: Identity) -> Iterator[RestCaller]:
+    """A client of the same project over REST."""
+    caller = RestCaller(server.url, identity=identity)
+    yield caller
+    caller.close()
+
+
+@pytest.mark.parametrize('binary', [False, True], ids=['json', 'msgpack'])
+def test_the_default_envelope_pushes_what_upstream_does(
+    subscriber_to: Connect, rest: RestCaller, binary: bool
+) -> None:
+    subscriber = subscriber_to(Dialect(None, binary))
+    subscriber.subscribe()
+    post(rest, {'sku': 42})
+    assert subscriber.push() == {
+        'body': {'sku': 42},
+        'ttl': 300,
+        'queue_name': 'orders',
+        'Message_Type': 'Notification',
+    }
+
+
+@pytest.mark.parametrize('dialect', COMPACTS, ids=str)
+def test_the_compact_envelope_says_whose_a_push_is_and_where_it_stands(
+    subscriber: Subscriber, rest: RestCaller
+) -> None:
+    subscription_id = subscriber.subscribe()
+    [message_id] = post(rest, {'sku': 42})
+    assert subscriber.push() == {
+        'push': 'message',
+        'subscription_id': subscription_id,
+        'queue_name': 'orders',
+        'marker': message_id,
+        'message': {
+            'id': message_id,
+            'claim_id': None,
+            'ttl': 300,
+            'age': 0,
+            'body': {'sku': 42},
+        },
+    }
+
+
+def test_any_body_is_pushed_as_it_was_posted(subscriber: Subscriber, rest: RestCaller) -> None:
+    subscriber.subscribe()
+    post(rest, *AWKWARD)
+    assert subscriber.bodies(len(AWKWARD)) == AWKWARD
+
+
+def test_what_is_posted_over_any_transport_is_pushed_once_and_in_order(
+    server: ServerProcess, subscriber: Subscriber
+) -> None:
+    subscriber.subscribe()
+    bodies = []
+    for transport in TRANSPORTS * 3:
+        caller = connect(transport, server.url, server.websocket_url, subscriber.identity)
+        post(caller, *(batch := [f'{transport} {number}' for number in range(5)]))
+        bodies += batch
+        caller.close()
+    assert subscriber.bodies(len(bodies)) == bodies
+    assert subscriber.has_nothing_more()
+
+
+def test_a_connection_is_pushed_what_it_posts_itself(subscriber: Subscriber) -> None:
+    subscriber.subscribe()
+    post(subscriber, 'mine')
+    assert subscriber.bodies(1) == ['mine']
+
+
+def test_what_was_posted_before_is_not_pushed(subscriber: Subscriber, rest: RestCaller) -> None:
+    post(rest, 'before')
+    subscriber.subscribe()
+    post(rest, 'after')
+    assert subscriber.bodies(1) == ['after']
+
+
+def test_every_subscriber_gets_every_message_in_the_same_order(
+    subscriber_to: Connect, rest: RestCaller
+) -> None:
+    crowd = [subscriber_to(dialect) for dialect in DIALECTS * 5]
+    for subscriber in crowd:
+        subscriber.subscribe()
+    for start in range(0, 200, 10):
+        post(rest, *range(start, start + 10))
+    for subscriber in crowd:
+        assert subscriber.bodies(200) == list(range(200))
+        assert subscriber.has_nothing_more()
+
+
+def test_a_push_comes_in_the_encoding_of_the_request_that_asked_for_it(
+    subscriber: Subscriber, rest: RestCaller
+) -> None:
+    """Whatever the connection speaks otherwise."""
+    dialect = subscriber.dialect
+    other = Dialect(dialect.subprotocol, not dialect.binary)
+    subscriber.subscribe('mine')
+    subscriber.dialect = other
+    subscriber.subscribe('other')
+    for queue_name, spoken in (('mine', dialect), ('other', other)):
+        post(rest, 'hello', queue_name=queue_name)
+        received = subscriber.receive()
+        assert received.opcode == spoken.opcode
+        assert spoken.decode(received.payload)['queue_name'] == queue_name
+
+
+def test_one_connection_subscribes_to_several_queues(
+    subscriber: Subscriber, rest: RestCaller
+) -> None:
+    queues = ['a', 'b', 'c']
+    ids = {queue: subscriber.subscribe(queue) for queue in queues}
+    for queue in queues * 4:
+        post(rest, f'for {queue}', queue_name=queue)
+    pushes = [subscriber.push() for _ in range(12)]
+    for queue in queues:
+        mine = [push for push in pushes if push['queue_name'] == queue]
+        assert [subscriber.body_of(push) for push in mine] == [f'for {queue}'] * 4
+        if subscriber.dialect.subprotocol:
+            assert {push['subscription_id'] for push in mine} == {ids[queue]}
+
+
+def test_a_connection_subscribes_to_a_queue_once(
+    subscriber: Subscriber, subscriber_to: Connect, rest: RestCaller
+) -> None:
+    first = subscriber.subscribe()
+    assert subscriber.call('subscription_create', queue_name='orders').status == 409
+    subscriber_to(subscriber.dialect).subscribe()
+    post(rest, 'once')
+    assert subscriber.bodies(1) == ['once']
+    assert subscriber.has_nothing_more()
+    deleted = subscriber.call('subscription_delete', queue_name='orders', subscription_id=first)
+    assert deleted.status == 204
+    assert subscriber.subscribe() != first
+
+
+@pytest.mark.parametrize('transport', ['rest', 'the connection itself'])
+def test_a_subscription_that_is_deleted_pushes_nothing_more(
+    subscriber: Subscriber, subscriber_to: Connect, rest: RestCaller, transport: str
+) -> None:
+    subscription_id = subscriber.subscribe()
+    witness = subscriber_to()
+    witness.subscribe()
+    post(rest, 'before')
+    assert subscriber.bodies(1) == ['before']
+    caller: Any = rest if transport == 'rest' else subscriber
+    target = {'queue_name': 'orders', 'subscription_id': subscription_id}
+    assert caller.call('subscription_delete', **target).status == 204
+    post(rest, 'after')
+    assert witness.bodies(2) == ['before', 'after']
+    assert subscriber.has_nothing_more()
+
+
+def test_a_subscription_ends_after_the_time_it_was_given(
+    tmp_path: pathlib.Path, dialect: Dialect
+) -> None:
+    with Hasty(tmp_path) as server, Subscriber(server.port, dialect) as subscriber:
+        rest = RestCaller(server.url, identity=subscriber.identity)
+        subscriber.subscribe(ttl=2)
+        with Subscriber(server.port, identity=subscriber.identity) as witness:
+            witness.subscribe()
+            post(rest, 'early')
+            assert subscriber.bodies(1) == ['early']
+            assert eventually(lambda: len(subscriptions(rest)) == 1) > 1
+            eventually(lambda: not _is_pushed(rest, subscriber, witness), within=2)
+
+
+def _is_pushed(rest: RestCaller, subscriber: Subscriber, witness: Subscriber) -> bool:
+    """Whether a message that somebody else is pushed is pushed to `subscriber` as well."""
+    post(rest, secret := random.random())
+    while witness.bodies(1) != [secret]:
+        pass
+    is_pushed = not subscriber.has_nothing_more()
+    subscriber.pushed.clear()
+    return is_pushed
+
+
+def test_a_subscription_without_a_time_to_live_lasts_as_long_as_its_connection(
+    tmp_path: pathlib.Path,
+) -> None:
+    config = '[transport]\ndefault_subscription_ttl = 2\n'
+    with Hasty(tmp_path, config=config) as server, Subscriber(server.port) as subscriber:
+        rest = RestCaller(server.url, identity=subscriber.identity)
+        subscription_id = subscriber.subscribe()
+        began = time.monotonic()
+        while time.monotonic() < began + 5:
+            assert [row['id'] for row in subscriptions(rest)] == [subscription_id]
+            post(rest, 'still there')
+            assert subscriber.bodies(1) == ['still there']
+            time.sleep(0.2)
+
+
+def test_a_subscription_is_listed_until_its_connection_ends(
+    subscriber_to: Connect, rest: RestCaller, dialect: Dialect
+) -> None:
+    ends = [Client.close, Subscriber.reset, lambda client: client.socket.close()]
+    for end in ends:
+        subscriber = subscriber_to(dialect)
+        subscription_id = subscriber.subscribe()
+        [row] = subscriptions(rest)
+        assert row['id'] == subscription_id
+        assert row['source'] == 'orders'
+        assert row['subscriber'].startswith('http://127.0.0.1:')
+        end(subscriber)
+        eventually(lambda: not subscriptions(rest), within=2)
+
+
+def test_a_connection_lost_while_it_subscribes_leaves_nothing_behind(
+    subscriber_to: Connect, rest: RestCaller, dialect: Dialect
+) -> None:
+    for number in range(50):
+        subscriber = subscriber_to(dialect)
+        subscriber.send(
+            b''.join(
+                subscriber.request('subscription_create', queue_name='orders', options={'n': one})
+                for one in (number, number)
+            )
+        )
+        subscriber.reset()
+    eventually(lambda: not subscriptions(rest), within=5)
+
+
+def test_no_subscription_of_a_connection_survives_a_stop(
+    tmp_path: pathlib.Path, identity: Identity
+) -> None:
+    with contextlib.ExitStack() as stack:
+        server = stack.enter_context(ServerProcess(tmp_path))
+        for dialect in DIALECTS * 5:
+            client = Subscriber(server.port, dialect, identity=identity)
+            stack.enter_context(client).subscribe()
+        assert len(subscriptions(RestCaller(server.url, identity=identity))) == 20
+        assert server.stop() == 0
+    with ServerProcess(tmp_path) as server:
+        assert subscriptions(RestCaller(server.url, identity=identity)) == []
+
+
+def test_projects_do_not_see_each_others_messages(
+    server: ServerProcess, subscriber: Subscriber, subscriber_to: Connect, rest: RestCaller
+) -> None:
+    stranger = RestCaller(server.url)
+    neighbour = subscriber_to(subscriber.dialect, identity=stranger.identity)
+    subscriber.subscribe()
+    neighbour.subscribe()
+    for number in range(20):
+        post(stranger, f'theirs {number}')
+        post(rest, f'mine {number}')
+    assert subscriber.bodies(20) == [f'mine {number}' for number in range(20)]
+    assert neighbour.bodies(20) == [f'theirs {number}' for number in range(20)]
+    assert subscriber.has_nothing_more()
+    assert neighbour.has_nothing_more()
+
+
+def test_who_may_not_subscribe_is_refused(tmp_path: pathlib.Path, dialect: Dialect) -> None:
+    policy = tmp_path / 'policy.yaml'
+    policy.write_text('"subscription:create": "role:insider"\n')
+    config = f'[oslo_policy]\npolicy_file = {policy}\n'
+    with ServerProcess(tmp_path, config=config) as server:
+        with Subscriber(server.port, dialect) as subscriber:
+            assert subscriber.call('subscription_create', queue_name='orders').status == 403
+            resumed = subscriber.call('subscription_resume', subscription_id='0000000000000001')
+            assert resumed.status == 403
+            rest = RestCaller(server.url, identity=subscriber.identity)
+            post(rest, 'secret')
+            assert subscriptions(rest) == []
+            assert subscriber.has_nothing_more()
+
+
+def test_only_a_connection_can_be_the_subscriber_itself(rest: RestCaller) -> None:
+    refused = rest.call('subscription_create', queue_name='orders', ttl=300)
+    assert refused.status == 400
+    assert 'subscriber' in refused.body['description']
+
+
+@pytest.mark.parametrize('wrong', [{'marker': 7}, {'marker': []}, {'ttl': 'long'}, {'ttl': 0}])
+def test_a_subscription_that_cannot_be_meant_is_refused(
+    subscriber: Subscriber, rest: RestCaller, wrong: dict[str, Any]
+) -> None:
+    assert subscriber.call('subscription_create', queue_name='orders', **wrong).status == 400
+    assert subscriptions(rest) == []
+
+
+def test_bodies_of_an_encrypted_queue_are_pushed_as_they_were_posted(
+    subscriber: Subscriber, rest: RestCaller
+) -> None:
+    rest.call('queue_create', queue_name='orders', metadata={'_enable_encrypt_messages': True})
+    [first] = post(rest, 'first')
+    subscriber.subscribe(marker=first)
+    post(rest, *AWKWARD)
+    assert subscriber.bodies(len(AWKWARD)) == AWKWARD
+
+
+class TestTopics:
+    """Topics are subscribed to and posted to as queues are."""
+
+    def subscribe(self, subscriber: Subscriber, **more: Any) -> str:
+        status, body = subscriber.call('topic_subscription_create', topic_name='news', **more)
+        assert status == 201, body
+        return str(body['subscription_id'])
+
+    def post(self, caller: Any, *bodies: Any) -> list[str]:
+        messages = [{'body': body, 'ttl': 300} for body in bodies]
+        answer = caller.call('topic_message_post', topic_name='news', messages=messages)
+        assert answer.status == 201
+        return list(answer.body['message_ids'])
+
+    def test_messages_are_pushed(self, subscriber: Subscriber, rest: RestCaller) -> None:
+        subscription_id = self.subscribe(subscriber)
+        [message_id] = self.post(rest, 'extra')
+        push = subscriber.push()
+        assert push['queue_name'] == 'news'
+        assert subscriber.body_of(push) == 'extra'
+        if subscriber.dialect.subprotocol:
+            assert (push['subscription_id'], push['marker']) == (subscription_id, message_id)
+
+    def test_a_marker_resumes(self, subscriber: Subscriber, rest: RestCaller) -> None:
+        ids = self.post(rest, 0, 1, 2, 3)
+        self.subscribe(subscriber, marker=ids[1])
+        self.post(rest, 4)
+        assert subscriber.bodies(3) == [2, 3, 4]
+
+    def test_a_deleted_subscription_ends(
+        self, subscriber: Subscriber, subscriber_to: Connect, rest: RestCaller
+    ) -> None:
+        witness = subscriber_to()
+        target = {'topic_name': 'news', 'subscription_id': self.subscribe(subscriber)}
+        self.subscribe(witness)
+        assert rest.call('topic_subscription_delete', **target).status == 204
+        self.post(rest, 'late')
+        assert witness.bodies(1) == ['late']
+        assert subscriber.has_nothing_more()
+
+    def test_bodies_of_an_encrypted_one_are_pushed_as_they_were_posted(
+        self, subscriber: Subscriber, rest: RestCaller
+    ) -> None:
+        metadata = {'_enable_encrypt_messages': True}
+        assert rest.call('topic_create', topic_name='news', metadata=metadata).status == 201
+        self.subscribe(subscriber)
+        self.post(rest, *AWKWARD)
+        assert subscriber.bodies(len(AWKWARD)) == AWKWARD
+
+
+@pytest.mark.parametrize('seen', [1, 25, 49, 50], ids=['start', 'middle', 'nearly', 'end'])
+def test_a_marker_resumes_where_it_stands_and_goes_on_with_what_is_posted(
+    subscriber: Subscriber, rest: RestCaller, seen: int
+) -> None:
+    ids = post(rest, *range(50))
+    subscriber.subscribe(marker=ids[seen - 1])
+    post(rest, *range(50, 60))
+    assert subscriber.bodies(60 - seen) == list(range(seen, 60))
+    assert subscriber.has_nothing_more()
+
+
+def test_what_is_gone_before_its_turn_is_not_pushed(
+    subscriber: Subscriber, rest: RestCaller
+) -> None:
+    ids = post(rest, *range(6))
+    rest.call('message_delete_many', queue_name='orders', message_ids=[ids[0], ids[2], ids[5]])
+    subscriber.subscribe(marker=ids[0])
+    post(rest, 6)
+    assert subscriber.bodies(4) == [1, 3, 4, 6]
+
+
+def test_what_is_claimed_is_pushed_all_the_same(subscriber: Subscriber, rest: RestCaller) -> None:
+    ids = post(rest, *range(4))
+    assert rest.call('claim_create', queue_name='orders', limit=2, ttl=60, grace=60).status == 201
+    subscriber.subscribe(marker=ids[0])
+    assert subscriber.bodies(3) == [1, 2, 3]
+
+
+@pytest.mark.parametrize('marker', ['garbage', 'f' * 16, '7' + 'f' * 15, '\0'])
+def test_a_marker_that_is_none_keeps_nothing_from_others(
+    subscriber: Subscriber, subscriber_to: Connect, rest: RestCaller, marker: str
+) -> None:
+    subscriber.call('subscription_create', queue_name='orders', marker=marker)
+    neighbour = subscriber_to(subscriber.dialect)
+    neighbour.subscribe()
+    post(rest, 'hello')
+    assert neighbour.bodies(1) == ['hello']
+
+
+def test_only_a_subscription_of_the_connection_is_resumed(
+    subscriber: Subscriber, subscriber_to: Connect, rest: RestCaller
+) -> None:
+    other = subscriber_to(subscriber.dialect).subscribe()
+    for unknown in (other, 'x', '0' * 16):
+        assert subscriber.call('subscription_resume', subscription_id=unknown).status == 404
+    own = subscriber.subscribe()
+    assert subscriber.call('subscription_resume', subscription_id=own).status == 204
+    post(rest, 'once')
+    assert subscriber.bodies(1) == ['once']
+    assert subscriber.has_nothing_more()
+
+
+def test_pushes_and_answers_share_a_connection(subscriber: Subscriber) -> None:
+    subscriber.subscribe()
+    for number in range(100):
+        post(subscriber, number)
+        [message] = contents(subscriber)[-1:]
+        assert message['body'] == number
+    assert subscriber.bodies(100) == list(range(100))
+
+
+TOTAL = 2_000
+
+
+class Reader(threading.Thread):
+    """Reads a queue to its end over connections that it drops at random, each resumed by marker.
+
+    seen: ids of the messages, as they came. connections: how many there were.
+    """
+
+    def __init__(
+        self,
+        ports: Sequence[int],
+        dialect: Dialect,
+        identity: Identity,
+        marker: str,
+        total: int,
+        most: int = 200,
+    ) -> None:
+        super().__init__(daemon=True)
+        self.seen: list[str] = []
+        self.connections = 0
+        self._ports = ports
+        self._dialect = dialect
+        self._identity = identity
+        self._marker = marker
+        self._total = total
+        self._most = most
+        self._random = random.Random(total)
+
+    def run(self) -> None:
+        while len(self.seen) < self._total:
+            port = self._ports[self.connections % len(self._ports)]
+            self.connections += 1
+            with Subscriber(port, self._dialect, identity=self._identity) as client:
+                client.subscribe(marker=self._marker)
+                most = min(self._random.randrange(1, self._most), self._total - len(self.seen))
+                for _ in range(most):
+                    self._marker = client.push()['marker']
+                    self.seen.append(self._marker)
+                if self._random.random() < 0.5:
+                    client.reset()
+
+
+def test_nobody_misses_or_repeats_a_message_however_often_connections_are_lost(
+    server: ServerProcess, rest: RestCaller
+) -> None:
+    [first] = post(rest, 'first')
+    readers = [
+        Reader([server.port], dialect, rest.identity, first, TOTAL) for dialect in COMPACTS * 2
+    ]
+    for reader in readers:
+        reader.start()
+    posted: list[str] = []
+    while len(posted) < TOTAL:
+        count = min(random.randrange(1, 20), TOTAL - len(posted))
+        posted += post(rest, *range(len(posted), len(posted) + count))
+    for reader in readers:
+        reader.join(30)
+        assert reader.seen == posted
+        assert reader.connections > 5

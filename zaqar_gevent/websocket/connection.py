@@ -25,8 +25,9 @@ from zaqar_gevent.websocket.outbox import Outbox
 
 LOG = log.getLogger(__name__)
 
-# As much as may be read before others have a turn: in the smallest frames it is a thousand of them.
-READ_BYTES = 8 * 1024
+# A message of 4 KB at once. What is read is parsed before others have a turn, and in the smallest
+# frames that is nearly a thousand of them.
+READ_BYTES = 5 * 1024
 TURN_SECONDS = 0.005
 # Who has waited for so long has let others run.
 BREAK_SECONDS = 0.0005
