@@ -194,7 +194,10 @@ class Connection:
         self._flush()
         if data:
             self._take(data)
-        while self._ending is None and self._engine.is_open:
+        while self._engine.is_open:
+            self._await_room()
+            if self._ending is not None:
+                break
             self._take(self._read())
         if self._slots is not None:
             for _ in range(self._limits.max_in_flight):
@@ -207,7 +210,6 @@ class Connection:
         self._flush()
 
     def _read(self) -> bytes:
-        self._await_room()
         began = time.monotonic()
         self._is_waiting = True
         data: bytes = self._socket.recv(READ_BYTES)
