@@ -206,6 +206,10 @@ class Client:
         self.socket.close()
         return code
 
+    def receive_some(self, size: int) -> None:
+        """Take at most so many bytes, for whatever is received next."""
+        self._received += self.socket.recv(size)
+
     def _take(self, size: int) -> bytes:
         while len(self._received) < size:
             data = self.socket.recv(max(65536, size - len(self._received)))

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import selectors
 import socket
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from types import TracebackType
 
 PER_ADDRESS = 500
@@ -53,7 +53,7 @@ class Crowd:
     def say(self, data: bytes) -> None:
         """Send it from every connection that is open; what is cut meanwhile is found by listening."""
         for member in self.open:
-            with _whatever_happens():
+            with contextlib.suppress(OSError):
                 member.sendall(data)
 
     def listen(self, seconds: float, until: Callable[[], bool] | None = None) -> None:
@@ -70,18 +70,10 @@ class Crowd:
 
     def _receive(self, member: socket.socket) -> None:
         data = b''
-        with _whatever_happens():
+        with contextlib.suppress(OSError):
             data = member.recv(65536)
         if data:
             self.received[member] += data
         else:
             self.closed[member] = time.monotonic() - self._began
             self._selector.unregister(member)
-
-
-@contextmanager
-def _whatever_happens() -> Iterator[None]:
-    try:
-        yield
-    except OSError:
-        return

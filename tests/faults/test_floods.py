@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import threading
 import time
@@ -30,22 +31,19 @@ def flood(connection: socket.socket, unit: bytes) -> int:
     deadline = time.monotonic() + SECONDS
     sent = 0
     connection.settimeout(SECONDS)
-    try:
+    with contextlib.suppress(OSError):
         while time.monotonic() < deadline:
             sent += connection.send(data)
+    with contextlib.suppress(OSError):
         connection.shutdown(socket.SHUT_RDWR)
-    except OSError:
-        pass
     reader.join()
     return sent
 
 
 def _read_all(connection: socket.socket) -> None:
-    try:
+    with contextlib.suppress(OSError):
         while connection.recv(1 << 20):
             pass
-    except OSError:
-        return
 
 
 @pytest.mark.parametrize(
@@ -62,7 +60,7 @@ def _read_all(connection: socket.socket) -> None:
 def test_a_websocket_client_that_never_pauses_delays_nobody(
     server: ServerProcess, dialect: Dialect, unit: bytes
 ) -> None:
-    with LightLoad(server.port) as rest, Client(server.port, dialect) as client:
+    with LightLoad(server.port, '/') as rest, Client(server.port, dialect) as client:
         assert flood(client.socket, unit) > MB / 10
     assert rest.p99 < PROMPT
 
@@ -88,7 +86,7 @@ def test_a_rest_client_that_never_pauses_delays_nobody(
     plain: ServerProcess, first: str, unit: str
 ) -> None:
     with (
-        LightLoad(plain.port) as rest,
+        LightLoad(plain.port, '/') as rest,
         socket.create_connection(('127.0.0.1', plain.port)) as connection,
     ):
         connection.sendall(first.encode())

@@ -60,8 +60,13 @@ class Subscriber(Client):
         return message
 
     def subscribe(self, queue_name: str = 'orders', **more: Any) -> str:
-        """Subscribe this connection to a queue; the id of the subscription."""
+        """Subscribe this connection to a queue; the id of the subscription.
+
+        Upstream's Redis driver stumbles over one that ends meanwhile, and is asked again.
+        """
         status, body = self.call('subscription_create', queue_name=queue_name, **more)
+        while status == 503:
+            status, body = self.call('subscription_create', queue_name=queue_name, **more)
         assert status == 201, body
         subscription_id: str = body['subscription_id']
         return subscription_id
@@ -133,12 +138,13 @@ def subscriptions(caller: Any, queue_name: str = 'orders') -> list[Any]:
 
 
 def contents(caller: Any, queue_name: str = 'orders') -> list[Any]:
-    """All messages of a queue, in its order."""
+    """All messages of a queue that are not claimed, in its order."""
     found: list[Any] = []
     page: dict[str, str] = {}
-    everything = {'echo': True, 'include_claimed': True, 'limit': 20}
     while True:
-        listed = caller.call('message_list', queue_name=queue_name, **everything, **page).body
+        listed = caller.call(
+            'message_list', queue_name=queue_name, echo=True, limit=20, **page
+        ).body
         if not listed['messages']:
             return found
         found += listed['messages']
@@ -340,28 +346,32 @@ def test_a_subscription_that_is_deleted_pushes_nothing_more(
     assert subscriber.has_nothing_more()
 
 
-def test_a_subscription_ends_after_the_time_it_was_given(
-    tmp_path: pathlib.Path, dialect: Dialect
-) -> None:
-    with Hasty(tmp_path) as server, Subscriber(server.port, dialect) as subscriber:
-        rest = RestCaller(server.url, identity=subscriber.identity)
-        subscriber.subscribe(ttl=2)
-        with Subscriber(server.port, identity=subscriber.identity) as witness:
-            witness.subscribe()
-            post(rest, 'early')
-            assert subscriber.bodies(1) == ['early']
-            assert eventually(lambda: len(subscriptions(rest)) == 1) > 1
-            eventually(lambda: not _is_pushed(rest, subscriber, witness), within=2)
+def test_a_subscription_ends_after_the_time_it_was_given(tmp_path: pathlib.Path) -> None:
+    identity = new_identity()
+    with contextlib.ExitStack() as stack:
+        server = stack.enter_context(Hasty(tmp_path))
+        rest = RestCaller(server.url, identity=identity)
+        witness, *mortal = [
+            stack.enter_context(Subscriber(server.port, dialect, identity=identity))
+            for dialect in (COMPACT, *DIALECTS)
+        ]
+        witness.subscribe()
+        for subscriber in mortal:
+            subscriber.subscribe(ttl=2)
+        post(rest, 'early')
+        assert [subscriber.bodies(1) for subscriber in (witness, *mortal)] == [['early']] * 5
+        assert eventually(lambda: len(subscriptions(rest)) == 1) > 0.5
+        eventually(lambda: not any_is_pushed(mortal, rest, witness), within=2)
 
 
-def _is_pushed(rest: RestCaller, subscriber: Subscriber, witness: Subscriber) -> bool:
-    """Whether a message that somebody else is pushed is pushed to `subscriber` as well."""
-    post(rest, secret := random.random())
-    while witness.bodies(1) != [secret]:
-        pass
-    is_pushed = not subscriber.has_nothing_more()
-    subscriber.pushed.clear()
-    return is_pushed
+def any_is_pushed(subscribers: Sequence[Subscriber], rest: RestCaller, witness: Subscriber) -> bool:
+    """Whether a message that the witness is pushed is pushed to others as well."""
+    post(rest, 'late')
+    assert witness.bodies(1) == ['late']
+    silent = [subscriber.has_nothing_more() for subscriber in subscribers]
+    for subscriber in subscribers:
+        subscriber.pushed.clear()
+    return not all(silent)
 
 
 def test_a_subscription_without_a_time_to_live_lasts_as_long_as_its_connection(
@@ -372,7 +382,7 @@ def test_a_subscription_without_a_time_to_live_lasts_as_long_as_its_connection(
         rest = RestCaller(server.url, identity=subscriber.identity)
         subscription_id = subscriber.subscribe()
         began = time.monotonic()
-        while time.monotonic() < began + 5:
+        while time.monotonic() < began + 3.5:
             assert [row['id'] for row in subscriptions(rest)] == [subscription_id]
             post(rest, 'still there')
             assert subscriber.bodies(1) == ['still there']
@@ -412,8 +422,9 @@ def test_a_connection_lost_while_it_subscribes_leaves_nothing_behind(
 def test_no_subscription_of_a_connection_survives_a_stop(
     tmp_path: pathlib.Path, identity: Identity
 ) -> None:
+    config = '[drivers:transport:gevent]\nclose_timeout = 0.5\n'
     with contextlib.ExitStack() as stack:
-        server = stack.enter_context(ServerProcess(tmp_path))
+        server = stack.enter_context(ServerProcess(tmp_path, config=config))
         for dialect in DIALECTS * 5:
             client = Subscriber(server.port, dialect, identity=identity)
             stack.enter_context(client).subscribe()
@@ -443,15 +454,17 @@ def test_who_may_not_subscribe_is_refused(tmp_path: pathlib.Path, dialect: Diale
     policy = tmp_path / 'policy.yaml'
     policy.write_text('"subscription:create": "role:insider"\n')
     config = f'[oslo_policy]\npolicy_file = {policy}\n'
-    with ServerProcess(tmp_path, config=config) as server:
-        with Subscriber(server.port, dialect) as subscriber:
-            assert subscriber.call('subscription_create', queue_name='orders').status == 403
-            resumed = subscriber.call('subscription_resume', subscription_id='0000000000000001')
-            assert resumed.status == 403
-            rest = RestCaller(server.url, identity=subscriber.identity)
-            post(rest, 'secret')
-            assert subscriptions(rest) == []
-            assert subscriber.has_nothing_more()
+    with (
+        ServerProcess(tmp_path, config=config) as server,
+        Subscriber(server.port, dialect) as subscriber,
+    ):
+        assert subscriber.call('subscription_create', queue_name='orders').status == 403
+        resumed = subscriber.call('subscription_resume', subscription_id='0000000000000001')
+        assert resumed.status == 403
+        rest = RestCaller(server.url, identity=subscriber.identity)
+        post(rest, 'secret')
+        assert subscriptions(rest) == []
+        assert subscriber.has_nothing_more()
 
 
 def test_only_a_connection_can_be_the_subscriber_itself(rest: RestCaller) -> None:
@@ -481,50 +494,53 @@ def test_bodies_of_an_encrypted_queue_are_pushed_as_they_were_posted(
 class TestTopics:
     """Topics are subscribed to and posted to as queues are."""
 
+    @pytest.fixture
+    def poster(self, subscriber_to: Connect) -> Subscriber:
+        return subscriber_to()
+
     def subscribe(self, subscriber: Subscriber, **more: Any) -> str:
         status, body = subscriber.call('topic_subscription_create', topic_name='news', **more)
         assert status == 201, body
         return str(body['subscription_id'])
 
-    def post(self, caller: Any, *bodies: Any) -> list[str]:
+    def post(self, poster: Subscriber, *bodies: Any) -> list[str]:
         messages = [{'body': body, 'ttl': 300} for body in bodies]
-        answer = caller.call('topic_message_post', topic_name='news', messages=messages)
-        assert answer.status == 201
-        return list(answer.body['message_ids'])
+        status, body = poster.call('topic_message_post', topic_name='news', messages=messages)
+        assert status == 201, body
+        return list(body['message_ids'])
 
-    def test_messages_are_pushed(self, subscriber: Subscriber, rest: RestCaller) -> None:
+    def test_messages_are_pushed(self, subscriber: Subscriber, poster: Subscriber) -> None:
         subscription_id = self.subscribe(subscriber)
-        [message_id] = self.post(rest, 'extra')
+        [message_id] = self.post(poster, 'extra')
         push = subscriber.push()
         assert push['queue_name'] == 'news'
         assert subscriber.body_of(push) == 'extra'
         if subscriber.dialect.subprotocol:
             assert (push['subscription_id'], push['marker']) == (subscription_id, message_id)
 
-    def test_a_marker_resumes(self, subscriber: Subscriber, rest: RestCaller) -> None:
-        ids = self.post(rest, 0, 1, 2, 3)
+    def test_a_marker_resumes(self, subscriber: Subscriber, poster: Subscriber) -> None:
+        ids = self.post(poster, 0, 1, 2, 3)
         self.subscribe(subscriber, marker=ids[1])
-        self.post(rest, 4)
+        self.post(poster, 4)
         assert subscriber.bodies(3) == [2, 3, 4]
 
     def test_a_deleted_subscription_ends(
-        self, subscriber: Subscriber, subscriber_to: Connect, rest: RestCaller
+        self, subscriber: Subscriber, poster: Subscriber, rest: RestCaller
     ) -> None:
-        witness = subscriber_to()
         target = {'topic_name': 'news', 'subscription_id': self.subscribe(subscriber)}
-        self.subscribe(witness)
+        self.subscribe(poster)
         assert rest.call('topic_subscription_delete', **target).status == 204
-        self.post(rest, 'late')
-        assert witness.bodies(1) == ['late']
+        self.post(poster, 'late')
+        assert poster.bodies(1) == ['late']
         assert subscriber.has_nothing_more()
 
     def test_bodies_of_an_encrypted_one_are_pushed_as_they_were_posted(
-        self, subscriber: Subscriber, rest: RestCaller
+        self, subscriber: Subscriber, poster: Subscriber
     ) -> None:
         metadata = {'_enable_encrypt_messages': True}
-        assert rest.call('topic_create', topic_name='news', metadata=metadata).status == 201
+        assert poster.call('topic_create', topic_name='news', metadata=metadata).status == 201
         self.subscribe(subscriber)
-        self.post(rest, *AWKWARD)
+        self.post(poster, *AWKWARD)
         assert subscriber.bodies(len(AWKWARD)) == AWKWARD
 
 
@@ -595,7 +611,9 @@ TOTAL = 2_000
 class Reader(threading.Thread):
     """Reads a queue to its end over connections that it drops at random, each resumed by marker.
 
-    seen: ids of the messages, as they came. connections: how many there were.
+    patience: how many messages it reads over one connection at most; None for all.
+    seen: ids of the messages, as they came. connections: how many there were. losses: how many of
+        them the server, or its end, has ended.
     """
 
     def __init__(
@@ -605,31 +623,42 @@ class Reader(threading.Thread):
         identity: Identity,
         marker: str,
         total: int,
-        most: int = 200,
+        patience: int | None = 200,
     ) -> None:
         super().__init__(daemon=True)
         self.seen: list[str] = []
-        self.connections = 0
+        self.connections = self.losses = 0
         self._ports = ports
         self._dialect = dialect
         self._identity = identity
         self._marker = marker
         self._total = total
-        self._most = most
+        self._patience = patience
         self._random = random.Random(total)
 
     def run(self) -> None:
         while len(self.seen) < self._total:
             port = self._ports[self.connections % len(self._ports)]
             self.connections += 1
-            with Subscriber(port, self._dialect, identity=self._identity) as client:
-                client.subscribe(marker=self._marker)
-                most = min(self._random.randrange(1, self._most), self._total - len(self.seen))
-                for _ in range(most):
-                    self._marker = client.push()['marker']
-                    self.seen.append(self._marker)
-                if self._random.random() < 0.5:
-                    client.reset()
+            try:
+                self._read(port)
+            except TimeoutError:
+                raise
+            except OSError:
+                self.losses += 1
+
+    def _read(self, port: int) -> None:
+        """Read some messages over one connection."""
+        count = self._total - len(self.seen)
+        if self._patience is not None:
+            count = min(count, self._random.randrange(self._patience) + 1)
+        with Subscriber(port, self._dialect, identity=self._identity) as client:
+            client.subscribe(marker=self._marker)
+            for _ in range(count):
+                self._marker = client.push()['marker']
+                self.seen.append(self._marker)
+            if self._random.random() < 0.5:
+                client.reset()
 
 
 def test_nobody_misses_or_repeats_a_message_however_often_connections_are_lost(
@@ -648,4 +677,4 @@ def test_nobody_misses_or_repeats_a_message_however_often_connections_are_lost(
     for reader in readers:
         reader.join(30)
         assert reader.seen == posted
-        assert reader.connections > 5
+        assert (reader.connections > 5, reader.losses) == (True, 0)

@@ -65,7 +65,7 @@ class Notifier:
         retry_policy: dict[str, Any],
     ) -> None:
         """Tell the subscribers of a queue of `messages`; returns at once."""
-        subscriptions = self._subscriptions_of(queue_name, project)
+        subscriptions = self.subscriptions_of(queue_name, project)
         self._announce(Source(project, queue_name), subscriptions)
         if self.tells_others:
             for subscription in subscriptions:
@@ -74,7 +74,7 @@ class Notifier:
 
     def freed(self, queue_name: str, project: str | None) -> None:
         """Tell whoever waits for messages of a queue that some can be claimed again."""
-        subscriptions = self._subscriptions_of(queue_name, project)
+        subscriptions = self.subscriptions_of(queue_name, project)
         self._announce(Source(project, queue_name), subscriptions)
 
     def forget(self, queue_name: str, project: str | None) -> None:
@@ -90,7 +90,8 @@ class Notifier:
         if connected:
             self.hub.tell_workers(source, connected)
 
-    def _subscriptions_of(self, queue_name: str, project: str | None) -> list[Subscription]:
+    def subscriptions_of(self, queue_name: str, project: str | None) -> list[Subscription]:
+        """All subscriptions of a queue that are to be told, as they were a moment ago."""
         return self._known.get((project, queue_name), lambda: self._read(queue_name, project))
 
     def _read(self, queue_name: str, project: str | None) -> list[Subscription]:

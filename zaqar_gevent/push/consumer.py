@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import gevent
@@ -26,6 +27,11 @@ _AT_ONCE = 16
 _LOOK_SECONDS = 1.0
 _OUTAGE_SECONDS = 1.0
 
+# What the store says of a message whose claim has ended meanwhile.
+_LOST = (storage_errors.ClaimDoesNotExist, storage_errors.NotPermitted)
+
+Claimed = tuple[str, dict[str, Any]]
+
 
 class _Lease:
     """A claim on one message, and when to renew it, in seconds of `time.monotonic`."""
@@ -41,6 +47,8 @@ class Consumer:
     """Claims messages as they come and pushes them; see `zaqar_gevent.api.push.Consumer`.
 
     A claim holds one message, so that each can be given back by itself.
+
+    is_stopped: whether it gets no more.
     """
 
     def __init__(
@@ -63,27 +71,39 @@ class Consumer:
         self._binary = binary
         self._leases: dict[str, _Lease] = {}
         self._settled = Event()
-        self._is_stopped = False
+        self._running: gevent.Greenlet | None = None
+        self.is_stopped = False
 
     def start(self) -> None:
         """Begin, once the answer to the request has been sent."""
-        gevent.spawn(self._run)
+        self._running = gevent.spawn(self._run)
         gevent.spawn(self._keep)
 
     def acknowledge(self, message_ids: list[str]) -> None:
-        for message_id, lease in self._take_out(message_ids):
-            self._broker.messages.delete(
-                self._source.name, message_id, project=self._source.project_id, claim=lease.claim_id
-            )
+        leases = self._take_out(message_ids)
+        failures = [one for one in _each(self._delete, leases) if isinstance(one, Exception)]
+        lost = [error for error in failures if isinstance(error, _LOST)]
+        if len(lost) < len(failures):
+            # To be tried again as a whole: a message that is gone is as good as deleted.
+            self._put_back(leases)
+            raise next(error for error in failures if error not in lost)
+        if lost:
+            raise errors.NotFound('A message was not leased to this consumer any more.')
 
     def release(self, message_ids: list[str]) -> None:
         self._give_back(self._take_out(message_ids))
 
     def stop(self) -> None:
-        self._is_stopped = True
+        self.is_stopped = True
         self._settled.set()
         leases, self._leases = self._leases, {}
         self._give_back(list(leases.items()))
+
+    def finish(self) -> None:
+        """The same, and wait until what was being claimed has been given back as well."""
+        self.stop()
+        if self._running is not None:
+            self._running.join()
 
     def _take_out(self, message_ids: list[str]) -> list[tuple[str, _Lease]]:
         """The leases of messages, which are the caller's to end."""
@@ -96,20 +116,33 @@ class Consumer:
         self._settled.set()
         return leases
 
+    def _put_back(self, leases: list[tuple[str, _Lease]]) -> None:
+        """Hold leases on; those of a consumer that was stopped meanwhile are ended."""
+        if self.is_stopped:
+            self._give_back(leases)
+        else:
+            self._leases.update(leases)
+
     def _give_back(self, leases: list[tuple[str, _Lease]]) -> None:
         """End leases; what cannot be given back is free when its claim expires."""
-        project_id, name = self._source
-        jobs = [gevent.spawn(self._end, lease.claim_id) for _, lease in leases]
-        gevent.joinall(jobs)
-        if leases:
-            self._broker.notifier.freed(name, project_id)
-
-    def _end(self, claim_id: str) -> None:
+        if not leases:
+            return
+        for outcome in _each(self._end, leases):
+            if isinstance(outcome, Exception):
+                LOG.warning('A claim is left to expire: %s', outcome)
         project_id, name = self._source
         try:
-            self._broker.claims.delete(name, claim_id=claim_id, project=project_id)
-        except storage_errors.ExceptionBase as error:
-            LOG.warning('Claim %s is left to expire: %s', claim_id, error)
+            self._broker.notifier.freed(name, project_id)
+        except Exception as error:
+            LOG.warning('Nobody is told of what was given back to %s: %s', name, error)
+
+    def _delete(self, message_id: str, lease: _Lease) -> None:
+        project_id, name = self._source
+        self._broker.messages.delete(name, message_id, project=project_id, claim=lease.claim_id)
+
+    def _end(self, message_id: str, lease: _Lease) -> None:
+        project_id, name = self._source
+        self._broker.claims.delete(name, claim_id=lease.claim_id, project=project_id)
 
     def _run(self) -> None:
         with self._hub.listening(self._source) as news:
@@ -125,30 +158,31 @@ class Consumer:
                     news.wait(_LOOK_SECONDS)
 
     def _is_over(self) -> bool:
-        return self._is_stopped or not self._recipient.is_open or self._hub.is_draining
+        return self.is_stopped or not self._recipient.is_open or self._hub.is_draining
 
     def _claim_safely(self, count: int) -> int:
         """How many messages were claimed and pushed."""
         try:
             return self._claim(count)
-        except storage_errors.ExceptionBase as error:
+        except Exception as error:
             LOG.error('Consumer of %s cannot claim: %s', self._source.name, error)
             gevent.sleep(_OUTAGE_SECONDS)
             return 0
 
     def _claim(self, count: int) -> int:
         """Claim by one first, so that an empty queue is not asked so often."""
-        claimed = [self._claim_one()]
-        if claimed[0] is not None and count > 1:
-            jobs = [gevent.spawn(self._claim_one) for _ in range(count - 1)]
-            gevent.joinall(jobs)
-            claimed += [job.get() for job in jobs]
-        found = [one for one in claimed if one is not None]
-        for claim_id, message in found:
-            self._push(claim_id, message)
+        first = self._claim_one()
+        if first is None:
+            return 0
+        outcomes = [first, *_each(self._claim_one, [()] * (count - 1))]
+        failures = [one for one in outcomes if isinstance(one, Exception)]
+        found = [one for one in outcomes if isinstance(one, tuple)]
+        failures += [error for one in found if (error := self._push(*one)) is not None]
+        if failures:
+            raise failures[0]
         return len(found)
 
-    def _claim_one(self) -> tuple[str, dict[str, Any]] | None:
+    def _claim_one(self) -> Claimed | None:
         claim_id, found = self._broker.claims.create(
             self._source.name, metadata=self._lease, project=self._source.project_id, limit=1
         )
@@ -156,15 +190,25 @@ class Consumer:
             return str(claim_id), message
         return None
 
-    def _push(self, claim_id: str, message: dict[str, Any]) -> None:
+    def _push(self, claim_id: str, message: dict[str, Any]) -> Exception | None:
+        """Push a message, or give it back; why it could not be pushed."""
         message_id = str(message['id'])
-        if self._is_over():
-            self._hub.at_last(self._give_back, [(message_id, _Lease(claim_id, 0))])
-            return
-        self._leases[message_id] = _Lease(claim_id, time.monotonic() + self._lease['ttl'] / 2)
+        lease = _Lease(claim_id, time.monotonic() + self._lease['ttl'] / 2)
+        failure = None
+        try:
+            payload = self._write(claim_id, message)
+        except Exception as error:
+            failure = error
+        if failure is not None or self._is_over():
+            self._give_back([(message_id, lease)])
+        else:
+            self._leases[message_id] = lease
+            self._recipient.push(payload, binary=self._binary, kind='message')
+        return failure
+
+    def _write(self, claim_id: str, message: dict[str, Any]) -> bytes:
         project_id, name = self._source
-        metadata = self._broker.queues.get_metadata(name, project_id) or {}
-        [seen] = present(self._broker, [message], metadata)
+        [seen] = present(self._broker, [message], self._broker.queues.get(name, project_id) or {})
         seen['claim_id'] = claim_id
         push = {
             'push': 'message',
@@ -173,7 +217,7 @@ class Consumer:
             'message': seen,
         }
         encode = documents.encode_msgpack if self._binary else documents.encode_json
-        self._recipient.push(encode(push), binary=self._binary, kind='message')
+        return encode(push)
 
     def _keep(self) -> None:
         """Renew the leases while the connection lasts."""
@@ -195,5 +239,20 @@ class Consumer:
             # Settled meanwhile, or lost: whoever has it now, this consumer has not.
             self._leases.pop(message_id, None)
             self._settled.set()
-        except storage_errors.ExceptionBase as error:
-            LOG.warning('Claim %s could not be renewed: %s', lease.claim_id, error)
+        except Exception as error:
+            LOG.warning('Claim %s is not renewed yet: %s', lease.claim_id, error)
+            lease.renew_at = time.monotonic()
+
+
+def _each(job: Callable[..., Any], arguments: Sequence[tuple[Any, ...]]) -> list[Any]:
+    """What a job returns, or raises, for each of the arguments; all are done at once."""
+
+    def attempt(*own: Any) -> Any:
+        try:
+            return job(*own)
+        except Exception as error:
+            return error
+
+    jobs = [gevent.spawn(attempt, *own) for own in arguments]
+    gevent.joinall(jobs)
+    return [one.value for one in jobs]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hmac
 import secrets
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -22,12 +22,13 @@ from zaqar_gevent.api.push import Recipient, Source
 from zaqar_gevent.push.consumer import Consumer
 from zaqar_gevent.push.feed import Feed
 from zaqar_gevent.push.subscription import State, Subscription
-from zaqar_gevent.push.tail import ForgetfulTail, PagedTail, Tail
+from zaqar_gevent.push.tail import ForgetfulTail, PagedTail, PooledTail, Tail
 from zaqar_gevent.push.workers import HIDDEN, Workers, is_hidden, is_worker
 
 LOG = log.getLogger(__name__)
 
 _TICK_SECONDS = 1.0
+_OUTAGE_SECONDS = 1.0
 # News may get lost with the worker that brings them: each feed looks by itself this often.
 _LOOK_SECONDS = 10.0
 _INTEREST_SECONDS = 120
@@ -142,14 +143,14 @@ class Hub:
         expected: how many messages are about to be stored. False for a token that is not known.
         """
         endpoint = self._endpoints.get(token.partition('-')[0])
-        if endpoint is None or not hmac.compare_digest(endpoint.token, token):
+        if endpoint is None or not hmac.compare_digest(endpoint.token.encode(), token.encode()):
             return False
         return endpoint.news(queue_name, expected)
 
     def feed(self, source: Source) -> Feed:
         """The feed of a queue, which is there as long as somebody listens."""
         if source not in self._feeds:
-            self._feeds[source] = Feed(source, self.tail(source))
+            self._feeds[source] = Feed(source, self.tail(source), self.check)
         return self._feeds[source]
 
     def tail(self, source: Source) -> Tail:
@@ -167,6 +168,20 @@ class Hub:
         for seconds in (self._known_seconds / 2, self._known_seconds * 1.2):
             gevent.spawn_later(seconds, feed.wake)
 
+    def check(self, feed: Feed) -> None:
+        """End the live subscriptions of a queue that another process has deleted."""
+        began = time.monotonic()
+        project_id, name = feed.source
+        listed = self._broker.notifier.subscriptions_of(name, project_id)
+        known = {one['id'] for one in listed}
+        for subscription in feed.live:
+            if subscription.id in known or subscription.created_at >= began:
+                continue
+            # What is listed may be less than all: of what has expired, Redis leaves gaps.
+            if not self._broker.subscriptions.exists(name, subscription.id, project=project_id):
+                LOG.info('Subscription %s is in the store no more, and ends', subscription.id)
+                self.ended(subscription.id)
+
     def end(self, subscription: Subscription) -> None:
         """A subscription has ended."""
         if self._subscriptions.pop(subscription.id, None) is not None:
@@ -176,38 +191,44 @@ class Hub:
     def renew(self, subscription: Subscription, ttl: int) -> None:
         """Let a subscription live for `ttl` seconds more; one that was deleted ends."""
         project_id, name = subscription.feed.source
-        try:
-            self._broker.subscriptions.update(name, subscription.id, project=project_id, ttl=ttl)
-        except storage_errors.SubscriptionDoesNotExist:
-            self.ended(subscription.id)
-        except storage_errors.ExceptionBase as error:
-            LOG.warning('Subscription %s could not be renewed: %s', subscription.id, error)
+        while subscription.state is not State.ENDED:
+            try:
+                self._broker.subscriptions.update(
+                    name, subscription.id, project=project_id, ttl=ttl
+                )
+            except storage_errors.SubscriptionDoesNotExist:
+                self.ended(subscription.id)
+            except Exception as error:
+                LOG.warning('Subscription %s is not renewed yet: %s', subscription.id, error)
+                gevent.sleep(_OUTAGE_SECONDS)
+            else:
+                return
 
-    def delete(self, subscriptions: list[Subscription]) -> None:
+    def delete(self, subscriptions: Iterable[tuple[Source, str]]) -> None:
         """Take the subscriptions of a connection that has ended out of the store.
 
         What cannot be deleted is told of for nothing until its time to live is over.
         """
-        for subscription in subscriptions:
-            project_id, name = subscription.feed.source
+        for (project_id, name), subscription_id in subscriptions:
             try:
-                self._broker.subscriptions.delete(name, subscription.id, project=project_id)
-            except storage_errors.ExceptionBase as error:
-                LOG.warning('Subscription %s is left to expire: %s', subscription.id, error)
+                self._broker.subscriptions.delete(name, subscription_id, project=project_id)
+            except Exception as error:
+                LOG.warning('Subscription %s is left to expire: %s', subscription_id, error)
             self._broker.notifier.forget(name, project_id)
 
     def show_interest(self, source: Source, url: str) -> None:
         """Let other processes know that this one waits for news of a queue."""
         subscriptions = self._broker.subscriptions
-        target = (source.name, url)
+        project_id, name = source
         try:
-            if not subscriptions.create(*target, _INTEREST_SECONDS, {}, project=source.project_id):
-                found = subscriptions.get_with_subscriber(*target, project=source.project_id)
-                subscriptions.update(
-                    source.name, found['id'], project=source.project_id, ttl=_INTEREST_SECONDS
-                )
-        except storage_errors.ExceptionBase as error:
-            LOG.warning('Other processes cannot be told of a wait for %s: %s', source.name, error)
+            created = subscriptions.create(name, url, _INTEREST_SECONDS, {}, project=project_id)
+            if not created:
+                found = subscriptions.get_with_subscriber(name, url, project=project_id)
+                subscriptions.update(name, found['id'], project=project_id, ttl=_INTEREST_SECONDS)
+            elif self._broker.conf.notification.require_confirmation:
+                subscriptions.confirm(name, created, project=project_id)
+        except Exception as error:
+            LOG.warning('Other processes cannot be told of a wait for %s: %s', name, error)
 
     def lose_interest(self, interest: Interest, source: Source) -> None:
         """Nobody has waited for some time."""
@@ -233,8 +254,8 @@ class Hub:
 def _tail_for(conf: cfg.ConfigOpts) -> type[Tail]:
     """What reads the queues of the store that is configured."""
     if conf.pooling:
-        return ForgetfulTail
-    tails = {'sqlite': Tail, 'redis': ForgetfulTail}
+        return PooledTail
+    tails: dict[str, type[Tail]] = {'sqlite': Tail, 'redis': ForgetfulTail}
     return tails.get(conf.drivers.message_store, PagedTail)
 
 
@@ -264,6 +285,8 @@ class Endpoint:
 
     @property
     def url(self) -> str:
+        if self._recipient is None:
+            raise _gone()
         if not self.name:
             self.name = secrets.token_hex(8)
             self.token = f'{self.name}-{secrets.token_urlsafe(24)}'
@@ -285,7 +308,8 @@ class Endpoint:
         binary: bool,
     ) -> None:
         if self._recipient is None or self._subscriptions is None:
-            raise errors.ServiceUnavailable('The connection has ended.')
+            self._hub.at_last(self._hub.delete, [(source, subscription_id)])
+            raise _gone()
         subscription = Subscription(
             subscription_id,
             self._hub.feed(source),
@@ -304,17 +328,16 @@ class Endpoint:
         if not self._compact:
             raise errors.BadRequest('This needs the subprotocol zaqar.v2.')
         if self._recipient is None:
-            raise errors.ServiceUnavailable('The connection has ended.')
+            raise _gone()
         consumer = Consumer(self._hub, source, self._recipient, lease, credit=credit, binary=binary)
-        if self._consumers is None:
-            self._consumers = {}
-        self._consumers[consumer.id] = consumer
+        others = (self._consumers or {}).values()
+        self._consumers = {one.id: one for one in (*others, consumer) if not one.is_stopped}
         consumer.start()
         return consumer.id
 
     def consumer(self, consumer_id: str) -> Consumer:
         consumer = (self._consumers or {}).get(consumer_id)
-        if consumer is None:
+        if consumer is None or consumer.is_stopped:
             raise errors.NotFound(f'This connection has no consumer {consumer_id}.')
         return consumer
 
@@ -332,11 +355,12 @@ class Endpoint:
         consumers, self._consumers = self._consumers, None
         self._hub.unregister(self)
         for consumer in (consumers or {}).values():
-            self._hub.at_last(consumer.stop)
+            self._hub.at_last(consumer.finish)
         for one in (held or {}).values():
             self._hub.end(one.subscription)
         if held:
-            self._hub.at_last(self._hub.delete, [one.subscription for one in held.values()])
+            rows = [(one.subscription.feed.source, key) for key, one in held.items()]
+            self._hub.at_last(self._hub.delete, rows)
 
     def drop(self, subscription_id: str) -> None:
         """One subscription has ended, and is in the store no more."""
@@ -376,6 +400,10 @@ class Endpoint:
             subscription.say(push, kind='paused')
         else:
             self._recipient.give_up()
+
+
+def _gone() -> errors.ServiceUnavailable:
+    return errors.ServiceUnavailable('The connection has ended.')
 
 
 class _Held:
@@ -427,6 +455,6 @@ class Interest:
         """Wait on while somebody does; `now` is of `time.monotonic`."""
         if self._feed.waiting:
             if now >= self._renew_at:
-                self.renew()
+                gevent.spawn(self.renew)
         elif now >= self._renew_at + _INTEREST_SECONDS / 2:
             self._hub.lose_interest(self, self._feed.source)

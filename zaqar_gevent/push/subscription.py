@@ -35,6 +35,7 @@ class Subscription:
 
     marker: of the last message that was pushed.
     ahead: messages pushed already that the feed has yet to come past.
+    created_at: in seconds of `time.monotonic`.
     too_slow: called when the client does not take what it is sent.
     """
 
@@ -131,7 +132,7 @@ class Subscription:
         The feed is brought up to date first, so whatever was pushed from here before is behind it.
         What is pushed now may still lie before it.
         """
-        self.feed.advance()
+        self.feed.arrive()
         while entries := self.tail.after(self.marker):
             for entry in entries:
                 if self.state is not State.CATCHING_UP:

@@ -16,6 +16,7 @@ PAGE = 20
 _REMEMBERED = 1000
 _LOOKED_FOR = 100
 _MANY = 1000
+_MOST = 100_000
 # Redis tells the age of a message in whole seconds.
 _AGE_SECONDS = 2.0
 
@@ -41,13 +42,17 @@ class Tail:
 
     def end(self) -> str | None:
         """The marker of the newest message; None where there is none."""
-        try:
-            newest = self._broker.messages.first(
-                self._source.name, self._source.project_id, sort=-1
-            )
-        except (storage_errors.DoesNotExist, storage_errors.QueueIsEmpty):
-            return None
-        return str(newest['id'])
+        while True:
+            try:
+                newest = self._broker.messages.first(
+                    self._source.name, self._source.project_id, sort=-1
+                )
+            except storage_errors.MessageDoesNotExist:
+                # It was deleted a moment ago, and another one is the newest.
+                continue
+            except (storage_errors.DoesNotExist, storage_errors.QueueIsEmpty):
+                return None
+            return str(newest['id'])
 
     def after(self, marker: str | None) -> list[Entry]:
         """The next messages after `marker`, or from the start of the queue; none if none follow."""
@@ -56,12 +61,12 @@ class Tail:
     def learn(self, other: Tail) -> None:
         """Know what another reader of the queue, who has come to the end, has read."""
 
-    def _read(self, marker: str | None) -> list[dict[str, Any]]:
+    def _read(self, marker: str | None, limit: int = PAGE) -> list[dict[str, Any]]:
         """A page, as the store has it."""
-        return self._read_page(marker, PAGE)[0]
+        return self._read_page(marker, limit)[0]
 
     def _read_page(self, marker: str | None, limit: int) -> tuple[list[dict[str, Any]], Any]:
-        """A page, and the marker of the next."""
+        """A page, and the marker of the next, which there may be none to ask for without one."""
         try:
             results = self._broker.messages.list(
                 self._source.name,
@@ -72,7 +77,8 @@ class Tail:
                 include_claimed=True,
                 include_delayed=True,
             )
-            return list(next(results)), next(results, None)
+            found = list(next(results))
+            return found, next(results, None) if found else None
         except storage_errors.DoesNotExist:
             return [], None
 
@@ -84,13 +90,15 @@ class Tail:
         return [Entry(*pair) for pair in zip(markers, messages, strict=True)]
 
     def _metadata(self) -> Metadata:
-        """The metadata of the queue, as far as it matters for what is read."""
+        """The metadata of the queue or topic, as far as it matters for what is read."""
         project_id, name = self._source
-        try:
-            metadata: Metadata = self._broker.queues.get_metadata(name, project_id) or {}
-        except storage_errors.DoesNotExist:
-            return {}
-        return metadata
+        for names in (self._broker.queues, self._broker.topics):
+            try:
+                metadata: Metadata = names.get_metadata(name, project_id) or {}
+            except storage_errors.DoesNotExist:
+                continue
+            return metadata
+        return {}
 
 
 class PagedTail(Tail):
@@ -124,11 +132,11 @@ class ForgetfulTail(Tail):
     def end(self) -> str | None:
         """The same; of a queue whose newest message has just expired, found by reading it all."""
         marker = super().end()
-        while marker is None:
-            page = self._page(marker)
-            if not page:
-                break
-            marker = str(page[-1]['id'])
+        if marker is None:
+            while page := self._page(marker):
+                marker = str(page[-1]['id'])
+        if marker is not None:
+            self._remember(marker)
         return marker
 
     def after(self, marker: str | None) -> list[Entry]:
@@ -139,8 +147,7 @@ class ForgetfulTail(Tail):
             self._recent.extend(str(message['id']) for message in found)
             self._newest = time.time() - found[-1]['age']
         elif marker is not None and marker not in self._recent:
-            self._recent.append(marker)
-            self._newest = time.time()
+            self._remember(marker)
         return self._entries(found)
 
     def learn(self, other: Tail) -> None:
@@ -148,9 +155,24 @@ class ForgetfulTail(Tail):
             self._recent.extend(one for one in other._recent if one not in self._recent)
             self._newest = max(self._newest, other._newest)
 
+    def _read(self, marker: str | None, limit: int = PAGE) -> list[dict[str, Any]]:
+        """The same; after no marker Redis finds nothing, and after one that is none everything."""
+        return super()._read('' if marker is None else marker, limit)
+
+    def _remember(self, marker: str) -> None:
+        """Nothing follows this message yet."""
+        self._recent.append(marker)
+        self._newest = time.time()
+
     def _page(self, marker: str | None) -> list[dict[str, Any]]:
-        found = self._read(marker)
-        return found[1:] if found and found[0]['id'] == marker else found
+        """What follows. Redis leaves out what has expired, which may be all of a page."""
+        for limit in (PAGE, _MANY, _MOST):
+            found = self._read(marker, limit)
+            if found and found[0]['id'] == marker:
+                del found[0]
+            if found or super().end() in (marker, None):
+                break
+        return found
 
     def _resume(self, marker: str, found: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """What follows a message that is gone; `found` is the start of the queue.
@@ -180,3 +202,17 @@ class ForgetfulTail(Tail):
 
     def _is_new(self, message: dict[str, Any]) -> bool:
         return bool(time.time() - message['age'] >= self._newest - _AGE_SECONDS)
+
+
+class PooledTail(ForgetfulTail):
+    """Reads a queue that may be in any store: not all find everything after what is no marker."""
+
+    def _read(self, marker: str | None, limit: int = PAGE) -> list[dict[str, Any]]:
+        found = super()._read(marker, limit)
+        if found or marker is not None:
+            return found
+        try:
+            return Tail._read(self, None, limit)
+        except Exception:
+            # A store that cannot be asked so has nothing, and has just said so.
+            return []

@@ -6,13 +6,12 @@ gathers for a worker while it is being told is told together, over a connection 
 
 from __future__ import annotations
 
-import urllib.parse
+import re
 from typing import Any
 
 import gevent
 import urllib3
 from oslo_log import log
-from zaqar.storage import errors as storage_errors
 
 from zaqar_gevent.api import documents, errors
 from zaqar_gevent.api.broker import Broker
@@ -30,12 +29,27 @@ _TRIES = 3
 _RETRY_SECONDS = 0.2
 _TIMEOUT = urllib3.Timeout(connect=2, read=5)
 
+# Clients may subscribe any URL; one that is only similar is a webhook like others.
+_WORKER = re.compile(
+    rf'http://(?P<host>\[[0-9A-Fa-f:.]+\]|[\w.-]+):(?P<port>\d{{1,5}}){PUSH_PATH}[\w-]+', re.ASCII
+)
+_LAST_PORT = 65535
+
 Row = dict[str, Any]
+Address = tuple[str, int]
 
 
 def is_worker(subscriber: str) -> bool:
     """Whether a subscriber's URL is that of a connection to a server like this."""
-    return subscriber.startswith('http://') and PUSH_PATH in subscriber
+    return _address_of(subscriber) is not None
+
+
+def _address_of(subscriber: str) -> Address | None:
+    """Where the server listens whose connection the subscriber is, if it is one."""
+    found = _WORKER.fullmatch(subscriber)
+    if found is None or int(found['port']) > _LAST_PORT:
+        return None
+    return found['host'].strip('[]'), int(found['port'])
 
 
 def is_hidden(subscriber: str) -> bool:
@@ -48,13 +62,14 @@ class Workers:
 
     def __init__(self, broker: Broker) -> None:
         self._broker = broker
-        self._known: dict[str, Worker] = {}
+        self._known: dict[Address, Worker] = {}
 
     def tell(self, source: Source, subscriptions: list[Row]) -> None:
         """Tell the workers whose connections these are that there is news of `source`."""
-        by_worker: dict[str, list[Row]] = {}
+        by_worker: dict[Address, list[Row]] = {}
         for row in subscriptions:
-            by_worker.setdefault(urllib.parse.urlsplit(row['subscriber']).netloc, []).append(row)
+            if (address := _address_of(row['subscriber'])) is not None:
+                by_worker.setdefault(address, []).append(row)
         for address, rows in by_worker.items():
             if address not in self._known:
                 self._known[address] = Worker(address, self)
@@ -65,26 +80,26 @@ class Workers:
         for row in rows:
             try:
                 self._broker.subscriptions.delete(source.name, row['id'], project=source.project_id)
-            except storage_errors.ExceptionBase as error:
+            except Exception as error:
                 LOG.warning('Subscription %s is left to expire: %s', row['id'], error)
         self._broker.notifier.forget(source.name, source.project_id)
 
     def drop(self, worker: Worker) -> None:
-        """There is nothing more to tell a worker for now."""
-        self._known.pop(worker.address, None)
+        """A worker cannot be told: whatever is there next is another one."""
+        if self._known.get(worker.address) is worker:
+            del self._known[worker.address]
 
 
 class Worker:
     """Another worker: what it has to be told, and the greenlet that tells it while there is any."""
 
-    def __init__(self, address: str, workers: Workers) -> None:
+    def __init__(self, address: Address, workers: Workers) -> None:
         self.address = address
         self._workers = workers
         self._waiting: dict[Source, list[Row]] = {}
         self._is_telling = False
-        host, _, port = address.rpartition(':')
         self._http = urllib3.HTTPConnectionPool(
-            host.strip('[]'), int(port), maxsize=1, timeout=_TIMEOUT, retries=False
+            *address, maxsize=1, timeout=_TIMEOUT, retries=False
         )
 
     def tell(self, source: Source, rows: list[Row]) -> None:
@@ -109,13 +124,13 @@ class Worker:
         for attempt in range(_TRIES):
             try:
                 gone = self._post(batch)
-            except urllib3.exceptions.NewConnectionError:
-                # Nobody listens there any more.
-                for source, rows in batch.items():
-                    self._workers.forget(source, rows)
-                return
             except (urllib3.exceptions.HTTPError, errors.MalformedDocument, ValueError) as error:
-                LOG.warning('Worker %s could not be told of news: %s', self.address, error)
+                if isinstance(error.__cause__, ConnectionRefusedError):
+                    # Nobody listens there any more.
+                    for source, rows in batch.items():
+                        self._workers.forget(source, rows)
+                    break
+                LOG.warning('Worker %s:%d could not be told of news: %s', *self.address, error)
                 gevent.sleep(_RETRY_SECONDS * 2**attempt)
                 continue
             for source, rows in batch.items():
@@ -125,6 +140,8 @@ class Worker:
                     if left:
                         self._waiting.setdefault(source, left)
             return
+        self._workers.drop(self)
+        self._http.close()
 
     def _post(self, batch: dict[Source, list[Row]]) -> set[str]:
         """Say what there is; the tokens that the worker does not know (any more)."""
@@ -137,7 +154,10 @@ class Worker:
         )
         if response.status != 200:
             raise ValueError(f'it answers {response.status}')
-        return set(documents.decode_json(response.data)['gone'])
+        try:
+            return set(documents.decode_json(response.data)['gone'])
+        except (KeyError, TypeError):
+            raise ValueError('what it answers cannot be understood') from None
 
 
 def _token(row: Row) -> str:

@@ -28,6 +28,7 @@ LOG = log.getLogger(__name__)
 # A message of 4 KB at once. What is read is parsed before others have a turn, and in the smallest
 # frames that is nearly a thousand of them.
 READ_BYTES = 5 * 1024
+TOGETHER_BYTES = 64 * 1024
 TURN_SECONDS = 0.005
 # Who has waited for so long has let others run.
 BREAK_SECONDS = 0.0005
@@ -289,13 +290,16 @@ class Connection:
     def _send_soon(self, payload: bytes, *, binary: bool) -> None:
         """Send what others that are ready to run may add to.
 
-        PERF: what the store has committed together is answered together, in one write.
+        PERF: what the store has committed together is answered together, in one write. Not so what
+        is large: it has to be in the outbox for the next request to see that there is no room.
         """
         metrics.SENT[binary].add(len(payload))
         self._engine.send(payload, binary=binary)
         if not self._unwritten:
             gevent.get_hub().loop.run_callback(self._flush)
         self._unwritten += len(payload)
+        if self._unwritten > TOGETHER_BYTES:
+            self._flush()
 
     def _flush(self) -> None:
         self._unwritten = 0
@@ -356,6 +360,8 @@ class Connection:
             return
         if not self._is_waiting and not self.outbox.size:
             self._heard_at = now
+        if now - self._heard_at + TICK_SECONDS >= limits.ping_interval:
+            self.outbox.look(now)
         heard_at = max(self._heard_at, self.outbox.moved_at)
         has_answered = self._pinged_at is not None and heard_at >= self._pinged_at
         if has_answered or now - heard_at + TICK_SECONDS < limits.ping_interval:

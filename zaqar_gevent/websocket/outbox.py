@@ -7,13 +7,19 @@ time at most one greenlet writes. It exists only while a client does not take wh
 from __future__ import annotations
 
 import collections
+import fcntl
 import os
 import socket
 import ssl
+import sys
+import termios
 import time
 
 import gevent
 from gevent.event import Event
+
+_NUMBER = bytes(4)
+_A_FEW_BYTES = 1024
 
 
 class Outbox:
@@ -27,7 +33,7 @@ class Outbox:
 
     __slots__ = (
         *('_ends', '_is_lost', '_is_plain', '_max_bytes', '_max_messages', '_progress', '_socket'),
-        *('_waiting', 'moved_at', 'size'),
+        *('_unsent', '_waiting', 'moved_at', 'size'),
     )
 
     def __init__(self, sock: socket.socket, max_bytes: int, max_messages: int) -> None:
@@ -39,6 +45,7 @@ class Outbox:
         self._progress: Event | None = None
         self._ends = False
         self._is_lost = False
+        self._unsent = 0
         self.size = 0
         self.moved_at = 0.0
 
@@ -76,6 +83,20 @@ class Outbox:
         """Wait until nothing waits any more, or the client is gone."""
         while self.size and not self._is_lost:
             self._await_progress()
+
+    def look(self, now: float) -> None:
+        """Notice whether the client has taken anything, be it of what the system holds for it.
+
+        A few bytes are none: a ping is taken in by the system of a client that is long gone.
+        """
+        try:
+            answer = fcntl.ioctl(self._socket.fileno(), termios.TIOCOUTQ, _NUMBER)
+        except OSError:
+            return
+        unsent = self.size + int.from_bytes(answer, sys.byteorder)
+        if unsent < self._unsent and self._unsent > _A_FEW_BYTES:
+            self.moved_at = now
+        self._unsent = unsent
 
     def close(self) -> None:
         """Forget what waits; nothing is written from here on."""

@@ -1,0 +1,198 @@
+"""Clients that do not read what they are answered, or read it slowly."""
+
+from __future__ import annotations
+
+import pathlib
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+import requests
+
+from tests.callers import Identity, RestCaller, new_identity
+from tests.exposition import read, value_in
+from tests.faults.client import COMPACT, DEFAULT, DIALECTS, Client, Dialect
+from tests.faults.conftest import LOGGING
+from tests.faults.frames import Opcode
+from tests.faults.light_load import PROMPT, LightLoad
+from tests.faults.memory import MB, Peak, settled
+from tests.server_process import ServerProcess
+from zaqar_gevent.websocket.engines import ENGINES
+
+OUTBOX_BYTES = 1024 * 1024
+PING_INTERVAL = 1.5
+PING_TIMEOUT = 1.0
+MAX_IN_FLIGHT = 4
+BODY = 'x' * 200_000
+PAGE = 20
+
+
+def configuration(engine: str, max_in_flight: int) -> str:
+    return f"""{LOGGING}
+[drivers:transport:gevent]
+websocket_engine = {engine}
+ping_interval = {PING_INTERVAL}
+ping_timeout = {PING_TIMEOUT}
+max_in_flight = {max_in_flight}
+"""
+
+
+@pytest.fixture(scope='module', params=tuple(ENGINES))
+def pinging(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[ServerProcess]:
+    """A server that soon gives silent clients up."""
+    config = configuration(request.param, MAX_IN_FLIGHT)
+    with ServerProcess(tmp_path_factory.mktemp('pinging'), config=config) as process:
+        yield process
+        assert process.stop() == 0
+    assert 'Traceback' not in '\n'.join(process.output)
+
+
+def filled(server: ServerProcess) -> Identity:
+    """Whose queue has a page of 4 MB."""
+    identity = new_identity()
+    caller = RestCaller(server.url, identity=identity)
+    for _ in range(PAGE):
+        posted = caller.call('message_post', queue_name='q', messages=[{'body': BODY, 'ttl': 3600}])
+        assert posted.status == 201
+    caller.close()
+    return identity
+
+
+def ask_for_pages(client: Client, count: int) -> None:
+    pages = (
+        client.request('message_list', queue_name='q', limit=PAGE, echo=True) for _ in range(count)
+    )
+    client.send(b''.join(pages))
+
+
+class Watch:
+    """The most that ever waited in the outboxes of a server, in bytes."""
+
+    def __init__(self, server: ServerProcess) -> None:
+        self._server = server
+        self.most = 0.0
+
+    def connections(self) -> float:
+        """How many WebSockets are open; takes notice of the outboxes."""
+        samples = read(requests.get(f'{self._server.url}/metrics', timeout=10).text)
+        self.most = max(self.most, value_in(samples, 'websocket_outbox_bytes'))
+        return sum(
+            value for (name, _), value in samples.items() if name == 'zaqar_websocket_connections'
+        )
+
+    def until_none_is_left(self, within: float) -> None:
+        deadline = time.monotonic() + within
+        while self.connections():
+            assert time.monotonic() < deadline, 'the client is still connected'
+            time.sleep(0.02)
+
+
+@pytest.mark.parametrize('dialect', [DEFAULT, COMPACT], ids=str)
+def test_whoever_never_reads_costs_little_and_is_given_up(
+    pinging: ServerProcess, dialect: Dialect
+) -> None:
+    identity = filled(pinging)
+    page = PAGE * len(BODY) * 1.01
+    at_once = MAX_IN_FLIGHT if dialect.subprotocol else 1
+    watch = Watch(pinging)
+    peak = Peak(pinging.pid)
+    with LightLoad(pinging.port) as rest:
+        began = time.monotonic()
+        with Client(pinging.port, dialect, receive_buffer=4096, identity=identity) as client:
+            ask_for_pages(client, 500)
+            watch.until_none_is_left(within=PING_INTERVAL + PING_TIMEOUT + 2)
+            assert time.monotonic() - began > PING_INTERVAL
+    print(f'outbox {watch.most / MB:.1f} MB, memory {peak.growth / MB:.1f} MB')
+    assert 0 < watch.most < OUTBOX_BYTES + at_once * page
+    assert peak.growth < 80 * MB + 4 * at_once * page
+    assert rest.p99 < PROMPT
+
+
+def test_whoever_never_reads_leaves_nothing_behind(pinging: ServerProcess) -> None:
+    def give_up() -> None:
+        with Client(pinging.port, COMPACT, identity=identity) as client:
+            ask_for_pages(client, 20)
+            client.receive()
+
+    identity = filled(pinging)
+    give_up()
+    before = settled(pinging.pid)
+    for _ in range(10):
+        give_up()
+    Watch(pinging).until_none_is_left(within=5)
+    assert settled(pinging.pid) - before < 40 * MB
+
+
+@pytest.mark.xfail(strict=True, reason='64 large reads go before those of others in the store')
+def test_many_large_requests_in_flight_delay_nobody(tmp_path: pathlib.Path) -> None:
+    with ServerProcess(tmp_path, config=configuration('websockets', 64)) as server:
+        identity = filled(server)
+        with LightLoad(server.port) as rest:
+            with Client(server.port, COMPACT, receive_buffer=4096, identity=identity) as client:
+                ask_for_pages(client, 500)
+                Watch(server).until_none_is_left(within=PING_INTERVAL + PING_TIMEOUT + 2)
+        assert rest.p99 < PROMPT
+
+
+class SlowReader(Client):
+    """Takes what comes in small pieces, now and then."""
+
+    def _take(self, size: int) -> bytes:
+        while len(self._received) < size:
+            time.sleep(0.0005)
+            data = self.socket.recv(min(30_000, size - len(self._received) + 14))
+            assert data
+            self._received += data
+        return super()._take(size)
+
+
+@pytest.mark.parametrize('dialect', DIALECTS, ids=str)
+def test_large_answers_reach_a_slow_reader_whole_and_once(
+    pinging: ServerProcess, dialect: Dialect
+) -> None:
+    identity = filled(pinging)
+    count = 6
+    with SlowReader(pinging.port, dialect, receive_buffer=65_536, identity=identity) as client:
+        ask_for_pages(client, count)
+        answers = [client.answer() for _ in range(count)]
+        assert client.lives()
+    for answer in answers:
+        assert dialect.status(answer) == 200
+        assert [message['body'] == BODY for message in answer['body']['messages']] == [True] * PAGE
+    if dialect.subprotocol:
+        assert sorted(answer['id'] for answer in answers) == list(range(1, count + 1))
+
+
+def small(client: Client) -> bytes:
+    return client.request('message_list', queue_name='empty')
+
+
+def large(client: Client) -> bytes:
+    return client.request('message_list', queue_name='q', limit=PAGE, echo=True)
+
+
+@pytest.mark.parametrize('dialect', [DEFAULT, COMPACT], ids=str)
+def test_pongs_and_small_answers_do_not_get_into_large_ones(
+    pinging: ServerProcess, dialect: Dialect
+) -> None:
+    identity = filled(pinging)
+    order: list[Callable[[Client], bytes]] = [large, small, small, large, small, large, small]
+    with SlowReader(pinging.port, dialect, receive_buffer=65_536, identity=identity) as client:
+        for make in order:
+            client.send(make(client))
+            client.send(b'\x89\x84\0\0\0\0ping')
+        opcodes = []
+        answers = []
+        while len(answers) < len(order) or opcodes.count(Opcode.PONG) < len(order):
+            received = client.receive()
+            opcodes.append(received.opcode)
+            assert received.fin
+            if received.opcode == Opcode.PONG:
+                assert received.payload == b'ping'
+            elif received.opcode == dialect.opcode:
+                answers.append(dialect.decode(received.payload))
+        assert [dialect.status(answer) for answer in answers] == [200] * len(order)
+        sizes = sorted(len(answer['body']['messages']) for answer in answers)
+        assert sizes == [0, 0, 0, 0, PAGE, PAGE, PAGE]
