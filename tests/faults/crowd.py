@@ -51,7 +51,7 @@ class Crowd:
         return (member for member in self.received if member not in self.closed)
 
     def say(self, data: bytes) -> None:
-        """Send it from every connection that is open; what is cut meanwhile is found by listening."""
+        """Send it from every connection that is open; who is cut is found by listening."""
         for member in self.open:
             with contextlib.suppress(OSError):
                 member.sendall(data)

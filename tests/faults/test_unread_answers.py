@@ -129,10 +129,12 @@ def test_whoever_never_reads_leaves_nothing_behind(pinging: ServerProcess) -> No
 def test_many_large_requests_in_flight_delay_nobody(tmp_path: pathlib.Path) -> None:
     with ServerProcess(tmp_path, config=configuration('websockets', 64)) as server:
         identity = filled(server)
-        with LightLoad(server.port) as rest:
-            with Client(server.port, COMPACT, receive_buffer=4096, identity=identity) as client:
-                ask_for_pages(client, 500)
-                Watch(server).until_none_is_left(within=PING_INTERVAL + PING_TIMEOUT + 2)
+        with (
+            LightLoad(server.port) as rest,
+            Client(server.port, COMPACT, receive_buffer=4096, identity=identity) as client,
+        ):
+            ask_for_pages(client, 500)
+            Watch(server).until_none_is_left(within=PING_INTERVAL + PING_TIMEOUT + 2)
         assert rest.p99 < PROMPT
 
 

@@ -61,19 +61,21 @@ def on_sqlite(directory: pathlib.Path, config: str | None = None) -> Iterator[Pa
         yield one, other
 
 
+def patient_uri(redis: RedisProcess) -> str:
+    """Upstream gives up after 0.1 s, which a busy machine may take."""
+    return f'{redis.uri}?socket_timeout=5'
+
+
 @contextlib.contextmanager
-def on_redis(directory: pathlib.Path) -> Iterator[tuple[Pair, str]]:
-    """Two servers on one Redis, and its URI."""
-    directory.mkdir(exist_ok=True)
+def on_redis(directory: pathlib.Path) -> Iterator[tuple[Pair, RedisProcess]]:
+    """Two servers on one Redis, and that."""
     with RedisProcess(directory) as redis:
-        # Upstream gives up after 0.1 s, which a busy machine may take.
-        uri = f'{redis.uri}?socket_timeout=5'
-        config = ON_REDIS.format(redis=uri)
+        config = ON_REDIS.format(redis=patient_uri(redis))
         with (
             ServerProcess(directory, config=config) as one,
             ServerProcess(directory, config=config) as other,
         ):
-            yield (one, other), uri
+            yield (one, other), redis
 
 
 @pytest.fixture(scope='module')
@@ -83,7 +85,7 @@ def sqlite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
 
 
 @pytest.fixture(scope='module')
-def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Pair, str]]:
+def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Pair, RedisProcess]]:
     with on_redis(tmp_path_factory.mktemp('redis')) as found:
         yield found
 
@@ -136,6 +138,8 @@ class Poster(threading.Thread):
             end = start + random.randrange(10, AT_ONCE + 1)
             post(random.choice(self._callers), *self._bodies[start:end])
             start = end
+        for caller in self._callers:
+            caller.close()
 
 
 def worker_of(client: Subscriber) -> str:
@@ -187,7 +191,7 @@ def test_two_servers_on_one_file_push_everything_to_everybody(sqlite: Pair) -> N
 
 
 def test_two_servers_on_one_redis_push_everything_to_everybody(
-    redis: tuple[Pair, str],
+    redis: tuple[Pair, RedisProcess],
 ) -> None:
     """Fewer, for Redis takes four times as long."""
     exchange([server.port for server in redis[0]], 4_000)
@@ -226,12 +230,15 @@ def test_who_was_connected_to_a_server_that_was_killed_goes_on_with_another(
         ]
         with Subscriber(doomed.port, identity=identity) as idle:
             dead = worker_of(idle)
-            poster = Poster([other.port], identity, range(total))
-            for thread in (*readers, poster):
+            early = Poster(ports, identity, range(total // 2))
+            late = Poster([other.port], identity, range(total // 2, total))
+            for thread in (*readers, early):
                 thread.start()
+            early.join()
+            late.start()
             eventually(lambda: all(len(reader.seen) > total / 10 for reader in readers))
             doomed.kill()
-        for thread in (poster, *readers):
+        for thread in (late, *readers):
             thread.join(60)
         stored = [message['id'] for message in contents(rest)[1:]]
         assert len(stored) == total
@@ -410,10 +417,10 @@ def is_up(url: str) -> bool:
 
 
 def test_what_is_posted_to_a_server_of_upstream_is_pushed(
-    redis: tuple[Pair, str], tmp_path: pathlib.Path
+    redis: tuple[Pair, RedisProcess], tmp_path: pathlib.Path
 ) -> None:
-    (server, _), uri = redis
-    with upstream_server(tmp_path, uri) as url, contextlib.ExitStack() as stack:
+    (server, _), process = redis
+    with upstream_server(tmp_path, patient_uri(process)) as url, contextlib.ExitStack() as stack:
         identity = new_identity()
         default, compact = [
             stack.enter_context(Subscriber(server.port, dialect, identity=identity))

@@ -268,7 +268,8 @@ class Endpoint:
     """
 
     __slots__ = (
-        *('_compact', '_consumers', '_hub', '_recipient', '_subscriptions', 'name', 'token'),
+        *('_compact', '_consumers', '_ends', '_hub', '_recipient', '_subscriptions'),
+        *('name', 'token'),
     )
 
     def __init__(self, hub: Hub, *, compact: bool) -> None:
@@ -277,6 +278,7 @@ class Endpoint:
         self._recipient: Recipient | None = None
         self._subscriptions: dict[str, _Held] | None = None
         self._consumers: dict[str, Consumer] | None = None
+        self._ends: dict[Source, tuple[str | None, Tail]] | None = None
         self.name = self.token = ''
 
     def attach(self, recipient: Recipient) -> None:
@@ -295,7 +297,10 @@ class Endpoint:
         return f'{self._hub.url}{self.token}'
 
     def now(self, source: Source) -> str | None:
-        return self._hub.tail(source).end()
+        tail = self._hub.tail(source)
+        marker = tail.end()
+        self._ends = {**(self._ends or {}), source: (marker, tail)}
+        return marker
 
     def subscribe(
         self,
@@ -310,10 +315,12 @@ class Endpoint:
         if self._recipient is None or self._subscriptions is None:
             self._hub.at_last(self._hub.delete, [(source, subscription_id)])
             raise _gone()
+        # Who has seen the message of the marker can go on even where that is gone by now.
+        end, tail = (self._ends or {}).pop(source, (None, None))
         subscription = Subscription(
             subscription_id,
             self._hub.feed(source),
-            self._hub.tail(source),
+            tail if tail is not None and end == marker else self._hub.tail(source),
             self._recipient,
             self._too_slow,
             marker,

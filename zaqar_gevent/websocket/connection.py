@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
 import gevent
+from gevent.event import Event
 from gevent.lock import Semaphore
 from oslo_context.context import RequestContext
 from oslo_log import log
@@ -29,7 +30,11 @@ LOG = log.getLogger(__name__)
 # frames that is nearly a thousand of them.
 READ_BYTES = 5 * 1024
 TOGETHER_BYTES = 64 * 1024
+# Requests in flight that are served at once; as many answers may be more than the outbox holds.
+AT_ONCE = 16
 TURN_SECONDS = 0.005
+# Answers that are written together; more would hide from the outbox how full it is.
+TOGETHER_BYTES = 64 * 1024
 # Who has waited for so long has let others run.
 BREAK_SECONDS = 0.0005
 # Not 0: of such sleeps gevent takes up to fifty before it looks at the sockets again.
@@ -90,7 +95,16 @@ class Connection:
     """
 
     __slots__ = (
-        *('_close_by', '_context', '_ending', '_engine', '_heard_at', '_in_flight', '_unwritten'),
+        *(
+            '_answered',
+            '_close_by',
+            '_context',
+            '_ending',
+            '_engine',
+            '_heard_at',
+            '_in_flight',
+            '_unwritten',
+        ),
         *(
             '_is_waiting',
             '_kind',
@@ -101,7 +115,7 @@ class Connection:
             '_pinged_at',
             '_receiver',
         ),
-        *('_slots', '_socket', 'opened_at', 'outbox', 'request_at'),
+        *('_served', '_socket', 'opened_at', 'outbox', 'request_at'),
     )
 
     def __init__(
@@ -120,7 +134,8 @@ class Connection:
         self._is_waiting = False
         self._in_flight = 0
         self._unwritten = 0
-        self._slots: Semaphore | None = None
+        self._answered: Event | None = None
+        self._served: Semaphore | None = None
         self._ending: Ending | None = None
         self._close_by: float | None = None
         self._context: RequestContext | None = None
@@ -200,9 +215,7 @@ class Connection:
             if self._ending is not None:
                 break
             self._take(self._read())
-        if self._slots is not None:
-            for _ in range(self._limits.max_in_flight):
-                self._slots.acquire()
+        self._await_answers(0)
         self._send_close()
 
     def _take(self, data: bytes) -> None:
@@ -264,22 +277,31 @@ class Connection:
 
     def _start(self, answer: Callable[[], bytes], *, binary: bool) -> None:
         """Serve a request beside others; waits while there are as many as may be."""
-        if self._slots is None:
-            self._slots = Semaphore(self._limits.max_in_flight)
-        self._slots.acquire()
+        self._await_answers(self._limits.max_in_flight - 1)
+        if self._served is None:
+            self._served = Semaphore(AT_ONCE)
         self._in_flight += 1
-        gevent.spawn_raw(self._perform, answer, binary)
+        gevent.spawn_raw(self._perform, answer, self._served, binary)
 
-    def _perform(self, answer: Callable[[], bytes], binary: bool) -> None:
+    def _await_answers(self, most: int) -> None:
+        """Wait until no more than `most` requests are in flight."""
+        while self._in_flight > most:
+            if self._answered is None:
+                self._answered = Event()
+            self._answered.clear()
+            self._answered.wait()
+
+    def _perform(self, answer: Callable[[], bytes], served: Semaphore, binary: bool) -> None:
         if self._context is not None:
             self._context.update_store()
-        self._await_room()
         try:
-            self._send_soon(answer(), binary=binary)
+            with served:
+                self._await_room()
+                self._send_soon(answer(), binary=binary)
         finally:
             self._in_flight -= 1
-            if self._slots is not None:
-                self._slots.release()
+            if self._answered is not None:
+                self._answered.set()
             self._end_if_answered()
 
     def _send(self, payload: bytes, *, binary: bool) -> None:
@@ -298,6 +320,8 @@ class Connection:
         if not self._unwritten:
             gevent.get_hub().loop.run_callback(self._flush)
         self._unwritten += len(payload)
+        if self._unwritten > TOGETHER_BYTES:
+            self._flush()
         if self._unwritten > TOGETHER_BYTES:
             self._flush()
 
