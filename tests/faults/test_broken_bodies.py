@@ -24,11 +24,6 @@ POST = '\r\n'.join(
     ]
 ).encode()
 
-# What is not whole is taken for an outage: answered with 503, with a traceback in the log.
-is_taken_for_an_outage = pytest.mark.xfail(
-    strict=True, reason='reading a body that ends early raises OSError, which REST does not expect'
-)
-
 
 @pytest.fixture(scope='module')
 def impatient(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
@@ -60,7 +55,6 @@ def test_a_body_that_does_not_come_is_not_waited_for(impatient: ServerProcess, p
     assert PATIENCE <= time.monotonic() - began < PATIENCE + 1
 
 
-@is_taken_for_an_outage
 @pytest.mark.parametrize('part', PARTS.values(), ids=PARTS)
 def test_a_body_that_does_not_come_is_the_clients_fault(
     impatient: ServerProcess, part: bytes
@@ -70,7 +64,6 @@ def test_a_body_that_does_not_come_is_the_clients_fault(
     assert 'Traceback' not in '\n'.join(impatient.output[lines:])
 
 
-@is_taken_for_an_outage
 @pytest.mark.parametrize('part', PARTS.values(), ids=PARTS)
 def test_a_body_that_is_given_up_is_the_clients_fault(
     impatient: ServerProcess, part: bytes
@@ -80,7 +73,6 @@ def test_a_body_that_is_given_up_is_the_clients_fault(
     assert 'Traceback' not in '\n'.join(impatient.output[lines:])
 
 
-@is_taken_for_an_outage
 @pytest.mark.parametrize('chunk', [b'z\r\n', b'-1\r\n', b'0x5\r\n', b'f' * 17 + b'\r\n', b'5 {'])
 def test_a_chunk_that_is_none_is_the_clients_fault(impatient: ServerProcess, chunk: bytes) -> None:
     lines = len(impatient.output)

@@ -267,7 +267,8 @@ def test_a_reloaded_gunicorn_lets_its_clients_go_and_serves_on(
 
 
 def test_a_client_that_does_not_answer_the_close_holds_nobody_up(tmp_path: pathlib.Path) -> None:
-    with own(tmp_path) as server, contextlib.ExitStack() as stack:
+    config = f'{LOGGING}[drivers:transport:gevent]\nclose_timeout = 1\n'
+    with ServerProcess(tmp_path, config=config) as server, contextlib.ExitStack() as stack:
         for _ in range(10):
             stack.enter_context(Client(server.port))
         began = time.monotonic()

@@ -125,7 +125,6 @@ def test_whoever_never_reads_leaves_nothing_behind(pinging: ServerProcess) -> No
     assert settled(pinging.pid) - before < 40 * MB
 
 
-@pytest.mark.xfail(strict=True, reason='64 large reads go before those of others in the store')
 def test_many_large_requests_in_flight_delay_nobody(tmp_path: pathlib.Path) -> None:
     with ServerProcess(tmp_path, config=configuration('websockets', 64)) as server:
         identity = filled(server)

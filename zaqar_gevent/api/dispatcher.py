@@ -24,7 +24,7 @@ class Dispatcher:
     """Performs operations for the transports.
 
     operations: what this server offers, by name. connection_operations: what it offers over
-        WebSocket only.
+        WebSocket only. long_operations: the names of those whose answers may be long.
     """
 
     def __init__(self, broker: Broker, policy: Policy) -> None:
@@ -33,6 +33,9 @@ class Dispatcher:
             admin=broker.conf.admin_mode, pooling=broker.conf.pooling
         )
         self.connection_operations = CONNECTION.offered(admin=True, pooling=True)
+        self.long_operations = frozenset(
+            operation.name for operation in self.operations.values() if operation.is_long
+        )
         self._policy = policy
         self._identified: set[Caller] = set()
 

@@ -119,6 +119,12 @@ class Operation:
         line = (inspect.getdoc(self.function) or '').split('\n', 1)[0]
         return line.replace(Kind.QUEUE.value, self.kind.value)
 
+    @property
+    def is_long(self) -> bool:
+        """Whether its answer may be long: whatever is read, and messages that are taken."""
+        taken = {'limit', 'pop'}.intersection(self.request.__struct_fields__)
+        return 'GET' in self.route.methods or bool(taken)
+
     def on_topics(self, name: str) -> Operation:
         """The same operation on topics, under another name."""
         return dataclasses.replace(

@@ -78,10 +78,14 @@ class Endpoint(Protocol):
     """The connection that a request came over, as a subscriber.
 
     url: under which other servers reach it; it holds a secret.
+    is_open: whether an answer still reaches the client, as far as is known.
     """
 
     @property
     def url(self) -> str: ...
+
+    @property
+    def is_open(self) -> bool: ...
 
     def attach(self, recipient: Recipient) -> None:
         """The connection itself."""

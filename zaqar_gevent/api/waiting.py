@@ -25,7 +25,8 @@ def wait_for(
     """The result of `attempt`, tried whenever there is news of the queue, for at most `seconds`.
 
     It is tried at once, and once more at the end: what a claim's expiry or a delay's end brings is
-    no news. Without `seconds` it is tried only once.
+    no news. Without `seconds` it is tried only once. For a client that is known to be gone it is
+    not tried again: it would be given what somebody else can use.
 
     Raises `errors.BadRequest` for a time that is not allowed.
     """
@@ -44,3 +45,5 @@ def wait_for(
             if left <= 0 or succeeded(result) or hub.is_draining:
                 return result
             news.wait(left)
+            if context.endpoint is not None and not context.endpoint.is_open:
+                return result

@@ -296,6 +296,10 @@ class Endpoint:
             self._hub.register(self)
         return f'{self._hub.url}{self.token}'
 
+    @property
+    def is_open(self) -> bool:
+        return self._recipient is not None and self._recipient.is_open
+
     def now(self, source: Source) -> str | None:
         tail = self._hub.tail(source)
         marker = tail.end()

@@ -171,6 +171,14 @@ def _check_media_type(req: falcon.Request, operation: Operation) -> None:
 
 
 def _read_bytes(req: falcon.Request, max_bytes: int) -> bytes:
+    """The body; one that is not whole, or in chunks that are none, is the client's fault."""
+    try:
+        return _read_whole(req, max_bytes)
+    except OSError as error:
+        raise errors.MalformedDocument(f'The request body is not whole: {error}') from None
+
+
+def _read_whole(req: falcon.Request, max_bytes: int) -> bytes:
     """The body, whether its length was announced or it comes in chunks.
 
     One that no operation takes is refused unread: with 400 as upstream does, or with 413 where it

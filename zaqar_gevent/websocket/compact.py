@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import msgspec
@@ -26,7 +26,7 @@ from zaqar_gevent.api.operation import Operation
 from zaqar_gevent.websocket import envelope
 from zaqar_gevent.websocket.codecs import Codec, codec_of
 from zaqar_gevent.websocket.engines import Message
-from zaqar_gevent.websocket.session import AUTHENTICATE, UNKNOWN, Session
+from zaqar_gevent.websocket.session import AUTHENTICATE, UNKNOWN, Session, Work
 
 SUBPROTOCOL = 'zaqar.v2'
 HELLO = 'hello'
@@ -75,8 +75,8 @@ class CompactSession(Session):
         self._in_flight: set[Ident] = set()
         self._codec = codec_of(binary=False)
 
-    def receive(self, payload: bytes, *, binary: bool) -> bytes | Callable[[], bytes]:
-        """Begin a request: its answer, or what performs it and returns the answer.
+    def receive(self, payload: bytes, *, binary: bool) -> bytes | Work:
+        """Begin a request: its answer, or what performs it and gives the answer.
 
         Neither raises anything.
         """
@@ -95,7 +95,9 @@ class CompactSession(Session):
             context = self._begin(request, len(payload), binary)
         except errors.APIError as error:
             return self._reply(asked, action, error.status, error.to_document())
-        return functools.partial(self._answer, asked, operation, context, request.body or {})
+        body = request.body or {}
+        perform = functools.partial(self._answer, asked, operation, context, body)
+        return Work(perform, operation.name in self._dispatcher.long_operations)
 
     def farewell(self, reason: str, reconnect_after_ms: int) -> Message:
         """The push that says that the server is about to close the connection, and when to come

@@ -6,9 +6,9 @@ Requests of the default envelope are answered by the reading greenlet itself, so
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import time
-from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
 import gevent
@@ -23,6 +23,7 @@ from zaqar_gevent.metrics import ConnectionKind
 from zaqar_gevent.websocket.engines import Engine, Message
 from zaqar_gevent.websocket.limits import Limits
 from zaqar_gevent.websocket.outbox import Outbox
+from zaqar_gevent.websocket.session import Work
 
 LOG = log.getLogger(__name__)
 
@@ -30,8 +31,9 @@ LOG = log.getLogger(__name__)
 # frames that is nearly a thousand of them.
 READ_BYTES = 5 * 1024
 TOGETHER_BYTES = 64 * 1024
-# Requests in flight that are served at once; as many answers may be more than the outbox holds.
-AT_ONCE = 16
+# Requests in flight with long answers that are served at once: as many answers may be more than the
+# outbox holds, and keep others waiting for the store.
+LONG_AT_ONCE = 4
 TURN_SECONDS = 0.005
 # Answers that are written together; more would hide from the outbox how full it is.
 TOGETHER_BYTES = 64 * 1024
@@ -48,7 +50,7 @@ NORMAL = 1000
 ABNORMAL = 1006
 POLICY_VIOLATION = 1008
 
-Answer = bytes | Callable[[], bytes]
+_ANY_NUMBER = contextlib.nullcontext()
 
 
 class Receiver(Protocol):
@@ -63,8 +65,8 @@ class Receiver(Protocol):
     expires_at: float | None
     is_known: bool
 
-    def receive(self, payload: bytes, *, binary: bool) -> Answer:
-        """The answer, or what gives it and may be called in a greenlet of its own."""
+    def receive(self, payload: bytes, *, binary: bool) -> bytes | Work:
+        """The answer, or what gives it and may be done in a greenlet of its own."""
         ...
 
     def attach(self, recipient: Recipient) -> None:
@@ -115,7 +117,7 @@ class Connection:
             '_pinged_at',
             '_receiver',
         ),
-        *('_served', '_socket', 'opened_at', 'outbox', 'request_at'),
+        *('_long', '_socket', 'opened_at', 'outbox', 'request_at'),
     )
 
     def __init__(
@@ -135,7 +137,7 @@ class Connection:
         self._in_flight = 0
         self._unwritten = 0
         self._answered: Event | None = None
-        self._served: Semaphore | None = None
+        self._long: Semaphore | None = None
         self._ending: Ending | None = None
         self._close_by: float | None = None
         self._context: RequestContext | None = None
@@ -275,13 +277,13 @@ class Connection:
             gevent.sleep(MOMENT)
             self._next_turn = now + TURN_SECONDS
 
-    def _start(self, answer: Callable[[], bytes], *, binary: bool) -> None:
+    def _start(self, work: Work, *, binary: bool) -> None:
         """Serve a request beside others; waits while there are as many as may be."""
         self._await_answers(self._limits.max_in_flight - 1)
-        if self._served is None:
-            self._served = Semaphore(AT_ONCE)
+        if work.is_long and self._long is None:
+            self._long = Semaphore(LONG_AT_ONCE)
         self._in_flight += 1
-        gevent.spawn_raw(self._perform, answer, self._served, binary)
+        gevent.spawn_raw(self._perform, work, binary)
 
     def _await_answers(self, most: int) -> None:
         """Wait until no more than `most` requests are in flight."""
@@ -291,13 +293,13 @@ class Connection:
             self._answered.clear()
             self._answered.wait()
 
-    def _perform(self, answer: Callable[[], bytes], served: Semaphore, binary: bool) -> None:
+    def _perform(self, work: Work, binary: bool) -> None:
         if self._context is not None:
             self._context.update_store()
         try:
-            with served:
+            with (self._long if work.is_long else None) or _ANY_NUMBER:
                 self._await_room()
-                self._send_soon(answer(), binary=binary)
+                self._send_soon(work.perform(), binary=binary)
         finally:
             self._in_flight -= 1
             if self._answered is not None:

@@ -42,6 +42,13 @@ class Exchange(NamedTuple):
     bytes_out: int
 
 
+class Work(NamedTuple):
+    """What gives an answer, and may be done beside others; whether the answer may be long."""
+
+    perform: Callable[[], bytes]
+    is_long: bool
+
+
 Observer = Callable[[Exchange], None]
 
 

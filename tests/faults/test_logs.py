@@ -1,0 +1,291 @@
+"""What may be in no log, however a client behaves: its messages and its tokens."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import pathlib
+import socket
+import struct
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import pytest
+import requests
+
+from tests.callers import TRANSPORTS, Identity, connect, new_identity
+from tests.faults.client import DIALECTS, UPGRADE, Client, HandshakeRefused, read_to_end
+from tests.faults.frames import Opcode, closing, frame
+from tests.faults.gunicorn_process import GunicornProcess
+from tests.functional.test_authentication import IdentityService, configuration
+from tests.server_process import ServerProcess
+
+# Told apart from everything else in a log, and long enough to be recognized in pieces.
+BODY = 'a-message-body-that-must-not-be-logged'
+TOKEN = 'a-token-that-must-not-be-logged'
+HEADERS = {'X-Auth-Token': TOKEN, 'X-Service-Token': TOKEN, 'URL-Signature': TOKEN}
+
+
+class Watched(NamedTuple):
+    """A server and its logs: of what it does, at INFO and above of every module, and of access."""
+
+    process: ServerProcess
+    access_log: pathlib.Path
+    identity_service: IdentityService | None
+
+    def logs(self, line: int = 0, character: int = 0) -> str:
+        """What is in them, from that line and character on."""
+        return '\n'.join([*self.process.output[line:], self.access_log.read_text()[character:]])
+
+    def identity(self) -> Identity:
+        return new_identity()
+
+    def headers(self, identity: Identity) -> dict[str, str]:
+        """What lets a request in, where something has to."""
+        if self.identity_service is None:
+            return {**identity.headers(), **HEADERS}
+        token = self.identity_service.issue(identity.project_id, name=TOKEN)
+        return {**identity.headers(), 'X-Auth-Token': token}
+
+
+def everything(access_log: pathlib.Path) -> str:
+    """Options that have every module log at INFO."""
+    return f"""
+[DEFAULT]
+use_stderr = True
+default_log_levels = root=INFO
+[drivers:transport:gevent]
+access_log = {access_log}
+header_timeout = 1
+body_timeout = 0.5
+"""
+
+
+@pytest.fixture(scope='module')
+def identity_service() -> Iterator[IdentityService]:
+    with IdentityService() as service:
+        yield service
+
+
+@pytest.fixture(scope='module', params=['own', 'worker', 'guarded'])
+def watched(
+    request: pytest.FixtureRequest,
+    identity_service: IdentityService,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Watched]:
+    state = tmp_path_factory.mktemp('watched')
+    access_log = state / 'access.log'
+    config = everything(access_log)
+    service = None
+    if request.param == 'guarded':
+        policy = state / 'policy.yaml'
+        policy.write_text('{}')
+        config = configuration(identity_service, policy) + config.replace('[DEFAULT]', '[DEFAULT]')
+        service = identity_service
+    make: Callable[..., ServerProcess]
+    make = GunicornProcess if request.param == 'worker' else ServerProcess
+    with make(state, config=config) as process:
+        yield Watched(process, access_log, service)
+
+
+@pytest.fixture(autouse=True)
+def nothing_gets_out(watched: Watched) -> Iterator[None]:
+    before = len(watched.process.output), len(watched.access_log.read_text())
+    yield
+    tokens = watched.identity_service.tokens if watched.identity_service else {}
+    logs = watched.logs(*before)
+    for secret in (BODY, TOKEN, *(name for name in tokens if len(name) > 20)):
+        pieces = [secret[at : at + 12] for at in range(0, len(secret) - 11, 6)]
+        for piece in pieces:
+            lines = [line for line in logs.splitlines() if piece in line]
+            assert not lines, lines[:3]
+
+
+def test_the_logs_are_watched(watched: Watched) -> None:
+    """What is asserted of them would otherwise be true of no logs at all."""
+    requests.get(f'{watched.process.url}/v2/nowhere', timeout=10)
+    talk(watched, b'NONSENSE\r\n\r\n')
+    assert ' INFO ' in watched.logs()
+    assert '/v2/nowhere' in watched.access_log.read_text()
+
+
+def talk(watched: Watched, data: bytes, *, hang_up: bool = True) -> bytes:
+    """Send bytes and read to the end of the connection."""
+    with socket.create_connection(('127.0.0.1', watched.process.port), timeout=10) as connection:
+        connection.sendall(data)
+        if hang_up:
+            connection.shutdown(socket.SHUT_WR)
+        try:
+            return read_to_end(connection)
+        except ConnectionError:
+            return b''
+
+
+@pytest.mark.parametrize('transport', TRANSPORTS)
+def test_in_good_and_bad_requests(watched: Watched, transport: str) -> None:
+    identity = watched.identity()
+    url = f'ws://127.0.0.1:{watched.process.port}/'
+    caller = connect(transport, watched.process.url, url, identity=identity)
+    headers = watched.headers(identity)
+    if transport != 'rest' and watched.identity_service is not None:
+        caller.call('authenticate', headers=headers)
+    good = {'body': {BODY: [BODY]}, 'ttl': 300}
+    for messages in (
+        [good],
+        [{**good, 'ttl': BODY}],
+        [{**good, BODY: BODY}],
+        [good, {'ttl': 60}],
+        [BODY],
+        BODY,
+        [{**good, 'body': BODY * 10_000}],
+    ):
+        caller.call('message_post', headers=headers, queue_name='q', messages=messages)
+    caller.call('message_list', headers=headers, queue_name='q', echo=True)
+    caller.call('claim_create', headers=headers, queue_name='q')
+    caller.call('queue_create', headers=headers, queue_name='q', metadata={'x': BODY})
+    caller.call(
+        'queue_create', headers=headers, queue_name='q', metadata={'_default_message_ttl': BODY}
+    )
+    for broken in ('X-Auth-Token', 'X-Service-Token'):
+        caller.call('queue_list', headers={**identity.headers(), broken: TOKEN})
+    caller.close()
+
+
+@pytest.mark.parametrize('dialect', DIALECTS, ids=str)
+def test_in_the_ways_to_authenticate(watched: Watched, dialect: Any) -> None:
+    identity = watched.identity()
+    for headers in (watched.headers(identity), {**identity.headers(), **HEADERS}):
+        for action in ('authenticate', 'hello', 'queue_list', TOKEN):
+            with Client(watched.process.port, dialect, identity=identity) as client:
+                document = {'id': 1, 'action': action, 'headers': headers, 'body': {'token': TOKEN}}
+                client.send(client.frame(document))
+                assert TOKEN not in str(client.answer()).replace(str(document['body']), '').replace(
+                    f"'{TOKEN} is not", ''
+                ) or action in ('queue_list', TOKEN)
+                client.send(client.frame({**document, 'id': TOKEN, 'body': BODY}))
+                client.answer()
+        try:
+            with Client(watched.process.port, dialect, headers=headers) as client:
+                client.ask('queue_list')
+                client.close()
+        except HandshakeRefused as refused:
+            assert refused.status == 401
+
+
+BROKEN_FRAMES = {
+    'text-unmasked': frame(Opcode.TEXT, BODY.encode(), masked=False),
+    'reserved-opcode': frame(3, BODY.encode()),
+    'reserved-bits': frame(Opcode.TEXT, BODY.encode(), rsv=0x70),
+    'long-ping': frame(Opcode.PING, (BODY * 5).encode()),
+    'continuation-of-nothing': frame(Opcode.CONTINUATION, BODY.encode()),
+    'no-utf8': frame(Opcode.TEXT, BODY.encode() + b'\xff'),
+    'no-json': frame(Opcode.TEXT, BODY.encode()),
+    'no-msgpack': frame(Opcode.BINARY, BODY.encode()),
+    'cut-short': frame(Opcode.TEXT, BODY.encode())[:-5],
+    'close-with-a-bad-code': closing(999, BODY.encode()),
+    'close-with-a-reason': closing(4000, BODY.encode()),
+    'too-many-fragments': frame(Opcode.TEXT, BODY.encode(), fin=False)
+    + frame(Opcode.CONTINUATION, BODY.encode(), fin=False) * 2000,
+    'bytes': BODY.encode(),
+}
+
+
+@pytest.mark.parametrize('data', BROKEN_FRAMES.values(), ids=BROKEN_FRAMES)
+def test_in_broken_frames(watched: Watched, data: bytes) -> None:
+    with Client(
+        watched.process.port, headers=HEADERS if not watched.identity_service else {}
+    ) as client:
+        client.send(data)
+        client.socket.shutdown(socket.SHUT_WR)
+        read_to_end(client.socket)
+
+
+def post(*lines: str, body: bytes = b'') -> bytes:
+    head = ['POST /v2/queues/q/messages HTTP/1.1', 'Host: localhost']
+    head += [f'{name}: {value}' for name, value in Identity().headers().items()]
+    head += ['Content-Type: application/json', f'X-Auth-Token: {TOKEN}', *lines, '', '']
+    return '\r\n'.join(head).encode() + body
+
+
+BROKEN_REQUESTS = {
+    'longer-than-announced': post('Content-Length: 5', body=BODY.encode() + b'\r\n\r\n'),
+    'longer-than-announced-in-words': post(
+        'Content-Length: 5', body=f'1234 {BODY} HTTP/9.9\r\n\r\n'.encode()
+    ),
+    'shorter-than-announced': post('Content-Length: 500', body=BODY.encode()),
+    'length-of-words': post(f'Content-Length: {TOKEN}', body=BODY.encode()),
+    'negative-length': post('Content-Length: -5', body=BODY.encode()),
+    'broken-chunk': post('Transfer-Encoding: chunked', body=BODY.encode()),
+    'chunk-longer-than-announced': post(
+        'Transfer-Encoding: chunked', body=b'5\r\n' + BODY.encode()
+    ),
+    'another-transfer-encoding': post(f'Transfer-Encoding: {TOKEN}', body=BODY.encode()),
+    'too-many-headers': post(*(f'X-{number}: {TOKEN}' for number in range(200))),
+    'long-header': post(f'X-Auth-Token: {TOKEN * 3000}'),
+    'no-header': post(TOKEN),
+    'no-head': post().replace(b'\r\n\r\n', b'\r\n'),
+    'no-request': BODY.encode() + b'\r\n\r\n',
+    'no-version': f'POST /v2/queues {BODY}\r\n\r\n'.encode(),
+    'token-for-a-version': f'GET /v2/queues {TOKEN}\r\n\r\n'.encode(),
+    'token-for-a-method': f'{TOKEN} /v2/queues HTTP/1.1\r\n\r\n'.encode(),
+    'nested': post('Content-Length: 100000', body=b'[' * 99_000 + (BODY * 30)[:1000].encode()),
+    'not-utf8': post(f'Content-Length: {len(BODY) + 1}', body=BODY.encode() + b'\xff'),
+    'upgrade-with-a-body': '\r\n'.join(
+        [
+            'GET / HTTP/1.1',
+            *(f'{n}: {v}' for n, v in UPGRADE.items()),
+            'Content-Length: 99',
+            '',
+            BODY,
+        ]
+    ).encode(),
+    'upgrade-with-a-token': '\r\n'.join(
+        ['GET / HTTP/1.1', f'X-Auth-Token: {TOKEN}', 'Upgrade: websocket', '', '']
+    ).encode(),
+    'tls': b'\x16\x03\x01' + struct.pack('>H', 500) + BODY.encode(),
+}
+
+
+@pytest.mark.parametrize('data', BROKEN_REQUESTS.values(), ids=BROKEN_REQUESTS)
+@pytest.mark.parametrize('hang_up', [True, False], ids=['hanging-up', 'waiting'])
+def test_in_broken_requests(watched: Watched, data: bytes, hang_up: bool) -> None:
+    talk(watched, data, hang_up=hang_up)
+
+
+def test_in_queries(watched: Watched) -> None:
+    """Access is logged without the query, in which a token does not belong, but is found."""
+    identity = watched.identity()
+    for path in ('/v2/queues', '/v2/queues/q/messages', '/v2/nowhere'):
+        requests.get(
+            f'{watched.process.url}{path}',
+            params={'token': TOKEN, 'marker': TOKEN, 'limit': TOKEN},
+            headers=watched.headers(identity),
+            timeout=10,
+        )
+
+
+def test_while_the_store_does_not_work(watched: Watched, tmp_path: pathlib.Path) -> None:
+    """What fails is logged with its reason, which quotes no values."""
+    import sqlite3
+
+    store = next(iter(watched.access_log.parent.rglob('zaqar.sqlite')))
+    identity = watched.identity()
+    with sqlite3.connect(store, isolation_level=None) as program:
+        program.execute('BEGIN IMMEDIATE')
+        answer = requests.post(
+            f'{watched.process.url}/v2/queues/q/messages',
+            json={'messages': [{'body': BODY, 'ttl': 60}]},
+            headers=watched.headers(identity),
+            timeout=30,
+        )
+        program.execute('ROLLBACK')
+    program.close()
+    assert answer.status_code == 503
+    assert 'locked' in watched.logs()
+    assert json.loads(answer.content)['code'] == 'service_unavailable'
+
+
+def test_every_kind_of_request_has_been_tried() -> None:
+    assert len({*itertools.chain(BROKEN_FRAMES, BROKEN_REQUESTS)}) == len(BROKEN_FRAMES) + len(
+        BROKEN_REQUESTS
+    )
