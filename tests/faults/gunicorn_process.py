@@ -9,8 +9,10 @@ import sys
 import textwrap
 import threading
 
+import requests
+
 from tests.functional.test_gunicorn import OUR_WORKER
-from tests.server_process import ServerProcess
+from tests.server_process import START_SECONDS, ServerProcess
 
 _LISTENING = re.compile(r'Listening at: http://127\.0\.0\.1:(\d+)')
 _BOOTED = 'Booting worker'
@@ -36,6 +38,11 @@ class GunicornProcess(ServerProcess):
             file = state_path / '.zaqar' / 'zaqar.conf'
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_text(textwrap.dedent(config))
+
+    def start(self) -> None:
+        """Start it and wait until a worker answers."""
+        super().start()
+        requests.get(f'{self.url}/', timeout=START_SECONDS)
 
     def _read(self, ready: threading.Event) -> None:
         assert self._process.stdout is not None

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import itertools
+import contextlib
 import json
 import pathlib
 import socket
+import sqlite3
 import struct
-from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+import time
+from collections.abc import Callable, Iterable, Iterator
+from typing import NamedTuple
 
 import pytest
 import requests
 
 from tests.callers import TRANSPORTS, Identity, connect, new_identity
-from tests.faults.client import DIALECTS, UPGRADE, Client, HandshakeRefused, read_to_end
+from tests.faults.client import DIALECTS, UPGRADE, Client, Dialect, HandshakeRefused, read_to_end
 from tests.faults.frames import Opcode, closing, frame
 from tests.faults.gunicorn_process import GunicornProcess
 from tests.functional.test_authentication import IdentityService, configuration
@@ -23,7 +25,13 @@ from tests.server_process import ServerProcess
 # Told apart from everything else in a log, and long enough to be recognized in pieces.
 BODY = 'a-message-body-that-must-not-be-logged'
 TOKEN = 'a-token-that-must-not-be-logged'
-HEADERS = {'X-Auth-Token': TOKEN, 'X-Service-Token': TOKEN, 'URL-Signature': TOKEN}
+HEADERS = {'X-Auth-Token': TOKEN, 'X-Service-Token': TOKEN}
+SIGNED = {
+    'URL-Signature': TOKEN,
+    'URL-Expires': '2999-01-01T00:00:00',
+    'URL-Methods': 'GET',
+    'URL-Paths': '/v2/queues/q/messages',
+}
 
 
 class Watched(NamedTuple):
@@ -37,8 +45,11 @@ class Watched(NamedTuple):
         """What is in them, from that line and character on."""
         return '\n'.join([*self.process.output[line:], self.access_log.read_text()[character:]])
 
-    def identity(self) -> Identity:
-        return new_identity()
+    @property
+    def tokens(self) -> list[str]:
+        """The valid ones that were issued."""
+        issued = self.identity_service.tokens if self.identity_service else {}
+        return [name for name in issued if name != 'service']
 
     def headers(self, identity: Identity) -> dict[str, str]:
         """What lets a request in, where something has to."""
@@ -56,8 +67,9 @@ use_stderr = True
 default_log_levels = root=INFO
 [drivers:transport:gevent]
 access_log = {access_log}
-header_timeout = 1
-body_timeout = 0.5
+header_timeout = 0.3
+body_timeout = 0.3
+keepalive_timeout = 0.3
 """
 
 
@@ -80,23 +92,27 @@ def watched(
     if request.param == 'guarded':
         policy = state / 'policy.yaml'
         policy.write_text('{}')
-        config = configuration(identity_service, policy) + config.replace('[DEFAULT]', '[DEFAULT]')
+        config = configuration(identity_service, policy) + config
         service = identity_service
     make: Callable[..., ServerProcess]
     make = GunicornProcess if request.param == 'worker' else ServerProcess
     with make(state, config=config) as process:
-        yield Watched(process, access_log, service)
+        watched = Watched(process, access_log, service)
+        yield watched
+    assert_nothing_in(watched.logs(), watched.tokens)
 
 
 @pytest.fixture(autouse=True)
 def nothing_gets_out(watched: Watched) -> Iterator[None]:
     before = len(watched.process.output), len(watched.access_log.read_text())
     yield
-    tokens = watched.identity_service.tokens if watched.identity_service else {}
-    logs = watched.logs(*before)
-    for secret in (BODY, TOKEN, *(name for name in tokens if len(name) > 20)):
-        pieces = [secret[at : at + 12] for at in range(0, len(secret) - 11, 6)]
-        for piece in pieces:
+    assert_nothing_in(watched.logs(*before), watched.tokens)
+
+
+def assert_nothing_in(logs: str, tokens: Iterable[str]) -> None:
+    """Neither bodies nor tokens, nor pieces of them."""
+    for secret in (BODY, TOKEN, *tokens):
+        for piece in (secret[at : at + 12] for at in range(0, len(secret) - 11, 6)):
             lines = [line for line in logs.splitlines() if piece in line]
             assert not lines, lines[:3]
 
@@ -105,25 +121,28 @@ def test_the_logs_are_watched(watched: Watched) -> None:
     """What is asserted of them would otherwise be true of no logs at all."""
     requests.get(f'{watched.process.url}/v2/nowhere', timeout=10)
     talk(watched, b'NONSENSE\r\n\r\n')
-    assert ' INFO ' in watched.logs()
+    deadline = time.monotonic() + 5
+    while ' INFO zaqar_gevent' not in watched.logs():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
     assert '/v2/nowhere' in watched.access_log.read_text()
 
 
 def talk(watched: Watched, data: bytes, *, hang_up: bool = True) -> bytes:
     """Send bytes and read to the end of the connection."""
     with socket.create_connection(('127.0.0.1', watched.process.port), timeout=10) as connection:
-        connection.sendall(data)
-        if hang_up:
-            connection.shutdown(socket.SHUT_WR)
         try:
+            connection.sendall(data)
+            if hang_up:
+                connection.shutdown(socket.SHUT_WR)
             return read_to_end(connection)
-        except ConnectionError:
+        except OSError:
             return b''
 
 
 @pytest.mark.parametrize('transport', TRANSPORTS)
 def test_in_good_and_bad_requests(watched: Watched, transport: str) -> None:
-    identity = watched.identity()
+    identity = new_identity()
     url = f'ws://127.0.0.1:{watched.process.port}/'
     caller = connect(transport, watched.process.url, url, identity=identity)
     headers = watched.headers(identity)
@@ -137,10 +156,11 @@ def test_in_good_and_bad_requests(watched: Watched, transport: str) -> None:
         [good, {'ttl': 60}],
         [BODY],
         BODY,
-        [{**good, 'body': BODY * 10_000}],
+        [{**good, 'body': BODY * 7000}],
     ):
         caller.call('message_post', headers=headers, queue_name='q', messages=messages)
-    caller.call('message_list', headers=headers, queue_name='q', echo=True)
+    listed = caller.call('message_list', headers=headers, queue_name='q', echo=True)
+    assert {BODY: [BODY]} in [message['body'] for message in listed.body['messages']]
     caller.call('claim_create', headers=headers, queue_name='q')
     caller.call('queue_create', headers=headers, queue_name='q', metadata={'x': BODY})
     caller.call(
@@ -152,24 +172,22 @@ def test_in_good_and_bad_requests(watched: Watched, transport: str) -> None:
 
 
 @pytest.mark.parametrize('dialect', DIALECTS, ids=str)
-def test_in_the_ways_to_authenticate(watched: Watched, dialect: Any) -> None:
-    identity = watched.identity()
-    for headers in (watched.headers(identity), {**identity.headers(), **HEADERS}):
+def test_in_the_ways_to_authenticate(watched: Watched, dialect: Dialect) -> None:
+    identity = new_identity()
+    wrong = {**identity.headers(), **HEADERS}
+    for headers in (watched.headers(identity), wrong, {**wrong, **SIGNED}):
         for action in ('authenticate', 'hello', 'queue_list', TOKEN):
             with Client(watched.process.port, dialect, identity=identity) as client:
                 document = {'id': 1, 'action': action, 'headers': headers, 'body': {'token': TOKEN}}
-                client.send(client.frame(document))
-                assert TOKEN not in str(client.answer()).replace(str(document['body']), '').replace(
-                    f"'{TOKEN} is not", ''
-                ) or action in ('queue_list', TOKEN)
-                client.send(client.frame({**document, 'id': TOKEN, 'body': BODY}))
-                client.answer()
-        try:
-            with Client(watched.process.port, dialect, headers=headers) as client:
-                client.ask('queue_list')
-                client.close()
-        except HandshakeRefused as refused:
-            assert refused.status == 401
+                for changes in ({}, {'id': TOKEN}, {'body': BODY}, {'headers': TOKEN}):
+                    client.send(client.frame({**document, **changes}))
+                    client.answer()
+        with (
+            contextlib.suppress(HandshakeRefused),
+            Client(watched.process.port, dialect, headers=headers) as client,
+        ):
+            client.ask('queue_list')
+            client.close()
 
 
 BROKEN_FRAMES = {
@@ -227,7 +245,6 @@ BROKEN_REQUESTS = {
     'no-request': BODY.encode() + b'\r\n\r\n',
     'no-version': f'POST /v2/queues {BODY}\r\n\r\n'.encode(),
     'token-for-a-version': f'GET /v2/queues {TOKEN}\r\n\r\n'.encode(),
-    'token-for-a-method': f'{TOKEN} /v2/queues HTTP/1.1\r\n\r\n'.encode(),
     'nested': post('Content-Length: 100000', body=b'[' * 99_000 + (BODY * 30)[:1000].encode()),
     'not-utf8': post(f'Content-Length: {len(BODY) + 1}', body=BODY.encode() + b'\xff'),
     'upgrade-with-a-body': '\r\n'.join(
@@ -254,7 +271,7 @@ def test_in_broken_requests(watched: Watched, data: bytes, hang_up: bool) -> Non
 
 def test_in_queries(watched: Watched) -> None:
     """Access is logged without the query, in which a token does not belong, but is found."""
-    identity = watched.identity()
+    identity = new_identity()
     for path in ('/v2/queues', '/v2/queues/q/messages', '/v2/nowhere'):
         requests.get(
             f'{watched.process.url}{path}',
@@ -264,13 +281,12 @@ def test_in_queries(watched: Watched) -> None:
         )
 
 
+@pytest.mark.parametrize('watched', ['own'], indirect=True)
 def test_while_the_store_does_not_work(watched: Watched, tmp_path: pathlib.Path) -> None:
     """What fails is logged with its reason, which quotes no values."""
-    import sqlite3
-
     store = next(iter(watched.access_log.parent.rglob('zaqar.sqlite')))
-    identity = watched.identity()
-    with sqlite3.connect(store, isolation_level=None) as program:
+    identity = new_identity()
+    with contextlib.closing(sqlite3.connect(store, isolation_level=None)) as program:
         program.execute('BEGIN IMMEDIATE')
         answer = requests.post(
             f'{watched.process.url}/v2/queues/q/messages',
@@ -278,14 +294,6 @@ def test_while_the_store_does_not_work(watched: Watched, tmp_path: pathlib.Path)
             headers=watched.headers(identity),
             timeout=30,
         )
-        program.execute('ROLLBACK')
-    program.close()
     assert answer.status_code == 503
     assert 'locked' in watched.logs()
     assert json.loads(answer.content)['code'] == 'service_unavailable'
-
-
-def test_every_kind_of_request_has_been_tried() -> None:
-    assert len({*itertools.chain(BROKEN_FRAMES, BROKEN_REQUESTS)}) == len(BROKEN_FRAMES) + len(
-        BROKEN_REQUESTS
-    )

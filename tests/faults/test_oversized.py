@@ -24,7 +24,7 @@ from tests.server_process import ServerProcess
 
 LIMIT = 262_144 + 65_536
 TOO_BIG = 1009
-STALL = 0.05
+STALL = PROMPT / 2
 BLOCK = bytes(1 << 20)
 
 

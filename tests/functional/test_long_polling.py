@@ -17,7 +17,7 @@ import psutil
 import pytest
 
 from tests.callers import TRANSPORTS, Answer, Identity, RestCaller, connect, new_identity
-from tests.faults.client import COMPACT, DEFAULT
+from tests.faults.client import COMPACT, DEFAULT, Client
 from tests.faults.memory import resident
 from tests.functional.test_push import Hasty, Subscriber, eventually, post
 from tests.server_process import ServerProcess
@@ -193,19 +193,39 @@ def test_other_requests_are_answered_meanwhile(server: ServerProcess, rest: Rest
         assert bodies_of(Answer(200, client.answer()['body'])) == ['hello']
 
 
-def test_a_client_that_goes_away_takes_no_message_with_it(
+def test_waits_of_a_connection_hold_up_none_of_its_other_requests(
     server: ServerProcess, rest: RestCaller
 ) -> None:
-    """In `zaqar.v2`, where the end of a connection is noticed while its requests wait."""
     with Subscriber(server.port, COMPACT, identity=rest.identity) as client:
-        client.send(client.request('claim_create', queue_name='orders', wait=20))
-        client.ask('ping')
-        subscribed = client.subscribe('other')
-        client.reset()
-    target = {'queue_name': 'other', 'subscription_id': subscribed}
-    eventually(lambda: rest.call('subscription_get', **target).status == 404)
-    post(rest, 'hello')
-    assert bodies_of(rest.call('claim_create', queue_name='orders', wait=1)) == ['hello']
+        waits = range(10)
+        client.send(
+            b''.join(
+                client.request('message_list', queue_name=f'q{number}', echo=True, wait=20)
+                for number in waits
+            )
+        )
+        began = time.monotonic()
+        assert client.call('queue_list').body['queues'] == []
+        for number in reversed(waits):
+            post(rest, number, queue_name=f'q{number}')
+            assert bodies_of(Answer(200, client.answer()['body'])) == [number]
+        assert time.monotonic() - began < 5
+
+
+def test_a_wait_does_not_outlive_its_connection(server: ServerProcess, rest: RestCaller) -> None:
+    """Nor does it keep what else the connection holds."""
+    assert rest.call('message_list', queue_name='orders', wait=1.5).body['messages'] == []
+    for end in (Client.close, Subscriber.reset):
+        post(rest, 'held', queue_name='work')
+        with Subscriber(server.port, COMPACT, identity=rest.identity) as client:
+            assert client.call('queue_consume', queue_name='work').status == 201
+            assert client.push()['message']['body'] == 'held'
+            client.send(client.request('claim_create', queue_name='orders', wait=20))
+            client.ask('ping')
+            end(client)
+        assert bodies_of(rest.call('claim_create', queue_name='work', wait=3)) == ['held']
+        post(rest, 'hello')
+        assert bodies_of(rest.call('claim_create', queue_name='orders', wait=1)) == ['hello']
 
 
 class Crowd:

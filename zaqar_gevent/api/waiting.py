@@ -8,9 +8,11 @@ from typing import TypeVar
 
 from zaqar_gevent.api import errors
 from zaqar_gevent.api.context import Context
-from zaqar_gevent.api.push import Source
+from zaqar_gevent.api.push import News, Source
 
 MAX_SECONDS = 20
+# For how long a wait may outlive its connection, which it keeps from ending.
+_TICK_SECONDS = 1.0
 
 Result = TypeVar('Result')
 
@@ -44,6 +46,17 @@ def wait_for(
             left = deadline - time.monotonic()
             if left <= 0 or succeeded(result) or hub.is_draining:
                 return result
-            news.wait(left)
-            if context.endpoint is not None and not context.endpoint.is_open:
+            if not _wait(context, news, deadline):
                 return result
+
+
+def _wait(context: Context, news: News, deadline: float) -> bool:
+    """Wait for news, or for the deadline; False when the client is gone."""
+    if context.endpoint is None:
+        news.wait(deadline - time.monotonic())
+        return True
+    while context.endpoint.is_open:
+        left = deadline - time.monotonic()
+        if left <= 0 or news.wait(min(left, _TICK_SECONDS)):
+            return context.endpoint.is_open
+    return False
