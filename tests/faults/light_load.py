@@ -10,16 +10,16 @@ from __future__ import annotations
 
 import http.client
 import json
-import os
+import pathlib
 import select
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
-# How soon REST has to answer, in seconds: on a machine that does nothing else, as `tox -e slow` has
-# it, and on one that does.
-PROMPT = float(os.environ.get('PROMPT_SECONDS', '0.4'))
+import psutil
+
+PROMPT = 0.1
 PAUSE_SECONDS = 0.005
 PATIENCE_SECONDS = 60
 HEADERS = {'X-Project-ID': 'light', 'Client-ID': '3381af92-2b9e-11e3-b191-71861300734c'}
@@ -30,11 +30,13 @@ class LightLoad:
 
     statuses: those of the answers. durations: of the requests, in seconds, in ascending order. So
         that one long wait does not count less than the short ones it has prevented, it counts as
-        those that would have been made meanwhile.
+        those that would have been made meanwhile. What does not count is how long server and load
+        were ready to run and the machine had no processor for them.
     """
 
     def __init__(self, port: int, path: str = '/v2/ping') -> None:
-        self._command = [sys.executable, '-m', __name__, str(port), path]
+        arguments = [str(port), path, *map(str, _serving(port))]
+        self._command = [sys.executable, '-m', __name__, *arguments]
         self.statuses: set[int] = set()
         self.durations: list[float] = []
 
@@ -77,14 +79,47 @@ class LightLoad:
         return 'median {:.1f}, p99 {:.1f}, longest {:.1f} ms'.format(*figures)
 
 
+def _serving(port: int) -> list[int]:
+    """The ids of the processes that listen on a port, and of those they have started."""
+    listening = {
+        psutil.Process(connection.pid)
+        for connection in psutil.net_connections('tcp')
+        if connection.status == psutil.CONN_LISTEN
+        and connection.laddr.port == port
+        and connection.pid
+    }
+    workers = {child for process in listening for child in process.children()}
+    return [process.pid for process in listening | workers]
+
+
 def _moments(duration: float) -> list[float]:
     count = int(duration / PAUSE_SECONDS) + 1
     return [duration - number * PAUSE_SECONDS for number in range(count)]
 
 
+class _RunQueue:
+    """For how long the threads of some processes have waited for a processor."""
+
+    def __init__(self, pids: Sequence[str]) -> None:
+        self._tasks = [pathlib.Path('/proc', pid, 'task') for pid in pids]
+
+    def seconds(self) -> float:
+        return sum(
+            self._waited(directory) for tasks in self._tasks for directory in tasks.iterdir()
+        )
+
+    @staticmethod
+    def _waited(directory: pathlib.Path) -> float:
+        try:
+            return int((directory / 'schedstat').read_text().split()[1]) / 1e9
+        except OSError:
+            return 0
+
+
 def _main() -> None:
-    port, path = sys.argv[1:]
+    port, path, *pids = sys.argv[1:]
     connection = http.client.HTTPConnection('127.0.0.1', int(port), timeout=PATIENCE_SECONDS)
+    queue = _RunQueue([*pids, 'self'])
 
     def get() -> int:
         connection.request('GET', path, headers=HEADERS)
@@ -96,9 +131,11 @@ def _main() -> None:
     durations: list[float] = []
     print('begun', flush=True)
     while not select.select([sys.stdin], [], [], PAUSE_SECONDS)[0]:
+        waited = queue.seconds()
         began = time.perf_counter()
         statuses.add(get())
-        durations.append(time.perf_counter() - began)
+        duration = time.perf_counter() - began
+        durations.append(max(0.0, duration - (queue.seconds() - waited)))
     print(json.dumps([list(statuses), durations]))
 
 

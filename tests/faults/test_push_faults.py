@@ -35,6 +35,8 @@ from tests.functional.test_stores import ON_REDIS
 from tests.redis_process import RedisProcess
 from tests.server_process import ServerProcess
 
+pytestmark = pytest.mark.slow
+
 TOO_SLOW = 4008
 OTHERS = 200
 EACH_BYTES = 1_000
