@@ -283,4 +283,14 @@ def metadata_seconds(conf: cfg.ConfigOpts) -> float:
     chosen: float | None = conf[GROUP].metadata_cache_seconds
     if chosen is not None:
         return chosen
-    return 1.0 if conf.drivers.message_store == 'sqlite' and not conf.pooling else 0.0
+    return 1.0 if _is_embedded(conf) else 0.0
+
+
+def idempotency_seconds(conf: cfg.ConfigOpts) -> int:
+    """For how long the store remembers posts by their ids; 0 where it does not."""
+    seconds: int = conf['drivers:message_store:sqlite'].idempotency_seconds
+    return seconds if _is_embedded(conf) else 0
+
+
+def _is_embedded(conf: cfg.ConfigOpts) -> bool:
+    return bool(conf.drivers.message_store == 'sqlite' and not conf.pooling)

@@ -25,8 +25,11 @@ from zaqar.transport.base import ResourceDefaults
 from zaqar_gevent import conf as configuration
 from zaqar_gevent import http, metrics, options
 from zaqar_gevent.access_log import AccessLog
-from zaqar_gevent.api import REGISTRY  # noqa: F401  (importing the API fills the registry)
-from zaqar_gevent.api.broker import Broker
+from zaqar_gevent.api import (
+    REGISTRY,  # noqa: F401  (importing the API fills the registry)
+    waiting,
+)
+from zaqar_gevent.api.broker import Broker, Capabilities
 from zaqar_gevent.api.dispatcher import Dispatcher
 from zaqar_gevent.api.policy import Policy
 from zaqar_gevent.authentication import KeystoneAuth
@@ -133,6 +136,7 @@ class TransportDriver:
             conf,
             storage,
             control,
+            capabilities(conf),
             options.metadata_seconds(conf),
             section.subscription_cache_seconds,
             section.max_depth,
@@ -152,7 +156,7 @@ class TransportDriver:
         allowing = allow_origins(auth_app or app, conf)
         rest = serve_paths(observe(identify_requests(allowing), access_log), conf)
         identify = auth_app and auth_app.identify
-        self.reception = Reception(dispatcher, identify, access_log, _greeting(conf), hub)
+        self.reception = Reception(dispatcher, identify, access_log, hub)
         upgrade = Upgrade(
             rest,
             self.reception,
@@ -203,16 +207,18 @@ def _measure_always(connections: Connections) -> None:
         gevent.sleep(_MEASURE_SECONDS)
 
 
-def _greeting(conf: cfg.ConfigOpts) -> dict[str, Any]:
-    """What a client of `zaqar.v2` is told of the server."""
+def capabilities(conf: cfg.ConfigOpts) -> Capabilities:
+    """What a server with this configuration says of itself."""
     section = conf[options.GROUP]
     return {
         'server': f'zaqar_gevent/{version("zaqar_gevent")}',
-        'protocol': SUBPROTOCOL,
+        'protocols': list(SUBPROTOCOLS),
         'max_in_flight': section.max_in_flight,
         'max_message_size': options.max_message_bytes(conf),
         'ping_interval': section.ping_interval,
         'idle_timeout': section.idle_timeout,
+        'max_wait': waiting.MAX_SECONDS,
+        'idempotency_seconds': options.idempotency_seconds(conf),
     }
 
 

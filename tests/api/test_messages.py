@@ -177,3 +177,19 @@ def test_a_message_is_read_over_any_transport(api: Any, server: Any) -> None:
         listed = other.call('message_list', queue_name='orders', echo=True)
         assert bodies_of(listed) == [{'sku': 42}]
         other.close()
+
+
+def test_a_post_that_is_repeated_with_its_id_is_made_once(api: Any) -> None:
+    arguments = {'queue_name': 'orders', 'messages': [{'body': 1}, {'body': 2}], 'post_id': 'p-1'}
+    first = api.call('message_post', **arguments)
+    assert first.status == 201
+    assert api.call('message_post', **arguments) == first
+    assert bodies_of(api.call('message_list', queue_name='orders', echo=True)) == [1, 2]
+
+
+@pytest.mark.parametrize('post_id', ['', 'x' * 65, 7])
+def test_an_id_of_a_post_that_is_none_is_refused(api: Any, post_id: Any) -> None:
+    messages = [{'body': 1}]
+    answer = api.call('message_post', queue_name='orders', messages=messages, post_id=post_id)
+    assert answer.status == 400
+    assert '$.post_id' in str(answer.body)

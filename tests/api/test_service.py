@@ -1,5 +1,6 @@
 """The service itself, over every transport alike."""
 
+from importlib.metadata import version
 from typing import Any
 
 from zaqar_gevent.api import REGISTRY
@@ -9,6 +10,21 @@ def test_the_versions_need_no_identity(api: Any) -> None:
     answer = api.call('get_versions', headers={})
     assert answer.status == 300
     assert [version['id'] for version in answer.body['versions']] == ['2']
+
+
+def test_the_capabilities_need_no_identity(api: Any) -> None:
+    answer = api.call('get_capabilities', headers={})
+    assert answer.status == 200
+    assert answer.body == {
+        'server': f'zaqar_gevent/{version("zaqar_gevent")}',
+        'protocols': ['zaqar.v2'],
+        'max_in_flight': 64,
+        'max_message_size': 262144 + 65536,
+        'ping_interval': 25.0,
+        'idle_timeout': 0.0,
+        'max_wait': 20,
+        'idempotency_seconds': 300,
+    }
 
 
 def test_a_ping_has_no_content(api: Any) -> None:

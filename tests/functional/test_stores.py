@@ -116,3 +116,11 @@ def test_a_queue_is_subscribed_to(server: ServerProcess, transport: str) -> None
     assert caller.call('subscription_delete', **target).status == 204
     assert caller.call('subscription_get', **target).status == 404
     caller.close()
+
+
+def test_a_store_that_cannot_tell_posts_apart_says_so(api: Any) -> None:
+    assert api.call('get_capabilities').body['idempotency_seconds'] == 0
+    answer = api.call('message_post', queue_name='q', messages=[{'body': 1}], post_id='p-1')
+    assert answer.status == 400
+    assert 'post_id' in str(answer.body)
+    assert api.call('message_list', queue_name='q', echo=True).body['messages'] == []

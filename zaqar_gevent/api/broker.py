@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypedDict
 
 from oslo_config import cfg
 from zaqar.storage import base
@@ -19,6 +19,24 @@ from zaqar_gevent.api.notifier import Notifier
 
 # Options that may be changed while the server runs.
 _LIVE_OPTIONS = ('client_id_uuid_safe', 'message_delete_with_claim_id')
+
+
+class Capabilities(TypedDict):
+    """What a server offers and allows, for clients that adapt to it.
+
+    `protocols`: the WebSocket subprotocols beside the default envelope. `max_message_size` in
+    bytes. `ping_interval`, `idle_timeout` and `max_wait` (of long polling) in seconds.
+    `idempotency_seconds`: for how long a `post_id` is remembered; 0 where it cannot be given.
+    """
+
+    server: str
+    protocols: list[str]
+    max_in_flight: int
+    max_message_size: int
+    ping_interval: float
+    idle_timeout: float
+    max_wait: int
+    idempotency_seconds: int
 
 
 class _Snapshot:
@@ -65,6 +83,7 @@ class Broker:
     max_depth: the most levels that a document may be nested in.
     notifier: what tells subscribers; remembers the subscriptions of a queue for
         `subscription_seconds`.
+    capabilities: what is said of the server to whoever asks.
     descriptions: what builds the documents that describe each transport, by the document's name.
     """
 
@@ -73,6 +92,7 @@ class Broker:
         conf: cfg.ConfigOpts,
         storage: base.DataDriverBase,
         control: base.ControlDriverBase,
+        capabilities: Capabilities,
         metadata_seconds: float,
         subscription_seconds: float = 1.0,
         max_depth: int = MAX_DEPTH,
@@ -85,6 +105,7 @@ class Broker:
         self.max_depth = max_depth
         self.metadata: Brief[dict[str, Any]] = Brief(metadata_seconds)
         self.notifier = Notifier(conf, storage.subscription_controller, subscription_seconds)
+        self.capabilities = capabilities
         self.descriptions: dict[str, Callable[[], dict[str, Any]]] = {}
         self._cipher: MessageCipher | None = None
 

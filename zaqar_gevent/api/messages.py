@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NotRequired, TypedDict
+from typing import Annotated, Any, NotRequired, TypedDict
 
 import msgspec
 from zaqar.storage import errors as storage_errors
@@ -22,8 +22,13 @@ class NewMessage(msgspec.Struct):
 
 
 class PostMessages(Request):
+    """`post_id`: made by the client, 1 to 64 characters. A post that is repeated with it is not
+    made a second time, and answered as the first.
+    """
+
     queue_name: str
     messages: list[NewMessage]
+    post_id: Annotated[str, msgspec.Meta(min_length=1, max_length=64)] | None = None
 
 
 class ListMessages(Request):
@@ -246,6 +251,8 @@ def _post(context: Context, request: PostMessages) -> PostedMessages:
     _check_sent_size(context, request.messages, metadata)
     messages = [_complete(broker, message, metadata) for message in request.messages]
     broker.limits.message_posting(messages)
+    if request.post_id is not None:
+        _identify(broker, messages, request.post_id)
     if metadata.get('_enable_encrypt_messages'):
         broker.encrypt(messages)
     message_ids = broker.messages.post(
@@ -300,6 +307,15 @@ def _complete(broker: Broker, message: NewMessage, metadata: dict[str, Any]) -> 
     if queue_delay:
         complete['delay'] = queue_delay if message.delay is None else message.delay
     return complete
+
+
+def _identify(broker: Broker, messages: list[dict[str, Any]], post_id: str) -> None:
+    """Let the store know of a post by which id it would be repeated."""
+    if not broker.capabilities['idempotency_seconds']:
+        raise errors.BadRequest(
+            'The store of this server cannot tell posts apart; leave it out - at `$.post_id`'
+        )
+    messages[0]['post_id'] = post_id
 
 
 def _check_sent_size(

@@ -37,6 +37,7 @@ EXAMPLES: dict[str, Any] = {
     'methods': ['GET'],
     'paths': ['messages'],
     'pool_list': ['east'],
+    'post_id': '0193b1a2-6c1e-7c55-9d0e-6f2f3c1f7a10',
     'pool_name': 'east',
     'queue_name': 'orders',
     'resource_types': ['messages'],

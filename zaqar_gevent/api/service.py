@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from zaqar_gevent.api import errors
+from zaqar_gevent.api.broker import Capabilities
 from zaqar_gevent.api.context import Context
 from zaqar_gevent.api.operation import REGISTRY, Operation, Request, operation
 
@@ -30,6 +31,12 @@ class NoArguments(Request):
 def get_versions(context: Context, request: NoArguments) -> dict[str, Any]:
     """List the versions of the API."""
     return {'versions': [VERSION]}
+
+
+@operation('get_capabilities', rest='GET /v2/capabilities', policy=None, anonymous=True)
+def get_capabilities(context: Context, request: NoArguments) -> Capabilities:
+    """Say what this server offers and allows."""
+    return context.broker.capabilities
 
 
 @operation('get_home_doc', rest='GET /v2/', policy=None)

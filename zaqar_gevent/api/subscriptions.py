@@ -40,8 +40,8 @@ class CreateSubscription(NamedQueue):
     """`subscriber` is a URI; `ttl` in seconds.
 
     Over WebSocket it may be left out: then the subscriber is the connection. It is pushed what is
-    posted from then on, or with `marker` all that follows that message, and without a `ttl` for as
-    long as it lasts.
+    posted from then on, or with `marker` all that follows that message ('' for the start of the
+    queue), and without a `ttl` for as long as it lasts.
     """
 
     subscriber: str | None = None
@@ -89,8 +89,13 @@ class SubscriptionPage(TypedDict):
 
 
 class CreatedSubscription(TypedDict):
+    """`marker`: of a connection's own subscription, after which message it begins; '' for the
+    start of the queue.
+    """
+
     subscription_id: str
     message: str
+    marker: NotRequired[str]
 
 
 @operation(
@@ -248,7 +253,7 @@ def _subscribe_connection(context: Context, request: CreateSubscription) -> Crea
     _check(context, {'subscriber': endpoint.url, 'ttl': ttl, 'options': options})
     context.ensured_metadata_of(request.queue_name)
     source = Source(context.project_id, request.queue_name)
-    marker = request.marker or endpoint.now(source)
+    marker = endpoint.now(source) if request.marker is None else request.marker or None
     created = broker.subscriptions.create(
         request.queue_name, endpoint.url, ttl, options, project=context.project_id
     )
@@ -266,7 +271,7 @@ def _subscribe_connection(context: Context, request: CreateSubscription) -> Crea
         renewed=request.ttl is None,
         binary=context.binary,
     )
-    return _created(request, str(created))
+    return {**_created(request, str(created)), 'marker': marker or ''}
 
 
 def _created(request: CreateSubscription, subscription_id: str) -> CreatedSubscription:

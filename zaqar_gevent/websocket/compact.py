@@ -57,7 +57,7 @@ class Asked(NamedTuple):
 class CompactSession(Session):
     """The conversation of one connection in `zaqar.v2`.
 
-    greeting: what `hello` is answered. handshake: the headers of the handshake, by lower-case name.
+    handshake: the headers of the handshake, by lower-case name.
     """
 
     protocol = SUBPROTOCOL
@@ -65,12 +65,10 @@ class CompactSession(Session):
     def __init__(
         self,
         *identification: Any,
-        greeting: Mapping[str, Any],
         handshake: Mapping[str, str],
         **more: Any,
     ) -> None:
         super().__init__(*identification, **more)
-        self._greeting = greeting
         self._given = {name: handshake[name] for name in _HANDSHAKE_HEADERS if name in handshake}
         self._in_flight: set[Ident] = set()
         self._codec = codec_of(binary=False)
@@ -153,7 +151,7 @@ class CompactSession(Session):
             self._become(self._identify(named))
         public = {name: value for name, value in named.items() if name not in _TOKEN_HEADERS}
         self._given = {**self._given, **public}
-        return self._greeting
+        return {**self._dispatcher.broker.capabilities, 'protocol': SUBPROTOCOL}
 
     def _authenticate(self, request: _Request) -> dict[str, Any]:
         """Replace the identity by that of the token given; one that is refused changes nothing."""

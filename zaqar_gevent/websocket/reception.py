@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any, Protocol
+from typing import Protocol
 
 from oslo_context import context as oslo_context
 
@@ -31,23 +31,18 @@ class Hub(Protocol):
 
 
 class Reception:
-    """Makes sessions, and counts and logs what is said in them.
-
-    greeting: what a server says of itself in `zaqar.v2`.
-    """
+    """Makes sessions, and counts and logs what is said in them."""
 
     def __init__(
         self,
         dispatcher: Dispatcher,
         identify: Identify | None,
         access_log: AccessLog,
-        greeting: Mapping[str, Any],
         hub: Hub,
     ) -> None:
         self._dispatcher = dispatcher
         self._identify = identify
         self._access_log = access_log
-        self._greeting = greeting
         self._hub = hub
 
     def __call__(
@@ -71,7 +66,7 @@ class Reception:
         endpoint = self._hub.endpoint(compact=compact)
         known = (self._dispatcher, self._identify, identity, observe, endpoint)
         if compact:
-            return CompactSession(*known, greeting=self._greeting, handshake=headers)
+            return CompactSession(*known, handshake=headers)
         return DefaultSession(*known)
 
     def _log(self, exchange: Exchange, transport: str, address: str) -> None:

@@ -47,8 +47,8 @@ def make_conf(directory, messages='store.db', names='store.db', **values):
     conf(args=[], default_config_files=[])
     conf.register_opts(default.ALL_OPTS)
     conf.register_opts(drivers.ALL_OPTS, group=drivers.GROUP_NAME)
-    for group, name in ((options.MESSAGE_GROUP, messages), (options.MANAGEMENT_GROUP, names)):
-        conf.register_opts(options.ALL_OPTS, group=group)
+    for (group, opts), name in zip(options.list_opts(), (messages, names), strict=True):
+        conf.register_opts(opts, group=group)
         conf.set_override('uri', f'sqlite:///{directory}/{name}', group)
         for option, value in values.items():
             conf.set_override(option, value, group)

@@ -324,10 +324,10 @@ def test_posts_of_one_transaction_are_told_apart(store):
     store.queues.create('r')
     row = (60, 0.0, 9e9, 0.0, None, None, '1')
     posts = [
-        ('', 'q', [row] * 3, True),
-        ('', 'missing', [row], True),
-        ('', 'r', [row], True),
-        ('', 'q', [row] * 2, True),
+        (posting.Post('', 'q', [row] * 3, True),),
+        (posting.Post('', 'missing', [row], True),),
+        (posting.Post('', 'r', [row], True),),
+        (posting.Post('', 'q', [row] * 2, True),),
     ]
     first, missing, second, third = store.database.write(lambda cursor: posting.post(cursor, posts))
     assert isinstance(missing, errors.QueueDoesNotExist)

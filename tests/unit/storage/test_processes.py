@@ -84,3 +84,23 @@ def test_a_reader_whose_clock_is_behind_misses_nothing(open_store):
     with mock.patch('oslo_utils.timeutils.utcnow_ts', return_value=now):
         [listed] = next(store.messages.list('q', echo=True))
     assert listed['body'] == 'posted'
+
+
+REPEATER = """
+import sys
+from tests.unit.storage.conftest import Store
+store = Store(sys.argv[1])
+for number in range(200):
+    messages = [{'ttl': 300, 'body': number, 'post_id': str(number)}]
+    print(*store.messages.post('q', messages, None), flush=True)
+store.close()
+"""
+
+
+def test_a_post_is_made_once_however_many_processes_repeat_it(open_store, tmp_path):
+    store = open_store()
+    command = [sys.executable, '-c', REPEATER, str(tmp_path)]
+    children = [subprocess.Popen(command, stdout=subprocess.PIPE) for _ in range(3)]
+    told = [child.communicate()[0] for child in children]
+    assert len(set(told)) == 1
+    assert store.bodies(limit=1000) == list(range(200))

@@ -24,6 +24,7 @@ CLAIMS_STEP = 50
 _DUE = """SELECT EXISTS (SELECT 1 FROM messages WHERE expires <= ?1)
     OR EXISTS (SELECT 1 FROM claims WHERE expires <= ?1)
     OR EXISTS (SELECT 1 FROM subscriptions WHERE expires <= ?1)
+    OR EXISTS (SELECT 1 FROM receipts WHERE expires <= ?1)
     OR EXISTS (SELECT 1 FROM doomed_spools)"""
 
 _MESSAGES = """DELETE FROM messages WHERE id IN (
@@ -31,6 +32,9 @@ _MESSAGES = """DELETE FROM messages WHERE id IN (
 
 _SUBSCRIPTIONS = """DELETE FROM subscriptions WHERE id IN (
     SELECT id FROM subscriptions WHERE expires <= ? LIMIT ?)"""
+
+_RECEIPTS = """DELETE FROM receipts WHERE (spool, post_id) IN (
+    SELECT spool, post_id FROM receipts INDEXED BY receipts_expiry WHERE expires <= ? LIMIT ?)"""
 
 _DOOMED_MESSAGES = (
     """DELETE FROM messages WHERE id IN (
@@ -80,6 +84,7 @@ def collect(cursor: sqlite3.Cursor, now: float) -> bool:
     release_expired_claims(cursor, now)
     cursor.execute(_MESSAGES, (now, STEP))
     cursor.execute(_SUBSCRIPTIONS, (now, STEP))
+    cursor.execute(_RECEIPTS, (now, STEP))
     _purge_doomed_spool(cursor)
     return is_due(cursor, now)
 

@@ -36,18 +36,21 @@ _VOLUME = """SELECT
 class DataDriver(base.DataDriverBase):
     """Messages, claims and subscriptions in one SQLite file.
 
+    idempotency_seconds: for how long the id of a post is remembered.
+
     Raises `StoreUnavailable` when the file cannot be opened, `NotConfigured` without a `uri`.
     """
 
     BASE_CAPABILITIES = tuple(base.Capabilities)
 
-    _DRIVER_OPTIONS = [(options.MESSAGE_GROUP, options.ALL_OPTS)]
+    _DRIVER_OPTIONS = [(options.MESSAGE_GROUP, options.MESSAGE_OPTS)]
 
     def __init__(self, conf: cfg.ConfigOpts, cache: Any, control_driver: Any) -> None:
         super().__init__(conf, cache, control_driver)
         # Read now: the pools of a process share one configuration and override it in turn.
         self._lease = _open(conf, options.MESSAGE_GROUP)
         self.database = self._lease.database
+        self.idempotency_seconds: int = conf[options.MESSAGE_GROUP].idempotency_seconds
 
     @property
     def capabilities(self) -> tuple[base.Capabilities, ...]:
@@ -135,7 +138,7 @@ class ControlDriver(base.ControlDriverBase):
     Raises `StoreUnavailable` when the file cannot be opened, `NotConfigured` without a `uri`.
     """
 
-    _DRIVER_OPTIONS = [(options.MANAGEMENT_GROUP, options.ALL_OPTS)]
+    _DRIVER_OPTIONS = [(options.MANAGEMENT_GROUP, options.MANAGEMENT_OPTS)]
 
     def __init__(self, conf: cfg.ConfigOpts, cache: Any) -> None:
         super().__init__(conf, cache)

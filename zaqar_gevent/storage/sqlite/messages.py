@@ -47,13 +47,24 @@ class MessageController(base.Message):
     ) -> list[str]:
         """Post `messages` (`ttl`, `body`, `delay` in seconds), in order; their ids.
 
+        A post whose first message has a `post_id` is made once: repeated within the driver's
+        `idempotency_seconds` it has the same ids.
+
         Raises `QueueDoesNotExist`; `ValueError` for a client that is not a UUID.
         """
-        rows = self._complete(messages, client_uuid)
+        messages = list(messages)
         keeps_names = self.driver.keeps_names
         if not keeps_names and not self.driver.has_queue(queue, project):
             raise errors.QueueDoesNotExist(queue, project)
-        first, last = self._database.write(posting.post, project or '', queue, rows, keeps_names)
+        new = posting.Post(
+            project or '',
+            queue,
+            self._complete(messages, client_uuid),
+            keeps_names,
+            messages[0].get('post_id') if messages else None,
+            timeutils.utcnow_ts(microsecond=True) + self.driver.idempotency_seconds,
+        )
+        first, last = self._database.write(posting.post, new)
         ids = [encode_id(number) for number in range(first, last + 1)]
         if not keeps_names and not self.driver.has_queue(queue, project):
             # Deleted between the check and the post: nobody else will remove these.

@@ -9,7 +9,7 @@ MANAGEMENT_GROUP = 'drivers:management_store:sqlite'
 
 SCHEME = 'sqlite:///'
 
-ALL_OPTS = [
+_SHARED_OPTS = [
     cfg.StrOpt(
         'uri',
         help='The SQLite file, as sqlite:////absolute/path or sqlite:///relative/path. It is '
@@ -31,10 +31,23 @@ ALL_OPTS = [
     ),
 ]
 
+MESSAGE_OPTS = [
+    *_SHARED_OPTS,
+    cfg.IntOpt(
+        'idempotency_seconds',
+        default=300,
+        min=0,
+        help='For how long the post_id of a post is remembered: posted again within this time, '
+        'its messages are not stored a second time. With 0, posts with a post_id are refused.',
+    ),
+]
+
+MANAGEMENT_OPTS = _SHARED_OPTS
+
 
 def list_opts() -> list[tuple[str, list[cfg.Opt]]]:
     """The options by group, for `oslo.config.opts`."""
-    return [(MESSAGE_GROUP, ALL_OPTS), (MANAGEMENT_GROUP, ALL_OPTS)]
+    return [(MESSAGE_GROUP, MESSAGE_OPTS), (MANAGEMENT_GROUP, MANAGEMENT_OPTS)]
 
 
 class NotConfigured(cfg.ConfigFileValueError):

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from zaqar.storage import errors
 
-from zaqar_gevent.storage.sqlite import spools
+from zaqar_gevent.storage.sqlite import receipts, spools
 from zaqar_gevent.storage.sqlite.work import Outcome, coalesced
 
 Row = tuple[int, float, float, float, bytes | None, str | None, str]
@@ -25,43 +25,64 @@ _INSERTS = {
 }
 
 
-@coalesced
-def post(cursor: sqlite3.Cursor, posts: Sequence[tuple[Any, ...]]) -> list[Outcome]:
-    """For posts of (project, queue, rows, check): the first and the last id, or an error.
+class Post(NamedTuple):
+    """Messages for one queue.
 
-    check: whether the queue must exist in this file.
+    check: whether the queue must exist in this file. post_id: what tells this post from others, to
+        be remembered until `forget_at`; None where nothing does.
     """
-    accepted = _accept(cursor, posts)
-    rows = [
-        (spool, *row)
-        for spool, (_, _, rows, _) in zip(accepted, posts, strict=True)
-        if spool is not None
-        for row in rows
+
+    project: str
+    queue: str
+    rows: list[Row]
+    check: bool
+    post_id: str | None = None
+    forget_at: float = 0.0
+
+
+@coalesced
+def post(cursor: sqlite3.Cursor, posts: Sequence[tuple[Post]]) -> list[Outcome]:
+    """For each post: the first and the last id of its messages, or an error.
+
+    One that has been made before is not made again; its outcome is what it was.
+    """
+    asked = [one for (one,) in posts]
+    # What has no id of its own is known by its place.
+    keys = [
+        (spool, place if one.post_id is None else one.post_id)
+        for place, (spool, one) in enumerate(zip(_accept(cursor, asked), asked, strict=True))
     ]
+    spans = receipts.find(cursor, keys)
+    made: dict[receipts.Key, Post] = {}
+    for key, one in zip(keys, asked, strict=True):
+        if key[0] is not None and key not in spans:
+            made.setdefault(key, one)
+    rows = [(spool, *row) for (spool, _), one in made.items() for row in one.rows]
     following = _insert(cursor, rows) - len(rows) + 1
-    outcomes: list[Outcome] = []
-    for spool, (project, queue, posted, _) in zip(accepted, posts, strict=True):
-        if spool is None:
-            outcomes.append(errors.QueueDoesNotExist(queue, project or None))
-        else:
-            outcomes.append((following, following + len(posted) - 1))
-            following += len(posted)
-    return outcomes
+    for key, one in made.items():
+        spans[key] = following, following + len(one.rows) - 1
+        following += len(one.rows)
+    receipts.keep(cursor, [(key, spans[key], one.forget_at) for key, one in made.items()])
+    return [
+        spans.get(key) or errors.QueueDoesNotExist(one.queue, one.project or None)
+        for key, one in zip(keys, asked, strict=True)
+    ]
 
 
-def _accept(cursor: sqlite3.Cursor, posts: Sequence[tuple[Any, ...]]) -> list[int | None]:
+def _accept(cursor: sqlite3.Cursor, posts: Sequence[Post]) -> list[int | None]:
     """The spool of each post, or None when its queue does not exist."""
-    names = list(dict.fromkeys((project, queue) for project, queue, _, _ in posts))
+    names = list(dict.fromkeys((one.project, one.queue) for one in posts))
     found = dict(zip(names, spools.resolve(cursor, names), strict=True))
     accepted: list[int | None] = []
-    for project, queue, _, check in posts:
-        spool, exists = found[project, queue]
-        if check and not exists:
+    for one in posts:
+        name = one.project, one.queue
+        spool, exists = found[name]
+        if one.check and not exists:
             accepted.append(None)
             continue
         if spool is None:
-            spool = spools.make(cursor, project, queue)
-            found[project, queue] = spool, exists
+            spool = spools.make(cursor, *name)
+            found[name] = spool, exists
         accepted.append(spool)
     return accepted
 

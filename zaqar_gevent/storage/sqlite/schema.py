@@ -6,6 +6,7 @@ spools          where the messages of a named queue lie; made by its first messa
 doomed_spools   unmapped spools whose rows are still to be removed, a few at a time
 messages        `id` grows in the order of commits over all processes and is never reused;
                 `claim` is the claim that holds the message, whether it has expired or not
+receipts        what posts with an id of the client's were answered, `first` to `last`
 claims          leases; a message is claimed while its claim's `expires` lies ahead
 
 Times are seconds since the epoch, bodies and metadata JSON. A project of None is ''.
@@ -98,7 +99,19 @@ _VERSION_1 = (
     ) WITHOUT ROWID""",
 )
 
-MIGRATIONS = (_VERSION_1,)
+_VERSION_2 = (
+    """CREATE TABLE receipts (
+        spool INTEGER NOT NULL,
+        post_id TEXT NOT NULL,
+        first INTEGER NOT NULL,
+        last INTEGER NOT NULL,
+        expires REAL NOT NULL,
+        PRIMARY KEY (spool, post_id)
+    ) WITHOUT ROWID""",
+    'CREATE INDEX receipts_expiry ON receipts (expires)',
+)
+
+MIGRATIONS = (_VERSION_1, _VERSION_2)
 """The statements that lead from each version to the next."""
 
 

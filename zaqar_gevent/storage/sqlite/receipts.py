@@ -1,0 +1,45 @@
+"""What posts with an id were answered, for a while: one that is repeated is answered alike."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable
+
+import msgspec
+from oslo_utils import timeutils
+
+Key = tuple[int | None, int | str]
+"""The spool that was posted to, and the id that the client gave its post, if that is a text."""
+
+Span = tuple[int, int]
+"""The first and the last id of the messages posted."""
+
+_FIND = """SELECT r.spool, r.post_id, r.first, r.last
+    FROM json_each(?) j
+    JOIN receipts r ON r.spool = json_extract(j.value, '$[0]')
+        AND r.post_id = json_extract(j.value, '$[1]')
+    WHERE r.expires > ?"""
+
+_KEEP = """INSERT OR REPLACE INTO receipts (spool, post_id, first, last, expires)
+    VALUES (?, ?, ?, ?, ?)"""
+
+
+def find(cursor: sqlite3.Cursor, keys: Iterable[Key]) -> dict[Key, Span]:
+    """The answers to those of the posts that have been made before."""
+    named = [key for key in keys if _has_id(key)]
+    if not named:
+        return {}
+    document = msgspec.json.encode(named).decode()
+    now = timeutils.utcnow_ts(microsecond=True)
+    return {(row[0], row[1]): (row[2], row[3]) for row in cursor.execute(_FIND, (document, now))}
+
+
+def keep(cursor: sqlite3.Cursor, answers: Iterable[tuple[Key, Span, float]]) -> None:
+    """Remember answers, each until its time."""
+    rows = [(*key, *span, expires) for key, span, expires in answers if _has_id(key)]
+    if rows:
+        cursor.executemany(_KEEP, rows)
+
+
+def _has_id(key: Key) -> bool:
+    return isinstance(key[1], str)
