@@ -18,7 +18,7 @@ import pytest
 import requests
 
 from tests.callers import Identity, RestCaller, new_identity
-from tests.faults.client import COMPACT, DEFAULT, read_head, read_to_end
+from tests.faults.client import COMPACT, DEFAULT, Dialect, read_head, read_to_end
 from tests.faults.light_load import PROMPT, LightLoad
 from tests.faults.memory import MB, Peak
 from tests.functional.test_consumers import Worker, stats
@@ -107,33 +107,60 @@ class Audience(threading.Thread):
         return quantiles[98]
 
 
-def test_who_does_not_read_costs_the_others_nothing(tmp_path: pathlib.Path) -> None:
+@pytest.fixture
+def busy(tmp_path: pathlib.Path) -> Iterator[tuple[ServerProcess, Audience, RestCaller]]:
+    """A server with an audience, and somebody who posts to it."""
     config = '[drivers:transport:gevent]\nclose_timeout = 30\n'
     identity = new_identity()
-    with contextlib.ExitStack() as stack:
-        server = stack.enter_context(ServerProcess(tmp_path, config=config))
-        rest = RestCaller(server.url, identity=identity)
-        audience = stack.enter_context(Audience(server.port, identity, OTHERS))
-        without = audience.p99_of(3, rest)
-        default, compact = [
-            stack.enter_context(
-                Subscriber(server.port, dialect, identity=identity, receive_buffer=4096)
-            )
-            for dialect in (DEFAULT, COMPACT)
-        ]
-        subscription_id = compact.subscribe('flood')
-        default.subscribe('flood')
-        peak = Peak(server.pid)
-        assert audience.p99_of(5, rest) < 1.5 * without + 0.005
-        print(f'the server has grown by {peak.growth / MB:.1f} MB at most')
-        assert peak.growth < 30 * MB
+    with (
+        ServerProcess(tmp_path, config=config) as server,
+        Audience(server.port, identity, OTHERS) as audience,
+    ):
+        yield server, audience, RestCaller(server.url, identity=identity)
 
+
+@contextlib.contextmanager
+def who_does_not_read(port: int, dialect: Dialect, identity: Identity) -> Iterator[Subscriber]:
+    """A subscriber to the flood that reads nothing, and has the system receive little for it."""
+    with Subscriber(port, dialect, identity=identity, receive_buffer=4096) as client:
+        client.subscribe('flood')
+        yield client
+
+
+def test_who_does_not_read_costs_the_others_nothing(
+    busy: tuple[ServerProcess, Audience, RestCaller],
+) -> None:
+    """Neither memory nor time; of three tries, for a busy machine has other things to do."""
+    server, audience, rest = busy
+    for _ in range(3):
+        without = audience.p99_of(2, rest)
+        with contextlib.ExitStack() as stack:
+            for dialect in (DEFAULT, COMPACT):
+                stack.enter_context(who_does_not_read(server.port, dialect, rest.identity))
+            peak = Peak(server.pid)
+            p99 = audience.p99_of(5, rest)
+            print(f'the server has grown by {peak.growth / MB:.1f} MB at most')
+            assert peak.growth < 30 * MB
+        if p99 < 1.5 * without + 0.005:
+            return
+    raise AssertionError(f'p99 is {1000 * p99:.0f} ms, and {1000 * without:.0f} ms without')
+
+
+def test_who_does_not_read_is_paused_or_given_up(
+    busy: tuple[ServerProcess, Audience, RestCaller],
+) -> None:
+    server, audience, rest = busy
+    with (
+        who_does_not_read(server.port, DEFAULT, rest.identity) as default,
+        who_does_not_read(server.port, COMPACT, rest.identity) as compact,
+    ):
+        audience.p99_of(3, rest)
         seen, paused = numbers_until_paused(compact)
-        assert paused['subscription_id'] == subscription_id
+        assert paused['subscription_id'] == compact.subscription_id
         assert 0 < len(seen) < audience.floods
         assert numbers_until_closed(default) == list(range(len(seen)))
-        resumed = compact.call('subscription_resume', subscription_id=subscription_id)
-        assert resumed.status == 204
+        target = {'subscription_id': compact.subscription_id}
+        assert compact.call('subscription_resume', **target).status == 204
         post(rest, {'number': 'last'}, queue_name='flood')
         while seen[-1:] != ['last']:
             seen.append(compact.body_of(compact.push())['number'])

@@ -40,8 +40,10 @@ AWKWARD = [
 class Subscriber(Client):
     """A client that keeps what it is pushed apart from what it is answered.
 
-    pushed: what has come and has not been looked at yet.
+    pushed: what has come and has not been looked at yet. subscription_id: of the last subscription.
     """
+
+    subscription_id = ''
 
     def __init__(self, port: int, dialect: Dialect = COMPACT, **options: Any) -> None:
         super().__init__(port, dialect, **options)
@@ -68,8 +70,8 @@ class Subscriber(Client):
         while status == 503:
             status, body = self.call('subscription_create', queue_name=queue_name, **more)
         assert status == 201, body
-        subscription_id: str = body['subscription_id']
-        return subscription_id
+        self.subscription_id = body['subscription_id']
+        return self.subscription_id
 
     def push(self) -> Any:
         """The next push."""
