@@ -7,6 +7,7 @@ opening handshake is not theirs (`zaqar_gevent.websocket.handshake`).
 from __future__ import annotations
 
 import importlib
+import struct
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple, Protocol
 
@@ -113,6 +114,24 @@ MAX_REASON_BYTES = 123
 ABSURD_LENGTH = 2**62
 
 NOT_SHORTEST = 'The length of a frame is not in the shortest form.'
+
+
+FIN = 0x80
+_SHORT, _MEDIUM = 126, 0x10000
+_with_16_bits = struct.Struct('!BBH').pack
+_with_64_bits = struct.Struct('!BBQ').pack
+
+
+def head(opcode: int, length: int) -> bytes:
+    """The head of a whole message in one frame, or of a control frame, as a server sends it.
+
+    PERF: a push to a thousand clients has a thousand of them.
+    """
+    if length < _SHORT:
+        return bytes((FIN | opcode, length))
+    if length < _MEDIUM:
+        return _with_16_bits(FIN | opcode, 126, length)
+    return _with_64_bits(FIN | opcode, 127, length)
 
 
 def shorten(reason: str) -> str:

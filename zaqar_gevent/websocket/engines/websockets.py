@@ -6,7 +6,7 @@ import logging
 from collections.abc import Generator, Iterator, Sequence
 from typing import Any
 
-from websockets.exceptions import InvalidState, ProtocolError
+from websockets.exceptions import ProtocolError
 from websockets.extensions.permessage_deflate import ServerPerMessageDeflateFactory
 from websockets.frames import Close, CloseCode, Frame, Opcode
 from websockets.protocol import State
@@ -20,6 +20,7 @@ from zaqar_gevent.websocket.engines import (
     Failure,
     FrameLimits,
     Message,
+    head,
     is_utf8,
     shorten,
 )
@@ -29,6 +30,7 @@ LOG = logging.getLogger('websockets.server')
 LOG.setLevel(logging.WARNING)
 
 _DATA = (Opcode.TEXT, Opcode.BINARY, Opcode.CONT)
+_TEXT, _BINARY = int(Opcode.TEXT), int(Opcode.BINARY)
 _LENGTH_16, _LENGTH_64 = 126, 127
 _ABNORMAL = Close(CloseCode.ABNORMAL_CLOSURE, '')
 
@@ -140,13 +142,13 @@ class FrameEngine:
             self._fail(failure)
 
     def send(self, payload: bytes, *, binary: bool) -> None:
-        try:
-            if binary:
-                self._protocol.send_binary(payload)
-            else:
-                self._protocol.send_text(payload)
-        except InvalidState:
+        protocol = self._protocol
+        if protocol.state is not State.OPEN:
             return
+        if protocol.extensions:
+            (protocol.send_binary if binary else protocol.send_text)(payload)
+        else:
+            protocol.writes.append(head(_BINARY if binary else _TEXT, len(payload)) + payload)
 
     def ping(self) -> None:
         if self.is_open:

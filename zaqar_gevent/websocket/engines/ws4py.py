@@ -21,11 +21,13 @@ from ws4py.messaging import CloseControlMessage
 
 from zaqar_gevent.websocket.engines import (
     ABSURD_LENGTH,
+    FIN,
     NOT_SHORTEST,
     Compression,
     Failure,
     FrameLimits,
     Message,
+    head,
     is_utf8,
     shorten,
 )
@@ -44,7 +46,6 @@ MESSAGE_TOO_BIG = 1009
 # What a close frame may say; the rest is reserved, unassigned, or never sent (RFC 6455, 7.4).
 STATUS_CODES = frozenset([*range(1000, 1004), *range(1007, 1015), *range(3000, 5000)])
 
-FIN = 0x80
 OPCODE = 0x0F
 MASK = 0x80
 KEY_BYTES = 4
@@ -247,7 +248,7 @@ class FrameEngine:
         return self._stream
 
     def _queue(self, opcode: int, payload: bytes) -> None:
-        self._outgoing.append(Frame(opcode, payload, fin=1).build())
+        self._outgoing.append(head(opcode, len(payload)) + payload)
 
 
 def header_bytes(buffer: bytes | bytearray, start: int) -> int:
