@@ -614,6 +614,55 @@ def test_zaqarclient_carries_large_messages_over_http(zaqar_http: Any) -> None:
     assert [message.body for message in queue.messages(echo=True)] == [body]
 
 
+def test_zaqarclient_renews_and_gives_back_claims_over_http(zaqar_http: Any) -> None:
+    queue = zaqar_http.queue('orders')
+    queue.post([{'body': number, 'ttl': 300} for number in range(3)])
+    claim = queue.claim(ttl=100, grace=60, limit=2)
+    claim.update(ttl=200, grace=60)
+    again = queue.claim(id=claim.id)
+    assert [message.body for message in again] == [0, 1]
+    assert again.ttl == 200
+    claim.delete()
+    assert queue.stats['messages']['free'] == 3
+    assert list(zaqar_http.queue('empty').claim(ttl=100, grace=60)) == []
+
+
+def test_zaqarclient_pops_deletes_and_purges_over_http(zaqar_http: Any) -> None:
+    queue = zaqar_http.queue('orders')
+    queue.post([{'body': number, 'ttl': 300} for number in range(6)])
+    assert [message.body for message in queue.pop(count=2)] == [0, 1]
+    some = list(queue.messages(echo=True, limit=2))
+    queue.delete_messages(*(message.id for message in some))
+    assert [message.body for message in queue.messages(echo=True)] == [4, 5]
+    queue.purge(resource_types=['messages'])
+    assert queue.stats['messages']['total'] == 0
+
+
+def test_zaqarclient_shares_a_queue_over_http(zaqar_http: Any) -> None:
+    shared = zaqar_http.queue('orders').signed_url(paths=['messages'], methods=['GET'])
+    assert shared['methods'] == ['GET']
+    assert shared['paths'] == ['/v2/queues/orders/messages']
+
+
+def test_zaqarclient_renews_and_gives_back_claims_over_websocket(zaqar_ws: ZaqarTransport) -> None:
+    ask = zaqar_ws.ask
+    messages = [{'body': number, 'ttl': 300} for number in range(3)]
+    ask('message_post', queue_name='orders', messages=messages)
+    claim = {
+        'queue_name': 'orders',
+        'claim_id': ask('claim_create', queue_name='orders', ttl=100, grace=60)['claim_id'],
+    }
+    ask('claim_update', **claim, ttl=200, grace=60)
+    found = ask('claim_get', **claim)
+    assert (found['ttl'], len(found['messages'])) == (200, 3)
+    ask('claim_delete', **claim)
+    assert ask('queue_get_stats', queue_name='orders')['messages']['free'] == 3
+    [first, *_] = ask('message_list', queue_name='orders', echo=True)['messages']
+    ask('message_delete_many', queue_name='orders', message_ids=[first['id']])
+    ask('queue_purge', queue_name='orders', resource_types=['messages'])
+    assert ask('queue_get_stats', queue_name='orders')['messages']['total'] == 0
+
+
 def test_zaqarclient_follows_the_links_of_pages_over_http(zaqar_http: Any) -> None:
     queue = zaqar_http.queue('many')
     queue.post([{'body': number, 'ttl': 300} for number in range(20)])
