@@ -8,6 +8,7 @@ import socket
 import ssl
 import time
 from collections.abc import Callable
+from email.message import Message
 from typing import Any, NamedTuple, Protocol
 
 import gevent
@@ -92,6 +93,8 @@ class Handler(pywsgi.WSGIHandler):
         message = super().MessageClass(head, *arguments)
         if not head.last_line:
             message.status = 'Incomplete'
+        elif not _is_certain(message):
+            message.status = 'Ambiguous'
         return message
 
     def get_environ(self) -> dict[str, Any]:
@@ -210,6 +213,15 @@ class _Head:
     def readline(self, limit: int) -> bytes:
         self.last_line = self._readline(limit)
         return self.last_line
+
+
+def _is_certain(message: Message) -> bool:
+    """Whether everybody who reads this head finds the same end of its body (RFC 9112, 6.3)."""
+    lengths = {length.strip() for length in message.get_all('Content-Length', ())}
+    codings = [coding.strip().lower() for coding in message.get_all('Transfer-Encoding', ())]
+    if codings:
+        return codings == ['chunked'] and not lengths
+    return len(lengths) < 2 and all(one.isascii() and one.isdecimal() for one in lengths)
 
 
 def _refuse(status: str, body: bytes) -> tuple[str, bytes]:

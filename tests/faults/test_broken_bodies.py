@@ -98,3 +98,34 @@ def test_what_comes_behind_a_body_is_not_taken_for_a_part_of_it(impatient: Serve
     first, second = answer.split(b'HTTP/1.1 ')[1:]
     assert first.startswith(b'201 ')
     assert second.startswith(b'400 ')
+
+
+AMBIGUOUS = [
+    (b'Content-Length: 2', b'Content-Length: 38'),
+    (b'Content-Length: 38', b'Transfer-Encoding: chunked'),
+    (b'Transfer-Encoding: chunked', b'Content-Length: 38'),
+    (b'Transfer-Encoding: chunked', b'Transfer-Encoding: identity'),
+    (b'Transfer-Encoding: gzip, chunked',),
+    (b'Transfer-Encoding: identity', b'Content-Length: 38'),
+    (b'Content-Length: 3_8',),
+    (b'Content-Length: +38',),
+    (b'Content-Length: 38, 38',),
+]
+
+
+@pytest.mark.parametrize('fields', AMBIGUOUS, ids=lambda fields: b' and '.join(fields).decode())
+def test_a_body_whose_end_is_not_certain_is_refused(
+    impatient: ServerProcess, fields: tuple[bytes, ...]
+) -> None:
+    """A proxy in front may see another end of it, and so other requests behind it."""
+    messages = b'{"messages": [{"body": 1, "ttl": 60}]}'
+    behind = b'GET /v2/ping HTTP/1.1\r\nHost: localhost\r\n\r\n'
+    answer = post(impatient, b'\r\n'.join(fields) + b'\r\n\r\n' + messages + behind)
+    assert answer.startswith(b'HTTP/1.1 400 ')
+    assert answer.count(b'HTTP/1.1 ') == 1
+
+
+def test_a_length_may_be_told_twice_the_same(impatient: ServerProcess) -> None:
+    messages = b'{"messages": [{"body": 1, "ttl": 60}]}'
+    length = f'Content-Length: {len(messages)}\r\n'.encode()
+    assert post(impatient, length * 2 + b'Connection: close\r\n\r\n' + messages)[9:12] == b'201'

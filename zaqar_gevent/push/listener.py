@@ -78,5 +78,8 @@ class Listener:
         length = environ.get('CONTENT_LENGTH') or ''
         if not length.isdecimal() or int(length) > self._max_bytes:
             raise errors.BodyTooLarge(f'A body of at most {self._max_bytes} bytes is needed.')
-        body: bytes = environ['wsgi.input'].read(int(length))
+        try:
+            body: bytes = environ['wsgi.input'].read(int(length))
+        except OSError as error:
+            raise errors.MalformedDocument(f'The request body is not whole: {error}') from None
         return body
