@@ -1,0 +1,2479 @@
+// A client of Zaqar that stays connected: a WebSocket where there is one, REST where it must.
+//
+// Runs in browsers and in Node 18 and later, without anything else. The parts, in this order:
+// errors, MsgPack, JSON, time, Fallback (which transport, and when to try again; pure), routes (the
+// operations over REST), Rest, Connection (one WebSocket), Inbox (what was received for a slow
+// reader), Subscription, Consumer, Message, Claim, Queue, Topic, Client.
+
+// ---------------------------------------------------------------------------------------- errors
+//
+// ZaqarError
+// ├── APIError              what the server refused; status, code, title, description
+// │   ├── BadRequest        400
+// │   ├── Unauthorized      401
+// │   ├── Forbidden         403
+// │   ├── NotFound          404
+// │   ├── Conflict          409
+// │   ├── BodyTooLarge      413
+// │   └── ServiceUnavailable 503
+// ├── ConnectionLost        the server cannot be reached, or the client is closed
+// ├── Timeout               no answer in time
+// ├── OutcomeUnknown        the connection died under a request that cannot be repeated safely
+// └── EncodingError         what cannot be encoded, or is not MsgPack
+
+export class ZaqarError extends Error {
+  constructor(message, options) {
+    super(message, options);
+    this.name = new.target.name;
+  }
+}
+
+export class APIError extends ZaqarError {
+  constructor({ status, code, title, description }) {
+    super(`${status} ${title}: ${description}`);
+    Object.assign(this, { status, code, title, description });
+  }
+}
+
+export class BadRequest extends APIError {}
+export class Unauthorized extends APIError {}
+export class Forbidden extends APIError {}
+export class NotFound extends APIError {}
+export class Conflict extends APIError {}
+export class BodyTooLarge extends APIError {}
+export class ServiceUnavailable extends APIError {}
+
+export class ConnectionLost extends ZaqarError {
+  // sent: whether the server may have got the request.
+  constructor(message, { sent = false, cause } = {}) {
+    super(message, cause === undefined ? undefined : { cause });
+    this.sent = sent;
+  }
+}
+
+export class Timeout extends ZaqarError {}
+export class OutcomeUnknown extends ZaqarError {}
+export class EncodingError extends ZaqarError {}
+
+const ERROR_OF_STATUS = {
+  400: [BadRequest, 'bad_request'],
+  401: [Unauthorized, 'unauthorized'],
+  403: [Forbidden, 'forbidden'],
+  404: [NotFound, 'not_found'],
+  409: [Conflict, 'conflict'],
+  413: [BodyTooLarge, 'body_too_large'],
+  503: [ServiceUnavailable, 'service_unavailable'],
+};
+
+// The error that an answer tells of, in either envelope's or upstream's form.
+function errorOf(status, body) {
+  const said = body && typeof body === 'object' ? body : {};
+  const [kind, code] = ERROR_OF_STATUS[status] ?? [APIError, 'error'];
+  const title = said.title ?? said.exception ?? code;
+  const text = said.description ?? said.error ?? title;
+  const description = typeof text === 'string' ? text : JSON.stringify(text);
+  return new kind({ status, code: said.code ?? code, title, description });
+}
+
+// --------------------------------------------------------------------------------------- MsgPack
+//
+// What JSON can say, and binary. Integers beyond 2^53 - 1 are BigInts, in both directions.
+
+const MAX_DEPTH = 128;
+const SHORT_TEXT = 24;
+const utf8Encoder = new TextEncoder();
+const utf8Decoder = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true });
+
+class Packer {
+  #bytes = new Uint8Array(256);
+  #view = new DataView(this.#bytes.buffer);
+  #size = 0;
+
+  pack(document) {
+    this.#value(document, 0);
+    return this.#bytes.slice(0, this.#size);
+  }
+
+  // Makes room for so many bytes more; where they begin.
+  #reserve(count) {
+    const start = this.#size;
+    const needed = start + count;
+    if (needed > this.#bytes.length) {
+      const larger = new Uint8Array(Math.max(needed, this.#bytes.length * 2));
+      larger.set(this.#bytes);
+      this.#bytes = larger;
+      this.#view = new DataView(larger.buffer);
+    }
+    this.#size = needed;
+    return start;
+  }
+
+  #byte(value) {
+    const start = this.#reserve(1);
+    this.#bytes[start] = value;
+  }
+
+  // A type and a number of 1, 2, 4 or 8 bytes; `kind` as in DataView's setters.
+  #typed(type, size, kind, value) {
+    const start = this.#reserve(1 + size);
+    this.#bytes[start] = type;
+    this.#view[`set${kind}`](start + 1, value);
+  }
+
+  #value(value, depth) {
+    if (value === null || value === undefined) this.#byte(0xc0);
+    else if (typeof value === 'boolean') this.#byte(value ? 0xc3 : 0xc2);
+    else if (typeof value === 'number') this.#number(value);
+    else if (typeof value === 'string') this.#text(value);
+    else if (typeof value === 'bigint') this.#bigint(value);
+    else if (typeof value === 'object') this.#object(value, depth);
+    else throw new EncodingError(`A ${typeof value} cannot be encoded.`);
+  }
+
+  #number(value) {
+    if (!Number.isSafeInteger(value)) this.#typed(0xcb, 8, 'Float64', value);
+    else if (value >= 0) this.#positive(value);
+    else this.#negative(value);
+  }
+
+  #positive(value) {
+    if (value < 0x80) this.#byte(value);
+    else if (value < 0x100) this.#typed(0xcc, 1, 'Uint8', value);
+    else if (value < 0x10000) this.#typed(0xcd, 2, 'Uint16', value);
+    else if (value < 0x100000000) this.#typed(0xce, 4, 'Uint32', value);
+    else this.#typed(0xcf, 8, 'BigUint64', BigInt(value));
+  }
+
+  #negative(value) {
+    if (value >= -0x20) this.#byte(0x100 + value);
+    else if (value >= -0x80) this.#typed(0xd0, 1, 'Int8', value);
+    else if (value >= -0x8000) this.#typed(0xd1, 2, 'Int16', value);
+    else if (value >= -0x80000000) this.#typed(0xd2, 4, 'Int32', value);
+    else this.#typed(0xd3, 8, 'BigInt64', BigInt(value));
+  }
+
+  #bigint(value) {
+    if (Number.isSafeInteger(Number(value))) this.#number(Number(value));
+    else if (BigInt.asUintN(64, value) === value) this.#typed(0xcf, 8, 'BigUint64', value);
+    else if (BigInt.asIntN(64, value) === value) this.#typed(0xd3, 8, 'BigInt64', value);
+    else throw new EncodingError('An integer is larger than 64 bits.');
+  }
+
+  #text(value) {
+    const bytes = utf8Encoder.encode(value);
+    if (bytes.length < 32) this.#byte(0xa0 | bytes.length);
+    else this.#length(bytes.length, [0xd9, 0xda, 0xdb]);
+    this.#raw(bytes);
+  }
+
+  #raw(bytes) {
+    const start = this.#reserve(bytes.length);
+    this.#bytes.set(bytes, start);
+  }
+
+  // A length of 8, 16 or 32 bits, with the type of each; null where there is no such type.
+  #length(length, [type8, type16, type32]) {
+    if (type8 !== null && length < 0x100) this.#typed(type8, 1, 'Uint8', length);
+    else if (length < 0x10000) this.#typed(type16, 2, 'Uint16', length);
+    else this.#typed(type32, 4, 'Uint32', length);
+  }
+
+  #object(value, depth) {
+    if (depth >= MAX_DEPTH) throw new EncodingError('The document is nested too deeply.');
+    if (Array.isArray(value)) this.#array(value, depth);
+    else if (ArrayBuffer.isView(value)) this.#binary(value);
+    else if (typeof value.toJSON === 'function') this.#value(value.toJSON(), depth + 1);
+    else this.#map(value, depth);
+  }
+
+  #binary(value) {
+    this.#length(value.byteLength, [0xc4, 0xc5, 0xc6]);
+    this.#raw(new Uint8Array(value.buffer, value.byteOffset, value.byteLength));
+  }
+
+  #array(value, depth) {
+    if (value.length < 16) this.#byte(0x90 | value.length);
+    else this.#length(value.length, [null, 0xdc, 0xdd]);
+    for (const one of value) this.#value(one, depth + 1);
+  }
+
+  // Members that are undefined are left out, as JSON does.
+  #map(value, depth) {
+    const names = Object.keys(value).filter((name) => value[name] !== undefined);
+    if (names.length < 16) this.#byte(0x80 | names.length);
+    else this.#length(names.length, [null, 0xde, 0xdf]);
+    for (const name of names) {
+      this.#text(name);
+      this.#value(value[name], depth + 1);
+    }
+  }
+}
+
+class Unpacker {
+  #bytes;
+  #view;
+  #at = 0;
+
+  constructor(bytes) {
+    this.#bytes = bytes;
+    this.#view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+  }
+
+  unpack() {
+    const document = this.#value(0);
+    if (this.#at !== this.#bytes.length) throw new EncodingError('MsgPack: bytes are left over.');
+    return document;
+  }
+
+  // Takes so many bytes; where they began.
+  #take(count) {
+    const start = this.#at;
+    if (count > this.#bytes.length - start) throw new EncodingError('MsgPack: the end is missing.');
+    this.#at = start + count;
+    return start;
+  }
+
+  #uint(size) {
+    const start = this.#take(size);
+    if (size === 1) return this.#bytes[start];
+    return size === 2 ? this.#view.getUint16(start) : this.#view.getUint32(start);
+  }
+
+  #value(depth) {
+    const type = this.#bytes[this.#take(1)];
+    if (type < 0x80) return type;
+    if (type >= 0xe0) return type - 0x100;
+    if (type < 0x90) return this.#map(type & 0x0f, depth);
+    if (type < 0xa0) return this.#array(type & 0x0f, depth);
+    if (type < 0xc0) return this.#text(type & 0x1f);
+    return this.#typed(type, depth);
+  }
+
+  #typed(type, depth) {
+    if (type === 0xc0) return null;
+    if (type === 0xc2 || type === 0xc3) return type === 0xc3;
+    if (type >= 0xc4 && type <= 0xc6) return this.#binary(this.#uint(1 << (type - 0xc4)));
+    if (type === 0xca) return this.#view.getFloat32(this.#take(4));
+    if (type === 0xcb) return this.#view.getFloat64(this.#take(8));
+    if (type >= 0xcc && type <= 0xce) return this.#uint(1 << (type - 0xcc));
+    if (type >= 0xcf && type <= 0xd3) return this.#signed(type);
+    if (type >= 0xd9 && type <= 0xdb) return this.#text(this.#uint(1 << (type - 0xd9)));
+    if (type === 0xdc || type === 0xdd) return this.#array(this.#uint(2 << (type - 0xdc)), depth);
+    if (type === 0xde || type === 0xdf) return this.#map(this.#uint(2 << (type - 0xde)), depth);
+    throw new EncodingError(`MsgPack: values of type 0x${type.toString(16)} are not supported.`);
+  }
+
+  #signed(type) {
+    if (type === 0xd0) return this.#view.getInt8(this.#take(1));
+    if (type === 0xd1) return this.#view.getInt16(this.#take(2));
+    if (type === 0xd2) return this.#view.getInt32(this.#take(4));
+    const start = this.#take(8);
+    const value =
+      type === 0xcf ? this.#view.getBigUint64(start) : this.#view.getBigInt64(start);
+    const number = Number(value);
+    return Number.isSafeInteger(number) ? number : value;
+  }
+
+  #binary(length) {
+    const start = this.#take(length);
+    return this.#bytes.slice(start, start + length);
+  }
+
+  #text(length) {
+    const start = this.#take(length);
+    if (length <= SHORT_TEXT) {
+      const ascii = this.#ascii(start, length);
+      if (ascii !== null) return ascii;
+    }
+    try {
+      return utf8Decoder.decode(this.#bytes.subarray(start, start + length));
+    } catch {
+      throw new EncodingError('MsgPack: a text is not UTF-8.');
+    }
+  }
+
+  // A short text, which is cheaper to read by hand; null where it is not ASCII.
+  #ascii(start, length) {
+    let text = '';
+    for (let at = start; at < start + length; at += 1) {
+      if (this.#bytes[at] >= 0x80) return null;
+      text += String.fromCharCode(this.#bytes[at]);
+    }
+    return text;
+  }
+
+  // Each member takes a byte at least, so a length that is a lie is told before room is made for it.
+  #check(members, depth) {
+    if (depth >= MAX_DEPTH) throw new EncodingError('MsgPack: nested too deeply.');
+    if (members > this.#bytes.length - this.#at) {
+      throw new EncodingError('MsgPack: the end is missing.');
+    }
+  }
+
+  #array(length, depth) {
+    this.#check(length, depth);
+    const array = new Array(length);
+    for (let index = 0; index < length; index += 1) array[index] = this.#value(depth + 1);
+    return array;
+  }
+
+  #map(length, depth) {
+    this.#check(length * 2, depth);
+    const map = {};
+    for (let index = 0; index < length; index += 1) {
+      const name = this.#value(depth + 1);
+      if (typeof name !== 'string') throw new EncodingError('MsgPack: a key is not text.');
+      const value = this.#value(depth + 1);
+      if (name === '__proto__') define(map, name, value);
+      else map[name] = value;
+    }
+    return map;
+  }
+}
+
+// A member of any name, as JSON.parse makes it.
+function define(map, name, value) {
+  Object.defineProperty(map, name, {
+    value,
+    configurable: true,
+    enumerable: true,
+    writable: true,
+  });
+}
+
+// A document as MsgPack, a Uint8Array. Throws EncodingError.
+export const encode = (document) => new Packer().pack(document);
+
+// The one document in these bytes (a Uint8Array or an ArrayBuffer). Throws EncodingError.
+export const decode = (bytes) =>
+  new Unpacker(bytes instanceof Uint8Array ? bytes : new Uint8Array(bytes)).unpack();
+
+export const msgpack = { encode, decode };
+
+// ------------------------------------------------------------------------------------------ JSON
+//
+// JSON.parse rounds integers beyond 2^53, and JSON.stringify refuses BigInts. So they travel as
+// texts with a mark that no one can know before, where there are any.
+
+const LONG_NUMBER = /\d{16}/;
+const TEXT_OR_INTEGER = /"(?:[^"\\]|\\.)*"|-?\d{16,}(?![\d.eE])/g;
+
+const secret = () => `${randomHex(Math.random, 16)}:`;
+
+export function toJSON(document) {
+  const mark = secret();
+  let marked = false;
+  const text = JSON.stringify(document, (name, value) => {
+    if (typeof value !== 'bigint') return value;
+    marked = true;
+    return `${mark}${value}`;
+  });
+  return marked ? text.replace(new RegExp(`"${mark}(-?\\d+)"`, 'g'), '$1') : text;
+}
+
+export function fromJSON(text) {
+  if (!LONG_NUMBER.test(text)) return JSON.parse(text);
+  const mark = secret();
+  const marked = text.replace(TEXT_OR_INTEGER, (found) =>
+    found[0] === '"' || Number.isSafeInteger(Number(found)) ? found : `"${mark}${found}"`,
+  );
+  return JSON.parse(marked, (name, value) =>
+    typeof value === 'string' && value.startsWith(mark) ? BigInt(value.slice(mark.length)) : value,
+  );
+}
+
+// ------------------------------------------------------------------------------------------ time
+
+// Seconds that never go back, and timers; another one may be given for tests.
+export const systemClock = {
+  now: () => performance.now() / 1000,
+  // What the time is, in milliseconds since 1970.
+  time: () => Date.now(),
+  // Calls back after so many seconds; what `clear` takes.
+  set: (callback, seconds) => setTimeout(callback, Math.min(seconds * 1000, 0x7fffffff)),
+  clear: (timer) => clearTimeout(timer),
+};
+
+// A signal with an end: aborted when others are, after some seconds, or by hand.
+class Scope {
+  #controller = new AbortController();
+  #clock;
+  #timer = null;
+  #outer;
+  #follow;
+
+  constructor(clock, { signals = [], seconds = null, what = 'The request' } = {}) {
+    this.#clock = clock;
+    this.#outer = signals.filter(Boolean);
+    this.#follow = () => this.abort(this.#outer.find((one) => one.aborted).reason);
+    for (const one of this.#outer) one.addEventListener('abort', this.#follow, { once: true });
+    if (this.#outer.some((one) => one.aborted)) this.#follow();
+    if (seconds !== null && Number.isFinite(seconds)) {
+      const late = () => this.abort(new Timeout(`${what} was not answered within ${seconds} s.`));
+      this.#timer = clock.set(late, seconds);
+    }
+  }
+
+  get signal() {
+    return this.#controller.signal;
+  }
+
+  abort(reason) {
+    this.end();
+    this.#controller.abort(reason);
+  }
+
+  end() {
+    this.#clock.clear(this.#timer);
+    for (const one of this.#outer) one.removeEventListener('abort', this.#follow);
+  }
+}
+
+// A promise together with what settles it; one that nobody waits for fails quietly.
+function deferred() {
+  const made = {};
+  made.promise = new Promise((resolve, reject) => Object.assign(made, { resolve, reject }));
+  made.promise.catch(() => {});
+  return made;
+}
+
+// The same promise, which fails with the signal's reason when that comes first.
+function abortable(promise, signal) {
+  if (signal === undefined || signal === null) return promise;
+  if (signal.aborted) return Promise.reject(signal.reason);
+  return new Promise((resolve, reject) => {
+    const stop = () => reject(signal.reason);
+    const done = (settle) => (value) => {
+      signal.removeEventListener('abort', stop);
+      settle(value);
+    };
+    signal.addEventListener('abort', stop, { once: true });
+    promise.then(done(resolve), done(reject));
+  });
+}
+
+async function sleep(clock, seconds, signal) {
+  const { promise, resolve } = deferred();
+  const timer = clock.set(resolve, seconds);
+  try {
+    await abortable(promise, signal);
+  } finally {
+    clock.clear(timer);
+  }
+}
+
+// -------------------------------------------------------------------------------------- identity
+
+// Math.random where there is nothing better (Node 18): these ids are to differ, not to be secret.
+function randomHex(random, digits) {
+  const bytes = new Uint8Array(digits / 2);
+  if (random === Math.random && globalThis.crypto?.getRandomValues) {
+    globalThis.crypto.getRandomValues(bytes);
+  } else {
+    for (let index = 0; index < bytes.length; index += 1) bytes[index] = random() * 256;
+  }
+  return Array.from(bytes, (byte) => byte.toString(16).padStart(2, '0')).join('');
+}
+
+const asUUID = (hex) => hex.replace(/^(.{8})(.{4})(.{4})(.{4})(.{12})$/, '$1-$2-$3-$4-$5');
+
+// A random UUID, version 4 (RFC 9562).
+function uuid4(random) {
+  const hex = randomHex(random, 32);
+  const variant = '89ab'[parseInt(hex[16], 16) & 3];
+  return asUUID(`${hex.slice(0, 12)}4${hex.slice(13, 16)}${variant}${hex.slice(17)}`);
+}
+
+// A UUID that begins with the time, version 7 (RFC 9562); `milliseconds` since 1970.
+export function uuid7(milliseconds, random = Math.random) {
+  const time = Math.floor(milliseconds).toString(16).padStart(12, '0');
+  const hex = randomHex(random, 20);
+  const variant = '89ab'[parseInt(hex[3], 16) & 3];
+  return asUUID(`${time}7${hex.slice(0, 3)}${variant}${hex.slice(4, 19)}`);
+}
+
+// -------------------------------------------------------------------------------------- Fallback
+
+export const HANDSHAKE_SECONDS = 3;
+export const DEATHS = 3;
+export const DEATH_WINDOW_SECONDS = 60;
+export const PROBE_SECONDS = 60;
+export const BACKOFF_MIN_SECONDS = 0.1;
+export const BACKOFF_MAX_SECONDS = 30;
+// A connection that lasted this long was a good one: the next failure is the first again.
+export const STABLE_SECONDS = 10;
+
+// How long to wait after so many failures in a row: exponential, with full jitter.
+export function backoff(failures, random) {
+  const exponent = Math.min(Math.max(failures - 1, 0), 30);
+  return random() * Math.min(BACKOFF_MAX_SECONDS, BACKOFF_MIN_SECONDS * 2 ** exponent);
+}
+
+// Which transport to use, and when to try the WebSocket next. Pure: it is told what happens and
+// when, in seconds of any clock.
+//
+// state: 'connecting', 'websocket', 'polling' or 'closed'. connectAt: when to open the next
+// WebSocket; null where none is wanted.
+export class Fallback {
+  #transport;
+  #random;
+  #deaths = [];
+  #failures = 0;
+  #openedAt = 0;
+
+  constructor({ transport = 'auto', random = Math.random } = {}) {
+    this.#transport = transport;
+    this.#random = random;
+    this.state = 'connecting';
+    this.connectAt = null;
+  }
+
+  start(now) {
+    if (this.#transport === 'rest') this.state = 'polling';
+    else this.connectAt = now;
+  }
+
+  // The WebSocket is open and has been greeted.
+  opened(now) {
+    this.state = 'websocket';
+    this.connectAt = null;
+    this.#openedAt = now;
+  }
+
+  // A handshake was refused, or not answered within HANDSHAKE_SECONDS, while REST gets through.
+  refused(now) {
+    this.#failures += 1;
+    if (this.#transport === 'websocket') this.#reconnect(now);
+    else this.#poll(now);
+  }
+
+  // The open connection died. An announced end (`reconnectAfter` in seconds) is no bad sign.
+  died(now, reconnectAfter = null) {
+    if (now - this.#openedAt >= STABLE_SECONDS) this.#failures = 0;
+    if (reconnectAfter !== null) {
+      this.#wait(now + reconnectAfter);
+      return;
+    }
+    this.#failures += 1;
+    this.#deaths = this.#deaths.filter((at) => at > now - DEATH_WINDOW_SECONDS);
+    this.#deaths.push(now);
+    const isDying = this.#deaths.length >= DEATHS && this.#transport === 'auto';
+    if (isDying) this.#poll(now);
+    else this.#reconnect(now);
+  }
+
+  // Neither a WebSocket nor REST reaches the server.
+  unreachable(now) {
+    if (this.#transport === 'rest') return;
+    this.#failures += 1;
+    this.#reconnect(now);
+  }
+
+  // While polling: there is a reason to try the WebSocket now.
+  hurry(now) {
+    if (this.state === 'polling' && this.connectAt !== null) this.connectAt = now;
+  }
+
+  close() {
+    this.state = 'closed';
+    this.connectAt = null;
+  }
+
+  #poll(now) {
+    this.state = 'polling';
+    this.connectAt = now + PROBE_SECONDS;
+    this.#deaths = [];
+  }
+
+  #reconnect(now) {
+    this.#wait(now + backoff(this.#failures, this.#random));
+  }
+
+  #wait(until) {
+    this.state = 'connecting';
+    this.connectAt = until;
+  }
+}
+
+// ---------------------------------------------------------------------------------------- routes
+//
+// What each operation is in REST, as in the reference: method, path, query. What is in neither is in
+// the body. `*` marks the operations that may be repeated when it is not known whether they were
+// done: they only read, or doing them twice is as doing them once.
+
+const CHANNEL_ROUTES = [
+  '  message_post            POST   KIND/messages',
+  '* message_list            GET    KIND/messages?marker,limit,echo,include_claimed,include_delayed,wait',
+  '* message_get_many        GET    KIND/messages?ids=message_ids',
+  '* message_get             GET    KIND/messages/{message_id}',
+  '* message_delete          DELETE KIND/messages/{message_id}?claim_id',
+  '  message_delete_many     DELETE KIND/messages?ids=message_ids,claim_ids,pop',
+  '* subscription_list       GET    KIND/subscriptions?marker,limit',
+  '  subscription_create     POST   KIND/subscriptions',
+  '* subscription_get        GET    KIND/subscriptions/{subscription_id}',
+  '* subscription_update     PATCH  KIND/subscriptions/{subscription_id}',
+  '* subscription_delete     DELETE KIND/subscriptions/{subscription_id}',
+  '* subscription_confirm    PUT    KIND/subscriptions/{subscription_id}/confirm',
+];
+
+const ROUTES = [
+  ...CHANNEL_ROUTES.map((line) => line.replace('KIND', '/v2/queues/{queue_name}')),
+  ...CHANNEL_ROUTES.map((line) =>
+    line.replace(/([a-z])/, 'topic_$1').replace('KIND', '/v2/topics/{topic_name}'),
+  ),
+  ...['queue', 'topic'].flatMap((kind) => [
+    `* ${kind}_list      GET    /v2/${kind}s?marker,limit,detailed,name,with_count,*metadata`,
+    `* ${kind}_create    PUT    /v2/${kind}s/{${kind}_name} metadata`,
+    `* ${kind}_get       GET    /v2/${kind}s/{${kind}_name}`,
+    `* ${kind}_delete    DELETE /v2/${kind}s/{${kind}_name}`,
+    `  ${kind}_update    PATCH  /v2/${kind}s/{${kind}_name} changes`,
+    `* ${kind}_get_stats GET    /v2/${kind}s/{${kind}_name}/stats`,
+    `  ${kind}_purge     POST   /v2/${kind}s/{${kind}_name}/purge`,
+  ]),
+  '* queue_share       POST   /v2/queues/{queue_name}/share',
+  '  claim_create      POST   /v2/queues/{queue_name}/claims?limit,wait',
+  '* claim_get         GET    /v2/queues/{queue_name}/claims/{claim_id}',
+  '* claim_update      PATCH  /v2/queues/{queue_name}/claims/{claim_id}',
+  '* claim_delete      DELETE /v2/queues/{queue_name}/claims/{claim_id}',
+  '* get_versions      GET    /',
+  '* get_home_doc      GET    /v2/',
+  '* get_capabilities  GET    /v2/capabilities',
+  '* ping_node         GET    /v2/ping',
+  '* check_node_health GET    /v2/health',
+  '* get_openapi       GET    /v2/openapi.json',
+  '* get_asyncapi      GET    /v2/asyncapi.json',
+  ...['pool', 'flavor'].flatMap((kind) => [
+    `* ${kind}_list      GET    /v2/${kind}s?marker,limit,detailed`,
+    `* ${kind}_get       GET    /v2/${kind}s/{${kind}_name}${kind === 'pool' ? '?detailed' : ''}`,
+    `* ${kind}_create    PUT    /v2/${kind}s/{${kind}_name}`,
+    `* ${kind}_update    PATCH  /v2/${kind}s/{${kind}_name}`,
+    `* ${kind}_delete    DELETE /v2/${kind}s/{${kind}_name}`,
+  ]),
+];
+
+// Over a WebSocket only. What settles a message may be repeated while its connection lives.
+const SAFE_ELSEWHERE = ['subscription_resume', 'consumer_stop', 'ping', 'hello', 'authenticate'];
+
+const JSON_PATCH = 'application/openstack-messaging-v2.0-json-patch';
+
+class Route {
+  constructor(line) {
+    const [safe, action, method, target, payload] = line.replace(/^ /, '-').split(/\s+/);
+    const [path, query = ''] = target.split('?');
+    this.isSafe = safe === '*';
+    this.action = action;
+    this.method = method;
+    this.path = path;
+    this.payload = payload;
+    const names = query.split(',').filter(Boolean);
+    this.filters = names.find((name) => name[0] === '*')?.slice(1);
+    // From the name of a parameter to that of its argument.
+    this.query = names
+      .filter((name) => name[0] !== '*')
+      .map((name) => (name.includes('=') ? name.split('=') : [name, name]));
+  }
+
+  // The path with its query, and the body (undefined for none), of a request with these arguments.
+  fill(given) {
+    const left = { ...given };
+    const take = (name) => {
+      const value = left[name];
+      delete left[name];
+      return value;
+    };
+    const path = this.path.replace(/\{(\w+)\}/g, (_, name) => encodeURIComponent(take(name)));
+    const pairs = this.query.map(([name, argument]) => [name, take(argument)]);
+    if (this.filters) pairs.push(...Object.entries(take(this.filters) ?? {}));
+    const query = new URLSearchParams(pairs.filter(([, value]) => isGiven(value))).toString();
+    return { target: query ? `${path}?${query}` : path, body: this.#body(left) };
+  }
+
+  #body(left) {
+    if (this.method === 'GET' || this.method === 'DELETE') return undefined;
+    if (this.payload) return left[this.payload] ?? undefined;
+    return left;
+  }
+}
+
+const isGiven = (value) => value !== undefined && value !== null && value !== '';
+
+export const routes = new Map(ROUTES.map((line) => new Route(line)).map((one) => [one.action, one]));
+
+// Whether an operation may be repeated when it is not known whether it was done.
+function isSafe(action, body) {
+  if (action.endsWith('message_delete_many')) return !body.pop;
+  return routes.get(action)?.isSafe ?? SAFE_ELSEWHERE.includes(action);
+}
+
+const isPost = (action) => action === 'message_post' || action === 'topic_message_post';
+
+// From what REST answers to what a WebSocket does: ids and markers in place of hrefs and links.
+
+const lastOf = (href) => decodeURIComponent(href.split('?')[0].split('/').at(-1));
+const queryOf = (href) => new URLSearchParams(href.split('?')[1] ?? '');
+
+function unlink({ href, ...members }) {
+  return members;
+}
+
+function messageOf({ href, ...members }) {
+  return { ...members, id: members.id ?? lastOf(href), claim_id: queryOf(href).get('claim_id') };
+}
+
+function pageOf(kind, convert) {
+  return (body) => {
+    const { links = [], ...page } = body ?? {};
+    page[kind] = (page[kind] ?? []).map(convert);
+    const marker = links.length ? queryOf(links[0].href).get('marker') : null;
+    return marker === null ? page : { ...page, marker };
+  };
+}
+
+function claimOf(body) {
+  const messages = (body?.messages ?? []).map(messageOf);
+  return { claim_id: messages[0]?.claim_id ?? null, messages };
+}
+
+function statsOf({ messages }) {
+  const ends = ['oldest', 'newest'].filter((name) => messages[name]);
+  const named = ends.map((name) => {
+    const { href, ...members } = messages[name];
+    return [name, { ...members, id: lastOf(href) }];
+  });
+  return { messages: { ...messages, ...Object.fromEntries(named) } };
+}
+
+const messagePageOf = pageOf('messages', messageOf);
+const popped = (body) => (body ? { messages: body.messages.map((one) => ('href' in one ? messageOf(one) : one)) } : {});
+
+const FROM_REST = {
+  message_post: (body) => ({ message_ids: body.resources.map(lastOf) }),
+  message_list: messagePageOf,
+  message_get_many: (body) => ({ messages: body.messages.map(messageOf) }),
+  message_get: (body) => ({ messages: messageOf(body) }),
+  message_delete_many: popped,
+  claim_create: claimOf,
+  claim_get: ({ href, ...claim }) => ({ ...claim, messages: claim.messages.map(messageOf) }),
+  queue_list: pageOf('queues', unlink),
+  topic_list: pageOf('topics', unlink),
+  queue_get_stats: statsOf,
+  topic_get_stats: statsOf,
+  subscription_list: pageOf('subscriptions', (one) => one),
+  pool_list: pageOf('pools', unlink),
+  pool_get: unlink,
+  pool_update: unlink,
+  flavor_list: pageOf('flavors', unlink),
+  flavor_get: unlink,
+  flavor_update: unlink,
+};
+
+const fromREST = (action, body) => {
+  const convert = FROM_REST[action] ?? FROM_REST[action.replace(/^topic_/, '')];
+  return convert ? convert(body) : (body ?? {});
+};
+
+// ------------------------------------------------------------------------------------------ Rest
+
+const UPSTREAM = { max_wait: 0, idempotency_seconds: 0, max_in_flight: 64, protocols: [] };
+// Browsers open six connections to a server; requests need some that nobody waits on.
+const MAX_LONG_POLLS = 3;
+
+// The server over REST, for one period of polling. `left` is aborted at its end.
+class Rest {
+  #base;
+  #fetch;
+  #headers;
+  #left = new AbortController();
+  #polls = 0;
+
+  pushes = false;
+  capabilities = UPSTREAM;
+
+  // headers: gives those of the next request.
+  constructor({ base, fetch, headers }) {
+    this.#base = base;
+    this.#fetch = fetch;
+    this.#headers = headers;
+  }
+
+  get left() {
+    return this.#left.signal;
+  }
+
+  leave() {
+    this.#left.abort(new ConnectionLost('Polling has ended.'));
+  }
+
+  // Asks what the server can do; upstream's server does not say.
+  async learn(signal) {
+    try {
+      const { body } = await this.request('get_capabilities', {}, { signal });
+      this.capabilities = { ...UPSTREAM, ...body };
+    } catch (error) {
+      if (!(error instanceof NotFound || error instanceof BadRequest)) throw error;
+    }
+    return this.capabilities;
+  }
+
+  // The seconds that a request may wait for a message; 0 where enough do so already.
+  get wait() {
+    return this.#polls < MAX_LONG_POLLS ? (this.capabilities.max_wait ?? 0) : 0;
+  }
+
+  async request(action, body, { signal, headers, accept } = {}) {
+    const route = routes.get(action);
+    if (route === undefined) throw this.#unknown(action);
+    if (body.wait) this.#polls += 1;
+    try {
+      const answer = await this.#ask(route, body, headers, signal);
+      accept?.(answer);
+      return answer;
+    } finally {
+      if (body.wait) this.#polls -= 1;
+    }
+  }
+
+  #unknown(action) {
+    const description = `REST has no action ${action}.`;
+    const title = 'Invalid API request';
+    return new BadRequest({ status: 400, code: 'unknown_action', title, description });
+  }
+
+  async #ask(route, given, own, signal) {
+    const { target, body } = route.fill(given);
+    const headers = { Accept: 'application/json', ...(await this.#headers()), ...own };
+    const request = { method: route.method, headers, signal, cache: 'no-store' };
+    if (body !== undefined) {
+      headers['Content-Type'] = route.payload === 'changes' ? JSON_PATCH : 'application/json';
+      request.body = toJSON(body);
+    }
+    if (route.action === 'get_home_doc') headers.Accept = 'application/json-home';
+    const { status, text } = await this.#exchange(target, request, signal);
+    const document = parse(text);
+    if (status >= 400) throw errorOf(status, document);
+    return { status, body: fromREST(route.action, document) };
+  }
+
+  async #exchange(target, request, signal) {
+    try {
+      const response = await this.#fetch(this.#base + target, request);
+      return { status: response.status, text: await response.text() };
+    } catch (cause) {
+      if (signal?.aborted) throw signal.reason;
+      // Node says why; a browser never does.
+      const sent = cause?.cause?.code !== 'ECONNREFUSED';
+      throw new ConnectionLost('The server cannot be reached over REST.', { sent, cause });
+    }
+  }
+}
+
+// A body that is not JSON is an intermediary's, and says nothing to us.
+function parse(text) {
+  if (text === '') return null;
+  try {
+    return fromJSON(text);
+  } catch {
+    return null;
+  }
+}
+
+// ------------------------------------------------------------------------------------ Connection
+
+const COMPACT = 'zaqar.v2';
+// Without a word for this long, the server is asked; without an answer, the connection is dead.
+export const KEEPALIVE_SECONDS = 20;
+export const KEEPALIVE_TIMEOUT_SECONDS = 10;
+const EXPIRED = 4003;
+
+// The envelope of `zaqar.v2`.
+const compactEnvelope = {
+  wrap: (id, action, body, headers) => (headers ? { id, action, headers, body } : { id, action, body }),
+  unwrap: (document) => document,
+};
+
+// Upstream's, the default. It has no ids: a header that is echoed does as one.
+const defaultEnvelope = {
+  wrap: (id, action, body, headers) => ({
+    action,
+    headers: { ...headers, 'Request-ID': String(id) },
+    body,
+  }),
+  unwrap: ({ request, headers, body, ...push }) => {
+    if (request === undefined) return { push: push.Message_Type, body, ...push };
+    const id = request.headers?.['Request-ID'];
+    return { id: id === undefined ? undefined : Number(id), status: headers.status, body };
+  },
+};
+
+// One WebSocket, from its handshake to its end. `left` is aborted at its end.
+class Connection {
+  #options;
+  #socket;
+  #envelope;
+  #clock;
+  #waiting = new Map();
+  #unsent = [];
+  #left = new AbortController();
+  #id = 0;
+  #heardAt = 0;
+  #timer = null;
+  #reconnectAfter = null;
+
+  listeners = new Map();
+  capabilities = UPSTREAM;
+
+  // options: WebSocket, url, compact, codec, clock, headers (of each request of the default
+  // envelope).
+  constructor(options) {
+    this.#options = options;
+    this.#clock = options.clock;
+    this.#envelope = options.compact ? compactEnvelope : defaultEnvelope;
+  }
+
+  get left() {
+    return this.#left.signal;
+  }
+
+  get pushes() {
+    return this.#options.compact;
+  }
+
+  // In the default envelope answers come in order, so nobody may wait.
+  get wait() {
+    return this.#options.compact ? (this.capabilities.max_wait ?? 0) : 0;
+  }
+
+  // Opens the WebSocket; fails with the signal.
+  async open(signal) {
+    const { WebSocket, url, compact } = this.#options;
+    const opened = deferred();
+    const socket = compact ? new WebSocket(url, [COMPACT]) : new WebSocket(url);
+    this.#socket = socket;
+    socket.binaryType = 'arraybuffer';
+    socket.onopen = () => opened.resolve();
+    socket.onerror = () => {};
+    socket.onmessage = ({ data }) => this.#receive(data);
+    socket.onclose = ({ code, reason }) => {
+      opened.reject(new ConnectionLost(`The handshake failed (${code}).`));
+      this.#end(code, reason);
+    };
+    try {
+      await abortable(opened.promise, signal);
+    } catch (error) {
+      this.abandon(error.message);
+      throw error;
+    }
+    this.#heard();
+    this.#watch();
+  }
+
+  // Authenticates and names the client, and learns what the server can do.
+  async greet(headers, signal) {
+    if (this.#options.compact) {
+      const { body } = await this.request('hello', {}, { headers, signal });
+      this.capabilities = { ...UPSTREAM, ...body };
+      return;
+    }
+    if (headers['X-Auth-Token']) await this.request('authenticate', {}, { headers, signal });
+  }
+
+  // Sends a request: its answer. `accept` is called with it before anything else is received.
+  request(action, body, { headers, signal, accept } = {}) {
+    if (this.left.aborted) return Promise.reject(new ConnectionLost('The connection is closed.'));
+    const answered = deferred();
+    const id = (this.#id += 1);
+    const own = this.#options.compact ? headers : { ...this.#options.headers(), ...headers };
+    const document = this.#envelope.wrap(id, action, body, own);
+    const waiting = { id, payload: this.#options.codec.encode(document), accept, ...answered };
+    this.#unsent.push(waiting);
+    this.#send();
+    return abortable(answered.promise, signal).finally(() => this.#forget(waiting));
+  }
+
+  // What was not sent need not be; what was has a right to be answered, which nobody listens to.
+  #forget(waiting) {
+    this.#unsent = this.#unsent.filter((one) => one !== waiting);
+  }
+
+  #send() {
+    while (this.#unsent.length && this.#waiting.size < this.capabilities.max_in_flight) {
+      const waiting = this.#unsent.shift();
+      this.#waiting.set(waiting.id, waiting);
+      this.#socket.send(waiting.payload);
+    }
+  }
+
+  #receive(data) {
+    this.#heard();
+    let document;
+    try {
+      document = this.#envelope.unwrap(this.#decode(data));
+    } catch (error) {
+      this.abandon(`What the server sent cannot be read: ${error.message}`);
+      return;
+    }
+    if (document.push) this.#pushed(document, data.byteLength ?? data.length);
+    else this.#answered(document);
+  }
+
+  #decode(data) {
+    return typeof data === 'string' ? fromJSON(data) : this.#options.codec.decode(new Uint8Array(data));
+  }
+
+  #pushed(push, size) {
+    if (push.push === 'closing') this.#reconnectAfter = (push.reconnect_after_ms ?? 0) / 1000;
+    else this.listeners.get(push.subscription_id ?? push.consumer_id)?.(push, size);
+  }
+
+  // Upstream does not echo the id of every request, but answers in order.
+  #answered({ id = this.#waiting.keys().next().value, status, body }) {
+    const waiting = this.#waiting.get(id);
+    if (waiting === undefined) return;
+    this.#waiting.delete(id);
+    if (status >= 400) {
+      waiting.reject(errorOf(status, body));
+    } else {
+      waiting.accept?.({ status, body });
+      waiting.resolve({ status, body });
+    }
+    this.#send();
+  }
+
+  #heard() {
+    this.#heardAt = this.#clock.now();
+  }
+
+  // Asks after the server when it has been silent: half-open connections are told by nobody else.
+  #watch() {
+    if (this.left.aborted) return;
+    const silent = this.#clock.now() - this.#heardAt;
+    if (silent >= KEEPALIVE_SECONDS + KEEPALIVE_TIMEOUT_SECONDS) {
+      this.abandon('The server is silent.');
+      return;
+    }
+    if (silent >= KEEPALIVE_SECONDS) {
+      this.request(this.#options.compact ? 'ping' : 'ping_node', {}).catch(() => {});
+    }
+    const next = silent >= KEEPALIVE_SECONDS ? KEEPALIVE_TIMEOUT_SECONDS : KEEPALIVE_SECONDS - silent;
+    this.#timer = this.#clock.set(() => this.#watch(), next);
+  }
+
+  close() {
+    this.#socket.close(1000);
+    this.#end(1000, 'The client is closed.');
+  }
+
+  // Ends a connection from which nothing is to be expected, without waiting for the server.
+  abandon(reason) {
+    try {
+      this.#socket.close();
+    } catch {
+      // One that never opened need not be closed.
+    }
+    this.#end(1006, reason);
+  }
+
+  #end(code, reason) {
+    if (this.left.aborted) return;
+    this.#clock.clear(this.#timer);
+    const lost = (sent) => new ConnectionLost(`The connection was lost (${code} ${reason}).`, { sent });
+    const error = lost(false);
+    Object.assign(error, { code, reason, reconnectAfter: this.#reconnectAfter });
+    this.#left.abort(error);
+    for (const waiting of this.#waiting.values()) waiting.reject(lost(true));
+    for (const waiting of this.#unsent) waiting.reject(lost(false));
+    this.#waiting.clear();
+    this.#unsent = [];
+    this.listeners.clear();
+  }
+}
+
+// ----------------------------------------------------------------------------------------- Inbox
+
+const INBOX_MESSAGES = 1000;
+const INBOX_BYTES = 4 * 1024 * 1024;
+
+// What was received and has not been read yet. Bounded by those who fill it: they ask `isFull`, and
+// wait for `room`, which is there when half has been read.
+class Inbox {
+  #entries = [];
+  #readers = [];
+  #bytes = 0;
+  #room = null;
+  #end = null;
+
+  get isFull() {
+    return this.#entries.length >= INBOX_MESSAGES || this.#bytes >= INBOX_BYTES;
+  }
+
+  get #isRoomy() {
+    return this.#entries.length <= INBOX_MESSAGES / 2 && this.#bytes <= INBOX_BYTES / 2;
+  }
+
+  put(value, size = 0) {
+    if (this.#end !== null) return;
+    const reader = this.#readers.shift();
+    if (reader) {
+      reader.resolve({ value, done: false });
+      return;
+    }
+    this.#entries.push({ value, size });
+    this.#bytes += size;
+  }
+
+  // The next one, as iterators give it; nothing is taken where the signal comes first.
+  async take(signal) {
+    if (signal?.aborted) throw signal.reason;
+    if (this.#entries.length) return { value: this.#shift(), done: false };
+    if (this.#end !== null) return this.#finished();
+    const reader = deferred();
+    this.#readers.push(reader);
+    try {
+      return await abortable(reader.promise, signal);
+    } catch (error) {
+      this.#readers = this.#readers.filter((one) => one !== reader);
+      throw error;
+    }
+  }
+
+  #shift() {
+    const { value, size } = this.#entries.shift();
+    this.#bytes -= size;
+    this.#tellRoom();
+    return value;
+  }
+
+  #tellRoom() {
+    if (this.#room && this.#isRoomy) {
+      this.#room.resolve();
+      this.#room = null;
+    }
+  }
+
+  async room(signal) {
+    if (this.#isRoomy) return;
+    this.#room ??= deferred();
+    await abortable(this.#room.promise, signal);
+  }
+
+  // Leaves out what is of no use any more.
+  drop(isUseless) {
+    this.#entries = this.#entries.filter(({ value }) => !isUseless(value));
+    this.#bytes = this.#entries.reduce((sum, { size }) => sum + size, 0);
+    this.#tellRoom();
+  }
+
+  // No more will come. What is there can still be read, and then the error, if there is one.
+  end(error = null) {
+    if (this.#end !== null) return;
+    this.#end = { error };
+    for (const reader of this.#readers.splice(0)) this.#settle(reader);
+  }
+
+  #settle(reader) {
+    if (this.#end.error) reader.reject(this.#end.error);
+    else reader.resolve({ value: undefined, done: true });
+  }
+
+  // The error is told once; iteration is over then.
+  #finished() {
+    const { error } = this.#end;
+    this.#end = { error: null };
+    if (error) throw error;
+    return { value: undefined, done: true };
+  }
+}
+
+// What passes by itself, and is tried again.
+const isPassing = (error) =>
+  error instanceof ConnectionLost || error instanceof Timeout || error instanceof ServiceUnavailable;
+
+// Messages as they come, whatever the transport. What subclasses do on one transport is `_work`,
+// which is begun again whenever that one is left.
+class Stream {
+  #inbox = new Inbox();
+  #scope;
+  #failures = 0;
+  #finished;
+
+  constructor(client, signal) {
+    this._client = client;
+    this.#scope = new Scope(client._clock, { signals: [signal, client._closing] });
+    this.#scope.signal.addEventListener('abort', () => this.#inbox.end(this.#reason()), {
+      once: true,
+    });
+    if (this._signal.aborted) this.#inbox.end(this.#reason());
+    this.#finished = this.#run();
+  }
+
+  get _signal() {
+    return this.#scope.signal;
+  }
+
+  get _inbox() {
+    return this.#inbox;
+  }
+
+  // Why it ended: closing it is no error.
+  #reason() {
+    const { reason } = this._signal;
+    return reason === CLOSED ? null : reason;
+  }
+
+  async #run() {
+    while (!this._signal.aborted) {
+      let transport = null;
+      try {
+        transport = await this._client._ready(this._signal);
+        await this._work(transport);
+      } catch (error) {
+        await this.#fail(error, transport);
+      }
+    }
+  }
+
+  async #fail(error, transport) {
+    if (this._signal.aborted || transport?.left.aborted) return;
+    if (!isPassing(error)) {
+      this.#scope.abort(error);
+      return;
+    }
+    if (error instanceof ConnectionLost) this._client._unreachable(transport);
+    this.#failures += 1;
+    const pause = sleep(this._client._clock, this._backoff(), this._signal);
+    await pause.catch(() => {});
+  }
+
+  _backoff() {
+    return backoff(this.#failures, this._client._random);
+  }
+
+  _progressed() {
+    this.#failures = 0;
+  }
+
+  // The next message: { value, done }. With a `timeout` in seconds, or a signal, nothing is lost
+  // where that comes first.
+  async next({ timeout = null, signal } = {}) {
+    const scope = new Scope(this._client._clock, {
+      signals: [signal],
+      seconds: timeout,
+      what: 'The wait for a message',
+    });
+    try {
+      const { value, done } = await this.#inbox.take(scope.signal);
+      if (!done) this._handedOut(value);
+      return { value, done };
+    } finally {
+      scope.end();
+    }
+  }
+
+  _handedOut() {}
+
+  // Ends it; what was not read is read no more.
+  async close() {
+    this.#inbox.drop(() => true);
+    this.#scope.abort(CLOSED);
+    this.#inbox.end();
+    await this.#finished;
+  }
+
+  // Leaving a loop closes it.
+  async return(value) {
+    await this.close();
+    return { value, done: true };
+  }
+
+  [Symbol.asyncIterator]() {
+    return this;
+  }
+}
+
+const CLOSED = new ConnectionLost('Closed by its user.');
+
+// ---------------------------------------------------------------------------------- Subscription
+
+export const POLL_MIN_SECONDS = 0.1;
+export const POLL_MAX_SECONDS = 2;
+const PAGE = 20;
+// Some stores begin anew where a marker's message is gone: what was seen lately is left out.
+const REMEMBERED = 2000;
+
+// Every message of a queue or topic once and in order, pushed or polled.
+//
+// marker: of the last message that was handed out, from where another one could go on; null until
+// it is known. ready: settled when it is known where it begins.
+export class Subscription extends Stream {
+  #channel;
+  #received;
+  #seen = new Set();
+  #ready = deferred();
+
+  // Not private: what the base class starts at once may need them.
+  constructor(channel, { marker, signal } = {}) {
+    super(channel._client, signal);
+    this.#channel = channel;
+    this.#received = marker ?? undefined;
+    this.marker = marker ?? null;
+    this._signal.addEventListener('abort', () => this.#ready.reject(this._signal.reason), {
+      once: true,
+    });
+    if (marker !== undefined && marker !== null) this.#ready.resolve();
+  }
+
+  get ready() {
+    return this.#ready.promise;
+  }
+
+  async _work(transport) {
+    if (!transport.pushes) return this.#poll(transport);
+    try {
+      return await this.#listen(transport);
+    } catch (error) {
+      // This connection is subscribed already, by another one like this.
+      if (error instanceof Conflict) return this.#poll(transport);
+      throw error;
+    }
+  }
+
+  #begin(marker) {
+    if (this.#received === undefined && typeof marker === 'string') {
+      this.#received = marker;
+      this.marker ??= marker;
+    }
+    this.#ready.resolve();
+    this._progressed();
+  }
+
+  async #listen(connection) {
+    await this._inbox.room(this._signal);
+    const full = deferred();
+    let id = null;
+    const accept = ({ body }) => {
+      id = body.subscription_id;
+      this.#begin(body.marker);
+      if (this._signal.aborted) this.#unsubscribe(connection, id);
+      else connection.listeners.set(id, (push, size) => this.#pushed(connection, push, size, full));
+    };
+    const asked = { ...this.#channel._named, marker: this.#received };
+    const options = { signal: this._signal, accept };
+    await connection.request(this.#channel._action('subscription_create'), asked, options);
+    try {
+      await abortable(abortable(full.promise, connection.left), this._signal);
+    } finally {
+      this.#unsubscribe(connection, id);
+    }
+  }
+
+  // What comes meanwhile is not listened to: the queue still has it, and the marker says where.
+  #unsubscribe(connection, id) {
+    connection.listeners.delete(id);
+    const asked = { ...this.#channel._named, subscription_id: id };
+    connection
+      .request(this.#channel._action('subscription_delete'), asked)
+      .catch(ignoreEndOf(connection));
+  }
+
+  #pushed(connection, push, size, full) {
+    if (push.push === 'paused') {
+      this.#resume(connection, push.subscription_id).catch(full.reject);
+      return;
+    }
+    this.#take(push.message, push.marker, size);
+    if (!this._inbox.isFull) return;
+    connection.listeners.delete(push.subscription_id);
+    full.resolve();
+  }
+
+  async #resume(connection, id) {
+    await this._inbox.room(this._signal);
+    await connection.request('subscription_resume', { subscription_id: id, marker: this.#received });
+  }
+
+  #take(message, marker, size) {
+    this.#received = marker;
+    this._progressed();
+    if (this.#seen.has(message.id)) return;
+    this.#seen.add(message.id);
+    if (this.#seen.size > REMEMBERED) this.#seen.delete(this.#seen.values().next().value);
+    this._inbox.put(new Message(this.#channel, message, { marker }), size);
+  }
+
+  _handedOut(message) {
+    this.marker = message.marker;
+  }
+
+  async #poll(transport) {
+    let pause = POLL_MIN_SECONDS;
+    while (!transport.left.aborted && !this._signal.aborted) {
+      await this._inbox.room(this._signal);
+      if (this.#received === undefined) this.#begin(await this.#newest(transport));
+      const { wait } = transport;
+      const began = this._client._clock.now();
+      const page = await this.#page(transport, wait);
+      this.#takePage(page);
+      if (page.messages.length) {
+        pause = POLL_MIN_SECONDS;
+      } else if (this._client._clock.now() - began < wait / 2 || !wait) {
+        await sleep(this._client._clock, pause, transport.left);
+        pause = Math.min(POLL_MAX_SECONDS, pause * 2);
+      }
+    }
+  }
+
+  async #page(transport, wait) {
+    const asked = {
+      ...this.#channel._named,
+      marker: this.#received || undefined,
+      limit: PAGE,
+      echo: true,
+      include_claimed: true,
+      include_delayed: true,
+      wait: wait || undefined,
+    };
+    const page = await this.#ask(transport, 'message_list', asked, wait);
+    this.#begin('');
+    return page;
+  }
+
+  // Where "from now" is, for those who cannot be told.
+  async #newest(transport) {
+    const { messages } = await this.#ask(transport, `${this.#channel._kind}_get_stats`, {
+      ...this.#channel._named,
+    });
+    return messages.newest?.id ?? '';
+  }
+
+  async #ask(transport, action, asked, wait = 0) {
+    const scope = new Scope(this._client._clock, {
+      signals: [this._signal, transport.left],
+      seconds: wait + this._client.timeout,
+    });
+    try {
+      const name = action.includes('stats') ? action : this.#channel._action(action);
+      const { body } = await transport.request(name, asked, { signal: scope.signal });
+      return body;
+    } finally {
+      scope.end();
+    }
+  }
+
+  // Where the page's marker is its last message's id, each message's id is a marker; else only a
+  // page's is, and one in the midst of a page stands where the page began.
+  #takePage({ messages, marker }) {
+    const last = messages.length - 1;
+    const isId = last >= 0 && marker === messages[last].id;
+    messages.forEach((message, index) => {
+      const before = this.#received ?? '';
+      this.#take(message, isId ? message.id : index === last ? (marker ?? before) : before, 0);
+    });
+  }
+}
+
+// A request that only tidies up may die with its connection; what else fails is told.
+const ignoreEndOf = (transport) => (error) => {
+  if (!transport.left.aborted && !(error instanceof APIError)) throw error;
+};
+
+// -------------------------------------------------------------------------------------- Consumer
+
+const CLAIM_TTL = 300;
+const CLAIM_GRACE = 60;
+const MAX_CLAIMED = 20;
+
+// Messages to work on, each this one's own until it is acknowledged or released; at most `credit`
+// at a time. Over REST by claims, which are renewed until all of theirs are settled.
+export class Consumer extends Stream {
+  #queue;
+  #credit;
+  #lease;
+  // Of each message what holds it: { connection, consumerId } or { claim }. Those that are unsettled.
+  #holds = new WeakMap();
+  #held = new Set();
+  #settled = deferred();
+
+  constructor(queue, { credit = 10, ttl, grace, signal } = {}) {
+    super(queue._client, signal);
+    this.#queue = queue;
+    this.#credit = credit;
+    this.#lease = { ttl, grace };
+  }
+
+  // How many messages are unsettled.
+  get unsettled() {
+    return this.#held.size;
+  }
+
+  async _work(transport) {
+    if (transport.pushes) await this.#listen(transport);
+    else await this.#claim(transport);
+  }
+
+  async #listen(connection) {
+    let consumerId = null;
+    const accept = ({ body }) => {
+      consumerId = body.consumer_id;
+      connection.listeners.set(consumerId, (push, size) => this.#pushed(connection, push, size));
+    };
+    const asked = { ...this.#queue._named, credit: this.#credit, ...this.#lease };
+    const { signal } = new Scope(this._client._clock, { seconds: this._client.timeout });
+    await connection.request('queue_consume', asked, { accept, signal });
+    this._progressed();
+    try {
+      await abortable(abortable(deferred().promise, connection.left), this._signal);
+    } finally {
+      await this.#stop(connection, consumerId);
+    }
+  }
+
+  // What was its own is so no more: the server gives it to whoever is next.
+  async #stop(connection, consumerId) {
+    connection.listeners.delete(consumerId);
+    this._inbox.drop((message) => this.#holds.get(message).connection === connection);
+    for (const held of this.#held) if (held.connection === connection) this.#held.delete(held);
+    const stopped = connection.request('consumer_stop', { consumer_id: consumerId });
+    await stopped.catch(ignoreEndOf(connection));
+  }
+
+  #pushed(connection, push, size) {
+    const { message, consumer_id: consumerId } = push;
+    this.#put(message, { connection, consumerId }, size);
+  }
+
+  #put(found, held, size = 0) {
+    const message = new Message(this.#queue, found, { consumer: this });
+    this.#holds.set(message, held);
+    this.#held.add(held);
+    this._inbox.put(message, size);
+  }
+
+  async #claim(transport) {
+    let pause = POLL_MIN_SECONDS;
+    while (!transport.left.aborted && !this._signal.aborted) {
+      const free = this.#credit - this.#held.size;
+      if (free <= 0) {
+        await abortable(abortable(this.#settled.promise, transport.left), this._signal);
+        continue;
+      }
+      const { wait } = transport;
+      const began = this._client._clock.now();
+      const claiming = this.#claimSome(transport, Math.min(free, MAX_CLAIMED), wait);
+      const found = await abortable(abortable(claiming, transport.left), this._signal);
+      this._progressed();
+      if (found) {
+        pause = POLL_MIN_SECONDS;
+      } else if (this._client._clock.now() - began < wait / 2 || !wait) {
+        await abortable(sleep(this._client._clock, pause, transport.left), this._signal);
+        pause = Math.min(POLL_MAX_SECONDS, pause * 2);
+      }
+    }
+  }
+
+  // How many were claimed. Not given up with the transport: what was claimed would be lost for the
+  // time of the claim.
+  async #claimSome(transport, limit, wait) {
+    const ttl = this.#lease.ttl ?? CLAIM_TTL;
+    const grace = this.#lease.grace ?? CLAIM_GRACE;
+    const asked = { ...this.#queue._named, limit, ttl, grace, wait: wait || undefined };
+    const scope = new Scope(this._client._clock, { seconds: wait + this._client.timeout });
+    try {
+      const { body } = await transport.request('claim_create', asked, { signal: scope.signal });
+      const messages = body.messages ?? [];
+      if (messages.length) this.#hold(body.claim_id, messages, { ttl, grace });
+      return messages.length;
+    } finally {
+      scope.end();
+    }
+  }
+
+  #hold(id, messages, lease) {
+    const claim = { id, lease, open: new Set(messages.map((one) => one.id)), isReleased: false };
+    if (this._signal.aborted) {
+      this.#release(claim);
+      return;
+    }
+    claim.timer = this.#keep(claim);
+    for (const message of messages) this.#put(message, { claim });
+  }
+
+  #keep(claim) {
+    const renew = async () => {
+      try {
+        await this.#queue._request('claim_update', { claim_id: claim.id, ...claim.lease });
+      } catch (error) {
+        if (error instanceof NotFound) return;
+        if (!isPassing(error)) throw error;
+      }
+      if (claim.open.size && !this._signal.aborted) claim.timer = this.#keep(claim);
+    };
+    return this._client._clock.set(() => renew().catch(() => {}), claim.lease.ttl / 2);
+  }
+
+  #release(claim) {
+    this._client._clock.clear(claim.timer);
+    return this.#queue._request('claim_delete', { claim_id: claim.id });
+  }
+
+  async _ack(message) {
+    const held = this.#settle(message);
+    if (held.isOpen && held.connection && (await this.#tell('message_ack', message, held))) return;
+    // The claim may outlive the connection, where the server was killed; else this says so.
+    await message.delete();
+    await this.#close(held.claim, message);
+  }
+
+  async _release(message) {
+    const held = this.#settle(message);
+    if (held.claim) {
+      held.claim.isReleased = true;
+      await this.#close(held.claim, message);
+    } else if (held.isOpen) {
+      await this.#tell('message_release', message, held);
+    }
+  }
+
+  // What holds a message that is to be settled; `isOpen` where it does so still.
+  #settle(message) {
+    const held = this.#holds.get(message);
+    if (held === undefined) throw new ZaqarError(`Message ${message.id} is settled already.`);
+    this.#holds.delete(message);
+    const isOpen = this.#held.delete(held);
+    this.#settled.resolve();
+    this.#settled = deferred();
+    return { ...held, isOpen };
+  }
+
+  // Whether the connection lived to say that it was done.
+  async #tell(action, message, { connection, consumerId }) {
+    try {
+      await connection.request(action, { consumer_id: consumerId, message_ids: [message.id] });
+      return true;
+    } catch (error) {
+      if (error instanceof ConnectionLost) return false;
+      throw error;
+    }
+  }
+
+  // Claims can only be given back whole: when the last message of one is settled.
+  async #close(claim, message) {
+    if (claim === undefined) return;
+    claim.open.delete(message.id);
+    if (claim.open.size) return;
+    this._client._clock.clear(claim.timer);
+    if (claim.isReleased) await this.#release(claim);
+  }
+
+  // Ends it and gives back what is unsettled.
+  async close() {
+    await super.close();
+    const claims = new Set([...this.#held].map((held) => held.claim).filter(Boolean));
+    this.#held.clear();
+    for (const claim of claims) await this.#release(claim);
+  }
+}
+
+// ------------------------------------------------------------------------------ queues and topics
+
+// A message: id, body, ttl and age in seconds, claimId (null where nobody has it), checksum where
+// the queue has them, marker (of a subscription), queueName.
+export class Message {
+  #channel;
+  #consumer;
+
+  constructor(channel, found, { marker = null, consumer = null } = {}) {
+    this.#channel = channel;
+    this.#consumer = consumer;
+    this.id = found.id;
+    this.body = found.body;
+    this.ttl = found.ttl;
+    this.age = found.age;
+    this.claimId = found.claim_id ?? null;
+    this.checksum = found.checksum;
+    this.marker = marker;
+    this.queueName = channel.name;
+  }
+
+  // Deletes it; a claimed one under its claim.
+  async delete(options) {
+    const asked = { message_id: this.id, claim_id: this.claimId ?? undefined };
+    await this.#channel._request('message_delete', asked, options);
+  }
+
+  // A consumer's message is done with, and deleted.
+  async ack() {
+    await this.#ownConsumer()._ack(this);
+  }
+
+  // A consumer's message is given back.
+  async release() {
+    await this.#ownConsumer()._release(this);
+  }
+
+  #ownConsumer() {
+    if (this.#consumer === null) throw new ZaqarError('Only messages of a consumer are settled.');
+    return this.#consumer;
+  }
+}
+
+// Messages that are this client's for a while. id: null where there were none.
+export class Claim {
+  #queue;
+
+  constructor(queue, { claim_id: id = null, messages = [] }, { ttl, grace } = {}) {
+    this.#queue = queue;
+    this.id = id;
+    this.ttl = ttl;
+    this.grace = grace;
+    this.messages = messages.map((one) => new Message(queue, { ...one, claim_id: id }));
+  }
+
+  [Symbol.iterator]() {
+    return this.messages[Symbol.iterator]();
+  }
+
+  // Its time begins anew.
+  async renew({ ttl = this.ttl, grace = this.grace, ...options } = {}) {
+    await this.#queue._request('claim_update', { claim_id: this.id, ttl, grace }, options);
+  }
+
+  // Gives back what was not deleted.
+  async release(options) {
+    if (this.id === null) return;
+    await this.#queue._request('claim_delete', { claim_id: this.id }, options);
+  }
+}
+
+const optionsOf = ({ timeout, signal }) => ({ timeout, signal });
+
+// What queues and topics have in common.
+class Channel {
+  constructor(client, kind, { name, metadata }) {
+    this._client = client;
+    this._kind = kind;
+    this._named = { [`${kind}_name`]: name };
+    this.name = name;
+    if (metadata !== undefined) this.metadata = metadata;
+  }
+
+  // The action of this kind of channel.
+  _action(action) {
+    return this._kind === 'topic' ? `topic_${action}` : action;
+  }
+
+  async _request(action, body, options) {
+    return (await this._client.request(action, { ...this._named, ...body }, options)).body;
+  }
+
+  async #own(action, body, options) {
+    return this._request(`${this._kind}_${action}`, body, options);
+  }
+
+  // Whether it is new.
+  async create(metadata, options) {
+    const asked = { ...this._named, metadata };
+    return (await this._client.request(`${this._kind}_create`, asked, options)).status === 201;
+  }
+
+  async getMetadata(options) {
+    return this.#own('get', {}, options);
+  }
+
+  // changes: a JSON patch, or the metadata to set, where undefined takes one away. The result.
+  async update(changes, options) {
+    const patch = Array.isArray(changes) ? changes : patchOf(changes);
+    return this.#own('update', { changes: patch }, options);
+  }
+
+  async delete(options) {
+    await this.#own('delete', {}, options);
+    return null;
+  }
+
+  async stats(options) {
+    return this.#own('get_stats', {}, options);
+  }
+
+  // resourceTypes: of 'messages' and 'subscriptions'; both by default.
+  async purge(resourceTypes, options) {
+    await this.#own('purge', { resource_types: resourceTypes }, options);
+  }
+
+  // Posts a body, or a list of them, together; their ids. ttl and delay in seconds.
+  async post(bodies, { ttl, delay, ...options } = {}) {
+    const list = Array.isArray(bodies) ? bodies : [bodies];
+    const messages = list.map((body) => ({ body, ttl, delay }));
+    const { message_ids: ids } = await this._request(this._action('message_post'), { messages }, options);
+    return ids;
+  }
+
+  // All messages, oldest first, by pages of `limit`.
+  async *messages(given = {}) {
+    const { marker, limit, echo = true, includeClaimed = false, includeDelayed = false } = given;
+    const asked = {
+      limit,
+      echo,
+      include_claimed: includeClaimed,
+      include_delayed: includeDelayed,
+    };
+    const pages = this._pages(this._action('message_list'), { marker, ...asked }, given);
+    for await (const page of pages) {
+      for (const found of page.messages) yield new Message(this, found);
+    }
+  }
+
+  async *_pages(action, asked, given) {
+    let marker = asked.marker || undefined;
+    for (;;) {
+      const page = await this._request(action, { ...asked, marker }, optionsOf(given));
+      const [found] = Object.values(page).filter(Array.isArray);
+      if (!found.length) return;
+      yield page;
+      if (!page.marker || page.marker === marker) return;
+      marker = page.marker;
+    }
+  }
+
+  async get(id, options) {
+    const { messages } = await this._request(this._action('message_get'), { message_id: id }, options);
+    return new Message(this, messages);
+  }
+
+  // Those of the messages that are there still.
+  async getMany(ids, options) {
+    const asked = { message_ids: ids };
+    const { messages } = await this._request(this._action('message_get_many'), asked, options);
+    return messages.map((found) => new Message(this, found));
+  }
+
+  // Takes messages from the front, for good.
+  async pop(count = 1, options) {
+    const asked = { pop: count };
+    const { messages } = await this._request(this._action('message_delete_many'), asked, options);
+    return messages.map((found) => new Message(this, found));
+  }
+
+  async deleteMessages(ids, options) {
+    await this._request(this._action('message_delete_many'), { message_ids: ids }, options);
+  }
+
+  // Messages as they come. marker: of the last one that is known; '' for all from the first; none
+  // for those posted from now on. signal: ends it.
+  subscribe(options) {
+    return new Subscription(this, options);
+  }
+
+  // Has messages sent to a URI (http, https, mailto...); the id of the subscription.
+  async notify(uri, { ttl, options, ...more } = {}) {
+    const asked = { subscriber: uri, ttl, options };
+    const made = await this._request(this._action('subscription_create'), asked, more);
+    return made.subscription_id;
+  }
+
+  // The subscriptions of URIs: { id, subscriber, source, ttl, age, options }.
+  async *subscriptions(given = {}) {
+    const asked = { marker: given.marker, limit: given.limit };
+    const pages = this._pages(this._action('subscription_list'), asked, given);
+    for await (const page of pages) yield* page.subscriptions;
+  }
+
+  async deleteSubscription(id, options) {
+    await this._request(this._action('subscription_delete'), { subscription_id: id }, options);
+  }
+}
+
+const pointer = (name) => `/metadata/${name.replaceAll('~', '~0').replaceAll('/', '~1')}`;
+
+const patchOf = (changes) =>
+  Object.entries(changes).map(([name, value]) =>
+    value === undefined
+      ? { op: 'remove', path: pointer(name) }
+      : { op: 'add', path: pointer(name), value },
+  );
+
+export class Topic extends Channel {
+  constructor(client, found) {
+    super(client, 'topic', found);
+  }
+}
+
+export class Queue extends Channel {
+  constructor(client, found) {
+    super(client, 'queue', found);
+  }
+
+  // Makes the oldest messages this client's for `ttl` seconds; waits up to `wait` seconds for one.
+  async claim({ limit, ttl, grace, wait, ...options } = {}) {
+    const asked = { limit, ttl, grace, wait };
+    // Who does not wait for it any more does not keep it either.
+    const accept = ({ body }) => {
+      if (options.signal?.aborted && body.claim_id) this.#giveBack(body.claim_id);
+    };
+    const made = await this._request('claim_create', asked, { ...options, accept });
+    return new Claim(this, made, { ttl, grace });
+  }
+
+  #giveBack(id) {
+    this._request('claim_delete', { claim_id: id }).catch(() => {});
+  }
+
+  // A pre-signed URL: what others send as headers to use this queue.
+  async share({ paths, methods, expires, ...options } = {}) {
+    return this._request('queue_share', { paths, methods, expires }, options);
+  }
+
+  // Messages to work on, each to be settled by ack() or release(); `credit` of them at a time.
+  consume(options) {
+    return new Consumer(this, options);
+  }
+}
+
+// Pools or flavors, for operators.
+class Resources {
+  #client;
+  #kind;
+
+  constructor(client, kind) {
+    this.#client = client;
+    this.#kind = kind;
+  }
+
+  async #ask(verb, name, body, options) {
+    const asked = { [`${this.#kind}_name`]: name, ...body };
+    return (await this.#client.request(`${this.#kind}_${verb}`, asked, options)).body;
+  }
+
+  async *list({ limit, detailed, ...options } = {}) {
+    const list = new Channel(this.#client, this.#kind, {});
+    const pages = list._pages(`${this.#kind}_list`, { limit, detailed }, options);
+    for await (const page of pages) yield* page[`${this.#kind}s`];
+  }
+
+  async get(name, { detailed, ...options } = {}) {
+    return this.#ask('get', name, { detailed }, options);
+  }
+
+  async create(name, members, options) {
+    await this.#ask('create', name, members, options);
+  }
+
+  async update(name, members, options) {
+    return this.#ask('update', name, members, options);
+  }
+
+  async delete(name, options) {
+    await this.#ask('delete', name, {}, options);
+  }
+}
+
+// ---------------------------------------------------------------------------------------- Client
+
+// The event 'state': what the client's state is now and was before, and why.
+export class StateEvent extends Event {
+  constructor(state, previous, reason = null) {
+    super('state');
+    Object.assign(this, { state, previous, reason });
+  }
+}
+
+// How long before its end a token is replaced, in seconds; or at nine tenths of its time.
+const RENEW_SECONDS = 60;
+
+// The token that getToken gives, called again before it ends, or when it is refused.
+class Credentials {
+  #getToken;
+  #clock;
+  #asking = null;
+
+  token = null;
+  expiresAt = null;
+
+  constructor({ token = null, getToken = null, clock }) {
+    this.token = token;
+    this.#getToken = getToken;
+    this.#clock = clock;
+  }
+
+  get canRenew() {
+    return this.#getToken !== null;
+  }
+
+  // The seconds until it should be replaced; null where that is not known.
+  get secondsLeft() {
+    if (this.expiresAt === null) return null;
+    const left = (this.expiresAt - this.#clock.time()) / 1000;
+    return Math.max(0, left - Math.min(RENEW_SECONDS, left / 10));
+  }
+
+  async current() {
+    if (this.canRenew && (this.token === null || this.secondsLeft === 0)) await this.renew();
+    return this.token;
+  }
+
+  // Asks for another token; once, however many want it.
+  async renew() {
+    this.#asking ??= this.#ask().finally(() => {
+      this.#asking = null;
+    });
+    await this.#asking;
+  }
+
+  async #ask() {
+    const given = await this.#getToken();
+    const { token, expiresAt = null } = typeof given === 'string' ? { token: given } : given;
+    this.replace(token, expiresAt);
+  }
+
+  replace(token, expiresAt = null) {
+    this.token = token;
+    this.expiresAt = expiresAt === null ? null : new Date(expiresAt).getTime();
+  }
+}
+
+// The addresses of a server: of REST, without a slash at the end, and of its WebSocket.
+function addressesOf(url, websocketUrl) {
+  const base = new URL(url, globalThis.location?.href);
+  base.protocol = base.protocol.replace(/^ws/, 'http');
+  const rest = base.href.replace(/[?#].*$/, '').replace(/\/+$/, '');
+  const socket = new URL(websocketUrl ?? `${rest}/`, globalThis.location?.href);
+  socket.protocol = socket.protocol.replace(/^http/, 'ws');
+  return { rest, socket: socket.href };
+}
+
+// A client of the server at `url`. Options: project; clientId, a UUID, a random one by default;
+// token or getToken(), which gives a token or { token, expiresAt }; transport, 'auto' by default,
+// 'websocket' or 'rest'; encoding of the WebSocket, 'msgpack' by default or 'json'; timeout in
+// seconds; WebSocket and fetch where there are no global ones, or others are wanted; msgpack, another
+// codec: { encode, decode }; websocketUrl where it is not that of REST; clock and random for tests.
+export class Client extends EventTarget {
+  #options;
+  #addresses;
+  #codec;
+  #credentials;
+  #fallback;
+  #transport = null;
+  #arrival = deferred();
+  #state = 'connecting';
+  #attempt = null;
+  #isAsking = false;
+  #timer = null;
+  #renewal = null;
+  #refusal = null;
+  #isCompact = true;
+  #life = new AbortController();
+
+  constructor(url, options = {}) {
+    super();
+    const { transport = 'auto', encoding = 'msgpack', timeout = 30 } = options;
+    this.#options = { fetch: (...asked) => globalThis.fetch(...asked), ...options, transport };
+    this._clock = options.clock ?? systemClock;
+    this._random = options.random ?? Math.random;
+    this.#addresses = addressesOf(url, options.websocketUrl);
+    this.#codec = codecOf(encoding, options.msgpack);
+    this.#credentials = new Credentials({ ...options, clock: this._clock });
+    this.#fallback = new Fallback({ transport, random: this._random });
+    this.timeout = timeout;
+    this.encoding = encoding;
+    this.project = options.project ?? null;
+    this.clientId = options.clientId ?? uuid4(Math.random);
+    this.pools = new Resources(this, 'pool');
+    this.flavors = new Resources(this, 'flavor');
+    if (transport !== 'rest' && this.#socketClass === undefined) {
+      throw new ZaqarError("There is no WebSocket here: give one, or transport: 'rest'.");
+    }
+    queueMicrotask(() => this.#begin());
+  }
+
+  // 'connecting', 'websocket', 'polling' or 'closed'.
+  get state() {
+    return this.#state;
+  }
+
+  // 'zaqar.v2', or upstream's 'default' envelope; null where REST is used.
+  get protocol() {
+    if (this.#state !== 'websocket') return null;
+    return this.#isCompact ? COMPACT : 'default';
+  }
+
+  get _closing() {
+    return this.#life.signal;
+  }
+
+  get #socketClass() {
+    return this.#options.WebSocket ?? globalThis.WebSocket;
+  }
+
+  queue(name) {
+    return new Queue(this, { name });
+  }
+
+  topic(name) {
+    return new Topic(this, { name });
+  }
+
+  // The project's queues by name; with their metadata where `detailed`.
+  queues(options) {
+    return this.#channels('queue', Queue, options);
+  }
+
+  topics(options) {
+    return this.#channels('topic', Topic, options);
+  }
+
+  async *#channels(kind, Kind, { marker, limit, detailed, name, metadata, ...options } = {}) {
+    const asked = { marker, limit, detailed, name, metadata };
+    const pages = new Channel(this, kind, {})._pages(`${kind}_list`, asked, options);
+    for await (const page of pages) for (const one of page[`${kind}s`]) yield new Kind(this, one);
+  }
+
+  // Any operation by its name: the body of its answer.
+  async call(action, body, options) {
+    return (await this.request(action, body, options)).body;
+  }
+
+  // What the server can do.
+  async capabilities(options) {
+    const scope = this.#scope(options);
+    try {
+      return (await this._ready(scope.signal)).capabilities;
+    } finally {
+      scope.end();
+    }
+  }
+
+  // True, or an error.
+  async ping(options) {
+    await this.request('ping_node', {}, options);
+    return true;
+  }
+
+  async health(options) {
+    return this.call('check_node_health', {}, options);
+  }
+
+  // Uses another token from now on, on the open connection as well.
+  async authenticate(token, { expiresAt = null, ...options } = {}) {
+    this.#credentials.replace(token, expiresAt);
+    await this.#presentToken(options);
+  }
+
+  async close() {
+    if (this.#state === 'closed') return;
+    this.#life.abort(CLOSED);
+    this.#fallback.close();
+    this._clock.clear(this.#timer);
+    this._clock.clear(this.#renewal);
+    this.#attempt?.abort(CLOSED);
+    const transport = this.#transport;
+    this.#transport = null;
+    if (transport instanceof Connection) transport.close();
+    else transport?.leave();
+    this.#arrival.reject(new ConnectionLost('The client is closed.'));
+    this.#become('closed', null);
+  }
+
+  // Any operation by its name: { status, body }. It is repeated where its connection dies and that
+  // is safe; throws OutcomeUnknown where it is not.
+  async request(action, body = {}, options = {}) {
+    const scope = this.#scope(options, body.wait);
+    const asked = { action, body, options, postId: null, sentAt: null, isRenewed: false };
+    try {
+      return await this.#persist(asked, scope.signal);
+    } finally {
+      scope.end();
+    }
+  }
+
+  #scope({ timeout = this.timeout, signal } = {}, wait = 0) {
+    return new Scope(this._clock, { signals: [signal], seconds: timeout + (wait ?? 0) });
+  }
+
+  async #persist(asked, signal) {
+    for (let failures = 1; ; failures += 1) {
+      const transport = await this._ready(signal);
+      const body = this.#identified(asked, transport.capabilities);
+      const { headers, accept } = asked.options;
+      try {
+        return await transport.request(asked.action, body, { signal, headers, accept });
+      } catch (error) {
+        await this.#recover(error, asked, transport, signal);
+      }
+      if (this.#options.transport === 'rest') {
+        await sleep(this._clock, backoff(failures, this._random), signal);
+      }
+    }
+  }
+
+  // A post by which the server can tell whether it has it already.
+  #identified(asked, { idempotency_seconds: seconds }) {
+    if (!isPost(asked.action) || asked.body.post_id) return asked.body;
+    if (!seconds) {
+      if (asked.postId) throw new OutcomeUnknown('The messages may have been posted.');
+      return asked.body;
+    }
+    asked.postId ??= uuid7(this._clock.time());
+    asked.sentAt ??= this._clock.now();
+    return { ...asked.body, post_id: asked.postId };
+  }
+
+  // Returns where the request is to be made again.
+  async #recover(error, asked, transport, signal) {
+    if (error instanceof Unauthorized && this.#credentials.canRenew && !asked.isRenewed) {
+      asked.isRenewed = true;
+      await abortable(this.#credentials.renew(), signal);
+      return;
+    }
+    if (!(error instanceof ConnectionLost)) throw error;
+    this._unreachable(transport);
+    if (error.sent && !this.#mayRepeat(asked, transport.capabilities)) {
+      const message = `The connection was lost before ${asked.action} was answered.`;
+      throw new OutcomeUnknown(message, { cause: error });
+    }
+  }
+
+  #mayRepeat({ action, body, postId, sentAt }, { idempotency_seconds: seconds }) {
+    if (postId) return this._clock.now() - sentAt < seconds;
+    return isSafe(action, body);
+  }
+
+  // What requests go over, as soon as there is something.
+  async _ready(signal) {
+    if (this.#life.signal.aborted) throw new ConnectionLost('The client is closed.');
+    if (this.#transport !== null) return this.#transport;
+    if (this.#refusal !== null) {
+      this.#refusal = null;
+      this.#follow();
+    }
+    return abortable(this.#arrival.promise, signal);
+  }
+
+  // Told by those who could not reach the server over REST.
+  _unreachable(transport) {
+    if (!(transport instanceof Rest) || transport !== this.#transport) return;
+    this.#fallback.unreachable(this._clock.now());
+    if (this.#fallback.state !== 'polling') this.#abandon('REST does not reach the server.');
+  }
+
+  #begin() {
+    if (this.#life.signal.aborted) return;
+    this.#fallback.start(this._clock.now());
+    this.#follow();
+  }
+
+  // Does what the fallback wants, as far as it is not being done.
+  #follow(reason = null) {
+    this._clock.clear(this.#timer);
+    if (this.#life.signal.aborted || this.#refusal !== null) return;
+    if (this.#fallback.state === 'polling' && this.#transport === null) this.#startPolling(reason);
+    const { connectAt } = this.#fallback;
+    if (connectAt === null || this.#attempt !== null) return;
+    const left = Math.max(0, connectAt - this._clock.now());
+    this.#timer = this._clock.set(() => this.#connect(), left);
+  }
+
+  #become(state, reason) {
+    const previous = this.#state;
+    if (state === previous) return;
+    this.#state = state;
+    this.dispatchEvent(new StateEvent(state, previous, reason));
+  }
+
+  #adopt(transport, reason = null) {
+    const previous = this.#transport;
+    this.#transport = transport;
+    if (previous instanceof Rest) previous.leave();
+    this.#arrival.resolve(transport);
+    this.#become(transport instanceof Rest ? 'polling' : 'websocket', reason);
+  }
+
+  #abandon(reason) {
+    const previous = this.#transport;
+    this.#transport = null;
+    this.#arrival = deferred();
+    if (previous instanceof Rest) previous.leave();
+    this.#become('connecting', reason);
+    this.#follow(reason);
+  }
+
+  // Nobody is served until somebody asks again.
+  #refuse(error) {
+    this.#refusal = error;
+    const arrival = this.#arrival;
+    this.#arrival = deferred();
+    arrival.reject(error);
+  }
+
+  async #connect() {
+    if (this.#attempt !== null || this.#life.signal.aborted) return;
+    const attempt = new Scope(this._clock, {
+      signals: [this.#life.signal],
+      seconds: HANDSHAKE_SECONDS,
+      what: 'The handshake',
+    });
+    this.#attempt = attempt;
+    let error = null;
+    try {
+      await this.#open(attempt.signal);
+    } catch (failure) {
+      error = failure;
+    }
+    attempt.end();
+    this.#attempt = null;
+    if (error !== null && !this.#life.signal.aborted) this.#failed(error);
+    this.#follow(error?.message);
+  }
+
+  async #open(signal) {
+    const connection = new Connection({
+      WebSocket: this.#socketClass,
+      url: this.#addresses.socket,
+      compact: this.#isCompact,
+      codec: this.#codec,
+      clock: this._clock,
+      headers: () => this.#identity(),
+    });
+    try {
+      const token = await abortable(this.#credentials.current(), signal);
+      await connection.open(signal);
+      await this.#greet(connection, token, signal);
+    } catch (error) {
+      if (!connection.left.aborted) connection.abandon('It was not greeted.');
+      throw error;
+    }
+    this.#fallback.opened(this._clock.now());
+    connection.left.addEventListener('abort', () => this.#lost(connection), { once: true });
+    this.#adopt(connection);
+    this.#planRenewal();
+  }
+
+  async #greet(connection, token, signal) {
+    const headers = (value) => ({ ...this.#identity(), ...(value ? { 'X-Auth-Token': value } : {}) });
+    try {
+      await connection.greet(headers(token), signal);
+    } catch (error) {
+      if (!(error instanceof Unauthorized) || !this.#credentials.canRenew) throw error;
+      await abortable(this.#credentials.renew(), signal);
+      await connection.greet(headers(this.#credentials.token), signal);
+    }
+  }
+
+  #identity() {
+    const project = this.project === null ? {} : { 'X-Project-ID': this.project };
+    return { 'Client-ID': this.clientId, ...project };
+  }
+
+  #failed(error) {
+    const now = this._clock.now();
+    if (error instanceof Timeout || error instanceof ConnectionLost) {
+      if (this.#options.transport === 'websocket' && error instanceof ConnectionLost) {
+        this.#isCompact = !this.#isCompact;
+      }
+      this.#fallback.refused(now);
+      return;
+    }
+    this.#fallback.unreachable(now);
+    if (this.#transport === null) this.#refuse(error);
+  }
+
+  #lost(connection) {
+    if (connection !== this.#transport) return;
+    const { code, reconnectAfter, message } = connection.left.reason;
+    if (code === EXPIRED) this.#credentials.expiresAt = 0;
+    this.#fallback.died(this._clock.now(), code === EXPIRED ? 0 : reconnectAfter);
+    this.#abandon(message);
+  }
+
+  async #startPolling(reason) {
+    if (this.#isAsking) return;
+    this.#isAsking = true;
+    const rest = this.#rest();
+    let error = null;
+    try {
+      await rest.learn(this.#life.signal);
+    } catch (failure) {
+      error = failure;
+    }
+    this.#isAsking = false;
+    if (this.#life.signal.aborted || this.#transport !== null) return;
+    if (error === null) this.#poll(rest, reason);
+    else await this.#cannotPoll(error);
+  }
+
+  #rest() {
+    return new Rest({
+      base: this.#addresses.rest,
+      fetch: this.#options.fetch,
+      headers: async () => {
+        const token = await this.#credentials.current();
+        return { ...this.#identity(), ...(token ? { 'X-Auth-Token': token } : {}) };
+      },
+    });
+  }
+
+  #poll(rest, reason) {
+    this.#adopt(rest, reason);
+    const isUpstream = !rest.capabilities.protocols.includes(COMPACT);
+    if (isUpstream && this.#isCompact && this.#options.transport === 'auto') {
+      // A browser refuses a server that does not know the subprotocol it asks for.
+      this.#isCompact = false;
+      this.#fallback.hurry(this._clock.now());
+      this.#follow(reason);
+    }
+  }
+
+  async #cannotPoll(error) {
+    const isAway = error instanceof ConnectionLost || error.status >= 500;
+    if (!isAway) {
+      this.#refuse(error);
+      return;
+    }
+    this.#failures += 1;
+    if (this.#options.transport === 'rest') {
+      const pause = backoff(this.#failures, this._random);
+      this.#timer = this._clock.set(() => this.#follow(), pause);
+    } else {
+      this.#fallback.unreachable(this._clock.now());
+      this.#follow(error.message);
+    }
+  }
+
+  #failures = 0;
+
+  // Replaces the token before it ends.
+  #planRenewal() {
+    this._clock.clear(this.#renewal);
+    const left = this.#credentials.secondsLeft;
+    if (left === null || !this.#credentials.canRenew || this.#state !== 'websocket') return;
+    this.#renewal = this._clock.set(() => this.#renew(), Math.max(1, left));
+  }
+
+  async #renew() {
+    try {
+      await this.#credentials.renew();
+      await this.#presentToken();
+    } catch (error) {
+      if (!(error instanceof Error)) throw error;
+      // The token that is there may hold a while; then 4003 has it asked for anew.
+    }
+    this.#planRenewal();
+  }
+
+  async #presentToken(options = {}) {
+    const transport = this.#transport;
+    if (!(transport instanceof Connection)) return;
+    const headers = { ...this.#identity(), 'X-Auth-Token': this.#credentials.token };
+    const scope = this.#scope(options);
+    try {
+      await transport.request('authenticate', {}, { headers, signal: scope.signal });
+    } finally {
+      scope.end();
+    }
+    this.#planRenewal();
+  }
+}
+
+function codecOf(encoding, given) {
+  if (encoding === 'msgpack') return given ?? msgpack;
+  if (encoding !== 'json') throw new ZaqarError(`There is no encoding '${encoding}'.`);
+  return { encode: toJSON, decode: msgpack.decode };
+}
