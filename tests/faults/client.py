@@ -178,6 +178,11 @@ class Client:
         assert not second & 0x80, 'the server masks'
         return Frame(first & 0x0F, self._take(length), bool(first & 0x80), first & 0x70)
 
+    @property
+    def has_more(self) -> bool:
+        """Whether something has been received that was not looked at."""
+        return bool(self._received)
+
     def status_code(self) -> StatusCode:
         """Read up to the close frame of the server, and return what it says."""
         received = self.receive()
