@@ -133,7 +133,7 @@ def hall(directory: pathlib.Path, count: int) -> Iterator[Hall]:
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_who_does_not_read_costs_the_others_nothing(tmp_path: pathlib.Path) -> None:
-    """Neither memory nor time: the best of some tries each, for the machine has other things to do."""
+    """Neither memory nor time: the best of some tries, for machines have other things to do."""
     without, beside = [], []
     with hall(tmp_path, CROWD) as busy, LightLoad(busy.server.port) as load:
         busy.audience.p99_of(2, busy.rest)
