@@ -1,25 +1,31 @@
 // A client of Zaqar that stays connected: a WebSocket where there is one, REST where it must.
 //
 // Runs in browsers and in Node 18 and later, without anything else. The parts, in this order:
-// errors, MsgPack, JSON, time, Fallback (which transport, and when to try again; pure), routes (the
+// errors, MsgPack, JSON, time, Fallback and Pace (which transport, and when to try again; pure), routes (the
 // operations over REST), Rest, Connection (one WebSocket), Inbox (what was received for a slow
 // reader), Subscription, Consumer, Message, Claim, Queue, Topic, Client.
 
 // ---------------------------------------------------------------------------------------- errors
 //
 // ZaqarError
-// ├── APIError              what the server refused; status, code, title, description
-// │   ├── BadRequest        400
-// │   ├── Unauthorized      401
-// │   ├── Forbidden         403
-// │   ├── NotFound          404
-// │   ├── Conflict          409
-// │   ├── BodyTooLarge      413
-// │   └── ServiceUnavailable 503
-// ├── ConnectionLost        the server cannot be reached, or the client is closed
-// ├── Timeout               no answer in time
-// ├── OutcomeUnknown        the connection died under a request that cannot be repeated safely
-// └── EncodingError         what cannot be encoded, or is not MsgPack
+// ├── APIError                 the server's: status, code, title, description
+// │   ├── BadRequest              400
+// │   ├── Unauthorized            401
+// │   ├── Forbidden               403
+// │   ├── NotFound                404
+// │   ├── NotAcceptable           406
+// │   ├── Conflict                409
+// │   ├── BodyTooLarge            413
+// │   ├── UnsupportedMediaType    415
+// │   ├── TooManyRequests         429
+// │   ├── NotImplementedThere     501
+// │   └── ServiceUnavailable      503
+// ├── ConnectionLost           the server cannot be reached; nothing was done, or nothing that matters
+// ├── Timeout                  no answer in time; what was asked may yet be done, or have been
+// ├── OutcomeUnknown           the connection died before the answer; it may have been done or not
+// ├── ClientClosed             the client has been closed
+// ├── Unsupported              there is nothing to do it with
+// └── EncodingError            what cannot be encoded, or is not MsgPack
 
 export class ZaqarError extends Error {
   constructor(message, options) {
@@ -30,7 +36,7 @@ export class ZaqarError extends Error {
 
 export class APIError extends ZaqarError {
   constructor({ status, code, title, description }) {
-    super(`${status} ${title}: ${description}`);
+    super(`${status} ${code}: ${description || title}`);
     Object.assign(this, { status, code, title, description });
   }
 }
@@ -39,8 +45,12 @@ export class BadRequest extends APIError {}
 export class Unauthorized extends APIError {}
 export class Forbidden extends APIError {}
 export class NotFound extends APIError {}
+export class NotAcceptable extends APIError {}
 export class Conflict extends APIError {}
 export class BodyTooLarge extends APIError {}
+export class UnsupportedMediaType extends APIError {}
+export class TooManyRequests extends APIError {}
+export class NotImplementedThere extends APIError {}
 export class ServiceUnavailable extends APIError {}
 
 export class ConnectionLost extends ZaqarError {
@@ -53,6 +63,8 @@ export class ConnectionLost extends ZaqarError {
 
 export class Timeout extends ZaqarError {}
 export class OutcomeUnknown extends ZaqarError {}
+export class ClientClosed extends ZaqarError {}
+export class Unsupported extends ZaqarError {}
 export class EncodingError extends ZaqarError {}
 
 const ERROR_OF_STATUS = {
@@ -60,20 +72,25 @@ const ERROR_OF_STATUS = {
   401: [Unauthorized, 'unauthorized'],
   403: [Forbidden, 'forbidden'],
   404: [NotFound, 'not_found'],
+  406: [NotAcceptable, 'not_acceptable'],
   409: [Conflict, 'conflict'],
   413: [BodyTooLarge, 'body_too_large'],
+  415: [UnsupportedMediaType, 'unsupported_media_type'],
+  429: [TooManyRequests, 'too_many_requests'],
+  501: [NotImplementedThere, 'not_implemented'],
   503: [ServiceUnavailable, 'service_unavailable'],
 };
 
-// The error that an answer tells of, in either envelope's or upstream's form.
+// The error that an answer tells of, in whichever of the forms that servers have for it.
 function errorOf(status, body) {
-  const said = body && typeof body === 'object' ? body : {};
-  const [kind, code] = ERROR_OF_STATUS[status] ?? [APIError, 'error'];
-  const title = said.title ?? said.exception ?? code;
-  const text = said.description ?? said.error ?? title;
-  const description = typeof text === 'string' ? text : JSON.stringify(text);
-  return new kind({ status, code: said.code ?? code, title, description });
+  const said = body && typeof body === 'object' ? body : { description: body };
+  const [kind, usual] = ERROR_OF_STATUS[status] ?? [APIError, 'error'];
+  const title = textOf(said.title ?? said.exception);
+  const description = textOf(said.description ?? said.error);
+  return new kind({ status, code: said.code ?? usual, title, description });
 }
+
+const textOf = (said) => (typeof said === 'string' ? said : JSON.stringify(said ?? ''));
 
 // --------------------------------------------------------------------------------------- MsgPack
 //
@@ -494,104 +511,185 @@ export function uuid7(milliseconds, random = Math.random) {
 
 // -------------------------------------------------------------------------------------- Fallback
 
+// No 101, or no word after it, within that time: something on the way does not let it through.
 export const HANDSHAKE_SECONDS = 3;
-export const DEATHS = 3;
-export const DEATH_WINDOW_SECONDS = 60;
-export const PROBE_SECONDS = 60;
-export const BACKOFF_MIN_SECONDS = 0.1;
-export const BACKOFF_MAX_SECONDS = 30;
-// A connection that lasted this long was a good one: the next failure is the first again.
-export const STABLE_SECONDS = 10;
+// So many connections lost within that time: it is let through, but does not last.
+export const MAX_LOSSES = 3;
+export const LOSSES_SECONDS = 60;
+// How often the WebSocket is tried again from REST.
+export const RETRY_SECONDS = 60;
+// Reconnection: up to 0.1 s, 0.2 s, 0.4 s... 30 s, the time itself at random (full jitter).
+export const BACKOFF_SECONDS = 0.1;
+export const MAX_BACKOFF_SECONDS = 30;
+// A connection that has lasted so long was good: the next one is waited for from the start again.
+export const GOOD_SECONDS = 1;
 
-// How long to wait after so many failures in a row: exponential, with full jitter.
-export function backoff(failures, random) {
-  const exponent = Math.min(Math.max(failures - 1, 0), 30);
-  return random() * Math.min(BACKOFF_MAX_SECONDS, BACKOFF_MIN_SECONDS * 2 ** exponent);
-}
-
-// Which transport to use, and when to try the WebSocket next. Pure: it is told what happens and
-// when, in seconds of any clock.
+// Which transport is in use, and when to try the WebSocket next: a state machine without I/O.
 //
-// state: 'connecting', 'websocket', 'polling' or 'closed'. connectAt: when to open the next
-// WebSocket; null where none is wanted.
+//               opened                        lost 3 times in 60 s
+// connecting ───────────► websocket ────────────────────────────► polling
+//     │  ▲                    │                                    ▲  │
+//     │  └────────────────────┘ lost                               │  │
+//     └────────────────────────────────────────────────────────────┘  │ opened, tried every 60 s
+//       refused, filtered, or lost 3 times in 60 s                    ▼ websocket
+//
+// Who drives it asks `waitSeconds` when to try next, says `attempting` when it does, and then what
+// came of it. The same as the Python client's. transport: 'rest' is always polling, 'websocket'
+// never. clock: { now } in seconds. random: numbers from 0 to 1.
 export class Fallback {
   #transport;
-  #random;
-  #deaths = [];
-  #failures = 0;
+  #retrySeconds;
+  #clock;
+  #backoff;
+  #losses = [];
   #openedAt = 0;
+  #tryAt;
 
-  constructor({ transport = 'auto', random = Math.random } = {}) {
+  constructor({ transport, clock, random, retrySeconds = RETRY_SECONDS }) {
     this.#transport = transport;
-    this.#random = random;
-    this.state = 'connecting';
-    this.connectAt = null;
+    this.#retrySeconds = retrySeconds;
+    this.#clock = clock;
+    this.#backoff = new Backoff(random);
+    this.#tryAt = transport === 'rest' ? null : clock.now();
+    this.state = transport === 'rest' ? 'polling' : 'connecting';
   }
 
-  start(now) {
-    if (this.#transport === 'rest') this.state = 'polling';
-    else this.connectAt = now;
+  // For how long not to try the WebSocket yet; null while it is open or not to be tried.
+  waitSeconds() {
+    return this.#tryAt === null ? null : Math.max(this.#tryAt - this.#clock.now(), 0);
   }
 
-  // The WebSocket is open and has been greeted.
-  opened(now) {
+  // The WebSocket is being tried.
+  attempting() {
+    this.#tryAt = null;
+  }
+
+  // It opened, and the server has spoken over it.
+  opened() {
+    if (this.state === 'closed') return;
     this.state = 'websocket';
-    this.connectAt = null;
-    this.#openedAt = now;
+    this.#openedAt = this.#clock.now();
   }
 
-  // A handshake was refused, or not answered within HANDSHAKE_SECONDS, while REST gets through.
-  refused(now) {
-    this.#failures += 1;
-    if (this.#transport === 'websocket') this.#reconnect(now);
-    else this.#poll(now);
+  // The handshake was answered, but not with 101.
+  refused() {
+    this.#fallBack();
   }
 
-  // The open connection died. An announced end (`reconnectAfter` in seconds) is no bad sign.
-  died(now, reconnectAfter = null) {
-    if (now - this.#openedAt >= STABLE_SECONDS) this.#failures = 0;
-    if (reconnectAfter !== null) {
-      this.#wait(now + reconnectAfter);
+  // Nothing came within HANDSHAKE_SECONDS, though the server could be reached.
+  filtered() {
+    this.#fallBack();
+  }
+
+  // The server could not be reached at all, so neither over REST: try on.
+  unreachable() {
+    if (this.state !== 'closed') this.#tryIn(this.#delay());
+  }
+
+  // The connection, or the attempt at one, ended. reconnectAfterMs: when to come back, where the
+  // server said so before it closed; such an end counts for nothing.
+  lost(reconnectAfterMs = null) {
+    if (this.state === 'closed') return;
+    const now = this.#clock.now();
+    if (this.state === 'polling') {
+      this.#tryIn(this.#retrySeconds);
       return;
     }
-    this.#failures += 1;
-    this.#deaths = this.#deaths.filter((at) => at > now - DEATH_WINDOW_SECONDS);
-    this.#deaths.push(now);
-    const isDying = this.#deaths.length >= DEATHS && this.#transport === 'auto';
-    if (isDying) this.#poll(now);
-    else this.#reconnect(now);
-  }
-
-  // Neither a WebSocket nor REST reaches the server.
-  unreachable(now) {
-    if (this.#transport === 'rest') return;
-    this.#failures += 1;
-    this.#reconnect(now);
-  }
-
-  // While polling: there is a reason to try the WebSocket now.
-  hurry(now) {
-    if (this.state === 'polling' && this.connectAt !== null) this.connectAt = now;
+    if (this.state === 'websocket') {
+      if (now - this.#openedAt >= GOOD_SECONDS) this.#backoff.reset();
+      this.state = 'connecting';
+    }
+    if (reconnectAfterMs !== null) this.#tryIn(reconnectAfterMs / 1000);
+    else if (this.#isDying(now)) this.#fallBack();
+    else this.#tryIn(this.#backoff.next());
   }
 
   close() {
     this.state = 'closed';
-    this.connectAt = null;
+    this.#tryAt = null;
   }
 
-  #poll(now) {
-    this.state = 'polling';
-    this.connectAt = now + PROBE_SECONDS;
-    this.#deaths = [];
+  #isDying(now) {
+    this.#losses = [...this.#losses, now].slice(-MAX_LOSSES);
+    const isDying = this.#losses.length === MAX_LOSSES && now - this.#losses[0] <= LOSSES_SECONDS;
+    if (isDying) this.#losses = [];
+    return isDying;
   }
 
-  #reconnect(now) {
-    this.#wait(now + backoff(this.#failures, this.#random));
+  #fallBack() {
+    if (this.state === 'closed') return;
+    if (this.#transport === 'auto') {
+      this.state = 'polling';
+      this.#backoff.reset();
+    }
+    this.#tryIn(this.#delay());
   }
 
-  #wait(until) {
-    this.state = 'connecting';
-    this.connectAt = until;
+  #delay() {
+    return this.state === 'polling' ? this.#retrySeconds : this.#backoff.next();
+  }
+
+  #tryIn(seconds) {
+    this.#tryAt = this.#clock.now() + seconds;
+  }
+}
+
+// How long to wait after one failure more: exponential, with full jitter.
+export class Backoff {
+  #random;
+  #ceiling = BACKOFF_SECONDS;
+
+  constructor(random) {
+    this.#random = random;
+  }
+
+  // For how long to wait now, in seconds.
+  next() {
+    const ceiling = this.#ceiling;
+    this.#ceiling = Math.min(ceiling * 2, MAX_BACKOFF_SECONDS);
+    return ceiling * this.#random();
+  }
+
+  // It went well: begin anew.
+  reset() {
+    this.#ceiling = BACKOFF_SECONDS;
+  }
+}
+
+export const MIN_PAUSE_SECONDS = 0.1;
+export const MAX_PAUSE_SECONDS = 2;
+export const MIN_WAIT_SECONDS = 1;
+export const MAX_WAIT_SECONDS = 20;
+
+// How to ask a server for what is new, again and again.
+//
+// With long polling a server is asked for at most MAX_WAIT_SECONDS at a time, and for less where
+// something on the way does not let a request last so long. Without it there is a pause after each
+// answer that brings nothing, from MIN_PAUSE_SECONDS and twice as long each time.
+export class Pace {
+  #pause = MIN_PAUSE_SECONDS;
+  #longest = MAX_WAIT_SECONDS;
+
+  // For how long the server is to wait for something; `maxWait` is the most it may.
+  wait(maxWait) {
+    return Math.min(maxWait, this.#longest);
+  }
+
+  // A request that was to wait ended without an answer after so long.
+  cut(seconds) {
+    this.#longest = Math.max(MIN_WAIT_SECONDS, Math.min(this.#longest, seconds / 2));
+  }
+
+  // An answer brought something.
+  found() {
+    this.#pause = MIN_PAUSE_SECONDS;
+  }
+
+  // For how long to pause after an answer that brought nothing, in seconds.
+  pause() {
+    const pause = this.#pause;
+    this.#pause = Math.min(pause * 2, MAX_PAUSE_SECONDS);
+    return pause;
   }
 }
 
@@ -702,6 +800,9 @@ export const routes = new Map(ROUTES.map((line) => new Route(line)).map((one) =>
 // Whether an operation may be repeated when it is not known whether it was done.
 function isSafe(action, body) {
   if (action.endsWith('message_delete_many')) return !body.pop;
+  if (routes.get(action)?.payload === 'changes') {
+    return body.changes?.every?.(({ op }) => op === 'add' || op === 'replace') ?? false;
+  }
   return routes.get(action)?.isSafe ?? SAFE_ELSEWHERE.includes(action);
 }
 
@@ -901,7 +1002,7 @@ const defaultEnvelope = {
   unwrap: ({ request, headers, body, ...push }) => {
     if (request === undefined) return { push: push.Message_Type, body, ...push };
     const id = request.headers?.['Request-ID'];
-    return { id: id === undefined ? undefined : Number(id), status: headers.status, body };
+    return { id: id === undefined ? undefined : Number(id), status: headers?.status ?? 500, body };
   },
 };
 
@@ -917,7 +1018,8 @@ class Connection {
   #id = 0;
   #heardAt = 0;
   #timer = null;
-  #reconnectAfter = null;
+  #reconnectAfterMs = null;
+  #isOpen = false;
 
   listeners = new Map();
   capabilities = UPSTREAM;
@@ -938,6 +1040,11 @@ class Connection {
     return this.#options.compact;
   }
 
+  // Whether the handshake came to its end.
+  get wasOpen() {
+    return this.#isOpen;
+  }
+
   // In the default envelope answers come in order, so nobody may wait.
   get wait() {
     return this.#options.compact ? (this.capabilities.max_wait ?? 0) : 0;
@@ -950,7 +1057,10 @@ class Connection {
     const socket = compact ? new WebSocket(url, [COMPACT]) : new WebSocket(url);
     this.#socket = socket;
     socket.binaryType = 'arraybuffer';
-    socket.onopen = () => opened.resolve();
+    socket.onopen = () => {
+      this.#isOpen = true;
+      opened.resolve();
+    };
     socket.onerror = () => {};
     socket.onmessage = ({ data }) => this.#receive(data);
     socket.onclose = ({ code, reason }) => {
@@ -1021,7 +1131,7 @@ class Connection {
   }
 
   #pushed(push, size) {
-    if (push.push === 'closing') this.#reconnectAfter = (push.reconnect_after_ms ?? 0) / 1000;
+    if (push.push === 'closing') this.#reconnectAfterMs = push.reconnect_after_ms ?? 0;
     else this.listeners.get(push.subscription_id ?? push.consumer_id)?.(push, size);
   }
 
@@ -1078,7 +1188,7 @@ class Connection {
     this.#clock.clear(this.#timer);
     const lost = (sent) => new ConnectionLost(`The connection was lost (${code} ${reason}).`, { sent });
     const error = lost(false);
-    Object.assign(error, { code, reason, reconnectAfter: this.#reconnectAfter });
+    Object.assign(error, { code, reason, reconnectAfterMs: this.#reconnectAfterMs });
     this.#left.abort(error);
     for (const waiting of this.#waiting.values()) waiting.reject(lost(true));
     for (const waiting of this.#unsent) waiting.reject(lost(false));
@@ -1184,20 +1294,24 @@ class Inbox {
   }
 }
 
+// Whether the server cannot be reached, rather than not wanting us.
+const isAway = (error) =>
+  error instanceof ConnectionLost || error instanceof Timeout || error.status >= 500;
+
 // What passes by itself, and is tried again.
-const isPassing = (error) =>
-  error instanceof ConnectionLost || error instanceof Timeout || error instanceof ServiceUnavailable;
+const isPassing = (error) => isAway(error) || error instanceof TooManyRequests;
 
 // Messages as they come, whatever the transport. What subclasses do on one transport is `_work`,
 // which is begun again whenever that one is left.
 class Stream {
   #inbox = new Inbox();
   #scope;
-  #failures = 0;
+  #backoff;
   #finished;
 
   constructor(client, signal) {
     this._client = client;
+    this.#backoff = new Backoff(client._random);
     this.#scope = new Scope(client._clock, { signals: [signal, client._closing] });
     this.#scope.signal.addEventListener('abort', () => this.#inbox.end(this.#reason()), {
       once: true,
@@ -1238,18 +1352,39 @@ class Stream {
       this.#scope.abort(error);
       return;
     }
-    if (error instanceof ConnectionLost) this._client._unreachable(transport);
-    this.#failures += 1;
-    const pause = sleep(this._client._clock, this._backoff(), this._signal);
+    const pause = sleep(this._client._clock, this.#backoff.next(), this._signal);
     await pause.catch(() => {});
   }
 
-  _backoff() {
-    return backoff(this.#failures, this._client._random);
+  _progressed() {
+    this.#backoff.reset();
   }
 
-  _progressed() {
-    this.#failures = 0;
+  // Asks by `ask`, which is given for how long the server may wait and gives how much came of it,
+  // again and again for as long as this transport is in use. `mayAsk` says when.
+  async _repeat(transport, mayAsk, ask) {
+    const clock = this._client._clock;
+    const pace = new Pace();
+    while (!transport.left.aborted && !this._signal.aborted) {
+      await mayAsk();
+      const wait = pace.wait(transport.wait);
+      const began = clock.now();
+      try {
+        if (await ask(wait)) pace.found();
+        else if (!wait || clock.now() - began < wait / 2) {
+          await this._unlessLeft(sleep(clock, pace.pause(), this._signal), transport);
+        }
+      } catch (error) {
+        if (wait && error instanceof ConnectionLost) pace.cut(clock.now() - began);
+        if (!isPassing(error) || transport.left.aborted) throw error;
+        await this._unlessLeft(sleep(clock, this.#backoff.next(), this._signal), transport);
+      }
+    }
+  }
+
+  // The same promise, which fails when the transport is left or this has ended.
+  _unlessLeft(promise, transport) {
+    return abortable(abortable(promise, transport.left), this._signal);
   }
 
   // The next message: { value, done }. With a `timeout` in seconds, or a signal, nothing is lost
@@ -1290,12 +1425,10 @@ class Stream {
   }
 }
 
-const CLOSED = new ConnectionLost('Closed by its user.');
+const CLOSED = new ClientClosed('Closed by its user.');
 
 // ---------------------------------------------------------------------------------- Subscription
 
-export const POLL_MIN_SECONDS = 0.1;
-export const POLL_MAX_SECONDS = 2;
 const PAGE = 20;
 // Some stores begin anew where a marker's message is gone: what was seen lately is left out.
 const REMEMBERED = 2000;
@@ -1360,7 +1493,7 @@ export class Subscription extends Stream {
     const options = { signal: this._signal, accept };
     await connection.request(this.#channel._action('subscription_create'), asked, options);
     try {
-      await abortable(abortable(full.promise, connection.left), this._signal);
+      await this._unlessLeft(full.promise, connection);
     } finally {
       this.#unsubscribe(connection, id);
     }
@@ -1404,22 +1537,14 @@ export class Subscription extends Stream {
     this.marker = message.marker;
   }
 
-  async #poll(transport) {
-    let pause = POLL_MIN_SECONDS;
-    while (!transport.left.aborted && !this._signal.aborted) {
-      await this._inbox.room(this._signal);
+  #poll(transport) {
+    const mayAsk = () => this._inbox.room(this._signal);
+    return this._repeat(transport, mayAsk, async (wait) => {
       if (this.#received === undefined) this.#begin(await this.#newest(transport));
-      const { wait } = transport;
-      const began = this._client._clock.now();
       const page = await this.#page(transport, wait);
       this.#takePage(page);
-      if (page.messages.length) {
-        pause = POLL_MIN_SECONDS;
-      } else if (this._client._clock.now() - began < wait / 2 || !wait) {
-        await sleep(this._client._clock, pause, transport.left);
-        pause = Math.min(POLL_MAX_SECONDS, pause * 2);
-      }
-    }
+      return page.messages.length;
+    });
   }
 
   async #page(transport, wait) {
@@ -1432,16 +1557,15 @@ export class Subscription extends Stream {
       include_delayed: true,
       wait: wait || undefined,
     };
-    const page = await this.#ask(transport, 'message_list', asked, wait);
+    const page = await this.#ask(transport, this.#channel._action('message_list'), asked, wait);
     this.#begin('');
     return page;
   }
 
   // Where "from now" is, for those who cannot be told.
   async #newest(transport) {
-    const { messages } = await this.#ask(transport, `${this.#channel._kind}_get_stats`, {
-      ...this.#channel._named,
-    });
+    const action = `${this.#channel._kind}_get_stats`;
+    const { messages } = await this.#ask(transport, action, this.#channel._named);
     return messages.newest?.id ?? '';
   }
 
@@ -1451,8 +1575,7 @@ export class Subscription extends Stream {
       seconds: wait + this._client.timeout,
     });
     try {
-      const name = action.includes('stats') ? action : this.#channel._action(action);
-      const { body } = await transport.request(name, asked, { signal: scope.signal });
+      const { body } = await transport.request(action, asked, { signal: scope.signal });
       return body;
     } finally {
       scope.end();
@@ -1481,6 +1604,8 @@ const ignoreEndOf = (transport) => (error) => {
 const CLAIM_TTL = 300;
 const CLAIM_GRACE = 60;
 const MAX_CLAIMED = 20;
+// What a server says to who deletes a message under a claim that is over.
+const LOST_CLAIM = [BadRequest, Forbidden, NotFound];
 
 // Messages to work on, each this one's own until it is acknowledged or released; at most `credit`
 // at a time. Over REST by claims, which are renewed until all of theirs are settled.
@@ -1521,7 +1646,7 @@ export class Consumer extends Stream {
     await connection.request('queue_consume', asked, { accept, signal });
     this._progressed();
     try {
-      await abortable(abortable(deferred().promise, connection.left), this._signal);
+      await this._unlessLeft(deferred().promise, connection);
     } finally {
       await this.#stop(connection, consumerId);
     }
@@ -1548,26 +1673,18 @@ export class Consumer extends Stream {
     this._inbox.put(message, size);
   }
 
-  async #claim(transport) {
-    let pause = POLL_MIN_SECONDS;
-    while (!transport.left.aborted && !this._signal.aborted) {
-      const free = this.#credit - this.#held.size;
-      if (free <= 0) {
-        await abortable(abortable(this.#settled.promise, transport.left), this._signal);
-        continue;
+  #claim(transport) {
+    const hasCredit = async () => {
+      while (this.#held.size >= this.#credit) {
+        await this._unlessLeft(this.#settled.promise, transport);
       }
-      const { wait } = transport;
-      const began = this._client._clock.now();
-      const claiming = this.#claimSome(transport, Math.min(free, MAX_CLAIMED), wait);
-      const found = await abortable(abortable(claiming, transport.left), this._signal);
+    };
+    return this._repeat(transport, hasCredit, async (wait) => {
+      const limit = Math.min(this.#credit - this.#held.size, MAX_CLAIMED);
+      const found = await this._unlessLeft(this.#claimSome(transport, limit, wait), transport);
       this._progressed();
-      if (found) {
-        pause = POLL_MIN_SECONDS;
-      } else if (this._client._clock.now() - began < wait / 2 || !wait) {
-        await abortable(sleep(this._client._clock, pause, transport.left), this._signal);
-        pause = Math.min(POLL_MAX_SECONDS, pause * 2);
-      }
-    }
+      return found;
+    });
   }
 
   // How many were claimed. Not given up with the transport: what was claimed would be lost for the
@@ -1588,7 +1705,7 @@ export class Consumer extends Stream {
   }
 
   #hold(id, messages, lease) {
-    const claim = { id, lease, open: new Set(messages.map((one) => one.id)), isReleased: false };
+    const claim = { id, lease, open: new Set(messages.map((one) => one.id)), isReleased: false, isLost: false };
     if (this._signal.aborted) {
       this.#release(claim);
       return;
@@ -1602,7 +1719,8 @@ export class Consumer extends Stream {
       try {
         await this.#queue._request('claim_update', { claim_id: claim.id, ...claim.lease });
       } catch (error) {
-        if (error instanceof NotFound) return;
+        if (error instanceof NotFound) claim.isLost = true;
+        if (claim.isLost) return;
         if (!isPassing(error)) throw error;
       }
       if (claim.open.size && !this._signal.aborted) claim.timer = this.#keep(claim);
@@ -1615,21 +1733,32 @@ export class Consumer extends Stream {
     return this.#queue._request('claim_delete', { claim_id: claim.id });
   }
 
-  async _ack(message) {
+  // Whether it was this one's still.
+  async _settle(message, isDone) {
     const held = this.#settle(message);
-    if (held.isOpen && held.connection && (await this.#tell('message_ack', message, held))) return;
-    // The claim may outlive the connection, where the server was killed; else this says so.
-    await message.delete();
-    await this.#close(held.claim, message);
+    if (held.claim) return this.#settleClaimed(message, held.claim, isDone);
+    const action = isDone ? 'message_ack' : 'message_release';
+    if (held.isOpen && (await this.#tell(action, message, held))) return true;
+    // The claim may outlive the connection, where the server was killed.
+    return isDone && this.#deleteClaimed(message);
   }
 
-  async _release(message) {
-    const held = this.#settle(message);
-    if (held.claim) {
-      held.claim.isReleased = true;
-      await this.#close(held.claim, message);
-    } else if (held.isOpen) {
-      await this.#tell('message_release', message, held);
+  async #settleClaimed(message, claim, isDone) {
+    const isOurs = isDone ? await this.#deleteClaimed(message) : !claim.isLost;
+    if (!isDone) claim.isReleased = true;
+    await this.#close(claim, message);
+    return isOurs;
+  }
+
+  // Whether the claim on it stands.
+  async #deleteClaimed(message) {
+    const asked = { message_id: message.id, claim_id: message.claimId };
+    try {
+      await this.#queue._request('message_delete', asked);
+      return true;
+    } catch (error) {
+      if (LOST_CLAIM.some((kind) => error instanceof kind)) return false;
+      throw error;
     }
   }
 
@@ -1644,20 +1773,19 @@ export class Consumer extends Stream {
     return { ...held, isOpen };
   }
 
-  // Whether the connection lived to say that it was done.
+  // Whether the message was this one's still, and the connection lived to say so.
   async #tell(action, message, { connection, consumerId }) {
     try {
       await connection.request(action, { consumer_id: consumerId, message_ids: [message.id] });
       return true;
     } catch (error) {
-      if (error instanceof ConnectionLost) return false;
+      if (error instanceof ConnectionLost || error instanceof NotFound) return false;
       throw error;
     }
   }
 
   // Claims can only be given back whole: when the last message of one is settled.
   async #close(claim, message) {
-    if (claim === undefined) return;
     claim.open.delete(message.id);
     if (claim.open.size) return;
     this._client._clock.clear(claim.timer);
@@ -1696,23 +1824,26 @@ export class Message {
 
   // Deletes it; a claimed one under its claim.
   async delete(options) {
+    if (this.#consumer !== null) {
+      await this.ack();
+      return;
+    }
     const asked = { message_id: this.id, claim_id: this.claimId ?? undefined };
-    await this.#channel._request('message_delete', asked, options);
+    await this.#channel._request(this.#channel._action('message_delete'), asked, options);
   }
 
-  // A consumer's message is done with, and deleted.
+  // It is dealt with: deletes it. False where a consumer's lease was lost before: it comes again, to
+  // this consumer or another.
   async ack() {
-    await this.#ownConsumer()._ack(this);
+    if (this.#consumer !== null) return this.#consumer._settle(this, true);
+    await this.delete();
+    return true;
   }
 
-  // A consumer's message is given back.
+  // Gives it back; only of a consumer's messages. False where its lease was lost before.
   async release() {
-    await this.#ownConsumer()._release(this);
-  }
-
-  #ownConsumer() {
-    if (this.#consumer === null) throw new ZaqarError('Only messages of a consumer are settled.');
-    return this.#consumer;
+    if (this.#consumer === null) throw new Unsupported('Only a message of a consumer is given back.');
+    return this.#consumer._settle(this, false);
   }
 }
 
@@ -2024,6 +2155,11 @@ class Credentials {
     this.replace(token, expiresAt);
   }
 
+  // The token is over.
+  expire() {
+    if (this.canRenew) this.expiresAt = 0;
+  }
+
   replace(token, expiresAt = null) {
     this.token = token;
     this.expiresAt = expiresAt === null ? null : new Date(expiresAt).getTime();
@@ -2044,7 +2180,8 @@ function addressesOf(url, websocketUrl) {
 // token or getToken(), which gives a token or { token, expiresAt }; transport, 'auto' by default,
 // 'websocket' or 'rest'; encoding of the WebSocket, 'msgpack' by default or 'json'; timeout in
 // seconds; WebSocket and fetch where there are no global ones, or others are wanted; msgpack, another
-// codec: { encode, decode }; websocketUrl where it is not that of REST; clock and random for tests.
+// codec: { encode, decode }; websocketUrl where it is not that of REST; retryInterval, how many seconds
+// after each other the WebSocket is tried from REST; clock and random for tests.
 export class Client extends EventTarget {
   #options;
   #addresses;
@@ -2056,6 +2193,8 @@ export class Client extends EventTarget {
   #state = 'connecting';
   #attempt = null;
   #isAsking = false;
+  #backoff;
+  #problem = 'It has not been tried yet.';
   #timer = null;
   #renewal = null;
   #refusal = null;
@@ -2071,7 +2210,13 @@ export class Client extends EventTarget {
     this.#addresses = addressesOf(url, options.websocketUrl);
     this.#codec = codecOf(encoding, options.msgpack);
     this.#credentials = new Credentials({ ...options, clock: this._clock });
-    this.#fallback = new Fallback({ transport, random: this._random });
+    this.#fallback = new Fallback({
+      transport,
+      clock: this._clock,
+      random: this._random,
+      retrySeconds: options.retryInterval,
+    });
+    this.#backoff = new Backoff(this._random);
     this.timeout = timeout;
     this.encoding = encoding;
     this.project = options.project ?? null;
@@ -2081,7 +2226,7 @@ export class Client extends EventTarget {
     if (transport !== 'rest' && this.#socketClass === undefined) {
       throw new ZaqarError("There is no WebSocket here: give one, or transport: 'rest'.");
     }
-    queueMicrotask(() => this.#begin());
+    queueMicrotask(() => this.#follow());
   }
 
   // 'connecting', 'websocket', 'polling' or 'closed'.
@@ -2168,7 +2313,7 @@ export class Client extends EventTarget {
     this.#transport = null;
     if (transport instanceof Connection) transport.close();
     else transport?.leave();
-    this.#arrival.reject(new ConnectionLost('The client is closed.'));
+    this.#arrival.reject(new ClientClosed('The client is closed.'));
     this.#become('closed', null);
   }
 
@@ -2189,7 +2334,8 @@ export class Client extends EventTarget {
   }
 
   async #persist(asked, signal) {
-    for (let failures = 1; ; failures += 1) {
+    const pauses = new Backoff(this._random);
+    for (;;) {
       const transport = await this._ready(signal);
       const body = this.#identified(asked, transport.capabilities);
       const { headers, accept } = asked.options;
@@ -2198,9 +2344,8 @@ export class Client extends EventTarget {
       } catch (error) {
         await this.#recover(error, asked, transport, signal);
       }
-      if (this.#options.transport === 'rest') {
-        await sleep(this._clock, backoff(failures, this._random), signal);
-      }
+      // Else the connection that is waited for paces us.
+      if (transport instanceof Rest) await sleep(this._clock, pauses.next(), signal);
     }
   }
 
@@ -2224,7 +2369,6 @@ export class Client extends EventTarget {
       return;
     }
     if (!(error instanceof ConnectionLost)) throw error;
-    this._unreachable(transport);
     if (error.sent && !this.#mayRepeat(asked, transport.capabilities)) {
       const message = `The connection was lost before ${asked.action} was answered.`;
       throw new OutcomeUnknown(message, { cause: error });
@@ -2238,61 +2382,44 @@ export class Client extends EventTarget {
 
   // What requests go over, as soon as there is something.
   async _ready(signal) {
-    if (this.#life.signal.aborted) throw new ConnectionLost('The client is closed.');
+    if (this.#life.signal.aborted) throw new ClientClosed('The client is closed.');
     if (this.#transport !== null) return this.#transport;
     if (this.#refusal !== null) {
       this.#refusal = null;
       this.#follow();
     }
-    return abortable(this.#arrival.promise, signal);
-  }
-
-  // Told by those who could not reach the server over REST.
-  _unreachable(transport) {
-    if (!(transport instanceof Rest) || transport !== this.#transport) return;
-    this.#fallback.unreachable(this._clock.now());
-    if (this.#fallback.state !== 'polling') this.#abandon('REST does not reach the server.');
-  }
-
-  #begin() {
-    if (this.#life.signal.aborted) return;
-    this.#fallback.start(this._clock.now());
-    this.#follow();
+    try {
+      return await abortable(this.#arrival.promise, signal);
+    } catch (error) {
+      if (!(error instanceof Timeout)) throw error;
+      throw new ConnectionLost(`There is no connection. ${this.#problem}`, { cause: error });
+    }
   }
 
   // Does what the fallback wants, as far as it is not being done.
-  #follow(reason = null) {
+  #follow() {
     this._clock.clear(this.#timer);
     if (this.#life.signal.aborted || this.#refusal !== null) return;
-    if (this.#fallback.state === 'polling' && this.#transport === null) this.#startPolling(reason);
-    const { connectAt } = this.#fallback;
-    if (connectAt === null || this.#attempt !== null) return;
-    const left = Math.max(0, connectAt - this._clock.now());
-    this.#timer = this._clock.set(() => this.#connect(), left);
+    if (this.#fallback.state === 'polling' && this.#transport === null) this.#startPolling();
+    const left = this.#fallback.waitSeconds();
+    if (left !== null) this.#timer = this._clock.set(() => this.#connect(), left);
   }
 
-  #become(state, reason) {
+  #become(state, reason = null) {
     const previous = this.#state;
     if (state === previous) return;
     this.#state = state;
     this.dispatchEvent(new StateEvent(state, previous, reason));
   }
 
-  #adopt(transport, reason = null) {
+  #adopt(transport) {
     const previous = this.#transport;
     this.#transport = transport;
+    this.#backoff.reset();
     if (previous instanceof Rest) previous.leave();
     this.#arrival.resolve(transport);
-    this.#become(transport instanceof Rest ? 'polling' : 'websocket', reason);
-  }
-
-  #abandon(reason) {
-    const previous = this.#transport;
-    this.#transport = null;
-    this.#arrival = deferred();
-    if (previous instanceof Rest) previous.leave();
-    this.#become('connecting', reason);
-    this.#follow(reason);
+    if (transport instanceof Rest) this.#become('polling', this.#problem);
+    else this.#become('websocket');
   }
 
   // Nobody is served until somebody asks again.
@@ -2304,27 +2431,26 @@ export class Client extends EventTarget {
   }
 
   async #connect() {
-    if (this.#attempt !== null || this.#life.signal.aborted) return;
     const attempt = new Scope(this._clock, {
       signals: [this.#life.signal],
       seconds: HANDSHAKE_SECONDS,
       what: 'The handshake',
     });
     this.#attempt = attempt;
-    let error = null;
+    this.#fallback.attempting();
+    const connection = this.#connection();
     try {
-      await this.#open(attempt.signal);
-    } catch (failure) {
-      error = failure;
+      await this.#open(connection, attempt.signal);
+    } catch (error) {
+      if (!this.#life.signal.aborted) await this.#failed(error, connection);
     }
     attempt.end();
     this.#attempt = null;
-    if (error !== null && !this.#life.signal.aborted) this.#failed(error);
-    this.#follow(error?.message);
+    this.#follow();
   }
 
-  async #open(signal) {
-    const connection = new Connection({
+  #connection() {
+    return new Connection({
       WebSocket: this.#socketClass,
       url: this.#addresses.socket,
       compact: this.#isCompact,
@@ -2332,16 +2458,20 @@ export class Client extends EventTarget {
       clock: this._clock,
       headers: () => this.#identity(),
     });
+  }
+
+  async #open(connection, signal) {
     try {
       const token = await abortable(this.#credentials.current(), signal);
       await connection.open(signal);
       await this.#greet(connection, token, signal);
     } catch (error) {
-      if (!connection.left.aborted) connection.abandon('It was not greeted.');
+      if (connection.wasOpen) connection.abandon('It was not greeted.');
       throw error;
     }
-    this.#fallback.opened(this._clock.now());
+    if (connection.left.aborted) throw connection.left.reason;
     connection.left.addEventListener('abort', () => this.#lost(connection), { once: true });
+    this.#fallback.opened();
     this.#adopt(connection);
     this.#planRenewal();
   }
@@ -2362,41 +2492,93 @@ export class Client extends EventTarget {
     return { 'Client-ID': this.clientId, ...project };
   }
 
-  #failed(error) {
-    const now = this._clock.now();
-    if (error instanceof Timeout || error instanceof ConnectionLost) {
-      if (this.#options.transport === 'websocket' && error instanceof ConnectionLost) {
-        this.#isCompact = !this.#isCompact;
-      }
-      this.#fallback.refused(now);
+  // What is wrong with the way to the server, which browsers do not say: REST tells.
+  async #failed(error, connection) {
+    this.#problem = error.message;
+    if (!(error instanceof Timeout || error instanceof ConnectionLost)) this.#deny(error);
+    else if (connection.wasOpen && error instanceof ConnectionLost) this.#fallback.lost(connection.left.reason.reconnectAfterMs);
+    else if (this.#fallback.state === 'polling') this.#fallback.refused();
+    else if (this.#options.transport === 'websocket') this.#tryOther(error);
+    else await this.#consultRest(error);
+  }
+
+  // The server can be reached, and does not want this client.
+  #deny(error) {
+    this.#fallback.unreachable();
+    if (this.#transport === null) this.#refuse(error);
+  }
+
+  // A browser does not say that a server does not know the subprotocol it was asked for.
+  #tryOther(error) {
+    if (error instanceof ConnectionLost) this.#isCompact = !this.#isCompact;
+    this.#fallback.lost();
+  }
+
+  async #consultRest(error) {
+    const rest = this.#rest();
+    const denial = await this.#learn(rest);
+    if (this.#life.signal.aborted) return;
+    if (denial !== null) {
+      if (isAway(denial)) this.#fallback.unreachable();
+      else this.#deny(denial);
       return;
     }
-    this.#fallback.unreachable(now);
-    if (this.#transport === null) this.#refuse(error);
+    if (error instanceof Timeout) this.#fallback.filtered();
+    else this.#fallback.refused();
+    if (this.#fallback.state === 'polling') this.#poll(rest);
+  }
+
+  // Asks what the server can do: null, or why that cannot be known.
+  async #learn(rest) {
+    const scope = this.#scope({ signal: this.#life.signal });
+    try {
+      await rest.learn(scope.signal);
+      return null;
+    } catch (error) {
+      return error;
+    } finally {
+      scope.end();
+    }
   }
 
   #lost(connection) {
     if (connection !== this.#transport) return;
-    const { code, reconnectAfter, message } = connection.left.reason;
-    if (code === EXPIRED) this.#credentials.expiresAt = 0;
-    this.#fallback.died(this._clock.now(), code === EXPIRED ? 0 : reconnectAfter);
-    this.#abandon(message);
+    const { code, reconnectAfterMs, message } = connection.left.reason;
+    const isExpired = code === EXPIRED;
+    if (isExpired) this.#credentials.expire();
+    this.#problem = message;
+    this.#transport = null;
+    this.#arrival = deferred();
+    this.#fallback.lost(isExpired ? (reconnectAfterMs ?? 0) : reconnectAfterMs);
+    if (this.#life.signal.aborted) return;
+    this.#become('connecting', message);
+    this.#follow();
   }
 
-  async #startPolling(reason) {
+  async #startPolling() {
     if (this.#isAsking) return;
     this.#isAsking = true;
     const rest = this.#rest();
-    let error = null;
-    try {
-      await rest.learn(this.#life.signal);
-    } catch (failure) {
-      error = failure;
-    }
+    const denial = await this.#learn(rest);
     this.#isAsking = false;
     if (this.#life.signal.aborted || this.#transport !== null) return;
-    if (error === null) this.#poll(rest, reason);
-    else await this.#cannotPoll(error);
+    if (denial === null) this.#poll(rest);
+    else if (isAway(denial)) this.#startPollingLater(denial);
+    else this.#refuse(denial);
+  }
+
+  #startPollingLater(denial) {
+    this.#problem = denial.message;
+    this._clock.set(() => this.#follow(), this.#backoff.next());
+  }
+
+  #poll(rest) {
+    this.#adopt(rest);
+    const isUpstream = !rest.capabilities.protocols.includes(COMPACT);
+    if (!isUpstream || !this.#isCompact || this.#options.transport === 'rest') return;
+    // A browser refuses a server that does not know the subprotocol it asks for.
+    this.#isCompact = false;
+    queueMicrotask(() => this.#connect());
   }
 
   #rest() {
@@ -2409,35 +2591,6 @@ export class Client extends EventTarget {
       },
     });
   }
-
-  #poll(rest, reason) {
-    this.#adopt(rest, reason);
-    const isUpstream = !rest.capabilities.protocols.includes(COMPACT);
-    if (isUpstream && this.#isCompact && this.#options.transport === 'auto') {
-      // A browser refuses a server that does not know the subprotocol it asks for.
-      this.#isCompact = false;
-      this.#fallback.hurry(this._clock.now());
-      this.#follow(reason);
-    }
-  }
-
-  async #cannotPoll(error) {
-    const isAway = error instanceof ConnectionLost || error.status >= 500;
-    if (!isAway) {
-      this.#refuse(error);
-      return;
-    }
-    this.#failures += 1;
-    if (this.#options.transport === 'rest') {
-      const pause = backoff(this.#failures, this._random);
-      this.#timer = this._clock.set(() => this.#follow(), pause);
-    } else {
-      this.#fallback.unreachable(this._clock.now());
-      this.#follow(error.message);
-    }
-  }
-
-  #failures = 0;
 
   // Replaces the token before it ends.
   #planRenewal() {
