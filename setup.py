@@ -68,7 +68,12 @@ setuptools.setup(
     license_files=['LICENSE'],
     python_requires='>=3.11,<3.15',
     packages=setuptools.find_packages(include=['zaqar_gevent', 'zaqar_gevent.*']),
-    package_data={'zaqar_gevent': ['py.typed']},
+    package_data={
+        'zaqar_gevent': [
+            *('py.typed', 'client/js/*.js', 'client/js/*.ts', 'client/js/package.json'),
+            *('console/static/*', 'console/static/views/*'),
+        ],
+    },
     install_requires=REQUIREMENTS,
     extras_require=EXTRAS,
     entry_points={

@@ -233,6 +233,15 @@ _OBSERVATION = [
     ),
 ]
 
+_CONSOLE = [
+    cfg.BoolOpt(
+        'console',
+        default=True,
+        help='Whether there is a web console at /console. Its files are for everybody who reaches '
+        'the port; what it shows, it asks the API for, with the rights of whoever uses it.',
+    ),
+]
+
 ALL_OPTS: list[cfg.Opt] = [
     *_FRAMES,
     *_REQUESTS,
@@ -240,6 +249,7 @@ ALL_OPTS: list[cfg.Opt] = [
     *_KEEPALIVE,
     *_CACHES,
     *_OBSERVATION,
+    *_CONSOLE,
 ]
 
 

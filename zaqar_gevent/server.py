@@ -34,6 +34,7 @@ from zaqar_gevent.api.dispatcher import Dispatcher
 from zaqar_gevent.api.policy import Policy
 from zaqar_gevent.authentication import KeystoneAuth
 from zaqar_gevent.conf import ConfigurationError
+from zaqar_gevent.console import serve_console
 from zaqar_gevent.push.hub import Hub
 from zaqar_gevent.push.listener import Listener
 from zaqar_gevent.push.workers import PUSH_PATH
@@ -155,6 +156,8 @@ class TransportDriver:
         auth_app = _authentication(app, conf)
         allowing = allow_origins(auth_app or app, conf)
         rest = serve_paths(observe(identify_requests(allowing), access_log), conf)
+        if section.console:
+            rest = serve_console(rest)
         identify = auth_app and auth_app.identify
         self.reception = Reception(dispatcher, identify, access_log, hub)
         upgrade = Upgrade(

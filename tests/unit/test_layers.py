@@ -35,6 +35,12 @@ FORBIDDEN = {
         *('zaqar_gevent.rest', 'zaqar_gevent.server', 'zaqar_gevent.cmd', 'zaqar_gevent.wsgi'),
         *('zaqar_gevent.storage', 'zaqar_gevent.websocket', 'zaqar_gevent.http', 'falcon'),
     ),
+    'console': (
+        *('zaqar_gevent.api', 'zaqar_gevent.rest', 'zaqar_gevent.websocket', 'zaqar_gevent.push'),
+        *('zaqar_gevent.storage', 'zaqar_gevent.server', 'zaqar_gevent.cmd', 'zaqar_gevent.wsgi'),
+        *('zaqar_gevent.http', 'zaqar_gevent.conf', 'zaqar_gevent.client', 'falcon', 'gevent'),
+        *('zaqar', 'socket', 'pathlib', 'os'),
+    ),
     'websocket/session.py': ('gevent', 'socket'),
     'websocket/codecs.py': ('gevent', 'socket'),
     'websocket/envelope.py': ('gevent', 'socket'),

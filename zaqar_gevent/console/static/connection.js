@@ -1,0 +1,137 @@
+// How the page is connected: shown at the top, and changed in a dialog.
+
+import { ask } from './dialogs.js';
+import { button, choice, element, field, replace } from './elements.js';
+import { textField } from './inputs.js';
+import { newClientId } from './session.js';
+
+const STATES = {
+  connecting: 'Connecting…',
+  websocket: 'WebSocket',
+  polling: 'Polling',
+  closed: 'Closed',
+};
+const ENCODINGS = { msgpack: 'MsgPack', json: 'JSON' };
+const TRANSPORTS = [
+  ['auto', 'WebSocket, polling where it must be'],
+  ['websocket', 'WebSocket only'],
+  ['rest', 'Polling only'],
+];
+const PATIENCE_SECONDS = 3;
+
+/** Show the state of `session` in the top bar, and let it be changed there. */
+export function showConnection(session) {
+  const pill = document.getElementById('connection');
+  const banner = document.getElementById('banner');
+  let impatience = null;
+
+  function update() {
+    const { state, encoding } = session.client;
+    pill.dataset.state = state;
+    const isOpen = state === 'websocket' || state === 'polling';
+    replace(
+      pill,
+      element('span', { class: 'dot', 'aria-hidden': 'true' }),
+      element('span', { class: 'sr' }, 'Connection: '),
+      element('span', { class: 'pill-state' }, STATES[state] ?? state),
+      isOpen && element('span', { class: 'pill-encoding' }, ENCODINGS[encoding] ?? encoding),
+      element('span', { class: 'pill-project' }, session.settings.project),
+    );
+    clearTimeout(impatience);
+    if (isOpen && banner.dataset.about === 'server') {
+      hide();
+    } else if (!isOpen) {
+      impatience = setTimeout(() => {
+        tell('server', 'The server does not answer. The console keeps trying.');
+      }, PATIENCE_SECONDS * 1000);
+    }
+  }
+
+  function tell(about, text, ...actions) {
+    if (banner.dataset.about === 'token') {
+      return;
+    }
+    banner.dataset.about = about;
+    replace(banner, element('p', {}, text), actions);
+  }
+
+  function hide() {
+    delete banner.dataset.about;
+    replace(banner);
+  }
+
+  session.addEventListener('state', update);
+  session.addEventListener('client', hide);
+  session.addEventListener('unauthorized', () => {
+    const text = session.token
+      ? 'The token is not accepted: it may be wrong, expired or of another project.'
+      : 'This server wants a token.';
+    if (banner.dataset.about !== 'token') {
+      tell('token', text, button('Enter a token', () => change(session), 'small'));
+    }
+  });
+  pill.addEventListener('click', () => change(session));
+}
+
+/** Ask for project, client, token, transport and encoding, and connect by them. */
+function change(session) {
+  const { settings } = session;
+  const project = textField('Project', { value: settings.project, required: true });
+  const clientId = textField('Client-ID', {
+    value: settings.clientId,
+    required: true,
+    class: 'code',
+    hint: 'A UUID. A client is not shown its own messages when it lists a queue.',
+  });
+  const renew = button('New', () => {
+    clientId.input.value = newClientId();
+  }, 'small');
+  clientId.input.after(renew);
+  const token = textField('Token', {
+    value: session.token,
+    type: 'password',
+    class: 'code',
+    autocomplete: 'off',
+    hint: "Where the server asks Keystone. It is kept until the page is closed, and nowhere else; the project is the token's.",
+  });
+  const transport = field('Transport', choice(TRANSPORTS, settings.transport));
+  const encoding = field('Encoding', choice(Object.entries(ENCODINGS), settings.encoding));
+  return ask({
+    title: 'Connection',
+    submit: 'Connect',
+    content: [
+      element('dl', { class: 'facts' }, facts(session)),
+      project.row,
+      clientId.row,
+      token.row,
+      element('div', { class: 'pair' }, transport.row, encoding.row),
+    ],
+    act: async () => {
+      const chosen = {
+        project: project.read(),
+        clientId: clientId.read(),
+        transport: transport.input.value,
+        encoding: encoding.input.value,
+      };
+      session.open(chosen, token.read());
+    },
+  });
+}
+
+function facts(session) {
+  const server = element('dd', {}, '…');
+  const delay = element('dd', {}, '…');
+  session.client.capabilities().then(
+    (capabilities) => replace(server, capabilities?.server ?? 'unknown'),
+    () => replace(server, 'unknown'),
+  );
+  const started = performance.now();
+  session.client.ping().then(
+    () => replace(delay, `${(performance.now() - started).toFixed(1)} ms`),
+    () => replace(delay, 'no answer'),
+  );
+  return [
+    element('div', {}, element('dt', {}, 'Server'), server),
+    element('div', {}, element('dt', {}, 'Answers in'), delay),
+  ];
+}

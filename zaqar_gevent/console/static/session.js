@@ -1,0 +1,100 @@
+// Who is connected, and how. The token is kept in memory alone, all else where the browser keeps things.
+
+import { Client } from './zaqar.js';
+
+const KEY = 'zaqar-console';
+const SERVER = new URL('..', document.baseURI).href.replace(/\/$/, '');
+
+/**
+ * The console's one client, and what it is made from.
+ *
+ * Events: `client` when there is another client, `state` when its connection has changed,
+ * `unauthorized` when the server wants a token or another one.
+ */
+export class Session extends EventTarget {
+  constructor() {
+    super();
+    this.token = '';
+    this.settings = { ...defaults(), ...stored() };
+    this.client = null;
+  }
+
+  /** Connect anew, by `settings` where they are given; what was not stored does not outlive the page. */
+  open(settings = {}, token = this.token) {
+    this.client?.close();
+    this.settings = { ...this.settings, ...settings };
+    this.token = token;
+    store(this.settings);
+    const { project, clientId, transport, encoding } = this.settings;
+    this.client = new Client(SERVER, {
+      project,
+      clientId,
+      transport,
+      encoding,
+      ...(token ? { token } : {}),
+    });
+    const client = this.client;
+    client.addEventListener('state', () => {
+      if (client === this.client) {
+        this.dispatchEvent(new Event('state'));
+      }
+    });
+    this.dispatchEvent(new Event('client'));
+    this.dispatchEvent(new Event('state'));
+  }
+
+  /** Call an operation; resolves to the body of its answer. */
+  async call(action, parameters = {}) {
+    try {
+      return await this.client.call(action, parameters);
+    } catch (error) {
+      this.consider(error);
+      throw error;
+    }
+  }
+
+  /** Take note of an error that is about who one is. */
+  consider(error) {
+    if (isAboutToken(error)) {
+      this.dispatchEvent(new Event('unauthorized'));
+    }
+  }
+}
+
+/** Whether the server wants a token; a token that may not do something is another matter. */
+export function isAboutToken(error) {
+  const text = `${error.title ?? ''} ${error.description ?? ''} ${error.message ?? ''}`;
+  return error.status === 401 || (error.status === 403 && /not authentified/i.test(text));
+}
+
+/** A new id for a client: a UUID, also where the page is not from a secure origin. */
+export function newClientId() {
+  const bytes = crypto.getRandomValues(new Uint8Array(16));
+  bytes[6] = (bytes[6] & 0x0f) | 0x40;
+  bytes[8] = (bytes[8] & 0x3f) | 0x80;
+  const hex = Array.from(bytes, (byte) => byte.toString(16).padStart(2, '0')).join('');
+  return hex.replace(/^(.{8})(.{4})(.{4})(.{4})/, '$1-$2-$3-$4-');
+}
+
+function defaults() {
+  return { project: 'demo', clientId: newClientId(), transport: 'auto', encoding: 'msgpack' };
+}
+
+function stored() {
+  try {
+    const found = JSON.parse(localStorage.getItem(KEY) ?? '{}');
+    const known = Object.keys(defaults()).filter((name) => typeof found?.[name] === 'string');
+    return Object.fromEntries(known.map((name) => [name, found[name]]));
+  } catch {
+    // Storage may be forbidden, or hold what somebody else has written: then it is as if empty.
+    return {};
+  }
+}
+
+function store(settings) {
+  try {
+    localStorage.setItem(KEY, JSON.stringify(settings));
+  } catch {
+    // As above.
+  }
+}
