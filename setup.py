@@ -23,6 +23,7 @@ REQUIREMENTS = [
     'oslo.utils>=7.3',
     'prometheus-client>=0.21',
     'stevedore>=5.3',
+    'urllib3>=2.2',
     'webob>=1.8.9',
     'websockets>=16.0',
     'ws4py>=0.6',
@@ -30,6 +31,8 @@ REQUIREMENTS = [
 ]
 
 EXTRAS = {
+    # What zaqar_gevent.client needs, for who installs it without the rest: see docs/python-client.md.
+    'client': ['msgpack>=1.1', 'urllib3>=2.2', 'ws4py>=0.6'],
     'gunicorn': ['gunicorn[gevent]>=23.0'],
     'contract': ['hypothesis>=6.100', 'schemathesis>=4.0'],
     'mongodb': ['pymongo>=4.8'],

@@ -1,0 +1,52 @@
+"""What operators manage: pools and flavors, on a server in admin mode."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from zaqar_gevent.client.client import Client
+
+
+class Resources:
+    """Resources of a kind, each by its name; documents have the members that the reference says."""
+
+    def __init__(self, client: Client, kind: str) -> None:
+        self._client = client
+        self._kind = kind
+
+    def list(self, *, detailed: bool = False, limit: int | None = None) -> Iterator[dict[str, Any]]:
+        """All of them, page by page."""
+        marker = None
+        while True:
+            page = self._call('list', marker=marker, limit=limit, detailed=detailed or None)
+            found = page[f'{self._kind}s']
+            yield from found
+            if not found or not page.get('marker') or page['marker'] == marker:
+                return
+            marker = page['marker']
+
+    def get(self, name: str) -> dict[str, Any]:
+        """One of them; raises NotFound."""
+        found: dict[str, Any] = self._call('get', name)
+        return found
+
+    def create(self, name: str, **members: Any) -> None:
+        """Make one: a pool of `uri` and `weight`, a flavor of `pool_list`."""
+        self._call('create', name, **members)
+
+    def update(self, name: str, **members: Any) -> dict[str, Any]:
+        """Change some members, and get the result."""
+        changed: dict[str, Any] = self._call('update', name, **members)
+        return changed
+
+    def delete(self, name: str) -> None:
+        """Delete one."""
+        self._call('delete', name)
+
+    def _call(self, verb: str, name: str | None = None, **arguments: Any) -> Any:
+        given = {key: value for key, value in arguments.items() if value is not None}
+        if name is not None:
+            given[f'{self._kind}_name'] = name
+        return self._client.call(f'{self._kind}_{verb}', **given)

@@ -1,0 +1,274 @@
+"""A connection: a WebSocket with a thread that reads it, and requests in flight together."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, Protocol
+
+from zaqar_gevent.client import codecs
+from zaqar_gevent.client.envelopes import Answered, Envelope
+from zaqar_gevent.client.errors import Timeout, ZaqarError
+from zaqar_gevent.client.frames import Message
+from zaqar_gevent.client.links import Answer, Broken, Capabilities
+from zaqar_gevent.client.websocket import WebSocket
+
+# How long to wait for the server's part of the closing handshake.
+CLOSING_SECONDS = 2.0
+_MAX_IN_FLIGHT = 64
+
+
+class Feed(Protocol):
+    """Whoever is pushed to. The reading thread calls it, and must not have to wait."""
+
+    def push(self, document: dict[str, Any], size: int) -> None:
+        """A message was pushed; `size` in bytes."""
+        ...
+
+    def pause(self) -> None:
+        """The server does not push on by itself."""
+        ...
+
+    def end(self) -> None:
+        """The connection has ended."""
+        ...
+
+
+class _Pending:
+    """A request that waits for its answer."""
+
+    __slots__ = ('_answer', '_event', '_on_answer')
+
+    def __init__(self, on_answer: Callable[[Answer], None] | None) -> None:
+        self._event = threading.Event()
+        self._answer: Answer | None = None
+        self._on_answer = on_answer
+
+    def resolve(self, answer: Answer | None) -> None:
+        """The answer has come; None says that none will."""
+        if answer is not None and self._on_answer is not None:
+            self._on_answer(answer)
+        self._answer = answer
+        self._event.set()
+
+    def wait(self, seconds: float) -> Answer:
+        if not self._event.wait(max(seconds, 0)):
+            raise Timeout(f'No answer within {seconds:.1f} s.')
+        if self._answer is None:
+            raise Broken('The connection died before the answer.', was_sent=True)
+        return self._answer
+
+
+class Connection:
+    """See `zaqar_gevent.client.links.Link`.
+
+    binary: whether to write MsgPack. keepalive: after how many seconds without a word the server is
+    pinged; after twice as many it is taken for dead. on_end: called once, by the reading thread.
+    capabilities: what the server has said that it can do.
+    reconnect_after_ms: when to come back, if the server has said so; `problem`: why it ended.
+    """
+
+    def __init__(
+        self,
+        websocket: WebSocket,
+        envelope: Envelope,
+        *,
+        binary: bool,
+        keepalive: float,
+        on_end: Callable[[Connection], None],
+    ) -> None:
+        self._websocket = websocket
+        self._envelope = envelope
+        self._binary = binary
+        self._keepalive = keepalive
+        self._on_end = on_end
+        self._lock = threading.Lock()
+        self._idents = itertools.count(1)
+        self._pending: dict[int, _Pending] = {}
+        self._feeds: dict[str, Feed] = {}
+        self._slots = threading.BoundedSemaphore(_MAX_IN_FLIGHT)
+        self._thread = threading.Thread(target=self._read, name='zaqar-reader', daemon=True)
+        self._close_by: float | None = None
+        self.capabilities = Capabilities()
+        self.reconnect_after_ms: int | None = None
+        self.is_open = True
+        self.problem = ''
+
+    @property
+    def kind(self) -> Literal['zaqar.v2', 'default']:
+        return self._envelope.kind
+
+    @property
+    def close_code(self) -> int | None:
+        """With which code it was closed, None while it is open."""
+        return self._websocket.close_code
+
+    def start(self) -> None:
+        """Begin to read."""
+        self._thread.start()
+
+    def perform(
+        self,
+        action: str,
+        arguments: Mapping[str, Any],
+        seconds: float,
+        *,
+        headers: Mapping[str, str] | None = None,
+        on_answer: Callable[[Answer], None] | None = None,
+    ) -> Answer:
+        """See `Link`. `on_answer` is called by the reading thread before it reads on, and must not
+        have to wait."""
+        deadline = time.monotonic() + seconds
+        if not self._slots.acquire(timeout=max(seconds, 0)):
+            raise Timeout('Too many requests are in flight.')
+        ident = next(self._idents)
+        try:
+            payload = self._encode(ident, action, arguments, headers or {})
+            pending = self._register(ident, _Pending(on_answer))
+            left = deadline - time.monotonic()
+            try:
+                self._websocket.send(payload, binary=self._binary, seconds=left)
+            except OSError as error:
+                raise Broken(f'The request could not be sent: {error}', was_sent=False) from error
+            return pending.wait(deadline - time.monotonic())
+        finally:
+            self._pending.pop(ident, None)
+            self._slots.release()
+
+    def tell(self, action: str, arguments: Mapping[str, Any]) -> None:
+        """Ask for something without waiting for anything; it is lost with the connection."""
+        payload = self._encode(next(self._idents), action, arguments, {})
+        self._websocket.tell(payload, binary=self._binary)
+
+    def check(self, seconds: float) -> None:
+        """Ping the server and wait for its pong; raises Timeout or Broken."""
+        deadline = time.monotonic() + seconds
+        before = self._websocket.pongs
+        self._websocket.ping()
+        while self._websocket.pongs == before:
+            if not self.is_open:
+                raise Broken(self.problem, was_sent=False)
+            if time.monotonic() >= deadline:
+                raise Timeout('The server does not answer a ping.')
+            time.sleep(0.005)
+
+    def attach(self, name: str, feed: Feed) -> None:
+        """Hand what is pushed under a name, a subscription's or a consumer's id, to `feed`.
+
+        In the default envelope the name is the queue's.
+        """
+        with self._lock:
+            if self.is_open:
+                self._feeds[name] = feed
+                return
+        feed.end()
+
+    def detach(self, name: str) -> None:
+        """Drop what is pushed under a name."""
+        with self._lock:
+            self._feeds.pop(name, None)
+
+    def close(self) -> None:
+        """Close in order, and wait until that is done, but not long."""
+        self._close_by = time.monotonic() + CLOSING_SECONDS
+        self._websocket.close()
+        if threading.current_thread() is not self._thread:
+            self._thread.join(CLOSING_SECONDS)
+        self.cut()
+
+    def cut(self) -> None:
+        """End the connection at once."""
+        self._websocket.cut()
+
+    def _encode(
+        self, ident: int, action: str, arguments: Mapping[str, Any], headers: Mapping[str, str]
+    ) -> bytes:
+        document = self._envelope.wrap(ident, action, arguments, headers)
+        return codecs.encode(document, binary=self._binary)
+
+    def _register(self, ident: int, pending: _Pending) -> _Pending:
+        with self._lock:
+            if not self.is_open:
+                raise Broken(self.problem, was_sent=False)
+            self._pending[ident] = pending
+        return pending
+
+    def _read(self) -> None:
+        try:
+            self._receive()
+        except ZaqarError as error:
+            self.problem = str(error)
+        finally:
+            self._end()
+
+    def _receive(self) -> None:
+        websocket = self._websocket
+        heard_at = time.monotonic()
+        is_pinged = False
+        while not websocket.is_over:
+            silence = time.monotonic() - heard_at
+            if silence >= 2 * self._keepalive or self._is_overdue():
+                self.problem = f'The server has been silent for {silence:.0f} s.'
+                return
+            if silence >= self._keepalive and not is_pinged:
+                is_pinged = True
+                websocket.ping()
+            limit = 2 * self._keepalive if is_pinged else self._keepalive
+            has_come, messages = websocket.receive(min(limit - silence, CLOSING_SECONDS))
+            if has_come:
+                heard_at, is_pinged = time.monotonic(), False
+                for message in messages:
+                    self._take(message)
+                # Under gevent nothing else would run while there is something to read.
+                time.sleep(0)
+        self.problem = f'Closed with {websocket.close_code} {websocket.close_reason}'.rstrip()
+
+    def _is_overdue(self) -> bool:
+        return self._close_by is not None and time.monotonic() > self._close_by
+
+    def _take(self, message: Message) -> None:
+        document = self._envelope.unwrap(codecs.decode(message.payload, binary=message.binary))
+        if isinstance(document, Answered):
+            self._answer(document)
+        else:
+            self._push(document, len(message.payload))
+
+    def _answer(self, answered: Answered) -> None:
+        ident = answered.ident
+        if ident is None:
+            ident = next(iter(tuple(self._pending)), 0)
+        pending = self._pending.pop(ident, None)
+        if pending is not None:
+            pending.resolve(answered.answer)
+
+    def _push(self, document: dict[str, Any], size: int) -> None:
+        kind = document.get('push', 'message')
+        if kind == 'closing':
+            after = document.get('reconnect_after_ms')
+            self.reconnect_after_ms = after if isinstance(after, int) and after >= 0 else 0
+            return
+        feed = self._feeds.get(self._name_of(document))
+        if feed is not None and kind == 'message':
+            feed.push(document, size)
+        elif feed is not None and kind == 'paused':
+            feed.pause()
+
+    def _name_of(self, document: dict[str, Any]) -> str:
+        names = ('subscription_id', 'consumer_id')
+        if self.kind == 'default':
+            names = ('queue_name', '')
+        return str(document.get(names[0]) or document.get(names[1]))
+
+    def _end(self) -> None:
+        with self._lock:
+            self.is_open = False
+            pending = [self._pending.pop(ident) for ident in tuple(self._pending)]
+            feeds, self._feeds = tuple(self._feeds.values()), {}
+        self._websocket.release()
+        for one in pending:
+            one.resolve(None)
+        for feed in feeds:
+            feed.end()
+        self._on_end(self)

@@ -1,0 +1,208 @@
+"""Keeps the way to the server open: a thread that drives the fallback."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+
+from zaqar_gevent.client.connection import Connection
+from zaqar_gevent.client.errors import (
+    APIError,
+    ClientClosed,
+    ConnectionLost,
+    Unauthorized,
+    ZaqarError,
+)
+from zaqar_gevent.client.fallback import HANDSHAKE_SECONDS, Fallback, State
+from zaqar_gevent.client.handshake import Refused
+from zaqar_gevent.client.links import Link
+from zaqar_gevent.client.rest import Rest
+from zaqar_gevent.client.websocket import Unreachable
+
+LOG = logging.getLogger(__name__)
+
+# The connection's token has expired.
+AUTHENTICATION_EXPIRED = 4003
+
+Open = Callable[[float, Callable[[Connection], None]], Connection]
+
+
+class Connector:
+    """Gives whoever asks the link to use now.
+
+    open_connection: opens a WebSocket within so many seconds, with what is to be called at its end.
+    refresh: called with the open connection every `refresh_seconds`. on_state: called with each new
+    state, by the connector's thread or one that reads.
+    """
+
+    def __init__(
+        self,
+        fallback: Fallback,
+        rest: Rest,
+        open_connection: Open,
+        refresh: Callable[[Connection], None],
+        refresh_seconds: float,
+        on_state: Callable[[State], None] | None,
+    ) -> None:
+        self._fallback = fallback
+        self._rest = rest
+        self._open = open_connection
+        self._refresh = refresh
+        self._refresh_seconds = refresh_seconds
+        self._on_state = on_state
+        self._changed = threading.Condition()
+        self._told: State | None = None
+        self._connection: Connection | None = None
+        self._problem = ''
+        self._denial: APIError | None = None
+        self._listeners: set[Callable[[], None]] = set()
+        self._thread = threading.Thread(target=self._run, name='zaqar-connector', daemon=True)
+
+    @property
+    def state(self) -> State:
+        return self._fallback.state
+
+    @property
+    def connection(self) -> Connection | None:
+        """The WebSocket, if one is open."""
+        return self._connection
+
+    def start(self) -> None:
+        """Begin to connect, where there is anything to connect."""
+        if self._fallback.wait_seconds() is not None:
+            self._thread.start()
+
+    def listen(self, listener: Callable[[], None]) -> None:
+        """Call `listener` whenever the way to the server changes."""
+        self._listeners.add(listener)
+
+    def forget(self, listener: Callable[[], None]) -> None:
+        self._listeners.discard(listener)
+
+    def link(self, seconds: float) -> Link:
+        """The link to use, waited for at most `seconds`.
+
+        Raises ClientClosed, ConnectionLost where there is none in time, and Unauthorized where the
+        server does not take the token.
+        """
+        deadline = time.monotonic() + seconds
+        with self._changed:
+            while True:
+                state = self._fallback.state
+                if state == 'closed':
+                    raise ClientClosed('The client is closed.')
+                if self._connection is not None and self._connection.is_open:
+                    return self._connection
+                if state == 'polling':
+                    return self._rest
+                if self._denial is not None:
+                    raise self._denial
+                left = deadline - time.monotonic()
+                if left <= 0:
+                    raise ConnectionLost(f'There is no connection. {self._problem}'.rstrip())
+                self._changed.wait(left)
+
+    def close(self) -> None:
+        """Close the connection and end the thread."""
+        with self._changed:
+            self._fallback.close()
+            connection = self._connection
+            self._changed.notify_all()
+        self._tell()
+        if connection is not None:
+            connection.close()
+        if self._thread.is_alive() and threading.current_thread() is not self._thread:
+            self._thread.join(2 * HANDSHAKE_SECONDS)
+        self._rest.close()
+
+    def _run(self) -> None:
+        while self._fallback.state != 'closed':
+            with self._changed:
+                seconds = self._fallback.wait_seconds()
+                connection = self._connection
+                if seconds is None:
+                    self._changed.wait(self._refresh_seconds)
+                elif seconds > 0:
+                    self._changed.wait(seconds)
+            if seconds == 0:
+                self._attempt()
+            elif seconds is None and connection is not None and connection.is_open:
+                self._keep(connection)
+
+    def _keep(self, connection: Connection) -> None:
+        """Let the connection have a new token, if there is one."""
+        try:
+            self._refresh(connection)
+        except Unauthorized as error:
+            LOG.warning('The token of the connection is not renewed: %s', error)
+        except ZaqarError as error:
+            LOG.info('The token of the connection is not renewed yet: %s', error)
+
+    def _attempt(self) -> None:
+        self._fallback.attempting()
+        connection: Connection | None = None
+        failed: Callable[[], None] = self._fallback.lost
+        problem: Exception | None = None
+        try:
+            connection = self._open(HANDSHAKE_SECONDS, self._ended)
+        except (Unreachable, Unauthorized) as error:
+            problem, failed = error, self._fallback.unreachable
+        except Refused as error:
+            problem, failed = error, self._fallback.refused
+        except TimeoutError as error:
+            problem, failed = error, self._fallback.filtered
+        except (ZaqarError, OSError) as error:
+            problem = error
+        except Exception as error:
+            LOG.exception('Opening a connection failed')
+            problem, failed = error, self._fallback.unreachable
+        self._use(connection, failed, problem)
+
+    def _use(
+        self, connection: Connection | None, failed: Callable[[], None], problem: Exception | None
+    ) -> None:
+        """Use a new connection, or note why there is none."""
+        with self._changed:
+            self._denial = problem if isinstance(problem, Unauthorized) else None
+            self._problem = str(problem or '')
+            if connection is None:
+                failed()
+            elif not connection.is_open:
+                self._fallback.lost(connection.reconnect_after_ms)
+            elif self._fallback.state != 'closed':
+                self._connection = connection
+                self._fallback.opened()
+                connection = None
+            self._changed.notify_all()
+        if connection is not None:
+            connection.close()
+        self._tell()
+
+    def _ended(self, connection: Connection) -> None:
+        """A connection has ended; those that never counted are seen to where they were opened."""
+        with self._changed:
+            if self._connection is not connection:
+                return
+            self._connection = None
+            self._problem = connection.problem
+            after = connection.reconnect_after_ms
+            if connection.close_code == AUTHENTICATION_EXPIRED:
+                after = after or 0
+            self._fallback.lost(after)
+            self._changed.notify_all()
+        LOG.info('The connection has ended: %s', connection.problem)
+        self._tell()
+
+    def _tell(self) -> None:
+        with self._changed:
+            state = self._fallback.state
+            is_new, self._told = state != self._told, state
+        for listener in tuple(self._listeners):
+            listener()
+        if is_new and self._on_state is not None:
+            try:
+                self._on_state(state)
+            except Exception:
+                LOG.exception('What was to be told of the state failed')

@@ -1,0 +1,93 @@
+"""What the ways to a server, a WebSocket and REST, have in common."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, Literal, NamedTuple, Protocol
+
+from zaqar_gevent.client.errors import ConnectionLost, from_answer
+
+
+class Answer(NamedTuple):
+    """What an operation gave, in the form of the WebSocket."""
+
+    status: int
+    body: Any
+
+
+def check(answer: Answer) -> Answer:
+    """The answer, unless it reports an error: then that is raised, an APIError."""
+    if answer.status >= 400:
+        raise from_answer(answer.status, answer.body)
+    return answer
+
+
+class Broken(ConnectionLost):
+    """A connection died over a request; whether the whole request had been sent before."""
+
+    def __init__(self, reason: str, *, was_sent: bool) -> None:
+        super().__init__(reason)
+        self.was_sent = was_sent
+
+
+@dataclasses.dataclass(frozen=True)
+class Capabilities:
+    """What a server can do; what upstream's can where it does not say.
+
+    max_wait: how long it lets a request wait for messages, in seconds; 0 for not at all.
+    idempotency_seconds: for how long it knows a post again by its `post_id`; 0 for not at all.
+    max_message_size: in bytes, of what it takes.
+    """
+
+    server: str = ''
+    protocols: tuple[str, ...] = ()
+    max_in_flight: int = 64
+    max_message_size: int = 262144
+    ping_interval: float = 0.0
+    idle_timeout: float = 0.0
+    max_wait: float = 0.0
+    idempotency_seconds: float = 0.0
+
+    @classmethod
+    def of(cls, body: Any) -> Capabilities:
+        """What a server says of itself; whatever it does not say, or not properly, is left."""
+        if not isinstance(body, Mapping):
+            return cls()
+        given: dict[str, Any] = {}
+        for field in dataclasses.fields(cls):
+            value = body.get(field.name)
+            if field.name == 'protocols' and isinstance(value, list):
+                given[field.name] = tuple(value)
+            elif (field.name == 'server' and isinstance(value, str)) or (
+                field.name not in ('protocols', 'server')
+                and isinstance(value, int | float)
+                and value >= 0
+            ):
+                given[field.name] = value
+        return cls(**given)
+
+
+class Link(Protocol):
+    """A way to a server.
+
+    kind: `zaqar.v2`, `default` (upstream's envelope) or `rest`.
+    is_open: whether it is still of use.
+    """
+
+    @property
+    def kind(self) -> Literal['zaqar.v2', 'default', 'rest']: ...
+
+    @property
+    def is_open(self) -> bool: ...
+
+    @property
+    def capabilities(self) -> Capabilities: ...
+
+    def perform(self, action: str, arguments: Mapping[str, Any], seconds: float) -> Answer:
+        """Ask for an operation and wait for the answer, an error's as well.
+
+        Raises Broken when the link dies, Timeout when no answer comes within `seconds`, TypeError
+        or ValueError for arguments that cannot be written.
+        """
+        ...

@@ -1,0 +1,351 @@
+"""A subscription: each message of a queue once and in order, whatever it comes over."""
+
+from __future__ import annotations
+
+import collections
+import re
+import threading
+import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from zaqar_gevent.client.connection import Connection
+from zaqar_gevent.client.errors import Conflict, ConnectionLost, ServiceUnavailable, Timeout
+from zaqar_gevent.client.fallback import Pace
+from zaqar_gevent.client.links import Answer, Link, check
+from zaqar_gevent.client.message import Message
+
+if TYPE_CHECKING:
+    from zaqar_gevent.client.queue import Source
+
+PAGE_MESSAGES = 20
+# Ids that have come are remembered: some stores begin anew after a marker that is gone.
+REMEMBERED_IDS = 10_000
+# Whatever the number, so much may wait to be taken.
+MAX_BUFFER_BYTES = 8 * 1024 * 1024
+MAX_WAIT_SECONDS = 3600.0
+
+# MongoDB's ids, which are no markers.
+_OBJECT_ID = re.compile('[0-9a-f]{24}')
+
+
+class _Feed:
+    """What a connection pushes for a subscription; see `zaqar_gevent.client.connection.Feed`.
+
+    Of more than there is room for, the rest is dropped, and the server told to stop: it is read
+    from the queue when its turn comes. is_over: whether nothing more will come.
+    """
+
+    def __init__(self, subscription: Subscription, connection: Connection) -> None:
+        self._subscription = subscription
+        self.connection = connection
+        self.id = ''
+        self.marker: str | None = None
+        self.is_over = False
+
+    def begin(self, answer: Answer) -> None:
+        """The answer to the request that subscribes; called by the reading thread."""
+        if answer.status == 201:
+            self.id = str(answer.body['subscription_id'])
+            self.marker = answer.body.get('marker')
+            self.connection.attach(self.id, self)
+
+    def push(self, document: dict[str, Any], size: int) -> None:
+        if not self.is_over and not self._subscription.offer(self, document, size):
+            self.stop()
+
+    def pause(self) -> None:
+        self.stop()
+
+    def end(self) -> None:
+        self.is_over = True
+        self._subscription.wake()
+
+    def stop(self) -> None:
+        """Have no more pushed."""
+        if not self.is_over:
+            self.connection.detach(self.id)
+            source = self._subscription.source
+            arguments = source.arguments(subscription_id=self.id)
+            self.connection.tell(source.action('subscription_delete'), arguments)
+            self.end()
+
+
+class _Bell:
+    """What upstream's envelope pushes: neither whose it is nor where it stands, but that there is
+    something to be read."""
+
+    def __init__(self, subscription: Subscription, connection: Connection) -> None:
+        self._subscription = subscription
+        self.connection = connection
+        self.is_over = False
+
+    def push(self, document: dict[str, Any], size: int) -> None:
+        self._subscription.ring()
+
+    def pause(self) -> None:
+        """Upstream's envelope has nothing of the kind."""
+
+    def end(self) -> None:
+        self.is_over = True
+        self._subscription.wake()
+
+
+class Subscription:
+    """Iterates over the messages of a queue or topic, those there are and those that are posted.
+
+    A connection that is lost is made anew, and where the client polls, this does: the messages are
+    the same, each once and in order. For one thread at a time; `close` may be called by any.
+
+    marker: where to subscribe again to get what follows the last message that was taken.
+    """
+
+    def __init__(self, source: Source, marker: str | None, buffer: int) -> None:
+        self.source = source
+        self.marker = marker
+        self._client = source.client
+        self._buffer: collections.deque[tuple[Message, int]] = collections.deque()
+        self._buffer_messages = buffer
+        self._buffer_bytes = 0
+        self._fetched = marker
+        self._seen: collections.OrderedDict[str, None] = collections.OrderedDict()
+        self._woken = threading.Condition()
+        self._is_rung = False
+        self._is_closed = False
+        self._feed: _Feed | None = None
+        self._bell: _Bell | None = None
+        self._is_behind = False
+        self._pace = Pace()
+        self._client.connector.listen(self.wake)
+        try:
+            self._begin()
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self) -> Subscription:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    def __iter__(self) -> Iterator[Message]:
+        return self
+
+    def __next__(self) -> Message:
+        message = self.receive()
+        if message is None:
+            raise StopIteration
+        return message
+
+    def receive(self, timeout: float | None = None) -> Message | None:
+        """The next message, waited for at most `timeout` seconds; None if there is none by then,
+        or the subscription was closed.
+
+        Raises APIError where the server refuses to let the queue be read.
+        """
+        deadline = time.monotonic() + (float('inf') if timeout is None else timeout)
+        while not self._is_closed:
+            message = self._take()
+            if message is not None:
+                return message
+            left = deadline - time.monotonic()
+            if left <= 0:
+                return None
+            self._fetch(left)
+        return None
+
+    def close(self) -> None:
+        """End it; whoever waits for a message is woken."""
+        self._is_closed = True
+        self._client.connector.forget(self.wake)
+        feed, self._feed = self._feed, None
+        if feed is not None:
+            feed.stop()
+        bell, self._bell = self._bell, None
+        if bell is not None:
+            bell.connection.detach(self.source.name)
+        with self._woken:
+            self._buffer.clear()
+            self._woken.notify_all()
+
+    def wake(self) -> None:
+        """Whoever waits is to look again whether there is anything to do."""
+        with self._woken:
+            self._woken.notify_all()
+
+    def ring(self) -> None:
+        """There is something to be read."""
+        with self._woken:
+            self._is_rung = True
+            self._woken.notify_all()
+
+    def offer(self, feed: _Feed, document: dict[str, Any], size: int) -> bool:
+        """Take what was pushed; False where there is no room for it."""
+        with self._woken:
+            if self._is_closed or feed.is_over:
+                return True
+            if (
+                len(self._buffer) >= self._buffer_messages
+                or self._buffer_bytes + size > MAX_BUFFER_BYTES
+            ) and self._buffer:
+                self._is_behind = True
+                return False
+            message = Message(self.source, document['message'], document.get('marker'))
+            self._keep(message, size)
+            self._woken.notify_all()
+        return True
+
+    def _keep(self, message: Message, size: int) -> None:
+        self._buffer.append((message, size))
+        self._buffer_bytes += size
+        self._fetched = message.marker if message.marker is not None else self._fetched
+
+    def _take(self) -> Message | None:
+        """The next message that has come already and has not been given out yet."""
+        with self._woken:
+            while self._buffer:
+                message, size = self._buffer.popleft()
+                self._buffer_bytes -= size
+                if message.marker is not None:
+                    self.marker = message.marker
+                if message.id not in self._seen:
+                    self._seen[message.id] = None
+                    if len(self._seen) > REMEMBERED_IDS:
+                        self._seen.popitem(last=False)
+                    return message
+        return None
+
+    def _begin(self) -> None:
+        """Be subscribed, or know where to read on: nothing posted from now on is to be missed."""
+        deadline = time.monotonic() + self._client.timeout
+        while True:
+            link = self._client.connector.link(deadline - time.monotonic())
+            try:
+                if isinstance(link, Connection) and link.kind != 'default':
+                    self._feed = self._subscribe(link)
+                if self._fetched is None:
+                    self._fetched = self.marker = self._end_of_queue(link)
+                return
+            except (ConnectionLost, Timeout, ServiceUnavailable):
+                left = deadline - time.monotonic()
+                if left <= 0:
+                    raise
+                self._rest(min(self._pace.pause(), left))
+
+    def _fetch(self, seconds: float) -> None:
+        """Wait for messages, or for anything that changes what to do, at most so long."""
+        began = time.monotonic()
+        wait = 0.0
+        try:
+            link = self._client.connector.link(min(seconds, self._client.timeout))
+            wait = 0.0 if self._is_behind else min(self._longest_wait(link), seconds)
+            if isinstance(link, Connection) and self._is_pushed(link, seconds):
+                return
+            began = time.monotonic()
+            found = self._pull(link, wait)
+        except (ConnectionLost, Timeout, ServiceUnavailable):
+            if wait:
+                self._pace.cut(time.monotonic() - began)
+            self._rest(min(self._pace.pause(), seconds))
+            return
+        self._is_behind = found >= PAGE_MESSAGES
+        if found:
+            self._pace.found()
+        elif not wait:
+            self._rest(min(self._pace.pause(), seconds))
+
+    def _longest_wait(self, link: Link) -> float:
+        return self._pace.wait(link.capabilities.max_wait)
+
+    def _is_pushed(self, link: Connection, seconds: float) -> bool:
+        """Whether the connection pushes: then it has been waited for that, at most so long."""
+        if link.kind == 'default':
+            self._have_rung(link)
+            return False
+        feed = self._feed
+        if feed is not None and (feed.is_over or feed.connection is not link):
+            feed.end()
+            feed = self._feed = None
+        if self._is_behind:
+            return False
+        if feed is None:
+            feed = self._feed = self._subscribe(link)
+        if feed is None:
+            return False
+        with self._woken:
+            if not (self._buffer or feed.is_over or self._is_closed):
+                self._woken.wait(min(seconds, MAX_WAIT_SECONDS))
+        return True
+
+    def _subscribe(self, link: Connection) -> _Feed | None:
+        """Have what follows pushed; None where another subscription of the connection already has
+        the queue's messages pushed, so that this one has to ask for them."""
+        feed = _Feed(self, link)
+        arguments = self.source.arguments(marker=self._fetched)
+        action = self.source.action('subscription_create')
+        answer = link.perform(action, arguments, self._client.timeout, on_answer=feed.begin)
+        try:
+            check(answer)
+        except Conflict:
+            return None
+        if self._fetched is None:
+            self._fetched = self.marker = feed.marker or ''
+        self._pace.found()
+        return feed
+
+    def _have_rung(self, link: Connection) -> None:
+        """Be told by a connection of upstream's envelope that there is something to be read."""
+        if self._bell is not None and self._bell.connection is link:
+            return
+        self._bell = _Bell(self, link)
+        arguments = self.source.arguments()
+        action = self.source.action('subscription_create')
+        if link.perform(action, arguments, self._client.timeout).status == 201:
+            link.attach(self.source.name, self._bell)
+
+    def _pull(self, link: Link, wait: float) -> int:
+        """Read the next page into the buffer; how many messages it has."""
+        messages = self._page(link, self._fetched, wait)
+        with self._woken:
+            self._is_rung = False
+            for message in messages:
+                self._keep(message, 0)
+        return len(messages)
+
+    def _page(self, link: Link, marker: str | None, wait: float) -> list[Message]:
+        arguments = self.source.arguments(
+            marker=marker or None,
+            limit=PAGE_MESSAGES,
+            echo=True,
+            include_claimed=True,
+            include_delayed=None if link.kind == 'default' else True,
+            wait=wait or None,
+        )
+        action = self.source.action('message_list')
+        answer = check(link.perform(action, arguments, self._client.timeout + wait))
+        return self.source.read_page(answer.body, marker)
+
+    def _end_of_queue(self, link: Link) -> str:
+        """The marker of the newest message, '' where there is none."""
+        action = self.source.action('queue_get_stats')
+        answer = link.perform(action, self.source.arguments(), self._client.timeout)
+        if answer.status == 404:
+            return ''
+        newest = check(answer).body['messages'].get('newest')
+        if newest is not None:
+            marker = str(newest.get('id') or newest['href'].rsplit('/', 1)[-1])
+            if not _OBJECT_ID.fullmatch(marker):
+                return marker
+        marker = ''
+        while page := self._page(link, marker, 0):
+            if page[-1].marker == marker:
+                break
+            marker = page[-1].marker or ''
+        return marker
+
+    def _rest(self, seconds: float) -> None:
+        """Do nothing for so long, unless there is something to do."""
+        with self._woken:
+            if not (self._is_closed or self._is_rung):
+                self._woken.wait(seconds)
