@@ -31,7 +31,7 @@ REQUIREMENTS = [
 ]
 
 EXTRAS = {
-    # What zaqar_gevent.client needs, for who installs it without the rest: see docs/python-client.md.
+    # What zaqar_gevent.client needs, of all the above: see docs/python-client.md.
     'client': ['msgpack>=1.1', 'urllib3>=2.2', 'ws4py>=0.6'],
     'gunicorn': ['gunicorn[gevent]>=23.0'],
     'contract': ['hypothesis>=6.100', 'schemathesis>=4.0'],
