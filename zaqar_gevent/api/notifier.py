@@ -67,7 +67,7 @@ class Notifier:
         """Tell the subscribers of a queue of `messages`; returns at once."""
         subscriptions = self.subscriptions_of(queue_name, project)
         self._announce(Source(project, queue_name), subscriptions)
-        if self.tells_others:
+        if self.tells_others and subscriptions:
             for subscription in subscriptions:
                 if self.hub is None or not self.hub.is_worker(subscription['subscriber']):
                     self._send(subscription, _notifications(messages, queue_name), retry_policy)
@@ -86,8 +86,8 @@ class Notifier:
         if self.hub is None:
             return
         self.hub.posted(source)
-        connected = [one for one in subscriptions if self.hub.is_worker(one['subscriber'])]
-        if connected:
+        if subscriptions:
+            connected = [one for one in subscriptions if self.hub.is_worker(one['subscriber'])]
             self.hub.tell_workers(source, connected)
 
     def subscriptions_of(self, queue_name: str, project: str | None) -> list[Subscription]:

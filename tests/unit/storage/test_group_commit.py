@@ -144,7 +144,7 @@ def test_a_long_read_does_not_hold_the_hub(store, monkeypatch):
     assert worst < 0.1
 
 
-@pytest.mark.parametrize('short', [0, 0.001])
+@pytest.mark.parametrize('short', [0, database.SHORT])
 def test_reads_are_the_same_wherever_they_are_done(store, monkeypatch, short):
     monkeypatch.setattr(database, 'SHORT', short)
     store.post('x')

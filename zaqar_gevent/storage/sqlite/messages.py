@@ -37,6 +37,8 @@ class MessageController(base.Message):
     def __init__(self, driver: DataDriver) -> None:
         super().__init__(driver)
         self._database = driver.database
+        self._checksums = False
+        self._look_up_at = 0.0
 
     def post(
         self,
@@ -53,16 +55,17 @@ class MessageController(base.Message):
         Raises `QueueDoesNotExist`; `ValueError` for a client that is not a UUID.
         """
         messages = list(messages)
+        now = timeutils.utcnow_ts(microsecond=True)
         keeps_names = self.driver.keeps_names
         if not keeps_names and not self.driver.has_queue(queue, project):
             raise errors.QueueDoesNotExist(queue, project)
         new = posting.Post(
             project or '',
             queue,
-            self._complete(messages, client_uuid),
+            self._complete(messages, client_uuid, now),
             keeps_names,
             messages[0].get('post_id') if messages else None,
-            timeutils.utcnow_ts(microsecond=True) + self.driver.idempotency_seconds,
+            now + self.driver.idempotency_seconds,
         )
         first, last = self._database.write(posting.post, new)
         ids = [encode_id(number) for number in range(first, last + 1)]
@@ -73,11 +76,10 @@ class MessageController(base.Message):
         return ids
 
     def _complete(
-        self, messages: Iterable[dict[str, Any]], client_uuid: uuid.UUID | str | None
+        self, messages: Iterable[dict[str, Any]], client_uuid: uuid.UUID | str | None, now: float
     ) -> list[posting.Row]:
         client = _encode_client(client_uuid)
-        now = timeutils.utcnow_ts(microsecond=True)
-        checked = self.driver.conf.enable_checksum
+        checked = self._has_checksums(now)
         rows = []
         for new in messages:
             body = new.get('body', {})
@@ -89,6 +91,13 @@ class MessageController(base.Message):
             delayed_until = now + delay if delay else 0.0
             rows.append((ttl, now, now + ttl, delayed_until, client, checksum, encode_body(body)))
         return rows
+
+    def _has_checksums(self, now: float) -> bool:
+        """Whether messages get a checksum. PERF: the option is looked up once a second."""
+        if now >= self._look_up_at:
+            self._checksums = self.driver.conf.enable_checksum
+            self._look_up_at = now + 1.0
+        return self._checksums
 
     def list(
         self,
@@ -201,6 +210,7 @@ class MessageController(base.Message):
         return decode_page(document)
 
 
+@functools.lru_cache(maxsize=4096)
 def _encode_client(client: uuid.UUID | str | None) -> bytes | None:
     if client is None:
         return None
