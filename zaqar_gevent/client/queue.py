@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from zaqar_gevent.client.consumer import Consumer
 from zaqar_gevent.client.fallback import Pace
 from zaqar_gevent.client.message import Claim, Message
-from zaqar_gevent.client.subscription import Subscription
+from zaqar_gevent.client.subscription import BEFORE_ALL, Subscription
 
 if TYPE_CHECKING:
     from zaqar_gevent.client.client import Client
@@ -110,7 +110,7 @@ class Source:
         """
         while True:
             page = self.page(
-                marker=marker or None,
+                marker=marker or (BEFORE_ALL if include_claimed else None),
                 limit=limit,
                 echo=echo,
                 include_claimed=include_claimed or None,

@@ -25,6 +25,10 @@ REMEMBERED_IDS = 10_000
 MAX_BUFFER_BYTES = 8 * 1024 * 1024
 MAX_WAIT_SECONDS = 3600.0
 
+# Upstream's driver for Redis cannot list claimed messages without a marker; in no store has a
+# message one that comes before this.
+BEFORE_ALL = '0'
+
 # MongoDB's ids, which are no markers.
 _OBJECT_ID = re.compile('[0-9a-f]{24}')
 
@@ -306,16 +310,19 @@ class Subscription:
 
     def _pull(self, link: Link, wait: float) -> int:
         """Read the next page into the buffer; how many messages it has."""
-        messages = self._page(link, self._fetched, wait)
+        before = self._fetched
+        self._is_rung = False
+        messages = self._page(link, before, wait)
         with self._woken:
-            self._is_rung = False
+            new = [one for one in messages if one.id not in self._seen]
             for message in messages:
                 self._keep(message, 0)
-        return len(messages)
+        # A page that brings nothing new may be on the way to one that does, but not for ever.
+        return len(messages) if new or self._fetched != before else 0
 
     def _page(self, link: Link, marker: str | None, wait: float) -> list[Message]:
         arguments = self.source.arguments(
-            marker=marker or None,
+            marker=marker or BEFORE_ALL,
             limit=PAGE_MESSAGES,
             echo=True,
             include_claimed=True,
