@@ -10,10 +10,11 @@ const STATES = {
   websocket: 'WebSocket',
   polling: 'Polling',
   closed: 'Closed',
+  refused: 'No access',
 };
 const ENCODINGS = { msgpack: 'MsgPack', json: 'JSON' };
 const TRANSPORTS = [
-  ['auto', 'WebSocket, polling where it must be'],
+  ['auto', 'Automatic'],
   ['websocket', 'WebSocket only'],
   ['rest', 'Polling only'],
 ];
@@ -26,7 +27,8 @@ export function showConnection(session) {
   let impatience = null;
 
   function update() {
-    const { state, encoding } = session.client;
+    const { encoding } = session.client;
+    const state = session.refusal ? 'refused' : session.client.state;
     pill.dataset.state = state;
     const isOpen = state === 'websocket' || state === 'polling';
     replace(
@@ -40,7 +42,7 @@ export function showConnection(session) {
     clearTimeout(impatience);
     if (isOpen && banner.dataset.about === 'server') {
       hide();
-    } else if (!isOpen) {
+    } else if (!isOpen && state !== 'refused') {
       impatience = setTimeout(() => {
         tell('server', 'The server does not answer. The console keeps trying.');
       }, PATIENCE_SECONDS * 1000);
@@ -94,6 +96,10 @@ function change(session) {
     autocomplete: 'off',
     hint: "Where the server asks Keystone. It is kept until the page is closed, and nowhere else; the project is the token's.",
   });
+  const roles = textField('Roles', {
+    value: settings.roles,
+    hint: 'Where the server asks nobody: for example admin.',
+  });
   const transport = field('Transport', choice(TRANSPORTS, settings.transport));
   const encoding = field('Encoding', choice(Object.entries(ENCODINGS), settings.encoding));
   return ask({
@@ -104,12 +110,14 @@ function change(session) {
       project.row,
       clientId.row,
       token.row,
+      roles.row,
       element('div', { class: 'pair' }, transport.row, encoding.row),
     ],
     act: async () => {
       const chosen = {
         project: project.read(),
         clientId: clientId.read(),
+        roles: roles.read(),
         transport: transport.input.value,
         encoding: encoding.input.value,
       };

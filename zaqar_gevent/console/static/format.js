@@ -1,5 +1,7 @@
 // How things are written: numbers, times and bodies.
 
+import { toJSON } from './zaqar.js';
+
 const WHOLE = new Intl.NumberFormat('en', { maximumFractionDigits: 0 });
 const TENTH = new Intl.NumberFormat('en', { minimumFractionDigits: 1, maximumFractionDigits: 1 });
 const UNITS = [
@@ -39,24 +41,35 @@ export function duration(seconds) {
   return `${whole} s`;
 }
 
-/** The time of day, in the reader's zone, to the millisecond: `14:03:07.120`. */
+/** The time of day, in the reader's zone: `14:03:07`. */
 export function clockTime(date) {
   const two = (number) => String(number).padStart(2, '0');
-  const time = [date.getHours(), date.getMinutes(), date.getSeconds()].map(two).join(':');
-  return `${time}.${String(date.getMilliseconds()).padStart(3, '0')}`;
+  return [date.getHours(), date.getMinutes(), date.getSeconds()].map(two).join(':');
 }
 
 /** A body on one line, of at most `most` characters. */
 export function brief(body, most = 240) {
-  const text = typeof body === 'string' ? body : (JSON.stringify(body) ?? 'null');
+  const text = typeof body === 'string' ? body : toJSON(body);
   // A line is a line: what would break or reorder it is shown as a space.
   const line = text.slice(0, most + 1).replace(/[\s\u2028\u2029\u202a-\u202e\u2066-\u2069]+/g, ' ');
   return text.length > most ? `${line.slice(0, most)}…` : line;
 }
 
-/** A body in full, as indented JSON. */
-export function full(body) {
-  return JSON.stringify(body, null, 2) ?? 'null';
+/** A body in full, as indented JSON; integers of 64 bits as they are. */
+export function full(body, indent = '') {
+  if (body === null || typeof body !== 'object') {
+    return toJSON(body);
+  }
+  const deeper = `${indent}  `;
+  const isList = Array.isArray(body);
+  const members = isList
+    ? body.map((value) => full(value, deeper))
+    : Object.entries(body).map(([name, value]) => `${toJSON(name)}: ${full(value, deeper)}`);
+  const [open, close] = isList ? '[]' : '{}';
+  if (members.length === 0) {
+    return open + close;
+  }
+  return `${open}\n${deeper}${members.join(`,\n${deeper}`)}\n${indent}${close}`;
 }
 
 /** An error in one sentence or two, for a person. */

@@ -2,6 +2,7 @@
 
 import { FieldError } from './dialogs.js';
 import { element, field } from './elements.js';
+import { fromJSON } from './zaqar.js';
 
 /** A field for a whole number; empty for none. */
 export function numberField(label, { min, max, value = '', hint = '' }) {
@@ -46,7 +47,7 @@ export function jsonField(label, { value = '', rows = 8, hint = '', emptyIs = un
         return emptyIs;
       }
       try {
-        return JSON.parse(input.value);
+        return fromJSON(input.value);
       } catch (error) {
         throw new FieldError(made, `This is not JSON: ${error.message}`);
       }

@@ -2,7 +2,7 @@
 
 import { element } from './elements.js';
 
-const SECONDS = 6;
+const SECONDS = 5;
 const MOST = 4;
 
 export function notify(text, kind = '') {

@@ -23,6 +23,10 @@ export class Rates {
   add(at, stats, arrived = null) {
     const newest = stats.newest?.id ?? stats.newest?.href ?? null;
     const look = { at, total: stats.total ?? 0, newest, arrived, in: 0, out: 0 };
+    if (this.looks.length > 0 && at - this.looks.at(-1).at > WINDOW_SECONDS) {
+      // Nobody looked for a while: what happened meanwhile says nothing of now.
+      this.looks = [];
+    }
     const last = this.looks.at(-1);
     if (last) {
       const growth = look.total - last.total;

@@ -5,6 +5,7 @@ export const KINDS = {
   topics: { name: 'topic', title: 'Topics', one: 'Topic' },
 };
 
+const MOST_PAGES = 10;
 const SHARED = ['message_', 'subscription_', 'claim_'];
 
 /** The operation's name for a kind: `queue_list`, `topic_list`; `message_post`, `topic_message_post`. */
@@ -32,6 +33,27 @@ export class Resource {
   /** The client's own object for it, for what is more than one request. */
   get handle() {
     return this.session.client[this.kind.name](this.name);
+  }
+
+  /**
+   * Whether it is among those that are listed: what is asked of one that is not is answered all the
+   * same. Of very many with like names not all are looked at; then it may be there.
+   */
+  async exists() {
+    let marker;
+    for (let page = 0; page < MOST_PAGES; page += 1) {
+      const asked = { name: this.name, ...(marker ? { marker } : {}) };
+      const found = await this.session.call(operation(this.kind, 'list'), asked);
+      const listed = found[`${this.kind.name}s`] ?? [];
+      if (listed.some((one) => one.name === this.name)) {
+        return true;
+      }
+      marker = found.marker;
+      if (listed.length === 0 || !marker) {
+        return false;
+      }
+    }
+    return true;
   }
 
   async stats() {

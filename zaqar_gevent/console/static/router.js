@@ -24,7 +24,8 @@ export function route(session) {
 
   function show() {
     const [section, name, tab] = parse(location.hash);
-    const keepsFocus = shown === null;
+    const isFirst = shown === null;
+    const followed = document.activeElement?.getAttribute('href');
     shown = location.hash;
     leaving.abort();
     leaving = new AbortController();
@@ -32,8 +33,8 @@ export function route(session) {
     const view = viewOf(section, name, tab, session, leaving.signal);
     document.title = `${view.title} · Zaqar console`;
     replace(main, view.node);
-    if (!keepsFocus && !document.querySelector('dialog[open]')) {
-      main.focus({ preventScroll: true });
+    if (!isFirst && !document.querySelector('dialog[open]')) {
+      moveFocus(main, followed);
     }
     scrollTo(0, 0);
     view.start();
@@ -45,6 +46,13 @@ export function route(session) {
     findAdminSections(session);
     show();
   });
+}
+
+/** Focus the same link in the new view, where one was followed that is there still; else the view. */
+function moveFocus(main, followed) {
+  const links = [...document.querySelectorAll('a[aria-current]')];
+  const link = links.find((one) => one.getAttribute('href') === followed);
+  (link ?? main).focus({ preventScroll: true });
 }
 
 function parse(hash) {
@@ -94,7 +102,7 @@ function markSection(section) {
 async function findAdminSections(session) {
   const { client } = session;
   try {
-    await client.call('pool_list', { limit: 1 });
+    await session.call('pool_list', { limit: 1 });
   } catch {
     // Not offered, or not for this caller: either way there is nothing to show.
     return;

@@ -17,6 +17,7 @@ export class Session extends EventTarget {
     this.token = '';
     this.settings = { ...defaults(), ...stored() };
     this.client = null;
+    this.refusal = null;
   }
 
   /** Connect anew, by `settings` where they are given; what was not stored does not outlive the page. */
@@ -24,6 +25,7 @@ export class Session extends EventTarget {
     this.client?.close();
     this.settings = { ...this.settings, ...settings };
     this.token = token;
+    this.refusal = null;
     store(this.settings);
     const { project, clientId, transport, encoding } = this.settings;
     this.client = new Client(SERVER, {
@@ -45,17 +47,31 @@ export class Session extends EventTarget {
 
   /** Call an operation; resolves to the body of its answer. */
   async call(action, parameters = {}) {
+    if (this.refusal) {
+      throw this.refusal;
+    }
     try {
-      return await this.client.call(action, parameters);
+      return await this.client.call(action, parameters, this.#options());
     } catch (error) {
       this.consider(error);
       throw error;
     }
   }
 
-  /** Take note of an error that is about who one is. */
+  /** Roles are believed where the server asks nobody who one is; elsewhere they are ignored. */
+  #options() {
+    const { roles } = this.settings;
+    return roles && !this.token ? { headers: { 'X-Roles': roles } } : {};
+  }
+
+  /**
+   * Take note of an error that is about who one is. Nothing more is asked for then, until another
+   * token is given: a page that asks every second would be a nuisance to those who check tokens.
+   */
   consider(error) {
-    if (isAboutToken(error)) {
+    if (isAboutToken(error) && error !== this.refusal) {
+      this.refusal = error;
+      this.dispatchEvent(new Event('state'));
       this.dispatchEvent(new Event('unauthorized'));
     }
   }
@@ -77,7 +93,13 @@ export function newClientId() {
 }
 
 function defaults() {
-  return { project: 'demo', clientId: newClientId(), transport: 'auto', encoding: 'msgpack' };
+  return {
+    project: 'demo',
+    clientId: newClientId(),
+    roles: '',
+    transport: 'auto',
+    encoding: 'msgpack',
+  };
 }
 
 function stored() {

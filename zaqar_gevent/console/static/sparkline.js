@@ -4,6 +4,13 @@ import { drawing } from './elements.js';
 
 /** An SVG of `width` by `height`, and a function that draws a history of rates into it. */
 export function sparkline(width, height) {
+  const base = drawing('line', {
+    class: 'spark-base',
+    x1: 0,
+    x2: width,
+    y1: height - 0.5,
+    y2: height - 0.5,
+  });
   const out = drawing('polyline', { class: 'spark-out' });
   const line = drawing('polyline', { class: 'spark-in' });
   const area = drawing('polygon', { class: 'spark-area' });
@@ -16,6 +23,7 @@ export function sparkline(width, height) {
       'aria-hidden': 'true',
       focusable: 'false',
     },
+    base,
     area,
     out,
     line,
@@ -33,11 +41,11 @@ export function sparkline(width, height) {
         })
         .join(' ');
     line.setAttribute('points', points('in'));
-    out.setAttribute('points', points('out'));
-    const base = history.length > 1;
+    const hasOut = history.some((look) => look.out > 0);
+    out.setAttribute('points', hasOut ? points('out') : '');
     area.setAttribute(
       'points',
-      base ? `${start.toFixed(1)},${height} ${points('in')} ${width},${height}` : '',
+      history.length > 1 ? `${start.toFixed(1)},${height} ${points('in')} ${width},${height}` : '',
     );
   }
 

@@ -3,6 +3,7 @@
 import { alertPlace, button, element, replace, setText } from '../elements.js';
 import { duration, problem } from '../format.js';
 import { numberField } from '../inputs.js';
+import { remembered } from '../memory.js';
 import { notify } from '../notices.js';
 import { keepLooking } from '../polling.js';
 import { messageEntry, serveArrows, setTabStop } from './message.js';
@@ -10,14 +11,14 @@ import { messageEntry, serveArrows, setTabStop } from './message.js';
 const SECOND = 1;
 
 export function showClaims(resource, signal) {
-  const claims = new Claims(resource, signal);
-  return { node: claims.node, start: () => claims.start() };
+  const make = () => new Claims(resource);
+  const claims = remembered(resource.session.client, `claims of ${resource.name}`, make);
+  return { node: claims.node, start: () => claims.start(signal) };
 }
 
 class Claims {
-  constructor(resource, signal) {
+  constructor(resource) {
     this.resource = resource;
-    this.signal = signal;
     this.held = [];
     this.#build();
   }
@@ -51,8 +52,8 @@ class Claims {
     );
   }
 
-  start() {
-    keepLooking(SECOND, this.signal, async () => {
+  start(signal) {
+    keepLooking(SECOND, signal, async () => {
       for (const held of this.held) {
         held.tick();
       }

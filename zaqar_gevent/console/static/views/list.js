@@ -148,7 +148,8 @@ class List {
       this.#show(items.map((item) => item.name));
     } catch (error) {
       if (!this.signal.aborted) {
-        this.#say(problem(error), button('Try again', () => this.load(), 'small'));
+        const again = button('Try again', () => this.load(), 'small');
+        this.#say(problem(error), this.session.refusal ? null : again);
       }
     }
   }

@@ -23,7 +23,7 @@ export function messageEntry(message, actions = []) {
   function toggle() {
     const opens = detail.hidden;
     if (opens && !detail.hasChildNodes()) {
-      detail.append(facts(message), element('pre', { tabindex: 0 }, full(message.body)));
+      detail.append(facts(message, came), element('pre', { tabindex: 0 }, full(message.body)));
       if (actions.length > 0) {
         detail.append(
           element(
@@ -41,11 +41,11 @@ export function messageEntry(message, actions = []) {
   return { node, line, isOpen: () => !detail.hidden };
 }
 
-function facts(message) {
+function facts(message, came) {
   const pairs = [
     ['Id', message.id],
+    ['Posted', came.toLocaleString()],
     ['TTL', duration(message.ttl)],
-    ['Age', duration(message.age)],
     ['Claim', message.claim_id ?? message.claimId],
     ['Checksum', message.checksum],
   ];

@@ -8,7 +8,7 @@ export function showMessages(resource, signal, { counts }) {
   const tail = new Tail(resource, signal);
   counts.arrived = () => tail.counted();
   return {
-    node: element('div', { class: 'columns' }, postForm(resource), tail.node),
+    node: element('div', { class: 'columns' }, tail.node, postForm(resource)),
     start: () => tail.start(),
   };
 }

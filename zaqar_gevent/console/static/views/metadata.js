@@ -4,6 +4,7 @@ import { alertPlace, button, element, setText } from '../elements.js';
 import { full, problem } from '../format.js';
 import { jsonField } from '../inputs.js';
 import { notify } from '../notices.js';
+import { toJSON } from '../zaqar.js';
 
 export function showMetadata(resource, signal) {
   const view = new Metadata(resource, signal);
@@ -81,7 +82,7 @@ export function differences(before, after) {
   for (const name of Object.keys(before)) {
     if (!Object.hasOwn(after, name)) {
       changes.push({ op: 'remove', path: pathOf(name) });
-    } else if (JSON.stringify(before[name]) !== JSON.stringify(after[name])) {
+    } else if (toJSON(before[name]) !== toJSON(after[name])) {
       changes.push({ op: 'replace', path: pathOf(name), value: after[name] });
     }
   }

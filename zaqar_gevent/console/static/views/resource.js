@@ -1,8 +1,9 @@
 // One queue or topic: its counts, and what can be done with it in tabs.
 
 import { ask, confirm } from '../dialogs.js';
-import { button, element, setText } from '../elements.js';
+import { button, element, replace, setText } from '../elements.js';
 import { count, duration, problem, rate } from '../format.js';
+import { remembered } from '../memory.js';
 import { notify } from '../notices.js';
 import { keepLooking } from '../polling.js';
 import { Rates } from '../rates.js';
@@ -29,6 +30,13 @@ export function showResource(session, signal, section, name, tab) {
   const chosen = tabsOf(kind).includes(tab) ? tab : 'messages';
   const counts = new Counts(resource);
   const content = TABS[chosen][1](resource, signal, { counts });
+  const actions = element(
+    'div',
+    { class: 'head-end' },
+    button('Purge…', () => purge(resource)),
+    button('Delete…', () => remove(resource, section), 'danger-outline'),
+  );
+  const place = element('div', {}, counts.node, tabs(kind, section, name, chosen), content.node);
   const node = element(
     'div',
     {},
@@ -41,25 +49,43 @@ export function showResource(session, signal, section, name, tab) {
         element('a', { class: 'crumb', href: `#/${section}` }, kind.title),
         element('h1', { class: 'name' }, name),
       ),
-      element(
-        'div',
-        { class: 'head-end' },
-        button('Purge…', () => purge(resource)),
-        button('Delete…', () => remove(resource, section), 'danger-outline'),
-      ),
+      actions,
     ),
-    counts.node,
-    tabs(kind, section, name, chosen),
-    content.node,
+    place,
   );
-  return {
-    title: name,
-    node,
-    start() {
+
+  async function start() {
+    const isThere = await exists(resource, place);
+    if (signal.aborted) {
+      return;
+    }
+    actions.hidden = !isThere;
+    if (isThere) {
       content.start();
       keepLooking(LOOK_SECONDS, signal, () => counts.look(signal));
-    },
-  };
+    }
+  }
+
+  return { title: name, node, start };
+}
+
+/** Whether it exists; to look at what does not would make it. If not, `place` says so. */
+async function exists(resource, place) {
+  const { kind, name } = resource;
+  const say = (text, ...more) =>
+    replace(place, element('section', { class: 'panel empty' }, element('p', {}, text), more));
+  const again = () => dispatchEvent(new HashChangeEvent('hashchange'));
+  try {
+    const isThere = await resource.exists();
+    if (!isThere) {
+      const create = () => resource.call('create').then(again, (error) => say(problem(error)));
+      say(`There is no ${kind.name} “${name}”.`, button('Create it', create, 'primary'));
+    }
+    return isThere;
+  } catch (error) {
+    say(problem(error), button('Try again', again));
+    return false;
+  }
 }
 
 function tabsOf(kind) {
@@ -88,14 +114,15 @@ function tabs(kind, section, name, chosen) {
 class Counts {
   constructor(resource) {
     this.resource = resource;
-    this.rates = new Rates();
+    const { session, kind, name } = resource;
+    this.rates = remembered(session.client, `${kind.name} ${name}`, () => new Rates());
     this.arrived = () => null;
     this.values = {};
     this.picture = sparkline(...SPARK);
     this.failure = element('p', { class: 'problem', role: 'status' });
     const value = (member, label) => {
       this.values[member] = element('dd', {}, '–');
-      return element('div', {}, element('dt', {}, label), this.values[member]);
+      return element('div', {}, element('dt', { class: `of-${member}` }, label), this.values[member]);
     };
     const isQueue = resource.kind.name === 'queue';
     this.node = element(
