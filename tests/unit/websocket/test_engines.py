@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import gc
 import importlib.util
 import itertools
 import random
@@ -10,10 +11,12 @@ import struct
 import sys
 import time
 import tracemalloc
+import zlib
 from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 import pytest
+from websockets.extensions.permessage_deflate import PerMessageDeflate
 
 from zaqar_gevent.websocket import engines
 from zaqar_gevent.websocket.engines import Engine, FrameLimits, Message
@@ -501,6 +504,53 @@ def test_nothing_is_kept_of_what_was_dealt_with(start: Start, data: bytes) -> No
     finally:
         tracemalloc.stop()
     assert kept < 50_000
+
+
+ROOMY = FrameLimits(message_bytes=100_000, frame_bytes=100_000, fragments=4)
+NOISE = random.Random(1).randbytes(80_000)
+
+
+def deflated(payload: bytes) -> bytes:
+    deflate = zlib.compressobj(wbits=-15)
+    return (deflate.compress(payload) + deflate.flush(zlib.Z_SYNC_FLUSH))[:-4]
+
+
+def compressed_frame(payload: bytes) -> bytes:
+    return header(BINARY, len(payload), reserved=4) + mask(payload)
+
+
+FAILING = {
+    'too long when inflated': compressed_frame(deflated(bytes(110_000) + NOISE)),
+    'not deflated': compressed_frame(b'\xff' + NOISE),
+    'too long in all': frame(BINARY, NOISE, fin=False) + end(NOISE),
+    'not UTF-8': frame(TEXT, b'\xff' * 80_000),
+    'out of turn': frame(BINARY, NOISE, fin=False) + frame(BINARY, NOISE),
+}
+
+
+@pytest.mark.parametrize('data', FAILING.values(), ids=FAILING)
+def test_nothing_is_kept_of_what_failed(start: Start, data: bytes) -> None:
+    """Not even until the next garbage collection: who fails may come again at once."""
+
+    def fail() -> None:
+        inflating = [PerMessageDeflate(False, False, 15, 15)]
+        engine = start(ROOMY, inflating if start.__module__.endswith('.websockets') else [])
+        received(engine, cut(data, 10_000))
+        engine.outgoing()
+        assert not engine.is_open
+
+    fail()
+    gc.collect()
+    gc.disable()
+    tracemalloc.start()
+    try:
+        for _ in range(10):
+            fail()
+        kept, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+        gc.enable()
+    assert kept < 10 * 20_000
 
 
 def cut(data: bytes, length: int) -> list[bytes]:

@@ -133,6 +133,8 @@ class FrameEngine:
             self._protocol.receive_data(data)
         else:
             self._protocol.receive_eof()
+        if not self.is_open:
+            self._forget()
         frames = self._protocol.events_received()
         try:
             for frame in frames if was_open else ():
@@ -161,6 +163,14 @@ class FrameEngine:
     def outgoing(self) -> list[bytes]:
         return self._protocol.data_to_send()
 
+    def _forget(self) -> None:
+        """Drop what was received: it would stay until the next garbage collection.
+
+        An exception has all that was being parsed, an extension its buffers and what it has left.
+        """
+        self._protocol.parser_exc = None
+        self._protocol.extensions = []
+
     def _assemble(self, frame: Frame) -> Message | None:
         if frame.opcode not in _DATA:
             return None
@@ -182,3 +192,4 @@ class FrameEngine:
         self._fragments.clear()
         if self.is_open:
             self._protocol.fail(failure.code, failure.reason)
+            self._forget()
