@@ -30,7 +30,6 @@ LOG = log.getLogger(__name__)
 # A message of 4 KB at once. What is read is parsed before others have a turn, and in the smallest
 # frames that is nearly a thousand of them.
 READ_BYTES = 5 * 1024
-TOGETHER_BYTES = 64 * 1024
 # Requests in flight with long answers that are served at once: as many answers may be more than the
 # outbox holds, and keep others waiting for the store.
 LONG_AT_ONCE = 4
@@ -322,8 +321,6 @@ class Connection:
         if not self._unwritten:
             gevent.get_hub().loop.run_callback(self._flush)
         self._unwritten += len(payload)
-        if self._unwritten > TOGETHER_BYTES:
-            self._flush()
         if self._unwritten > TOGETHER_BYTES:
             self._flush()
 
