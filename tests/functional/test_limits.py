@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import json
 import pathlib
+import sqlite3
 import time
 from collections.abc import Iterator
+from contextlib import closing
 
 import pytest
 import requests
 import websocket
 
 from tests.callers import CompactCaller, WebSocketCaller, new_identity
+from tests.exposition import read, value_in
 from tests.server_process import ServerProcess
 
 ENGINES = ('websockets', 'ws4py')
+MAX_IN_FLIGHT = 2
 
 
 def configure(*lines: str) -> str:
@@ -29,7 +33,7 @@ def narrow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
         'max_frame_size = 1024',
         'max_fragments = 8',
         'max_depth = 8',
-        'max_in_flight = 2',
+        f'max_in_flight = {MAX_IN_FLIGHT}',
         'max_requests_per_second = 20',
     )
     with ServerProcess(tmp_path_factory.mktemp('narrow'), config=config) as server:
@@ -60,15 +64,35 @@ def test_no_more_requests_are_begun_within_a_second_than_allowed(narrow: ServerP
 
 
 def test_requests_past_those_in_flight_wait_and_none_is_lost(narrow: ServerProcess) -> None:
+    """The store is locked by another program, so that none is answered; one more than may be in
+    flight has been read, and the others are in the socket."""
+    store = narrow.output[0].partition('store sqlite:///')[2]
     client = open_compact(narrow)
+    before = received(narrow)
     identity = new_identity()
     post = {'queue_name': 'q', 'messages': [{'body': 1}]}
-    for number in range(10):
-        request = {'id': number, 'action': 'message_post', 'headers': identity.headers()}
-        client.send(json.dumps({**request, 'body': post}))
+    with closing(sqlite3.connect(store, isolation_level=None)) as program:
+        program.execute('BEGIN IMMEDIATE')
+        for number in range(10):
+            request = {'id': number, 'action': 'message_post', 'headers': identity.headers()}
+            client.send(json.dumps({**request, 'body': post}))
+        deadline = time.monotonic() + 2
+        while received(narrow) < before + MAX_IN_FLIGHT + 1:
+            assert time.monotonic() < deadline
+        time.sleep(0.5)
+        assert received(narrow) == before + MAX_IN_FLIGHT + 1
+        program.execute('ROLLBACK')
     answers = [json.loads(client.recv()) for _ in range(10)]
     assert sorted(answer['id'] for answer in answers) == list(range(10))
+    assert {answer['status'] for answer in answers} == {201}
     client.close()
+
+
+def received(server: ServerProcess) -> float:
+    """How many requests have been read from WebSockets."""
+    samples = read(requests.get(f'{server.url}/metrics', timeout=10).text)
+    labels = {'direction': 'in', 'encoding': 'json'}
+    return value_in(samples, 'websocket_frames_total', **labels)
 
 
 @pytest.mark.parametrize('size', [1025, 4097])
