@@ -1,0 +1,60 @@
+"""Figures as text: Markdown tables."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+# A client, with the Redis beside it, that is busier than this may be what was measured.
+BUSY_CLIENT = 0.9
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table in Markdown, its first column to the left and the others to the right."""
+    lines = [f'| {" | ".join(head)} |', '|---|' + '---:|' * (len(head) - 1)]
+    lines += [f'| {" | ".join(row)} |' for row in rows]
+    return '\n'.join(lines) + '\n'
+
+
+def count(value: float) -> str:
+    """A number of things, its thousands apart."""
+    return f'{value:,.0f}' if value >= 10 else f'{value:.2g}'
+
+
+def milliseconds(value: float | None) -> str:
+    return '' if value is None else f'{value:.2f} ms' if value < 10 else f'{value:.0f} ms'
+
+
+def times(value: float) -> str:
+    """How many times as much."""
+    return f'{value:.1f}x' if value < 10 else f'{value:.0f}x'
+
+
+def size(value: float) -> str:
+    """A number of bytes."""
+    return f'{value:,.0f} B' if value < 10_000 else f'{value / 1000:,.0f} KB'
+
+
+def comparison(rows: Sequence[dict[str, Any]]) -> str:
+    """One operation, a line for each variant."""
+    head = ['', 'store', 'a second', '±', 'server CPU', '±', 'Redis CPU', 'p50', 'p99', 'p99.9']
+    head += ['bytes', 'connections', 'client busy']
+    return table(head, [_compared(row) for row in rows])
+
+
+def _compared(row: dict[str, Any]) -> list[str]:
+    late = row['latency']
+    share = row['client_share']['median']
+    return [
+        row['variant'],
+        row['store'],
+        count(row['rate']['median']),
+        f'{row["rate"]["spread"] / 2:.0%}',
+        f'{row["server_us"]["median"]:,.0f} µs',
+        f'{row["server_us"]["spread"] / 2:.0%}',
+        f'{row["store_us"]["median"]:,.0f} µs' if row['store_us']['median'] else '',
+        *(milliseconds(late[name]) for name in ('p50', 'p99', 'p999')),
+        size(row['bytes']['median']),
+        count(row['opened']['median']),
+        f'{share:.0%}' + (' !' if share > BUSY_CLIENT else ''),
+    ]
