@@ -20,6 +20,7 @@ from tests.faults.client import DIALECTS, UPGRADE, Client, Dialect, HandshakeRef
 from tests.faults.frames import Opcode, closing, frame
 from tests.faults.gunicorn_process import GunicornProcess
 from tests.functional.test_authentication import IdentityService, configuration
+from tests.functional.test_push import Subscriber, post, subscriptions
 from tests.server_process import ServerProcess
 
 # Told apart from everything else in a log, and long enough to be recognized in pieces.
@@ -190,6 +191,36 @@ def test_in_the_ways_to_authenticate(watched: Watched, dialect: Dialect) -> None
             client.close()
 
 
+@pytest.mark.parametrize('dialect', DIALECTS, ids=str)
+def test_in_what_is_pushed(watched: Watched, dialect: Dialect) -> None:
+    """Nor the secret by which other servers reach a connection."""
+    before = len(watched.process.output), len(watched.access_log.read_text())
+    with Subscriber(watched.process.port, dialect) as client:
+        headers = watched.headers(client.identity)
+        client.send(client.frame({'id': 0, 'action': 'authenticate', 'headers': headers}))
+        assert client.status() == (400 if watched.identity_service is None else 200)
+        client.subscribe('q')
+        [row] = subscriptions(client, 'q')
+        post(client, BODY, {BODY: BODY}, queue_name='q')
+        assert client.bodies(2) == [BODY, {BODY: BODY}]
+        if dialect.subprotocol:
+            assert client.call('queue_consume', queue_name='q', credit=5).status == 201
+            leased = client.push()
+            target = {'consumer_id': leased['consumer_id'], 'message_ids': [BODY]}
+            assert client.call('message_ack', **target).status == 404
+            client.call('subscription_resume', subscription_id=TOKEN, marker=TOKEN)
+        url = row['subscriber']
+        for target_url, body in (
+            (url, {'queue_name': 'q', 'body': BODY}),
+            (url, BODY),
+            (url[:-1], {'queue_name': 'q', 'body': BODY}),
+            (url.replace('/push/', '/nowhere/'), {'queue_name': BODY}),
+        ):
+            requests.post(target_url, json=body, timeout=10)
+        client.reset()
+    assert_nothing_in(watched.logs(*before), [url.rpartition('-')[2]])
+
+
 BROKEN_FRAMES = {
     'text-unmasked': frame(Opcode.TEXT, BODY.encode(), masked=False),
     'reserved-opcode': frame(3, BODY.encode()),
@@ -218,7 +249,7 @@ def test_in_broken_frames(watched: Watched, data: bytes) -> None:
         read_to_end(client.socket)
 
 
-def post(*lines: str, body: bytes = b'') -> bytes:
+def post_of(*lines: str, body: bytes = b'') -> bytes:
     head = ['POST /v2/queues/q/messages HTTP/1.1', 'Host: localhost']
     head += [f'{name}: {value}' for name, value in Identity().headers().items()]
     head += ['Content-Type: application/json', f'X-Auth-Token: {TOKEN}', *lines, '', '']
@@ -226,27 +257,27 @@ def post(*lines: str, body: bytes = b'') -> bytes:
 
 
 BROKEN_REQUESTS = {
-    'longer-than-announced': post('Content-Length: 5', body=BODY.encode() + b'\r\n\r\n'),
-    'longer-than-announced-in-words': post(
+    'longer-than-announced': post_of('Content-Length: 5', body=BODY.encode() + b'\r\n\r\n'),
+    'longer-than-announced-in-words': post_of(
         'Content-Length: 5', body=f'1234 {BODY} HTTP/9.9\r\n\r\n'.encode()
     ),
-    'shorter-than-announced': post('Content-Length: 500', body=BODY.encode()),
-    'length-of-words': post(f'Content-Length: {TOKEN}', body=BODY.encode()),
-    'negative-length': post('Content-Length: -5', body=BODY.encode()),
-    'broken-chunk': post('Transfer-Encoding: chunked', body=BODY.encode()),
-    'chunk-longer-than-announced': post(
+    'shorter-than-announced': post_of('Content-Length: 500', body=BODY.encode()),
+    'length-of-words': post_of(f'Content-Length: {TOKEN}', body=BODY.encode()),
+    'negative-length': post_of('Content-Length: -5', body=BODY.encode()),
+    'broken-chunk': post_of('Transfer-Encoding: chunked', body=BODY.encode()),
+    'chunk-longer-than-announced': post_of(
         'Transfer-Encoding: chunked', body=b'5\r\n' + BODY.encode()
     ),
-    'another-transfer-encoding': post(f'Transfer-Encoding: {TOKEN}', body=BODY.encode()),
-    'too-many-headers': post(*(f'X-{number}: {TOKEN}' for number in range(200))),
-    'long-header': post(f'X-Auth-Token: {TOKEN * 3000}'),
-    'no-header': post(TOKEN),
-    'no-head': post().replace(b'\r\n\r\n', b'\r\n'),
+    'another-transfer-encoding': post_of(f'Transfer-Encoding: {TOKEN}', body=BODY.encode()),
+    'too-many-headers': post_of(*(f'X-{number}: {TOKEN}' for number in range(200))),
+    'long-header': post_of(f'X-Auth-Token: {TOKEN * 3000}'),
+    'no-header': post_of(TOKEN),
+    'no-head': post_of().replace(b'\r\n\r\n', b'\r\n'),
     'no-request': BODY.encode() + b'\r\n\r\n',
     'no-version': f'POST /v2/queues {BODY}\r\n\r\n'.encode(),
     'token-for-a-version': f'GET /v2/queues {TOKEN}\r\n\r\n'.encode(),
-    'nested': post('Content-Length: 100000', body=b'[' * 99_000 + (BODY * 30)[:1000].encode()),
-    'not-utf8': post(f'Content-Length: {len(BODY) + 1}', body=BODY.encode() + b'\xff'),
+    'nested': post_of('Content-Length: 100000', body=b'[' * 99_000 + (BODY * 30)[:1000].encode()),
+    'not-utf8': post_of(f'Content-Length: {len(BODY) + 1}', body=BODY.encode() + b'\xff'),
     'upgrade-with-a-body': '\r\n'.join(
         [
             'GET / HTTP/1.1',

@@ -24,6 +24,7 @@ import websocket
 from tests.callers import TRANSPORTS, CompactCaller, RestCaller, WebSocketCaller, connect
 from tests.exposition import Samples, read, value_in
 from tests.functional.test_authentication import POLICY, IdentityService, configuration
+from tests.functional.test_push import Subscriber, post
 from tests.server_process import ServerProcess, start_process
 
 ETC = pathlib.Path(__file__).parents[2] / 'etc'
@@ -272,6 +273,17 @@ def test_nothing_waits_to_be_sent_to_clients_that_listen(observed: ServerProcess
         eventually(lambda name=name: value_in(scrape(observed.url), name), 0)  # type: ignore[misc]
         assert (f'zaqar_{name}', frozenset()) in scrape(observed.url)
     caller.close()
+
+
+def test_pushes_are_counted_by_kind(observed: ServerProcess) -> None:
+    difference = Difference(observed.url)
+    with Subscriber(observed.port) as subscriber:
+        subscriber.subscribe()
+        rest = RestCaller(observed.url, identity=subscriber.identity)
+        post(rest, 1, 2, 3)
+        assert subscriber.bodies(3) == [1, 2, 3]
+        rest.close()
+    eventually(lambda: difference.of('pushes_total', kind='message'), 3)
 
 
 def test_the_metrics_are_those_of_the_process_too(observed: ServerProcess) -> None:
