@@ -26,8 +26,8 @@ MAX_BUFFER_BYTES = 8 * 1024 * 1024
 MAX_WAIT_SECONDS = 3600.0
 
 # Upstream's driver for Redis cannot list claimed messages without a marker; in no store has a
-# message one that comes before this.
-BEFORE_ALL = '0'
+# message one that comes before this. The embedded store takes none of another length.
+BEFORE_ALL = '0000000000000000'
 
 # MongoDB's ids, which are no markers.
 _OBJECT_ID = re.compile('[0-9a-f]{24}')
