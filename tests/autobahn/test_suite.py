@@ -75,7 +75,7 @@ def test_no_case_fails(server: str, engine: str, tmp_path: pathlib.Path) -> None
         command = [WSTEST, '-m', 'fuzzingclient', '-s', str(specification)]
         subprocess.run(command, check=True, capture_output=True, timeout=3500)
     results = json.loads((tmp_path / 'report' / 'index.json').read_text())['zaqar']
-    _keep(server, engine, results)
+    keep(server, engine, results)
     failed = {
         case: result
         for case, result in results.items()
@@ -85,7 +85,7 @@ def test_no_case_fails(server: str, engine: str, tmp_path: pathlib.Path) -> None
     assert {case.split('.')[0] for case in results} == {case.split('.')[0] for case in cases}
 
 
-def _keep(server: str, engine: str, results: dict[str, dict[str, str]]) -> None:
+def keep(server: str, engine: str, results: dict[str, dict[str, str]]) -> None:
     """Add a line to the table: how many cases of each group had which result."""
     target = os.environ.get('AUTOBAHN_RESULTS')
     if target is None:
