@@ -36,8 +36,8 @@ RETRY_SECONDS = 60.0
 # Reconnection: up to 0.1 s, 0.2 s, 0.4 s... 30 s, the time itself at random (full jitter).
 BACKOFF_SECONDS = 0.1
 MAX_BACKOFF_SECONDS = 30.0
-# A connection that has lasted so long was good: the next one is waited for from the start again.
-GOOD_SECONDS = 1.0
+# The least of those where connections keep dying and there is nothing to fall back to.
+LOSING_BACKOFF_SECONDS = 1.0
 
 
 class Fallback:
@@ -59,7 +59,6 @@ class Fallback:
         self._clock = clock
         self._backoff = Backoff(random)
         self._losses: collections.deque[float] = collections.deque(maxlen=MAX_LOSSES)
-        self._opened_at = 0.0
         self._try_at: float | None = None if transport == 'rest' else clock()
         self.state: State = 'polling' if transport == 'rest' else 'connecting'
 
@@ -77,7 +76,7 @@ class Fallback:
         """It opened, and the server has spoken over it."""
         if self.state != 'closed':
             self.state = 'websocket'
-            self._opened_at = self._clock()
+            self._backoff.reset()
 
     def refused(self) -> None:
         """The handshake was answered, but not with 101."""
@@ -100,23 +99,18 @@ class Fallback:
         """
         if self.state == 'closed':
             return
-        now = self._clock()
-        if self.state == 'websocket':
-            if now - self._opened_at >= GOOD_SECONDS:
-                self._backoff.reset()
-            self.state = 'connecting'
-        elif self.state == 'polling':
+        if self.state == 'polling':
             self._try_in(self._retry_seconds)
             return
+        self.state = 'connecting'
         if reconnect_after_ms is not None:
             self._try_in(reconnect_after_ms / 1000)
             return
-        self._losses.append(now)
-        if len(self._losses) == MAX_LOSSES and now - self._losses[0] <= LOSSES_SECONDS:
-            self._losses.clear()
+        self._losses.append(self._clock())
+        if self._is_losing():
             self._fall_back()
         else:
-            self._try_in(self._backoff.next())
+            self._try_in(self._delay())
 
     def close(self) -> None:
         """Nothing is to be tried any more."""
@@ -128,11 +122,19 @@ class Fallback:
             return
         if self._transport == 'auto':
             self.state = 'polling'
+            self._losses.clear()
             self._backoff.reset()
         self._try_in(self._delay())
 
+    def _is_losing(self) -> bool:
+        """Whether so many connections were lost lately that the next is not likely to last."""
+        losses = self._losses
+        return len(losses) == MAX_LOSSES and self._clock() - losses[0] <= LOSSES_SECONDS
+
     def _delay(self) -> float:
-        return self._retry_seconds if self.state == 'polling' else self._backoff.next()
+        if self.state == 'polling':
+            return self._retry_seconds
+        return self._backoff.next(LOSING_BACKOFF_SECONDS if self._is_losing() else 0.0)
 
     def _try_in(self, seconds: float) -> None:
         self._try_at = self._clock() + seconds
@@ -145,9 +147,9 @@ class Backoff:
         self._random = random
         self._ceiling = BACKOFF_SECONDS
 
-    def next(self) -> float:
-        """For how long to wait now, in seconds."""
-        ceiling = self._ceiling
+    def next(self, least_ceiling: float = 0.0) -> float:
+        """For how long to wait now, in seconds; `least_ceiling`: of the longest it may be."""
+        ceiling = max(self._ceiling, least_ceiling)
         self._ceiling = min(ceiling * 2, MAX_BACKOFF_SECONDS)
         return ceiling * self._random()
 
