@@ -10,7 +10,7 @@ Value = TypeVar('Value')
 
 
 class Brief(Generic[Value]):
-    """Values as they were at most `seconds` ago.
+    """Values, none of them None, as they were at most `seconds` ago.
 
     Each request needs the metadata of its queue, and each post the subscriptions, which hardly ever
     change. A change made in this process is seen at once, when it says `forget`; one made by
@@ -30,8 +30,9 @@ class Brief(Generic[Value]):
         if now >= self._renew_at:
             self._known = {}
             self._renew_at = now + self._seconds
-        if key in self._known:
-            return self._known[key]
+        known = self._known.get(key)
+        if known is not None:
+            return known
         changes = self._changes
         value = load()
         if changes == self._changes:

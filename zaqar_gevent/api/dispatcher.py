@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 from oslo_log import log
 from zaqar.storage import errors as storage_errors
-from zaqar.transport.validation import ValidationFailed, Validator
+from zaqar.transport.validation import ValidationFailed
 
 from zaqar_gevent.api import errors, signed_urls
 from zaqar_gevent.api.broker import Broker
@@ -38,6 +38,7 @@ class Dispatcher:
         )
         self._policy = policy
         self._identified: set[Caller] = set()
+        self._named: set[tuple[Kind, str, str | None]] = set()
 
     def find(self, action: object) -> Operation:
         """The operation named `action`, which may be anything a client sent."""
@@ -73,7 +74,7 @@ class Dispatcher:
             context.kind = operation.kind
             name = arguments.get(operation.container)
             if isinstance(name, str):
-                _check_name(self.broker.limits, operation, name, context.project_id)
+                self._check_name(operation, name, context.project_id)
             request = msgspec.convert(arguments, operation.request)
             result = operation.function(context, request)
         except Exception as error:
@@ -134,6 +135,29 @@ class Dispatcher:
             self._identified.clear()
         self._identified.add(caller)
 
+    def _check_name(self, operation: Operation, name: str, project: str | None) -> None:
+        """Raise for what cannot be the name of a queue or topic.
+
+        PERF: those that can are remembered, up to a number.
+        """
+        limits, kind = self.broker.limits, operation.kind
+        if (kind, name, project) in self._named:
+            return
+        check = limits.queue_identification if kind is Kind.QUEUE else limits.topic_identification
+        try:
+            check(name, project)
+            if name.endswith('\n'):
+                # Upstream's pattern lets it through.
+                raise ValidationFailed('A name must not end with a line break.')
+        except ValidationFailed as error:
+            raise errors.BadRequest(
+                f'{error} - at `$.{operation.container}`',
+                title=f'Invalid {kind.value} identification',
+            ) from None
+        if len(self._named) >= MAX_IDENTIFIED:
+            self._named.clear()
+        self._named.add((kind, name, project))
+
 
 def _failure(operation: Operation, error: Exception) -> errors.APIError:
     """What a client is told of `error`; what is no client's doing is logged."""
@@ -152,19 +176,3 @@ def _failure(operation: Operation, error: Exception) -> errors.APIError:
         case _:
             LOG.error('%s failed', operation.name, exc_info=error)
             return errors.ServiceUnavailable.during(operation.name)
-
-
-def _check_name(limits: Validator, operation: Operation, name: str, project: str | None) -> None:
-    check = (
-        limits.queue_identification if operation.kind is Kind.QUEUE else limits.topic_identification
-    )
-    try:
-        check(name, project)
-        if name.endswith('\n'):
-            # Upstream's pattern lets it through.
-            raise ValidationFailed('A name must not end with a line break.')
-    except ValidationFailed as error:
-        raise errors.BadRequest(
-            f'{error} - at `$.{operation.container}`',
-            title=f'Invalid {operation.kind.value} identification',
-        ) from None

@@ -19,7 +19,7 @@ _ROUTE = re.compile(r'(?P<methods>[A-Z|]+) (?P<path>/[^?]*?)(\{\?(?P<query>[\w,]
 _VARIABLE = re.compile(r'\{(\w+)\}')
 
 
-class Kind(enum.Enum):
+class Kind(enum.StrEnum):
     """What holds messages: a queue, or a topic, which is a queue under another name."""
 
     QUEUE = 'queue'

@@ -132,7 +132,7 @@ class CompactSession(Session):
     ) -> bytes:
         ident, codec, size, began = asked
         answer = codec.encode({'id': ident, 'status': status, 'body': body})
-        self._observe(action, codec, status, began, (size, len(answer)), caller)
+        self._observe(action, codec, status, began, size, len(answer), caller)
         return answer
 
     def _project_of(self, claimed: Caller) -> str | None:

@@ -21,6 +21,7 @@ from zaqar_gevent import metrics
 from zaqar_gevent.api.push import Recipient
 from zaqar_gevent.metrics import ConnectionKind
 from zaqar_gevent.websocket.engines import Engine, Message
+from zaqar_gevent.websocket.inbox import Inbox
 from zaqar_gevent.websocket.limits import Limits
 from zaqar_gevent.websocket.outbox import Outbox
 from zaqar_gevent.websocket.session import Work
@@ -116,7 +117,7 @@ class Connection:
             '_pinged_at',
             '_receiver',
         ),
-        *('_long', '_socket', 'opened_at', 'outbox', 'request_at'),
+        *('_inbox', '_long', '_socket', 'opened_at', 'outbox', 'request_at'),
     )
 
     def __init__(
@@ -126,6 +127,7 @@ class Connection:
         self._engine = engine
         self._receiver = receiver
         self._limits = limits
+        self._inbox = Inbox(sock)
         self.outbox = Outbox(sock, limits.outbox_bytes, limits.outbox_messages)
         self.opened_at = self.request_at = self._heard_at = time.monotonic()
         self._pinged_at: float | None = None
@@ -161,6 +163,7 @@ class Connection:
         finally:
             self._receiver.end()
             self.outbox.close()
+            self._inbox.close()
             self._socket.close()
             metrics.move_connection(self._kind, None)
             metrics.count_close(self._engine.close_code or ABNORMAL)
@@ -227,7 +230,7 @@ class Connection:
     def _read(self) -> bytes:
         began = time.monotonic()
         self._is_waiting = True
-        data: bytes = self._socket.recv(READ_BYTES)
+        data = self._inbox.read(READ_BYTES)
         self._is_waiting = False
         now = self._heard_at = time.monotonic()
         if now - began > BREAK_SECONDS:
@@ -350,7 +353,7 @@ class Connection:
     def _await_end(self) -> None:
         """Read on until the peer hangs up too, so that it gets the close frame."""
         while not self._engine.is_over:
-            for _ in self._engine.receive(self._socket.recv(READ_BYTES)):
+            for _ in self._engine.receive(self._inbox.read(READ_BYTES)):
                 pass
             self._flush()
             gevent.sleep(MOMENT)

@@ -10,12 +10,12 @@ from oslo_context import context as oslo_context
 
 from zaqar_gevent import metrics
 from zaqar_gevent.access_log import AccessLog
-from zaqar_gevent.api.context import Identity
+from zaqar_gevent.api.context import Caller, Identity
 from zaqar_gevent.api.dispatcher import Dispatcher
 from zaqar_gevent.api.push import Endpoint
 from zaqar_gevent.websocket.compact import SUBPROTOCOL, CompactSession
 from zaqar_gevent.websocket.connection import Receiver
-from zaqar_gevent.websocket.session import DefaultSession, Exchange, Identify
+from zaqar_gevent.websocket.session import DefaultSession, Identify
 
 _TRANSPORTS = {
     (protocol, binary): f'{prefix}-{"msgpack" if binary else "json"}'
@@ -54,13 +54,33 @@ class Reception:
     ) -> Receiver:
         """A session for a new connection; see `zaqar_gevent.websocket.upgrade.NewReceiver`."""
 
-        def observe(exchange: Exchange) -> None:
-            transport = _TRANSPORTS[exchange.protocol, exchange.binary]
-            metrics.observe_request(
-                exchange.operation, transport, exchange.status, exchange.seconds
-            )
+        def observe(
+            operation: str,
+            protocol: str,
+            binary: bool,
+            status: int,
+            seconds: float,
+            caller: Caller,
+            bytes_in: int,
+            bytes_out: int,
+        ) -> None:
+            transport = _TRANSPORTS[protocol, binary]
+            metrics.observe_request(operation, transport, status, seconds)
             if self._access_log.enabled:
-                self._log(exchange, transport, address)
+                current = oslo_context.get_current()
+                self._access_log.write(
+                    request_id=current.request_id if current else None,
+                    transport=transport,
+                    operation=operation,
+                    status=status,
+                    seconds=seconds,
+                    project_id=caller.project_id,
+                    user_id=caller.user_id,
+                    client_id=caller.client_id,
+                    remote=address,
+                    bytes_in=bytes_in,
+                    bytes_out=bytes_out,
+                )
 
         compact = subprotocol == SUBPROTOCOL
         endpoint = self._hub.endpoint(compact=compact)
@@ -68,20 +88,3 @@ class Reception:
         if compact:
             return CompactSession(*known, handshake=headers)
         return DefaultSession(*known)
-
-    def _log(self, exchange: Exchange, transport: str, address: str) -> None:
-        current = oslo_context.get_current()
-        caller = exchange.caller
-        self._access_log.write(
-            request_id=current.request_id if current else None,
-            transport=transport,
-            operation=exchange.operation,
-            status=exchange.status,
-            seconds=exchange.seconds,
-            project_id=caller.project_id,
-            user_id=caller.user_id,
-            client_id=caller.client_id,
-            remote=address,
-            bytes_in=exchange.bytes_in,
-            bytes_out=exchange.bytes_out,
-        )

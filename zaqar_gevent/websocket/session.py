@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from zaqar_gevent.api import errors
 from zaqar_gevent.api.context import Caller, Context, Identity
@@ -25,23 +25,6 @@ UNKNOWN = 'unknown'
 Identify = Callable[[Mapping[str, str]], Identity]
 
 
-class Exchange(NamedTuple):
-    """A request and its answer, as they are counted and logged.
-
-    operation: its name, or `unknown`. seconds: from the whole request to the whole answer.
-    bytes_in, bytes_out: of the messages, envelope included.
-    """
-
-    operation: str
-    protocol: str
-    binary: bool
-    status: int
-    seconds: float
-    caller: Caller
-    bytes_in: int
-    bytes_out: int
-
-
 class Work(NamedTuple):
     """What gives an answer, and may be done beside others; whether the answer may be long."""
 
@@ -49,7 +32,26 @@ class Work(NamedTuple):
     is_long: bool
 
 
-Observer = Callable[[Exchange], None]
+class Observer(Protocol):
+    """Counts and logs requests and their answers."""
+
+    def __call__(
+        self,
+        operation: str,
+        protocol: str,
+        binary: bool,
+        status: int,
+        seconds: float,
+        caller: Caller,
+        bytes_in: int,
+        bytes_out: int,
+    ) -> None:
+        """Note one.
+
+        operation: its name, or `unknown`. seconds: from the whole request to the whole answer.
+        bytes_in, bytes_out: of the messages, envelope included.
+        """
+        ...
 
 
 class Session:
@@ -168,16 +170,16 @@ class Session:
         codec: Codec,
         status: int,
         began: float,
-        sizes: tuple[int, int],
+        bytes_in: int,
+        bytes_out: int,
         caller: Caller | None = None,
     ) -> None:
-        if self._observer is None:
-            return
-        seconds = time.perf_counter() - began
-        asker = caller or self._caller
-        self._observer(
-            Exchange(operation, self.protocol, codec.binary, status, seconds, asker, *sizes)
-        )
+        if self._observer is not None:
+            seconds = time.perf_counter() - began
+            asker = caller or self._caller
+            self._observer(
+                operation, self.protocol, codec.binary, status, seconds, asker, bytes_in, bytes_out
+            )
 
 
 class DefaultSession(Session):
@@ -201,7 +203,7 @@ class DefaultSession(Session):
             status, body = error.status, envelope.describe(error)
         answer = codec.encode(envelope.wrap(document, self._echo(document), status, body))
         name = self._name_of(document.get('action'))
-        self._observe(name, codec, status, began, (len(payload), len(answer)))
+        self._observe(name, codec, status, began, len(payload), len(answer))
         return answer
 
     def farewell(self, reason: str, reconnect_after_ms: int) -> Message | None:

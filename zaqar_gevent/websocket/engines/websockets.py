@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from typing import Any
 
 from websockets.exceptions import ProtocolError
@@ -22,6 +22,7 @@ from zaqar_gevent.websocket.engines import (
     Message,
     head,
     is_utf8,
+    plain_message,
     shorten,
 )
 
@@ -36,26 +37,36 @@ _ABNORMAL = Close(CloseCode.ABNORMAL_CLOSURE, '')
 
 
 class _StrictReader(StreamReader):
-    """Finds lengths that are broken in themselves, which the library lets pass."""
+    """Finds lengths that are broken in themselves, which the library lets pass.
+
+    is_between_frames: whether nothing of the next frame has come yet.
+    """
 
     is_strict = True
+    is_between_frames = False
 
     def at_eof(self) -> Generator[None, None, bool]:
         """Asked before each frame: wait until its length can be told, or for the end."""
         buffer = self.buffer
-        while True:
-            if buffer and not self.is_strict:
-                return False
-            if len(buffer) > 1:
-                form = buffer[1] & 127
-                if form < _LENGTH_16:
-                    return False
-                if len(buffer) >= (10 if form == _LENGTH_64 else 4):
-                    _check_length(buffer, form)
-                    return False
+        while not self._can_begin(buffer):
             if self.eof:
                 return not buffer
+            self.is_between_frames = not buffer
             yield
+        self.is_between_frames = False
+        return False
+
+    def _can_begin(self, buffer: bytearray) -> bool:
+        """Whether the length of the frame can be told, or need not be."""
+        if len(buffer) < 2:
+            return bool(buffer) and not self.is_strict
+        form = buffer[1] & 127
+        if not self.is_strict or form < _LENGTH_16:
+            return True
+        if len(buffer) < (10 if form == _LENGTH_64 else 4):
+            return False
+        _check_length(buffer, form)
+        return True
 
 
 def _check_length(buffer: bytearray, form: int) -> None:
@@ -96,6 +107,7 @@ class FrameEngine:
         self._protocol = _Protocol((limits.message_bytes, limits.frame_bytes))
         self._protocol.extensions = list(extensions)
         self._max_fragments = limits.fragments
+        self._max_bytes = min(limits.message_bytes, limits.frame_bytes)
         self._fragments: list[bytes] = []
         self._binary = False
 
@@ -127,7 +139,35 @@ class FrameEngine:
         first = protocol.close_rcvd if protocol.close_rcvd_then_sent else protocol.close_sent
         return (first or protocol.close_rcvd or _ABNORMAL).code
 
-    def receive(self, data: bytes) -> Iterator[Message]:
+    def receive(self, data: bytes) -> Iterable[Message]:
+        """PERF: nearly always `data` is one or a few messages, whole and plain, and then the
+        library, which is made to be fed single bytes, need not see it."""
+        messages, end = self._plain_messages(data) if self._expects_message() else ([], 0)
+        if messages and end == len(data):
+            return messages
+        return self._receive_frames(messages, data[end:])
+
+    def _expects_message(self) -> bool:
+        """Whether what comes next is the begin of a frame, and may be of a plain message."""
+        protocol = self._protocol
+        return (
+            protocol.reader.is_between_frames
+            and protocol.state is State.OPEN
+            and not self._fragments
+            and not protocol.extensions
+        )
+
+    def _plain_messages(self, data: bytes) -> tuple[list[Message], int]:
+        """The messages at the front of `data` that are plain, and where they end."""
+        messages: list[Message] = []
+        end = 0
+        while (found := plain_message(data, end, self._max_bytes)) is not None:
+            binary, payload, end = found
+            messages.append(Message(payload, binary))
+        return messages, end
+
+    def _receive_frames(self, messages: list[Message], data: bytes) -> Iterator[Message]:
+        yield from messages
         was_open = self.is_open
         if data:
             self._protocol.receive_data(data)
