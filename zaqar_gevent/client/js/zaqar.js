@@ -369,11 +369,12 @@ export const msgpack = { encode, decode };
 
 // ------------------------------------------------------------------------------------------ JSON
 //
-// JSON.parse rounds integers beyond 2^53, and JSON.stringify refuses BigInts. So they travel as
-// texts with a mark that no one can know before, where there are any.
+// JSON.parse rounds integers beyond 2^53, and JSON.stringify refuses BigInts and makes integers of
+// large numbers. So these travel as texts with a mark that no one can know before.
 
 const LONG_NUMBER = /\d{16}/;
-const TEXT_OR_INTEGER = /"(?:[^"\\]|\\.)*"|-?\d{16,}(?![\d.eE])/g;
+const TEXT_OR_NUMBER = /"(?:[^"\\]|\\.)*"|-?\d[\d.eE+-]*/g;
+const LONG_INTEGER = /^-?[1-9]\d{15,}$/;
 
 const secret = () => `${randomHex(Math.random, 16)}:`;
 
@@ -381,18 +382,27 @@ export function toJSON(document) {
   const mark = secret();
   let marked = false;
   const text = JSON.stringify(document, (name, value) => {
-    if (typeof value !== 'bigint') return value;
+    const exact = exactly(value);
+    if (exact === null) return value;
     marked = true;
-    return `${mark}${value}`;
+    return `${mark}${exact}`;
   });
-  return marked ? text.replace(new RegExp(`"${mark}(-?\\d+)"`, 'g'), '$1') : text;
+  return marked ? text.replace(new RegExp(`"${mark}([-+.e\\d]+)"`, 'g'), '$1') : text;
+}
+
+// How a number is written that JSON.stringify cannot be left to write; null for all else.
+function exactly(value) {
+  if (typeof value === 'bigint') return String(value);
+  const isLarge = typeof value === 'number' && Number.isInteger(value) && !Number.isSafeInteger(value);
+  return isLarge ? value.toExponential() : null;
 }
 
 export function fromJSON(text) {
   if (!LONG_NUMBER.test(text)) return JSON.parse(text);
   const mark = secret();
-  const marked = text.replace(TEXT_OR_INTEGER, (found) =>
-    found[0] === '"' || Number.isSafeInteger(Number(found)) ? found : `"${mark}${found}"`,
+  const isRounded = (found) => LONG_INTEGER.test(found) && !Number.isSafeInteger(Number(found));
+  const marked = text.replace(TEXT_OR_NUMBER, (found) =>
+    isRounded(found) ? `"${mark}${found}"` : found,
   );
   return JSON.parse(marked, (name, value) =>
     typeof value === 'string' && value.startsWith(mark) ? BigInt(value.slice(mark.length)) : value,
@@ -1430,6 +1440,9 @@ const CLOSED = new ClientClosed('Closed by its user.');
 // ---------------------------------------------------------------------------------- Subscription
 
 const PAGE = 20;
+// Upstream's driver for Redis cannot list claimed messages without a marker; in no store has a
+// message one that comes before this.
+const BEFORE_ALL = '0000000000000000';
 // Some stores begin anew where a marker's message is gone: what was seen lately is left out.
 const REMEMBERED = 2000;
 
@@ -1550,7 +1563,7 @@ export class Subscription extends Stream {
   async #page(transport, wait) {
     const asked = {
       ...this.#channel._named,
-      marker: this.#received || undefined,
+      marker: this.#received || BEFORE_ALL,
       limit: PAGE,
       echo: true,
       include_claimed: true,
@@ -2170,8 +2183,8 @@ class Credentials {
 function addressesOf(url, websocketUrl) {
   const base = new URL(url, globalThis.location?.href);
   base.protocol = base.protocol.replace(/^ws/, 'http');
-  const rest = base.href.replace(/[?#].*$/, '').replace(/\/+$/, '');
-  const socket = new URL(websocketUrl ?? `${rest}/`, globalThis.location?.href);
+  const rest = base.href.replace(/[?#].*$/, '').replace(/(\/v2)?\/*$/, '');
+  const socket = new URL(websocketUrl ?? `${rest}/v2/ws`, globalThis.location?.href);
   socket.protocol = socket.protocol.replace(/^http/, 'ws');
   return { rest, socket: socket.href };
 }
