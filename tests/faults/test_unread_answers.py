@@ -22,6 +22,8 @@ from zaqar_gevent.websocket.engines import ENGINES
 OUTBOX_BYTES = 1024 * 1024
 PING_INTERVAL = 1.5
 PING_TIMEOUT = 1.0
+# What a busy machine may take to tell.
+GRACE = 8.0
 MAX_IN_FLIGHT = 4
 BODY = 'x' * 200_000
 PAGE = 20
@@ -102,7 +104,7 @@ def test_whoever_never_reads_costs_little_and_is_given_up(
         began = time.monotonic()
         with Client(pinging.port, dialect, receive_buffer=4096, identity=identity) as client:
             ask_for_pages(client, 500)
-            watch.until_none_is_left(within=PING_INTERVAL + PING_TIMEOUT + 2)
+            watch.until_none_is_left(within=PING_INTERVAL + PING_TIMEOUT + GRACE)
             assert time.monotonic() - began > PING_INTERVAL
     print(f'outbox {watch.most / MB:.1f} MB, memory {peak.growth / MB:.1f} MB')
     assert 0 < watch.most < OUTBOX_BYTES + at_once * page
@@ -121,7 +123,7 @@ def test_whoever_never_reads_leaves_nothing_behind(pinging: ServerProcess) -> No
     before = settled(pinging.pid)
     for _ in range(10):
         give_up()
-    Watch(pinging).until_none_is_left(within=5)
+    Watch(pinging).until_none_is_left(within=GRACE)
     assert settled(pinging.pid) - before < 80 * MB
 
 
@@ -133,7 +135,7 @@ def test_many_large_requests_in_flight_delay_nobody(tmp_path: pathlib.Path) -> N
             Client(server.port, COMPACT, receive_buffer=4096, identity=identity) as client,
         ):
             ask_for_pages(client, 500)
-            Watch(server).until_none_is_left(within=PING_INTERVAL + PING_TIMEOUT + 2)
+            Watch(server).until_none_is_left(within=PING_INTERVAL + PING_TIMEOUT + GRACE)
         assert rest.p99 < PROMPT
 
 

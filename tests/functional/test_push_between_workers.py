@@ -7,6 +7,7 @@ import pathlib
 import random
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -190,11 +191,12 @@ def test_two_servers_on_one_file_push_everything_to_everybody(sqlite: Pair) -> N
     exchange([server.port for server in sqlite], 10_000)
 
 
+@pytest.mark.parametrize('total', [2_000, pytest.param(10_000, marks=pytest.mark.slow)])
 def test_two_servers_on_one_redis_push_everything_to_everybody(
-    redis: tuple[Pair, RedisProcess],
+    redis: tuple[Pair, RedisProcess], total: int
 ) -> None:
-    """Fewer, for Redis takes four times as long."""
-    exchange([server.port for server in redis[0]], 4_000)
+    """Fewer unless there is time, for Redis takes four times as long."""
+    exchange([server.port for server in redis[0]], total)
 
 
 def test_two_workers_of_gunicorn_push_everything_to_everybody(tmp_path: pathlib.Path) -> None:
@@ -246,6 +248,55 @@ def test_who_was_connected_to_a_server_that_was_killed_goes_on_with_another(
             assert (reader.seen == stored, reader.losses) == (True, 1)
         post(rest, 'last')
         eventually(lambda: dead not in workers_of(rest), within=2)
+
+
+def test_who_was_connected_to_a_worker_that_was_killed_goes_on_with_another(
+    tmp_path: pathlib.Path,
+) -> None:
+    """Of gunicorn's two; a third takes the place of the dead one.
+
+    Gunicorn waits in vain for a worker that is told to stop while it starts, so it is not to wait
+    for long.
+    """
+    total = 2_000
+    identity = new_identity()
+    with GunicornProcess(tmp_path, '-w', '2', '--graceful-timeout', '3') as server:
+        master = psutil.Process(server.pid)
+        eventually(lambda: len(master.children()) == 2)
+        doomed, other = master.children()
+        doomed.suspend()
+        writer = Subscriber(server.port, identity=identity)
+        [first] = post(writer, 'first')
+        doomed.resume()
+        other.suspend()
+        readers = [
+            Reader([server.port], dialect, identity, first, total, patience=None)
+            for dialect in (COMPACT, MSGPACK, COMPACT)
+        ]
+        for reader in readers:
+            reader.start()
+        eventually(lambda: len(subscriptions_at(tmp_path)) == len(readers))
+        other.resume()
+        post(writer, 'second')
+        eventually(lambda: all(reader.seen for reader in readers))
+        for start in range(1, total, AT_ONCE):
+            post(writer, *range(start, min(start + AT_ONCE, total)))
+            if start == 1 + total // 2:
+                doomed.kill()
+        for reader in readers:
+            reader.join(60)
+        stored = [message['id'] for message in contents(writer)[1:]]
+        assert len(stored) == total
+        for reader in readers:
+            assert (reader.seen == stored, reader.losses) == (True, 1)
+        writer.close()
+
+
+def subscriptions_at(state: pathlib.Path) -> list[Any]:
+    """The rows of all subscriptions, read beside the processes, which may stand still."""
+    [store] = state.rglob('zaqar.sqlite')
+    with contextlib.closing(sqlite3.connect(store)) as program:
+        return program.execute('SELECT * FROM subscriptions').fetchall()
 
 
 def workers_of(rest: RestCaller) -> set[str]:
