@@ -18,7 +18,8 @@ from importlib.metadata import version
 import psutil
 
 # A server has a core to itself; all else, the client and any Redis, is on the other.
-CLIENT_CORE, SERVER_CORE = sorted(os.sched_getaffinity(0))[:2]
+_CORES = sorted(os.sched_getaffinity(0))[:2]
+CLIENT_CORE, SERVER_CORE = _CORES[0], _CORES[-1]
 
 _PROCESS_CLOCK = 2
 _LIBRARIES = ('gevent', 'gunicorn', 'falcon', 'websockets', 'msgspec', 'msgpack', 'zaqar', 'redis')
