@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import uuid
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from zaqar.storage import errors as storage_errors
@@ -22,6 +23,8 @@ CREDENTIALS = 'zaqar_gevent.credentials'
 
 
 Metadata = dict[str, Any]
+
+_NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
 @functools.lru_cache(maxsize=4096)
@@ -106,7 +109,7 @@ class Context:
         self.project_id = caller.project_id
         self.sent_bytes = sent_bytes
         self.exact_size = exact_size
-        self.environ = environ or {}
+        self.environ = environ or _NOTHING
         self.presented = presented
         self.endpoint = endpoint
         self.binary = binary

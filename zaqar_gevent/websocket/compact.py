@@ -79,18 +79,19 @@ class CompactSession(Session):
         Neither raises anything.
         """
         codec = self._codec = codec_of(binary=binary)
-        asked = Asked(None, codec, len(payload), time.perf_counter())
+        size, began = len(payload), time.perf_counter()
+        asked = Asked(None, codec, size, began)
         action = UNKNOWN
         try:
             document = self._decode(codec, payload)
-            asked = asked._replace(ident=_ident_of(document))
+            asked = Asked(_ident_of(document), codec, size, began)
             request = _check(document)
             if request.action in self._own:
                 action = request.action
                 return self._reply(asked, action, 200, self._own[action](self, request))
             operation = self._dispatcher.find(request.action)
             action = operation.name
-            context = self._begin(request, len(payload), binary)
+            context = self._begin(request, size, binary)
         except errors.APIError as error:
             return self._reply(asked, action, error.status, error.to_document())
         body = request.body or {}
