@@ -177,6 +177,9 @@ class Consumer:
         outcomes = [first, *_each(self._claim_one, [()] * (count - 1))]
         failures = [one for one in outcomes if isinstance(one, Exception)]
         found = [one for one in outcomes if isinstance(one, tuple)]
+        if self._hub.ids_keep_order:
+            # Of those who claimed at once, one may have waited for something else meanwhile.
+            found.sort(key=_id_of)
         failures += [error for one in found if (error := self._push(*one)) is not None]
         if failures:
             raise failures[0]
@@ -242,6 +245,11 @@ class Consumer:
         except Exception as error:
             LOG.warning('Claim %s is not renewed yet: %s', lease.claim_id, error)
             lease.renew_at = time.monotonic()
+
+
+def _id_of(claimed: Claimed) -> str:
+    message_id: str = claimed[1]['id']
+    return message_id
 
 
 def _each(job: Callable[..., Any], arguments: Sequence[tuple[Any, ...]]) -> list[Any]:

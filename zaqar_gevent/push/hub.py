@@ -40,6 +40,7 @@ class Hub:
     open_listener: starts the listener that other workers tell, and returns its URL; called when
         the first client subscribes.
     known_seconds: for how long other workers may not yet know of a new subscription.
+    ids_keep_order: whether the ids of a queue's messages sort as they were posted.
     """
 
     def __init__(
@@ -58,6 +59,7 @@ class Hub:
         self._keeper: gevent.Greenlet | None = None
         self._last_jobs = Group()
         self._tail = _tail_for(broker.conf)
+        self.ids_keep_order = self._tail is Tail
 
     @property
     def url(self) -> str:
