@@ -2129,8 +2129,9 @@ class Credentials {
   #clock;
   #asking = null;
 
+  #renewAt = null;
+
   token = null;
-  expiresAt = null;
 
   constructor({ token = null, getToken = null, clock }) {
     this.token = token;
@@ -2144,9 +2145,7 @@ class Credentials {
 
   // The seconds until it should be replaced; null where that is not known.
   get secondsLeft() {
-    if (this.expiresAt === null) return null;
-    const left = (this.expiresAt - this.#clock.time()) / 1000;
-    return Math.max(0, left - Math.min(RENEW_SECONDS, left / 10));
+    return this.#renewAt === null ? null : Math.max(0, (this.#renewAt - this.#clock.time()) / 1000);
   }
 
   async current() {
@@ -2170,12 +2169,17 @@ class Credentials {
 
   // The token is over.
   expire() {
-    if (this.canRenew) this.expiresAt = 0;
+    if (this.canRenew) this.#renewAt = 0;
   }
 
+  // expiresAt: a Date, what makes one, or null where it is not known.
   replace(token, expiresAt = null) {
     this.token = token;
-    this.expiresAt = expiresAt === null ? null : new Date(expiresAt).getTime();
+    this.#renewAt = null;
+    if (expiresAt === null) return;
+    const end = new Date(expiresAt).getTime();
+    const left = end - this.#clock.time();
+    this.#renewAt = end - Math.min(RENEW_SECONDS * 1000, left / 10);
   }
 }
 

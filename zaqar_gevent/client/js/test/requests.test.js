@@ -1,0 +1,226 @@
+// What becomes of requests whose connection dies, and of those that may be in flight together.
+
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { OutcomeUnknown, uuid7 } from '../zaqar.js';
+import { settle } from './clocks.js';
+import { CAPABILITIES, ScriptedServer, clientOf } from './scripted_server.js';
+
+function outcomeOf(promise) {
+  const outcome = { value: undefined, error: undefined };
+  promise.then(
+    (value) => Object.assign(outcome, { value }),
+    (error) => Object.assign(outcome, { error }),
+  );
+  return outcome;
+}
+
+async function connected(server, options) {
+  const made = clientOf(server, options);
+  await made.clock.step(0);
+  return made;
+}
+
+// A server whose connection dies when it is asked for this, as often as said.
+function dyingOn(action, times = 1, answer = { status: 200, body: {} }) {
+  let left = times;
+  return new ScriptedServer({
+    answer: (request, socket) => {
+      if (request.action !== action) return undefined;
+      left -= 1;
+      if (left < 0) return answer;
+      socket.end();
+      return undefined;
+    },
+  });
+}
+
+const queued = { queue_name: 'q' };
+
+for (const [action, body] of [
+  ['queue_get', queued],
+  ['queue_create', queued],
+  ['message_delete', { ...queued, message_id: '1' }],
+  ['message_delete_many', { ...queued, message_ids: ['1'] }],
+  ['queue_update', { ...queued, changes: [{ op: 'add', path: '/metadata/a', value: 1 }] }],
+  ['claim_update', { ...queued, claim_id: '1' }],
+]) {
+  test(`${action} is made again when its connection dies`, async () => {
+    const server = dyingOn(action);
+    const { client, clock } = await connected(server);
+    const asked = outcomeOf(client.call(action, body));
+    await clock.step(1);
+    assert.deepEqual(asked.value, {});
+    assert.equal(server.asked(action).length, 2);
+    await client.close();
+  });
+}
+
+for (const [action, body] of [
+  ['claim_create', queued],
+  ['message_delete_many', { ...queued, pop: 1 }],
+  ['queue_purge', queued],
+  ['subscription_create', { ...queued, subscriber: 'http://a.test' }],
+  ['queue_update', { ...queued, changes: [{ op: 'remove', path: '/metadata/a' }] }],
+  ['an_action_of_the_future', queued],
+]) {
+  test(`of ${action} nobody knows whether it was done when its connection dies`, async () => {
+    const server = dyingOn(action);
+    const { client, clock } = await connected(server);
+    const asked = outcomeOf(client.call(action, body));
+    await clock.step(1);
+    assert.ok(asked.error instanceof OutcomeUnknown, asked.error);
+    assert.equal(server.asked(action).length, 1);
+    await client.close();
+  });
+}
+
+test('a post is repeated under the same id, by which the server knows it', async () => {
+  const server = dyingOn('message_post', 2, { status: 201, body: { message_ids: ['1'] } });
+  const { client, clock } = await connected(server);
+  const posted = outcomeOf(client.queue('q').post('a', { ttl: 60 }));
+  await clock.step(2);
+  assert.deepEqual(posted.value, ['1']);
+  const [first, ...others] = server.asked('message_post').map(({ body }) => body.post_id);
+  assert.match(first, /^[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$/);
+  assert.deepEqual(others, [first, first]);
+  await client.close();
+});
+
+test('where the server cannot tell posts apart, they have no id and are not repeated', async () => {
+  const server = dyingOn('message_post');
+  server.capabilities = { ...CAPABILITIES, idempotency_seconds: 0 };
+  const { client, clock } = await connected(server);
+  const posted = outcomeOf(client.queue('q').post('a'));
+  await clock.step(1);
+  assert.ok(posted.error instanceof OutcomeUnknown);
+  const [{ body }] = server.asked('message_post');
+  assert.equal(body.post_id, undefined);
+  await client.close();
+});
+
+test('a post is not repeated by a server that does not know its id', async () => {
+  const server = dyingOn('message_post');
+  const { client, clock } = await connected(server);
+  const posted = outcomeOf(client.queue('q').post('a'));
+  server.capabilities = { ...CAPABILITIES, idempotency_seconds: 0 };
+  await clock.step(1);
+  assert.ok(posted.error instanceof OutcomeUnknown);
+  await client.close();
+});
+
+test('a post is not repeated when its id may have been forgotten', async () => {
+  const server = new ScriptedServer();
+  server.capabilities = { ...CAPABILITIES, idempotency_seconds: 10 };
+  const { client, clock } = await connected(server);
+  const posted = outcomeOf(client.queue('q').post('a'));
+  await clock.step(11);
+  server.socket.end();
+  await clock.step(1);
+  assert.ok(posted.error instanceof OutcomeUnknown);
+  assert.equal(server.asked('message_post').length, 1);
+  await client.close();
+});
+
+test('as many requests are in flight as the server says; the others wait, and are never lost', async () => {
+  const server = new ScriptedServer();
+  server.capabilities = { ...CAPABILITIES, max_in_flight: 2 };
+  const { client, clock } = await connected(server);
+  const claims = Array.from({ length: 4 }, () => outcomeOf(client.call('claim_create', queued)));
+  await settle();
+  assert.equal(server.asked('claim_create').length, 2);
+  server.socket.end();
+  await clock.step(1);
+  // Those that were sent are unknown; those that were not are sent by the next connection.
+  assert.deepEqual(claims.map(({ error }) => error?.name), ['OutcomeUnknown', 'OutcomeUnknown', undefined, undefined]);
+  const [, , third, fourth] = server.asked('claim_create');
+  for (const { id, socket } of [third, fourth]) socket.receive({ id, status: 204, body: {} });
+  await settle();
+  assert.deepEqual(claims.map(({ value }) => value), [undefined, undefined, {}, {}]);
+  await client.close();
+});
+
+test('answers come in any order', async () => {
+  const server = new ScriptedServer();
+  const { client } = await connected(server);
+  const asked = [1, 2, 3].map((number) => outcomeOf(client.call('queue_get', { queue_name: `q${number}` })));
+  await settle();
+  for (const { id, body, socket } of server.asked('queue_get').reverse()) {
+    socket.receive({ id, status: 200, body: { name: body.queue_name } });
+    await settle();
+  }
+  assert.deepEqual(asked.map(({ value }) => value.name), ['q1', 'q2', 'q3']);
+  await client.close();
+});
+
+test('a claim that comes when nobody waits for it any more is given back', async () => {
+  const server = new ScriptedServer();
+  const { client } = await connected(server);
+  const abort = new AbortController();
+  const claimed = outcomeOf(client.queue('q').claim({ wait: 20, signal: abort.signal }));
+  await settle();
+  abort.abort(new Error('enough'));
+  await settle();
+  assert.equal(claimed.error.message, 'enough');
+  const [{ id, socket }] = server.asked('claim_create');
+  socket.receive({ id, status: 201, body: { claim_id: 'c', messages: [] } });
+  await settle();
+  assert.deepEqual(server.asked('claim_delete')[0].body, { queue_name: 'q', claim_id: 'c' });
+  await client.close();
+});
+
+test('over REST what may be is made again, at increasing distances', async () => {
+  const failures = [3];
+  const server = new ScriptedServer({
+    rest: ({ path }) => {
+      if (path === '/v2/ping' && failures[0] > 0) {
+        failures[0] -= 1;
+        throw new TypeError('fetch failed');
+      }
+      return { status: 204, body: null };
+    },
+  });
+  const { client, clock } = await connected(server, { transport: 'rest' });
+  const pinged = outcomeOf(client.ping());
+  await clock.step(2);
+  assert.equal(pinged.value, true);
+  await client.close();
+});
+
+test('over REST what never left is made again, whatever it is', async () => {
+  let away = true;
+  const server = new ScriptedServer({
+    rest: ({ path }) => {
+      if (path.endsWith('/claims') && away) {
+        away = false;
+        throw new TypeError('fetch failed', { cause: { code: 'ECONNREFUSED' } });
+      }
+      return { status: 204, body: null };
+    },
+  });
+  const { client, clock } = await connected(server, { transport: 'rest' });
+  const claimed = outcomeOf(client.queue('q').claim());
+  await clock.step(1);
+  assert.equal(claimed.value.id, null);
+  await client.close();
+});
+
+test('over REST of what may have left nobody knows', async () => {
+  const server = new ScriptedServer({
+    rest: ({ path }) => {
+      if (path.endsWith('/claims')) throw new TypeError('fetch failed');
+      return { status: 204, body: null };
+    },
+  });
+  const { client, clock } = await connected(server, { transport: 'rest' });
+  const claimed = outcomeOf(client.queue('q').claim());
+  await clock.step(1);
+  assert.ok(claimed.error instanceof OutcomeUnknown);
+  await client.close();
+});
+
+test('ids of posts are in the order of time', () => {
+  const ids = [1e12, 1e12 + 1, 1.7e12, 2e12].map((time) => uuid7(time));
+  assert.deepEqual(ids, [...ids].sort());
+  assert.equal(new Set(Array.from({ length: 1000 }, () => uuid7(1e12))).size, 1000);
+});
