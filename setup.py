@@ -22,6 +22,7 @@ REQUIREMENTS = [
     'oslo.reports>=3.4',
     'oslo.utils>=7.3',
     'prometheus-client>=0.21',
+    'rich>=13.7',
     'stevedore>=5.3',
     'urllib3>=2.2',
     'webob>=1.8.9',

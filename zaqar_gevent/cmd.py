@@ -1,4 +1,4 @@
-"""The `zaqar-gevent` command: a server with nothing to set up."""
+"""The `zaqar-gevent` command: a server with nothing to set up, and a client for the terminal."""
 
 from __future__ import annotations
 
@@ -7,26 +7,42 @@ import pathlib
 import sys
 from collections.abc import Sequence
 
-import gevent
-from gevent import monkey
+from zaqar_gevent.terminal import COMMANDS
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the server until it is told to stop.
+    """Run a subcommand of the client, or else the server until it is told to stop.
 
-    Returns the exit status: 0 when stopped by SIGTERM or SIGINT, 1 when it cannot start.
+    Returns the exit status, of the server 0 when stopped by SIGTERM or SIGINT and 1 when it cannot
+    start.
     """
-    options = _parse(argv)
+    given = list(sys.argv[1:] if argv is None else argv)
+    if given and given[0] in COMMANDS:
+        from zaqar_gevent.terminal.main import main as run_command
+
+        return run_command(given)
+    if given[:1] == ['serve']:
+        del given[0]
+    return _start(_parse(given))
+
+
+def _start(options: argparse.Namespace) -> int:
+    import gevent
+    from gevent import monkey
+
     monkey.patch_all()
     # PERF: where a greenlet was spawned is of interest to nobody, and costs each 1.5 KB.
     gevent.config.track_greenlet_tree = False
     return _serve(options)
 
 
-def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
+def _parse(argv: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog='zaqar-gevent',
+        usage='%(prog)s [serve] [options]\n       %(prog)s COMMAND ... [options]',
         description='Serve OpenStack Zaqar over REST and WebSocket on one port.',
+        epilog=f'Commands, a client of any such server: {", ".join(COMMANDS)}. '
+        'What each of them takes: zaqar-gevent COMMAND --help',
     )
     parser.add_argument(
         '--bind', metavar='ADDRESS', help='address to listen on (default: 127.0.0.1)'
@@ -48,7 +64,11 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
         metavar='FILE',
         help='an ordinary zaqar.conf; may be given more than once',
     )
-    return parser.parse_args(argv)
+    options, rest = parser.parse_known_args(argv)
+    if rest:
+        known = ', '.join(('serve', *COMMANDS))
+        parser.error(f'what is {" ".join(rest)!r}? Commands come first: {known}')
+    return options
 
 
 def _port(text: str) -> int:
@@ -62,6 +82,7 @@ def _serve(options: argparse.Namespace) -> int:
     """Everything that needs the patched standard library, imported only now."""
     import signal
 
+    import gevent
     from oslo_config import cfg
     from oslo_log import log
 

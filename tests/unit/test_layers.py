@@ -62,6 +62,11 @@ FORBIDDEN = {
         *('zaqar_gevent.api', 'zaqar_gevent.rest', 'zaqar_gevent.websocket', 'zaqar_gevent.server'),
         *('zaqar_gevent.storage', 'zaqar_gevent.cmd', 'zaqar_gevent.wsgi', 'zaqar_gevent.metrics'),
     ),
+    'terminal': (
+        *('zaqar_gevent.api', 'zaqar_gevent.rest', 'zaqar_gevent.websocket', 'zaqar_gevent.push'),
+        *('zaqar_gevent.storage', 'zaqar_gevent.server', 'zaqar_gevent.cmd', 'zaqar_gevent.wsgi'),
+        *('zaqar_gevent.http', 'zaqar_gevent.conf', 'falcon', 'gevent', 'zaqar', 'oslo_config'),
+    ),
     'conf.py': ('zaqar_gevent.server', 'zaqar_gevent.api', 'zaqar_gevent.rest'),
     'server.py': ('zaqar_gevent.cmd', 'zaqar_gevent.wsgi'),
     '': ('zaqar.transport.wsgi', 'zaqar.transport.websocket', 'zaqar.api', 'zaqar.bootstrap'),

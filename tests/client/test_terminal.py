@@ -1,0 +1,316 @@
+"""The subcommands of `zaqar-gevent` as scripts and people meet them."""
+
+from __future__ import annotations
+
+import json
+import pathlib
+import signal
+import socket
+import subprocess
+import uuid
+
+import pytest
+
+from tests.client.commands import COMMAND, SECONDS, Shell
+from tests.server_process import ServerProcess
+
+
+@pytest.fixture
+def shell(server: ServerProcess) -> Shell:
+    return Shell(server.url, uuid.uuid4().hex)
+
+
+def bodies(records: list[dict]) -> list[object]:
+    return [record['body'] for record in records]
+
+
+def test_bodies_are_json_or_else_text(shell: Shell) -> None:
+    given = ['{"sku": 42}', '7', 'true', 'two words', '"quoted"', '{broken', 'NaN', '']
+    posted = shell.records('post', 'orders', *given[:-1])
+    assert len({record['id'] for record in posted}) == len(given) - 1
+    listed = shell.records('list', 'orders')
+    assert [record['id'] for record in listed] == [record['id'] for record in posted]
+    assert bodies(listed) == [{'sku': 42}, 7, True, 'two words', 'quoted', '{broken', 'NaN']
+
+
+def test_text_is_taken_as_it_is_where_that_is_wanted(shell: Shell) -> None:
+    shell.records('post', 'orders', '--text', '7', '{"sku": 42}')
+    assert bodies(shell.records('list', 'orders')) == ['7', '{"sku": 42}']
+
+
+@pytest.mark.parametrize('options', [(), ('--batch', '7'), ('--transport', 'rest')])
+def test_lines_of_the_input_are_posted_in_order(shell: Shell, options: tuple[str, ...]) -> None:
+    lines = '\n'.join(f'{{"n": {number}}}' for number in range(120)) + '\n\nlast, without an end'
+    assert len(shell.records('post', 'orders', *options, given=lines)) == 121
+    listed = bodies(shell.records('list', 'orders'))
+    assert listed == [*({'n': number} for number in range(120)), 'last, without an end']
+
+
+def test_lines_are_posted_as_they_come(shell: Shell) -> None:
+    with shell.start('post', 'orders') as posting:
+        assert posting.stdin is not None
+        assert posting.stdout is not None
+        for number in range(3):
+            posting.stdin.write(f'{number}\n')
+            posting.stdin.flush()
+            assert json.loads(posting.stdout.readline())['id']
+        posting.communicate(timeout=SECONDS)
+    assert posting.returncode == 0
+
+
+def test_lines_of_a_file_are_posted(shell: Shell, tmp_path: pathlib.Path) -> None:
+    file = tmp_path / 'bodies'
+    file.write_bytes(b'1\r\n"\xc3\xa9"\r\n')
+    shell.records('post', 'orders', '--file', str(file), '--ttl', '300')
+    listed = shell.records('list', 'orders')
+    assert bodies(listed) == [1, 'é']
+    assert {record['ttl'] for record in listed} == {300}
+
+
+def test_queues_are_listed(shell: Shell) -> None:
+    for name in ('a', 'b', 'c'):
+        shell.records('post', name, '1')
+    assert shell.records('list') == [{'name': 'a'}, {'name': 'b'}, {'name': 'c'}]
+    assert shell.records('list', '--limit', '1', '--marker', 'a') == [{'name': 'b'}]
+
+
+def test_messages_are_listed_from_a_marker_to_a_limit(shell: Shell) -> None:
+    posted = shell.records('post', 'orders', *map(str, range(50)))
+    after = shell.records('list', 'orders', '--marker', posted[9]['id'], '--limit', '30')
+    assert bodies(after) == list(range(10, 40))
+
+
+def test_claimed_messages_are_left_out_where_that_is_wanted(shell: Shell) -> None:
+    shell.records('post', 'orders', '1', '2', '3')
+    claimed = shell.records('claim', 'orders', '--limit', '2', '--ttl', '60', '--grace', '60')
+    assert bodies(claimed) == [1, 2]
+    assert len({record['claim_id'] for record in claimed}) == 1
+    assert bodies(shell.records('list', 'orders')) == [1, 2, 3]
+    assert bodies(shell.records('list', 'orders', '--unclaimed')) == [3]
+
+
+def test_a_claim_may_delete_what_it_prints(shell: Shell) -> None:
+    shell.records('post', 'orders', '1', '2', '3')
+    assert bodies(shell.records('claim', 'orders', '--limit', '2', '--delete')) == [1, 2]
+    assert bodies(shell.records('list', 'orders')) == [3]
+    assert bodies(shell.records('claim', 'orders', '--delete')) == [3]
+    assert shell.records('claim', 'orders', '--delete') == []
+
+
+def test_a_claim_may_wait(shell: Shell) -> None:
+    shell.records('post', 'orders', '1')
+    shell.records('claim', 'orders', '--delete')
+    with shell.start('claim', 'orders', '--wait', '20') as claiming:
+        shell.records('post', 'orders', '2')
+        output, _ = claiming.communicate(timeout=SECONDS)
+    assert json.loads(output)['body'] == 2
+
+
+@pytest.mark.parametrize('transport', ['websocket', 'rest'])
+def test_a_queue_is_followed(shell: Shell, transport: str) -> None:
+    shell.records('post', 'orders', '1', '2')
+    options = ('--from-start', '--limit', '4', '--transport', transport)
+    with shell.start('tail', 'orders', *options) as tailing:
+        assert tailing.stdout is not None
+        assert [json.loads(tailing.stdout.readline())['body'] for _ in range(2)] == [1, 2]
+        shell.records('post', 'orders', '3', '4')
+        output, errors = tailing.communicate(timeout=SECONDS)
+    assert bodies([json.loads(line) for line in output.splitlines()]) == [3, 4]
+    assert (tailing.returncode, errors) == (0, '')
+
+
+def test_a_queue_is_followed_from_a_marker(shell: Shell) -> None:
+    posted = shell.records('post', 'orders', '1', '2', '3')
+    marker = posted[0]['id']
+    followed = shell.records('tail', 'orders', '--marker', marker, '--limit', '2')
+    assert bodies(followed) == [2, 3]
+
+
+def test_queues_are_counted(shell: Shell) -> None:
+    shell.records('post', 'a', '1', '2', '3')
+    shell.records('post', 'b', '1')
+    shell.records('claim', 'a', '--limit', '1')
+    counted = shell.records('stats')
+    assert [record['queue'] for record in counted] == ['a', 'b']
+    [alone] = shell.records('stats', 'a')
+    assert (alone['free'], alone['claimed'], alone['total']) == (2, 1, 3)
+
+
+def test_counts_are_watched(shell: Shell) -> None:
+    shell.records('post', 'orders', '1')
+    with shell.start('stats', 'orders', '--watch', '0.2') as watching:
+        assert watching.stdout is not None
+        first = json.loads(watching.stdout.readline())
+        assert 'change_per_second' not in first
+        shell.records('post', 'orders', '2', '3')
+        rates = []
+        while True:
+            record = json.loads(watching.stdout.readline())
+            rates.append(record['change_per_second'])
+            if record['total'] == 3:
+                break
+        assert rates[-1] > 0
+        watching.send_signal(signal.SIGINT)
+        _, errors = watching.communicate(timeout=SECONDS)
+    assert (watching.returncode, errors) == (130, '')
+
+
+@pytest.mark.parametrize('encoding', ['msgpack', 'json'])
+def test_a_server_is_pinged(shell: Shell, server: ServerProcess, encoding: str) -> None:
+    answers = shell.records('ping', '--count', '3', '--interval', '0', '--encoding', encoding)
+    assert len(answers) == 3
+    for answer in answers:
+        assert 0 < answer.pop('milliseconds') < 5000
+        assert answer == {
+            'url': server.url,
+            'transport': 'websocket',
+            'protocol': 'zaqar.v2',
+            'encoding': encoding,
+        }
+
+
+def test_rest_may_be_chosen_by_the_environment(server: ServerProcess) -> None:
+    shell = Shell(server.url, 'demo', ZAQAR_TRANSPORT='rest')
+    [answer] = shell.records('ping')
+    assert answer['transport'] == 'rest'
+    [answer] = shell.records('ping', '--transport', 'websocket')
+    assert answer['transport'] == 'websocket'
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'told'),
+    [
+        (('list', '--url', 'ftp://127.0.0.1'), 'ftp'),
+        (('post', 'orders', '--file', '/nowhere', '1'), 'file'),
+    ],
+)
+def test_wrong_usage_is_told_in_a_line(shell: Shell, arguments: tuple[str, ...], told: str) -> None:
+    status, line = shell.failure(*arguments)
+    assert status == 2
+    assert told in line
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'told'),
+    [
+        (('list', '--limit', '0'), 'less than 1'),
+        (('list', '--client-id', 'me'), 'me'),
+        (('list', '--encoding', 'xml'), 'xml'),
+        (('stats', '--watch', 'now'), 'now'),
+        (('consume', 'orders'), '--exec'),
+        (('post',), 'QUEUE'),
+    ],
+)
+def test_wrong_arguments_are_told_after_the_usage(
+    shell: Shell, arguments: tuple[str, ...], told: str
+) -> None:
+    finished = shell.run(*arguments)
+    assert finished.returncode == 2
+    assert told in finished.stderr.splitlines()[-1]
+    assert finished.stderr.startswith('usage: ')
+
+
+def test_a_wrong_environment_is_told(server: ServerProcess) -> None:
+    finished = Shell(server.url, 'demo', ZAQAR_ENCODING='xml').run('ping')
+    assert finished.returncode == 2
+    assert 'ZAQAR_ENCODING' in finished.stderr.splitlines()[-1]
+
+
+def test_what_the_server_refuses_is_told_in_a_line(shell: Shell, tmp_path: pathlib.Path) -> None:
+    status, line = shell.failure('post', 'orders', '1', '--ttl', '1')
+    assert status == 1
+    assert '400' in line
+    status, line = shell.failure('post', 'orders', '--file', str(tmp_path))
+    assert (status, str(tmp_path) in line) == (1, True)
+    file = tmp_path / 'latin'
+    for content, told in ((b'good\n\xe9\n', 'UTF-8'), (b'x' * 300_000, '4')):
+        file.write_bytes(content)
+        status, line = shell.failure('post', 'orders', '--file', str(file))
+        assert (status, told in line) == (1, True)
+
+
+def test_a_server_that_is_not_there_is_told_in_a_line() -> None:
+    with socket.create_server(('127.0.0.1', 0)) as probe:
+        port = probe.getsockname()[1]
+    for command in (('ping',), ('list', 'orders'), ('post', 'orders', '1')):
+        shell = Shell(f'http://127.0.0.1:{port}', 'demo')
+        status, line = shell.failure(*command, '--timeout', '1')
+        assert status == 3
+        assert str(port) in line
+
+
+@pytest.mark.parametrize(
+    'arguments', [('tail', 'orders'), ('consume', 'orders', '--exec', 'cat'), ('stats', '--watch')]
+)
+@pytest.mark.parametrize(('number', 'status'), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_what_goes_on_is_ended_by_a_signal(
+    shell: Shell, arguments: tuple[str, ...], number: int, status: int
+) -> None:
+    shell.records('post', 'orders', '1')
+    terminal = shell.on_terminal(*arguments)
+    terminal.read_until(lambda shown: 'orders' in shown)
+    terminal.process.send_signal(number)
+    assert terminal.finish() == status
+    assert 'Traceback' not in terminal.shown
+
+
+def test_nobody_reading_the_output_ends_it_quietly(shell: Shell) -> None:
+    for _ in range(4):
+        shell.records('post', 'orders', *('x' * 900 for _ in range(100)))
+    with shell.start('list', 'orders') as listing:
+        assert listing.stdout is not None
+        assert listing.stderr is not None
+        listing.stdout.readline()
+        listing.stdout.close()
+        assert listing.wait(SECONDS) == 141
+        assert listing.stderr.read() == ''
+
+
+def test_a_server_that_ends_while_it_is_followed_is_waited_for(
+    tmp_path: pathlib.Path, free_port: str
+) -> None:
+    with ServerProcess(tmp_path, '--port', free_port) as server:
+        shell = Shell(server.url, 'demo')
+        shell.records('post', 'orders', '1')
+        with shell.start('tail', 'orders', '--from-start', '--limit', '2') as tailing:
+            assert tailing.stdout is not None
+            tailing.stdout.readline()
+            server.kill()
+            server.start()
+            shell.records('post', 'orders', '2')
+            output, errors = tailing.communicate(timeout=SECONDS)
+    assert json.loads(output)['body'] == 2
+    assert (tailing.returncode, errors) == (0, '')
+
+
+@pytest.fixture
+def free_port() -> str:
+    with socket.create_server(('127.0.0.1', 0)) as probe:
+        return str(probe.getsockname()[1])
+
+
+@pytest.mark.parametrize('command', ['post', 'list', 'claim', 'tail', 'consume', 'stats', 'ping'])
+def test_each_command_describes_itself(command: str) -> None:
+    finished = subprocess.run(
+        [*COMMAND, command, '--help'], capture_output=True, text=True, timeout=SECONDS
+    )
+    assert finished.returncode == 0
+    assert finished.stdout.startswith(f'usage: zaqar-gevent {command}')
+    for told in ('ZAQAR_URL', 'exit status', '--transport'):
+        assert told in finished.stdout
+
+
+def test_neither_the_server_nor_gevent_is_imported(shell: Shell) -> None:
+    python, *rest = COMMAND
+    finished = subprocess.run(
+        [python, '-X', 'importtime', *rest, 'ping'],
+        env=shell.env,
+        capture_output=True,
+        text=True,
+        timeout=SECONDS,
+    )
+    assert finished.returncode == 0
+    imported = {line.split('|')[-1].strip() for line in finished.stderr.splitlines()}
+    assert 'zaqar_gevent.client' in imported
+    for name in ('gevent', 'falcon', 'zaqar', 'oslo_config', 'zaqar_gevent.server', 'rich'):
+        assert name not in imported

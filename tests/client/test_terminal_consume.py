@@ -1,0 +1,134 @@
+"""`zaqar-gevent consume`: a command run for each message."""
+
+from __future__ import annotations
+
+import json
+import pathlib
+import signal
+import time
+import uuid
+
+import pytest
+
+from tests.client.commands import SECONDS, Shell
+from tests.client.waiting import wait_until
+from tests.server_process import ServerProcess
+
+
+@pytest.fixture
+def shell(server: ServerProcess) -> Shell:
+    return Shell(server.url, uuid.uuid4().hex)
+
+
+def total(shell: Shell) -> int:
+    [counted] = shell.records('stats', 'orders')
+    count: int = counted['total']
+    return count
+
+
+def free(shell: Shell) -> int:
+    [counted] = shell.records('stats', 'orders')
+    count: int = counted['free']
+    return count
+
+
+@pytest.mark.parametrize('transport', ['websocket', 'rest'])
+def test_each_message_is_given_to_the_command_and_deleted(shell: Shell, transport: str) -> None:
+    posted = shell.records('post', 'orders', '{"text": "é"}', 'plain', '3')
+    options = ('--limit', '3', '--transport', transport)
+    finished = shell.run('consume', 'orders', '--exec', 'cat', *options)
+    assert (finished.returncode, finished.stderr) == (0, '')
+    messages = [json.loads(line) for line in finished.stdout.splitlines()]
+    assert [message['id'] for message in messages] == [message['id'] for message in posted]
+    assert [message['body'] for message in messages] == [{'text': 'é'}, 'plain', 3]
+    assert total(shell) == 0
+
+
+def test_the_body_alone_may_be_given(shell: Shell) -> None:
+    shell.records('post', 'orders', '{"text": "é"}', 'plain')
+    finished = shell.run('consume', 'orders', '--body', '--exec', 'cat; echo .', '--limit', '2')
+    assert finished.stdout == '{"text": "é"}\n.\nplain.\n'
+
+
+def test_the_command_is_told_which_message_it_is(shell: Shell) -> None:
+    [posted] = shell.records('post', 'orders', '1')
+    told = 'echo $ZAQAR_QUEUE $ZAQAR_MESSAGE_ID'
+    finished = shell.run('consume', 'orders', '--exec', told, '--limit', '1')
+    assert finished.stdout == f'orders {posted["id"]}\n'
+
+
+def test_a_command_that_does_not_read_its_input_is_no_failure(shell: Shell) -> None:
+    shell.records('post', 'orders', given='x' * 200_000)
+    finished = shell.run('consume', 'orders', '--exec', 'true', '--limit', '1')
+    assert (finished.returncode, finished.stderr) == (0, '')
+    assert total(shell) == 0
+
+
+@pytest.mark.parametrize('transport', ['websocket', 'rest'])
+def test_a_message_whose_command_fails_is_given_back(
+    shell: Shell, tmp_path: pathlib.Path, transport: str
+) -> None:
+    """And comes again, here for a command that fails the first time."""
+    [posted] = shell.records('post', 'orders', '1')
+    command = f'test -e {tmp_path}/tried || {{ touch {tmp_path}/tried; exit 7; }}'
+    options = ('--limit', '2', '--pause', '0.1', '--transport', transport)
+    finished = shell.run('consume', 'orders', '--exec', command, *options)
+    assert finished.returncode == 1
+    [line] = finished.stderr.splitlines()
+    assert posted['id'] in line
+    assert 'exit status 7' in line
+    assert total(shell) == 0
+
+
+def test_results_may_be_had_as_json(shell: Shell) -> None:
+    posted = shell.records('post', 'orders', '1', '2')
+    finished = shell.run(
+        *('consume', 'orders', '--exec', "echo said; grep -q 'body.: 1,'", '--limit', '2'),
+        *('--json', '--pause', '0'),
+    )
+    results = [json.loads(line) for line in finished.stdout.splitlines()]
+    assert {result['id'] for result in results} <= {message['id'] for message in posted}
+    assert [result['status'] for result in results] == [0, 1]
+    assert finished.stderr.count('said\n') == 2
+    assert finished.returncode == 1
+
+
+def test_commands_run_side_by_side(shell: Shell, tmp_path: pathlib.Path) -> None:
+    """Each of two waits for the other to have begun."""
+    shell.records('post', 'orders', '1', '2')
+    command = (
+        f'touch {tmp_path}/$ZAQAR_MESSAGE_ID; '
+        f'until [ $(ls {tmp_path} | wc -l) = 2 ]; do sleep 0.05; done'
+    )
+    finished = shell.run('consume', 'orders', '--exec', command, '--jobs', '2', '--limit', '2')
+    assert (finished.returncode, finished.stderr) == (0, '')
+    assert total(shell) == 0
+
+
+@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_command_is_ended_and_its_message_given_back(
+    shell: Shell, tmp_path: pathlib.Path, number: int
+) -> None:
+    shell.records('post', 'orders', '1', '2')
+    command = f'echo $$ > {tmp_path}/pid.new; mv {tmp_path}/pid.new {tmp_path}/pid; sleep 60; true'
+    with shell.start('consume', 'orders', '--exec', command) as consuming:
+        wait_until((tmp_path / 'pid').exists, SECONDS, 'the command runs')
+        began = time.monotonic()
+        consuming.send_signal(number)
+        _, errors = consuming.communicate(timeout=SECONDS)
+    assert (consuming.returncode, errors) == (128 + number, '')
+    assert time.monotonic() - began < 4
+    pid = (tmp_path / 'pid').read_text().strip()
+    assert not pathlib.Path(f'/proc/{pid}').exists()
+    assert free(shell) == 2
+
+
+def test_a_command_that_will_not_end_is_killed(shell: Shell, tmp_path: pathlib.Path) -> None:
+    shell.records('post', 'orders', '1')
+    command = f"trap '' TERM; touch {tmp_path}/runs; while :; do sleep 1; done"
+    with shell.start('consume', 'orders', '--exec', command) as consuming:
+        wait_until((tmp_path / 'runs').exists, SECONDS, 'the command runs')
+        consuming.send_signal(signal.SIGTERM)
+        consuming.communicate(timeout=SECONDS)
+    assert consuming.returncode == 128 + signal.SIGTERM
+    assert free(shell) == 1

@@ -1,0 +1,6 @@
+"""The subcommands of `zaqar-gevent`: a client for the terminal and for scripts.
+
+They import nothing of the server, and what they need only when it is needed.
+"""
+
+COMMANDS = ('post', 'list', 'claim', 'tail', 'consume', 'stats', 'ping')

@@ -1,0 +1,24 @@
+"""`claim`: messages for this one to work on."""
+
+from __future__ import annotations
+
+import argparse
+
+from zaqar_gevent.client import Client
+from zaqar_gevent.terminal.display import Display
+from zaqar_gevent.terminal.listing import show_message
+
+
+def run(client: Client, arguments: argparse.Namespace, display: Display) -> int:
+    """Claim messages, print them and delete them if that is wanted; returns the exit status.
+
+    What is not deleted stays claimed until the claim's TTL is over.
+    """
+    options = {name: getattr(arguments, name) for name in ('ttl', 'grace', 'wait')}
+    given = {name: value for name, value in options.items() if value is not None}
+    claim = client.queue(arguments.queue).claim(limit=arguments.limit, **given)
+    for message in claim.messages:
+        show_message(message, display)
+        if arguments.delete:
+            message.delete()
+    return 0

@@ -1,0 +1,147 @@
+"""`consume`: a command of the shell, run for each message."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import itertools
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from zaqar_gevent.client import Client, Message, ZaqarError
+from zaqar_gevent.terminal.display import Display, compact, complain
+from zaqar_gevent.terminal.listing import record_of
+
+# Between asking a command to end and ending it.
+_PATIENCE_SECONDS = 5.0
+
+
+def run(client: Client, arguments: argparse.Namespace, display: Display) -> int:
+    """Work until interrupted or at the limit; returns the exit status, 1 if any command failed.
+
+    When interrupted, commands that run are ended, and their messages given back.
+    """
+    options = {name: getattr(arguments, name) for name in ('ttl', 'grace')}
+    given = {name: value for name, value in options.items() if value is not None}
+    worker = _Worker(arguments, display)
+    with (
+        client.queue(arguments.queue).consume(credit=arguments.jobs, **given) as consumer,
+        worker.working() as pool,
+    ):
+        display.say(f'Consuming {arguments.queue}; Ctrl-C ends it.')
+        for message in itertools.islice(consumer, arguments.limit):
+            pool.submit(worker.handle, message)
+    return 1 if worker.failures else 0
+
+
+class _Worker:
+    """Runs the command in threads, and settles messages by how it ended.
+
+    failures: how many messages were not dealt with.
+    """
+
+    def __init__(self, arguments: argparse.Namespace, display: Display) -> None:
+        self._arguments = arguments
+        self._display = display
+        self._running: set[subprocess.Popen[bytes]] = set()
+        self._lock = threading.Lock()
+        self._over = threading.Event()
+        self.successes = 0
+        self.failures = 0
+
+    @contextlib.contextmanager
+    def working(self) -> Iterator[ThreadPoolExecutor]:
+        """A pool for `handle`, which is waited for at the end, unless that is an exception."""
+        pool = ThreadPoolExecutor(self._arguments.jobs)
+        try:
+            yield pool
+            pool.shutdown()
+        finally:
+            self._over.set()
+            self._end_commands()
+            pool.shutdown()
+            self._display.say(f'{self.successes} done, {self.failures} given back.')
+
+    def handle(self, message: Message) -> None:
+        """Run the command for a message and settle it."""
+        began = time.monotonic()
+        try:
+            status = self._run(message)
+            is_done = status == 0 and message.ack()
+            if status != 0:
+                self._give_back(message, status)
+            elif not is_done:
+                complain(f'{message.id}: the lease was lost meanwhile; it comes again')
+        except (ZaqarError, OSError) as error:
+            status, is_done = None, False
+            complain(f'{message.id}: {error}')
+        with self._lock:
+            self.successes += is_done
+            self.failures += not is_done
+            if self._arguments.json:
+                seconds = round(time.monotonic() - began, 3)
+                self._display.show({'id': message.id, 'status': status, 'seconds': seconds}, '')
+
+    def _give_back(self, message: Message, status: int) -> None:
+        if not self._over.is_set():
+            complain(f'{message.id}: the command failed ({_told(status)})')
+            self._over.wait(self._arguments.pause)
+        message.release()
+
+    def _run(self, message: Message) -> int:
+        """The exit status of the command; negative if it was a signal."""
+        environment = {
+            **os.environ,
+            'ZAQAR_QUEUE': self._arguments.queue,
+            'ZAQAR_MESSAGE_ID': message.id,
+        }
+        with self._lock:
+            if self._over.is_set():
+                return -signal.SIGTERM
+            # NOTE: a group of its own, so that what the command has started ends with it.
+            process = subprocess.Popen(  # noqa: S603 the user's own command
+                ['/bin/sh', '-c', self._arguments.exec],
+                stdin=subprocess.PIPE,
+                stdout=sys.stderr if self._arguments.json else None,
+                env=environment,
+                process_group=0,
+            )
+            self._running.add(process)
+        try:
+            process.communicate(self._input(message))
+        finally:
+            with self._lock:
+                self._running.discard(process)
+        return process.returncode
+
+    def _input(self, message: Message) -> bytes:
+        value: Any = message.body if self._arguments.body else record_of(message)
+        text = value if isinstance(value, str) else compact(value) + '\n'
+        return text.encode()
+
+    def _end_commands(self) -> None:
+        """Ask what runs to end, and make it."""
+        deadline = time.monotonic() + _PATIENCE_SECONDS
+        self._signal(signal.SIGTERM)
+        while self._running and time.monotonic() < deadline:
+            time.sleep(0.02)
+        self._signal(signal.SIGKILL)
+
+    def _signal(self, number: signal.Signals) -> None:
+        with self._lock:
+            for process in self._running:
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(process.pid, number)
+
+
+def _told(status: int) -> str:
+    if status < 0:
+        return signal.Signals(-status).name
+    return f'exit status {status}'

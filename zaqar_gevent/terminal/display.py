@@ -1,0 +1,65 @@
+"""What the subcommands print: for people on a terminal, JSON lines elsewhere."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+_CUT = '…'
+
+
+class Display:
+    """The standard output, and the standard error output for what is said aside.
+
+    human: whether somebody looks at it.
+    """
+
+    def __init__(self, *, as_json: bool) -> None:
+        self.human = sys.stdout.isatty() and not as_json
+
+    def show(self, record: Mapping[str, Any], text: str) -> None:
+        """Print a result at once: its record in a pipe, `text` on a terminal, cut to its width."""
+        if self.human:
+            print(fitted(text), flush=True)
+        else:
+            print(json.dumps(record, ensure_ascii=False, default=str), flush=True)
+
+    def say(self, text: str) -> None:
+        """Print what only people want to know, beside the results."""
+        if self.human:
+            print(printable(text), file=sys.stderr, flush=True)
+
+
+def complain(reason: str) -> None:
+    """Print one line about what went wrong."""
+    print(f'zaqar-gevent: {printable(reason)}', file=sys.stderr, flush=True)
+
+
+def printable(text: str) -> str:
+    """The text in one line that can do nothing to a terminal: what is not printable is escaped."""
+    return ''.join(
+        one if one.isprintable() else one.encode('unicode_escape').decode() for one in text
+    )
+
+
+def fitted(text: str) -> str:
+    """The text in one line of the terminal."""
+    width = shutil.get_terminal_size().columns
+    line = printable(text)
+    return line if len(line) <= width else line[: width - 1] + _CUT
+
+
+def compact(value: Any) -> str:
+    """A body in one line: JSON."""
+    return json.dumps(value, ensure_ascii=False, default=str)
+
+
+def span(seconds: float) -> str:
+    """A time for people, in at most five characters."""
+    for unit, size in (('d', 86400), ('h', 3600), ('m', 60)):
+        if seconds >= 2 * size:
+            return f'{seconds / size:.0f}{unit}'
+    return f'{seconds:.0f}s'

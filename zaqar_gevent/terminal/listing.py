@@ -1,0 +1,55 @@
+"""`list`: the messages of a queue, or the queues."""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+from typing import Any
+
+from zaqar_gevent.client import Client, Message
+from zaqar_gevent.terminal.display import Display, compact, span
+
+
+def run(client: Client, arguments: argparse.Namespace, display: Display) -> int:
+    """Print what there is, page after page; returns the exit status."""
+    if arguments.queue is None:
+        _list_queues(client, arguments, display)
+    else:
+        _list_messages(client, arguments, display)
+    return 0
+
+
+def _list_queues(client: Client, arguments: argparse.Namespace, display: Display) -> None:
+    for queue in itertools.islice(client.queues(marker=arguments.marker), arguments.limit):
+        display.show({'name': queue.name}, queue.name)
+
+
+def _list_messages(client: Client, arguments: argparse.Namespace, display: Display) -> None:
+    messages = client.queue(arguments.queue).messages(
+        marker=arguments.marker,
+        include_claimed=not arguments.unclaimed,
+        include_delayed=arguments.delayed,
+    )
+    for message in itertools.islice(messages, arguments.limit):
+        show_message(message, display)
+
+
+def show_message(message: Message, display: Display) -> None:
+    """Print a message: all of it in a pipe, its id, age and body on a terminal."""
+    claimed = ' claimed' if message.claim_id else ''
+    text = f'{message.id}  {span(message.age):>4}{claimed}  {compact(message.body)}'
+    display.show(record_of(message), text)
+
+
+def record_of(message: Message) -> dict[str, Any]:
+    """What is told of a message, JSON-able."""
+    record = {
+        'id': message.id,
+        'queue': message.queue_name,
+        'body': message.body,
+        'ttl': message.ttl,
+        'age': message.age,
+        'claim_id': message.claim_id,
+        'checksum': message.checksum,
+    }
+    return {name: value for name, value in record.items() if value is not None}

@@ -1,0 +1,89 @@
+"""Runs a subcommand and makes an exit status of what came of it."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from types import FrameType
+
+from zaqar_gevent.client import APIError, Client, ZaqarError
+from zaqar_gevent.terminal.arguments import parse
+from zaqar_gevent.terminal.display import Display, complain
+
+DONE = 0
+REFUSED = 1
+MISUSED = 2
+UNREACHABLE = 3
+INTERRUPTED = 128 + signal.SIGINT
+UNREAD = 128 + signal.SIGPIPE
+TERMINATED = 128 + signal.SIGTERM
+
+_MODULES = {
+    'post': 'posting',
+    'list': 'listing',
+    'claim': 'claiming',
+    'tail': 'tailing',
+    'consume': 'consuming',
+    'stats': 'statistics',
+    'ping': 'ping',
+}
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, which ends a subcommand as Ctrl-C does."""
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run the subcommand that `argv` begins with; returns the exit status."""
+    arguments = parse(argv)
+    signal.signal(signal.SIGTERM, _terminate)
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors='backslashreplace')  # type: ignore[union-attr]
+    try:
+        return _run(arguments)
+    except Terminated:
+        return TERMINATED
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:
+        # What is still buffered would raise this again at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return UNREAD
+
+
+def _terminate(number: int, frame: FrameType | None) -> None:
+    raise Terminated
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    module = importlib.import_module(f'zaqar_gevent.terminal.{_MODULES[arguments.command]}')
+    run: Callable[[Client, argparse.Namespace, Display], int] = module.run
+    try:
+        with _client(arguments) as client:
+            return run(client, arguments, Display(as_json=arguments.json))
+    except APIError as error:
+        complain(f'{error.title}: {error.description} ({error.status})')
+        return REFUSED
+    except ZaqarError as error:
+        complain(str(error))
+        return UNREACHABLE
+
+
+def _client(arguments: argparse.Namespace) -> Client:
+    try:
+        return Client(
+            arguments.url,
+            project=arguments.project,
+            client_id=arguments.client_id,
+            token=arguments.token,
+            transport=arguments.transport,
+            encoding=arguments.encoding,
+            timeout=arguments.timeout,
+        )
+    except ValueError as error:
+        complain(str(error))
+        raise SystemExit(MISUSED) from None
