@@ -57,6 +57,7 @@ FORBIDDEN = {
         *('zaqar_gevent.api', 'zaqar_gevent.rest', 'zaqar_gevent.websocket', 'falcon'),
         *('zaqar_gevent.server', 'zaqar_gevent.cmd', 'zaqar_gevent.wsgi', 'zaqar_gevent.conf'),
     ),
+    'client': ('gevent', 'falcon', 'requests', 'zaqar', 'websockets', 'msgspec'),
     'metrics.py': ('zaqar_gevent', 'gevent'),
     'access_log.py': (
         *('zaqar_gevent.api', 'zaqar_gevent.rest', 'zaqar_gevent.websocket', 'zaqar_gevent.server'),
@@ -98,6 +99,16 @@ def test_imports_point_downwards_only(place: str) -> None:
                     assert name != forbidden, f'{relative} imports {name}'
                     assert not name.startswith(f'{forbidden}.'), f'{relative} imports {name}'
     assert checked
+
+
+def test_the_client_imports_nothing_else_of_the_package() -> None:
+    taken = {
+        name
+        for module in (PACKAGE / 'client').rglob('*.py')
+        for name in imports_of(module)
+        if name.split('.')[0] == 'zaqar_gevent' and not name.startswith('zaqar_gevent.client')
+    }
+    assert taken == set()
 
 
 def test_only_the_command_patches_the_standard_library() -> None:
