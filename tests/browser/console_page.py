@@ -58,12 +58,14 @@ class WatchedChromium(Chromium):
             self.complaints.setdefault(message['sessionId'], []).append(complaint)
 
     @contextmanager
-    def console(self, url: str, width: int = 1280, height: int = 800) -> Iterator[ConsolePage]:
-        """The console of a server at `url`, in a browser that knows nothing yet."""
+    def console(
+        self, url: str, project: str = 'demo', width: int = 1280, height: int = 800
+    ) -> Iterator[ConsolePage]:
+        """The console of a server at `url`, in a browser that knows no more than a project."""
         context = self.command('Target.createBrowserContext', {})
         target = self.command('Target.createTarget', {'url': 'about:blank', **context})
         attached = self.command('Target.attachToTarget', {**target, 'flatten': True})
-        page = ConsolePage(self, attached['sessionId'], url)
+        page = ConsolePage(self, attached['sessionId'], url, project)
         page.resize(width, height)
         yield page
         self.command('Target.disposeBrowserContext', context)
@@ -77,7 +79,10 @@ def _complaint(method: str, event: dict[str, Any]) -> str | None:
         return json.dumps(event['args'])
     if method == 'Log.entryAdded':
         entry = event['entry']
-        if entry['level'] in ('error', 'warning') and entry['source'] not in ('network', 'rendering'):
+        if entry['level'] in ('error', 'warning') and entry['source'] not in (
+            'network',
+            'rendering',
+        ):
             return json.dumps(entry)
     return None
 
@@ -85,13 +90,16 @@ def _complaint(method: str, event: dict[str, Any]) -> str | None:
 class ConsolePage:
     """A page of the console."""
 
-    def __init__(self, browser: WatchedChromium, session: str, url: str) -> None:
+    def __init__(self, browser: WatchedChromium, session: str, url: str, project: str) -> None:
         self._browser = browser
         self._session = session
         self.url = url
+        self.project = project
         for domain in ('Page', 'Runtime', 'Log'):
             self.command(f'{domain}.enable')
-        self.command('Page.addScriptToEvaluateOnNewDocument', source=_FINDERS)
+        known = json.dumps(json.dumps({'project': project}))
+        remember = f"if (origin !== 'null') localStorage['zaqar-console'] ??= {known};"
+        self.command('Page.addScriptToEvaluateOnNewDocument', source=_FINDERS + remember)
 
     def command(self, method: str, **parameters: Any) -> Any:
         return self._browser.command(method, parameters, self._session)
@@ -104,9 +112,11 @@ class ConsolePage:
 
     def open(self, place: str = '') -> None:
         """Load the console at a place such as `#/queues/orders`."""
-        loading = self.command('Page.navigate', url=f'{self.url}/console/{place}')
-        assert 'errorText' not in loading, loading['errorText']
-        self._browser.receive('method', 'Page.loadEventFired')
+        # From elsewhere: to another place of the same page would be no load.
+        for url in ('about:blank', f'{self.url}/console/{place}'):
+            loading = self.command('Page.navigate', url=url)
+            assert 'errorText' not in loading, loading['errorText']
+            self._browser.receive('method', 'Page.loadEventFired')
         self.command('Page.bringToFront')
 
     def go(self, place: str) -> None:
@@ -131,13 +141,10 @@ class ConsolePage:
         assert 'exceptionDetails' not in evaluated, evaluated['exceptionDetails']
         return evaluated['result'].get('value')
 
-    def wait(self, expression: str, seconds: float = WAIT_SECONDS) -> Any:
-        """Wait until an expression is true; returns its value."""
+    def wait(self, expression: str, seconds: float = WAIT_SECONDS) -> None:
+        """Wait until an expression is true."""
         deadline = time.monotonic() + seconds
-        while True:
-            value = self.evaluate(expression)
-            if value:
-                return value
+        while not self.evaluate(f'Boolean({expression})'):
             if time.monotonic() > deadline:
                 text = self.evaluate('document.body.innerText')
                 raise AssertionError(f'{expression} never came true; the page says:\n{text}')
@@ -159,7 +166,7 @@ class ConsolePage:
 
     def press(self, name: str) -> None:
         """Press the button, or follow the link, of this name, with the mouse."""
-        self.wait(f'!!findControl({json.dumps(name)})')
+        self.wait(f'findControl({json.dumps(name)})')
         x, y = self.evaluate(
             f"""(() => {{
               const control = findControl({json.dumps(name)});
@@ -174,14 +181,14 @@ class ConsolePage:
 
     def fill(self, label: str, text: str) -> None:
         """Type into the field of this label, in place of what is there."""
-        self.wait(f'!!findField({json.dumps(label)})')
+        self.wait(f'findField({json.dumps(label)})')
         self.evaluate(f'findField({json.dumps(label)}).focus()')
         self.evaluate('document.activeElement.select()')
         self.write(text)
 
     def choose(self, label: str, value: str) -> None:
         """Choose a value of the select of this label."""
-        self.wait(f'!!findField({json.dumps(label)})')
+        self.wait(f'findField({json.dumps(label)})')
         field = f'findField({json.dumps(label)})'
         self.evaluate(
             f'{field}.value = {json.dumps(value)}; {field}.dispatchEvent(new Event("change"))'

@@ -2,8 +2,9 @@
 
 import { ask } from './dialogs.js';
 import { button, choice, element, field, replace } from './elements.js';
+import { problem } from './format.js';
 import { textField } from './inputs.js';
-import { newClientId } from './session.js';
+import { isAboutToken, newClientId } from './session.js';
 
 const STATES = {
   connecting: 'Connecting…',
@@ -24,11 +25,11 @@ const PATIENCE_SECONDS = 3;
 export function showConnection(session) {
   const pill = document.getElementById('connection');
   const banner = document.getElementById('banner');
-  let impatience = null;
-
+  let watched = null;
   function update() {
-    const { encoding } = session.client;
     const state = session.refusal ? 'refused' : session.client.state;
+    // REST speaks JSON, whatever was chosen for the WebSocket.
+    const encoding = state === 'polling' ? 'json' : session.client.encoding;
     pill.dataset.state = state;
     const isOpen = state === 'websocket' || state === 'polling';
     replace(
@@ -39,18 +40,36 @@ export function showConnection(session) {
       isOpen && element('span', { class: 'pill-encoding' }, ENCODINGS[encoding] ?? encoding),
       element('span', { class: 'pill-project' }, session.settings.project),
     );
-    clearTimeout(impatience);
     if (isOpen && banner.dataset.about === 'server') {
       hide();
-    } else if (!isOpen && state !== 'refused') {
-      impatience = setTimeout(() => {
-        tell('server', 'The server does not answer. The console keeps trying.');
-      }, PATIENCE_SECONDS * 1000);
+    } else if (state === 'connecting') {
+      watch(session.client);
     }
   }
 
+  /** Say it when connecting takes long, and when the server will not have it. */
+  async function watch(client) {
+    if (watched === client) {
+      return;
+    }
+    watched = client;
+    while (client === session.client && client.state === 'connecting' && !session.refusal) {
+      try {
+        await client.capabilities({ timeout: PATIENCE_SECONDS });
+      } catch (error) {
+        if (error.status && error.status < 500) {
+          session.refuse(error);
+        } else if (client.state === 'connecting') {
+          tell('server', 'The server does not answer. The console keeps trying.');
+          await new Promise((resolve) => setTimeout(resolve, PATIENCE_SECONDS * 1000));
+        }
+      }
+    }
+    watched = null;
+  }
+
   function tell(about, text, ...actions) {
-    if (banner.dataset.about === 'token') {
+    if (banner.dataset.about === 'refusal') {
       return;
     }
     banner.dataset.about = about;
@@ -64,15 +83,22 @@ export function showConnection(session) {
 
   session.addEventListener('state', update);
   session.addEventListener('client', hide);
-  session.addEventListener('unauthorized', () => {
-    const text = session.token
-      ? 'The token is not accepted: it may be wrong, expired or of another project.'
-      : 'This server wants a token.';
-    if (banner.dataset.about !== 'token') {
-      tell('token', text, button('Enter a token', () => change(session), 'small'));
-    }
+  session.addEventListener('refused', () => {
+    const [text, offer] = explain(session);
+    tell('refusal', text, button(offer, () => change(session), 'small'));
   });
   pill.addEventListener('click', () => change(session));
+}
+
+/** What a refusal means, and what can be done about it. */
+function explain({ refusal, token }) {
+  if (!isAboutToken(refusal)) {
+    return [`The server refuses the connection. ${problem(refusal)}`, 'Change the connection'];
+  }
+  const text = token
+    ? 'The token is not accepted: it may be wrong, expired or of another project.'
+    : 'This server wants a token.';
+  return [text, 'Enter a token'];
 }
 
 /** Ask for project, client, token, transport and encoding, and connect by them. */

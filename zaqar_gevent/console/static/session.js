@@ -9,7 +9,7 @@ const SERVER = new URL('..', document.baseURI).href.replace(/\/$/, '');
  * The console's one client, and what it is made from.
  *
  * Events: `client` when there is another client, `state` when its connection has changed,
- * `unauthorized` when the server wants a token or another one.
+ * `refused` when the server will not serve it, as for want of a token.
  */
 export class Session extends EventTarget {
   constructor() {
@@ -69,10 +69,17 @@ export class Session extends EventTarget {
    * token is given: a page that asks every second would be a nuisance to those who check tokens.
    */
   consider(error) {
-    if (isAboutToken(error) && error !== this.refusal) {
+    if (isAboutToken(error)) {
+      this.refuse(error);
+    }
+  }
+
+  /** The server will not serve this client. */
+  refuse(error) {
+    if (this.refusal === null) {
       this.refusal = error;
       this.dispatchEvent(new Event('state'));
-      this.dispatchEvent(new Event('unauthorized'));
+      this.dispatchEvent(new Event('refused'));
     }
   }
 }
