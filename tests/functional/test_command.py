@@ -47,8 +47,10 @@ def test_it_says_where_it_listens_and_nothing_else(tmp_path: pathlib.Path) -> No
 
 
 @pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT])
-def test_it_stops_at_once_with_status_zero(tmp_path: pathlib.Path, number: int) -> None:
-    with ServerProcess(tmp_path) as server:
+def test_it_stops_soon_with_status_zero(tmp_path: pathlib.Path, number: int) -> None:
+    """Also where a client does not say goodbye."""
+    config = '[drivers:transport:gevent]\nclose_timeout = 0.5\n'
+    with ServerProcess(tmp_path, config=config) as server:
         websocket = WebSocketCaller(server.websocket_url, binary=False)
         rest = RestCaller(server.url)
         assert websocket.call('ping_node').status == rest.call('ping_node').status == 204
