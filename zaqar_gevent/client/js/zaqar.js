@@ -1554,9 +1554,12 @@ export class Subscription extends Stream {
     const mayAsk = () => this._inbox.room(this._signal);
     return this._repeat(transport, mayAsk, async (wait) => {
       if (this.#received === undefined) this.#begin(await this.#newest(transport));
+      const before = this.#received;
       const page = await this.#page(transport, wait);
+      const isNew = page.messages.some(({ id }) => !this.#seen.has(id));
       this.#takePage(page);
-      return page.messages.length;
+      // A page that brings nothing new may be on the way to one that does, but not for ever.
+      return isNew || this.#received !== before;
     });
   }
 
