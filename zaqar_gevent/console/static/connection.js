@@ -1,10 +1,10 @@
 // How the page is connected: shown at the top, and changed in a dialog.
 
-import { ask } from './dialogs.js';
+import { FieldError, ask } from './dialogs.js';
 import { button, choice, element, field, replace } from './elements.js';
 import { problem } from './format.js';
 import { textField } from './inputs.js';
-import { isAboutToken, newClientId } from './session.js';
+import { newClientId } from './session.js';
 
 const STATES = {
   connecting: 'Connecting…',
@@ -20,6 +20,7 @@ const TRANSPORTS = [
   ['rest', 'Polling only'],
 ];
 const PATIENCE_SECONDS = 3;
+const UUID = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i;
 
 /** Show the state of `session` in the top bar, and let it be changed there. */
 export function showConnection(session) {
@@ -57,10 +58,10 @@ export function showConnection(session) {
       try {
         await client.capabilities({ timeout: PATIENCE_SECONDS });
       } catch (error) {
-        if (error.status && error.status < 500) {
-          session.refuse(error);
-        } else if (client.state === 'connecting') {
-          tell('server', 'The server does not answer. The console keeps trying.');
+        session.consider(error);
+        if (client.state === 'connecting' && !session.refusal) {
+          const why = error.status ? `refuses: ${problem(error)}.` : 'does not answer.';
+          tell('server', `The server ${why} The console keeps trying.`);
           await new Promise((resolve) => setTimeout(resolve, PATIENCE_SECONDS * 1000));
         }
       }
@@ -84,21 +85,12 @@ export function showConnection(session) {
   session.addEventListener('state', update);
   session.addEventListener('client', hide);
   session.addEventListener('refused', () => {
-    const [text, offer] = explain(session);
-    tell('refusal', text, button(offer, () => change(session), 'small'));
+    const text = session.token
+      ? 'The token is not accepted: it may be wrong, expired or of another project.'
+      : 'This server wants a token.';
+    tell('refusal', text, button('Enter a token', () => change(session), 'small'));
   });
   pill.addEventListener('click', () => change(session));
-}
-
-/** What a refusal means, and what can be done about it. */
-function explain({ refusal, token }) {
-  if (!isAboutToken(refusal)) {
-    return [`The server refuses the connection. ${problem(refusal)}`, 'Change the connection'];
-  }
-  const text = token
-    ? 'The token is not accepted: it may be wrong, expired or of another project.'
-    : 'This server wants a token.';
-  return [text, 'Enter a token'];
 }
 
 /** Ask for project, client, token, transport and encoding, and connect by them. */
@@ -142,7 +134,7 @@ function change(session) {
     act: async () => {
       const chosen = {
         project: project.read(),
-        clientId: clientId.read(),
+        clientId: readUUID(clientId),
         roles: roles.read(),
         transport: transport.input.value,
         encoding: encoding.input.value,
@@ -150,6 +142,14 @@ function change(session) {
       session.open(chosen, token.read());
     },
   });
+}
+
+function readUUID(field) {
+  const text = field.read();
+  if (!UUID.test(text)) {
+    throw new FieldError(field, 'A UUID is wanted, as “New” makes one.');
+  }
+  return text;
 }
 
 function facts(session) {

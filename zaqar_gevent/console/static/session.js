@@ -9,7 +9,7 @@ const SERVER = new URL('..', document.baseURI).href.replace(/\/$/, '');
  * The console's one client, and what it is made from.
  *
  * Events: `client` when there is another client, `state` when its connection has changed,
- * `refused` when the server will not serve it, as for want of a token.
+ * `refused` when the server wants a token, or another one.
  */
 export class Session extends EventTarget {
   constructor() {
@@ -69,14 +69,7 @@ export class Session extends EventTarget {
    * token is given: a page that asks every second would be a nuisance to those who check tokens.
    */
   consider(error) {
-    if (isAboutToken(error)) {
-      this.refuse(error);
-    }
-  }
-
-  /** The server will not serve this client. */
-  refuse(error) {
-    if (this.refusal === null) {
+    if (isAboutToken(error) && this.refusal === null) {
       this.refusal = error;
       this.dispatchEvent(new Event('state'));
       this.dispatchEvent(new Event('refused'));
@@ -85,7 +78,7 @@ export class Session extends EventTarget {
 }
 
 /** Whether the server wants a token; a token that may not do something is another matter. */
-export function isAboutToken(error) {
+function isAboutToken(error) {
   const text = `${error.title ?? ''} ${error.description ?? ''} ${error.message ?? ''}`;
   return error.status === 401 || (error.status === 403 && /not authentified/i.test(text));
 }
