@@ -183,7 +183,7 @@ class Client:
     def ping(self) -> None:
         """Ask whether the server and its store are alive; raises ServiceUnavailable, or what `call`
         does. A server of upstream's, over WebSocket, is only asked whether it is there."""
-        link = self.connector.link(self.timeout)
+        link = self.connector.link(self.timeout, is_urgent=True)
         if isinstance(link, Connection) and link.kind == 'default':
             link.check(self.timeout)
         else:
@@ -222,7 +222,7 @@ class Client:
         deadline = time.monotonic() + (self.timeout if timeout is None else timeout)
         backoff = Backoff(random.random)
         while True:
-            link = self.connector.link(deadline - time.monotonic())
+            link = self.connector.link(deadline - time.monotonic(), is_urgent=True)
             try:
                 return ask(link, deadline - time.monotonic())
             except Broken as error:

@@ -53,6 +53,7 @@ class Connector:
         self._refresh_seconds = refresh_seconds
         self._on_state = on_state
         self._changed = threading.Condition()
+        self._due = threading.Event()
         self._told: State | None = None
         self._connection: Connection | None = None
         self._problem = ''
@@ -81,8 +82,8 @@ class Connector:
     def forget(self, listener: Callable[[], None]) -> None:
         self._listeners.discard(listener)
 
-    def link(self, seconds: float) -> Link:
-        """The link to use, waited for at most `seconds`.
+    def link(self, seconds: float, *, is_urgent: bool = False) -> Link:
+        """The link to use, waited for at most `seconds`; it is tried for sooner where `is_urgent`.
 
         Raises ClientClosed, ConnectionLost where there is none in time, and Unauthorized where the
         server does not take the token.
@@ -99,6 +100,8 @@ class Connector:
                     return self._rest
                 if self._denial is not None:
                     raise self._denial
+                if is_urgent and self._fallback.wanted():
+                    self._due.set()
                 left = deadline - time.monotonic()
                 if left <= 0:
                     raise ConnectionLost(f'There is no connection. {self._problem}'.rstrip())
@@ -110,6 +113,7 @@ class Connector:
             self._fallback.close()
             connection = self._connection
             self._changed.notify_all()
+        self._due.set()
         self._tell()
         if connection is not None:
             connection.close()
@@ -118,17 +122,18 @@ class Connector:
         self._rest.close()
 
     def _run(self) -> None:
-        while self._fallback.state != 'closed':
+        while True:
+            self._due.clear()
             with self._changed:
+                if self._fallback.state == 'closed':
+                    return
                 seconds = self._fallback.wait_seconds()
                 connection = self._connection
-                if seconds is None:
-                    self._changed.wait(self._refresh_seconds)
-                elif seconds > 0:
-                    self._changed.wait(seconds)
             if seconds == 0:
                 self._attempt()
-            elif seconds is None and connection is not None and connection.is_open:
+            elif seconds is not None:
+                self._due.wait(seconds)
+            elif not self._due.wait(self._refresh_seconds) and connection is not None:
                 self._keep(connection)
 
     def _keep(self, connection: Connection) -> None:
@@ -139,6 +144,8 @@ class Connector:
             LOG.warning('The token of the connection is not renewed: %s', error)
         except ZaqarError as error:
             LOG.info('The token of the connection is not renewed yet: %s', error)
+        except Exception:
+            LOG.exception('There is no new token for the connection')
 
     def _attempt(self) -> None:
         self._fallback.attempting()
@@ -192,6 +199,7 @@ class Connector:
                 after = after or 0
             self._fallback.lost(after)
             self._changed.notify_all()
+        self._due.set()
         LOG.info('The connection has ended: %s', connection.problem)
         self._tell()
 

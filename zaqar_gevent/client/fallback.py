@@ -39,6 +39,9 @@ MAX_BACKOFF_SECONDS = 30.0
 # The least of those where connections keep dying and there is nothing to fall back to.
 LOSING_BACKOFF_SECONDS = 1.0
 
+# While somebody waits for a connection, it is no longer than up to that.
+WANTED_BACKOFF_SECONDS = 2.0
+
 
 class Fallback:
     """Which transport is in use, and when to try the WebSocket next.
@@ -59,6 +62,8 @@ class Fallback:
         self._clock = clock
         self._backoff = Backoff(random)
         self._losses: collections.deque[float] = collections.deque(maxlen=MAX_LOSSES)
+        self._random = random
+        self._if_wanted_at: float | None = None
         self._try_at: float | None = None if transport == 'rest' else clock()
         self.state: State = 'polling' if transport == 'rest' else 'connecting'
 
@@ -68,9 +73,18 @@ class Fallback:
             return None
         return max(self._try_at - self._clock(), 0.0)
 
+    def wanted(self) -> bool:
+        """Somebody waits for a connection: try sooner, unless the server said when; whether that is
+        sooner than before."""
+        if self._try_at is None or self._if_wanted_at is None:
+            return False
+        is_sooner = self._if_wanted_at < self._try_at
+        self._try_at = min(self._try_at, self._if_wanted_at)
+        return is_sooner
+
     def attempting(self) -> None:
         """The WebSocket is being tried."""
-        self._try_at = None
+        self._try_at = self._if_wanted_at = None
 
     def opened(self) -> None:
         """It opened, and the server has spoken over it."""
@@ -89,7 +103,7 @@ class Fallback:
     def unreachable(self) -> None:
         """The server could not be reached at all, so neither over REST: try on."""
         if self.state != 'closed':
-            self._try_in(self._delay())
+            self._try_again()
 
     def lost(self, reconnect_after_ms: int | None = None) -> None:
         """The connection, or the attempt at one, ended.
@@ -110,7 +124,7 @@ class Fallback:
         if self._is_losing():
             self._fall_back()
         else:
-            self._try_in(self._delay())
+            self._try_again()
 
     def close(self) -> None:
         """Nothing is to be tried any more."""
@@ -124,17 +138,19 @@ class Fallback:
             self.state = 'polling'
             self._losses.clear()
             self._backoff.reset()
-        self._try_in(self._delay())
+        self._try_again()
 
     def _is_losing(self) -> bool:
         """Whether so many connections were lost lately that the next is not likely to last."""
         losses = self._losses
         return len(losses) == MAX_LOSSES and self._clock() - losses[0] <= LOSSES_SECONDS
 
-    def _delay(self) -> float:
+    def _try_again(self) -> None:
         if self.state == 'polling':
-            return self._retry_seconds
-        return self._backoff.next(LOSING_BACKOFF_SECONDS if self._is_losing() else 0.0)
+            self._try_in(self._retry_seconds)
+            return
+        self._try_in(self._backoff.next(LOSING_BACKOFF_SECONDS if self._is_losing() else 0.0))
+        self._if_wanted_at = self._clock() + WANTED_BACKOFF_SECONDS * self._random()
 
     def _try_in(self, seconds: float) -> None:
         self._try_at = self._clock() + seconds

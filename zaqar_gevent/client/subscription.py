@@ -224,7 +224,7 @@ class Subscription:
         """Be subscribed, or know where to read on: nothing posted from now on is to be missed."""
         deadline = time.monotonic() + self._client.timeout
         while True:
-            link = self._client.connector.link(deadline - time.monotonic())
+            link = self._client.connector.link(deadline - time.monotonic(), is_urgent=True)
             try:
                 if isinstance(link, Connection) and link.kind != 'default':
                     self._feed = self._subscribe(link)

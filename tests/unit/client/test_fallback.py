@@ -14,6 +14,7 @@ from zaqar_gevent.client.fallback import (
     MAX_BACKOFF_SECONDS,
     MAX_LOSSES,
     RETRY_SECONDS,
+    WANTED_BACKOFF_SECONDS,
     Backoff,
     Fallback,
     Pace,
@@ -259,6 +260,44 @@ def test_a_server_is_let_wait_less_where_that_is_cut_short() -> None:
     assert pace.wait(20) == 2.0
     pace.cut(0.5)
     assert pace.wait(20) == Pace.MIN_WAIT_SECONDS
+
+
+def unreachable_for_long(fallback: Fallback, clock: Clock) -> None:
+    fallback.attempting()
+    for _ in range(20):
+        fallback.unreachable()
+        wait_out(fallback, clock)
+    fallback.unreachable()
+
+
+def test_while_somebody_waits_it_is_tried_sooner(auto: Fallback, clock: Clock) -> None:
+    unreachable_for_long(auto, clock)
+    assert auto.wait_seconds() == MAX_BACKOFF_SECONDS
+    assert auto.wanted()
+    assert auto.wait_seconds() == WANTED_BACKOFF_SECONDS
+    assert not auto.wanted()
+    assert auto.wait_seconds() == WANTED_BACKOFF_SECONDS
+
+
+def test_a_short_wait_is_not_made_longer_by_being_wanted(auto: Fallback) -> None:
+    connect(auto)
+    auto.lost()
+    assert not auto.wanted()
+    assert auto.wait_seconds() == pytest.approx(0.1)
+
+
+def test_when_the_server_said_to_come_back_is_kept_to(auto: Fallback, clock: Clock) -> None:
+    unreachable_for_long(auto, clock)
+    connect(auto)
+    auto.lost(reconnect_after_ms=9000)
+    assert not auto.wanted()
+    assert auto.wait_seconds() == 9.0
+
+
+def test_an_open_connection_is_not_wanted_sooner(auto: Fallback) -> None:
+    connect(auto)
+    assert not auto.wanted()
+    assert auto.wait_seconds() is None
 
 
 def test_the_handshake_is_given_three_seconds() -> None:
