@@ -1,114 +1,138 @@
 """Push: one post to many subscribers of one queue, and the time from a post to its push.
 
-    python perf/fanout.py [--subscribers 1000] [--posts 50]
+    python -m perf.fanout [--subscribers 1 10 100 1000 5000] [--deliveries 40000]
 
 Subscribes that many connections to a queue of a server of its own, durable as ever, posts one
-message after the other, and reports deliveries a second (over the wall and over the server's
-processor time), how long after its post a message arrived, and the same for a single subscriber.
+message after the other, and reports deliveries a second (over the wall, and over the server's
+processor time) and how long after its post a message arrived. Writes `results/fanout.json`.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import pathlib
 import selectors
 import socket
-import statistics
-import tempfile
 import threading
 import time
+from collections.abc import Sequence
+from typing import Any
 
-import psutil
-from cpu import HEADERS, connect, frame_size, mask, start
+from perf import results, tables
+from perf.crowd import allow_files, open_one
+from perf.machine import CLIENT_CORE, end_orderly, on_core, processor_time
+from perf.servers import Fleet, Server
+from perf.wire import Compact, Conversation, frame_size, receive
+from perf.workloads import body_of, expect
 
-QUEUE = {'queue_name': 'q'}
+SUBSCRIBERS = (1, 10, 100, 1000, 5000)
+MOST_POSTS = 500
+ANSWER_SECONDS = 30
+_ROOMY = '[drivers:transport:gevent]\nmax_connections = 40000\nping_interval = 0\n'
 
 
 class Poster:
     """Posts over a connection of its own, and knows when."""
 
-    def __init__(self, port: int) -> None:
-        self._socket = connect(port, upgrade=True)
+    def __init__(self, port: int, queue: str) -> None:
+        self._conversation = Conversation(port, Compact(binary=True))
+        self._message = {'body': body_of(100), 'ttl': 300}
+        self._queue = queue
         self.posted_at: list[float] = []
 
     def post(self, count: int) -> None:
         for _ in range(count):
-            body = {**QUEUE, 'messages': [{'body': len(self.posted_at), 'ttl': 300}]}
             self.posted_at.append(time.perf_counter())
-            ask(self._socket, 'message_post', body)
+            expect(
+                self._conversation.ask(
+                    'message_post', queue_name=self._queue, messages=[self._message]
+                )
+            )
 
 
-def ask(client: socket.socket, action: str, body: dict[str, object]) -> bytearray:
-    """Send a request and wait for the answer."""
-    client.sendall(mask(json.dumps({'action': action, 'headers': HEADERS, 'body': body}).encode()))
-    received = bytearray()
-    while not (size := frame_size(received)) or len(received) < size:
-        received += client.recv(65536)
-    return received
+def subscribe(port: int, number: int, queue: str) -> socket.socket:
+    """A connection that is pushed what is posted to the queue."""
+    dialect = Compact(binary=False)
+    client = open_one(port, number, dialect)
+    client.sendall(dialect.encode('subscription_create', {'queue_name': queue}, 1))
+    expect(dialect.decode(receive(client, dialect)))
+    return client
 
 
-def deliver(clients: list[socket.socket], poster: Poster, posts: int) -> tuple[list[float], float]:
-    """Post, and wait until every client has every message: the latencies, and the time it took."""
+def deliver(
+    clients: Sequence[socket.socket], poster: Poster, posts: int
+) -> tuple[list[float], float, float]:
+    """Post, and wait until every client has every message.
+
+    Gives the latencies, the time it took, and the processor time that the client took of it.
+    """
     selector = selectors.DefaultSelector()
     for client in clients:
-        selector.register(client, selectors.EVENT_READ, (bytearray(), [len(poster.posted_at)]))
-    began = time.perf_counter()
+        selector.register(client, selectors.EVENT_READ, [bytearray(), 0])
+    began, before = time.perf_counter(), time.process_time()
     thread = threading.Thread(target=poster.post, args=(posts,))
     thread.start()
     latencies: list[float] = []
     while len(latencies) < posts * len(clients):
-        for key, _ in selector.select(10):
-            received, number = key.data
-            received += key.fileobj.recv(65536)
-            now = time.perf_counter()
-            while (size := frame_size(received)) and len(received) >= size:
-                del received[:size]
-                latencies.append(now - poster.posted_at[number[0]])
-                number[0] += 1
+        ready = selector.select(ANSWER_SECONDS)
+        if not ready:
+            raise TimeoutError(f'{len(latencies)} of {posts * len(clients)} messages came')
+        for key, _ in ready:
+            _take(key, poster.posted_at, latencies)
+    took, used = time.perf_counter() - began, time.process_time() - before
     thread.join()
-    return latencies, time.perf_counter() - began
+    selector.close()
+    return latencies, took, used
 
 
-def measure(port: int, server: psutil.Process, subscribers: int, posts: int) -> None:
-    clients = [
-        connect(port, upgrade=True, source=f'127.0.1.{1 + i // 900}') for i in range(subscribers)
-    ]
-    for client in clients:
-        assert b'201' in ask(client, 'subscription_create', QUEUE)
-    time.sleep(2)
-    before = server.cpu_times()
-    latencies, took = deliver(clients, Poster(port), posts)
-    after = server.cpu_times()
-    spent = after.user + after.system - before.user - before.system
-    p50, p99 = statistics.median(latencies), statistics.quantiles(latencies, n=100)[98]
-    print(
-        f'{subscribers} subscribers, {posts} posts: {len(latencies) / took:.0f} deliveries/s, '
-        f'{len(latencies) / spent:.0f}/s of processor time, '
-        f'latency p50 {p50 * 1e3:.1f} ms, p99 {p99 * 1e3:.1f} ms'
-    )
+def _take(key: selectors.SelectorKey, posted_at: list[float], latencies: list[float]) -> None:
+    """Read pushes, and note how long each took."""
+    received: bytearray = key.data[0]
+    received += key.fileobj.recv(65536)  # type: ignore[union-attr]
+    now = time.perf_counter()
+    while (size := frame_size(received)) and len(received) >= size:
+        del received[:size]
+        latencies.append(now - posted_at[key.data[1]])
+        key.data[1] += 1
+
+
+def measure(server: Server, subscribers: int, deliveries: int) -> dict[str, Any]:
+    """Push to so many, until there were about so many deliveries."""
+    queue = f'q{subscribers}'
+    clients = [subscribe(server.port, number, queue) for number in range(subscribers)]
+    time.sleep(1)
+    posts = min(MOST_POSTS, max(5, deliveries // subscribers))
+    before = processor_time(server.pids)
+    latencies, took, busy = deliver(clients, Poster(server.port, queue), posts)
+    used = processor_time(server.pids) - before
     for client in clients:
         client.close()
-    time.sleep(1)
+    return {
+        'subscribers': subscribers,
+        'posts': posts,
+        'rate': results.significant(len(latencies) / took),
+        'rate_of_processor': results.significant(len(latencies) / used),
+        'server_us': results.significant(used / len(latencies) * 1e6),
+        'client_share': results.significant(busy / took, 2),
+        'latency': results.percentiles(latencies),
+    }
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('--subscribers', type=int, default=1000)
-    parser.add_argument('--posts', type=int, default=50)
-    options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as directory:
-        config = pathlib.Path(directory, 'zaqar.conf')
-        config.write_text('[drivers:transport:gevent]\nmax_connections = 20000\n')
-        process, port = start(directory, '--config-file', str(config))
-        server = psutil.Process(process.pid)
-        try:
-            measure(port, server, 1, 500)
-            measure(port, server, options.subscribers, 1)
-            measure(port, server, options.subscribers, options.posts)
-        finally:
-            process.terminate()
-            process.wait()
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument('--subscribers', type=int, nargs='+', default=SUBSCRIBERS)
+    parser.add_argument('--deliveries', type=int, default=60_000)
+    parser.add_argument('--out', type=pathlib.Path, default=results.DIRECTORY, help='directory')
+    options = parser.parse_args(argv)
+    end_orderly()
+    allow_files()
+    with Fleet() as fleet, on_core(CLIENT_CORE):
+        server = fleet.own(config=_ROOMY)
+        found = [measure(server, number, options.deliveries) for number in options.subscribers]
+    print(tables.fanout(found))
+    print(results.save('fanout', found, options.out))
 
 
 if __name__ == '__main__':

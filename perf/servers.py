@@ -21,6 +21,7 @@ from perf.machine import CLIENT_CORE, SERVER_CORE, on_core, store_directory, tre
 from tests.redis_process import RedisProcess
 
 START_SECONDS = 60
+ROOT = pathlib.Path(__file__).parents[1]
 OUR_WORKER = 'zaqar_gevent.gunicorn.Worker'
 
 _LISTENING = re.compile(r'(?:http://|Listening at: http://)127\.0\.0\.1:(\d+)')
@@ -69,7 +70,12 @@ class Server:
         self.port = port
         self.store_pids = list(store_pids)
         self._log = directory / 'server.log'
-        env = {**os.environ, 'HOME': str(home or directory), 'XDG_STATE_HOME': str(directory)}
+        env = {
+            **os.environ,
+            'PYTHONPATH': str(ROOT),
+            'HOME': str(home or directory),
+            'XDG_STATE_HOME': str(directory),
+        }
         with on_core(SERVER_CORE), self._log.open('w') as log:
             self._process = subprocess.Popen(command, env=env, stdout=log, stderr=log)
         try:
@@ -161,6 +167,16 @@ class Fleet(ExitStack):
         directory = self.directory()
         command = _gunicorn(OUR_WORKER, 'zaqar_gevent.wsgi:app')
         return self.add(Server(command, directory))
+
+    def bare(self, kind: str) -> Server:
+        """One of the servers of `perf.bare`."""
+        return self.add(Server([sys.executable, '-m', 'perf.bare', kind], self.directory()))
+
+    def echo(self, engine: str) -> Server:
+        """An echo through the connections that serve in production."""
+        command = [sys.executable, '-m', 'tests.autobahn.echo_server', '--port', '0']
+        command += ['--no-compression', '--engine', engine]
+        return self.add(Server(command, self.directory()))
 
     def upstream_rest(self, worker: str, redis: RedisProcess) -> Server:
         """Upstream's WSGI application under one gunicorn worker."""

@@ -58,3 +58,60 @@ def _compared(row: dict[str, Any]) -> list[str]:
         count(row['opened']['median']),
         f'{share:.0%}' + (' !' if share > BUSY_CLIENT else ''),
     ]
+
+
+def ceilings(rows: Sequence[dict[str, Any]]) -> str:
+    """The parts alone."""
+    return table(
+        ['part', 'body', 'a second', '±', 'CPU', '±'],
+        [
+            [
+                row['part'],
+                row['size'],
+                count(row['rate']['median']),
+                f'{row["rate"]["spread"] / 2:.0%}',
+                f'{row["server_us"]["median"]:.1f} µs',
+                f'{row["server_us"]["spread"] / 2:.0%}',
+            ]
+            for row in rows
+        ],
+    )
+
+
+def connections(rows: Sequence[dict[str, Any]]) -> str:
+    """Idle connections."""
+    return table(
+        ['connections', 'number', 'memory of each', 'opened a second', 'CPU of opening one'],
+        [
+            [
+                row['kind'],
+                f'{row["connections"]:,}',
+                f'{row["each_kb"]:.1f} KB',
+                count(row['opened_per_second']),
+                f'{row["server_us"]:,.0f} µs',
+            ]
+            for row in rows
+        ],
+    )
+
+
+def fanout(rows: Sequence[dict[str, Any]]) -> str:
+    """Pushes to many."""
+    return table(
+        [
+            *('subscribers', 'deliveries a second', 'a second of CPU', 'CPU of each'),
+            *('p50', 'p99', 'client busy'),
+        ],
+        [
+            [
+                f'{row["subscribers"]:,}',
+                count(row['rate']),
+                count(row['rate_of_processor']),
+                f'{row["server_us"]:.1f} µs',
+                milliseconds(row['latency']['p50']),
+                milliseconds(row['latency']['p99']),
+                f'{row["client_share"]:.0%}',
+            ]
+            for row in rows
+        ],
+    )
