@@ -161,6 +161,7 @@ def test_a_server_is_pinged(shell: Shell, server: ServerProcess, encoding: str) 
     assert len(answers) == 3
     for answer in answers:
         assert 0 < answer.pop('milliseconds') < 5000
+        assert answer.pop('server').startswith('zaqar_gevent/')
         assert answer == {
             'url': server.url,
             'transport': 'websocket',
@@ -172,7 +173,7 @@ def test_a_server_is_pinged(shell: Shell, server: ServerProcess, encoding: str) 
 def test_rest_may_be_chosen_by_the_environment(server: ServerProcess) -> None:
     shell = Shell(server.url, 'demo', ZAQAR_TRANSPORT='rest')
     [answer] = shell.records('ping')
-    assert answer['transport'] == 'rest'
+    assert (answer['transport'], answer['encoding']) == ('rest', 'json')
     [answer] = shell.records('ping', '--transport', 'websocket')
     assert answer['transport'] == 'websocket'
 

@@ -116,7 +116,8 @@ def test_what_is_typed_is_posted_line_by_line(shell: Shell) -> None:
 def test_a_ping_says_how_the_server_was_reached(shell: Shell, server: ServerProcess) -> None:
     [line] = shown(shell, 'ping')
     answered = re.escape(f'{server.url} answers in ')
-    assert re.fullmatch(rf'{answered}\d+\.\d ms \(websocket, zaqar\.v2, msgpack\)', line)
+    way = r'\(zaqar_gevent/[\d.]+, websocket, zaqar\.v2, msgpack\)'
+    assert re.fullmatch(rf'{answered}\d+\.\d ms {way}', line)
 
 
 def test_whoever_follows_is_told_how_to_end_it(shell: Shell) -> None:

@@ -11,20 +11,32 @@ from zaqar_gevent.terminal.display import Display
 
 def run(client: Client, arguments: argparse.Namespace, display: Display) -> int:
     """Ask as often as wanted; returns the exit status."""
+    # What it takes to connect is no part of what an answer takes.
+    server = client.capabilities().server
     for number in range(arguments.count):
         if number:
             time.sleep(arguments.interval)
         began = time.perf_counter()
         client.ping()
         milliseconds = round((time.perf_counter() - began) * 1000, 3)
-        way = {
-            'transport': {'polling': 'rest'}.get(client.state, client.state),
-            'protocol': client.protocol,
-            'encoding': client.encoding,
-        }
-        told = ', '.join(str(value) for value in way.values() if value)
+        way = _way(client, server)
+        told = ', '.join(way.values())
         display.show(
             {'url': arguments.url, 'milliseconds': milliseconds, **way},
             f'{arguments.url} answers in {milliseconds:.1f} ms ({told})',
         )
     return 0
+
+
+def _way(client: Client, server: str) -> dict[str, str]:
+    """How the server is reached, as far as that can be told."""
+    if client.state == 'polling':
+        way = {'server': server, 'transport': 'rest', 'encoding': 'json'}
+    else:
+        way = {
+            'server': server,
+            'transport': client.state,
+            'protocol': client.protocol or '',
+            'encoding': client.encoding,
+        }
+    return {name: value for name, value in way.items() if value}
