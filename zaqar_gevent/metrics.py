@@ -225,6 +225,10 @@ RECEIVED = (Traffic('in', 'json'), Traffic('in', 'msgpack'))
 SENT = (Traffic('out', 'json'), Traffic('out', 'msgpack'))
 
 
+# Pushes by kind that are in no metric yet.
+_PUSHED: collections.Counter[str] = collections.Counter()
+
+
 def count_close(code: int) -> None:
     """Count a WebSocket connection that was closed with `code`; one not in CLOSE_CODES as other."""
     _CLOSES.labels(code if code in CLOSE_CODES else 'other').inc()
@@ -240,7 +244,7 @@ def count_push(kind: str) -> None:
 
     kind: one of the protocol's own few names, never what a client sent.
     """
-    _pushes_of(kind).inc()
+    _PUSHED[kind] += 1
 
 
 def set_outbox_depth(size: int, messages: int) -> None:
@@ -260,6 +264,9 @@ def flush() -> None:
         requests.flush()
     for traffic in (*RECEIVED, *SENT):
         traffic.flush()
+    for kind, count in _PUSHED.items():
+        _pushes_of(kind).inc(count)
+    _PUSHED.clear()
     _flush_commits()
 
 
