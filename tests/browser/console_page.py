@@ -123,6 +123,12 @@ class ConsolePage:
         """Follow a link to a place."""
         self.evaluate(f'void (location.hash = {json.dumps(place)})')
 
+    def open_tail(self, queue_name: str) -> None:
+        """Load a queue's page, and wait until its tail has begun."""
+        self.open(f'#/queues/{queue_name}')
+        self.sees('Waiting for messages.')
+        self.wait("document.querySelector('.live')?.dataset.state === 'live'")
+
     def resize(self, width: int, height: int, *, phone: bool = False, scale: float = 1) -> None:
         size = {'width': width, 'height': height, 'deviceScaleFactor': scale, 'mobile': phone}
         self.command('Emulation.setDeviceMetricsOverride', **size)
