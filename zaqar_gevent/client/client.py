@@ -314,7 +314,8 @@ def _credentials(token: str | Callable[[], str] | None, session: Any) -> Credent
 def _urls(url: str | None) -> tuple[str, str]:
     """The server's URL for HTTP, without the API's version, and that of its WebSocket."""
     parts = urllib.parse.urlsplit(url or '')
-    if parts.scheme not in _SCHEMES or not parts.hostname:
+    # The port is a ValueError where it is none.
+    if parts.scheme not in _SCHEMES or not parts.hostname or parts.port == 0:
         raise ValueError(f'Not the URL of a server: {url!r}')
     scheme = _SCHEMES[parts.scheme]
     place = parts.netloc.rpartition('@')[2] + parts.path.rstrip('/').removesuffix('/v2')

@@ -9,8 +9,6 @@ from zaqar_gevent.client.errors import ConnectionLost, Unauthorized, ZaqarError
 
 # How often it is asked whether there is another token.
 CHECK_SECONDS = 20.0
-# A session's token is replaced so long before it expires.
-STALE_SECONDS = 120
 
 
 class Credentials(Protocol):
@@ -52,7 +50,7 @@ class TokenCall:
 
 
 class SessionToken:
-    """A keystoneauth1 session, whose token is renewed before it expires."""
+    """A keystoneauth1 session, which by itself renews a token two minutes before it expires."""
 
     def __init__(self, session: Any) -> None:
         from keystoneauth1.exceptions import ClientException
@@ -61,7 +59,7 @@ class SessionToken:
         self._failure = ClientException
 
     def token(self) -> str | None:
-        return self._ask(self._token)
+        return self._ask(self._session.get_token)
 
     def invalidate(self) -> bool:
         return bool(self._session.invalidate())
@@ -73,13 +71,6 @@ class SessionToken:
     def endpoint(self) -> str | None:
         """Where the catalogue has the service."""
         return self._ask(lambda: self._session.get_endpoint(service_type='messaging'))
-
-    def _token(self) -> str | None:
-        access = self._session.auth.get_access(self._session)
-        if access.will_expire_soon(STALE_SECONDS):
-            self._session.invalidate()
-        token: str | None = self._session.get_token()
-        return token
 
     def _ask(self, question: Callable[[], str | None]) -> str | None:
         try:

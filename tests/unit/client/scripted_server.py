@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import socket
+import ssl
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -38,8 +39,11 @@ class ScriptedServer:
     requests: all that came, by connection. greeting: what `hello` is answered.
     """
 
-    def __init__(self, script: Script, **greeting: Any) -> None:
+    def __init__(
+        self, script: Script, *, tls: ssl.SSLContext | None = None, **greeting: Any
+    ) -> None:
         self._script = script
+        self._scheme = 'http' if tls is None else 'https'
         self.greeting = {**GREETING, **greeting}
         self.requests: list[list[dict[str, Any]]] = []
         self.hello_status = 200
@@ -49,6 +53,7 @@ class ScriptedServer:
             0,
             subprotocols=['zaqar.v2'],  # type: ignore[list-item]
             compression=None,
+            ssl=tls,
             ping_interval=None,
         )
         self._thread = threading.Thread(target=self._server.serve_forever)
@@ -68,7 +73,7 @@ class ScriptedServer:
 
     @property
     def url(self) -> str:
-        return f'http://127.0.0.1:{self.port}'
+        return f'{self._scheme}://127.0.0.1:{self.port}'
 
     def asked(self, action: str) -> list[dict[str, Any]]:
         """The requests for an action, over whichever connection."""
