@@ -115,3 +115,23 @@ def fanout(rows: Sequence[dict[str, Any]]) -> str:
             for row in rows
         ],
     )
+
+
+def scale(rows: Sequence[dict[str, Any]]) -> str:
+    """How cost grows: a line for each operation along each axis, a column for each size."""
+    texts = []
+    for along in dict.fromkeys(row['along'] for row in rows):
+        here = [row for row in rows if row['along'] == along]
+        sizes = sorted({row['at'] for row in here})
+        lines = []
+        for operation in dict.fromkeys(row['operation'] for row in here):
+            costs = {
+                row['at']: row['server_us']['median']
+                for row in here
+                if row['operation'] == operation
+            }
+            last = [costs[at] for at in sizes if at in costs]
+            cells = [f'{costs[at]:,.0f} µs' if at in costs else '' for at in sizes]
+            lines.append([operation, *cells, times(last[-1] / last[0])])
+        texts.append(table([along, *(f'{at:,}' for at in sizes), 'last to first'], lines))
+    return '\n'.join(texts)
