@@ -18,12 +18,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     given = list(sys.argv[1:] if argv is None else argv)
     if given and given[0] in COMMANDS:
-        from zaqar_gevent.terminal.main import main as run_command
-
-        return run_command(given)
+        return _run_command(given)
     if given[:1] == ['serve']:
         del given[0]
     return _start(_parse(given))
+
+
+def _run_command(given: Sequence[str]) -> int:
+    try:
+        from zaqar_gevent.terminal.main import main as run_command
+
+        return run_command(given)
+    except KeyboardInterrupt:
+        # Pressed before there was anything to interrupt, or again when it was being ended.
+        return 130
 
 
 def _start(options: argparse.Namespace) -> int:

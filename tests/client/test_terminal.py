@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import functools
+import http.server
 import json
 import pathlib
+import shlex
 import signal
 import socket
 import subprocess
+import threading
 import uuid
 
 import pytest
@@ -182,6 +186,7 @@ def test_rest_may_be_chosen_by_the_environment(server: ServerProcess) -> None:
     ('arguments', 'told'),
     [
         (('list', '--url', 'ftp://127.0.0.1'), 'ftp'),
+        (('list', '--url', 'http://127.0.0.1:99999'), 'ort'),
         (('post', 'orders', '--file', '/nowhere', '1'), 'file'),
     ],
 )
@@ -196,6 +201,8 @@ def test_wrong_usage_is_told_in_a_line(shell: Shell, arguments: tuple[str, ...],
     [
         (('list', '--limit', '0'), 'less than 1'),
         (('list', '--client-id', 'me'), 'me'),
+        (('list', '--token', 'a\nb'), 'ASCII'),
+        (('list', '--project', 'é'), 'ASCII'),
         (('list', '--encoding', 'xml'), 'xml'),
         (('stats', '--watch', 'now'), 'now'),
         (('consume', 'orders'), '--exec'),
@@ -228,6 +235,50 @@ def test_what_the_server_refuses_is_told_in_a_line(shell: Shell, tmp_path: pathl
         file.write_bytes(content)
         status, line = shell.failure('post', 'orders', '--file', str(file))
         assert (status, told in line) == (1, True)
+
+
+@pytest.mark.parametrize('transport', ['websocket', 'rest'])
+@pytest.mark.parametrize('body', ['"\\ud800"', '9' * 30, '[' * 900 + ']' * 900])
+def test_a_body_that_cannot_be_sent_is_told_in_a_line(
+    shell: Shell, body: str, transport: str
+) -> None:
+    status, _ = shell.failure('post', 'orders', body, '--transport', transport)
+    assert status == 1
+    assert shell.records('list', 'orders') == []
+
+
+def test_a_server_of_something_else_is_told_in_a_line(tmp_path: pathlib.Path) -> None:
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(tmp_path))
+    with http.server.ThreadingHTTPServer(('127.0.0.1', 0), handler) as other:
+        threading.Thread(target=other.serve_forever).start()
+        try:
+            shell = Shell(f'http://127.0.0.1:{other.server_port}', 'demo')
+            for command in (('ping',), ('list', 'orders'), ('post', 'orders', '1')):
+                status, line = shell.failure(*command)
+                assert (status, len(line) < 400) == (1, True)
+        finally:
+            other.shutdown()
+
+
+@pytest.mark.parametrize(
+    ('redirected', 'status', 'told'),
+    [
+        ('list orders >&-', 0, ''),
+        ('list orders > /dev/full', 1, 'zaqar-gevent: No space left on device\n'),
+        ('post orders <&-', 0, ''),
+        ('post orders 1 >&- <&-', 0, ''),
+        ('list --limit 0 2>&-', 2, ''),
+    ],
+)
+def test_streams_that_are_closed_or_full_are_borne(
+    shell: Shell, redirected: str, status: int, told: str
+) -> None:
+    shell.records('post', 'orders', '1')
+    command = f'exec {shlex.join(COMMAND)} {redirected}'
+    finished = subprocess.run(
+        ['/bin/sh', '-c', command], env=shell.env, capture_output=True, text=True, timeout=SECONDS
+    )
+    assert (finished.returncode, finished.stderr) == (status, told)
 
 
 def test_a_server_that_is_not_there_is_told_in_a_line() -> None:
@@ -315,3 +366,23 @@ def test_neither_the_server_nor_gevent_is_imported(shell: Shell) -> None:
     assert 'zaqar_gevent.client' in imported
     for name in ('gevent', 'falcon', 'zaqar', 'oslo_config', 'zaqar_gevent.server', 'rich'):
         assert name not in imported
+
+
+def test_a_server_may_be_started_by_its_command_as_well(tmp_path: pathlib.Path) -> None:
+    command = [*COMMAND, 'serve', '--port', '0', '--state-path', str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert 'REST and WebSocket on http://' in process.stdout.readline()
+        process.terminate()
+    assert process.returncode == 0
+
+
+@pytest.mark.parametrize('arguments', [('nonsense',), ('--port', '0', 'ping')])
+def test_an_unknown_command_is_told_with_those_that_are_known(arguments: tuple[str, ...]) -> None:
+    finished = subprocess.run(
+        [*COMMAND, *arguments], capture_output=True, text=True, timeout=SECONDS
+    )
+    assert finished.returncode == 2
+    last = finished.stderr.splitlines()[-1]
+    assert arguments[-1] in last
+    assert 'consume' in last

@@ -7,6 +7,7 @@ import math
 import os
 import uuid
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 DEFAULT_URL = 'http://127.0.0.1:8888'
 ENCODINGS = ('msgpack', 'json')
@@ -44,29 +45,26 @@ def parse(argv: Sequence[str], environment: Mapping[str, str] | None = None) -> 
 
 def _add_connection(parser: argparse.ArgumentParser, environment: Mapping[str, str]) -> None:
     group = parser.add_argument_group('connection')
-    given = environment.get
 
-    def add(name: str, default: str | None, told: str, choices: Sequence[str] = ()) -> None:
+    def add(name: str, default: str | None, **options: Any) -> None:
         variable = f'ZAQAR_{name.upper().replace("-", "_")}'
-        value = given(variable) or default
+        value = environment.get(variable) or default
+        choices = options.get('choices')
         if choices and value not in choices:
             parser.error(f'{variable} is {value!r}, and not one of {", ".join(choices)}')
-        group.add_argument(f'--{name}', default=value, help=told, choices=choices or None)
+        group.add_argument(f'--{name}', default=value, **options)
 
-    add('url', DEFAULT_URL, f'where the server is (default: {DEFAULT_URL})')
-    add('project', 'demo', 'the project whose queues these are (default: demo)')
-    add('token', None, 'what Keystone gave; others may read it here, so rather set ZAQAR_TOKEN')
-    group.add_argument(
-        '--client-id',
-        type=_uuid,
-        default=given('ZAQAR_CLIENT_ID') or None,
-        help='a UUID (default: a new one)',
-    )
-    add('transport', 'auto', 'auto falls back to REST where it must', TRANSPORTS)
-    add('encoding', 'msgpack', 'of WebSocket messages', ENCODINGS)
-    group.add_argument(
-        '--timeout', type=_positive, default=30.0, metavar='SECONDS', help='for each answer'
-    )
+    told = f'where the server is (default: {DEFAULT_URL})'
+    add('url', DEFAULT_URL, type=_printable, help=told)
+    told = 'the project whose queues these are (default: demo)'
+    add('project', 'demo', type=_printable, help=told)
+    told = 'what Keystone gave; others may read it here, so rather set ZAQAR_TOKEN'
+    add('token', None, type=_printable, help=told)
+    add('client-id', None, type=_uuid, help='a UUID (default: a new one)')
+    add('transport', 'auto', choices=TRANSPORTS, help='auto falls back to REST where it must')
+    add('encoding', 'msgpack', choices=ENCODINGS, help='of WebSocket messages')
+    told = 'for each answer, and for a connection (default: 10)'
+    group.add_argument('--timeout', type=_positive, default=10.0, metavar='SECONDS', help=told)
     group.add_argument(
         '--json', action='store_true', help='JSON lines on a terminal too, as in a pipe'
     )
@@ -173,6 +171,12 @@ def _add_lease(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--grace', type=_whole, metavar='SECONDS', help='by how much it makes messages live longer'
     )
+
+
+def _printable(text: str) -> str:
+    if not (text.isascii() and text.isprintable()):
+        raise argparse.ArgumentTypeError('only printable ASCII is allowed')
+    return text
 
 
 def _uuid(text: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import logging
 import os
 import signal
 import sys
@@ -22,6 +23,9 @@ INTERRUPTED = 128 + signal.SIGINT
 UNREAD = 128 + signal.SIGPIPE
 TERMINATED = 128 + signal.SIGTERM
 
+_STANDARD_ERROR = 2
+_LONGEST_REASON = 300
+
 _MODULES = {
     'post': 'posting',
     'list': 'listing',
@@ -39,20 +43,36 @@ class Terminated(KeyboardInterrupt):
 
 def main(argv: Sequence[str]) -> int:
     """Run the subcommand that `argv` begins with; returns the exit status."""
+    _prepare_streams()
     arguments = parse(argv)
     signal.signal(signal.SIGTERM, _terminate)
-    for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(errors='backslashreplace')  # type: ignore[union-attr]
+    # What there is to be told is told by errors.
+    logging.getLogger().addHandler(logging.NullHandler())
     try:
         return _run(arguments)
     except Terminated:
         return TERMINATED
     except KeyboardInterrupt:
         return INTERRUPTED
-    except BrokenPipeError:
+    except OSError as error:
         # What is still buffered would raise this again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return UNREAD
+        if isinstance(error, BrokenPipeError):
+            return UNREAD
+        complain(error.strerror or str(error))
+        return REFUSED
+
+
+def _prepare_streams() -> None:
+    """Have three standard streams, also where some were closed, that take whatever is written."""
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= _STANDARD_ERROR:
+        pass
+    os.close(descriptor)
+    for number, (name, mode) in enumerate((('stdin', 'r'), ('stdout', 'w'), ('stderr', 'w'))):
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(number, mode, closefd=False))
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors='backslashreplace')  # type: ignore[union-attr]
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:
@@ -66,7 +86,9 @@ def _run(arguments: argparse.Namespace) -> int:
         with _client(arguments) as client:
             return run(client, arguments, Display(as_json=arguments.json))
     except APIError as error:
-        complain(f'{error.title}: {error.description} ({error.status})')
+        # A server of something else may answer with a page.
+        told = ': '.join(filter(None, (error.title, error.description)))[:_LONGEST_REASON]
+        complain(f'{told} ({error.status})')
         return REFUSED
     except ZaqarError as error:
         complain(str(error))

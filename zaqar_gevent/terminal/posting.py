@@ -79,8 +79,8 @@ class _Posting:
         except UnicodeDecodeError:
             complain(f'what follows the first {self.count} is not UTF-8')
             return 1
-        except _TooLongError:
-            complain(f'what follows the first {self.count} is longer than 16 MiB')
+        except (TypeError, ValueError, OverflowError) as error:
+            complain(f'what follows the first {self.count} cannot be sent: {error}')
             return 1
         return 0
 
@@ -92,10 +92,6 @@ class _Posting:
                 self._display.show({'id': message_id}, '')
 
 
-class _TooLongError(Exception):
-    """A line is longer than any message may be."""
-
-
 def _batches(file: BinaryIO, limit: int) -> Iterator[list[bytes]]:
     """What lines have anything in them, as they become available, at most `limit` at once."""
     rest = b''
@@ -103,7 +99,7 @@ def _batches(file: BinaryIO, limit: int) -> Iterator[list[bytes]]:
         *lines, rest = (rest + chunk).split(b'\n')
         yield from _grouped(lines, limit)
         if len(rest) > _LONGEST_LINE:
-            raise _TooLongError
+            raise ValueError('a line is longer than 16 MiB')
     yield from _grouped([rest], limit)
 
 
