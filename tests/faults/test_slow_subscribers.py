@@ -95,7 +95,7 @@ class Audience(threading.Thread):
                 self.floods += 1
             else:
                 time.sleep(0.002)
-        eventually(lambda: len(self.latencies) == posted * len(self))
+        eventually(lambda: len(self.latencies) == posted * len(self), within=60)
         quantiles = statistics.quantiles(self.latencies, n=100)
         others, flood = (
             count * size / seconds / MB
