@@ -111,6 +111,7 @@ class Load:
         return kept
 
     def _is_done(self) -> bool:
+        assert not self.failures
         return self.acknowledged['work'] <= self.worked.keys()
 
     def close(self) -> None:

@@ -24,7 +24,14 @@ from zaqar_gevent.client.credentials import (
 )
 from zaqar_gevent.client.envelopes import SUBPROTOCOL, CompactEnvelope, DefaultEnvelope
 from zaqar_gevent.client.errors import OutcomeUnknown
-from zaqar_gevent.client.fallback import RETRY_SECONDS, Backoff, Fallback, State, Transport
+from zaqar_gevent.client.fallback import (
+    RETRY_SECONDS,
+    WANTED_BACKOFF_SECONDS,
+    Backoff,
+    Fallback,
+    State,
+    Transport,
+)
 from zaqar_gevent.client.links import Answer, Broken, Capabilities, Link, check
 from zaqar_gevent.client.queue import Queue, Topic
 from zaqar_gevent.client.rest import Rest
@@ -228,7 +235,8 @@ class Client:
             except Broken as error:
                 if error.was_sent and not may_repeat():
                     raise OutcomeUnknown(f'{error} It may have been done or not.') from error
-                pause = backoff.next()
+                # Somebody waits: better to ask in vain than to give up with time left.
+                pause = min(backoff.next(), WANTED_BACKOFF_SECONDS)
                 if time.monotonic() + pause >= deadline:
                     raise
                 if not isinstance(link, Connection):
