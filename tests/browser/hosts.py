@@ -1,4 +1,4 @@
-"""Where JavaScript runs: Node, and pages in Chromium. Both offer the functions of `sockets.mjs`."""
+"""Where JavaScript runs: Node, and pages in Chromium. Both offer the functions of a module."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ import websockets.sync.client
 from tests.server_process import start_process
 
 HERE = pathlib.Path(__file__).parent
+SOCKETS = HERE / 'sockets.mjs'
 SECONDS = 30
 NODE_MAJOR = 20
 # From this release on, WebSocket needs no flag.
@@ -39,7 +40,7 @@ class Host(Protocol):
     """A place where JavaScript runs."""
 
     def call(self, function: str, *arguments: Any) -> Any:
-        """Call a function of `sockets.mjs` and return what it returns.
+        """Call a function of the module and return what it returns.
 
         Raises AssertionError for what it throws.
         """
@@ -72,7 +73,7 @@ class Node:
 
 
 @contextmanager
-def running_node() -> Iterator[Node]:
+def running_node(module: pathlib.Path = SOCKETS) -> Iterator[Node]:
     what = f'Node.js {NODE_MAJOR} or later (package nodejs, or https://nodejs.org)'
     path = _find(['node', 'nodejs'], what)
     version = subprocess.run([path, '--version'], capture_output=True, text=True, check=True)
@@ -80,7 +81,7 @@ def running_node() -> Iterator[Node]:
     if major < NODE_MAJOR:
         pytest.fail(f'{what} is needed, not {version.stdout.strip()}. Install it.')
     flags = ['--experimental-websocket'] if major < NODE_PLAIN_MAJOR else []
-    command = [path, *flags, '--no-warnings', str(HERE / 'node.mjs')]
+    command = [path, *flags, '--no-warnings', str(HERE / 'node.mjs'), module.as_uri()]
     pipes: Any = {'stdin': subprocess.PIPE, 'stdout': subprocess.PIPE, 'text': True}
     with subprocess.Popen(command, **pipes) as process:
         yield Node(process)
@@ -134,12 +135,16 @@ class Page:
         assert 'errorText' not in loading, loading['errorText']
         self._browser.receive('method', 'Page.loadEventFired')
         assert self._evaluate('location.href') == url
-        script = base64.b64encode((HERE / 'sockets.mjs').read_bytes()).decode()
-        module = json.dumps(f'data:text/javascript;base64,{script}')
-        self._evaluate(f'import({module}).then((module) => {{ globalThis.sockets = module; }})')
+        script = base64.b64encode(SOCKETS.read_bytes()).decode()
+        self.use(f'data:text/javascript;base64,{script}')
+
+    def use(self, module: str) -> None:
+        """Offer the functions of the module at this URL."""
+        url = json.dumps(module)
+        self._evaluate(f'import({url}).then((module) => {{ globalThis.functions = module; }})')
 
     def call(self, function: str, *arguments: Any) -> Any:
-        return self._evaluate(f'sockets.{function}(...{json.dumps(arguments)})')
+        return self._evaluate(f'functions.{function}(...{json.dumps(arguments)})')
 
     def _evaluate(self, expression: str) -> Any:
         how = {'awaitPromise': True, 'returnByValue': True}

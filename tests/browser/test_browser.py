@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import base64
-import http.server
 import json
 import pathlib
-import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import msgpack
 import pytest
 
+from tests.browser.files import page_server
 from tests.browser.hosts import SECONDS, Chromium, Host, Node, running_chromium, running_node
 from tests.functional.test_peers import (
     SERVICES,
@@ -24,31 +22,6 @@ from tests.functional.test_peers import (
     send_and_receive_a_large_message,
 )
 from tests.server_process import ServerProcess
-
-
-@contextmanager
-def page_server() -> Iterator[str]:
-    """A server of an empty page; gives its origin."""
-
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            body = b'<!doctype html><title>A page</title>'
-            self.send_response(200)
-            self.send_header('Content-Type', 'text/html')
-            self.send_header('Content-Length', str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *args: object) -> None:
-            """Say nothing."""
-
-    server = http.server.ThreadingHTTPServer(('127.0.0.1', 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        yield f'http://127.0.0.1:{server.server_port}'
-    finally:
-        server.shutdown()
-        server.server_close()
 
 
 @pytest.fixture(scope='session')

@@ -11,4 +11,4 @@ const { resolve } = createRequire(place ? join(place, 'of-tests.js') : import.me
 export const load = (name) => import(pathToFileURL(resolve(name)));
 
 // Node's own WebSocket, where it has one.
-export const { WebSocket = (await load('ws')).WebSocket } = globalThis;
+export const WebSocket = globalThis.WebSocket ?? (await load('ws')).default;

@@ -1,0 +1,76 @@
+// Clients by number, for a test that drives them in Node or in a page.
+
+import * as zaqar from '../../zaqar_gevent/client/js/zaqar.js';
+import { scenario as run } from '../../zaqar_gevent/client/js/test/scenario.js';
+
+const clients = [];
+
+const sleep = (seconds) => new Promise((resolve) => setTimeout(resolve, seconds * 1000));
+
+// Begins to connect; the number of the client.
+export const open = (url, options) => clients.push(new zaqar.Client(url, options)) - 1;
+
+export const scenario = (number) => run(clients[number], 'scenario', zaqar);
+
+export const stateOf = (number) => clients[number].state;
+
+export const close = (number) => clients[number].close();
+
+// How many seconds pass until the client is in this state.
+export async function secondsUntil(number, state, seconds) {
+  const began = performance.now();
+  const passed = () => (performance.now() - began) / 1000;
+  while (clients[number].state !== state) {
+    if (passed() > seconds) throw new Error(`${clients[number].state}, not ${state}, after ${seconds} s`);
+    await sleep(0.01);
+  }
+  return passed();
+}
+
+// Numbers that a client posts to a queue, and receives from it.
+class Traffic {
+  posted = 0;
+  received = [];
+  #isOver = false;
+
+  constructor(client, { pause, batch }) {
+    this.queue = client.queue('numbers');
+    this.subscription = this.queue.subscribe({ marker: '' });
+    this.posting = this.#post(pause, batch);
+    this.reading = this.#read();
+  }
+
+  async #post(pause, batch) {
+    while (!this.#isOver) {
+      const numbers = Array.from({ length: batch }, (_, index) => this.posted + index);
+      await this.queue.post(numbers, { ttl: 600 });
+      this.posted += batch;
+      await sleep(pause);
+    }
+  }
+
+  async #read() {
+    for await (const message of this.subscription) this.received.push(message.body);
+  }
+
+  // Posts no more, and waits for what is to come.
+  async finish(seconds) {
+    this.#isOver = true;
+    await this.posting;
+    const until = performance.now() + seconds * 1000;
+    while (this.received.length < this.posted && performance.now() < until) await sleep(0.05);
+    // What comes twice would come about now.
+    await sleep(0.2);
+    await this.subscription.close();
+    await this.reading;
+    return { posted: this.posted, received: this.received };
+  }
+}
+
+const traffics = new Map();
+
+export function startTraffic(number, options) {
+  traffics.set(number, new Traffic(clients[number], options));
+}
+
+export const finishTraffic = (number, seconds) => traffics.get(number).finish(seconds);

@@ -1,0 +1,161 @@
+"""The browser client in Node and in Chromium, against a real server, whatever is in the way.
+
+In Chromium it runs in a page of another origin than the server's, which [cors] allows.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pathlib
+import shutil
+import subprocess
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import ExitStack
+from typing import Any
+
+import pytest
+
+from tests.browser.files import ROOT, page_server
+from tests.browser.hosts import HERE, Host, running_chromium, running_node
+from tests.intermediaries import Intermediary
+from tests.server_process import ServerProcess
+
+CLIENT = ROOT / 'zaqar_gevent' / 'client' / 'js'
+TRANSCRIPT = ROOT / 'tests' / 'client' / 'scenario.json'
+SECRET = '[signed_url]\nsecret_key = a secret of the tests\n'
+IN_THE_WAY = ('strip', 'swallow', 'cut', 'buffer', 'stall')
+# After three seconds without a word a handshake is given up; a little more passes until that shows.
+FALLBACK_SECONDS = 3.0 + 0.5
+RETRY_SECONDS = 1.0
+CUT_SECONDS = 0.5
+BATCH = 25
+PAUSE_SECONDS = 0.1
+PATIENCE_SECONDS = 60.0
+
+
+@pytest.fixture(scope='module')
+def origin() -> Iterator[str]:
+    """That of the page, which the server allows."""
+    with page_server() as origin:
+        yield origin
+
+
+@pytest.fixture(scope='module')
+def server(origin: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    config = f'[DEFAULT]\nadmin_mode = true\n{SECRET}[cors]\nallowed_origin = {origin}\n'
+    with ServerProcess(tmp_path_factory.mktemp('server'), config=config) as process:
+        yield process
+
+
+@pytest.fixture(scope='module', params=['node', 'chromium'])
+def host(
+    request: pytest.FixtureRequest, origin: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Host]:
+    """Node, and a page, where clients are driven by the functions of `clients.mjs`."""
+    module = HERE / 'clients.mjs'
+    if request.param == 'node':
+        with running_node(module) as node:
+            yield node
+        return
+    with (
+        running_chromium(tmp_path_factory.mktemp('profile')) as browser,
+        browser.page(f'{origin}/') as page,
+    ):
+        page.use(f'{origin}/{module.relative_to(ROOT)}')
+        yield page
+
+
+@pytest.mark.parametrize('encoding', ['msgpack', 'json'])
+@pytest.mark.parametrize('transport', ['websocket', 'rest'])
+def test_the_scenario_gives_the_transcript_of_all_clients(
+    host: Host, server: ServerProcess, transport: str, encoding: str
+) -> None:
+    options = {'project': uuid.uuid4().hex, 'transport': transport, 'encoding': encoding}
+    client = host.call('open', server.url, options)
+    assert host.call('scenario', client) == json.loads(TRANSCRIPT.read_text())
+    expected = {'websocket': 'websocket', 'rest': 'polling'}[transport]
+    assert host.call('stateOf', client) == expected
+    host.call('close', client)
+
+
+class Barred:
+    """A client behind a way that can be barred, and is at first."""
+
+    def __init__(self, host: Host, server: ServerProcess, mode: str, stack: ExitStack) -> None:
+        self.mode = mode
+        self._host = host
+        self._way = stack.enter_context(Intermediary(server.port, mode, seconds=CUT_SECONDS))
+        options = {'project': uuid.uuid4().hex, 'retryInterval': RETRY_SECONDS}
+        self._began = time.monotonic()
+        self._client: int = host.call('open', self._way.url, options)
+        stack.callback(host.call, 'close', self._client)
+        # Connections that are cut have to be cut three times before it is noticed.
+        self.barred = FALLBACK_SECONDS + (3 * CUT_SECONDS if mode == 'cut' else 0)
+        self.free = RETRY_SECONDS + 2.0
+
+    def begin(self) -> None:
+        traffic = {'pause': PAUSE_SECONDS, 'batch': BATCH}
+        self._host.call('startTraffic', self._client, traffic)
+
+    def switch(self, mode: str) -> None:
+        self._began = time.monotonic()
+        self._way.switch(mode)
+
+    def wait_for(self, state: str, seconds: float) -> float:
+        """How long it took since the way was made or changed."""
+        left = self._began + seconds - time.monotonic()
+        self._host.call('secondsUntil', self._client, state, max(left, 0.0))
+        return time.monotonic() - self._began
+
+    def finish(self) -> dict[str, Any]:
+        traffic: dict[str, Any] = self._host.call('finishTraffic', self._client, PATIENCE_SECONDS)
+        return traffic
+
+
+@pytest.mark.parametrize('mode', IN_THE_WAY)
+def test_each_message_comes_once_and_in_order_whatever_is_in_the_way(
+    host: Host, server: ServerProcess, mode: str
+) -> None:
+    """The way is barred, becomes free, is barred again and becomes free again."""
+    with ExitStack() as stack:
+        client = Barred(host, server, mode, stack)
+        client.begin()
+        times = [client.wait_for('polling', client.barred)]
+        for way, state, seconds in (
+            ('open', 'websocket', client.free),
+            (mode, 'polling', client.barred),
+            ('open', 'websocket', client.free),
+        ):
+            time.sleep(0.5)  # of traffic in this state
+            client.switch(way)
+            times.append(client.wait_for(state, seconds))
+        traffic = client.finish()
+    assert traffic['posted'] > BATCH
+    assert traffic['received'] == list(range(traffic['posted']))
+    print(mode, f'{traffic["posted"]} messages', [f'{one:.2f} s' for one in times])
+
+
+@pytest.mark.timeout(300)
+def test_the_tests_of_the_package_pass(
+    server: ServerProcess, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """Those of Node's own test runner."""
+    path = os.environ.get('NODE') or shutil.which('node') or shutil.which('nodejs')
+    assert path, 'Node.js is needed (package nodejs, or https://nodejs.org)'
+    config = f'[DEFAULT]\nadmin_mode = true\npooling = true\n{SECRET}'
+    pools: pathlib.Path = tmp_path_factory.mktemp('pools')
+    with ServerProcess(tmp_path_factory.mktemp('pooled'), config=config) as pooled:
+        env = {
+            **os.environ,
+            'ZAQAR_URL': server.url,
+            'ZAQAR_POOLED_URL': pooled.url,
+            'ZAQAR_POOLS': str(pools),
+            'ZAQAR_TRANSCRIPT': str(TRANSCRIPT),
+        }
+        tests = sorted(str(file) for file in (CLIENT / 'test').glob('*.test.js'))
+        command = [path, '--test', '--test-reporter=spec', *tests]
+        finished = subprocess.run(command, env=env, capture_output=True, text=True, timeout=240)
+    assert finished.returncode == 0, finished.stdout + finished.stderr
