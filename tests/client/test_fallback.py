@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import collections
+import itertools
 import threading
 import time
 import uuid
@@ -76,6 +78,37 @@ def test_each_message_comes_once_and_in_order_where_connections_last_five_second
     server: ServerProcess,
 ) -> None:
     go_there_and_back(server, 'cut', 5.0)
+
+
+def test_a_consumer_gets_everything_done_whatever_is_in_the_way(server: ServerProcess) -> None:
+    """What it has in hand when a connection dies may come again, and nothing else."""
+    count, credit, switches = 1000, 10, 4
+    worked: collections.Counter[int] = collections.Counter()
+    with (
+        Intermediary(server.port) as between,
+        Client(between.url, project=uuid.uuid4().hex, retry_seconds=RETRY_SECONDS) as client,
+    ):
+        queue = client.queue('work')
+        for start in range(0, count, BATCH):
+            queue.post(list(range(start, start + BATCH)), ttl=600)
+        with queue.consume(credit=credit) as consumer:
+            for state, way in itertools.islice(
+                itertools.cycle([('websocket', 'strip'), ('polling', 'open')]), switches
+            ):
+                wait_for(client, state, RETRY_SECONDS + 2.0)
+                for message in itertools.islice(consumer, count // 5):
+                    worked[message.body] += 1
+                    message.ack()
+                between.switch(way)
+            while len(worked) < count:
+                message = consumer.receive(PATIENCE_SECONDS)
+                assert message is not None
+                worked[message.body] += 1
+                message.ack()
+        assert queue.stats()['messages']['total'] == 0
+    twice = worked.total() - count
+    assert twice <= switches * credit
+    print(f'{twice} of {worked.total()} worked on again')
 
 
 def go_there_and_back(server: ServerProcess, mode: str, cut_seconds: float) -> None:
