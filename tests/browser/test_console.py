@@ -134,6 +134,43 @@ def test_counts_and_rates_follow_what_happens(page: ConsolePage, other: AnotherC
     page.wait("parseFloat(document.querySelector('.of-out + dd').textContent) > 1")
 
 
+def test_each_message_is_counted_on_demand(page: ConsolePage, other: AnotherClient) -> None:
+    other.call('queue_create', queue_name='idle')
+    other.post('orders', *range(20))
+    page.open()
+    page.press('Count each message')
+    page.sees('sent here and counted')
+    cell = '[...document.querySelectorAll("tbody tr")].at(-1).cells[{}].textContent'
+    # As many go as come: the counts stay what they are.
+    for _ in range(10):
+        other.post('orders', *range(20))
+        other.call('message_delete_many', queue_name='orders', pop=20)
+    for column in (3, 4):
+        page.wait(f'parseFloat({cell.format(column)}) > 5')
+    page.press('Stop counting')
+    page.sees('the least that can have happened')
+
+
+def test_a_message_that_is_read_holds_the_tail(page: ConsolePage, other: AnotherClient) -> None:
+    other.call('queue_create', queue_name='orders')
+    page.open_tail('orders')
+    other.post('orders', 'one')
+    page.sees('one', '.messages')
+    page.evaluate("document.querySelector('.message-line').click()")
+    other.post('orders', 'two')
+    page.sees('Held, 1 more')
+    page.press('Resume')
+    page.sees('two', '.messages')
+    assert page.evaluate("document.querySelector('[aria-expanded=true]')") is None
+    page.evaluate("document.querySelector('.tail select').focus()")
+    page.tab_to(page.evaluate("document.querySelector('.message-line').textContent"))
+    other.post('orders', 'three')
+    page.sees('Held, 1 more')
+    page.key('Escape')
+    page.sees('three', '.messages')
+    assert page.focused() == 'Pause'
+
+
 def test_messages_are_claimed_deleted_and_released(page: ConsolePage, other: AnotherClient) -> None:
     other.post('orders', *[{'n': n} for n in range(5)])
     page.open('#/queues/orders/claims')

@@ -8,6 +8,8 @@ const SERVER = new URL('..', document.baseURI).href.replace(/\/$/, '');
 /**
  * The console's one client, and what it is made from.
  *
+ * isCounting: whether lists count each message, for as long as the page lasts.
+ *
  * Events: `client` when there is another client, `state` when its connection has changed,
  * `refused` when the server wants a token, or another one.
  */
@@ -18,6 +20,7 @@ export class Session extends EventTarget {
     this.settings = { ...defaults(), ...stored() };
     this.client = null;
     this.refusal = null;
+    this.isCounting = false;
   }
 
   /** Connect anew, by `settings` where they are given; what was not stored does not outlive the page. */

@@ -1,5 +1,6 @@
 // The queues of a project, or its topics, with how fast messages come and go.
 
+import { Arrivals } from '../arrivals.js';
 import { ask } from '../dialogs.js';
 import { button, element, replace, setText } from '../elements.js';
 import { count, problem, rate } from '../format.js';
@@ -30,6 +31,8 @@ class List {
     this.filter = '';
     this.rows = [];
     this.rates = new Map();
+    this.arrivals = new Arrivals();
+    signal.addEventListener('abort', () => this.arrivals.stop());
     this.#build();
     this.#renew();
   }
@@ -85,13 +88,37 @@ class List {
       ),
       element('section', { class: 'panel' }, this.table, this.note),
       this.pager,
-      element(
-        'p',
-        { class: 'foot' },
-        'Rates are the least that can have happened between two counts, over ten seconds; ',
-        `the page of a ${name} counts each message.`,
-      ),
+      this.#foot(),
     );
+  }
+
+  #foot() {
+    this.footnote = element('p');
+    this.counting = button('', () => this.#setCounting(!this.session.isCounting), 'small');
+    this.foot = element('div', { class: 'foot', hidden: true }, this.footnote, this.counting);
+    this.#sayCounting();
+    return this.foot;
+  }
+
+  #sayCounting() {
+    const { isCounting } = this.session;
+    setText(this.counting, isCounting ? 'Stop counting' : 'Count each message');
+    setText(
+      this.footnote,
+      isCounting
+        ? 'Each message that is posted to these is sent here and counted.'
+        : 'Rates are the least that can have happened between two looks at the counts.',
+    );
+  }
+
+  #setCounting(isCounting) {
+    this.session.isCounting = isCounting;
+    this.#sayCounting();
+    this.#follow();
+  }
+
+  #follow() {
+    this.arrivals.follow(this.session.isCounting ? this.rows.map((row) => row.resource) : []);
   }
 
   #filterInput() {
@@ -157,6 +184,7 @@ class List {
   #say(text, ...more) {
     this.table.hidden = true;
     this.pager.hidden = true;
+    this.foot.hidden = true;
     this.note.hidden = false;
     replace(this.note, element('p', {}, text), more);
   }
@@ -166,11 +194,13 @@ class List {
     setText(this.total, pages.count !== null && !this.filter ? count(pages.count) : '');
     if (names.length === 0) {
       this.rows = [];
+      this.#follow();
       this.#sayNothingIsThere();
       return;
     }
     this.note.hidden = true;
     this.table.hidden = false;
+    this.foot.hidden = false;
     this.rows = names.map((name) => this.#row(name));
     replace(
       this.body,
@@ -180,6 +210,7 @@ class List {
     this.previous.disabled = !pages.hasPrevious;
     this.next.disabled = !pages.hasNext;
     setText(this.where, `Page ${pages.number}: ${names[0]} to ${names.at(-1)}`);
+    this.#follow();
     this.#look();
   }
 
@@ -237,7 +268,7 @@ class List {
 
   #update({ name, cells, picture }, stats, at) {
     const rates = this.rates.get(name);
-    rates.add(at, stats);
+    rates.add(at, stats, this.arrivals.of(name));
     const current = rates.current();
     setText(cells.free, count(stats.free));
     if (cells.claimed) {

@@ -4,7 +4,7 @@ import { button, element } from '../elements.js';
 import { brief, clockTime, duration, full } from '../format.js';
 
 /**
- * The entry of a message: `{node, isOpen()}`.
+ * The entry of a message: `{node, line, isOpen(), close()}`.
  *
  * actions: `[label, function]` pairs for the opened message.
  */
@@ -38,7 +38,12 @@ export function messageEntry(message, actions = []) {
     line.setAttribute('aria-expanded', String(opens));
   }
 
-  return { node, line, isOpen: () => !detail.hidden };
+  function close() {
+    detail.hidden = true;
+    line.setAttribute('aria-expanded', 'false');
+  }
+
+  return { node, line, close, isOpen: () => !detail.hidden };
 }
 
 function facts(message, came) {

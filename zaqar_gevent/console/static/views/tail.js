@@ -36,13 +36,17 @@ export class Tail {
     this.live = element('span', { class: 'live' }, 'Connecting…');
     this.number = element('span', { class: 'tail-number' });
     this.failure = alertPlace();
-    this.pause = button('Pause', () => this.#setPaused(!this.isPaused), 'small');
-    this.pause.setAttribute('aria-pressed', 'false');
+    this.pause = button('Pause', () => this.#setPaused(!this.#isHeld()), 'small');
     this.from = choice(STARTS, 'now');
     this.from.setAttribute('aria-label', 'Where to begin');
     this.from.addEventListener('change', () => this.#restart());
     this.list = element('ol', { class: 'messages', 'aria-label': 'Messages, newest first' });
     serveArrows(this.list);
+    this.list.addEventListener('keydown', (event) => {
+      if (event.key === 'Escape') {
+        this.#setPaused(false);
+      }
+    });
     this.empty = element('div', { class: 'empty' }, element('p', {}, 'Waiting for messages.'));
     this.node = element(
       'section',
@@ -121,8 +125,10 @@ export class Tail {
 
   #setPaused(isPaused) {
     this.isPaused = isPaused;
-    this.pause.setAttribute('aria-pressed', String(isPaused));
-    setText(this.pause, isPaused ? 'Resume' : 'Pause');
+    if (!isPaused) {
+      this.entries.filter((entry) => entry.isOpen()).forEach((entry) => entry.close());
+      this.pause.focus();
+    }
   }
 
   #clear() {
@@ -132,11 +138,11 @@ export class Tail {
     this.empty.hidden = false;
   }
 
-  /** Whether the list stands still: it is paused, or somebody is at a message. */
+  /** Whether the list stands still: it is paused, or somebody is at a message, by keys or reading. */
   #isHeld() {
     return (
       this.isPaused ||
-      this.list.contains(document.activeElement) ||
+      this.list.querySelector(':focus-visible') !== null ||
       this.entries.some((entry) => entry.isOpen())
     );
   }
@@ -164,6 +170,7 @@ export class Tail {
     const word = isHeld ? 'Held' : 'Live';
     const state = this.isRunning ? word : 'Stopped';
     this.live.dataset.state = state.toLowerCase();
+    setText(this.pause, isHeld ? 'Resume' : 'Pause');
     setText(this.live, isHeld && waiting ? `${state}, ${moreThan(waiting)} more` : state);
   }
 
