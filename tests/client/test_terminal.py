@@ -318,6 +318,20 @@ def test_nobody_reading_the_output_ends_it_quietly(shell: Shell) -> None:
         assert listing.stderr.read() == ''
 
 
+@pytest.mark.parametrize('command', [('tail', '--from-start'), ('stats', '--watch', '600')])
+def test_nobody_reading_ends_what_has_nothing_to_print_as_well(
+    shell: Shell, command: tuple[str, ...]
+) -> None:
+    shell.records('post', 'orders', '1')
+    with shell.start(*command, 'orders') as running:
+        assert running.stdout is not None
+        assert running.stderr is not None
+        running.stdout.readline()
+        running.stdout.close()
+        assert running.wait(SECONDS) == 141
+        assert running.stderr.read() == ''
+
+
 def test_a_server_that_ends_while_it_is_followed_is_waited_for(
     tmp_path: pathlib.Path, free_port: str
 ) -> None:

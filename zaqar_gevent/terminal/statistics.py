@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from zaqar_gevent.client import Client, NotFound
 from zaqar_gevent.terminal.display import Display, printable
+from zaqar_gevent.terminal.reader import being_read
 
 
 class Count(NamedTuple):
@@ -28,12 +29,7 @@ def run(client: Client, arguments: argparse.Namespace, display: Display) -> int:
     elif display.human:
         _watch_live(client, arguments)
     else:
-        before: dict[str, Count] = {}
-        while True:
-            counts = list(_counts(client, arguments.queue))
-            _print(display, counts, before)
-            before = {count.queue: count for count in counts}
-            time.sleep(arguments.watch)
+        _watch(client, arguments, display)
     return 0
 
 
@@ -70,6 +66,16 @@ def _print(display: Display, counts: list[Count], before: dict[str, Count]) -> N
         if rate is not None:
             record['change_per_second'] = round(rate, 3)
         display.show(record, '')
+
+
+def _watch(client: Client, arguments: argparse.Namespace, display: Display) -> None:
+    before: dict[str, Count] = {}
+    with being_read():
+        while True:
+            counts = list(_counts(client, arguments.queue))
+            _print(display, counts, before)
+            before = {count.queue: count for count in counts}
+            time.sleep(arguments.watch)
 
 
 def _watch_live(client: Client, arguments: argparse.Namespace) -> None:
