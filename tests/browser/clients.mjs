@@ -4,17 +4,30 @@ import * as zaqar from '../../zaqar_gevent/client/js/zaqar.js';
 import { scenario as run } from '../../zaqar_gevent/client/js/test/scenario.js';
 
 const clients = [];
+const histories = [];
 
 const sleep = (seconds) => new Promise((resolve) => setTimeout(resolve, seconds * 1000));
 
 // Begins to connect; the number of the client.
-export const open = (url, options) => clients.push(new zaqar.Client(url, options)) - 1;
+export function open(url, options) {
+  const began = performance.now();
+  const history = [];
+  const client = new zaqar.Client(url, options);
+  client.addEventListener('state', ({ state }) => {
+    history.push([Math.round(performance.now() - began) / 1000, state]);
+  });
+  histories.push(history);
+  return clients.push(client) - 1;
+}
 
 export const scenario = (number) => run(clients[number], 'scenario', zaqar);
 
 export const stateOf = (number) => clients[number].state;
 
 export const close = (number) => clients[number].close();
+
+// What the client's state has been, as [seconds since it began, state].
+export const historyOf = (number) => histories[number];
 
 // How many seconds pass until the client is in this state.
 export async function secondsUntil(number, state, seconds) {

@@ -103,6 +103,8 @@ class Barred:
     def switch(self, mode: str) -> None:
         self._began = time.monotonic()
         self._way.switch(mode)
+        # Node upgrades connections that it has made before.
+        self._way.cut_all()
 
     def wait_for(self, state: str, seconds: float) -> float:
         """How long it took since the way was made or changed."""
