@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import logging
 import threading
 import time
 from collections.abc import Iterator
@@ -16,7 +17,6 @@ from zaqar_gevent.client.errors import (
     ConnectionLost,
     Forbidden,
     NotFound,
-    OutcomeUnknown,
     ServiceUnavailable,
     Timeout,
 )
@@ -27,6 +27,8 @@ from zaqar_gevent.client.message import Message
 
 if TYPE_CHECKING:
     from zaqar_gevent.client.queue import Queue
+
+LOG = logging.getLogger(__name__)
 
 # Upstream's default limit of messages a claim.
 MAX_CLAIM_MESSAGES = 20
@@ -85,7 +87,7 @@ class Consumer:
         self._changed = threading.Condition()
         self._buffer: collections.deque[Message] = collections.deque()
         self._leases: dict[str, Lease] = {}
-        self._keeper = Keeper(self._renew, self._lost)
+        self._keeper = Keeper(self._renew, self._lost, queue.release_claim)
         self._feed: _Feed | None = None
         self._is_closed = False
         self._pace = Pace()
@@ -136,14 +138,14 @@ class Consumer:
             feed, self._feed = self._feed, None
             self._changed.notify_all()
         self._client.connector.forget(self._wake)
-        self._keeper.close()
+        abandoned = self._keeper.close()
         if feed is not None and not feed.is_over:
             feed.connection.detach(feed.id)
             self._stop(feed, leases)
-        for claim_id in dict.fromkeys(
-            lease.claim_id for lease in leases.values() if lease.feed is None
-        ):
-            self._give_back(claim_id)
+        own = {lease.claim_id for lease in leases.values() if lease.feed is None}
+        for claim_id in own | abandoned:
+            if not self._give_back(claim_id):
+                return
 
     def take(self, feed: _Feed, document: dict[str, Any]) -> None:
         """A message was pushed, under a lease that the server keeps."""
@@ -154,12 +156,21 @@ class Consumer:
             self._changed.notify_all()
 
     def orphan(self, feed: _Feed) -> None:
-        """The server's connection is gone: keep the leases that it kept, if they still are."""
+        """The server's connection is gone: keep the leases that it kept, if they still are.
+
+        Those of messages that nobody has taken are given back: they may be somebody else's by now.
+        """
         with self._changed:
-            for lease in self._leases.values():
+            waiting = {message.id for message in self._buffer}
+            for message_id, lease in tuple(self._leases.items()):
                 if lease.feed is feed:
                     lease.feed = None
-                    self._keeper.keep(lease.claim_id, 0)
+                    if message_id in waiting:
+                        del self._leases[message_id]
+                        self._keeper.abandon(lease.claim_id)
+                    else:
+                        self._keeper.keep(lease.claim_id, 0)
+            self._drop_lost()
             self._changed.notify_all()
 
     def settle(self, message: Message, is_done: bool) -> bool:
@@ -211,12 +222,14 @@ class Consumer:
         if lease.feed is None and (lease.has_released or not is_done):
             self._give_back(lease.claim_id)
 
-    def _give_back(self, claim_id: str) -> None:
-        """What cannot be given back is free when its claim expires."""
+    def _give_back(self, claim_id: str) -> bool:
+        """What cannot be given back is free when its claim expires; whether it could be."""
         try:
             self.queue.release_claim(claim_id)
-        except (*_TROUBLE, APIError, ClientClosed, OutcomeUnknown):
-            self._keeper.forget(claim_id)
+        except (*_TROUBLE, APIError, ClientClosed) as error:
+            LOG.warning('A claim is left to expire: %s', error)
+            return False
+        return True
 
     def _stop(self, feed: _Feed, leases: dict[str, Lease]) -> None:
         arguments = {'consumer_id': feed.id}
@@ -306,13 +319,17 @@ class Consumer:
     def _lost(self, claim_id: str) -> None:
         """A claim has ended: whoever has its messages now, this consumer has not."""
         with self._changed:
-            gone = {one for one, lease in self._leases.items() if lease.claim_id == claim_id}
-            for message_id in gone:
-                del self._leases[message_id]
-            kept = [message for message in self._buffer if message.id not in gone]
-            self._buffer.clear()
-            self._buffer.extend(kept)
+            for message_id, lease in tuple(self._leases.items()):
+                if lease.claim_id == claim_id:
+                    del self._leases[message_id]
+            self._drop_lost()
             self._changed.notify_all()
+
+    def _drop_lost(self) -> None:
+        """Give out no message any more whose lease is lost."""
+        kept = [message for message in self._buffer if message.id in self._leases]
+        self._buffer.clear()
+        self._buffer.extend(kept)
 
     def _rest(self, seconds: float) -> None:
         with self._changed:

@@ -34,12 +34,19 @@ class Keeper:
     """Renews claims at half their time, in a thread that exists while there are any.
 
     renew: renews one and says for how many seconds; raises NotFound where it has ended. lost: told
-    of those that have.
+    of those that have. release: gives one back.
     """
 
-    def __init__(self, renew: Callable[[str], float], lost: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        renew: Callable[[str], float],
+        lost: Callable[[str], None],
+        release: Callable[[str], None],
+    ) -> None:
         self._renew = renew
         self._lost = lost
+        self._release = release
+        self._abandoned: set[str] = set()
         self._changed = threading.Condition()
         self._due: dict[str, float] = {}
         self._thread: threading.Thread | None = None
@@ -50,23 +57,35 @@ class Keeper:
         with self._changed:
             if self._is_closed:
                 return
-            self._due[claim_id] = time.monotonic() + seconds / 2
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name='zaqar-keeper', daemon=True)
-                self._thread.start()
-            self._changed.notify_all()
+            self._schedule(claim_id, seconds / 2)
+
+    def abandon(self, claim_id: str) -> None:
+        """Give a claim back as soon as can be."""
+        with self._changed:
+            if not self._is_closed:
+                self._abandoned.add(claim_id)
+                self._schedule(claim_id, 0)
 
     def forget(self, claim_id: str) -> None:
         """Do not renew a claim any more."""
         with self._changed:
             self._due.pop(claim_id, None)
+            self._abandoned.discard(claim_id)
 
-    def close(self) -> None:
-        """Renew nothing any more."""
+    def close(self) -> set[str]:
+        """Renew nothing any more; which claims are still to be given back."""
         with self._changed:
             self._is_closed = True
             self._due.clear()
             self._changed.notify_all()
+            return set(self._abandoned)
+
+    def _schedule(self, claim_id: str, seconds: float) -> None:
+        self._due[claim_id] = time.monotonic() + seconds
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, name='zaqar-keeper', daemon=True)
+            self._thread.start()
+        self._changed.notify_all()
 
     def _run(self) -> None:
         while claim_id := self._next():
@@ -87,7 +106,11 @@ class Keeper:
     def _attend(self, claim_id: str) -> None:
         seconds = 2 * _RETRY_SECONDS
         try:
-            seconds = self._renew(claim_id)
+            if claim_id in self._abandoned:
+                self._release(claim_id)
+                self.forget(claim_id)
+            else:
+                seconds = self._renew(claim_id)
         except (NotFound, ClientClosed):
             self.forget(claim_id)
             self._lost(claim_id)
