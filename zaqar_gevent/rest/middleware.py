@@ -94,7 +94,8 @@ def allow_origins(app: Application, conf: cfg.ConfigOpts) -> Application:
             return body
 
         def start(status: str, headers: list[tuple[str, str]], *exc_info: Any) -> Any:
-            response = webob.Response(status=status, headerlist=list(headers))
+            # With a body of its own, as by default, it would have the length of that.
+            response = webob.Response(status=status, headerlist=list(headers), app_iter=())
             rules.process_response(response, request)
             return start_response(status, response.headerlist, *exc_info)
 
