@@ -18,6 +18,7 @@ from perf.wire import Dialect, connect, is_control
 
 RECEIVE_BYTES = 1 << 17
 DRAIN_SECONDS = 20.0
+IDENTS = 128
 
 
 class Failed(Exception):
@@ -69,10 +70,11 @@ class Spent(NamedTuple):
 class _Link:
     """One connection, what has come of an answer, and when requests in flight began."""
 
-    __slots__ = ('began', 'following', 'received', 'socket')
+    __slots__ = ('began', 'following', 'received', 'requests', 'socket')
 
-    def __init__(self, connection: socket.socket) -> None:
+    def __init__(self, connection: socket.socket, requests: list[bytes]) -> None:
         self.socket = connection
+        self.requests = requests
         self.received: bytes | bytearray = b''
         self.began: dict[int, float] = {}
         self.following: dict[int, list[bytes]] = {}
@@ -81,7 +83,9 @@ class _Link:
 class Driver:
     """Drives one server with one exchange.
 
-    pids: the server's processes. store_pids: those of a store outside of it.
+    pids: the server's processes. store_pids: those of a store outside of it. open_one: makes a
+    connection, given its number. The requests of a dialect that `is_addressed` have the number of
+    their connection, times `IDENTS`, in their ids.
     """
 
     def __init__(
@@ -94,14 +98,14 @@ class Driver:
         *,
         connections: int = 16,
         in_flight: int = 1,
-        open_one: Callable[[], socket.socket] | None = None,
+        open_one: Callable[[int], socket.socket] | None = None,
     ) -> None:
         self._dialect = dialect
         self._exchange = exchange
         self._pids, self._store_pids = pids, store_pids
         self._number, self._in_flight = connections, in_flight
-        self._open_one = open_one or (lambda: connect(port, dialect))
-        self._requests = [exchange.first(ident) for ident in range(in_flight)]
+        self._open_one = open_one or (lambda _: connect(port, dialect))
+        self._requests = self._requests_of(0)
         self._sent = self._received = self._opened = self._running = 0
         self._exhausted = False
         self._latencies: list[float] = []
@@ -144,6 +148,11 @@ class Driver:
             self._exhausted,
         )
 
+    def _requests_of(self, number: int) -> list[bytes]:
+        """The requests of one connection, by their id."""
+        first = IDENTS * number
+        return [self._exchange.first(first + ident) for ident in range(self._in_flight)]
+
     def _spent(self) -> Spent:
         return Spent(
             time.perf_counter(),
@@ -153,15 +162,17 @@ class Driver:
         )
 
     def _open(self) -> _Link:
-        connection = self._open_one()
+        connection = self._open_one(self._opened)
+        is_own = getattr(self._dialect, 'is_addressed', False)
+        requests = self._requests_of(self._opened) if is_own else self._requests
         self._opened += 1
-        link = _Link(connection)
+        link = _Link(connection, requests)
         self._links[connection.fileno()] = link
         self._poll.register(connection.fileno(), select.EPOLLIN)
         return link
 
     def _begin(self, link: _Link, ident: int, now: float) -> None:
-        request = self._requests[ident]
+        request = link.requests[ident]
         link.began[ident] = now
         link.socket.sendall(request)
         self._sent += len(request)
@@ -177,7 +188,10 @@ class Driver:
                 return
 
     def _take(self, link: _Link, *, again: bool = True) -> None:
-        """Read what has come, and go on after each answer in it."""
+        """Read what has come, and go on after each answer in it.
+
+        A dialect whose server puts several answers into one message has `parts_of`.
+        """
         data = link.socket.recv(RECEIVE_BYTES)
         if not data:
             if link.began:
@@ -191,20 +205,22 @@ class Driver:
         else:
             link.received = data
         received, size_of = link.received, self._dialect.size
+        upgraded, parts_of = self._dialect.upgrade, getattr(self._dialect, 'parts_of', None)
         while (size := size_of(received)) and size <= len(received):
             if size == len(received):
                 answer, received = received, b''
             else:
                 answer, received = received[:size], received[size:]
-            self._answered(link, answer, now, again=again)
+            if upgraded and is_control(answer):
+                continue
+            for part in parts_of(answer) if parts_of else (answer,):
+                self._answered(link, part, now, again=again)
         if received and type(received) is bytes:
             received = bytearray(received)
         link.received = received
 
     def _answered(self, link: _Link, answer: bytes | bytearray, now: float, *, again: bool) -> None:
         dialect = self._dialect
-        if dialect.upgrade and is_control(answer):
-            return
         if not dialect.is_ok(answer):
             raise Failed(bytes(answer[:2000]))
         ident = 0 if dialect.in_order else dialect.ident_of(answer)

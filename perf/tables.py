@@ -135,3 +135,27 @@ def scale(rows: Sequence[dict[str, Any]]) -> str:
             lines.append([operation, *cells, times(last[-1] / last[0])])
         texts.append(table([along, *(f'{at:,}' for at in sizes), 'last to first'], lines))
     return '\n'.join(texts)
+
+
+def peers(found: dict[str, Any]) -> str:
+    """Confirmed posts, beside what the confirmation means."""
+    head = ['', 'a confirmed post is', 'body', 'in flight', 'a second', '±', 'server CPU']
+    head += ['p50', 'p99', 'p99.9', 'bytes', 'client busy']
+    rows = [
+        [
+            row['peer'],
+            row['durability'],
+            row['size'],
+            str(row['in_flight']),
+            count(row['rate']['median']),
+            f'{row["rate"]["spread"] / 2:.0%}',
+            f'{row["server_us"]["median"]:,.0f} µs',
+            *(milliseconds(row['latency'][name]) for name in ('p50', 'p99', 'p999')),
+            size(row['bytes']['median']),
+            f'{row["client_share"]["median"]:.0%}'
+            + (' !' if row['client_share']['median'] > BUSY_CLIENT else ''),
+        ]
+        for row in found['rows']
+    ]
+    guarantees = found['guarantees']
+    return f'{table(head, rows)}\n{table(guarantees["head"], guarantees["rows"])}'

@@ -1,0 +1,183 @@
+"""What was asked of the server, and whether a run meets it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+from perf import tables
+
+POST = 'post 1, 100 B'
+
+
+class Figures:
+    """The results of all programs, for looking up."""
+
+    def __init__(self, found: dict[str, Any]) -> None:
+        self._found = found
+        self._cells = {
+            (row['variant'], row['cell']): row for row in found.get('compare', {}).get('cells', ())
+        }
+
+    def cell(self, variant: str, cell: str, figure: str) -> float:
+        """A median of `perf.compare`; raises KeyError where it was not measured."""
+        return float(self._cells[variant, cell][figure]['median'])
+
+    def part(self, name: str, size: str = '100 B') -> float:
+        """Processor time of a bare part, in microseconds; raises KeyError likewise."""
+        for row in self._found.get('ceiling', ()):
+            if (row['part'], row['size']) == (name, size):
+                return float(row['server_us']['median'])
+        raise KeyError(name)
+
+    def rows(self, kind: str) -> Sequence[dict[str, Any]]:
+        if kind not in self._found:
+            raise KeyError(kind)
+        rows: Sequence[dict[str, Any]] = self._found[kind]
+        return rows
+
+
+class Verdict(NamedTuple):
+    """What was measured, and whether that is enough; None where nothing was asked."""
+
+    text: str
+    is_met: bool | None
+
+
+class Target(NamedTuple):
+    """What is asked for, and how to tell."""
+
+    what: str
+    asked: str
+    judge: Callable[[Figures], Verdict]
+
+
+def ratio(
+    ours: str, upstream: str, cell: str, least: float, most_us: float = float('inf')
+) -> Callable[[Figures], Verdict]:
+    """At least so many times upstream's throughput, and at most so much processor time."""
+
+    def judge(figures: Figures) -> Verdict:
+        mine, theirs = (figures.cell(name, cell, 'rate') for name in (ours, upstream))
+        used, used_theirs = (figures.cell(name, cell, 'server_us') for name in (ours, upstream))
+        text = (
+            f'{tables.times(mine / theirs)}: {tables.count(mine)}/s against '
+            f'{tables.count(theirs)}/s; CPU {used:,.0f} µs against {used_theirs:,.0f} µs'
+        )
+        return Verdict(text, mine / theirs >= least and used <= most_us)
+
+    return judge
+
+
+def against_rest(figures: Figures) -> Verdict:
+    ours, rest = 'ours zaqar.v2 MsgPack, 16 in flight', 'ours REST'
+    cpu, size = (
+        figures.cell(rest, POST, figure) / figures.cell(ours, POST, figure)
+        for figure in ('server_us', 'bytes')
+    )
+    plain = figures.cell(rest, POST, 'server_us') / figures.cell(
+        'ours WebSocket JSON', POST, 'server_us'
+    )
+    text = (
+        f'{cpu:.1f}x less CPU, {size:.1f}x fewer bytes (zaqar.v2, MsgPack, 16 in flight); '
+        f'default envelope {plain:.1f}x less CPU'
+    )
+    return Verdict(text, cpu >= 4 and size >= 3)
+
+
+def of_echo(figures: Figures) -> Verdict:
+    echo = figures.part('echo, engine websockets, default envelope')
+    post = figures.cell('ours WebSocket JSON', POST, 'server_us')
+    return Verdict(f'{echo / post:.0%}: {echo:.0f} µs of {post:.0f} µs', echo / post >= 0.5)
+
+
+def on_redis(figures: Figures) -> Verdict:
+    judged = ratio('ours WebSocket JSON on Redis', 'upstream WebSocket JSON', POST, 0)(figures)
+    return Verdict(judged.text, None)
+
+
+def fanout(figures: Figures) -> Verdict:
+    [row] = [row for row in figures.rows('fanout') if row['subscribers'] == 1000] or [None]
+    if row is None:
+        raise KeyError('fanout')
+    return Verdict(
+        f'{row["rate"]:,.0f}/s ({row["rate_of_processor"]:,.0f} a second of CPU)',
+        row['rate'] >= 30_000,
+    )
+
+
+def idle(figures: Figures) -> Verdict:
+    each = [row for row in figures.rows('connections') if row['kind'].startswith('ours, ')]
+    most = max(row['each_kb'] for row in each)
+    many = max(row['connections'] for row in each)
+    return Verdict(f'at most {most:.1f} KB, with up to {many:,} connections', most <= 18)
+
+
+def growth(figures: Figures) -> Verdict:
+    texts, worst = [], 0.0
+    for operation in ('list 10', 'list 10 from the middle', 'claim 10 + release'):
+        rows = [
+            (row['at'], row['server_us']['median'])
+            for row in figures.rows('scale')
+            if row['along'] == 'messages in the queue' and row['operation'] == operation
+        ]
+        (least, first), (most, last) = min(rows), max(rows)
+        worst = max(worst, last / first)
+        texts.append(f'{operation} {last / first:.2f}x')
+    return Verdict(f'{", ".join(texts)} ({least:,} to {most:,})', worst <= 1.5)
+
+
+UPSTREAM = 'upstream WebSocket JSON'
+TARGETS = [
+    Target(
+        'WebSocket `message_post`, 16 connections',
+        '>= 12x, <= 70 µs',
+        ratio('ours WebSocket JSON', UPSTREAM, POST, 12, 70),
+    ),
+    Target(
+        'the same, `zaqar.v2`, 16 in flight each',
+        '>= 16x',
+        ratio('ours zaqar.v2 JSON, 16 in flight', UPSTREAM, POST, 16),
+    ),
+    Target(
+        'WebSocket `message_list` of 10',
+        '>= 20x',
+        ratio('ours WebSocket JSON', UPSTREAM, 'list 10, 100 B', 20),
+    ),
+    Target(
+        'claim 10 + delete 10 together',
+        '>= 15x',
+        ratio('ours WebSocket JSON', UPSTREAM, 'claim 10 + delete 10, 100 B', 15),
+    ),
+    Target(
+        'claim 10 + delete each',
+        '',
+        lambda figures: ratio('ours WebSocket JSON', UPSTREAM, 'claim 10 + delete each, 100 B', 0)(
+            figures
+        )._replace(is_met=None),
+    ),
+    Target(
+        'REST post under gunicorn',
+        '>= 5x',
+        ratio('ours REST, gunicorn', 'upstream REST, gunicorn gevent', POST, 5),
+    ),
+    Target('WebSocket against our own REST, post', '>= 4x CPU, >= 3x bytes', against_rest),
+    Target('WebSocket post as a share of an echo by the same engine', '>= 50 %', of_echo),
+    Target("WebSocket post on Redis, upstream's driver on both", 'measured', on_redis),
+    Target('fan-out 1 to 1,000', '>= 30,000/s', fanout),
+    Target('idle connection', '<= 18 KB', idle),
+    Target('list and claim, a million messages against a thousand', '<= 1.5x', growth),
+]
+
+
+def table(figures: Figures) -> str:
+    """Each target, what was measured, and whether it is met."""
+    lines = ['| what | asked | measured | met |', '|---|---|---|---|']
+    for target in TARGETS:
+        try:
+            text, is_met = target.judge(figures)
+        except KeyError:
+            text, is_met = 'not measured', None
+        met = '' if is_met is None else 'yes' if is_met else '**no**'
+        lines.append(f'| {target.what} | {target.asked} | {text} | {met} |')
+    return '\n'.join(lines) + '\n'
