@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import pathlib
+import time
 
 import pytest
 
 from tests.browser.another_client import AnotherClient
-from tests.browser.console_page import CONTROL, ConsolePage, WatchedChromium
+from tests.browser.console_page import CONTROL, WAIT_SECONDS, ConsolePage, WatchedChromium
 from tests.server_process import ServerProcess
+from zaqar_gevent.client import Client
 
 
 def test_the_first_load_connects_and_says_what_to_do(page: ConsolePage) -> None:
@@ -142,11 +144,12 @@ def test_each_message_is_counted_on_demand(page: ConsolePage, other: AnotherClie
     page.sees('sent here and counted')
     cell = '[...document.querySelectorAll("tbody tr")].at(-1).cells[{}].textContent'
     # As many go as come: the counts stay what they are.
-    for _ in range(10):
+    seen = [f'parseFloat({cell.format(column)}) > 5' for column in (3, 4)]
+    deadline = time.monotonic() + WAIT_SECONDS
+    while not all(map(page.evaluate, seen)):
+        assert time.monotonic() < deadline
         other.post('orders', *range(20))
         other.call('message_delete_many', queue_name='orders', pop=20)
-    for column in (3, 4):
-        page.wait(f'parseFloat({cell.format(column)}) > 5')
     page.press('Stop counting')
     page.sees('the least that can have happened')
 
@@ -299,6 +302,18 @@ def test_subscriptions_are_listed_created_and_deleted(
     page.press('Delete http://127.0.0.1:9/hook')
     page.press('Delete')
     page.sees('Nobody is subscribed.')
+
+
+def test_a_connected_client_is_no_address(page: ConsolePage, server: ServerProcess) -> None:
+    with Client(server.url, project=page.project) as client:
+        client.queue('orders').create()
+        subscription = client.queue('orders').subscribe(marker='')
+        client.queue('orders').post('first')
+        next(subscription)
+        page.open('#/queues/orders/subscriptions')
+        page.sees('A connected client', 'table')
+        assert '127.0.0.1' not in page.text('table')
+        assert page.text('.row-actions') == ''
 
 
 def test_pools_and_flavors_are_hidden_where_they_are_not_offered(page: ConsolePage) -> None:

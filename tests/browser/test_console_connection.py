@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import json
 import pathlib
+import socket
+import socketserver
+import threading
 import uuid
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 
 import pytest
+import requests
 
 from tests.browser.another_client import AnotherClient
 from tests.browser.console_page import ConsolePage, WatchedChromium
@@ -206,3 +211,72 @@ def test_what_is_stored_in_the_browser_may_be_anything(page: ConsolePage) -> Non
         page.command('Page.reload')
         page.sees('The project “demo”')
         page.sees('WebSocket', '#connection')
+
+
+PREFIX = b'/zaqar'
+
+
+class _Stripping(socketserver.BaseRequestHandler):
+    """Passes on what is asked below a path, as if it were asked at the root."""
+
+    server: _Proxy
+
+    def handle(self) -> None:
+        with socket.create_connection(('127.0.0.1', self.server.target)) as upstream:
+            back = threading.Thread(target=self._answer, args=(upstream,))
+            back.start()
+            # Either end may leave when it likes.
+            with suppress(OSError):
+                while sent := self.request.recv(65536):
+                    upstream.sendall(sent.replace(b' ' + PREFIX + b'/', b' /', 1))
+            with suppress(OSError):
+                upstream.shutdown(socket.SHUT_RDWR)
+            back.join()
+
+    def _answer(self, upstream: socket.socket) -> None:
+        with suppress(OSError):
+            while answered := upstream.recv(65536):
+                self.request.sendall(answered)
+            self.request.shutdown(socket.SHUT_RDWR)
+
+
+class _Proxy(socketserver.ThreadingTCPServer):
+    """A proxy that gives a server a path of its own."""
+
+    daemon_threads = True
+    target: int
+
+
+@contextmanager
+def served_below(port: int) -> Iterator[str]:
+    """The address of a server that is reached below a path."""
+    with _Proxy(('127.0.0.1', 0), _Stripping) as proxy:
+        proxy.target = port
+        threading.Thread(target=proxy.serve_forever, daemon=True).start()
+        yield f'http://127.0.0.1:{proxy.server_address[1]}{PREFIX.decode()}'
+        proxy.shutdown()
+
+
+@pytest.mark.parametrize('transport', ['auto', 'rest'])
+def test_it_may_have_a_path_of_its_own_behind_a_proxy(
+    browser: WatchedChromium, server: ServerProcess, transport: str
+) -> None:
+    with (
+        served_below(server.port) as url,
+        browser.console(url, uuid.uuid4().hex) as page,
+    ):
+        moved = requests.get(f'{url}/console', timeout=10)
+        assert (moved.url, moved.status_code) == (f'{url}/console/', 200)
+        page.open()
+        page.evaluate("document.getElementById('connection').click()")
+        page.choose('Transport', transport)
+        page.press('Connect')
+        page.sees('WebSocket' if transport == 'auto' else 'Polling', '#connection')
+        page.press('Create the first queue')
+        page.fill('Name', 'orders')
+        page.press('Create')
+        page.sees('Waiting for messages.')
+        page.fill('Body', '"below"')
+        page.press('Post')
+        page.sees('below', '.messages')
+        assert page.complaints == []

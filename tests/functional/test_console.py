@@ -98,6 +98,17 @@ def test_the_page_holds_no_script_and_no_style() -> None:
     assert re.findall(r'<style|\sstyle=|\son[a-z]+=|https?://', page) == []
 
 
+def test_scripts_make_no_markup_and_no_code_of_texts() -> None:
+    ways = r'\b(innerHTML|outerHTML|insertAdjacentHTML|write|DOMParser|srcdoc|eval|Function)\b'
+    elsewhere = r"from '(?!\./|\.\./)|import\(|https?://(?!www\.w3\.org/2000/svg|example\.com)"
+    scripts = [name for name in FILES if name.endswith('.js')]
+    assert len(scripts) > 10
+    for name in scripts:
+        text = (STATIC / name).read_text()
+        assert re.findall(ways, text) == [], name
+        assert re.findall(elsewhere, text) == [], name
+
+
 def test_a_browser_that_has_a_file_is_not_sent_it_again(url: str) -> None:
     first = requests.get(f'{url}/console/main.js', timeout=10)
     assert first.headers['Cache-Control'] == 'no-cache'

@@ -40,9 +40,11 @@ export function sparkline(width, height) {
           return `${(start + index * step).toFixed(1)},${y.toFixed(1)}`;
         })
         .join(' ');
-    line.setAttribute('points', points('in'));
-    const hasOut = history.some((look) => look.out > 0);
-    out.setAttribute('points', hasOut ? points('out') : '');
+    // Where nothing came or went the base line says so.
+    const pointsOf = (member) =>
+      history.some((look) => look[member] > 0) ? points(member) : '';
+    line.setAttribute('points', pointsOf('in'));
+    out.setAttribute('points', pointsOf('out'));
     area.setAttribute(
       'points',
       history.length > 1 ? `${start.toFixed(1)},${height} ${points('in')} ${width},${height}` : '',

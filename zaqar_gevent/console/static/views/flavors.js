@@ -22,7 +22,7 @@ export function showFlavors(session, signal) {
       const found = await session.call('flavor_list', { detailed: true, ...more });
       return { items: found.flavors, marker: found.marker };
     },
-    actions: [
+    actions: () => [
       ['Edit', (flavor) => edit(session, table, flavor)],
       ['Delete', (flavor) => remove(flavor)],
     ],

@@ -23,7 +23,7 @@ export function showPools(session, signal) {
       const found = await session.call('pool_list', marker ? { marker } : {});
       return { items: found.pools, marker: found.marker };
     },
-    actions: [
+    actions: () => [
       ['Edit', (pool) => edit(session, table, pool)],
       ['Delete', (pool) => remove(pool)],
     ],

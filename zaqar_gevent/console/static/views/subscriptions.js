@@ -7,6 +7,9 @@ import { jsonField, numberField, textField } from '../inputs.js';
 import { notify } from '../notices.js';
 import { Table } from './table.js';
 
+// How servers name the connections of clients to one another.
+const PUSH = /^https?:\/\/[^/]+\/zaqar_gevent\/push\//;
+
 export function showSubscriptions(resource, signal) {
   const table = new Table({
     label: 'Subscriptions',
@@ -14,7 +17,7 @@ export function showSubscriptions(resource, signal) {
     nothing: 'Nobody is subscribed. A subscriber is sent each message as it is posted.',
     nameOf: (subscription) => subscription.subscriber,
     columns: [
-      ['Subscriber', (subscription) => element('code', {}, subscription.subscriber), 'grow'],
+      ['Subscriber', (subscription) => subscriberOf(subscription), 'grow'],
       ['Age', (subscription) => duration(subscription.age), 'number'],
       ['TTL', (subscription) => duration(subscription.ttl), 'number'],
       ['Confirmed', (subscription) => confirmation(subscription)],
@@ -23,7 +26,8 @@ export function showSubscriptions(resource, signal) {
       const found = await resource.call('subscription_list', marker ? { marker } : {});
       return { items: found.subscriptions, marker: found.marker };
     },
-    actions: [['Delete', (subscription) => remove(subscription)]],
+    // A connected client ends its own.
+    actions: (subscription) => (isConnection(subscription) ? [] : [['Delete', remove]]),
   });
 
   function remove(subscription) {
@@ -43,8 +47,19 @@ export function showSubscriptions(resource, signal) {
   return { node: element('div', {}, head, table.node), start: () => table.load() };
 }
 
+/** Whether it is not a URI's, but that of a client which is connected to one of the servers. */
+function isConnection({ subscriber }) {
+  return PUSH.test(subscriber);
+}
+
+function subscriberOf(subscription) {
+  return isConnection(subscription)
+    ? 'A connected client'
+    : element('code', {}, subscription.subscriber);
+}
+
 function confirmation(subscription) {
-  if (subscription.confirmed === undefined) {
+  if (subscription.confirmed === undefined || isConnection(subscription)) {
     return '–';
   }
   return subscription.confirmed ? 'Yes' : 'Not yet';

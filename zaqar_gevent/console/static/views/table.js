@@ -10,8 +10,8 @@ import { Pages } from '../pages.js';
  * A table with its pages.
  *
  * columns: `[label, function of an item that gives its cell, class]`. fetch: as `Pages` wants it.
- * nothing: what to say of an empty list. actions: `[label, function of an item]` for each row; their
- * names are read out with `nameOf` the item.
+ * nothing: what to say of an empty list. actions: gives `[label, function of
+ * an item]` pairs for an item; they are read out with `nameOf` it.
  */
 export class Table {
   constructor({ label, columns, fetch, nothing, actions, nameOf, signal }) {
@@ -96,7 +96,7 @@ export class Table {
         ? element('th', { scope: 'row', ...attributes }, cell(item))
         : element('td', attributes, cell(item));
     });
-    const actions = this.actions.map(([label, act]) => {
+    const actions = this.actions(item).map(([label, act]) => {
       const made = button(label, () => act(item), 'small');
       made.setAttribute('aria-label', `${label} ${this.nameOf(item)}`);
       return made;
