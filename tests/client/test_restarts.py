@@ -22,7 +22,7 @@ PRODUCERS = 3
 CONSUMERS = 2
 CREDIT = 10
 # What is posted between two restarts, at least.
-LOAD = 300
+LITTLE, MUCH = 100, 300
 PATIENCE_SECONDS = 60.0
 # A claim of a server that was killed holds for as long as a claim must at least.
 LEASE_SECONDS = 60
@@ -126,7 +126,11 @@ class Load:
 
 
 def restart(
-    tmp_path: pathlib.Path, how: list[Callable[[ServerProcess], object]], *, consumers: int
+    tmp_path: pathlib.Path,
+    how: list[Callable[[ServerProcess], object]],
+    *,
+    consumers: int,
+    between: int = LITTLE,
 ) -> None:
     """Restart a server under load in each of the ways, and check what the clients have got."""
     with socket.create_server(('127.0.0.1', 0)) as probe:
@@ -135,11 +139,11 @@ def restart(
         load = Load(server.url, consumers=consumers)
         stack.callback(load.close)
         for end in how:
-            enough = load.posted + LOAD
+            enough = load.posted + between
             wait_until(lambda: load.posted >= enough, PATIENCE_SECONDS, 'the load')  # noqa: B023
             end(server)
             server.start()
-        enough = load.posted + LOAD
+        enough = load.posted + between
         wait_until(lambda: load.posted >= enough, PATIENCE_SECONDS, 'the load')
         kept = load.finish(patience=LEASE_SECONDS + PATIENCE_SECONDS)
         assert not load.failures
@@ -176,4 +180,4 @@ def test_a_server_is_killed_under_producers_and_subscribers(tmp_path: pathlib.Pa
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_a_server_is_restarted_and_killed_twenty_times(tmp_path: pathlib.Path) -> None:
-    restart(tmp_path, [stop, kill] * 10, consumers=CONSUMERS)
+    restart(tmp_path, [stop, kill] * 10, consumers=CONSUMERS, between=MUCH)
