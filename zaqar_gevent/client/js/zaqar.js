@@ -267,29 +267,38 @@ class Unpacker {
   }
 
   #typed(type, depth) {
-    if (type === 0xc0) return null;
-    if (type === 0xc2 || type === 0xc3) return type === 0xc3;
-    if (type >= 0xc4 && type <= 0xc6) return this.#binary(this.#uint(1 << (type - 0xc4)));
-    if (type === 0xca) return this.#view.getFloat32(this.#take(4));
-    if (type === 0xcb) return this.#view.getFloat64(this.#take(8));
-    if (type >= 0xcc && type <= 0xce) return this.#uint(1 << (type - 0xcc));
-    if (type >= 0xcf && type <= 0xd3) return this.#signed(type);
-    if (type >= 0xd9 && type <= 0xdb) return this.#text(this.#uint(1 << (type - 0xd9)));
-    if (type === 0xdc || type === 0xdd) return this.#array(this.#uint(2 << (type - 0xdc)), depth);
-    if (type === 0xde || type === 0xdf) return this.#map(this.#uint(2 << (type - 0xde)), depth);
-    throw new EncodingError(`MsgPack: values of type 0x${type.toString(16)} are not supported.`);
+    const read = Unpacker.#readers[type];
+    if (read === undefined) {
+      throw new EncodingError(`MsgPack: values of type 0x${type.toString(16)} are not supported.`);
+    }
+    return read(this, depth);
   }
 
-  #signed(type) {
-    if (type === 0xd0) return this.#view.getInt8(this.#take(1));
-    if (type === 0xd1) return this.#view.getInt16(this.#take(2));
-    if (type === 0xd2) return this.#view.getInt32(this.#take(4));
-    const start = this.#take(8);
-    const value =
-      type === 0xcf ? this.#view.getBigUint64(start) : this.#view.getBigInt64(start);
-    const number = Number(value);
-    return Number.isSafeInteger(number) ? number : value;
-  }
+  static #readers = {
+    0xc0: () => null,
+    0xc2: () => false,
+    0xc3: () => true,
+    0xc4: (one) => one.#binary(one.#uint(1)),
+    0xc5: (one) => one.#binary(one.#uint(2)),
+    0xc6: (one) => one.#binary(one.#uint(4)),
+    0xca: (one) => one.#view.getFloat32(one.#take(4)),
+    0xcb: (one) => one.#view.getFloat64(one.#take(8)),
+    0xcc: (one) => one.#uint(1),
+    0xcd: (one) => one.#uint(2),
+    0xce: (one) => one.#uint(4),
+    0xcf: (one) => numberOf(one.#view.getBigUint64(one.#take(8))),
+    0xd0: (one) => one.#view.getInt8(one.#take(1)),
+    0xd1: (one) => one.#view.getInt16(one.#take(2)),
+    0xd2: (one) => one.#view.getInt32(one.#take(4)),
+    0xd3: (one) => numberOf(one.#view.getBigInt64(one.#take(8))),
+    0xd9: (one) => one.#text(one.#uint(1)),
+    0xda: (one) => one.#text(one.#uint(2)),
+    0xdb: (one) => one.#text(one.#uint(4)),
+    0xdc: (one, depth) => one.#array(one.#uint(2), depth),
+    0xdd: (one, depth) => one.#array(one.#uint(4), depth),
+    0xde: (one, depth) => one.#map(one.#uint(2), depth),
+    0xdf: (one, depth) => one.#map(one.#uint(4), depth),
+  };
 
   #binary(length) {
     const start = this.#take(length);
@@ -346,6 +355,12 @@ class Unpacker {
     }
     return map;
   }
+}
+
+// A BigInt as a number, where that says it.
+function numberOf(value) {
+  const number = Number(value);
+  return Number.isSafeInteger(number) ? number : value;
 }
 
 // A member of any name, as JSON.parse makes it.
@@ -2143,6 +2158,8 @@ export class StateEvent extends Event {
   }
 }
 
+// For how long before a handshake is given up REST is asked whether it is there.
+const INQUIRY_SECONDS = 1;
 // How long before its end a token is replaced, in seconds; or at nine tenths of its time.
 const RENEW_SECONDS = 60;
 
@@ -2479,14 +2496,26 @@ export class Client extends EventTarget {
     this.#attempt = attempt;
     this.#fallback.attempting();
     const connection = this.#connection();
+    const inquiry = this.#inquiry();
     try {
       await this.#open(connection, attempt.signal);
     } catch (error) {
-      if (!this.#life.signal.aborted) await this.#failed(error, connection);
+      if (!this.#life.signal.aborted) await this.#failed(error, connection, inquiry);
     }
+    inquiry.end();
     attempt.end();
     this.#attempt = null;
     this.#follow();
+  }
+
+  // What REST says, which is asked before a handshake is given up: then it can be used at once.
+  #inquiry() {
+    const rest = this.#rest();
+    let asked = null;
+    const ask = () => (asked ??= this.#learn(rest));
+    const isWanted = this.#options.transport === 'auto' && this.#transport === null;
+    const timer = isWanted ? this._clock.set(ask, HANDSHAKE_SECONDS - INQUIRY_SECONDS) : null;
+    return { rest, ask, end: () => this._clock.clear(timer) };
   }
 
   #connection() {
@@ -2533,13 +2562,13 @@ export class Client extends EventTarget {
   }
 
   // What is wrong with the way to the server, which browsers do not say: REST tells.
-  async #failed(error, connection) {
+  async #failed(error, connection, inquiry) {
     this.#problem = error.message;
     if (!(error instanceof Timeout || error instanceof ConnectionLost)) this.#deny(error);
     else if (connection.wasOpen && error instanceof ConnectionLost) this.#fallback.lost(connection.left.reason.reconnectAfterMs);
     else if (this.#fallback.state === 'polling') this.#fallback.refused();
     else if (this.#options.transport === 'websocket') this.#tryOther(error);
-    else await this.#consultRest(error);
+    else await this.#consultRest(error, inquiry);
   }
 
   // The server can be reached, and does not want this client.
@@ -2554,9 +2583,8 @@ export class Client extends EventTarget {
     this.#fallback.lost();
   }
 
-  async #consultRest(error) {
-    const rest = this.#rest();
-    const denial = await this.#learn(rest);
+  async #consultRest(error, { rest, ask }) {
+    const denial = await ask();
     if (this.#life.signal.aborted) return;
     if (denial !== null) {
       if (isAway(denial)) this.#fallback.unreachable();

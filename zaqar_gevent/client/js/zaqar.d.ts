@@ -1,0 +1,448 @@
+// Types of zaqar.js. Times are in seconds.
+
+// What is not exported stays so.
+export {};
+
+export class ZaqarError extends Error {}
+
+/** What the server refused. */
+export class APIError extends ZaqarError {
+  constructor(said: { status: number; code: string; title: string; description: string });
+  readonly status: number;
+  /** Stable, and meant for programs. */
+  readonly code: string;
+  readonly title: string;
+  readonly description: string;
+}
+
+export class BadRequest extends APIError {}
+export class Unauthorized extends APIError {}
+export class Forbidden extends APIError {}
+export class NotFound extends APIError {}
+export class NotAcceptable extends APIError {}
+export class Conflict extends APIError {}
+export class BodyTooLarge extends APIError {}
+export class UnsupportedMediaType extends APIError {}
+export class TooManyRequests extends APIError {}
+export class NotImplementedThere extends APIError {}
+export class ServiceUnavailable extends APIError {}
+
+/** The server cannot be reached. */
+export class ConnectionLost extends ZaqarError {
+  constructor(message: string, options?: { sent?: boolean; cause?: unknown });
+  /** Whether the server may have got the request. */
+  readonly sent: boolean;
+}
+
+/** No answer in time; what was asked may yet be done, or have been. */
+export class Timeout extends ZaqarError {}
+/** The connection died under a request that cannot be repeated safely. */
+export class OutcomeUnknown extends ZaqarError {}
+export class ClientClosed extends ZaqarError {}
+export class Unsupported extends ZaqarError {}
+/** What cannot be encoded, or is not MsgPack. */
+export class EncodingError extends ZaqarError {}
+
+/** What a message's body can be. Integers beyond 2^53 - 1 are bigints. */
+export type Json = null | boolean | number | bigint | string | Json[] | { [name: string]: Json };
+/** What can be posted: members that are undefined are left out. */
+export type Postable =
+  | null
+  | undefined
+  | boolean
+  | number
+  | bigint
+  | string
+  | readonly Postable[]
+  | { readonly [name: string]: Postable }
+  | { toJSON(): unknown };
+
+export interface Codec {
+  encode(document: unknown): Uint8Array;
+  decode(bytes: Uint8Array): unknown;
+}
+
+export function encode(document: unknown): Uint8Array;
+export function decode(bytes: Uint8Array | ArrayBuffer): unknown;
+export const msgpack: Codec;
+export function toJSON(document: unknown): string;
+export function fromJSON(text: string): unknown;
+/** A UUID that begins with the time, in milliseconds since 1970. */
+export function uuid7(milliseconds: number, random?: () => number): string;
+
+export interface Clock {
+  /** Seconds that never go back. */
+  now(): number;
+  /** Milliseconds since 1970. */
+  time(): number;
+  set(callback: () => void, seconds: number): unknown;
+  clear(timer: unknown): void;
+}
+
+export const systemClock: Clock;
+
+export type Transport = 'auto' | 'websocket' | 'rest';
+export type State = 'connecting' | 'websocket' | 'polling' | 'closed';
+
+export const HANDSHAKE_SECONDS: number;
+export const MAX_LOSSES: number;
+export const LOSSES_SECONDS: number;
+export const RETRY_SECONDS: number;
+export const BACKOFF_SECONDS: number;
+export const MAX_BACKOFF_SECONDS: number;
+export const GOOD_SECONDS: number;
+export const MIN_PAUSE_SECONDS: number;
+export const MAX_PAUSE_SECONDS: number;
+export const MIN_WAIT_SECONDS: number;
+export const MAX_WAIT_SECONDS: number;
+export const KEEPALIVE_SECONDS: number;
+export const KEEPALIVE_TIMEOUT_SECONDS: number;
+
+/** Which transport is in use, and when to try the WebSocket next; without I/O. */
+export class Fallback {
+  constructor(options: {
+    transport: Transport;
+    clock: Pick<Clock, 'now'>;
+    random: () => number;
+    retrySeconds?: number;
+  });
+  readonly state: State;
+  waitSeconds(): number | null;
+  attempting(): void;
+  opened(): void;
+  refused(): void;
+  filtered(): void;
+  unreachable(): void;
+  lost(reconnectAfterMs?: number | null): void;
+  close(): void;
+}
+
+export class Backoff {
+  constructor(random: () => number);
+  next(): number;
+  reset(): void;
+}
+
+export class Pace {
+  wait(maxWait: number): number;
+  cut(seconds: number): void;
+  found(): void;
+  pause(): number;
+}
+
+export interface Route {
+  readonly action: string;
+  readonly method: string;
+  readonly path: string;
+  readonly query: readonly (readonly [parameter: string, argument: string])[];
+  readonly filters?: string;
+  readonly payload?: string;
+  readonly isSafe: boolean;
+}
+
+/** The operations over REST, by their names. */
+export const routes: ReadonlyMap<string, Route>;
+
+export interface RequestOptions {
+  /** In seconds; that of the client by default. */
+  timeout?: number;
+  signal?: AbortSignal;
+  /** More headers, of this request alone. */
+  headers?: Record<string, string>;
+}
+
+export type Token = string | { token: string; expiresAt?: Date | string | number | null };
+
+export interface ClientOptions {
+  project?: string;
+  /** A UUID; a random one by default. */
+  clientId?: string;
+  token?: string;
+  /** Gives a token; asked again before it expires, and when it is refused. */
+  getToken?: () => Token | Promise<Token>;
+  /** 'auto' by default: the WebSocket, or REST while that does not get through. */
+  transport?: Transport;
+  /** Of the WebSocket, 'msgpack' by default; REST is JSON. */
+  encoding?: 'msgpack' | 'json';
+  /** Of each request, in seconds; 30 by default. */
+  timeout?: number;
+  /** More headers, as those of a pre-signed URL. */
+  headers?: Record<string, string>;
+  /** A class like the browsers' WebSocket, where there is none. */
+  WebSocket?: new (url: string, protocols?: string[]) => object;
+  fetch?: (url: string, request: object) => Promise<{ status: number; text(): Promise<string> }>;
+  /** Another codec of MsgPack, as @msgpack/msgpack. */
+  msgpack?: { encode(document: unknown): Uint8Array; decode(bytes: Uint8Array): unknown };
+  /** Where the WebSocket is, if not at /v2/ws of the server. */
+  websocketUrl?: string;
+  /** How often the WebSocket is tried again from REST, in seconds; 60 by default. */
+  retryInterval?: number;
+  clock?: Clock;
+  random?: () => number;
+}
+
+export interface Capabilities {
+  server?: string;
+  protocols: string[];
+  max_in_flight: number;
+  max_message_size?: number;
+  ping_interval?: number;
+  idle_timeout?: number;
+  /** The longest a request may wait for messages, in seconds; 0 without long polling. */
+  max_wait: number;
+  /** For how long a post that is repeated is known by its post_id; 0 where it is not. */
+  idempotency_seconds: number;
+}
+
+export class StateEvent extends Event {
+  constructor(state: State, previous: State, reason?: string | null);
+  readonly state: State;
+  readonly previous: State;
+  readonly reason: string | null;
+}
+
+export interface Answer {
+  status: number;
+  body: any;
+}
+
+export class Client extends EventTarget {
+  constructor(url: string | URL, options?: ClientOptions);
+  readonly state: State;
+  /** 'zaqar.v2', or upstream's 'default'; null while REST is used. */
+  readonly protocol: 'zaqar.v2' | 'default' | null;
+  readonly encoding: 'msgpack' | 'json';
+  readonly project: string | null;
+  readonly clientId: string;
+  readonly timeout: number;
+  readonly pools: Resources;
+  readonly flavors: Resources;
+
+  addEventListener(
+    type: 'state',
+    listener: (event: StateEvent) => void,
+    options?: boolean | AddEventListenerOptions,
+  ): void;
+  removeEventListener(
+    type: 'state',
+    listener: (event: StateEvent) => void,
+    options?: boolean | EventListenerOptions,
+  ): void;
+
+  queue(name: string): Queue;
+  topic(name: string): Topic;
+  queues(options?: ListOptions): AsyncGenerator<Queue, void, undefined>;
+  topics(options?: ListOptions): AsyncGenerator<Topic, void, undefined>;
+  /** Any operation by its name; the body of its answer. */
+  call(action: string, body?: object, options?: RequestOptions): Promise<any>;
+  request(action: string, body?: object, options?: RequestOptions): Promise<Answer>;
+  capabilities(options?: RequestOptions): Promise<Capabilities>;
+  ping(options?: RequestOptions): Promise<true>;
+  health(options?: RequestOptions): Promise<any>;
+  /** Uses another token from now on, on the open connection as well. */
+  authenticate(
+    token: string,
+    options?: RequestOptions & { expiresAt?: Date | string | number | null },
+  ): Promise<void>;
+  close(): Promise<void>;
+}
+
+export interface PageOptions extends RequestOptions {
+  marker?: string;
+  /** How many a page has. */
+  limit?: number;
+}
+
+export interface ListOptions extends PageOptions {
+  detailed?: boolean;
+  /** A regular expression. */
+  name?: string;
+  /** Only those with this metadata. */
+  metadata?: Record<string, Json>;
+}
+
+export interface MessagesOptions extends PageOptions {
+  /** Also what this client posted itself; true by default. */
+  echo?: boolean;
+  includeClaimed?: boolean;
+  includeDelayed?: boolean;
+}
+
+export interface EndOfQueue {
+  id: string;
+  age: number;
+  created: string;
+}
+
+export interface Stats {
+  messages: {
+    claimed: number;
+    free: number;
+    total: number;
+    oldest?: EndOfQueue;
+    newest?: EndOfQueue;
+  };
+}
+
+export interface UriSubscription {
+  id: string;
+  subscriber: string;
+  source: string;
+  ttl: number;
+  age: number;
+  options: Record<string, any>;
+  confirmed?: boolean;
+}
+
+export interface Change {
+  op: 'add' | 'replace' | 'remove';
+  path: string;
+  value?: unknown;
+}
+
+declare class Channel {
+  readonly name: string;
+  /** Where it was listed in detail. */
+  readonly metadata?: Record<string, any>;
+  /** Whether it is new. */
+  create(metadata?: Record<string, any>, options?: RequestOptions): Promise<boolean>;
+  getMetadata(options?: RequestOptions): Promise<Record<string, any>>;
+  /** A JSON patch, or what to set; undefined takes a member away. */
+  update(
+    changes: readonly Change[] | Record<string, any>,
+    options?: RequestOptions,
+  ): Promise<Record<string, any>>;
+  delete(options?: RequestOptions): Promise<null>;
+  stats(options?: RequestOptions): Promise<Stats>;
+  purge(resourceTypes?: ('messages' | 'subscriptions')[], options?: RequestOptions): Promise<void>;
+  /** Posts a body, or several together; their ids. */
+  post(
+    bodies: Postable | readonly Postable[],
+    options?: RequestOptions & { ttl?: number; delay?: number },
+  ): Promise<string[]>;
+  messages(options?: MessagesOptions): AsyncGenerator<Message, void, undefined>;
+  get(id: string, options?: RequestOptions): Promise<Message>;
+  getMany(ids: readonly string[], options?: RequestOptions): Promise<Message[]>;
+  /** Takes messages from the front, for good. */
+  pop(count?: number, options?: RequestOptions): Promise<Message[]>;
+  deleteMessages(ids: readonly string[], options?: RequestOptions): Promise<void>;
+  subscribe(options?: SubscribeOptions): Subscription;
+  /** Has messages sent to a URI; the id of the subscription. */
+  notify(
+    uri: string,
+    options?: RequestOptions & { ttl?: number; options?: Record<string, any> },
+  ): Promise<string>;
+  subscriptions(options?: PageOptions): AsyncGenerator<UriSubscription, void, undefined>;
+  deleteSubscription(id: string, options?: RequestOptions): Promise<void>;
+}
+
+export class Topic extends Channel {
+  constructor(client: Client, found: { name: string; metadata?: Record<string, any> });
+}
+
+export interface ClaimOptions extends RequestOptions {
+  limit?: number;
+  ttl?: number;
+  grace?: number;
+  /** For how long to wait for a message. */
+  wait?: number;
+}
+
+export interface SignedUrl {
+  signature: string;
+  expires: string;
+  methods: string[];
+  paths: string[];
+  project: string | null;
+}
+
+export class Queue extends Channel {
+  constructor(client: Client, found: { name: string; metadata?: Record<string, any> });
+  claim(options?: ClaimOptions): Promise<Claim>;
+  share(
+    options?: RequestOptions & {
+      paths?: ('messages' | 'claims' | 'subscriptions')[];
+      methods?: string[];
+      expires?: string;
+    },
+  ): Promise<SignedUrl>;
+  consume(options?: ConsumeOptions): Consumer;
+}
+
+export class Message {
+  private constructor();
+  readonly id: string;
+  readonly body: any;
+  readonly ttl: number;
+  readonly age: number;
+  readonly claimId: string | null;
+  readonly checksum?: string;
+  /** Of a subscription: from where another could go on. */
+  readonly marker: string | null;
+  readonly queueName: string;
+  delete(options?: RequestOptions): Promise<void>;
+  /** Dealt with; false where a consumer's lease was lost before. */
+  ack(): Promise<boolean>;
+  /** Given back; false where a consumer's lease was lost before. */
+  release(): Promise<boolean>;
+}
+
+export class Claim {
+  private constructor();
+  /** Null where there were no messages. */
+  readonly id: string | null;
+  readonly messages: Message[];
+  [Symbol.iterator](): Iterator<Message>;
+  renew(options?: RequestOptions & { ttl?: number; grace?: number }): Promise<void>;
+  release(options?: RequestOptions): Promise<void>;
+}
+
+export interface NextOptions {
+  timeout?: number | null;
+  signal?: AbortSignal;
+}
+
+declare class Stream implements AsyncIterableIterator<Message> {
+  next(options?: NextOptions): Promise<IteratorResult<Message, undefined>>;
+  return(): Promise<IteratorResult<Message, undefined>>;
+  [Symbol.asyncIterator](): this;
+  close(): Promise<void>;
+}
+
+export interface SubscribeOptions {
+  /** After which message; '' for all from the first; none for those posted from now on. */
+  marker?: string | null;
+  /** Ends it. */
+  signal?: AbortSignal;
+}
+
+export class Subscription extends Stream {
+  private constructor();
+  /** Of the last message that was handed out; null until it is known. */
+  readonly marker: string | null;
+  /** Settled when it is known where it begins. */
+  readonly ready: Promise<void>;
+}
+
+export interface ConsumeOptions {
+  /** How many messages may be unsettled at a time; 10 by default. */
+  credit?: number;
+  ttl?: number;
+  grace?: number;
+  signal?: AbortSignal;
+}
+
+export class Consumer extends Stream {
+  private constructor();
+  readonly unsettled: number;
+}
+
+declare class Resources {
+  list(
+    options?: RequestOptions & { limit?: number; detailed?: boolean },
+  ): AsyncGenerator<any, void, undefined>;
+  get(name: string, options?: RequestOptions & { detailed?: boolean }): Promise<any>;
+  create(name: string, members: Record<string, any>, options?: RequestOptions): Promise<void>;
+  update(name: string, members: Record<string, any>, options?: RequestOptions): Promise<any>;
+  delete(name: string, options?: RequestOptions): Promise<void>;
+}
