@@ -15,8 +15,9 @@ ALL_TESTS_AT_ONCE = 2
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     """All tests are run by two processes, for most of them wait; some tests by this one alone."""
-    is_all = config.args_source is pytest.Config.ArgsSource.TESTPATHS
-    return ALL_TESTS_AT_ONCE if is_all and not config.option.keyword else 0
+    is_chosen = config.option.keyword or config.option.markexpr != 'not slow'
+    is_all = config.args_source is pytest.Config.ArgsSource.TESTPATHS and not is_chosen
+    return ALL_TESTS_AT_ONCE if is_all else 0
 
 
 @pytest.fixture(scope='session')
