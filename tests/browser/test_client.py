@@ -9,6 +9,7 @@ import json
 import os
 import pathlib
 import shutil
+import socket
 import subprocess
 import time
 import uuid
@@ -138,6 +139,27 @@ def test_each_message_comes_once_and_in_order_whatever_is_in_the_way(
     assert traffic['posted'] > BATCH
     assert traffic['received'] == list(range(traffic['posted']))
     print(mode, f'{traffic["posted"]} messages', [f'{one:.2f} s' for one in times])
+
+
+def test_nothing_is_lost_or_doubled_when_the_server_is_killed(
+    host: Host, origin: str, tmp_path: pathlib.Path
+) -> None:
+    with socket.create_server(('127.0.0.1', 0)) as probe:
+        port = str(probe.getsockname()[1])
+    config = f'[cors]\nallowed_origin = {origin}\n'
+    with ServerProcess(tmp_path, '--port', port, config=config) as server:
+        client = host.call('open', server.url, {'project': uuid.uuid4().hex})
+        host.call('startTraffic', client, {'pause': 0.01, 'batch': 1})
+        for end in (server.kill, server.stop, server.kill):
+            host.call('secondsUntil', client, 'websocket', PATIENCE_SECONDS)
+            time.sleep(0.5)  # of traffic
+            end()
+            server.start()
+        host.call('secondsUntil', client, 'websocket', PATIENCE_SECONDS)
+        traffic = host.call('finishTraffic', client, PATIENCE_SECONDS)
+        host.call('close', client)
+    assert traffic['posted'] > 3
+    assert traffic['received'] == list(range(traffic['posted']))
 
 
 @pytest.mark.timeout(300)

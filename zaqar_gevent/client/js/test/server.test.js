@@ -295,3 +295,42 @@ test('another codec of MsgPack may be given', async () => {
     assert.deepEqual(message.body, { a: [1, 'é'] });
   });
 });
+
+test('the examples of the guide run', async () => {
+  const guide = await readFile(new URL('../../../../docs/browser-client.md', import.meta.url), 'utf8');
+  const examples = [...guide.matchAll(/^```js\n([\s\S]*?)^```$/gm)].map(([, code]) => code);
+  const [messages, subscription, consumer] = examples;
+  await using({ transport: 'websocket' }, async (client) => {
+    await run(messages, { zaqar: client });
+    const orders = client.queue('orders');
+    await orders.post([{ sku: 44 }, { sku: 45 }]);
+    const seen = [];
+    const localStorage = {};
+    const see = async (body) => {
+      if (seen.push(body.sku) % 2 === 0) throw new Error('enough');
+    };
+    await assert.rejects(run(subscription, { orders, marker: '', show: see, localStorage }), /enough/);
+    assert.ok(localStorage.marker);
+    await assert.rejects(run(consumer, { orders, work: see }), /enough/);
+    assert.deepEqual(seen, [44, 45, 44, 45]);
+  });
+});
+
+test('the example of the package runs', async () => {
+  const readme = await readFile(new URL('../README.md', import.meta.url), 'utf8');
+  const [, code] = readme.match(/^```js\n([\s\S]*?)^```$/m);
+  const said = [];
+  const log = (body) => said.push(body);
+  class OfTests extends Client {
+    constructor(where, options) {
+      assert.equal(where, 'http://localhost:8888');
+      super(url, { ...options, WebSocket });
+    }
+  }
+  await run(code.replace(/^import .*$/m, ''), { Client: OfTests, console: { log } });
+  assert.deepEqual(said, [{ sku: 42 }]);
+});
+
+// Runs a piece of code with these names.
+const run = (code, names) =>
+  new (async () => {}).constructor(...Object.keys(names), code)(...Object.values(names));
