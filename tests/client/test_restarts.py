@@ -8,6 +8,7 @@ import pathlib
 import signal
 import socket
 import threading
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -145,7 +146,9 @@ def restart(
             server.start()
         enough = load.posted + between
         wait_until(lambda: load.posted >= enough, PATIENCE_SECONDS, 'the load')
+        began = time.monotonic()
         kept = load.finish(patience=LEASE_SECONDS + PATIENCE_SECONDS)
+        seconds = time.monotonic() - began
         assert not load.failures
         assert load.unknown == []
         assert sorted(kept) == sorted(load.acknowledged['kept'])
@@ -157,7 +160,8 @@ def restart(
         assert twice <= len(how) * consumers * CREDIT
         print(
             f'{len(how)} restarts: {load.posted} posted, {len(load.unknown)} unknown; '
-            f'{twice} of {load.worked.total()} worked on again, {load.late} acknowledged too late'
+            f'{twice} of {load.worked.total()} worked on again, {load.late} acknowledged too late; '
+            f'done {seconds:.1f} s after the last post'
         )
 
 
