@@ -19,6 +19,7 @@ from perf.wire import Dialect, connect, is_control
 RECEIVE_BYTES = 1 << 17
 DRAIN_SECONDS = 20.0
 IDENTS = 128
+WARM_SECONDS = 2.0
 
 
 class Failed(Exception):
@@ -111,7 +112,7 @@ class Driver:
         self._latencies: list[float] = []
 
     def run(self, seconds: float, warm: float = 0.2) -> Sample:
-        """Measure for `seconds`, after `warm` seconds of the same that do not count."""
+        """Measure for `seconds`, after at least `warm` seconds of the same that do not count."""
         self._poll = select.epoll()
         self._links: dict[int, _Link] = {}
         gc.collect()
@@ -129,7 +130,7 @@ class Driver:
             link = self._open()
             for ident in range(self._in_flight):
                 self._begin(link, ident, time.perf_counter())
-        self._serve(time.perf_counter() + warm)
+        self._warm_up(warm)
         self._sent = self._received = 0
         self._latencies = []
         before = self._spent()
@@ -147,6 +148,15 @@ class Driver:
             self._opened,
             self._exhausted,
         )
+
+    def _warm_up(self, seconds: float) -> None:
+        """Until all connections are well out of step, which takes slow servers longer."""
+        began, turns = time.perf_counter(), 3 * self._number * self._in_flight
+        self._serve(began + seconds)
+        while len(self._latencies) < turns and not self._exhausted:
+            if time.perf_counter() - began > WARM_SECONDS:
+                return
+            self._serve(time.perf_counter() + 0.05)
 
     def _requests_of(self, number: int) -> list[bytes]:
         """The requests of one connection, by their id."""

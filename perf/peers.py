@@ -38,7 +38,7 @@ GUARANTEES = {
     ],
     'rows': [
         [
-            *('zaqar_gevent, `synchronous = full`', 'fsynced to its file (group commit)'),
+            *('zaqar_gevent, `synchronous = full`', 'fsynced, many together'),
             *('yes', 'yes', 'JSON or MsgPack in WebSocket; REST'),
             'claims with a lease, consumers with credit, subscriptions with a marker, paging',
         ],
@@ -48,7 +48,7 @@ GUARANTEES = {
         ],
         [
             *('RabbitMQ, durable classic queue, persistent messages, receipts',),
-            *('persisted (its fsyncs are batched)', 'yes', 'yes', 'STOMP in WebSocket'),
+            *('fsynced, many together', 'yes', 'yes', 'STOMP in WebSocket'),
             'consumers with prefetch; what is read is gone; no paging, no resuming from a marker',
         ],
         [
