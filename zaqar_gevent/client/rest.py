@@ -241,10 +241,6 @@ def _claimed(arguments: Mapping[str, Any], response: urllib3.BaseHTTPResponse, b
     return {**_page(arguments, response, body), 'claim_id': claim_id}
 
 
-def _held(arguments: Mapping[str, Any], response: urllib3.BaseHTTPResponse, body: Any) -> Any:
-    return _page(arguments, response, body)
-
-
 def _stats(arguments: Mapping[str, Any], response: urllib3.BaseHTTPResponse, body: Any) -> Any:
     for end in ('oldest', 'newest'):
         message = body['messages'].get(end)

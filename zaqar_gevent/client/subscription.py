@@ -23,7 +23,8 @@ PAGE_MESSAGES = 20
 REMEMBERED_IDS = 10_000
 # Whatever the number, so much may wait to be taken.
 MAX_BUFFER_BYTES = 8 * 1024 * 1024
-MAX_WAIT_SECONDS = 3600.0
+# After so long without a message it is looked whether there still is a subscription.
+CHECK_SECONDS = 60.0
 
 # Upstream's driver for Redis cannot list claimed messages without a marker; in no store has a
 # message one that comes before this. The embedded store takes none of another length.
@@ -278,9 +279,21 @@ class Subscription:
         if feed is None:
             return False
         with self._woken:
-            if not (self._buffer or feed.is_over or self._is_closed):
-                self._woken.wait(min(seconds, MAX_WAIT_SECONDS))
+            if self._buffer or feed.is_over or self._is_closed:
+                return True
+            is_silent = not self._woken.wait(min(seconds, CHECK_SECONDS))
+        if is_silent and seconds > CHECK_SECONDS:
+            self._verify(link, feed)
         return True
+
+    def _verify(self, link: Connection, feed: _Feed) -> None:
+        """Subscribe again where the server has ended the subscription, of which it says nothing: as
+        when the queue is deleted, or its subscriptions are purged."""
+        action = self.source.action('subscription_get')
+        arguments = self.source.arguments(subscription_id=feed.id)
+        if link.perform(action, arguments, self._client.timeout).status == 404:
+            link.detach(feed.id)
+            feed.end()
 
     def _subscribe(self, link: Connection) -> _Feed | None:
         """Have what follows pushed; None where another subscription of the connection already has

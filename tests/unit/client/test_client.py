@@ -242,6 +242,27 @@ def test_claimed_messages_are_pushed_too(queue: Queue) -> None:
         assert bodies(list(itertools.islice(subscription, 3))) == [0, 1, 2]
 
 
+def test_a_subscription_outlives_a_purge(
+    connected: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr('zaqar_gevent.client.subscription.CHECK_SECONDS', 0.2)
+    queue = connected.queue('orders')
+    with queue.subscribe(marker='') as subscription:
+        queue.post('before')
+        assert subscription.receive(10) is not None
+        gone = subscription._feed
+        assert gone is not None
+        assert subscription.receive(0.5) is None
+        assert subscription._feed is gone
+        queue.purge()
+        assert subscription.receive(0.5) is None
+        assert gone.is_over
+        queue.post('after')
+        message = subscription.receive(10)
+        assert message is not None
+        assert message.body == 'after'
+
+
 def test_closing_a_subscription_ends_its_iteration(queue: Queue) -> None:
     subscription = queue.subscribe()
     got: list[Message] = []
