@@ -217,29 +217,35 @@ def test_an_ordinary_configuration_decides_as_upstream_whether_anybody_is_told(
     assert webhook.received.empty()
 
 
+@pytest.fixture(scope='module')
+def asking(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    """A server that tells no subscriber that has not confirmed."""
+    config = '[notification]\nrequire_confirmation = True\n[signed_url]\nsecret_key = key\n'
+    with ServerProcess(tmp_path_factory.mktemp('asking'), config=config) as process:
+        yield process
+
+
 @pytest.mark.parametrize('transport', TRANSPORTS)
 def test_a_subscriber_is_told_once_it_has_confirmed(
-    tmp_path: pathlib.Path, webhook: Webhook, transport: str
+    asking: ServerProcess, webhook: Webhook, transport: str
 ) -> None:
-    config = '[notification]\nrequire_confirmation = True\n[signed_url]\nsecret_key = key\n'
-    with ServerProcess(tmp_path, config=config) as server:
-        caller = connect(transport, server.url, server.websocket_url)
-        created = caller.call('subscription_create', queue_name='q', subscriber=webhook.url)
-        _, _, asked = webhook.take()
-        assert asked['Message_Type'] == 'SubscriptionConfirmation'
-        caller.call('message_post', queue_name='q', messages=[{'body': 'unconfirmed'}])
+    caller = connect(transport, asking.url, asking.websocket_url)
+    created = caller.call('subscription_create', queue_name='q', subscriber=webhook.url)
+    _, _, asked = webhook.take()
+    assert asked['Message_Type'] == 'SubscriptionConfirmation'
+    caller.call('message_post', queue_name='q', messages=[{'body': 'unconfirmed'}])
 
-        signed = {name: value for name, value in asked.items() if name.startswith('URL-')}
-        stranger = {**signed, 'X-Project-ID': asked['X-Project-ID'], 'Client-ID': CLIENT_ID}
-        confirmed = caller.call(
-            'subscription_confirm',
-            headers=stranger,
-            queue_name='q',
-            subscription_id=created.body['subscription_id'],
-            **asked['SubscribeBody'],
-        )
-        assert confirmed.status == 204
-        caller.call('message_post', queue_name='q', messages=[{'body': 'confirmed'}])
-        assert webhook.take()[2]['body'] == 'confirmed'
-        caller.close()
-    assert asked['URL-Signature'] not in '\n'.join(server.output)
+    signed = {name: value for name, value in asked.items() if name.startswith('URL-')}
+    stranger = {**signed, 'X-Project-ID': asked['X-Project-ID'], 'Client-ID': CLIENT_ID}
+    confirmed = caller.call(
+        'subscription_confirm',
+        headers=stranger,
+        queue_name='q',
+        subscription_id=created.body['subscription_id'],
+        **asked['SubscribeBody'],
+    )
+    assert confirmed.status == 204
+    caller.call('message_post', queue_name='q', messages=[{'body': 'confirmed'}])
+    assert webhook.take()[2]['body'] == 'confirmed'
+    caller.close()
+    assert asked['URL-Signature'] not in '\n'.join(asking.output)
