@@ -138,7 +138,9 @@ def test_counts_and_rates_follow_what_happens(page: ConsolePage, other: AnotherC
 
 def test_each_message_is_counted_on_demand(page: ConsolePage, other: AnotherClient) -> None:
     other.call('queue_create', queue_name='idle')
-    other.post('orders', *range(20))
+    # So many that none is gone before it could be sent.
+    for _ in range(50):
+        other.post('orders', *range(20))
     page.open()
     page.press('Count each message')
     page.sees('sent here and counted')
@@ -148,6 +150,7 @@ def test_each_message_is_counted_on_demand(page: ConsolePage, other: AnotherClie
     deadline = time.monotonic() + WAIT_SECONDS
     while not all(map(page.evaluate, seen)):
         assert time.monotonic() < deadline
+        time.sleep(0.05)
         other.post('orders', *range(20))
         other.call('message_delete_many', queue_name='orders', pop=20)
     page.press('Stop counting')

@@ -275,7 +275,7 @@ def test_it_may_have_a_path_of_its_own_behind_a_proxy(
         page.press('Create the first queue')
         page.fill('Name', 'orders')
         page.press('Create')
-        page.sees('Waiting for messages.')
+        page.wait("document.querySelector('.live')?.dataset.state === 'live'")
         page.fill('Body', '"below"')
         page.press('Post')
         page.sees('below', '.messages')

@@ -37,7 +37,7 @@ def test_odd_names_are_names(page: ConsolePage, other: AnotherClient, name: str)
         page.sees('(400)', 'dialog')
         return
     page.wait(f'document.querySelector("h1").textContent === {json.dumps(name)}')
-    page.sees('Waiting for messages.')
+    page.wait("document.querySelector('.live')?.dataset.state === 'live'")
     page.fill('Body', '"here"')
     page.press('Post')
     page.sees('here', '.messages')

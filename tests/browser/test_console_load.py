@@ -116,6 +116,8 @@ def test_rates_are_the_least_that_can_have_happened(page: ConsolePage) -> None:
     assert rates((0, 4, 'a', None), (2, 4, 'b', None)) == {'in': 0.5, 'out': 0.5}
     # Where arrivals are counted, so is what left.
     assert rates((0, 4, 'a', 100), (2, 4, 'b', 140)) == {'in': 20, 'out': 20}
+    # Where counting began between two looks, all that was counted came between them.
+    assert rates((0, 4, 'a', None), (2, 4, 'b', 40)) == {'in': 20, 'out': 20}
     # A message that is counted before it has arrived makes no departure.
     assert rates((0, 0, None, 0), (1, 5, 'b', 0), (2, 5, 'b', 5)) == {'in': 2.5, 'out': 0}
     # What happened while nobody looked is not taken for now.

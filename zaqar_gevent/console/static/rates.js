@@ -70,5 +70,6 @@ function arrivals(last, look, growth) {
   }
   // Another newest message of a queue that is no shorter has come meanwhile.
   const another = look.newest !== null && look.newest !== last.newest && growth >= 0;
-  return Math.max(growth, another ? 1 : 0);
+  // What was counted, if anything, was counted since the last look: the counting began after it.
+  return Math.max(growth, another ? 1 : 0, look.arrived ?? 0);
 }

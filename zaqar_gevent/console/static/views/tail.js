@@ -101,8 +101,12 @@ export class Tail {
     try {
       subscription = this.resource.handle.subscribe(options);
       this.subscription = subscription;
-      this.isRunning = true;
       setText(this.failure, '');
+      await subscription.ready;
+      if (subscription !== this.subscription) {
+        return;
+      }
+      this.isRunning = true;
       for await (const message of subscription) {
         if (this.signal.aborted || subscription !== this.subscription) {
           break;
@@ -168,10 +172,14 @@ export class Tail {
 
   #say(isHeld, waiting) {
     const word = isHeld ? 'Held' : 'Live';
-    const state = this.isRunning ? word : 'Stopped';
+    const state = this.isRunning ? word : this.#idle();
     this.live.dataset.state = state.toLowerCase();
     setText(this.pause, isHeld ? 'Resume' : 'Pause');
     setText(this.live, isHeld && waiting ? `${state}, ${moreThan(waiting)} more` : state);
+  }
+
+  #idle() {
+    return this.failure.hasChildNodes() ? 'Stopped' : 'Connecting…';
   }
 
   #entry(message) {
