@@ -111,11 +111,11 @@ class Broker:
 
     @functools.cached_property
     def queues(self) -> Any:
-        return _without_stages(self.storage.queue_controller)
+        return self.storage.queue_controller
 
     @functools.cached_property
     def topics(self) -> Any:
-        return _without_stages(self.storage.topic_controller)
+        return self.storage.topic_controller
 
     @functools.cached_property
     def messages(self) -> Any:
@@ -127,7 +127,7 @@ class Broker:
 
     @functools.cached_property
     def subscriptions(self) -> Any:
-        return _without_stages(self.storage.subscription_controller)
+        return self.storage.subscription_controller
 
     def limit(self, name: str) -> Any:
         """The value of the `[transport]` option `name`."""
