@@ -30,15 +30,15 @@ _local = monkey.get_original('threading', 'local')
 READERS = 2
 """Native threads for reads that are not short."""
 
-SHORT = 40_000
-"""Instructions of SQLite's machine, some 25 ns each, that a read may take of the calling thread;
-with 0 all reads go to the reading threads."""
+SHORT = 0.001
+"""Seconds of processor time that a read may take of the calling thread; with 0 all go to the
+reading threads."""
 
 _WAIT = 0.01
 """Seconds after which a read of the calling thread must be waiting for the disk."""
 
-_STEPS = 4_000
-"""Instructions between two looks at what a read has taken."""
+_STEPS = 100
+"""Instructions of SQLite's machine between two looks at the clock."""
 
 
 class Database:
@@ -129,8 +129,8 @@ class Database:
 
     def _get_connection(self) -> sqlite3.Connection:
         own = self._local
-        own.steps = 0
-        own.deadline = time.perf_counter() + _WAIT
+        own.began = time.perf_counter()
+        own.used = time.thread_time()
         connection: sqlite3.Connection | None = getattr(own, 'connection', None)
         if connection is None:
             # Without patience: the calling thread is not to wait for a lock, either.
@@ -169,10 +169,10 @@ def _release_abandoned() -> None:
 def _is_long(read: Any) -> bool:
     """Whether a read is to be broken off.
 
-    By what it does rather than by the clock: on a busy machine time passes without it.
+    On a busy machine time passes without the read's doing.
     """
-    read.steps += _STEPS
-    return bool(read.steps >= SHORT or time.perf_counter() > read.deadline)
+    passed = time.perf_counter() - read.began
+    return bool(passed > SHORT and (passed > _WAIT or time.thread_time() - read.used > SHORT))
 
 
 def _get_row(connection: sqlite3.Connection, statement: str, parameters: tuple[Any, ...]) -> Any:
