@@ -2250,6 +2250,7 @@ export class Client extends EventTarget {
   #state = 'connecting';
   #attempt = null;
   #isAsking = false;
+  #isReturning = false;
   #backoff;
   #problem = 'It has not been tried yet.';
   #timer = null;
@@ -2586,14 +2587,17 @@ export class Client extends EventTarget {
   async #consultRest(error, { rest, ask }) {
     const denial = await ask();
     if (this.#life.signal.aborted) return;
-    if (denial !== null) {
-      if (isAway(denial)) this.#fallback.unreachable();
-      else this.#deny(denial);
-      return;
+    if (denial !== null && !isAway(denial)) {
+      this.#deny(denial);
+    } else if (denial !== null || (this.#isReturning && error instanceof ConnectionLost)) {
+      // A server that was away a moment ago may have come back between the two questions.
+      this.#isReturning = denial !== null;
+      this.#fallback.unreachable();
+    } else {
+      if (error instanceof Timeout) this.#fallback.filtered();
+      else this.#fallback.refused();
+      this.#poll(rest);
     }
-    if (error instanceof Timeout) this.#fallback.filtered();
-    else this.#fallback.refused();
-    if (this.#fallback.state === 'polling') this.#poll(rest);
   }
 
   // Asks what the server can do: null, or why that cannot be known.
@@ -2615,6 +2619,7 @@ export class Client extends EventTarget {
     const isExpired = code === EXPIRED;
     if (isExpired) this.#credentials.expire();
     this.#problem = message;
+    this.#isReturning = true;
     this.#transport = null;
     this.#arrival = deferred();
     this.#fallback.lost(isExpired ? (reconnectAfterMs ?? 0) : reconnectAfterMs);

@@ -95,6 +95,21 @@ test('a server that cannot be reached at all is tried on', async () => {
   await client.close();
 });
 
+test('a server that comes back between two questions is not taken for one without WebSockets', async () => {
+  const server = new ScriptedServer({ rest: unreachable });
+  const { client, clock, states } = await connected(server);
+  server.handshake = 'refuse';
+  server.socket.end();
+  await clock.step(5);
+  server.rest = () => ({ status: 200, body: {} });
+  const tried = server.sockets.length;
+  while (server.sockets.length === tried) await clock.step(0.1);
+  server.handshake = 'accept';
+  await clock.step(30);
+  assert.deepEqual(states, ['websocket', 'connecting', 'websocket']);
+  await client.close();
+});
+
 test('with the WebSocket alone REST is never asked', async () => {
   const server = new ScriptedServer();
   server.handshake = 'refuse';

@@ -17,14 +17,18 @@ const BORDERS = [0, 0x20, 0x7f, 0x80, 0xff, 0x100, 0x7fff, 0x8000, 0xffff, 0x100
   .concat([0x80000000, 0xffffffff, 0x100000000, 2 ** 48, Number.MAX_SAFE_INTEGER])
   .flatMap((border) => [border, -border, border - 1, 1 - border])
   .map((number) => number + 0);
+const ESCAPED = /["\\\u0000-\u001f]/g;
 const LENGTHS = [0, 1, 5, 15, 16, 31, 32, 40, 255, 256, 300];
 
 export class Documents {
   #random;
+  #plainNames;
 
-  // bigints: whether there are integers beyond 2^53. binary: whether there are bytes.
-  constructor(seed, { bigints = false, binary = false } = {}) {
+  // bigints: whether there are integers beyond 2^53. binary: whether there are bytes. plainNames:
+  // whether no member has a name that JSON escapes.
+  constructor(seed, { bigints = false, binary = false, plainNames = false } = {}) {
     this.#random = randomOf(seed);
+    this.#plainNames = plainNames;
     this.scalars = [
       () => null,
       () => this.#random() < 0.5,
@@ -50,6 +54,10 @@ export class Documents {
     return Array.from({ length: this.#length() }, () => this.#pick(characters)).join('');
   }
 
+  #name() {
+    return this.#plainNames ? this.text().replace(ESCAPED, '_') : this.text();
+  }
+
   // Of 64 bits, and not to be said by a number.
   #bigint() {
     const bits = BigInt(54 + Math.floor(this.#random() * 10));
@@ -66,7 +74,7 @@ export class Documents {
     const count = depth === 0 ? this.#length() : Math.floor(this.#random() * 4);
     if (kind < 0.3) return Array.from({ length: count }, () => this.next(depth + 1));
     if (kind < 0.6) {
-      const members = Array.from({ length: count }, () => [this.text(), this.next(depth + 1)]);
+      const members = Array.from({ length: count }, () => [this.#name(), this.next(depth + 1)]);
       return Object.fromEntries(members);
     }
     return this.#pick(this.scalars)();

@@ -6,7 +6,8 @@ import { fromJSON, toJSON } from '../zaqar.js';
 import { Documents } from './documents.js';
 
 test('10,000 documents come back as they went', () => {
-  const documents = new Documents(5, { bigints: true });
+  // JSON.parse of Node 24 takes some names that are escaped for others.
+  const documents = new Documents(5, { bigints: true, plainNames: true });
   for (let number = 0; number < 10000; number += 1) {
     const document = documents.next();
     assert.deepEqual(fromJSON(toJSON(document)), document);
