@@ -29,8 +29,8 @@ export const close = (number) => clients[number].close();
 // What the client's state has been, as [seconds since it began, state].
 export const historyOf = (number) => histories[number];
 
-// How many seconds pass until the client is in this state.
-export async function secondsUntil(number, state, seconds) {
+// How many seconds pass until a client is in this state.
+async function secondsUntil(number, state, seconds) {
   const began = performance.now();
   const passed = () => (performance.now() - began) / 1000;
   while (clients[number].state !== state) {
@@ -39,6 +39,10 @@ export async function secondsUntil(number, state, seconds) {
   }
   return passed();
 }
+
+// The same of several clients at once, each given as [number, state, seconds].
+export const secondsOfEach = (awaited) =>
+  Promise.all(awaited.map((one) => secondsUntil(...one)));
 
 // Numbers that a client posts to a queue, and receives from it.
 class Traffic {

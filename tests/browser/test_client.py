@@ -15,7 +15,6 @@ import time
 import uuid
 from collections.abc import Iterator
 from contextlib import ExitStack
-from typing import Any
 
 import pytest
 
@@ -90,55 +89,42 @@ class Barred:
         self._host = host
         self._way = stack.enter_context(Intermediary(server.port, mode, seconds=CUT_SECONDS))
         options = {'project': uuid.uuid4().hex, 'retryInterval': RETRY_SECONDS}
-        self._began = time.monotonic()
-        self._client: int = host.call('open', self._way.url, options)
-        stack.callback(host.call, 'close', self._client)
-        # Connections that are cut have to be cut three times before it is noticed.
-        self.barred = FALLBACK_SECONDS + (3 * CUT_SECONDS if mode == 'cut' else 0)
-        self.free = RETRY_SECONDS + 2.0
+        self.client: int = host.call('open', self._way.url, options)
+        stack.callback(host.call, 'close', self.client)
+        host.call('startTraffic', self.client, {'pause': PAUSE_SECONDS, 'batch': BATCH})
 
-    def begin(self) -> None:
-        traffic = {'pause': PAUSE_SECONDS, 'batch': BATCH}
-        self._host.call('startTraffic', self._client, traffic)
-
-    def switch(self, mode: str) -> None:
-        self._began = time.monotonic()
-        self._way.switch(mode)
+    def switch(self, *, is_free: bool) -> None:
+        self._way.switch('open' if is_free else self.mode)
         # Node upgrades connections that it has made before.
         self._way.cut_all()
 
-    def wait_for(self, state: str, seconds: float) -> float:
-        """How long it took since the way was made or changed."""
-        left = self._began + seconds - time.monotonic()
-        self._host.call('secondsUntil', self._client, state, max(left, 0.0))
-        return time.monotonic() - self._began
-
-    def finish(self) -> dict[str, Any]:
-        traffic: dict[str, Any] = self._host.call('finishTraffic', self._client, PATIENCE_SECONDS)
-        return traffic
+    def expects(self, *, is_free: bool) -> tuple[int, str, float]:
+        """The state that the client comes to, and within how many seconds."""
+        if is_free:
+            return self.client, 'websocket', RETRY_SECONDS + 2.0
+        # Connections that are cut have to be cut three times before it is noticed.
+        cuts = 3 * CUT_SECONDS if self.mode == 'cut' else 0
+        return self.client, 'polling', FALLBACK_SECONDS + cuts
 
 
-@pytest.mark.parametrize('mode', IN_THE_WAY)
 def test_each_message_comes_once_and_in_order_whatever_is_in_the_way(
-    host: Host, server: ServerProcess, mode: str
+    host: Host, server: ServerProcess
 ) -> None:
-    """The way is barred, becomes free, is barred again and becomes free again."""
+    """The ways are barred, become free, are barred again and become free again, all at once."""
     with ExitStack() as stack:
-        client = Barred(host, server, mode, stack)
-        client.begin()
-        times = [client.wait_for('polling', client.barred)]
-        for way, state, seconds in (
-            ('open', 'websocket', client.free),
-            (mode, 'polling', client.barred),
-            ('open', 'websocket', client.free),
-        ):
+        barred = [Barred(host, server, mode, stack) for mode in IN_THE_WAY]
+        times = [host.call('secondsOfEach', [one.expects(is_free=False) for one in barred])]
+        for is_free in (True, False, True):
             time.sleep(0.5)  # of traffic in this state
-            client.switch(way)
-            times.append(client.wait_for(state, seconds))
-        traffic = client.finish()
-    assert traffic['posted'] > BATCH
-    assert traffic['received'] == list(range(traffic['posted']))
-    print(mode, f'{traffic["posted"]} messages', [f'{one:.2f} s' for one in times])
+            for one in barred:
+                one.switch(is_free=is_free)
+            awaited = [one.expects(is_free=is_free) for one in barred]
+            times.append(host.call('secondsOfEach', awaited))
+        traffics = [host.call('finishTraffic', one.client, PATIENCE_SECONDS) for one in barred]
+    for one, traffic, seconds in zip(barred, traffics, zip(*times, strict=True), strict=True):
+        print(one.mode, f'{traffic["posted"]} messages', [f'{took:.2f} s' for took in seconds])
+        assert traffic['posted'] > BATCH
+        assert traffic['received'] == list(range(traffic['posted']))
 
 
 def test_nothing_is_lost_or_doubled_when_the_server_is_killed(
@@ -153,11 +139,11 @@ def test_nothing_is_lost_or_doubled_when_the_server_is_killed(
         client = host.call('open', server.url, options)
         host.call('startTraffic', client, {'pause': 0.01, 'batch': 1})
         for end in (server.kill, server.stop, server.kill):
-            host.call('secondsUntil', client, 'websocket', PATIENCE_SECONDS)
+            host.call('secondsOfEach', [(client, 'websocket', PATIENCE_SECONDS)])
             time.sleep(0.5)  # of traffic
             end()
             server.start()
-        host.call('secondsUntil', client, 'websocket', PATIENCE_SECONDS)
+        host.call('secondsOfEach', [(client, 'websocket', PATIENCE_SECONDS)])
         traffic = host.call('finishTraffic', client, PATIENCE_SECONDS)
         host.call('close', client)
     assert traffic['posted'] > 3
