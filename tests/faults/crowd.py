@@ -16,17 +16,18 @@ class Crowd:
     """Connections of which something is to be seen.
 
     received: by socket, what has come. closed: by socket, when the server has ended the stream, in
-        seconds since the crowd was made.
+        seconds since it was connected.
     """
 
     def __init__(self, port: int, count: int) -> None:
         self.received: dict[socket.socket, bytes] = {}
         self.closed: dict[socket.socket, float] = {}
         self._selector = selectors.DefaultSelector()
-        self._began = time.monotonic()
+        self._connected_at: dict[socket.socket, float] = {}
         for number in range(count):
             address = f'127.0.1.{1 + number // PER_ADDRESS}'
             member = socket.create_connection(('127.0.0.1', port), 30, (address, 0))
+            self._connected_at[member] = time.monotonic()
             self.received[member] = b''
             self._selector.register(member, selectors.EVENT_READ)
 
@@ -75,5 +76,5 @@ class Crowd:
         if data:
             self.received[member] += data
         else:
-            self.closed[member] = time.monotonic() - self._began
+            self.closed[member] = time.monotonic() - self._connected_at[member]
             self._selector.unregister(member)
