@@ -115,6 +115,7 @@ class Rabbit(Broker):
             stderr=subprocess.DEVNULL,
         )
         super().__init__([RABBITMQ], env, port, directory)
+        self._await_readiness()
 
     @staticmethod
     def is_installed() -> bool:
@@ -124,6 +125,20 @@ class Rabbit(Broker):
         super().stop()
         self._mapper.terminate()
         self._mapper.wait()
+
+    def _await_readiness(self) -> None:
+        """It listens before it answers."""
+        deadline = time.monotonic() + START_SECONDS
+        while True:
+            try:
+                self.connect(0).close()
+            except ConnectionError:
+                if time.monotonic() > deadline:
+                    self.stop()
+                    raise
+                time.sleep(0.2)
+            else:
+                return
 
     def connect(self, number: int) -> socket.socket:
         """A WebSocket that has said who it is."""

@@ -14,7 +14,7 @@ from typing import Any
 from perf import charts, results, tables, targets, weaknesses
 
 DOCS = results.HERE.parent / 'docs'
-KINDS = ('compare', 'ceiling', 'connections', 'fanout', 'scale', 'peers')
+KINDS = ('machine', 'compare', 'ceiling', 'connections', 'fanout', 'scale', 'peers')
 
 _HEAD = """# Performance
 
@@ -74,6 +74,8 @@ def shares(figures: targets.Figures) -> str:
             ),
         )
         for variant, parts, least in sums:
+            if not figures.has(variant, f'post 1, {size}'):
+                continue
             used = figures.cell(variant, f'post 1, {size}', 'server_us')
             lines.append(
                 [
@@ -138,7 +140,7 @@ def write(directory: pathlib.Path, docs: pathlib.Path) -> pathlib.Path:
     """Write the page and its charts from the results in `directory`."""
     loaded = {kind: results.load(kind, directory) for kind in KINDS}
     found = {kind: document['found'] for kind, document in loaded.items() if document}
-    if not found:
+    if not found.keys() - {'machine'}:
         raise SystemExit(f'There are no results in {directory}: run python -m perf.run.')
     first = next(document for document in loaded.values() if document)
     charts.write(docs / 'images', found)

@@ -17,7 +17,7 @@ DIRECTORY = HERE / 'results'
 
 
 def save(name: str, found: Any, directory: pathlib.Path = DIRECTORY) -> pathlib.Path:
-    """Write what a program has found, with the machine it ran on; returns the file."""
+    """Write what a program has found, if anything, with the machine; returns the file."""
     directory.mkdir(parents=True, exist_ok=True)
     file = directory / f'{name}.json'
     document = {'machine': describe(), 'found': found}

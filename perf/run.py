@@ -63,6 +63,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument('--docs', type=pathlib.Path, default=report.DOCS)
     options = parser.parse_args(argv)
     began, failures = time.monotonic(), []
+    # The machine as it is before it is kept busy.
+    results.save('machine', None, options.out)
     for name in options.only:
         full, quick, full_minutes, quick_minutes = PROGRAMS[name]
         own = [*(quick if options.quick else full), '--out', str(options.out)]

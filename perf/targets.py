@@ -23,6 +23,9 @@ class Figures:
         """A median of `perf.compare`; raises KeyError where it was not measured."""
         return float(self._cells[variant, cell][figure]['median'])
 
+    def has(self, variant: str, cell: str) -> bool:
+        return (variant, cell) in self._cells
+
     def part(self, name: str, size: str = '100 B') -> float:
         """Processor time of a bare part, in microseconds; raises KeyError likewise."""
         for row in self._found.get('ceiling', ()):
