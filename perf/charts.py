@@ -60,7 +60,6 @@ def _bars(axes: Axes, rows: Rows, value: Callable[[dict[str, Any]], float], unit
     values = [value(row) for row in rows]
     bars = axes.barh(names, values, color=[colour(name) for name in names])
     axes.bar_label(bars, [f'{each:,.0f}' for each in values], padding=2, fontsize=8)
-    axes.invert_yaxis()
     axes.set_xlabel(unit)
     axes.margins(x=0.12)
 
@@ -71,6 +70,8 @@ def post(cells: Rows) -> Any:
     figure, (left, right) = pyplot.subplots(1, 2, figsize=(11, 0.6 + 0.27 * len(rows)), sharey=True)
     _bars(left, rows, lambda row: row['rate']['median'], 'posts a second (more is better)')
     _bars(right, rows, lambda row: row['server_us']['median'], 'µs of server CPU each (less)')
+    # One axis for both: the first variant stands on top.
+    left.invert_yaxis()
     figure.suptitle('Posting one message of 100 B, 16 connections, one core')
     return figure
 
@@ -100,13 +101,13 @@ def operations(cells: Rows) -> Any:
     axes.set_yscale('log')
     axes.set_ylabel('µs of server CPU each (less is better)')
     axes.set_xticks([at + 0.32 for at in range(len(names))], names, rotation=25, ha='right')
-    axes.legend(frameon=False)
+    axes.legend(frameon=False, ncols=3, loc='lower center', bbox_to_anchor=(0.5, 1.0))
     return figure
 
 
 def latency(cells: Rows) -> Any:
     """How long a post takes with all connections busy, and with one connection alone."""
-    figure, both = pyplot.subplots(1, 2, figsize=(11, 4.4), sharey=True)
+    figure, both = pyplot.subplots(1, 2, figsize=(11, 4.4))
     for axes, number in zip(both, (16, 1), strict=True):
         rows = [
             row
@@ -120,25 +121,28 @@ def latency(cells: Rows) -> Any:
         axes.set_yticks(range(len(rows)), [row['variant'] for row in rows])
         axes.set_xscale('log')
         axes.set_xlabel('ms: p50, p99, p99.9 (less is better)')
-        axes.set_title(f'{number} connection{"s" if number > 1 else ""}')
-    both[0].invert_yaxis()
+        axes.set_title('16 connections' if number > 1 else 'one connection alone')
+        axes.invert_yaxis()
     return figure
 
 
 def scale(rows: Rows) -> Any:
     """How cost grows along each axis."""
     axis_names = list(dict.fromkeys(row['along'] for row in rows))
-    figure, several = pyplot.subplots(1, len(axis_names), figsize=(11, 3.8), squeeze=False)
+    figure, several = pyplot.subplots(
+        1, len(axis_names), figsize=(11, 4), squeeze=False, sharey=True
+    )
     for axes, along in zip(several[0], axis_names, strict=True):
         here = [row for row in rows if row['along'] == along]
         for operation in dict.fromkeys(row['operation'] for row in here):
             points = [
-                (max(1, row['at']), row['server_us']['median'])
+                (row['at'], row['server_us']['median'])
                 for row in here
                 if row['operation'] == operation
             ]
             axes.plot(*zip(*points, strict=True), marker='o', ms=3, label=operation)
-        axes.set_xscale('log')
+        if all(row['at'] for row in here):
+            axes.set_xscale('log')
         axes.set_yscale('log')
         axes.set_xlabel(along)
         axes.legend(frameon=False, fontsize=7)
@@ -152,12 +156,14 @@ def connections(rows: Rows) -> Any:
     for kind in dict.fromkeys(row['kind'] for row in rows):
         here = [row for row in rows if row['kind'] == kind]
         shade = UPSTREAM if kind.startswith('upstream') else None
+        dashes = '--' if kind.endswith('after a request') else '-'
         axes.plot(
             [row['connections'] for row in here],
             [row['each_kb'] for row in here],
             marker='o',
             label=kind,
             color=shade,
+            linestyle=dashes,
         )
     axes.set_ylim(bottom=0)
     axes.set_xlabel('idle connections')
