@@ -19,7 +19,8 @@ from perf.wire import Dialect, connect, is_control
 RECEIVE_BYTES = 1 << 17
 DRAIN_SECONDS = 20.0
 IDENTS = 128
-WARM_SECONDS = 2.0
+WARM_TURNS, TURNS = 4, 10
+WARM_SECONDS, MOST_SECONDS = 3.0, 5.0
 
 
 class Failed(Exception):
@@ -112,7 +113,7 @@ class Driver:
         self._latencies: list[float] = []
 
     def run(self, seconds: float, warm: float = 0.2) -> Sample:
-        """Measure for `seconds`, after at least `warm` seconds of the same that do not count."""
+        """Measure for at least `seconds`, after at least `warm` seconds that do not count."""
         self._poll = select.epoll()
         self._links: dict[int, _Link] = {}
         gc.collect()
@@ -130,7 +131,7 @@ class Driver:
             link = self._open()
             for ident in range(self._in_flight):
                 self._begin(link, ident, time.perf_counter())
-        self._warm_up(warm)
+        seconds = max(seconds, self._warm_up(warm))
         self._sent = self._received = 0
         self._latencies = []
         before = self._spent()
@@ -149,14 +150,20 @@ class Driver:
             self._exhausted,
         )
 
-    def _warm_up(self, seconds: float) -> None:
-        """Until all connections are well out of step, which takes slow servers longer."""
-        began, turns = time.perf_counter(), 3 * self._number * self._in_flight
+    def _warm_up(self, seconds: float) -> float:
+        """Go on until all connections are well out of step, which takes slow servers longer.
+
+        Gives the time to measure at least, in which each request in flight has its turn several
+        times: otherwise what was begun before and finished after would count for too much.
+        """
+        began, in_flight = time.perf_counter(), self._number * self._in_flight
         self._serve(began + seconds)
-        while len(self._latencies) < turns and not self._exhausted:
+        while len(self._latencies) < WARM_TURNS * in_flight and not self._exhausted:
             if time.perf_counter() - began > WARM_SECONDS:
-                return
+                break
             self._serve(time.perf_counter() + 0.05)
+        rate = max(1, len(self._latencies)) / (time.perf_counter() - began)
+        return min(MOST_SECONDS, TURNS * in_flight / rate)
 
     def _requests_of(self, number: int) -> list[bytes]:
         """The requests of one connection, by their id."""
