@@ -147,7 +147,7 @@ class _Spooled:
         if not self._names.exists(name, project=project):
             raise self._missing(name, project)
         now = timeutils.utcnow_ts(microsecond=True)
-        return {'messages': self._database.scan(count, project or '', name, now)}
+        return {'messages': self._database.read(count, project or '', name, now)}
 
     _missing: type[errors.DoesNotExist]
 
