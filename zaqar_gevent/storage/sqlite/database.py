@@ -34,7 +34,7 @@ SHORT = 0.001
 """Seconds of processor time that a read may take of the calling thread; with 0 all go to the
 reading threads."""
 
-_WAIT = 0.01
+_WAIT = 0.003
 """Seconds after which a read of the calling thread must be waiting for the disk."""
 
 _STEPS = 100
