@@ -6,6 +6,7 @@ from typing import Any
 
 from oslo_config import cfg
 
+from zaqar_gevent.storage.sqlite.options import MESSAGE_GROUP
 from zaqar_gevent.websocket.engines import ENGINES, Compression, FrameLimits
 from zaqar_gevent.websocket.limits import Limits
 
@@ -298,7 +299,7 @@ def metadata_seconds(conf: cfg.ConfigOpts) -> float:
 
 def idempotency_seconds(conf: cfg.ConfigOpts) -> int:
     """For how long the store remembers posts by their ids; 0 where it does not."""
-    seconds: int = conf['drivers:message_store:sqlite'].idempotency_seconds
+    seconds: int = conf[MESSAGE_GROUP].idempotency_seconds
     return seconds if _is_embedded(conf) else 0
 
 

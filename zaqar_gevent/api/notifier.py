@@ -67,7 +67,7 @@ class Notifier:
         """Tell the subscribers of a queue of `messages`; returns at once."""
         subscriptions = self.subscriptions_of(queue_name, project)
         self._announce(Source(project, queue_name), subscriptions)
-        if self.tells_others and subscriptions:
+        if self.tells_others:
             for subscription in subscriptions:
                 if self.hub is None or not self.hub.is_worker(subscription['subscriber']):
                     self._send(subscription, _notifications(messages, queue_name), retry_policy)

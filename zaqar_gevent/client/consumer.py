@@ -6,7 +6,6 @@ import collections
 import logging
 import threading
 import time
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from zaqar_gevent.client.connection import Connection
@@ -24,6 +23,7 @@ from zaqar_gevent.client.fallback import Pace
 from zaqar_gevent.client.leases import Keeper, Lease
 from zaqar_gevent.client.links import Answer, Broken, Link, check
 from zaqar_gevent.client.message import Message
+from zaqar_gevent.client.stream import Stream
 
 if TYPE_CHECKING:
     from zaqar_gevent.client.queue import Queue
@@ -67,7 +67,7 @@ class _Feed:
         self._consumer.orphan(self)
 
 
-class Consumer:
+class Consumer(Stream):
     """Iterates over messages, each leased to it until `message.ack()` or `message.release()`.
 
     Over `zaqar.v2` the server pushes and keeps the leases, else the client claims and renews. When
@@ -89,43 +89,13 @@ class Consumer:
         self._leases: dict[str, Lease] = {}
         self._keeper = Keeper(self._renew, self._lost, queue.release_claim)
         self._feed: _Feed | None = None
-        self._is_closed = False
         self._pace = Pace()
         self._client.connector.listen(self._wake)
-
-    def __enter__(self) -> Consumer:
-        return self
-
-    def __exit__(self, *exc_info: object) -> None:
-        self.close()
-
-    def __iter__(self) -> Iterator[Message]:
-        return self
-
-    def __next__(self) -> Message:
-        message = self.receive()
-        if message is None:
-            raise StopIteration
-        return message
 
     @property
     def unsettled(self) -> int:
         """How many messages are leased to this consumer, those not yet taken included."""
         return len(self._leases)
-
-    def receive(self, timeout: float | None = None) -> Message | None:
-        """The next message, waited for at most `timeout` seconds; None if there is none by then,
-        or the consumer was closed. Raises APIError where the server refuses."""
-        deadline = time.monotonic() + (float('inf') if timeout is None else timeout)
-        while not self._is_closed:
-            with self._changed:
-                if self._buffer:
-                    return self._buffer.popleft()
-            left = deadline - time.monotonic()
-            if left <= 0:
-                return None
-            self._fetch(left)
-        return None
 
     def close(self) -> None:
         """Give back what is unsettled, and end; whoever waits for a message is woken."""
@@ -248,6 +218,10 @@ class Consumer:
         message = Message(self.queue, document, settle=self.settle)
         self._leases[message.id] = lease
         self._buffer.append(message)
+
+    def _take(self) -> Message | None:
+        with self._changed:
+            return self._buffer.popleft() if self._buffer else None
 
     def _fetch(self, seconds: float) -> None:
         """Wait for messages, or for anything that changes what to do, at most so long."""

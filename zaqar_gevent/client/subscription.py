@@ -6,7 +6,6 @@ import collections
 import re
 import threading
 import time
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from zaqar_gevent.client.connection import Connection
@@ -14,6 +13,7 @@ from zaqar_gevent.client.errors import Conflict, ConnectionLost, ServiceUnavaila
 from zaqar_gevent.client.fallback import Pace
 from zaqar_gevent.client.links import Answer, Link, check
 from zaqar_gevent.client.message import Message
+from zaqar_gevent.client.stream import Stream
 
 if TYPE_CHECKING:
     from zaqar_gevent.client.queue import Source
@@ -96,7 +96,7 @@ class _Bell:
         self._subscription.wake()
 
 
-class Subscription:
+class Subscription(Stream):
     """Iterates over the messages of a queue or topic, those there are and those that are posted.
 
     A connection that is lost is made anew, and where the client polls, this does: the messages are
@@ -116,7 +116,6 @@ class Subscription:
         self._seen: collections.OrderedDict[str, None] = collections.OrderedDict()
         self._woken = threading.Condition()
         self._is_rung = False
-        self._is_closed = False
         self._feed: _Feed | None = None
         self._bell: _Bell | None = None
         self._is_behind = False
@@ -127,38 +126,6 @@ class Subscription:
         except BaseException:
             self.close()
             raise
-
-    def __enter__(self) -> Subscription:
-        return self
-
-    def __exit__(self, *exc_info: object) -> None:
-        self.close()
-
-    def __iter__(self) -> Iterator[Message]:
-        return self
-
-    def __next__(self) -> Message:
-        message = self.receive()
-        if message is None:
-            raise StopIteration
-        return message
-
-    def receive(self, timeout: float | None = None) -> Message | None:
-        """The next message, waited for at most `timeout` seconds; None if there is none by then,
-        or the subscription was closed.
-
-        Raises APIError where the server refuses to let the queue be read.
-        """
-        deadline = time.monotonic() + (float('inf') if timeout is None else timeout)
-        while not self._is_closed:
-            message = self._take()
-            if message is not None:
-                return message
-            left = deadline - time.monotonic()
-            if left <= 0:
-                return None
-            self._fetch(left)
-        return None
 
     def close(self) -> None:
         """End it; whoever waits for a message is woken."""

@@ -9,8 +9,8 @@ from collections.abc import Iterable
 
 import pytest
 
-from zaqar_gevent.websocket.engines import FrameLimits, Message, plain_message
-from zaqar_gevent.websocket.engines.websockets import FrameEngine
+from zaqar_gevent.websocket.engines import FrameLimits, Message
+from zaqar_gevent.websocket.engines.websockets import FrameEngine, plain_message
 
 LIMITS = FrameLimits(70_000, 66_000, 8)
 TEXT, BINARY, CONTINUATION, CLOSE, PING = 0x81, 0x82, 0x80, 0x88, 0x89

@@ -11,11 +11,6 @@ import struct
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple, Protocol
 
-try:
-    from websockets.speedups import apply_mask
-except ImportError:
-    from websockets.utils import apply_mask
-
 # By name, with what is to be said of each.
 ENGINES = {
     'websockets': 'the protocol core of the websockets library; can compress',
@@ -121,10 +116,7 @@ ABSURD_LENGTH = 2**62
 NOT_SHORTEST = 'The length of a frame is not in the shortest form.'
 
 
-FIN = MASKED = 0x80
-TEXT, BINARY = 1, 2
-# A masked frame without a payload.
-_SHORTEST = 6
+FIN = 0x80
 _SHORT, _MEDIUM = 126, 0x10000
 _with_16_bits = struct.Struct('!BBH').pack
 _with_64_bits = struct.Struct('!BBQ').pack
@@ -140,32 +132,6 @@ def head(opcode: int, length: int) -> bytes:
     if length < _MEDIUM:
         return _with_16_bits(FIN | opcode, 126, length)
     return _with_64_bits(FIN | opcode, 127, length)
-
-
-def plain_message(data: bytes, start: int, max_bytes: int) -> tuple[bool, bytes, int] | None:
-    """The message in one frame that stands whole at `start`: whether it is binary, its payload, and
-    where it ends.
-
-    None for anything else: part of a frame, another kind of frame, a longer message, one that is
-    not masked or not UTF-8, a length that is not in the shortest form or needs 64 bits.
-    """
-    if len(data) - start < _SHORTEST:
-        return None
-    first, second = data[start], data[start + 1]
-    mask = start + 2
-    length = second - MASKED
-    if length == _SHORT:
-        length = int.from_bytes(data[mask : mask + 2])
-        mask += 2
-        if length < _SHORT:
-            return None
-    payload, end = mask + 4, mask + 4 + length
-    if not 0 <= length <= max_bytes or second == MASKED + 127 or end > len(data):
-        return None
-    text = apply_mask(data[payload:end], data[mask:payload])
-    if first == FIN | BINARY or (first == FIN | TEXT and is_utf8(text)):
-        return first == FIN | BINARY, text, end
-    return None
 
 
 def shorten(reason: str) -> str:

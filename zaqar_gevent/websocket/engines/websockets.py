@@ -13,8 +13,14 @@ from websockets.protocol import State
 from websockets.server import ServerProtocol
 from websockets.streams import StreamReader
 
+try:
+    from websockets.speedups import apply_mask
+except ImportError:
+    from websockets.utils import apply_mask
+
 from zaqar_gevent.websocket.engines import (
     ABSURD_LENGTH,
+    FIN,
     NOT_SHORTEST,
     Compression,
     Failure,
@@ -22,7 +28,6 @@ from zaqar_gevent.websocket.engines import (
     Message,
     head,
     is_utf8,
-    plain_message,
     shorten,
 )
 
@@ -32,8 +37,35 @@ LOG.setLevel(logging.WARNING)
 
 _DATA = (Opcode.TEXT, Opcode.BINARY, Opcode.CONT)
 _TEXT, _BINARY = int(Opcode.TEXT), int(Opcode.BINARY)
+_MASKED = 0x80
 _LENGTH_16, _LENGTH_64 = 126, 127
+# A masked frame without a payload.
+_SHORTEST = 6
 _ABNORMAL = Close(CloseCode.ABNORMAL_CLOSURE, '')
+
+
+def plain_message(data: bytes, start: int, max_bytes: int) -> tuple[bool, bytes, int] | None:
+    """The message in one frame that stands whole at `start`: whether it is binary, its payload, and
+    where it ends.
+
+    None for anything else: part of a frame, another kind of frame, a longer message, one that is
+    not masked or not UTF-8, a length that is not in the shortest form or needs 64 bits.
+    """
+    if len(data) - start < _SHORTEST or data[start] not in (FIN | _TEXT, FIN | _BINARY):
+        return None
+    binary, form = data[start] == FIN | _BINARY, data[start + 1]
+    mask = start + 2
+    length = form - _MASKED
+    if length == _LENGTH_16:
+        length = int.from_bytes(data[mask : mask + 2])
+        mask += 2
+        if length < _LENGTH_16:
+            return None
+    begin, end = mask + 4, mask + 4 + length
+    if not 0 <= length <= max_bytes or form == _MASKED | _LENGTH_64 or end > len(data):
+        return None
+    payload = apply_mask(data[begin:end], data[mask:begin])
+    return (binary, payload, end) if binary or is_utf8(payload) else None
 
 
 class _StrictReader(StreamReader):

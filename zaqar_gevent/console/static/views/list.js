@@ -11,6 +11,7 @@ import { keepLooking } from '../polling.js';
 import { Rates } from '../rates.js';
 import { KINDS, Resource, operation, pageOf } from '../resource.js';
 import { sparkline } from '../sparkline.js';
+import { Pager } from './pager.js';
 
 const LOOK_SECONDS = 2;
 const TYPING_SECONDS = 0.25;
@@ -62,16 +63,7 @@ class List {
       ),
       this.body,
     );
-    this.previous = button('Previous', () => this.#turn('previous'), 'small');
-    this.next = button('Next', () => this.#turn('next'), 'small');
-    this.where = element('span', { class: 'where', role: 'status' });
-    this.pager = element(
-      'nav',
-      { class: 'pager', 'aria-label': 'Pages', hidden: true },
-      this.previous,
-      this.where,
-      this.next,
-    );
+    this.pager = new Pager((way) => this.#turn(way));
     this.node = element(
       'div',
       {},
@@ -87,7 +79,7 @@ class List {
         ),
       ),
       element('section', { class: 'panel' }, this.table, this.note),
-      this.pager,
+      this.pager.node,
       this.#foot(),
     );
   }
@@ -183,7 +175,7 @@ class List {
 
   #say(text, ...more) {
     this.table.hidden = true;
-    this.pager.hidden = true;
+    this.pager.hide();
     this.foot.hidden = true;
     this.note.hidden = false;
     replace(this.note, element('p', {}, text), more);
@@ -206,10 +198,7 @@ class List {
       this.body,
       this.rows.map((row) => row.node),
     );
-    this.pager.hidden = !pages.hasPrevious && !pages.hasNext;
-    this.previous.disabled = !pages.hasPrevious;
-    this.next.disabled = !pages.hasNext;
-    setText(this.where, `Page ${pages.number}: ${names[0]} to ${names.at(-1)}`);
+    this.pager.show(pages, `Page ${pages.number}: ${names[0]} to ${names.at(-1)}`);
     this.#follow();
     this.#look();
   }

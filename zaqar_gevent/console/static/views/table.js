@@ -1,10 +1,11 @@
 // A list of things that are created, changed and deleted in dialogs: subscriptions, pools, flavors.
 
 import { confirm } from '../dialogs.js';
-import { button, element, replace, setText } from '../elements.js';
+import { button, element, replace } from '../elements.js';
 import { problem } from '../format.js';
 import { notify } from '../notices.js';
 import { Pages } from '../pages.js';
+import { Pager } from './pager.js';
 
 /**
  * A table with its pages.
@@ -35,17 +36,8 @@ export class Table {
       ),
       this.body,
     );
-    this.previous = button('Previous', () => this.#turn('previous'), 'small');
-    this.next = button('Next', () => this.#turn('next'), 'small');
-    this.where = element('span', { class: 'where', role: 'status' });
-    this.pager = element(
-      'nav',
-      { class: 'pager', 'aria-label': 'Pages', hidden: true },
-      this.previous,
-      this.where,
-      this.next,
-    );
-    this.node = element('section', { class: 'panel' }, this.table, this.note, this.pager);
+    this.pager = new Pager((way) => this.#turn(way));
+    this.node = element('section', { class: 'panel' }, this.table, this.note, this.pager.node);
   }
 
   #turn(way) {
@@ -73,10 +65,7 @@ export class Table {
   }
 
   #show(items) {
-    this.pager.hidden = !this.pages.hasPrevious && !this.pages.hasNext;
-    this.previous.disabled = !this.pages.hasPrevious;
-    this.next.disabled = !this.pages.hasNext;
-    setText(this.where, `Page ${this.pages.number}`);
+    this.pager.show(this.pages, `Page ${this.pages.number}`);
     if (items.length === 0) {
       this.#say(this.nothing);
       return;

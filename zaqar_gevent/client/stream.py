@@ -1,0 +1,60 @@
+"""What subscriptions and consumers have in common: messages that come one after the other."""
+
+from __future__ import annotations
+
+import abc
+import time
+from collections.abc import Iterator
+from typing import Self
+
+from zaqar_gevent.client.message import Message
+
+
+class Stream(abc.ABC):
+    """Iterates over messages as they come, until it is closed; closes itself as a context."""
+
+    _is_closed = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    def __iter__(self) -> Iterator[Message]:
+        return self
+
+    def __next__(self) -> Message:
+        message = self.receive()
+        if message is None:
+            raise StopIteration
+        return message
+
+    def receive(self, timeout: float | None = None) -> Message | None:
+        """The next message, waited for at most `timeout` seconds; None if there is none by then,
+        or it was closed.
+
+        Raises APIError where the server refuses.
+        """
+        deadline = time.monotonic() + (float('inf') if timeout is None else timeout)
+        while not self._is_closed:
+            message = self._take()
+            if message is not None:
+                return message
+            left = deadline - time.monotonic()
+            if left <= 0:
+                return None
+            self._fetch(left)
+        return None
+
+    @abc.abstractmethod
+    def close(self) -> None:
+        """End it; whoever waits for a message is woken."""
+
+    @abc.abstractmethod
+    def _take(self) -> Message | None:
+        """The next message that has come already."""
+
+    @abc.abstractmethod
+    def _fetch(self, seconds: float) -> None:
+        """See to it that messages come, and wait for one at most so long."""
