@@ -18,7 +18,8 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 
 from perf.machine import CLIENT_CORE, SERVER_CORE, on_core, store_directory, tree
-from tests.redis_process import RedisProcess
+from tests.client.upstream_process import COMMAND
+from tests.redis_process import ON_REDIS, RedisProcess
 
 START_SECONDS = 60
 ROOT = pathlib.Path(__file__).parents[1]
@@ -33,22 +34,6 @@ enable_deprecated_api_versions =
 enabled = False
 [storage]
 message_pipeline =
-"""
-_ON_REDIS = """
-[drivers]
-message_store = redis
-management_store = redis
-[drivers:message_store:redis]
-uri = {redis}
-[drivers:management_store:redis]
-uri = {redis}
-"""
-# Upstream's own command, in a Python that makes no event loop of its own accord.
-_UPSTREAM_WEBSOCKET = """
-import asyncio
-from zaqar.cmd import server
-asyncio.set_event_loop(asyncio.new_event_loop())
-server.run()
 """
 
 
@@ -156,7 +141,7 @@ class Fleet(ExitStack):
         command = [sys.executable, '-m', 'zaqar_gevent.cmd', '--port', '0']
         command += ['--state-path', str(directory)]
         if redis is not None:
-            config = _QUIET + _ON_REDIS.format(redis=redis.uri) + config
+            config = _QUIET + ON_REDIS.format(redis=redis.uri) + config
         if config:
             (directory / 'zaqar.conf').write_text(config)
             command += ['--config-file', str(directory / 'zaqar.conf')]
@@ -183,7 +168,7 @@ class Fleet(ExitStack):
         directory = self.directory()
         file = directory / '.zaqar' / 'zaqar.conf'
         file.parent.mkdir()
-        file.write_text(_QUIET + _ON_REDIS.format(redis=redis.uri))
+        file.write_text(_QUIET + ON_REDIS.format(redis=redis.uri))
         command = _gunicorn(worker, 'zaqar.transport.wsgi.app:app')
         return self.add(Server(command, directory, store_pids=_pids(redis)))
 
@@ -196,12 +181,12 @@ class Fleet(ExitStack):
             f'[drivers:transport:websocket]\nbind = 127.0.0.1\nport = {port}\n'
             'notification_bind = 127.0.0.1\n'
         )
-        stores = _ON_REDIS.format(redis=redis.uri).replace(
+        stores = ON_REDIS.format(redis=redis.uri).replace(
             '[drivers]', '[drivers]\ntransport = websocket'
         )
         file = directory / 'zaqar.conf'
         file.write_text(_QUIET + stores + transport)
-        command = [sys.executable, '-c', _UPSTREAM_WEBSOCKET, '--config-file', str(file)]
+        command = [sys.executable, '-c', COMMAND, '--config-file', str(file)]
         return self.add(Server(command, directory, port=port, store_pids=_pids(redis)))
 
 

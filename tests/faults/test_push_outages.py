@@ -16,8 +16,7 @@ from tests.faults.client import COMPACT, DEFAULT
 from tests.functional.test_consumers import Worker, stats
 from tests.functional.test_push import Subscriber, contents, eventually, post
 from tests.functional.test_push_between_workers import patient_uri
-from tests.functional.test_stores import ON_REDIS
-from tests.redis_process import RedisProcess
+from tests.redis_process import ON_REDIS, RedisProcess
 from tests.server_process import ServerProcess
 
 # redis-py tries each call again for some seconds, and a post makes several.

@@ -24,8 +24,7 @@ from tests.callers import Identity, RestCaller, new_identity
 from tests.faults.client import COMPACT, DEFAULT, Dialect
 from tests.faults.gunicorn_process import GunicornProcess
 from tests.functional.test_push import Reader, Subscriber, contents, eventually, post, subscriptions
-from tests.functional.test_stores import ON_REDIS
-from tests.redis_process import RedisProcess
+from tests.redis_process import ON_REDIS, RedisProcess
 from tests.server_process import START_SECONDS, ServerProcess
 
 KNOWN_SECONDS = 1.2

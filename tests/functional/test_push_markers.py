@@ -9,8 +9,8 @@ import pytest
 from tests.callers import RestCaller
 from tests.faults.client import COMPACT, DEFAULT, Dialect
 from tests.functional.test_push import Subscriber, post
-from tests.functional.test_stores import ON_REDIS, redis  # noqa: F401
-from tests.redis_process import RedisProcess
+from tests.functional.test_stores import redis  # noqa: F401
+from tests.redis_process import ON_REDIS, RedisProcess
 from tests.server_process import ServerProcess
 
 

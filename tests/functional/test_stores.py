@@ -11,18 +11,9 @@ import sqlalchemy
 from zaqar.storage.sqlalchemy import tables
 
 from tests.callers import TRANSPORTS, RestCaller, connect
-from tests.redis_process import RedisProcess
+from tests.redis_process import ON_REDIS, RedisProcess
 from tests.server_process import ServerProcess
 
-ON_REDIS = """
-    [drivers]
-    message_store = redis
-    management_store = redis
-    [drivers:message_store:redis]
-    uri = {redis}
-    [drivers:management_store:redis]
-    uri = {redis}
-    """
 MANAGED_BY_SQLALCHEMY = """
     [drivers]
     message_store = redis

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
-import ipaddress
 import pathlib
 import ssl
 from typing import Any
@@ -11,43 +9,15 @@ from typing import Any
 import pytest
 import requests
 import websocket
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
 from tests.callers import WebSocketCaller, new_identity
+from tests.certificate import write_certificate
 from tests.functional.test_gunicorn import OUR_WORKER, STOCK_WORKER, gunicorn
 
 
 @pytest.fixture(scope='module')
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
-    """A certificate for loopback, signed by itself, with its key in the same file."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, 'localhost')])
-    now = datetime.datetime.now(datetime.UTC)
-    address = x509.IPAddress(ipaddress.ip_address('127.0.0.1'))
-    signed = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(1)
-        .not_valid_before(now - datetime.timedelta(days=1))
-        .not_valid_after(now + datetime.timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([address]), critical=False)
-        .sign(key, hashes.SHA256())
-    )
-    file = tmp_path_factory.mktemp('tls') / 'server.pem'
-    file.write_bytes(
-        signed.public_bytes(serialization.Encoding.PEM)
-        + key.private_bytes(
-            serialization.Encoding.PEM,
-            serialization.PrivateFormat.PKCS8,
-            serialization.NoEncryption(),
-        )
-    )
-    return file
+    return write_certificate(tmp_path_factory.mktemp('tls'))
 
 
 @pytest.mark.parametrize('worker', [OUR_WORKER, STOCK_WORKER], ids=['ours', 'stock'])

@@ -43,3 +43,13 @@ export class SteppedClock {
 export async function settle() {
   for (let turn = 0; turn < 5; turn += 1) await new Promise((resolve) => setImmediate(resolve));
 }
+
+// What a promise came to, of one that is not waited for.
+export function outcomeOf(promise) {
+  const outcome = { value: undefined, error: undefined };
+  promise.then(
+    (value) => Object.assign(outcome, { value }),
+    (error) => Object.assign(outcome, { error }),
+  );
+  return outcome;
+}

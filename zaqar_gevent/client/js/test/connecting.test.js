@@ -3,22 +3,12 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { ClientClosed, ConnectionLost, NotFound, Timeout, Unauthorized } from '../zaqar.js';
-import { settle } from './clocks.js';
+import { outcomeOf, settle } from './clocks.js';
 import { CAPABILITIES, ScriptedServer, clientOf } from './scripted_server.js';
 
 const unreachable = () => {
   throw new TypeError('fetch failed');
 };
-
-// What a promise came to, of one that is not waited for.
-function outcomeOf(promise) {
-  const outcome = { value: undefined, error: undefined };
-  promise.then(
-    (value) => Object.assign(outcome, { value }),
-    (error) => Object.assign(outcome, { error }),
-  );
-  return outcome;
-}
 
 async function connected(server, options) {
   const made = clientOf(server, options);

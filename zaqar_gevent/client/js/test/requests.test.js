@@ -3,17 +3,8 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { OutcomeUnknown, uuid7 } from '../zaqar.js';
-import { settle } from './clocks.js';
+import { outcomeOf, settle } from './clocks.js';
 import { CAPABILITIES, ScriptedServer, clientOf } from './scripted_server.js';
-
-function outcomeOf(promise) {
-  const outcome = { value: undefined, error: undefined };
-  promise.then(
-    (value) => Object.assign(outcome, { value }),
-    (error) => Object.assign(outcome, { error }),
-  );
-  return outcome;
-}
 
 async function connected(server, options) {
   const made = clientOf(server, options);
