@@ -103,12 +103,10 @@ def test_a_redis_that_is_gone_for_some_time_costs_no_message(tmp_path: pathlib.P
     redis = RedisProcess(tmp_path)
     with contextlib.ExitStack() as stack:
         stack.enter_context(redis)
-        impatient = 'max_reconnect_attempts = 2\n    reconnect_sleep = 0.1\n'
-        config = ON_REDIS.format(redis=patient_uri(redis))
-        config = config.replace(
-            '    [drivers:management', f'    {impatient}    [drivers:management'
-        )
-        server = stack.enter_context(ServerProcess(tmp_path, config=f'{config}{impatient}'))
+        patience = 'max_reconnect_attempts = 2\nreconnect_sleep = 0.1\n'
+        uri = f'uri = {patient_uri(redis)}\n'
+        config = ON_REDIS.format(redis=patient_uri(redis)).replace(uri, uri + patience)
+        server = stack.enter_context(ServerProcess(tmp_path, config=config))
         worker = stack.enter_context(Worker(server.port))
         rest = RestCaller(server.url, identity=worker.identity)
         [first] = post(rest, 'first')
