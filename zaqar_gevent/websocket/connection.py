@@ -17,7 +17,7 @@ from gevent.lock import Semaphore
 from oslo_context.context import RequestContext
 from oslo_log import log
 
-from zaqar_gevent import metrics
+from zaqar_gevent import greenlets, metrics
 from zaqar_gevent.api.push import Recipient
 from zaqar_gevent.metrics import ConnectionKind
 from zaqar_gevent.websocket.engines import Engine, Message
@@ -285,7 +285,7 @@ class Connection:
         if work.is_long and self._long is None:
             self._long = Semaphore(LONG_AT_ONCE)
         self._in_flight += 1
-        gevent.spawn_raw(self._perform, work, binary)
+        greenlets.spawn(self._perform, work, binary)
 
     def _await_answers(self, most: int) -> None:
         """Wait until no more than `most` requests are in flight."""

@@ -1,0 +1,58 @@
+"""Greenlets that are used again.
+
+PERF: a new one costs 9 us, nearly all of it for its stack, which is mapped and unmapped; to wake
+one that waits costs 1 us.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import gevent
+from gevent import monkey
+from gevent.hub import Waiter
+
+MAX_IDLE = 256
+"""Greenlets of one hub that wait for something to do; each holds some 20 KB."""
+
+_local = monkey.get_original('threading', 'local')
+
+
+class _Crew:
+    """The greenlets of one hub."""
+
+    def __init__(self, hub: Any) -> None:
+        self.hub = hub
+        self._idle: list[Waiter[Any]] = []
+
+    def start(self, job: Callable[..., None], arguments: tuple[Any, ...]) -> None:
+        if self._idle:
+            self.hub.loop.run_callback(self._idle.pop().switch, (job, arguments))
+        else:
+            gevent.spawn_raw(self._work, job, arguments)
+
+    def _work(self, job: Callable[..., None], arguments: tuple[Any, ...]) -> None:
+        waiter: Waiter[Any] = Waiter(self.hub)
+        while True:
+            job(*arguments)
+            if len(self._idle) >= MAX_IDLE:
+                return
+            waiter.clear()
+            self._idle.append(waiter)
+            job, arguments = waiter.get()
+
+
+_crews = _local()
+
+
+def spawn(job: Callable[..., None], *arguments: Any) -> None:
+    """Have `job(*arguments)` done in a greenlet, after what is ready to run already.
+
+    What the job leaves in greenlet-local storage is still there for the next one.
+    """
+    hub = gevent.get_hub()
+    crew: _Crew | None = getattr(_crews, 'crew', None)
+    if crew is None or crew.hub is not hub:
+        crew = _crews.crew = _Crew(hub)
+    crew.start(job, arguments)
