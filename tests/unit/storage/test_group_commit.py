@@ -5,6 +5,7 @@ import sys
 import time
 
 import gevent
+import gevent.socket
 import pytest
 from gevent import monkey
 from zaqar.storage import errors
@@ -59,6 +60,30 @@ def test_posts_of_many_greenlets_share_commits(open_store, monkeypatch):
     gevent.joinall(workers, raise_error=True)
     assert len(store.list(limit=0)) == 200
     assert len(commits) < 40
+
+
+def test_who_is_answered_together_is_waited_for(open_store, monkeypatch):
+    """They ask again one after the other, and share a commit all the same."""
+    commits = count_commits(None, monkeypatch)
+    store = open_store()
+    crowd, rounds = 8, 40
+    turns = [gevent.socket.socketpair() for _ in range(crowd)]
+
+    def ask(number):
+        for _ in range(rounds):
+            if number:
+                gevent.socket.wait_read(turns[number][0].fileno())
+                turns[number][0].recv(1)
+            if number + 1 < crowd:
+                turns[number + 1][1].send(b'.')
+            store.post(number)
+
+    commits.clear()
+    gevent.joinall([gevent.spawn(ask, number) for number in range(crowd)], raise_error=True)
+    for pair in turns:
+        for end in pair:
+            end.close()
+    assert len(commits) < 1.5 * rounds
 
 
 def test_a_refused_call_fails_alone(store):

@@ -18,6 +18,9 @@ from gevent import monkey
 from gevent._hub_local import get_hub_if_exists
 from gevent.hub import Waiter
 
+# Not 0: of such timers gevent takes many before it looks at the sockets again.
+_MOMENT = 1e-6
+
 _start_new_thread = monkey.get_original('_thread', 'start_new_thread')
 _allocate_lock = monkey.get_original('_thread', 'allocate_lock')
 _local = monkey.get_original('threading', 'local')
@@ -32,7 +35,7 @@ class MailboxClosed(Exception):
 class Call:
     """One piece of work for a native thread: `work(..., *arguments)`, then `result` or `error`."""
 
-    __slots__ = ('arguments', 'error', 'origin', 'result', 'waiter', 'work')
+    __slots__ = ('arguments', 'error', 'lane', 'origin', 'result', 'waiter', 'work')
 
     def __init__(self, work: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
         self.work = work
@@ -40,7 +43,75 @@ class Call:
         self.result: Any = None
         self.error: BaseException | None = None
         self.origin: _HubOrigin | _LockOrigin
+        self.lane: _Lane | None = None
         self.waiter: Any = None
+
+
+class _Lane:
+    """The way of one hub's calls to one mailbox."""
+
+    __slots__ = ('_answered', '_gathered', '_in_work', '_loop', '_mailbox', '_outgoing', '_turn')
+
+    def __init__(self, mailbox: Mailbox, loop: Any) -> None:
+        self._mailbox = mailbox
+        self._loop = loop
+        self._turn = loop.timer(_MOMENT)
+        self._outgoing: list[Call] = []
+        self._in_work = 0
+        self._answered = 0
+        self._gathered = 0
+
+    def send(self, call: Call) -> None:
+        """Put `call` in the mailbox before the loop waits for events again.
+
+        PERF: what all greenlets that are ready now have to write is committed together, and the
+        writer does not compete with them for the interpreter.
+        """
+        if not self._outgoing:
+            self._begin()
+        self._outgoing.append(call)
+
+    def answered(self, count: int) -> None:
+        """So many calls have been answered together."""
+        self._in_work -= count
+        self._answered = count
+        if self._outgoing:
+            self._begin()
+
+    def _begin(self) -> None:
+        self._gathered = 0
+        self._look_soon()
+
+    def _look_soon(self) -> None:
+        self._loop.run_callback(self._look)
+
+    def flush(self) -> None:
+        """Put in the mailbox what has gathered."""
+        calls, self._outgoing = self._outgoing, []
+        self._in_work += len(calls)
+        if calls:
+            self._mailbox.put(calls)
+
+    def _look(self) -> None:
+        if not (self._mailbox.is_greedy and self._is_expecting()):
+            self.flush()
+
+    def _is_expecting(self) -> bool:
+        """Whether what has gathered is to wait for more.
+
+        PERF: a commit costs the same whatever is in it. A few calls wait for those in work to be
+        done, and then for those who were answered together and ask again, as long as there is one
+        more with each turn of the loop.
+        """
+        count = len(self._outgoing)
+        if count < self._in_work:
+            return True
+        if not self._gathered < count < self._answered:
+            return False
+        self._gathered = count
+        # Twice soon: what the sockets bring lets greenlets run, which come after the first.
+        self._turn.start(self._loop.run_callback, self._look_soon)
+        return True
 
 
 class _HubOrigin:
@@ -50,7 +121,6 @@ class _HubOrigin:
         self.hub = hub
         self._done: collections.deque[Call] = collections.deque()
         self._pending = 0
-        self._outgoing: list[tuple[Mailbox, Call]] = []
         self._watcher = hub.loop.async_()
 
     def expect(self, call: Call) -> None:
@@ -64,22 +134,11 @@ class _HubOrigin:
         self._pending += 1
 
     def send(self, mailbox: Mailbox, call: Call) -> None:
-        """Put `call` in the mailbox before the loop waits for events again.
-
-        PERF: what all greenlets that are ready now have to write is committed together, and the
-        writer does not compete with them for the interpreter.
-        """
-        if not self._outgoing:
-            self.hub.loop.run_callback(self._flush)
-        self._outgoing.append((mailbox, call))
-
-    def _flush(self) -> None:
-        outgoing, self._outgoing = self._outgoing, []
-        by_mailbox: dict[Mailbox, list[Call]] = {}
-        for mailbox, call in outgoing:
-            by_mailbox.setdefault(mailbox, []).append(call)
-        for mailbox, calls in by_mailbox.items():
-            mailbox.put(calls)
+        lane: _Lane | None = mailbox.lanes.get(self)
+        if lane is None:
+            lane = mailbox.lanes[self] = _Lane(mailbox, self.hub.loop)
+        call.lane = lane
+        lane.send(call)
 
     def wait(self, call: Call) -> None:
         call.waiter.get()
@@ -94,10 +153,13 @@ class _HubOrigin:
             self._done.clear()
 
     def _deliver(self) -> None:
-        done = self._done
-        while done:
-            call = done.popleft()
-            self._pending -= 1
+        calls = []
+        while self._done:
+            calls.append(self._done.popleft())
+        self._pending -= len(calls)
+        for lane, count in collections.Counter(call.lane for call in calls if call.lane).items():
+            lane.answered(count)
+        for call in calls:
             call.waiter.switch(None)
         if not self._pending:
             self._watcher.stop()
@@ -173,9 +235,10 @@ class Mailbox:
     ) -> None:
         self._make_server = make_server
         self._threads = threads
-        self._greedy = greedy
+        self.is_greedy = greedy
         self._started = False
         self._closed = False
+        self.lanes: dict[_HubOrigin | _LockOrigin, _Lane] = {}
         self._lock = _allocate_lock()
         self._calls = _SimpleQueue()
 
@@ -192,6 +255,9 @@ class Mailbox:
 
     def close(self, *, wait: bool) -> None:
         """Serve what has been posted, then stop the threads."""
+        lane = self.lanes.get(_get_origin())
+        if lane is not None:
+            lane.flush()
         with self._lock:
             self._closed = True
             running = self._threads if self._started else 0
@@ -210,7 +276,7 @@ class Mailbox:
         with self._lock:
             if not self._closed:
                 self._start()
-                for some in [calls] if self._greedy else [[call] for call in calls]:
+                for some in [calls] if self.is_greedy else [[call] for call in calls]:
                     self._calls.put(some)
                 return
         for call in calls:
@@ -245,7 +311,7 @@ class Mailbox:
 
     def _gather(self, wait: float | None) -> list[Call]:
         calls: list[Call] = self._calls.get(timeout=wait)
-        while self._greedy and not self._calls.empty():
+        while self.is_greedy and not self._calls.empty():
             calls += self._calls.get()
         return calls
 
