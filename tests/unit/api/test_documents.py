@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from typing import Any
 
 import msgpack
@@ -106,3 +107,39 @@ def test_what_json_cannot_say_is_refused_in_msgpack_with_its_place(
 def test_an_integer_of_more_than_64_bits_is_refused_with_its_place(number: int) -> None:
     with pytest.raises(errors.MalformedDocument, match=r'64 bits - at `\$\.a\[0\]`'):
         documents.decode_json(json.dumps({'a': [number]}))
+
+
+FAULTS = [2**63, float('nan'), float('-inf'), b'', msgpack.Timestamp(1), {1: 2}]
+
+
+def grown(chance: random.Random, fault: list[Any], levels: int) -> Any:
+    """A random document, with the fault, if there is one, somewhere in it."""
+    if levels == 0:
+        return chance.choice(fault or [None, False, 7, -(2**63), 1.5, 'text'])
+    members = [grown(chance, [], chance.randrange(levels)) for _ in range(chance.randrange(4))]
+    members.insert(chance.randint(0, len(members)), grown(chance, fault, levels - 1))
+    if chance.random() < 0.5:
+        return members
+    return {str(at): member for at, member in enumerate(members)}
+
+
+@pytest.mark.parametrize('fault', FAULTS, ids=repr)
+@pytest.mark.parametrize('levels', range(6))
+def test_a_fault_is_found_wherever_it_is(fault: Any, levels: int) -> None:
+    chance = random.Random(f'{fault!r} {levels}')
+    for _ in range(20):
+        sound = grown(chance, [], levels)
+        assert documents.decode_msgpack(msgpack.packb(sound), max(levels, 1)) == sound
+        with pytest.raises(errors.MalformedDocument):
+            documents.decode_msgpack(msgpack.packb(grown(chance, [fault], levels)), levels + 1)
+
+
+@pytest.mark.parametrize('levels', range(2, 7))
+def test_too_deep_is_found_wherever_it_is(levels: int) -> None:
+    chance = random.Random(levels)
+    for _ in range(20):
+        for bottom in ([], {}):
+            document = grown(chance, [bottom], levels)
+            with pytest.raises(errors.MalformedDocument, match='nested too deeply'):
+                documents.decode_msgpack(msgpack.packb(document), levels)
+            assert documents.decode_msgpack(msgpack.packb(document), levels + 1) == document
