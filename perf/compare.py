@@ -20,6 +20,7 @@ from perf import results, tables
 from perf.load import Driver, Failed, Sample
 from perf.machine import CLIENT_CORE, end_orderly, on_core
 from perf.servers import Fleet, Server
+from perf.usual_client import request_bytes
 from perf.wire import Compact, Conversation, Default, Dialect, Rest
 from perf.workloads import (
     CELLS,
@@ -30,7 +31,9 @@ from perf.workloads import (
     PAGE,
     PING,
     POST,
+    SIZES,
     Cell,
+    body_of,
     exchange_of,
     fill,
     prepare,
@@ -89,6 +92,8 @@ QUICK = [Cell(POST, '100 B'), Cell(LIST, '100 B'), Cell(CLAIM, '100 B'), Cell(GE
 # Claims a second that a server is at first thought to be capable of.
 EMBEDDED_CLAIMS, REDIS_CLAIMS = 3000.0, 250.0
 SPARE_MESSAGES = 400
+# As long as the names of the queues that are measured.
+USUAL_QUEUE = 'perf-00000000'
 WARM_SECONDS = 0.2
 
 
@@ -200,7 +205,18 @@ def compare(plan: Plan) -> dict[str, Any]:
     for name in left_out:
         print(f'left out, {name}')
     took = results.significant(plan.watch.passed)
-    return {'cells': found, 'left_out': left_out, 'took_seconds': took}
+    return {
+        'cells': found,
+        'left_out': left_out,
+        'usual_extra_bytes': _usual_extra_bytes(),
+        'took_seconds': took,
+    }
+
+
+def _usual_extra_bytes() -> int:
+    """By how much a post over REST is longer than here, from the client that people have."""
+    here = exchange_of(Cell(POST, '100 B'), Rest(), USUAL_QUEUE).first(1)
+    return request_bytes(USUAL_QUEUE, body_of(SIZES['100 B'])) - len(here)
 
 
 def _one_cell(cell: Cell, plan: Plan, servers: dict[str, Server]) -> list[dict[str, Any]]:

@@ -50,6 +50,14 @@ def processor_time(pids: Iterable[int]) -> float:
     return sum(time.clock_gettime((~pid << 3) | _PROCESS_CLOCK) for pid in pids)
 
 
+def thread_times(pid: int) -> dict[int, float]:
+    """Seconds of processor time that each thread of a process has used, by the thread's id."""
+    tasks = pathlib.Path(f'/proc/{pid}/task').iterdir()
+    return {
+        int(task.name): int((task / 'schedstat').read_text().split()[0]) / 1e9 for task in tasks
+    }
+
+
 def tree(pid: int) -> list[int]:
     """A process and all that descend from it."""
     process = psutil.Process(pid)

@@ -14,7 +14,7 @@ from typing import Any
 from perf import charts, results, tables, targets, weaknesses
 
 DOCS = results.HERE.parent / 'docs'
-KINDS = ('machine', 'compare', 'ceiling', 'connections', 'fanout', 'scale', 'peers')
+KINDS = ('machine', 'compare', 'ceiling', 'anatomy', 'connections', 'fanout', 'scale', 'peers')
 
 _HEAD = """# Performance
 
@@ -89,6 +89,25 @@ def shares(figures: targets.Figures) -> str:
     return tables.table(['', 'its ceiling', 'ceiling', 'measured', 'share'], lines)
 
 
+def anatomy(rows: Sequence[dict[str, Any]]) -> str:
+    """Step by step, and what would be left of a post if nothing but others' parts cost anything."""
+    [frames, *own, commit] = [
+        row['us'] for row in rows if row['way'] == rows[0]['way'] and not row.get('is_part')
+    ]
+    [sqlite] = [row['us'] for row in rows if row['way'] == rows[0]['way'] and row.get('is_part')]
+    whole = frames + sum(own) + commit
+    with_sqlite_alone = frames / (whole - commit + sqlite)
+    with_nothing_else = frames / (frames + sqlite)
+    return (
+        f'## Where the time of a post goes\n\n{tables.anatomy(rows)}\n'
+        f'An echo costs {frames / whole:.0%} of a post in the default envelope. With a commit that '
+        f'costs no more than a bare one of SQLite it would be {with_sqlite_alone:.0%}, and '
+        f'{with_nothing_else:.0%} if nothing else had to be done either: no JSON, no caller to '
+        'know, no queue to find, no limit to check, no index, no hand-over to the thread that '
+        'waits for the disk.\n'
+    )
+
+
 def locust(directory: pathlib.Path) -> str:
     """The statistics of the Locust run."""
     file = directory / 'locust_stats.csv'
@@ -121,6 +140,8 @@ def page(found: dict[str, Any], description: dict[str, Any], directory: pathlib.
         parts.append('## The parts alone\n\n' + tables.ceilings(found['ceiling']))
         if 'compare' in found:
             parts.append(shares(figures))
+    if 'anatomy' in found:
+        parts.append(anatomy(found['anatomy']))
     sections = {
         'fanout': ('Push', 'fanout', tables.fanout),
         'connections': ('Idle connections', 'connections', tables.connections),

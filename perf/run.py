@@ -21,6 +21,7 @@ from perf import report, results
 PROGRAMS: dict[str, tuple[list[str], list[str], float, float]] = {
     'ceiling': ([], ['--seconds', '0.2', '--rounds', '1'], 4, 2),
     'compare': (['--minutes', '19'], ['--quick', '--minutes', '3'], 24, 4),
+    'anatomy': ([], ['--seconds', '0.3', '--rounds', '1'], 3, 2),
     'fanout': ([], ['--subscribers', '1', '100', '1000', '--deliveries', '10000'], 4, 2),
     'connections': ([], ['--counts', '1000'], 8, 3),
     'scale': (

@@ -78,6 +78,24 @@ def ceilings(rows: Sequence[dict[str, Any]]) -> str:
     )
 
 
+def anatomy(rows: Sequence[dict[str, Any]]) -> str:
+    """The steps of a post, way by way."""
+    texts = []
+    for way in dict.fromkeys(row['way'] for row in rows):
+        here = [row for row in rows if row['way'] == way]
+        whole = sum(row['us'] for row in here if not row.get('is_part'))
+        lines = [
+            [
+                f'*{row["step"]}*' if row.get('is_part') else row['step'],
+                f'{row["us"]:.1f} µs',
+                f'{row["us"] / whole:.0%}',
+            ]
+            for row in here
+        ]
+        texts.append(table([way, 'CPU', 'share'], [*lines, ['all', f'{whole:.1f} µs', '']]))
+    return '\n'.join(texts)
+
+
 def connections(rows: Sequence[dict[str, Any]]) -> str:
     """Idle connections."""
     return table(

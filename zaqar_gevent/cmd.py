@@ -96,7 +96,7 @@ def _serve(options: argparse.Namespace) -> int:
 
     from zaqar_gevent import conf as configuration
     from zaqar_gevent import options as transport
-    from zaqar_gevent.server import Service, enable_reports, new_server
+    from zaqar_gevent.server import Service, enable_reports, new_server, settle
 
     conf = cfg.CONF
     try:
@@ -121,6 +121,7 @@ def _serve(options: argparse.Namespace) -> int:
         return _fail(f'Cannot listen on {bind}:{port}: {error.strerror or error}')
     for number in (signal.SIGTERM, signal.SIGINT):
         gevent.signal_handler(number, server.close)
+    settle()
     server.start()
     host, bound_port = server.address[:2]
     url_host = f'[{host}]' if ':' in host else host

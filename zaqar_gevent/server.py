@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import gc
 import socket
 from collections.abc import Callable, Iterable
 from importlib.metadata import entry_points, version
@@ -364,6 +365,16 @@ def _listen_for_news(conf: cfg.ConfigOpts, hub: Hub) -> str:
 def _timeouts(conf: cfg.ConfigOpts) -> http.Timeouts:
     section = conf[options.GROUP]
     return http.Timeouts(section.header_timeout, section.body_timeout, section.keepalive_timeout)
+
+
+def settle() -> None:
+    """Spare the garbage collector what has been loaded; once, when the process is about to serve.
+
+    PERF: of what it loads, a server keeps everything. With many requests in flight, full
+    collections of all that were a tenth of its work, and stopped it for 50 ms each time.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 def enable_reports(conf: cfg.ConfigOpts) -> None:

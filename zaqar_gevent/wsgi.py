@@ -14,7 +14,7 @@ from oslo_config import cfg
 from oslo_log import log
 
 from zaqar_gevent import conf as configuration
-from zaqar_gevent.server import Service, enable_reports
+from zaqar_gevent.server import Service, enable_reports, settle
 
 
 def load_app() -> Service:
@@ -23,7 +23,9 @@ def load_app() -> Service:
     configuration.use_embedded_store(conf, configuration.default_state_path())
     log.setup(conf, 'zaqar')
     enable_reports(conf)
-    return Service(conf)
+    service = Service(conf)
+    settle()
+    return service
 
 
 app = application = load_app().app

@@ -122,3 +122,11 @@ def test_two_workers_share_one_store(tmp_path: pathlib.Path) -> None:
             listed = caller.call('message_list', queue_name='q', echo=True, limit=20).body
             assert [message['body'] for message in listed['messages']] == list(range(number + 1))
             caller.close()
+
+
+def test_what_is_loaded_is_spared_the_garbage_collector(tmp_path: pathlib.Path) -> None:
+    program = 'import gc, zaqar_gevent.wsgi; print(gc.get_freeze_count(), len(gc.get_objects()))'
+    env = {**os.environ, 'XDG_STATE_HOME': str(tmp_path), 'HOME': str(tmp_path)}
+    output = subprocess.check_output([sys.executable, '-c', program], env=env, text=True)
+    spared, looked_at = map(int, output.split())
+    assert spared > 20 * looked_at

@@ -11,6 +11,7 @@ from gevent.event import Event
 from gevent.lock import RLock
 from oslo_log import log
 
+from zaqar_gevent import greenlets
 from zaqar_gevent.api import errors
 from zaqar_gevent.api.push import Source
 from zaqar_gevent.push.parcel import Parcel
@@ -84,7 +85,7 @@ class Feed:
             self._look_until = time.monotonic() + _PATIENCE_SECONDS
         if self._live and not self._is_running:
             self._is_running = True
-            gevent.spawn_raw(self._run)
+            greenlets.spawn(self._run)
 
     def join(self, subscription: Subscription) -> None:
         """Hand `subscription` what comes from here on; with the lock held."""

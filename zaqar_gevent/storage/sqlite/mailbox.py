@@ -157,8 +157,12 @@ class _HubOrigin:
         while self._done:
             calls.append(self._done.popleft())
         self._pending -= len(calls)
-        for lane, count in collections.Counter(call.lane for call in calls if call.lane).items():
-            lane.answered(count)
+        counts: dict[_Lane | None, int] = {}
+        for call in calls:
+            counts[call.lane] = counts.get(call.lane, 0) + 1
+        for lane, count in counts.items():
+            if lane is not None:
+                lane.answered(count)
         for call in calls:
             call.waiter.switch(None)
         if not self._pending:
