@@ -38,6 +38,7 @@ def write(directory: pathlib.Path, found: dict[str, Any]) -> list[str]:
         'perf-connections.svg': ('connections', connections),
         'perf-fanout.svg': ('fanout', fanout),
         'perf-peers.svg': ('peers', peers),
+        'perf-locust.svg': ('locust', locust),
     }
     written = []
     for name, (kind, draw) in charts.items():
@@ -202,4 +203,31 @@ def peers(found: dict[str, Any]) -> Any:
     axes.invert_yaxis()
     axes.set_xlabel('confirmed posts of 100 B a second, 16 connections')
     axes.margins(x=0.12)
+    return figure
+
+
+def locust(rows: Rows) -> Any:
+    """Requests a second and response times over a run of Locust's, from its history."""
+    began = float(rows[0]['Timestamp'])
+    seconds = [float(row['Timestamp']) - began for row in rows]
+    figure, (left, right) = pyplot.subplots(1, 2, figsize=(11, 3.4))
+    left.plot(seconds, [float(row['Requests/s']) for row in rows], color=OURS, label='requests')
+    left.plot(seconds, [float(row['Failures/s']) for row in rows], color=PEER, label='failures')
+    left.set_ylabel('a second')
+    users = left.twinx()
+    users.plot(*(seconds, [int(row['User Count']) for row in rows]), color=UPSTREAM, linestyle='--')
+    users.set_ylabel('users (dashed)')
+    users.set_ylim(bottom=0)
+    for name, shade in zip(('50%', '95%', '99%'), _SHADES[2:], strict=True):
+        known = [
+            (at, float(row[name]))
+            for at, row in zip(seconds, rows, strict=True)
+            if row[name] != 'N/A'
+        ]
+        right.plot(*zip(*known, strict=True), color=shade, label=f'p{name[:-1]}')
+    right.set_ylabel('response time, ms')
+    for axes in (left, right):
+        axes.set_xlabel('seconds')
+        axes.set_ylim(bottom=0)
+        axes.legend(frameon=False)
     return figure

@@ -28,7 +28,8 @@ _LOCUST = """## A realistic mix
 `tox -e locust`: users who post, work and watch, over REST and WebSocket, with the pauses that
 people and programs make. Times in ms, of a client that has all its users on one core. `push` is the
 time from a post to its arrival; of a message that had to wait for a consumer, the wait included.
-[The report](../perf/results/locust.html).
+
+![The run](images/perf-locust.svg)
 
 """
 
@@ -108,13 +109,8 @@ def anatomy(rows: Sequence[dict[str, Any]]) -> str:
     )
 
 
-def locust(directory: pathlib.Path) -> str:
+def locust(rows: Sequence[dict[str, str]]) -> str:
     """The statistics of the Locust run."""
-    file = directory / 'locust_stats.csv'
-    if not file.exists():
-        return ''
-    with file.open() as lines:
-        rows = list(csv.DictReader(lines))
     names = ('Request Count', 'Failure Count', 'Requests/s', '50%', '99%', '99.9%')
     body = [
         [
@@ -128,7 +124,13 @@ def locust(directory: pathlib.Path) -> str:
     return _LOCUST + tables.table(head, body)
 
 
-def page(found: dict[str, Any], description: dict[str, Any], directory: pathlib.Path) -> str:
+def table_of(file: pathlib.Path) -> list[dict[str, str]]:
+    """The rows of a table in CSV."""
+    with file.open() as lines:
+        return list(csv.DictReader(lines))
+
+
+def page(found: dict[str, Any], description: dict[str, Any]) -> str:
     """The whole page."""
     figures = targets.Figures(found)
     parts = [_HEAD + machine(description)]
@@ -153,7 +155,8 @@ def page(found: dict[str, Any], description: dict[str, Any], directory: pathlib.
             parts.append(
                 f'## {title}\n\n![{title}](images/perf-{picture}.svg)\n\n{text(found[kind])}'
             )
-    parts += [text for text in [locust(directory)] if text]
+    if 'locust_stats' in found:
+        parts.append(locust(found['locust_stats']))
     return '\n'.join(parts)
 
 
@@ -161,12 +164,15 @@ def write(directory: pathlib.Path, docs: pathlib.Path) -> pathlib.Path:
     """Write the page and its charts from the results in `directory`."""
     loaded = {kind: results.load(kind, directory) for kind in KINDS}
     found = {kind: document['found'] for kind, document in loaded.items() if document}
+    if (directory / 'locust_stats.csv').exists():
+        found['locust_stats'] = table_of(directory / 'locust_stats.csv')
+        found['locust'] = table_of(directory / 'locust_stats_history.csv')
     if not found.keys() - {'machine'}:
         raise SystemExit(f'There are no results in {directory}: run python -m perf.run.')
     first = next(document for document in loaded.values() if document)
     charts.write(docs / 'images', found)
     file = docs / 'performance.md'
-    file.write_text(page(found, first['machine'], directory))
+    file.write_text(page(found, first['machine']))
     return file
 
 

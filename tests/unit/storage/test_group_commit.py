@@ -62,28 +62,39 @@ def test_posts_of_many_greenlets_share_commits(open_store, monkeypatch):
     assert len(commits) < 40
 
 
-def test_who_is_answered_together_is_waited_for(open_store, monkeypatch):
-    """They ask again one after the other, and share a commit all the same."""
+def commits_of_a_crowd(open_store, monkeypatch, *, rounds, busy=0.0):
+    """How many commits it takes when eight ask again and again, one after the other.
+
+    busy: for how long each keeps the others waiting before it asks, in seconds.
+    """
     commits = count_commits(None, monkeypatch)
     store = open_store()
-    crowd, rounds = 8, 40
-    turns = [gevent.socket.socketpair() for _ in range(crowd)]
+    turns = [gevent.socket.socketpair() for _ in range(8)]
 
     def ask(number):
         for _ in range(rounds):
             if number:
                 gevent.socket.wait_read(turns[number][0].fileno())
                 turns[number][0].recv(1)
-            if number + 1 < crowd:
+            native_sleep(busy)
+            if number + 1 < len(turns):
                 turns[number + 1][1].send(b'.')
             store.post(number)
 
     commits.clear()
-    gevent.joinall([gevent.spawn(ask, number) for number in range(crowd)], raise_error=True)
+    gevent.joinall([gevent.spawn(ask, number) for number in range(len(turns))], raise_error=True)
     for pair in turns:
         for end in pair:
             end.close()
-    assert len(commits) < 1.5 * rounds
+    return len(commits)
+
+
+def test_who_is_answered_together_is_waited_for(open_store, monkeypatch):
+    assert commits_of_a_crowd(open_store, monkeypatch, rounds=40) < 60
+
+
+def test_nobody_is_waited_for_long(open_store, monkeypatch):
+    assert commits_of_a_crowd(open_store, monkeypatch, rounds=10, busy=0.01) > 20
 
 
 def test_a_refused_call_fails_alone(store):

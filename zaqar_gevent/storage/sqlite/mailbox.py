@@ -11,6 +11,7 @@ Everything here is made of the interpreter's own primitives: `threading` is usua
 from __future__ import annotations
 
 import collections
+import time
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
@@ -18,6 +19,8 @@ from gevent import monkey
 from gevent._hub_local import get_hub_if_exists
 from gevent.hub import Waiter
 
+# Who could share a commit is waited for no longer than this, however much there is to do meanwhile.
+_PATIENCE_SECONDS = 0.002
 # Not 0: of such timers gevent takes many before it looks at the sockets again.
 _MOMENT = 1e-6
 
@@ -50,7 +53,10 @@ class Call:
 class _Lane:
     """The way of one hub's calls to one mailbox."""
 
-    __slots__ = ('_answered', '_gathered', '_in_work', '_loop', '_mailbox', '_outgoing', '_turn')
+    __slots__ = (
+        *('_answered', '_gathered', '_in_work', '_loop', '_mailbox', '_outgoing', '_turn'),
+        '_wait_until',
+    )
 
     def __init__(self, mailbox: Mailbox, loop: Any) -> None:
         self._mailbox = mailbox
@@ -60,6 +66,7 @@ class _Lane:
         self._in_work = 0
         self._answered = 0
         self._gathered = 0
+        self._wait_until = 0.0
 
     def send(self, call: Call) -> None:
         """Put `call` in the mailbox before the loop waits for events again.
@@ -80,6 +87,7 @@ class _Lane:
 
     def _begin(self) -> None:
         self._gathered = 0
+        self._wait_until = time.monotonic() + _PATIENCE_SECONDS
         self._look_soon()
 
     def _look_soon(self) -> None:
@@ -106,7 +114,7 @@ class _Lane:
         count = len(self._outgoing)
         if count < self._in_work:
             return True
-        if not self._gathered < count < self._answered:
+        if not self._gathered < count < self._answered or time.monotonic() > self._wait_until:
             return False
         self._gathered = count
         # Twice soon: what the sockets bring lets greenlets run, which come after the first.

@@ -1,0 +1,92 @@
+"""The measuring programs run, and what they find is judged rightly."""
+
+from __future__ import annotations
+
+import json
+import pathlib
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+from perf import targets
+from perf.usual_client import request_bytes
+
+ROOT = pathlib.Path(__file__).parents[2]
+
+
+def found_by(name: str, out: pathlib.Path, *options: str) -> Any:
+    """What `python -m perf.<name>` writes in as little time as it can."""
+    command = [sys.executable, '-m', f'perf.{name}', '--rounds', '1', '--seconds', '0.1']
+    subprocess.run([*command, '--out', str(out), *options], cwd=ROOT, check=True)
+    return json.loads((out / f'{name}.json').read_text())['found']
+
+
+@pytest.mark.timeout(240)
+def test_servers_are_compared(tmp_path: pathlib.Path) -> None:
+    names = ('upstream WebSocket JSON', 'ours WebSocket JSON', 'ours REST, gunicorn')
+    options = ['--operations', 'queue get', '--only', *names]
+    found = found_by('compare', tmp_path, *options)
+    assert found['left_out'] == []
+    rates = {row['variant']: row['rate']['median'] for row in found['cells']}
+    assert set(names) < set(rates)
+    assert all(rate > 0 for rate in rates.values())
+
+
+@pytest.mark.timeout(240)
+def test_a_post_is_taken_apart(tmp_path: pathlib.Path) -> None:
+    rows = found_by('anatomy', tmp_path)
+    for way in ('WebSocket JSON', 'zaqar.v2 JSON, 16 in flight', 'REST'):
+        steps = [row['us'] for row in rows if row['way'] == way and not row.get('is_part')]
+        assert len(steps) > 2
+        assert sum(steps) > steps[0] > 0
+
+
+def test_what_the_usual_client_sends_is_measured() -> None:
+    short, long = (request_bytes('q', 'x' * length) for length in (10, 110))
+    assert long - short == 101
+    assert short > 200
+
+
+def figures(**changes: float) -> targets.Figures:
+    """Figures that meet two targets, but for the changes."""
+    ours = {'rate': 13_000.0, 'server_us': 69.0, 'idle': 17.0, **changes}
+    cells = [
+        {
+            'variant': variant,
+            'cell': targets.POST,
+            'rate': {'median': rate},
+            'server_us': {'median': used},
+        }
+        for variant, rate, used in (
+            ('ours WebSocket JSON', ours['rate'], ours['server_us']),
+            (targets.UPSTREAM, 1000.0, 777.0),
+        )
+    ]
+    idle = [{'kind': 'ours, just opened', 'each_kb': ours['idle'], 'connections': 1000}]
+    return targets.Figures({'compare': {'cells': cells}, 'connections': idle})
+
+
+@pytest.mark.parametrize(
+    ('changes', 'post_met', 'idle_met'),
+    [
+        ({}, True, True),
+        ({'rate': 11_900.0}, False, True),
+        ({'server_us': 70.5}, False, True),
+        ({'idle': 18.1}, True, False),
+    ],
+)
+def test_targets_are_judged(changes: dict[str, float], post_met: bool, idle_met: bool) -> None:
+    judged = {
+        target.what: target.judge(figures(**changes)).is_met
+        for target in targets.TARGETS
+        if target.what in ('WebSocket `message_post`, 16 connections', 'idle connection')
+    }
+    assert list(judged.values()) == [post_met, idle_met]
+    assert targets.table(figures(**changes)).count('**no**') == 2 - post_met - idle_met
+
+
+def test_what_was_not_measured_is_said() -> None:
+    table = targets.table(targets.Figures({}))
+    assert table.count('not measured') == len(targets.TARGETS)
