@@ -63,6 +63,10 @@ SUBPROTOCOLS = (SUBPROTOCOL,)
 LOOPBACK = '127.0.0.1'
 EVERYWHERE = ('0.0.0.0', '::')
 
+BACKLOG = 2048
+"""Connections that may wait to be accepted, where the kernel allows as many: after a restart all
+clients come back at once, and whoever finds no place tries again a second later."""
+
 _MEASURE_SECONDS = 0.5
 _FINISH_SECONDS = 5.0
 
@@ -193,7 +197,7 @@ def new_server(address: tuple[str, int], app: Application, conf: cfg.ConfigOpts)
     """A server for `app`, with as many connections as the configuration allows."""
     most = conf[options.GROUP].max_connections
     app.leave_room(most)
-    return http.Server(address, app, spawn=most)
+    return http.Server(address, app, spawn=most, backlog=BACKLOG)
 
 
 def _connections(conf: cfg.ConfigOpts) -> Connections:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import pathlib
 import socket
 import threading
 import time
 from collections.abc import Iterator
 
+import psutil
 import pytest
 
 from tests.callers import Identity
 from tests.faults.client import COMPACT, DEFAULT, Client, Dialect
+from tests.faults.crowd import Crowd
 from tests.faults.frames import Opcode, frame
 from tests.faults.light_load import PROMPT, LightLoad
 from tests.faults.memory import MB, resident
@@ -103,3 +106,24 @@ def test_pongs_do_not_pile_up_for_a_client_that_does_not_read(server: ServerProc
             for _ in range(1000):
                 client.socket.sendall(pings)
         assert resident(server.pid) - before < 10 * MB
+
+
+def test_a_crowd_that_comes_at_once_finds_a_place(tmp_path: pathlib.Path) -> None:
+    """Even while the server does something else; whoever finds none tries again a second later."""
+    with ServerProcess(tmp_path) as server:
+        process = psutil.Process(server.pid)
+        process.suspend()
+        try:
+            began = time.monotonic()
+            with Crowd(server.port, 1000) as crowd:
+                took = time.monotonic() - began
+                process.resume()
+                crowd.say(
+                    b'GET /healthcheck HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n'
+                )
+                crowd.listen(10)
+                answers = {answer.split(b'\r\n')[0] for answer in crowd.received.values()}
+        finally:
+            process.resume()
+        assert answers == {b'HTTP/1.1 200 OK'}
+        assert took < 1

@@ -95,7 +95,8 @@ def test_a_thousand_clients_that_dribble_a_head_are_gone_soon(tmp_path: pathlib.
                 assert answers == {b'HTTP/1.1 408 Request Timeout'}
             assert process.num_fds() < files + 10
         assert rest.statuses == {204}
-        assert rest.p99 < PROMPT
+        # All come, and are let go, in two moments.
+        assert rest.p99 < 2 * PROMPT
         assert server.stop() == 0
     assert 'Traceback' not in '\n'.join(server.output)
 
