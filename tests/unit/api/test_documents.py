@@ -123,15 +123,6 @@ def grown(chance: random.Random, fault: list[Any], levels: int) -> Any:
     return {str(at): member for at, member in enumerate(members)}
 
 
-@pytest.fixture(params=['value by value', 'level by level'])
-def checked(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """How documents are checked: as short ones, or as long ones."""
-    way: str = request.param
-    monkeypatch.setattr(documents, '_SHORT_BYTES', 2**20 if way == 'value by value' else 0)
-    return way
-
-
-@pytest.mark.usefixtures('checked')
 @pytest.mark.parametrize('fault', FAULTS, ids=repr)
 @pytest.mark.parametrize('levels', range(6))
 def test_a_fault_is_found_wherever_it_is(fault: Any, levels: int) -> None:
@@ -143,7 +134,6 @@ def test_a_fault_is_found_wherever_it_is(fault: Any, levels: int) -> None:
             documents.decode_msgpack(msgpack.packb(grown(chance, [fault], levels)), levels + 1)
 
 
-@pytest.mark.usefixtures('checked')
 @pytest.mark.parametrize('levels', range(2, 7))
 def test_too_deep_is_found_wherever_it_is(levels: int) -> None:
     chance = random.Random(levels)
