@@ -277,8 +277,8 @@ class Server(pywsgi.WSGIServer):
     def handle(self, sock: socket.socket, address: Any) -> None:
         """Serve one connection.
 
-        PERF: head and body of an answer are written apart; without TCP_NODELAY the body waits
-        40 ms for the client's delayed acknowledgement.
+        PERF: without TCP_NODELAY an answer in more than one piece waits 40 ms for the client's
+        delayed acknowledgement.
         """
         if sock.family in (socket.AF_INET, socket.AF_INET6):
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
