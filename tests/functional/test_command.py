@@ -177,7 +177,7 @@ def test_an_answer_is_written_in_one_piece(tmp_path: pathlib.Path) -> None:
             client.sendall(b'GET / HTTP/1.1\r\nHost: localhost\r\n\r\n')
             head, separator, body = client.recv(65_536).partition(b'\r\n\r\n')
             assert separator
-            assert f'Content-Length: {len(body)}'.encode() in head
+            assert f'content-length: {len(body)}'.encode() in head
             assert body
 
 
