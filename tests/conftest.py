@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,6 +12,9 @@ from tests.callers import TRANSPORTS, connect
 from tests.server_process import ServerProcess
 
 ALL_TESTS_AT_ONCE = 2
+
+# Whoever is started in the background of a script ignores interrupts, and so do its children.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:

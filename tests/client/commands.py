@@ -18,7 +18,7 @@ SECONDS = 30
 
 
 class Shell:
-    """Where commands are run: the environment that they share."""
+    """Where commands are run: the environment that they share. Leaving it ends what still runs."""
 
     def __init__(self, url: str, project: str, **environment: str) -> None:
         inherited = {name: value for name, value in os.environ.items() if 'ZAQAR' not in name}
@@ -30,13 +30,24 @@ class Shell:
             'COLUMNS': '100',
             **environment,
         }
+        self._started: list[subprocess.Popen[Any]] = []
+
+    def __enter__(self) -> Shell:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        for process in self._started:
+            process.kill()
+            process.wait()
 
     def start(self, *arguments: str, **options: Any) -> subprocess.Popen[str]:
         """Run a command whose output goes into pipes."""
         pipes = dict.fromkeys(('stdin', 'stdout', 'stderr'), subprocess.PIPE)
-        return subprocess.Popen(
+        process = subprocess.Popen(
             [*COMMAND, *arguments], env=self.env, text=True, **{**pipes, **options}
         )
+        self._started.append(process)
+        return process
 
     def run(self, *arguments: str, given: str = '') -> subprocess.CompletedProcess[str]:
         """Run a command to its end."""
@@ -64,7 +75,9 @@ class Shell:
 
     def on_terminal(self, *arguments: str, **options: Any) -> Terminal:
         """Run a command on a terminal of its own."""
-        return Terminal(arguments, self.env, **options)
+        terminal = Terminal(arguments, self.env, **options)
+        self._started.append(terminal.process)
+        return terminal
 
 
 class Terminal:

@@ -11,17 +11,11 @@ import signal
 import socket
 import subprocess
 import threading
-import uuid
 
 import pytest
 
 from tests.client.commands import COMMAND, SECONDS, Shell
 from tests.server_process import ServerProcess
-
-
-@pytest.fixture
-def shell(server: ServerProcess) -> Shell:
-    return Shell(server.url, uuid.uuid4().hex)
 
 
 def bodies(records: list[dict]) -> list[object]:
@@ -335,8 +329,10 @@ def test_nobody_reading_ends_what_has_nothing_to_print_as_well(
 def test_a_server_that_ends_while_it_is_followed_is_waited_for(
     tmp_path: pathlib.Path, free_port: str
 ) -> None:
-    with ServerProcess(tmp_path, '--port', free_port) as server:
-        shell = Shell(server.url, 'demo')
+    with (
+        ServerProcess(tmp_path, '--port', free_port) as server,
+        Shell(server.url, 'demo') as shell,
+    ):
         shell.records('post', 'orders', '1')
         with shell.start('tail', 'orders', '--from-start', '--limit', '2') as tailing:
             assert tailing.stdout is not None

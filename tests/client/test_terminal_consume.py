@@ -6,18 +6,11 @@ import json
 import pathlib
 import signal
 import time
-import uuid
 
 import pytest
 
 from tests.client.commands import SECONDS, Shell
 from tests.client.waiting import wait_until
-from tests.server_process import ServerProcess
-
-
-@pytest.fixture
-def shell(server: ServerProcess) -> Shell:
-    return Shell(server.url, uuid.uuid4().hex)
 
 
 def total(shell: Shell) -> int:

@@ -5,19 +5,11 @@ from __future__ import annotations
 import pathlib
 import re
 import subprocess
-import uuid
-
-import pytest
 
 from tests.client.commands import Shell
 from tests.server_process import ServerProcess
 
 ESCAPES = re.compile(r'\x1b\[[0-9;?]*[A-Za-z]')
-
-
-@pytest.fixture
-def shell(server: ServerProcess) -> Shell:
-    return Shell(server.url, uuid.uuid4().hex)
 
 
 def shown(shell: Shell, *arguments: str) -> list[str]:
