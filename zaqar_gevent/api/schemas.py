@@ -116,6 +116,10 @@ class Schemas:
         found, self._components = msgspec.json.schema_components(
             known.values(), ref_template=_PLACE + '{name}'
         )
+        for component in self._components.values():
+            if 'description' in component:
+                # As it stands in the source, which is as it is indented.
+                component['description'] = inspect.cleandoc(component['description'])
         self._of: dict[Any, Schema] = dict(zip(known, found, strict=True))
 
     def of(self, kind: Any) -> Schema:
