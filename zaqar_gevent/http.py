@@ -65,6 +65,7 @@ class Handler(pywsgi.WSGIHandler):
     socket: Any
     rfile: Any
     close_connection: bool
+    environ: Any
 
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
@@ -75,6 +76,13 @@ class Handler(pywsgi.WSGIHandler):
         self._is_late = False
         self._is_first = True
         self._unsent: bytearray | None = None
+
+    def handle(self) -> None:
+        try:
+            super().handle()
+        finally:
+            # It refers to this handler; nothing is to wait for the garbage collector.
+            self.environ = None
 
     def handle_one_request(self) -> Any:
         is_first, self._is_first = self._is_first, False

@@ -47,7 +47,10 @@ def accept(
     if response.status_code != 101:
         refusal = errors.UpgradeRequired if response.status_code == 426 else errors.BadRequest
         raise refusal(bytes(response.body or b'').decode().strip(), title=_TITLE)
-    return Accepted(response.serialize(), protocol.subprotocol, protocol.extensions)
+    # They are the connection's now: until the next garbage collection the protocol would keep what
+    # is left in them.
+    negotiated, protocol.extensions = protocol.extensions, []
+    return Accepted(response.serialize(), protocol.subprotocol, negotiated)
 
 
 def check_version(environ: Mapping[str, Any]) -> None:
