@@ -158,7 +158,8 @@ def test_an_acknowledgement_over_which_the_connection_dies_is_made_by_the_claim(
         assert consumer.unsettled == 0
     [deleted] = server.asked('message_delete')
     assert deleted['body'] == {'queue_name': 'q', 'message_id': 'm1', 'claim_id': 'c1'}
-    assert [one['body']['claim_id'] for one in server.asked('claim_delete')] == ['c2']
+    # Once more by the consumer that is closed, where its keeper was not answered yet.
+    assert {one['body']['claim_id'] for one in server.asked('claim_delete')} == {'c2'}
 
 
 @pytest.mark.parametrize('outlives', [True, False])
