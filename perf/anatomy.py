@@ -9,11 +9,8 @@ that serves and the one that commits have used. Writes `results/anatomy.json`.
 
 from __future__ import annotations
 
-import argparse
 import functools
 import itertools
-import pathlib
-import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -137,13 +134,7 @@ def measure(seconds: float, rounds: int) -> list[dict[str, Any]]:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument('--seconds', type=float, default=1.0)
-    parser.add_argument('--rounds', type=int, default=3)
-    parser.add_argument('--out', type=pathlib.Path, default=results.DIRECTORY, help='directory')
-    options = parser.parse_args(argv)
+    options = results.options(__doc__, argv, seconds=1.0)
     end_orderly()
     found = measure(options.seconds, options.rounds)
     print(tables.anatomy(found))
@@ -151,4 +142,4 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == '__main__':
-    sys.exit(main())
+    main()

@@ -9,11 +9,9 @@ the same cores as in `perf.compare`. Writes `results/ceiling.json`.
 
 from __future__ import annotations
 
-import argparse
 import functools
 import pathlib
 import sqlite3
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -169,13 +167,7 @@ def _summary(name: str, size: str, rows: Sequence[dict[str, float]]) -> dict[str
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument('--seconds', type=float, default=0.7)
-    parser.add_argument('--rounds', type=int, default=3)
-    parser.add_argument('--out', type=pathlib.Path, default=results.DIRECTORY, help='directory')
-    options = parser.parse_args(argv)
+    options = results.options(__doc__, argv, seconds=0.7)
     end_orderly()
     found = measure(options.seconds, options.rounds)
     print(tables.ceilings(found))
@@ -183,4 +175,4 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == '__main__':
-    sys.exit(main())
+    main()

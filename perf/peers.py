@@ -9,9 +9,7 @@ stored. What "stored" means differs, and is said of each. A broker that is not i
 
 from __future__ import annotations
 
-import argparse
 import functools
-import pathlib
 import socket
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -141,13 +139,7 @@ def _row(peer: Peer, size: str, in_flight: int, samples: Sequence[Any]) -> dict[
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument('--seconds', type=float, default=1.0)
-    parser.add_argument('--rounds', type=int, default=3)
-    parser.add_argument('--out', type=pathlib.Path, default=results.DIRECTORY, help='directory')
-    options = parser.parse_args(argv)
+    options = results.options(__doc__, argv, seconds=1.0)
     end_orderly()
     found = measure(options.seconds, options.rounds)
     print(tables.peers(found))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import pathlib
 import statistics
 import time
@@ -32,6 +33,17 @@ def load(name: str, directory: pathlib.Path = DIRECTORY) -> dict[str, Any] | Non
     if file.exists():
         document = msgspec.json.decode(file.read_bytes())
     return document
+
+
+def options(doc: str | None, argv: Sequence[str] | None, *, seconds: float) -> argparse.Namespace:
+    """What the programs have in common that take samples of some `seconds` in rounds."""
+    parser = argparse.ArgumentParser(
+        description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument('--seconds', type=float, default=seconds)
+    parser.add_argument('--rounds', type=int, default=3)
+    parser.add_argument('--out', type=pathlib.Path, default=DIRECTORY, help='directory')
+    return parser.parse_args(argv)
 
 
 def significant(value: float, digits: int = 4) -> float:
