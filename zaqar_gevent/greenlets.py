@@ -1,4 +1,4 @@
-"""Greenlets that are used again.
+"""Greenlets that let others run, and that are used again.
 
 PERF: a new one costs 9 us, nearly all of it for its stack, which is mapped and unmapped; to wake
 one that waits costs 1 us.
@@ -12,6 +12,10 @@ from typing import Any
 import gevent
 from gevent import monkey
 from gevent.hub import Waiter
+
+MOMENT = 1e-6
+"""Seconds for which to let others run. Not 0: of such sleeps, and timers, gevent takes up to fifty
+before it looks at the sockets again."""
 
 MAX_IDLE = 256
 """Greenlets of one hub that wait for something to do; each holds some 20 KB."""

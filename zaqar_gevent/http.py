@@ -17,7 +17,8 @@ from gevent import socket as gevent_socket
 from gevent.pool import PoolFull
 from oslo_log import log
 
-from zaqar_gevent.websocket.connection import BREAK_SECONDS, MOMENT, TURN_SECONDS
+from zaqar_gevent.greenlets import MOMENT
+from zaqar_gevent.websocket.connection import BREAK_SECONDS, TURN_SECONDS
 from zaqar_gevent.websocket.inbox import Inbox
 from zaqar_gevent.websocket.upgrade import TAKEOVER, Takeover
 

@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 LOG = log.getLogger(__name__)
 
 TURN_SECONDS = 0.005
-# Not 0: of such sleeps gevent takes up to fifty before it looks at the sockets again.
-_MOMENT = 1e-6
 # How long to look for messages that were announced before they were stored, and how often.
 _PATIENCE_SECONDS = 5.0
 _FIRST_DELAY_SECONDS = 0.01
@@ -159,7 +157,7 @@ class Feed:
             for subscription in tuple(self._live.values()):
                 subscription.take(parcel)
                 if time.monotonic() > turn:
-                    gevent.sleep(_MOMENT)
+                    gevent.sleep(greenlets.MOMENT)
                     turn = time.monotonic() + TURN_SECONDS
             self.cursor = entry.marker
             self._expected = max(0, self._expected - 1)

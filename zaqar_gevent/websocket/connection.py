@@ -19,6 +19,7 @@ from oslo_log import log
 
 from zaqar_gevent import greenlets, metrics
 from zaqar_gevent.api.push import Recipient
+from zaqar_gevent.greenlets import MOMENT
 from zaqar_gevent.metrics import ConnectionKind
 from zaqar_gevent.websocket.engines import Engine, Message
 from zaqar_gevent.websocket.inbox import Inbox
@@ -39,8 +40,6 @@ TURN_SECONDS = 0.005
 TOGETHER_BYTES = 64 * 1024
 # Who has waited for so long has let others run.
 BREAK_SECONDS = 0.0005
-# Not 0: of such sleeps gevent takes up to fifty before it looks at the sockets again.
-MOMENT = 1e-6
 TICK_SECONDS = 0.5
 
 AUTHENTICATION_EXPIRED = 4003

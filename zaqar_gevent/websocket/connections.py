@@ -12,9 +12,9 @@ import gevent
 from oslo_log import log
 
 from zaqar_gevent.api import errors
+from zaqar_gevent.greenlets import MOMENT
 from zaqar_gevent.websocket.connection import (
     GOING_AWAY,
-    MOMENT,
     TICK_SECONDS,
     Connection,
     Ending,

@@ -19,10 +19,10 @@ from gevent import monkey
 from gevent._hub_local import get_hub_if_exists
 from gevent.hub import Waiter
 
+from zaqar_gevent.greenlets import MOMENT
+
 # Who could share a commit is waited for no longer than this, however much there is to do meanwhile.
 _PATIENCE_SECONDS = 0.002
-# Not 0: of such timers gevent takes many before it looks at the sockets again.
-_MOMENT = 1e-6
 
 _start_new_thread = monkey.get_original('_thread', 'start_new_thread')
 _allocate_lock = monkey.get_original('_thread', 'allocate_lock')
@@ -61,7 +61,7 @@ class _Lane:
     def __init__(self, mailbox: Mailbox, loop: Any) -> None:
         self._mailbox = mailbox
         self._loop = loop
-        self._turn = loop.timer(_MOMENT)
+        self._turn = loop.timer(MOMENT)
         self._outgoing: list[Call] = []
         self._in_work = 0
         self._answered = 0
