@@ -10,6 +10,7 @@ REQUIREMENTS = [
     'falcon>=4.0',
     'gevent>=24.11',
     'gevent-websocket>=0.10.1',
+    'gunicorn_h1c>=0.6.10',
     'keystoneauth1>=5.9',
     'keystonemiddleware>=10.9',
     'msgpack>=1.1',

@@ -146,6 +146,38 @@ _CONNECTIONS = [
         help='How long a connection is kept for the next REST request, in seconds.',
     ),
     cfg.FloatOpt(
+        'write_timeout',
+        default=30.0,
+        min=0.1,
+        help='How long a client, of REST or WebSocket, may take nothing of what it was answered '
+        'or pushed before its connection is ended, in seconds.',
+    ),
+    cfg.IntOpt(
+        'max_unsent_bytes',
+        default=128 * 1024 * 1024,
+        min=1024 * 1024,
+        help='How many bytes of answers and pushes may wait to be written, for all clients of a '
+        'process together. Past it, requests whose answers may be long wait up to 10 s and are '
+        'then answered with 503, and clients that have taken nothing for a second lose their '
+        'connections.',
+    ),
+    cfg.IntOpt(
+        'max_head_bytes',
+        default=32 * 1024,
+        min=1024,
+        max=1024 * 1024,
+        help='How long the head of an HTTP request may be, in bytes: request line and header '
+        'fields. A longer one is answered with 431, a request line of more than 8190 bytes with '
+        '414.',
+    ),
+    cfg.IntOpt(
+        'max_head_fields',
+        default=100,
+        min=10,
+        max=1000,
+        help='How many header fields an HTTP request may have; more are answered with 431.',
+    ),
+    cfg.FloatOpt(
         'graceful_timeout',
         default=10.0,
         min=0,

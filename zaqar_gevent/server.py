@@ -48,6 +48,7 @@ from zaqar_gevent.rest.middleware import (
 )
 from zaqar_gevent.rest.observation import metrics_app, observe, serve_paths
 from zaqar_gevent.rest.openapi import build_openapi
+from zaqar_gevent.sockets.unsent import Unsent
 from zaqar_gevent.websocket import engines
 from zaqar_gevent.websocket.asyncapi import build_asyncapi
 from zaqar_gevent.websocket.compact import SUBPROTOCOL
@@ -76,6 +77,7 @@ class Application:
 
     app: what stands outermost; `upgrade` is in it.
     connections: the open WebSockets. timeouts: how long clients may take.
+    limits: of the heads of requests. unsent: what waits to be written to clients.
     hub: what is pushed.
     max_websockets: says how many of a server's connections may be WebSockets.
     app_protocol: the subprotocol that gevent-websocket's handler may agree to.
@@ -86,7 +88,9 @@ class Application:
         app: Any,
         upgrade: Upgrade,
         timeouts: http.Timeouts,
+        limits: http.Limits,
         max_websockets: Callable[[int], int],
+        unsent: Unsent,
         hub: Hub | None = None,
     ) -> None:
         self._hub = hub
@@ -94,6 +98,8 @@ class Application:
         self._max_websockets = max_websockets
         self.connections = upgrade.connections
         self.timeouts = timeouts
+        self.limits = limits
+        self.unsent = unsent
         self.app_protocol = upgrade.app_protocol
 
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
@@ -165,10 +171,11 @@ class TransportDriver:
             rest = serve_console(rest)
         identify = auth_app and auth_app.identify
         self.reception = Reception(dispatcher, identify, access_log, hub)
+        unsent = Unsent(section.max_unsent_bytes, section.write_timeout)
         upgrade = Upgrade(
             rest,
             self.reception,
-            _connections(conf),
+            _connections(conf, unsent),
             Frames(
                 engines.load(section.websocket_engine),
                 options.frame_limits(conf),
@@ -183,7 +190,9 @@ class TransportDriver:
             trust_proxies(upgrade, conf),
             upgrade,
             _timeouts(conf),
+            _head_limits(conf),
             functools.partial(options.max_websockets, conf),
+            unsent,
             hub,
         )
 
@@ -200,10 +209,10 @@ def new_server(address: tuple[str, int], app: Application, conf: cfg.ConfigOpts)
     return http.Server(address, app, spawn=most, backlog=BACKLOG)
 
 
-def _connections(conf: cfg.ConfigOpts) -> Connections:
+def _connections(conf: cfg.ConfigOpts, unsent: Unsent) -> Connections:
     section = conf[options.GROUP]
     capacity = options.max_websockets(conf, section.max_connections)
-    return Connections(capacity, section.max_websockets_per_address)
+    return Connections(capacity, section.max_websockets_per_address, unsent)
 
 
 def _measure_always(connections: Connections) -> None:
@@ -296,9 +305,12 @@ class Service:
 class _WithoutWebSockets:
     """A WSGI application for a listener that has no clients."""
 
-    def __init__(self, app: Any, timeouts: http.Timeouts) -> None:
+    def __init__(self, app: Any, conf: cfg.ConfigOpts) -> None:
+        section = conf[options.GROUP]
         self._app = app
-        self.timeouts = timeouts
+        self.timeouts = _timeouts(conf)
+        self.limits = _head_limits(conf)
+        self.unsent = Unsent(section.max_unsent_bytes, section.write_timeout)
 
     def drain(self) -> None:
         """There is nobody to let go."""
@@ -325,7 +337,7 @@ def listen_for_metrics(conf: cfg.ConfigOpts) -> http.Server | None:
             f'[{options.GROUP}] metrics_bind, metrics_port: cannot listen on '
             f'{section.metrics_bind}:{section.metrics_port}: {error.strerror}'
         ) from None
-    server = http.Server(listener, _WithoutWebSockets(metrics_app, _timeouts(conf)), spawn=100)
+    server = http.Server(listener, _WithoutWebSockets(metrics_app, conf), spawn=100)
     server.start()
     return server
 
@@ -359,7 +371,7 @@ def _listen_for_news(conf: cfg.ConfigOpts, hub: Hub) -> str:
         LOG.info('Port %d is taken (%s); any other will do', section.notification_port, error)
         listener = _listen(host, 0, shared=False)
     most = max(options.max_message_bytes(conf), conf.transport.max_messages_post_size)
-    app = _WithoutWebSockets(Listener(hub, 2 * most), _timeouts(conf))
+    app = _WithoutWebSockets(Listener(hub, 2 * most), conf)
     http.Server(listener, app, spawn=1000).start()
     name = socket.gethostname() if host in EVERYWHERE else host
     port = listener.getsockname()[1]
@@ -369,6 +381,11 @@ def _listen_for_news(conf: cfg.ConfigOpts, hub: Hub) -> str:
 def _timeouts(conf: cfg.ConfigOpts) -> http.Timeouts:
     section = conf[options.GROUP]
     return http.Timeouts(section.header_timeout, section.body_timeout, section.keepalive_timeout)
+
+
+def _head_limits(conf: cfg.ConfigOpts) -> http.Limits:
+    section = conf[options.GROUP]
+    return http.Limits(section.max_head_bytes, section.max_head_fields)
 
 
 def settle() -> None:

@@ -27,7 +27,6 @@ class Worker(GeventWebSocketWorker):
         from zaqar_gevent.gunicorn import server
 
         self.server_class = server.Server
-        self.wsgi_handler = server.Handler
 
     def run(self) -> None:
         """Serve, and then do what is left to do for clients that are gone."""

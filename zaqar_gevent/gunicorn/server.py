@@ -2,16 +2,45 @@
 
 from __future__ import annotations
 
-from gunicorn.workers.ggevent import PyWSGIHandler
+import datetime
+import time
+from typing import Any
+
+from gunicorn.workers.ggevent import GeventResponse
 
 from zaqar_gevent import http
-
-
-class Handler(http.Handler, PyWSGIHandler):
-    """Our handler, with gunicorn's access log."""
+from zaqar_gevent.http.answer import Answer
 
 
 class Server(http.Server):
-    """Our server; what is wrong with a request is logged where gunicorn's errors are."""
+    """Our server, with gunicorn's access log.
 
-    handler_class = Handler
+    log: gunicorn's. handler_class: of other servers, and not needed here.
+    """
+
+    def __init__(
+        self,
+        listener: Any,
+        application: http.Application,
+        environ: dict[str, Any] | None = None,
+        *,
+        log: Any,
+        handler_class: Any = None,
+        **options: Any,
+    ) -> None:
+        super().__init__(listener, application, environ, **options)
+        self._log = log
+
+    def note(self, environ: dict[str, Any], answer: Answer, began: float) -> None:
+        """Write a line of the access log, where there is one."""
+        taken = datetime.timedelta(seconds=time.time() - began)
+        response = GeventResponse(answer.status, answer.headers, answer.size)
+        self._log.access(response, _headers_of(environ), environ, taken)
+
+
+def _headers_of(environ: dict[str, Any]) -> list[tuple[str, str]]:
+    return [
+        (name.removeprefix('HTTP_').replace('_', '-'), value)
+        for name, value in environ.items()
+        if name.startswith('HTTP_')
+    ]

@@ -21,10 +21,12 @@ from zaqar_gevent import greenlets, metrics
 from zaqar_gevent.api.push import Recipient
 from zaqar_gevent.greenlets import MOMENT
 from zaqar_gevent.metrics import ConnectionKind
+from zaqar_gevent.sockets.inbox import Inbox
+from zaqar_gevent.sockets.outbox import Outbox
+from zaqar_gevent.sockets.turns import BREAK_SECONDS, TURN_SECONDS
+from zaqar_gevent.sockets.unsent import Unsent
 from zaqar_gevent.websocket.engines import Engine, Message
-from zaqar_gevent.websocket.inbox import Inbox
 from zaqar_gevent.websocket.limits import Limits
-from zaqar_gevent.websocket.outbox import Outbox
 from zaqar_gevent.websocket.session import Work
 
 LOG = log.getLogger(__name__)
@@ -35,11 +37,8 @@ READ_BYTES = 5 * 1024
 # Requests in flight with long answers that are served at once: as many answers may be more than the
 # outbox holds, and keep others waiting for the store.
 LONG_AT_ONCE = 4
-TURN_SECONDS = 0.005
 # Answers that are written together; more would hide from the outbox how full it is.
 TOGETHER_BYTES = 64 * 1024
-# Who has waited for so long has let others run.
-BREAK_SECONDS = 0.0005
 TICK_SECONDS = 0.5
 
 AUTHENTICATION_EXPIRED = 4003
@@ -92,6 +91,7 @@ class Ending(NamedTuple):
 class Connection:
     """Carries messages between a socket and a receiver until either side closes.
 
+    unsent: what waits to be written to all clients of the process.
     opened_at: in seconds of `time.monotonic`.
     """
 
@@ -120,14 +120,19 @@ class Connection:
     )
 
     def __init__(
-        self, sock: socket.socket, engine: Engine, receiver: Receiver, limits: Limits
+        self,
+        sock: socket.socket,
+        engine: Engine,
+        receiver: Receiver,
+        limits: Limits,
+        unsent: Unsent | None = None,
     ) -> None:
         self._socket = sock
         self._engine = engine
         self._receiver = receiver
         self._limits = limits
         self._inbox = Inbox(sock)
-        self.outbox = Outbox(sock, limits.outbox_bytes, limits.outbox_messages)
+        self.outbox = Outbox(sock, limits.outbox_bytes, limits.outbox_messages, unsent)
         self.opened_at = self.request_at = self._heard_at = time.monotonic()
         self._pinged_at: float | None = None
         self._next_turn = 0.0
@@ -202,7 +207,7 @@ class Connection:
         """Look after the connection, every TICK_SECONDS; `now` is of `time.monotonic`."""
         if self._close_by is not None:
             if now >= self._close_by:
-                self._abort()
+                self.outbox.cut()
             return
         if self._ending is None:
             self._check_rights(now)
@@ -357,14 +362,6 @@ class Connection:
             self._flush()
             gevent.sleep(MOMENT)
 
-    def _abort(self) -> None:
-        """Cut the connection; whoever reads or writes finds it ended."""
-        self.outbox.close()
-        try:
-            self._socket.shutdown(socket.SHUT_RDWR)
-        except OSError:
-            LOG.debug('A WebSocket connection was lost before it was cut')
-
     def _check_rights(self, now: float) -> None:
         limits, receiver = self._limits, self._receiver
         if receiver.expires_at is not None and now >= receiver.expires_at:
@@ -398,7 +395,7 @@ class Connection:
         elif now - self._pinged_at + TICK_SECONDS >= limits.ping_timeout:
             self._engine.close(POLICY_VIOLATION, 'No answer to a ping.')
             self._flush()
-            self._abort()
+            self.outbox.cut()
 
 
 class Pace:

@@ -13,6 +13,7 @@ from oslo_log import log
 
 from zaqar_gevent.api import errors
 from zaqar_gevent.greenlets import MOMENT
+from zaqar_gevent.sockets.unsent import Unsent
 from zaqar_gevent.websocket.connection import (
     GOING_AWAY,
     TICK_SECONDS,
@@ -32,10 +33,12 @@ class Connections:
     """Admits connections, looks after the open ones, and lets them go when the server stops.
 
     capacity: how many there may be. per_address: how many of one client address.
+    unsent: what waits to be written to all clients of the process.
     """
 
-    def __init__(self, capacity: int, per_address: int) -> None:
+    def __init__(self, capacity: int, per_address: int, unsent: Unsent | None = None) -> None:
         self.capacity = capacity
+        self.unsent = unsent
         self._per_address = per_address
         self._taken = 0
         self._by_address: collections.Counter[str] = collections.Counter()

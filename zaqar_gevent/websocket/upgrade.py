@@ -151,7 +151,9 @@ class Upgrade:
         receiver = self._admit(environ, address, accepted.subprotocol)
         takeover: Takeover = environ[TAKEOVER]()
         engine = self._frames.engine(self._frames.limits, accepted.extensions)
-        connection = Connection(takeover.socket, engine, receiver, self._limits)
+        connection = Connection(
+            takeover.socket, engine, receiver, self._limits, self.connections.unsent
+        )
         connection.outbox.put([accepted.response])
         takeover.start(lambda: self._run(connection, address, takeover.early))
 
@@ -201,7 +203,9 @@ class Upgrade:
             metrics.count_refusal(refused.reason)
             _turn_away(handler.socket, engine, refused.error)
             return
-        connection = Connection(handler.socket, engine, receiver, self._limits)
+        connection = Connection(
+            handler.socket, engine, receiver, self._limits, self.connections.unsent
+        )
         self._run(connection, address, early)
 
     def _admit_upgraded(self, environ: Environ, address: str) -> Receiver:

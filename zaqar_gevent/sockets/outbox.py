@@ -7,6 +7,7 @@ time at most one greenlet writes. It exists only while a client does not take wh
 from __future__ import annotations
 
 import collections
+import contextlib
 import fcntl
 import os
 import socket
@@ -18,6 +19,8 @@ import time
 import gevent
 from gevent.event import Event
 
+from zaqar_gevent.sockets.unsent import Unsent
+
 _NUMBER = bytes(4)
 _A_FEW_BYTES = 1024
 
@@ -27,16 +30,24 @@ class Outbox:
 
     max_bytes, max_messages: past either the outbox is full. It takes what it is given all the
         same; it is up to the senders to ask, and to `wait_for_room`.
+    unsent: what waits for all clients of the process; None where nobody counts it.
     size: bytes that wait.
+    is_lost: whether nothing can be written any more.
     moved_at: when the client last took some of what waited, in seconds of `time.monotonic`.
     """
 
     __slots__ = (
-        *('_ends', '_is_lost', '_is_plain', '_max_bytes', '_max_messages', '_progress', '_socket'),
-        *('_unsent', '_waiting', 'moved_at', 'size'),
+        *('_ends', '_is_plain', '_max_bytes', '_max_messages', '_progress', '_socket', '_taken'),
+        *('_total', '_unacknowledged', '_waiting', 'is_lost', 'moved_at', 'size'),
     )
 
-    def __init__(self, sock: socket.socket, max_bytes: int, max_messages: int) -> None:
+    def __init__(
+        self,
+        sock: socket.socket,
+        max_bytes: int,
+        max_messages: int,
+        unsent: Unsent | None = None,
+    ) -> None:
         self._socket = sock
         self._is_plain = not isinstance(sock, ssl.SSLSocket)
         self._max_bytes = max_bytes
@@ -44,8 +55,10 @@ class Outbox:
         self._waiting: collections.deque[bytes | memoryview] | None = None
         self._progress: Event | None = None
         self._ends = False
-        self._is_lost = False
-        self._unsent = 0
+        self._taken = 0
+        self._total = unsent
+        self._unacknowledged = 0
+        self.is_lost = False
         self.size = 0
         self.moved_at = 0.0
 
@@ -63,7 +76,7 @@ class Outbox:
 
         Never waits and never fails: that a client is gone is for its reader to find out.
         """
-        if self._is_lost:
+        if self.is_lost:
             return
         data = b''.join(pieces)
         self._ends = self._ends or not pieces[-1]
@@ -76,12 +89,12 @@ class Outbox:
 
     def wait_for_room(self) -> None:
         """Wait until the outbox is no longer full, or the client is gone."""
-        while self.is_full and not self._is_lost:
+        while self.is_full and not self.is_lost:
             self._await_progress()
 
     def wait_until_empty(self) -> None:
         """Wait until nothing waits any more, or the client is gone."""
-        while self.size and not self._is_lost:
+        while self.size and not self.is_lost:
             self._await_progress()
 
     def look(self, now: float) -> None:
@@ -93,18 +106,26 @@ class Outbox:
             answer = fcntl.ioctl(self._socket.fileno(), termios.TIOCOUTQ, _NUMBER)
         except OSError:
             return
-        unsent = self.size + int.from_bytes(answer, sys.byteorder)
-        if unsent < self._unsent and self._unsent > _A_FEW_BYTES:
+        unacknowledged = self.size + int.from_bytes(answer, sys.byteorder)
+        if unacknowledged < self._unacknowledged and self._unacknowledged > _A_FEW_BYTES:
             self.moved_at = now
-        self._unsent = unsent
+        self._unacknowledged = unacknowledged
 
     def close(self) -> None:
         """Forget what waits; nothing is written from here on."""
-        self._is_lost = True
+        self.is_lost = True
         self._waiting = None
-        self.size = 0
+        forgotten, self.size = self.size, 0
+        if self._total is not None and forgotten:
+            self._total.remove(self, forgotten)
         if self._progress is not None:
             self._progress.set()
+
+    def cut(self) -> None:
+        """End the connection; whoever reads or writes finds it ended."""
+        self.close()
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
 
     def _await_progress(self) -> None:
         if self._progress is None:
@@ -130,6 +151,8 @@ class Outbox:
 
     def _keep(self, data: bytes | memoryview) -> None:
         self.size += len(data)
+        if self._total is not None:
+            self._total.add(self, len(data))
         if self._waiting:
             self._waiting.append(data)
         else:
@@ -152,8 +175,13 @@ class Outbox:
             self._end()
 
     def _took(self, waiting: collections.deque[bytes | memoryview], written: int) -> None:
-        self.moved_at = time.monotonic()
+        self._taken += written
+        if self._taken > _A_FEW_BYTES or written == self.size:
+            self._taken = 0
+            self.moved_at = time.monotonic()
         self.size -= written
+        if self._total is not None:
+            self._total.remove(self, written)
         first = waiting.popleft()
         if written < len(first):
             waiting.appendleft(memoryview(first)[written:])

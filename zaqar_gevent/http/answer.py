@@ -1,0 +1,115 @@
+"""Answers of a WSGI application, as the bytes that are written."""
+
+from __future__ import annotations
+
+import functools
+import json
+import time
+from collections.abc import Callable, Iterable
+from email.utils import formatdate
+from http import HTTPStatus
+from typing import Any
+
+from zaqar_gevent.http.head import Head, Refused
+
+_NO_CONTENT = ('1', '204', '304')
+
+
+class Answer:
+    """What an application says to one request.
+
+    status: with its reason, as WSGI has it; empty until the application has called `start`.
+    headers: as the application gave them.
+    size: of the body, in bytes.
+    """
+
+    __slots__ = ('headers', 'size', 'status')
+
+    def __init__(self) -> None:
+        self.status = ''
+        self.headers: list[tuple[str, str]] = []
+        self.size = 0
+
+    def start(
+        self, status: str, headers: list[tuple[str, str]], _exc_info: object = None
+    ) -> Callable[[bytes], object]:
+        """WSGI's `start_response`; what is written by the old way is refused."""
+        self.status = status
+        self.headers = headers
+        return _refuse_to_write
+
+    @property
+    def closes(self) -> bool:
+        """Whether the application wants the connection closed."""
+        return any(
+            name.lower() == 'connection' and value.lower() == 'close'
+            for name, value in self.headers
+        )
+
+    def compose(self, body: Iterable[bytes], head: Head, *, closes: bool) -> bytes:
+        """Head and body as they are written.
+
+        head: of the request. closes: whether the connection is closed behind it, and the
+        application has not said so itself.
+        """
+        content = _join(body)
+        lines = [f'HTTP/1.1 {self.status}']
+        has_length = False
+        for name, value in self.headers:
+            has_length = has_length or name.lower() == 'content-length'
+            lines.append(f'{name}: {value}')
+        if self.status.startswith(_NO_CONTENT):
+            content = b''
+        elif not has_length:
+            lines.append(f'Content-Length: {len(content)}')
+        lines.append(_date(int(time.time())))
+        if closes:
+            lines.append('Connection: close')
+        elif head.is_old and head.keeps:
+            lines.append('Connection: keep-alive')
+        text = '\r\n'.join(lines)
+        if text.count('\n') != len(lines) - 1:
+            raise ValueError('A header of the answer has a line break.')
+        self.size = len(content)
+        if head.variables['REQUEST_METHOD'] == 'HEAD':
+            content = b''
+        return f'{text}\r\n\r\n'.encode('latin-1') + content
+
+
+def refusal(refused: Refused) -> bytes:
+    """The answer to what is not a request that is served; the connection is closed behind it."""
+    document = {
+        'code': refused.code,
+        'title': refused.title,
+        'description': refused.description,
+    }
+    body = json.dumps(document, separators=(',', ':')).encode()
+    lines = [
+        f'HTTP/1.1 {refused.status} {HTTPStatus(refused.status).phrase}',
+        'Connection: close',
+        'Content-Type: application/json',
+        f'Content-Length: {len(body)}',
+        _date(int(time.time())),
+    ]
+    return '\r\n'.join([*lines, '', '']).encode() + body
+
+
+def _join(body: Iterable[bytes]) -> bytes:
+    if isinstance(body, list) and len(body) == 1:
+        content: bytes = body[0]
+        return content
+    try:
+        return b''.join(body)
+    finally:
+        close: Any = getattr(body, 'close', None)
+        if close is not None:
+            close()
+
+
+@functools.lru_cache(maxsize=1)
+def _date(seconds: int) -> str:
+    return f'Date: {formatdate(seconds, usegmt=True)}'
+
+
+def _refuse_to_write(data: bytes) -> object:
+    raise NotImplementedError('Return the body; this server has no `write`.')

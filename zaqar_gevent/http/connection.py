@@ -1,0 +1,266 @@
+"""One client's connection: its requests, one after the other, until either side has enough."""
+
+from __future__ import annotations
+
+import math
+import socket
+import ssl
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from gevent import socket as gevent_socket
+from oslo_log import log
+
+from zaqar_gevent.http.answer import Answer, refusal
+from zaqar_gevent.http.body import Body, ChunkedBody, SizedBody
+from zaqar_gevent.http.head import Head, Refused, read_head
+from zaqar_gevent.http.stream import Stream
+from zaqar_gevent.sockets.outbox import Outbox
+from zaqar_gevent.websocket.upgrade import TAKEOVER, Takeover
+
+if TYPE_CHECKING:
+    from zaqar_gevent.http.server import Server
+
+LOG = log.getLogger(__name__)
+
+CLIENT = 'zaqar_gevent.client'
+"""Where WSGI's environment has the connection that a request came over."""
+
+_READ_BYTES = 16 * 1024
+_CONTINUE = b'HTTP/1.1 100 Continue\r\n\r\n'
+# What is left of a body that the application did not want is read, up to so many bytes.
+_DISCARDED_BYTES = 64 * 1024
+# How long, and how much, a client may go on sending after the last answer. To close at once would
+# reset the connection, and the client might never see the answer.
+_LINGER_SECONDS = 2.0
+_LINGER_BYTES = 16 * 1024 * 1024
+_NEVER = math.inf
+
+
+class Connection:
+    """Serves the requests that come over `sock`.
+
+    A client that is too slow is not read from any more: what it began cannot be completed. So
+    nothing else is interrupted.
+
+    deadline: when to stop reading, by `time.monotonic`.
+    is_idle: whether no request has begun.
+    """
+
+    __slots__ = (
+        *('_environ', '_is_first', '_is_late', '_is_taken', '_outbox', '_server', '_socket'),
+        *('_stream', '_undo', 'deadline', 'is_idle'),
+    )
+
+    def __init__(self, server: Server, sock: socket.socket, environ: dict[str, Any]) -> None:
+        self._server = server
+        self._socket = sock
+        self._environ = environ
+        self._stream = Stream(sock)
+        self._outbox = Outbox(sock, 0, 0, server.application.unsent)
+        self._is_first = True
+        self._is_late = False
+        self._is_taken = False
+        self._undo: list[Callable[[], None]] = []
+        self.deadline = _NEVER
+        self.is_idle = False
+
+    def serve(self) -> None:
+        """Answer requests until the connection is over, or has been taken over."""
+        try:
+            while self._serve_request():
+                pass
+        except OSError as error:
+            LOG.debug('A connection was lost: %s', error)
+        finally:
+            self.deadline = _NEVER
+            if not self._is_taken:
+                self._outbox.close()
+                self._stream.close()
+
+    def expire(self) -> None:
+        """Read no more: the client has had its time."""
+        self._is_late = True
+        self.deadline = _NEVER
+        self.stop_reading()
+
+    def stop_reading(self) -> None:
+        """Whoever reads finds the end of the connection; what is answered still gets through."""
+        self._stream.is_over = True
+        try:
+            gevent_socket.socket.shutdown(self._socket, socket.SHUT_RD)
+        except OSError:
+            LOG.debug('A connection was lost before its time was up')
+
+    def is_gone(self) -> bool:
+        """Whether the client has hung up, as far as can be told without waiting."""
+        if self._stream.is_over:
+            return True
+        if isinstance(self._socket, ssl.SSLSocket) or self._stream.received:
+            return False
+        try:
+            return not self._socket.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True
+
+    def unless_answered(self, undo: Callable[[], None]) -> None:
+        """Call `undo` where the answer to the present request cannot be written."""
+        self._undo.append(undo)
+
+    def _serve_request(self) -> bool:
+        """Serve the next request; whether there may be another."""
+        try:
+            head = self._await_head()
+        except Refused as refused:
+            LOG.info('Refused a request of %s: %s', self._environ.get('REMOTE_ADDR'), refused)
+            self._write(refusal(refused))
+            self._linger()
+            return False
+        if head is None:
+            return False
+        body = self._body_of(head)
+        keeps = self._answer(head, body)
+        if self._is_taken:
+            return False
+        if keeps and (body.is_whole or body.discard(_DISCARDED_BYTES)):
+            return True
+        if not body.is_whole or self._stream.received:
+            self._linger()
+        return False
+
+    def _await_head(self) -> Head | None:
+        """The next request's head; None where there will be none. Raises `Refused`."""
+        server, stream = self._server, self._stream
+        if not stream.received and not self._await_request():
+            return None
+        self.deadline = time.monotonic() + server.application.timeouts.head
+        while (head := read_head(stream.received, server.application.limits)) is None:
+            if not stream.fill(_READ_BYTES):
+                self._check_ending()
+                return None
+        stream.received = stream.received[head.size :]
+        return head
+
+    def _await_request(self) -> bool:
+        server = self._server
+        if server.is_draining:
+            return False
+        timeouts = server.application.timeouts
+        seconds = timeouts.head if self._is_first else timeouts.keepalive
+        self._is_first = False
+        self.deadline = time.monotonic() + seconds
+        self.is_idle = True
+        try:
+            return self._stream.fill(_READ_BYTES)
+        finally:
+            self.is_idle = False
+
+    def _check_ending(self) -> None:
+        """Raise `Refused` where the stream has ended within a head."""
+        if not self._stream.received.strip(b'\r\n'):
+            return
+        if self._is_late:
+            raise Refused(408, 'request_timeout', 'Request timeout', 'Too slow.')
+        raise Refused(400, 'bad_request', 'Bad request', 'The head of the request ends early.')
+
+    def _body_of(self, head: Head) -> Body:
+        if head.length == 0:
+            self.deadline = _NEVER
+        else:
+            self.deadline = time.monotonic() + self._server.application.timeouts.body
+        invite = self._invite if head.expects_continue else None
+        if head.length is None:
+            return ChunkedBody(self._stream, invite)
+        return SizedBody(self._stream, head.length, invite)
+
+    def _invite(self) -> None:
+        self._write(_CONTINUE)
+
+    def _answer(self, head: Head, body: Body) -> bool:
+        """Answer a request; whether the connection is kept."""
+        began = time.time()
+        answer = Answer()
+        environ = self._environ.copy()
+        environ.update(head.variables)
+        environ['wsgi.input'] = body
+        environ['wsgi.input_terminated'] = head.length is None
+        environ[TAKEOVER] = self._take_over
+        environ[CLIENT] = self
+        self._undo.clear()
+        try:
+            content = self._server.application(environ, answer.start)
+            if self._is_taken:
+                answer.status = '101 Switching Protocols'
+                keeps = False
+            else:
+                keeps = self._keeps(head, body, answer)
+                self._write(answer.compose(content, head, closes=not keeps and not answer.closes))
+        except Exception:
+            LOG.exception('%s %s failed', environ['REQUEST_METHOD'], environ['PATH_INFO'])
+            self._give_back()
+            self._write(refusal(_FAILED))
+            return False
+        self._server.note(environ, answer, began)
+        return keeps
+
+    def _keeps(self, head: Head, body: Body, answer: Answer) -> bool:
+        """Whether the connection is kept for another request."""
+        return (
+            head.keeps
+            and not self._server.is_draining
+            and not self._stream.is_over
+            and not answer.closes
+            and body.is_skippable(_DISCARDED_BYTES)
+        )
+
+    def _write(self, data: bytes) -> None:
+        """Write `data`; returns when the client has taken it, or the connection is lost."""
+        self._outbox.put([data])
+        if self._outbox.size:
+            self._outbox.wait_until_empty()
+        if self._outbox.is_lost:
+            self._give_back()
+            raise ConnectionError('the client is gone')
+
+    def _give_back(self) -> None:
+        """Undo what the client was to be told and will not be."""
+        undo, self._undo = self._undo, []
+        for call in undo:
+            call()
+
+    def _linger(self) -> None:
+        """Let the client see the last answer: read on for a moment what it still sends."""
+        self.deadline = time.monotonic() + _LINGER_SECONDS
+        gevent_socket.socket.shutdown(self._socket, socket.SHUT_WR)
+        left = _LINGER_BYTES - len(self._stream.received)
+        self._stream.received = b''
+        while left > 0 and (data := self._stream.read(_DISCARDED_BYTES)):
+            left -= len(data)
+
+    def _take_over(self) -> Takeover:
+        """Hand the connection to the caller; nothing here has to do with it any more.
+
+        Where it can be, it is moved to a greenlet of its own, so that all that an HTTP request
+        needs is freed. A TLS session cannot be moved.
+        """
+        self.deadline = _NEVER
+        self._is_taken = True
+        early = self._stream.received
+        self._stream.close()
+        sock = self._socket
+        if isinstance(sock, ssl.SSLSocket):
+            return Takeover(sock, early, _run_here)
+        moved = gevent_socket.socket(sock.family, sock.type, sock.proto, fileno=sock.detach())
+        return Takeover(moved, early, self._server.run)
+
+
+_FAILED = Refused(
+    *(500, 'internal_error', 'Internal error'), 'The server failed; its log says how.'
+)
+
+
+def _run_here(run: Callable[[], None]) -> None:
+    run()

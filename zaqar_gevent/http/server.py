@@ -1,0 +1,196 @@
+"""Accepts connections, minds their deadlines, and lets them go when the server is to stop."""
+
+from __future__ import annotations
+
+import errno
+import socket
+import sys
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol
+
+import gevent
+from gevent.pool import PoolFull
+from gevent.server import StreamServer
+from oslo_log import log
+
+from zaqar_gevent.greenlets import MOMENT
+from zaqar_gevent.http.answer import Answer
+from zaqar_gevent.http.connection import Connection
+from zaqar_gevent.http.head import Limits
+from zaqar_gevent.sockets.unsent import Unsent
+
+LOG = log.getLogger(__name__)
+
+_TICK_SECONDS = 0.1
+_AT_ONCE = 100
+_PAUSE_SECONDS = 0.1
+_QUIET_SECONDS = 10.0
+_EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+
+
+class Timeouts(NamedTuple):
+    """How long a client may take, in seconds: to send a head, a body, and the next request."""
+
+    head: float
+    body: float
+    keepalive: float
+
+
+class Application(Protocol):
+    """A WSGI application with WebSockets, and what its server has to know of it.
+
+    Its answers are written when it has returned: their bodies are in memory anyway.
+    """
+
+    timeouts: Timeouts
+    limits: Limits
+    unsent: Unsent
+
+    def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Any: ...
+
+    def drain(self) -> None:
+        """Let go whoever stays connected: the server is to stop."""
+        ...
+
+
+class Server(StreamServer):
+    """An HTTP/1.1 server for an `Application`.
+
+    listener: an address, or a socket that listens. environ: added to each request's environment.
+    options: those of gevent's `StreamServer`; `spawn` is the most connections at a time, or a pool.
+    is_draining: whether it has been told to stop.
+    """
+
+    def __init__(
+        self,
+        listener: Any,
+        application: Application,
+        environ: dict[str, Any] | None = None,
+        **options: Any,
+    ) -> None:
+        self.application = application
+        self.is_draining = False
+        self._connections: set[Connection] = set()
+        self._keeper: gevent.Greenlet | None = None
+        self._complained_at = -_QUIET_SECONDS
+        super().__init__(listener, **options)
+        self._environ: dict[str, Any] = {
+            'GATEWAY_INTERFACE': 'CGI/1.1',
+            'SCRIPT_NAME': '',
+            'SERVER_SOFTWARE': 'zaqar_gevent',
+            'wsgi.version': (1, 0),
+            'wsgi.url_scheme': 'https' if self.ssl_enabled else 'http',
+            'wsgi.errors': sys.stderr,
+            'wsgi.multithread': False,
+            'wsgi.multiprocess': False,
+            'wsgi.run_once': False,
+            **(environ or {}),
+        }
+        if self._environ['wsgi.multiprocess']:
+            # The others are to have their share.
+            self.max_accept = 1
+
+    def handle(self, sock: socket.socket, address: Any) -> None:
+        """Serve one connection.
+
+        PERF: without TCP_NODELAY an answer in more than one piece waits 40 ms for the client's
+        delayed acknowledgement.
+        """
+        if sock.family in (socket.AF_INET, socket.AF_INET6):
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        connection = Connection(self, sock, self._environ_of(address))
+        self._connections.add(connection)
+        if self._keeper is None:
+            self._keeper = gevent.spawn(self._keep)
+        try:
+            connection.serve()
+        finally:
+            self._connections.discard(connection)
+
+    def wrap_socket_and_handle(self, client_socket: socket.socket, address: Any) -> None:
+        """The same with TLS, whose handshake may take as long as a head."""
+        try:
+            with gevent.Timeout(self.application.timeouts.head):
+                wrapped = self.wrap_socket(client_socket, **self.ssl_args)
+        except (OSError, gevent.Timeout) as error:
+            LOG.debug('A TLS handshake failed: %s', error)
+            return
+        try:
+            self.handle(wrapped, address)
+        finally:
+            wrapped.close()
+
+    def note(self, environ: dict[str, Any], answer: Answer, began: float) -> None:
+        """A request was answered; began: in seconds since the epoch."""
+
+    def run(self, serve: Callable[[], None]) -> None:
+        """Serve a connection taken over in a greenlet that counts as the server's others do."""
+        greenlet = gevent.Greenlet(serve)
+        try:
+            self.pool.add(greenlet, blocking=False)
+        except PoolFull:
+            serve()
+        else:
+            greenlet.start()
+
+    def do_read(self) -> Any:
+        """Accept a connection; where the process has no descriptors left, wait for some."""
+        try:
+            return super().do_read()
+        except OSError as error:
+            if error.errno not in _EXHAUSTED:
+                raise
+            self._pause(error)
+            return None
+
+    def close(self) -> None:
+        """Accept no more, and let the clients go; does not wait for them."""
+        if self.started and not self.is_draining:
+            self.is_draining = True
+            gevent.spawn(self._drain)
+        super().close()
+
+    def _drain(self) -> None:
+        for connection in tuple(self._connections):
+            if connection.is_idle:
+                connection.stop_reading()
+        self.application.drain()
+
+    def _pause(self, error: OSError) -> None:
+        """Accept nothing for a moment; those who connect wait."""
+        now = time.monotonic()
+        if now - self._complained_at >= _QUIET_SECONDS:
+            self._complained_at = now
+            LOG.error('Cannot accept connections: %s. New ones wait.', error.strerror)
+        self.stop_accepting()
+        self._timer = self.loop.timer(_PAUSE_SECONDS)
+        self._timer.start(self._start_accepting_if_started)
+
+    def _keep(self) -> None:
+        """Mind the deadlines. PERF: a timer for each request would cost 3 us."""
+        while self._connections:
+            now = time.monotonic()
+            for number, connection in enumerate(tuple(self._connections)):
+                if number % _AT_ONCE == _AT_ONCE - 1:
+                    gevent.sleep(MOMENT)
+                if now >= connection.deadline:
+                    connection.expire()
+            gevent.sleep(_TICK_SECONDS)
+        self._keeper = None
+
+    def _environ_of(self, address: Any) -> dict[str, Any]:
+        """What is the same in all requests of a connection; `address` is the client's."""
+        environ = self._environ.copy()
+        if isinstance(self.address, tuple):
+            environ['SERVER_NAME'], environ['SERVER_PORT'] = (
+                self.address[0],
+                str(self.address[1]),
+            )
+        else:
+            environ['SERVER_NAME'], environ['SERVER_PORT'] = 'localhost', '80'
+        if isinstance(address, tuple):
+            environ['REMOTE_ADDR'], environ['REMOTE_PORT'] = address[0], str(address[1])
+        else:
+            environ['REMOTE_ADDR'] = ''
+        return environ

@@ -1,0 +1,1 @@
+"""Sockets of clients: what is read from them, and what waits to be written to them."""

@@ -1,0 +1,155 @@
+"""What waits to be written to all clients of a process: bounded in bytes and in time."""
+
+from __future__ import annotations
+
+import time
+from types import TracebackType
+from typing import Protocol
+
+import gevent
+from gevent.event import Event
+from gevent.lock import Semaphore
+from oslo_log import log
+
+from zaqar_gevent.greenlets import MOMENT
+
+LOG = log.getLogger(__name__)
+
+TICK_SECONDS = 0.25
+STALL_SECONDS = 1.0
+"""A client that has taken nothing for so long is among the first to go when there is no room."""
+
+ROOM_SECONDS = 10.0
+"""How long work with a long answer waits for room before it is refused."""
+
+LONG_AT_ONCE = 32
+"""Requests with long answers that are served at once by a process."""
+
+_AT_ONCE = 100
+
+
+class Exhausted(Exception):
+    """So much waits to be written that no work with a long answer is begun."""
+
+
+class Holder(Protocol):
+    """What waits for one client.
+
+    size: in bytes. moved_at: when the client last took some of it, by `time.monotonic`.
+    """
+
+    size: int
+    moved_at: float
+
+    def look(self, now: float) -> None:
+        """Notice whether the client has taken anything."""
+        ...
+
+    def cut(self) -> None:
+        """Forget what waits, and end the connection."""
+        ...
+
+
+class Unsent:
+    """The bytes that wait to be written to clients, of one process.
+
+    limit: past it, the connections of clients that take nothing are ended, those that have stalled
+        longest first, and work with a long answer waits.
+    write_timeout: for how long a client may take nothing, in seconds.
+    size: what waits.
+    """
+
+    def __init__(self, limit: int, write_timeout: float) -> None:
+        self.limit = limit
+        self.write_timeout = write_timeout
+        self.size = 0
+        self.room = _Room(self)
+        self._holders: set[Holder] = set()
+        self._keeper: gevent.Greenlet | None = None
+        self._relief = Event()
+
+    def add(self, holder: Holder, size: int) -> None:
+        """`size` bytes more wait for a client."""
+        self.size += size
+        self._holders.add(holder)
+        if self._keeper is None:
+            self._keeper = gevent.spawn(self._keep)
+
+    def remove(self, holder: Holder, size: int) -> None:
+        """`size` bytes less wait for a client, after `holder.size` was reduced by as many."""
+        self.size -= size
+        if not holder.size:
+            self._holders.discard(holder)
+        if self.size <= self.limit:
+            self._relief.set()
+
+    def wait_for_room(self, seconds: float) -> bool:
+        """Wait until there is room; False where there is none after `seconds`."""
+        deadline = time.monotonic() + seconds
+        while self.size > self.limit:
+            self._relief.clear()
+            if not self._relief.wait(max(0.0, deadline - time.monotonic())):
+                return False
+        return True
+
+    def _keep(self) -> None:
+        while self._holders:
+            self._look_at_all()
+            gevent.sleep(TICK_SECONDS)
+        self._keeper = None
+
+    def _look_at_all(self) -> None:
+        now = time.monotonic()
+        for number, holder in enumerate(tuple(self._holders)):
+            if number % _AT_ONCE == _AT_ONCE - 1:
+                gevent.sleep(MOMENT)
+            holder.look(now)
+            if holder.size and now - holder.moved_at > self.write_timeout:
+                holder.cut()
+        if self.size > self.limit:
+            self._make_room(now)
+
+    def _make_room(self, now: float) -> None:
+        """End connections that have stalled until there is room again."""
+        stalled = sorted(
+            (holder for holder in self._holders if now - holder.moved_at >= STALL_SECONDS),
+            key=lambda holder: holder.moved_at,
+        )
+        ended = 0
+        for holder in stalled:
+            if self.size <= self.limit:
+                break
+            holder.cut()
+            ended += 1
+        if ended:
+            LOG.warning(
+                'More than %d bytes of answers and pushes waited to be written; '
+                'ended %d connections that took none of it',
+                self.limit,
+                ended,
+            )
+
+
+class _Room:
+    """Held while work with a long answer is done; raises `Exhausted` where there is no room."""
+
+    def __init__(self, unsent: Unsent) -> None:
+        self._unsent = unsent
+        self._places = Semaphore(LONG_AT_ONCE)
+
+    def __enter__(self) -> None:
+        deadline = time.monotonic() + ROOM_SECONDS
+        if not self._places.acquire(timeout=ROOM_SECONDS):
+            raise Exhausted
+        unsent = self._unsent
+        if unsent.size > unsent.limit and not unsent.wait_for_room(deadline - time.monotonic()):
+            self._places.release()
+            raise Exhausted
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._places.release()
