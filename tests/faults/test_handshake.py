@@ -113,13 +113,17 @@ def test_another_version_is_426(upgrading: ServerProcess, version: str | None) -
     assert_told(shake_hands(upgrading, {'Sec-WebSocket-Version': version}), 426)
 
 
-@pytest.mark.parametrize('method', ['POST', 'PUT', 'HEAD', 'DELETE', 'OPTIONS', 'BREW'])
+@pytest.mark.parametrize('method', ['POST', 'PUT', 'HEAD', 'DELETE', 'OPTIONS'])
 def test_another_method_is_400(upgrading: ServerProcess, method: str) -> None:
     response = shake_hands(upgrading, {}, first=f'{method} /v2/ws HTTP/1.1')
     if method == 'HEAD':
         assert response.status == 400
     else:
         assert_told(response, 400)
+
+
+def test_an_unknown_method_is_501(upgrading: ServerProcess) -> None:
+    assert_told(shake_hands(upgrading, {}, first='BREW /v2/ws HTTP/1.1'), 501)
 
 
 def test_http_1_0_is_400(upgrading: ServerProcess) -> None:

@@ -102,7 +102,7 @@ def test_garbage_told_to_the_listener_is_refused(
     assert_unharmed(subscriber, rest)
 
 
-@pytest.mark.parametrize('method', ['GET', 'PUT', 'DELETE', 'OPTIONS', 'PATCH', 'BREW'])
+@pytest.mark.parametrize('method', ['GET', 'PUT', 'DELETE', 'OPTIONS', 'PATCH'])
 def test_the_listener_takes_nothing_but_posts(
     subscriber: Subscriber, rest: RestCaller, method: str
 ) -> None:

@@ -47,9 +47,15 @@ FORBIDDEN = {
     'websocket/compact.py': ('gevent', 'socket'),
     'websocket/handshake.py': ('gevent', 'socket'),
     'websocket/engines': ('gevent', 'socket', 'zaqar_gevent.api'),
-    'http.py': (
+    'http': (
         *('zaqar_gevent.api', 'zaqar_gevent.rest', 'zaqar_gevent.server', 'zaqar_gevent.conf'),
         'zaqar_gevent.gunicorn',
+    ),
+    'http/head.py': ('gevent', 'socket'),
+    'http/answer.py': ('gevent', 'socket'),
+    'sockets': (
+        *('zaqar_gevent.api', 'zaqar_gevent.http', 'zaqar_gevent.rest', 'zaqar_gevent.websocket'),
+        *('zaqar_gevent.push', 'zaqar_gevent.server', 'zaqar_gevent.storage'),
     ),
     'gunicorn': ('zaqar_gevent.server', 'zaqar_gevent.rest', 'zaqar_gevent.api'),
     'options.py': ('gevent', 'zaqar_gevent.api', 'zaqar_gevent.rest', 'zaqar_gevent.server'),

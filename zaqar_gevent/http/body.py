@@ -114,6 +114,19 @@ class SizedBody(Body):
         return data
 
 
+class _NoBody(SizedBody):
+    """PERF: one for all requests without a body."""
+
+    def __init__(self) -> None:
+        super().__init__(Stream.__new__(Stream), 0, None)
+
+    def close(self) -> None:
+        """It is used again."""
+
+
+NO_BODY = _NoBody()
+
+
 class ChunkedBody(Body):
     """A body in chunks; their extensions, and the trailers, are checked and ignored."""
 

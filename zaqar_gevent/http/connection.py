@@ -13,7 +13,7 @@ from gevent import socket as gevent_socket
 from oslo_log import log
 
 from zaqar_gevent.http.answer import Answer, refusal
-from zaqar_gevent.http.body import Body, ChunkedBody, SizedBody
+from zaqar_gevent.http.body import NO_BODY, Body, ChunkedBody, SizedBody
 from zaqar_gevent.http.head import Head, Refused, read_head
 from zaqar_gevent.http.stream import Stream
 from zaqar_gevent.sockets.outbox import Outbox
@@ -169,8 +169,8 @@ class Connection:
     def _body_of(self, head: Head) -> Body:
         if head.length == 0:
             self.deadline = _NEVER
-        else:
-            self.deadline = time.monotonic() + self._server.application.timeouts.body
+            return NO_BODY
+        self.deadline = time.monotonic() + self._server.application.timeouts.body
         invite = self._invite if head.expects_continue else None
         if head.length is None:
             return ChunkedBody(self._stream, invite)

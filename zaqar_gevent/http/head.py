@@ -114,7 +114,9 @@ def read_head(received: bytes, limits: Limits) -> Head | None:
     if line is None:
         raise _bad_line(data)
     request = _parse(data, limits)
-    return _interpret(line, request, skipped + request.consumed)
+    if request is None:
+        raise _bad('The head is not where it seems to end.')
+    return _interpret(line, request['headers'], skipped + request['consumed'])
 
 
 def _check_part(data: bytes, limits: Limits) -> None:
@@ -125,16 +127,17 @@ def _check_part(data: bytes, limits: Limits) -> None:
         _parse(data, limits)
 
 
-def _parse(data: bytes, limits: Limits) -> Any:
+def _parse(data: bytes, limits: Limits) -> dict[str, Any] | None:
     """The request as the parser finds it; None where it is incomplete."""
     try:
-        return gunicorn_h1c.parse_request_fast(
+        request: dict[str, Any] = gunicorn_h1c.parse_request(
             data,
             limit_request_line=MAX_LINE_BYTES,
             limit_request_fields=limits.fields,
             limit_request_field_size=limits.head_bytes,
             permit_unconventional_http_method=True,
         )
+        return request
     except gunicorn_h1c.IncompleteError:
         return None
     except gunicorn_h1c.LimitRequestLine:
@@ -145,7 +148,7 @@ def _parse(data: bytes, limits: Limits) -> Any:
         raise _bad(f'{error}.') from None
 
 
-def _interpret(line: re.Match[bytes], request: Any, size: int) -> Head:
+def _interpret(line: re.Match[bytes], fields: list[tuple[bytes, bytes]], size: int) -> Head:
     method, target, *version = line.groups()
     if version[0] != b'1' or version[1] not in b'01':
         raise _bad('Only HTTP/1.0 and HTTP/1.1 are served.')
@@ -154,7 +157,7 @@ def _interpret(line: re.Match[bytes], request: Any, size: int) -> Head:
         'REQUEST_METHOD': method.decode(),
         'SERVER_PROTOCOL': 'HTTP/1.0' if is_old else 'HTTP/1.1',
     }
-    _add_fields(variables, request.headers)
+    _add_fields(variables, fields)
     if 'HTTP_HOST' in variables:
         _check_host(variables['HTTP_HOST'])
     elif not is_old:
@@ -176,7 +179,7 @@ def _interpret(line: re.Match[bytes], request: Any, size: int) -> Head:
     )
 
 
-def _add_fields(variables: dict[str, Any], fields: tuple[tuple[bytes, bytes], ...]) -> None:
+def _add_fields(variables: dict[str, Any], fields: list[tuple[bytes, bytes]]) -> None:
     """Name the fields as WSGI does; several of one name become a list.
 
     One with an underscore in its name is left out: it would pass for one with a hyphen.

@@ -97,16 +97,23 @@ class ArgumentReader:
         if req.method in ('POST', 'PUT', 'PATCH'):
             size = self._read_body(req, arguments)
         query: dict[str, Any] = {}
-        for parameter, (member, reader) in self._query.items():
-            value = reader(req, parameter)
-            if value is not None:
-                query[parameter] = arguments[member] = value
+        if req.params:
+            self._read_query(req, query, arguments)
         if self._operation.filters is not None:
             filters = arguments[self._operation.filters] = self._read_filters(req)
             query.update(filters)
         req.context.query = query
         arguments.update(path)
         return arguments, size
+
+    def _read_query(
+        self, req: falcon.Request, query: dict[str, Any], arguments: dict[str, Any]
+    ) -> None:
+        for parameter, (member, reader) in self._query.items():
+            if parameter in req.params:
+                value = reader(req, parameter)
+                if value is not None:
+                    query[parameter] = arguments[member] = value
 
     def _read_body(self, req: falcon.Request, arguments: dict[str, Any]) -> int | None:
         _check_media_type(req, self._operation)

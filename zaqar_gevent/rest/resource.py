@@ -17,8 +17,6 @@ from zaqar_gevent.rest.arguments import ArgumentReader, BodyLimits
 # Where the environment of a request says which operation it means.
 OPERATION = 'zaqar_gevent.operation'
 
-_PROJECT_VARIABLES = ('HTTP_X_PROJECT_ID', 'HTTP_X_TENANT_ID')
-
 
 class Resource:
     """The operations that share a path, as Falcon wants them: `on_get`, `on_post`..."""
@@ -75,17 +73,20 @@ class _Choice:
 
 
 def _context(dispatcher: Dispatcher, environ: dict[str, Any]) -> Context:
-    project_id = next((environ[name] for name in _PROJECT_VARIABLES if name in environ), None)
+    find = environ.get
+    project_id = find('HTTP_X_PROJECT_ID')
     caller = Caller.of(
-        project_id,
-        environ.get('HTTP_CLIENT_ID'),
-        environ.get('HTTP_X_USER_ID'),
-        environ.get('HTTP_X_ROLES'),
+        find('HTTP_X_TENANT_ID') if project_id is None else project_id,
+        find('HTTP_CLIENT_ID'),
+        find('HTTP_X_USER_ID'),
+        find('HTTP_X_ROLES'),
     )
-    presented = Presented.of(
-        environ.get('HTTP_URL_SIGNATURE'),
-        environ.get('HTTP_URL_EXPIRES'),
-        environ.get('HTTP_URL_METHODS'),
-        environ.get('HTTP_URL_PATHS'),
-    )
+    presented = None
+    if 'HTTP_URL_SIGNATURE' in environ:
+        presented = Presented.of(
+            environ['HTTP_URL_SIGNATURE'],
+            find('HTTP_URL_EXPIRES'),
+            find('HTTP_URL_METHODS'),
+            find('HTTP_URL_PATHS'),
+        )
     return Context(dispatcher.broker, caller, environ=environ, presented=presented)
