@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any, NotRequired, TypedDict
 
 from zaqar_gevent.api import waiting
@@ -59,6 +60,7 @@ def create_claim(context: Context, request: CreateClaim) -> Reply:
     options = request.given('limit')
 
     def claim() -> tuple[str, list[dict[str, Any]]]:
+        context.check_present()
         claim_id, found = broker.claims.create(
             request.queue_name, metadata=lease, project=context.project_id, **options
         )
@@ -69,6 +71,7 @@ def create_claim(context: Context, request: CreateClaim) -> Reply:
     )
     if not messages:
         return Reply(204, CreatedClaim(claim_id=claim_id or None))
+    context.undo = functools.partial(_release, context, request.queue_name, claim_id)
     return Reply(
         201, {'claim_id': claim_id, 'messages': _held(context, request, claim_id, messages)}
     )
@@ -121,11 +124,13 @@ def update_claim(context: Context, request: UpdateClaim) -> str:
 )
 def delete_claim(context: Context, request: NamedClaim) -> str:
     """Release a claim's messages; a claim that does not exist is as good as released."""
-    context.broker.claims.delete(
-        request.queue_name, claim_id=request.claim_id, project=context.project_id
-    )
-    context.broker.notifier.freed(request.queue_name, context.project_id)
+    _release(context, request.queue_name, request.claim_id)
     return f'Claim {request.claim_id} deleted.'
+
+
+def _release(context: Context, queue_name: str, claim_id: str) -> None:
+    context.broker.claims.delete(queue_name, claim_id=claim_id, project=context.project_id)
+    context.broker.notifier.freed(queue_name, context.project_id)
 
 
 def _lease(context: Context, request: CreateClaim | UpdateClaim) -> dict[str, int]:

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import functools
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
+from oslo_log import log
 from zaqar.storage import errors as storage_errors
 
-from zaqar_gevent.api import documents
+from zaqar_gevent.api import documents, errors
 from zaqar_gevent.api.operation import Kind
 
 if TYPE_CHECKING:
     from zaqar_gevent.api.broker import Broker
     from zaqar_gevent.api.push import Endpoint
     from zaqar_gevent.api.signed_urls import Presented
+
+LOG = log.getLogger(__name__)
 
 # Where authentication leaves `Caller.credentials` in the environment of a request.
 CREDENTIALS = 'zaqar_gevent.credentials'
@@ -71,6 +74,14 @@ class Identity(NamedTuple):
     environ: Mapping[str, Any]
 
 
+class Client(Protocol):
+    """The connection that a request came over."""
+
+    def is_gone(self) -> bool:
+        """Whether the client has hung up, as far as can be told without waiting."""
+        ...
+
+
 class Context:
     """What an operation knows of the request beside its arguments.
 
@@ -82,12 +93,14 @@ class Context:
     sent_bytes: size of the body as it was sent, in bytes; for transports that wrap the body, an
         upper bound (`exact_size` is False then).
     endpoint: the connection that the request came over, where it can be pushed to.
+    client: the same, of any transport; None where its server does not tell.
     binary: whether the request came in MsgPack.
+    undo: what to call where the answer cannot be sent.
     """
 
     __slots__ = (
         *('binary', 'broker', 'caller', 'endpoint', 'environ', 'exact_size', 'kind'),
-        *('presented', 'project_id', 'sent_bytes'),
+        *('client', 'presented', 'project_id', 'sent_bytes', 'undo'),
     )
 
     def __init__(
@@ -100,6 +113,7 @@ class Context:
         environ: Mapping[str, Any] | None = None,
         presented: Presented | None = None,
         endpoint: Endpoint | None = None,
+        client: Client | None = None,
         binary: bool = False,
     ) -> None:
         if environ and CREDENTIALS in environ:
@@ -112,13 +126,34 @@ class Context:
         self.environ = environ or _NOTHING
         self.presented = presented
         self.endpoint = endpoint
+        self.client = endpoint if client is None else client
         self.binary = binary
+        self.undo: Callable[[], None] | None = None
         self.kind = Kind.QUEUE
 
     @property
     def client_uuid(self) -> uuid.UUID | str:
         """The client id as storage drivers want it: a UUID where it is one."""
         return _parse_client_id(self.caller.client_id or '')
+
+    @property
+    def is_abandoned(self) -> bool:
+        """Whether nobody waits for the answer any more, as far as is known."""
+        return self.client is not None and self.client.is_gone()
+
+    def check_present(self) -> None:
+        """Raise `errors.ClientGone` where nobody waits for what is about to be taken."""
+        if self.is_abandoned:
+            raise errors.ClientGone('The client hung up before anything was taken.')
+
+    def take_back(self) -> None:
+        """The answer cannot be sent: undo what gave the client something."""
+        undo, self.undo = self.undo, None
+        if undo is not None:
+            try:
+                undo()
+            except Exception as error:
+                LOG.error('What a client was not told could not be taken back: %s', error)
 
     @property
     def queues(self) -> Any:

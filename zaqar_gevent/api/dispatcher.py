@@ -78,6 +78,7 @@ class Dispatcher:
             request = msgspec.convert(arguments, operation.request)
             result = operation.function(context, request)
         except Exception as error:
+            context.take_back()
             raise _failure(operation, error) from None
         return result if isinstance(result, Reply) else Reply(operation.success[0], result)
 

@@ -4,6 +4,7 @@
 
     APIError                    status  code
     ├── BadRequest              400     bad_request
+    │   ├── ClientGone          400     client_gone
     │   ├── MalformedDocument   400     malformed_document
     │   └── UnknownAction       400     unknown_action
     ├── Unauthorized            401     unauthorized
@@ -55,6 +56,13 @@ class BadRequest(APIError):
     status = 400
     code = 'bad_request'
     title = 'Invalid API request'
+
+
+class ClientGone(BadRequest):
+    """Nobody is there to get the answer; it stands in the log only."""
+
+    code = 'client_gone'
+    title = 'Client gone'
 
 
 class MalformedDocument(BadRequest):

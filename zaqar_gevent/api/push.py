@@ -29,6 +29,10 @@ class Recipient(Protocol):
         """Whether what is sent still reaches the client."""
         ...
 
+    def is_gone(self) -> bool:
+        """Whether the client has hung up, as far as can be told without waiting."""
+        ...
+
     def push(self, payload: bytes, *, binary: bool, kind: str) -> None:
         """Send a push; does not wait."""
         ...
@@ -86,6 +90,10 @@ class Endpoint(Protocol):
 
     @property
     def is_open(self) -> bool: ...
+
+    def is_gone(self) -> bool:
+        """Whether the client has hung up, as far as can be told without waiting."""
+        ...
 
     def attach(self, recipient: Recipient) -> None:
         """The connection itself."""

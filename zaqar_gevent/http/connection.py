@@ -16,6 +16,7 @@ from zaqar_gevent.http.answer import Answer, refusal
 from zaqar_gevent.http.body import NO_BODY, Body, ChunkedBody, SizedBody
 from zaqar_gevent.http.head import Head, Refused, read_head
 from zaqar_gevent.http.stream import Stream
+from zaqar_gevent.sockets.hangup import has_hung_up
 from zaqar_gevent.sockets.outbox import Outbox
 from zaqar_gevent.websocket.upgrade import TAKEOVER, Takeover
 
@@ -95,16 +96,7 @@ class Connection:
 
     def is_gone(self) -> bool:
         """Whether the client has hung up, as far as can be told without waiting."""
-        if self._stream.is_over:
-            return True
-        if isinstance(self._socket, ssl.SSLSocket) or self._stream.received:
-            return False
-        try:
-            return not self._socket.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
-        except BlockingIOError:
-            return False
-        except OSError:
-            return True
+        return self._outbox.is_lost or has_hung_up(self._socket)
 
     def unless_answered(self, undo: Callable[[], None]) -> None:
         """Call `undo` where the answer to the present request cannot be written."""
@@ -198,6 +190,9 @@ class Connection:
             else:
                 keeps = self._keeps(head, body, answer)
                 self._write(answer.compose(content, head, closes=not keeps and not answer.closes))
+        except ConnectionError:
+            self._give_back()
+            raise
         except Exception:
             LOG.exception('%s %s failed', environ['REQUEST_METHOD'], environ['PATH_INFO'])
             self._give_back()
@@ -222,7 +217,6 @@ class Connection:
         if self._outbox.size:
             self._outbox.wait_until_empty()
         if self._outbox.is_lost:
-            self._give_back()
             raise ConnectionError('the client is gone')
 
     def _give_back(self) -> None:

@@ -302,6 +302,9 @@ class Endpoint:
     def is_open(self) -> bool:
         return self._recipient is not None and self._recipient.is_open
 
+    def is_gone(self) -> bool:
+        return self._recipient is None or self._recipient.is_gone()
+
     def now(self, source: Source) -> str | None:
         tail = self._hub.tail(source)
         marker = tail.end()

@@ -17,6 +17,9 @@ from zaqar_gevent.rest.arguments import ArgumentReader, BodyLimits
 # Where the environment of a request says which operation it means.
 OPERATION = 'zaqar_gevent.operation'
 
+# Where a server of ours says in it which connection the request came over.
+CLIENT = 'zaqar_gevent.client'
+
 
 class Resource:
     """The operations that share a path, as Falcon wants them: `on_get`, `on_post`..."""
@@ -66,6 +69,8 @@ class _Choice:
         self._dispatcher.authorize(self._operation, context, path)
         arguments, context.sent_bytes = self._reader.read(req, path)
         reply = self._dispatcher.perform(self._operation, context, arguments)
+        if context.undo is not None and CLIENT in req.env:
+            req.env[CLIENT].unless_answered(context.take_back)
         resp.status = reply.status
         body = self._shape(req, resp, reply)
         if body is not None:
@@ -89,4 +94,10 @@ def _context(dispatcher: Dispatcher, environ: dict[str, Any]) -> Context:
             find('HTTP_URL_METHODS'),
             find('HTTP_URL_PATHS'),
         )
-    return Context(dispatcher.broker, caller, environ=environ, presented=presented)
+    return Context(
+        dispatcher.broker,
+        caller,
+        environ=environ,
+        presented=presented,
+        client=find(CLIENT),
+    )

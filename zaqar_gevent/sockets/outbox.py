@@ -15,6 +15,7 @@ import ssl
 import sys
 import termios
 import time
+from collections.abc import Callable
 
 import gevent
 from gevent.event import Event
@@ -37,7 +38,16 @@ class Outbox:
     """
 
     __slots__ = (
-        *('_ends', '_is_plain', '_max_bytes', '_max_messages', '_progress', '_socket', '_taken'),
+        *(
+            '_ends',
+            '_is_plain',
+            '_undo',
+            '_max_bytes',
+            '_max_messages',
+            '_progress',
+            '_socket',
+            '_taken',
+        ),
         *('_total', '_unacknowledged', '_waiting', 'is_lost', 'moved_at', 'size'),
     )
 
@@ -55,6 +65,7 @@ class Outbox:
         self._waiting: collections.deque[bytes | memoryview] | None = None
         self._progress: Event | None = None
         self._ends = False
+        self._undo: collections.deque[tuple[int, Callable[[], None]]] | None = None
         self._taken = 0
         self._total = unsent
         self._unacknowledged = 0
@@ -87,6 +98,15 @@ class Outbox:
         if self._ends and not self._waiting:
             self._end()
 
+    def unless_written(self, undo: Callable[[], None]) -> None:
+        """Call `undo`, in a greenlet of its own, where what was put last cannot be written."""
+        if self.is_lost:
+            gevent.spawn(undo)
+        elif self.size:
+            if self._undo is None:
+                self._undo = collections.deque()
+            self._undo.append((self.size, undo))
+
     def wait_for_room(self) -> None:
         """Wait until the outbox is no longer full, or the client is gone."""
         while self.is_full and not self.is_lost:
@@ -118,6 +138,10 @@ class Outbox:
         forgotten, self.size = self.size, 0
         if self._total is not None and forgotten:
             self._total.remove(self, forgotten)
+        if self._undo is not None:
+            for _, undo in self._undo:
+                gevent.spawn(undo)
+            self._undo = None
         if self._progress is not None:
             self._progress.set()
 
@@ -182,11 +206,18 @@ class Outbox:
         self.size -= written
         if self._total is not None:
             self._total.remove(self, written)
+        if self._undo is not None:
+            self._settle(written)
         first = waiting.popleft()
         if written < len(first):
             waiting.appendleft(memoryview(first)[written:])
         if self._progress is not None:
             self._progress.set()
+
+    def _settle(self, written: int) -> None:
+        """`written` bytes more need not be undone."""
+        left = ((ahead - written, undo) for ahead, undo in self._undo or ())
+        self._undo = collections.deque((ahead, undo) for ahead, undo in left if ahead > 0) or None
 
     def _end(self) -> None:
         try:

@@ -26,7 +26,14 @@ from zaqar_gevent.api.operation import Operation
 from zaqar_gevent.websocket import envelope
 from zaqar_gevent.websocket.codecs import Codec, codec_of
 from zaqar_gevent.websocket.engines import Message
-from zaqar_gevent.websocket.session import AUTHENTICATE, UNKNOWN, Session, Work
+from zaqar_gevent.websocket.session import (
+    AUTHENTICATE,
+    UNKNOWN,
+    Retractable,
+    Session,
+    Work,
+    retractable,
+)
 
 SUBPROTOCOL = 'zaqar.v2'
 HELLO = 'hello'
@@ -120,13 +127,14 @@ class CompactSession(Session):
 
     def _answer(
         self, asked: Asked, operation: Operation, context: Context, body: dict[str, Any]
-    ) -> bytes:
+    ) -> bytes | Retractable:
         try:
             status, result = self._perform(operation, context, body)
         except errors.APIError as error:
             status, result = error.status, error.to_document()
         self._in_flight.discard(asked.ident)
-        return self._reply(asked, operation.name, status, result, context.caller)
+        answer = self._reply(asked, operation.name, status, result, context.caller)
+        return retractable(answer, context)
 
     def _reply(
         self, asked: Asked, action: str, status: int, body: Any, caller: Caller | None = None

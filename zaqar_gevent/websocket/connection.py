@@ -21,13 +21,14 @@ from zaqar_gevent import greenlets, metrics
 from zaqar_gevent.api.push import Recipient
 from zaqar_gevent.greenlets import MOMENT
 from zaqar_gevent.metrics import ConnectionKind
+from zaqar_gevent.sockets.hangup import has_hung_up
 from zaqar_gevent.sockets.inbox import Inbox
 from zaqar_gevent.sockets.outbox import Outbox
 from zaqar_gevent.sockets.turns import BREAK_SECONDS, TURN_SECONDS
 from zaqar_gevent.sockets.unsent import Unsent
 from zaqar_gevent.websocket.engines import Engine, Message
 from zaqar_gevent.websocket.limits import Limits
-from zaqar_gevent.websocket.session import Work
+from zaqar_gevent.websocket.session import Retractable, Work
 
 LOG = log.getLogger(__name__)
 
@@ -63,7 +64,7 @@ class Receiver(Protocol):
     expires_at: float | None
     is_known: bool
 
-    def receive(self, payload: bytes, *, binary: bool) -> bytes | Work:
+    def receive(self, payload: bytes, *, binary: bool) -> bytes | Retractable | Work:
         """The answer, or what gives it and may be done in a greenlet of its own."""
         ...
 
@@ -183,6 +184,10 @@ class Connection:
         """Whether messages still reach the client."""
         return self._engine.is_open
 
+    def is_gone(self) -> bool:
+        """Whether the client has hung up, as far as can be told without waiting."""
+        return not self._engine.is_open or self.outbox.is_lost or has_hung_up(self._socket)
+
     def push(self, payload: bytes, *, binary: bool, kind: str) -> None:
         """Send what the client has not asked for; does not wait. `kind` is for the metrics."""
         metrics.count_push(kind)
@@ -252,6 +257,8 @@ class Connection:
         answer = self._receiver.receive(message.payload, binary=binary)
         if isinstance(answer, bytes):
             self._send(answer, binary=binary)
+        elif isinstance(answer, Retractable):
+            self._send_retractable(answer, binary=binary)
         else:
             self._start(answer, binary=binary)
 
@@ -305,7 +312,11 @@ class Connection:
         try:
             with (self._long if work.is_long else None) or _ANY_NUMBER:
                 self._await_room()
-                self._send_soon(work.perform(), binary=binary)
+                answer = work.perform()
+                if isinstance(answer, Retractable):
+                    self._send_retractable(answer, binary=binary)
+                else:
+                    self._send_soon(answer, binary=binary)
         finally:
             self._in_flight -= 1
             if self._answered is not None:
@@ -316,6 +327,13 @@ class Connection:
         metrics.SENT[binary].add(len(payload))
         self._engine.send(payload, binary=binary)
         self._flush()
+
+    def _send_retractable(self, answer: Retractable, *, binary: bool) -> None:
+        if self.is_gone():
+            answer.take_back()
+            return
+        self._send(answer.payload, binary=binary)
+        self.outbox.unless_written(answer.take_back)
 
     def _send_soon(self, payload: bytes, *, binary: bool) -> None:
         """Send what others that are ready to run may add to.

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, Protocol
 from zaqar_gevent.api import errors
 from zaqar_gevent.api.context import Caller, Context, Identity
 from zaqar_gevent.api.dispatcher import Dispatcher
+from zaqar_gevent.api.operation import Operation
 from zaqar_gevent.api.push import Endpoint, Recipient
 from zaqar_gevent.api.signed_urls import Presented
 from zaqar_gevent.websocket import envelope
@@ -25,10 +26,17 @@ UNKNOWN = 'unknown'
 Identify = Callable[[Mapping[str, str]], Identity]
 
 
+class Retractable(NamedTuple):
+    """An answer that gives the client something; `take_back` is called where it cannot be sent."""
+
+    payload: bytes
+    take_back: Callable[[], None]
+
+
 class Work(NamedTuple):
     """What gives an answer, and may be done beside others; whether the answer may be long."""
 
-    perform: Callable[[], bytes]
+    perform: Callable[[], bytes | Retractable]
     is_long: bool
 
 
@@ -52,6 +60,13 @@ class Observer(Protocol):
         bytes_in, bytes_out: of the messages, envelope included.
         """
         ...
+
+
+def retractable(answer: bytes, context: Context | None) -> bytes | Retractable:
+    """The answer to a request, with what takes it back where that is needed."""
+    if context is None or context.undo is None:
+        return answer
+    return Retractable(answer, context.take_back)
 
 
 class Session:
@@ -187,7 +202,7 @@ class DefaultSession(Session):
 
     protocol = 'default'
 
-    def receive(self, payload: bytes, *, binary: bool) -> bytes:
+    def receive(self, payload: bytes, *, binary: bool) -> bytes | Retractable:
         """Answer one message, in its own encoding.
 
         A message that cannot be understood is answered as well, with status 400: this raises
@@ -196,15 +211,21 @@ class DefaultSession(Session):
         began = time.perf_counter()
         codec = codec_of(binary=binary)
         document: dict[str, Any] = {}
+        context: Context | None = None
         try:
             document = self._decode(codec, payload)
-            status, body = self._answer(document, len(payload), binary)
+            operation = self._begin(document)
+            if operation is None:
+                status, body = self._authenticate(document)
+            else:
+                context = self._context(len(payload), binary=binary)
+                status, body = self._perform(operation, context, document.get('body') or {})
         except errors.APIError as error:
             status, body = error.status, envelope.describe(error)
         answer = codec.encode(envelope.wrap(document, self._echo(document), status, body))
         name = self._name_of(document.get('action'))
         self._observe(name, codec, status, began, len(payload), len(answer))
-        return answer
+        return retractable(answer, context)
 
     def farewell(self, reason: str, reconnect_after_ms: int) -> Message | None:
         """Upstream's envelope has nothing to say it in but the close code."""
@@ -223,16 +244,15 @@ class DefaultSession(Session):
             return action
         return UNKNOWN
 
-    def _answer(self, document: dict[str, Any], size: int, binary: bool) -> tuple[int, Any]:
+    def _begin(self, document: dict[str, Any]) -> Operation | None:
+        """Learn who asks for what; None where the client authenticates."""
         action = document.get('action')
         if action == AUTHENTICATE:
-            return self._authenticate(document)
+            return None
         operation = self._dispatcher.find(action)
         envelope.check(document)
         self._meet(document.get('headers') or {})
-        return self._perform(
-            operation, self._context(size, binary=binary), document.get('body') or {}
-        )
+        return operation
 
     def _meet(self, headers: dict[str, str]) -> None:
         if headers != self._headers:
