@@ -30,7 +30,16 @@ class Recipient(Protocol):
         ...
 
     def push(self, payload: bytes, *, binary: bool, kind: str) -> None:
-        """Send a push; does not wait."""
+        """Send a push, after the answers to the requests that are performed; does not wait."""
+        ...
+
+    def waiting(self) -> AbstractContextManager[None]:
+        """While this greenlet's request waits, pushes do not wait for its answer."""
+        ...
+
+    @property
+    def is_answering(self) -> bool:
+        """Whether pushes wait for the answer to a request, not for the client."""
         ...
 
     def has_room(self, size: int) -> bool:
@@ -86,6 +95,13 @@ class Endpoint(Protocol):
 
     @property
     def is_open(self) -> bool: ...
+
+    def waiting(self) -> AbstractContextManager[None]:
+        """While this greenlet's request waits, pushes do not wait for its answer.
+
+        What the request has done before must not cause pushes.
+        """
+        ...
 
     def attach(self, recipient: Recipient) -> None:
         """The connection itself."""

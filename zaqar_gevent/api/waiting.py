@@ -55,8 +55,9 @@ def _wait(context: Context, news: News, deadline: float) -> bool:
     if context.endpoint is None:
         news.wait(deadline - time.monotonic())
         return True
-    while context.endpoint.is_open:
-        left = deadline - time.monotonic()
-        if left <= 0 or news.wait(min(left, _TICK_SECONDS)):
-            return context.endpoint.is_open
+    with context.endpoint.waiting():
+        while context.endpoint.is_open:
+            left = deadline - time.monotonic()
+            if left <= 0 or news.wait(min(left, _TICK_SECONDS)):
+                return context.endpoint.is_open
     return False

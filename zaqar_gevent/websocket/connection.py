@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import time
+from contextlib import AbstractContextManager
 from typing import NamedTuple, Protocol
 
 import gevent
@@ -25,6 +26,7 @@ from zaqar_gevent.websocket.engines import Engine, Message
 from zaqar_gevent.websocket.inbox import Inbox
 from zaqar_gevent.websocket.limits import Limits
 from zaqar_gevent.websocket.outbox import Outbox
+from zaqar_gevent.websocket.pushes import Push, Pushes
 from zaqar_gevent.websocket.session import Work
 
 LOG = log.getLogger(__name__)
@@ -116,7 +118,7 @@ class Connection:
             '_pinged_at',
             '_receiver',
         ),
-        *('_inbox', '_long', '_socket', 'opened_at', 'outbox', 'request_at'),
+        *('_inbox', '_long', '_pushes', '_socket', 'opened_at', 'outbox', 'request_at'),
     )
 
     def __init__(
@@ -128,6 +130,7 @@ class Connection:
         self._limits = limits
         self._inbox = Inbox(sock)
         self.outbox = Outbox(sock, limits.outbox_bytes, limits.outbox_messages)
+        self._pushes = Pushes(self._send_push)
         self.opened_at = self.request_at = self._heard_at = time.monotonic()
         self._pinged_at: float | None = None
         self._next_turn = 0.0
@@ -161,6 +164,7 @@ class Connection:
             self._flush()
         finally:
             self._receiver.end()
+            self._pushes.close()
             self.outbox.close()
             self._inbox.close()
             self._socket.close()
@@ -179,19 +183,31 @@ class Connection:
         return self._engine.is_open
 
     def push(self, payload: bytes, *, binary: bool, kind: str) -> None:
-        """Send what the client has not asked for; does not wait. `kind` is for the metrics."""
-        metrics.count_push(kind)
-        self._send(payload, binary=binary)
+        """Send what the client has not asked for; does not wait. `kind` is for the metrics.
+
+        It is sent after the answers to the requests that are being performed.
+        """
+        self._pushes.add(Push(payload, binary, kind))
+
+    def waiting(self) -> AbstractContextManager[None]:
+        """While this greenlet's request waits, pushes do not wait for its answer."""
+        return self._pushes.waiting()
+
+    @property
+    def is_answering(self) -> bool:
+        """Whether pushes wait for the answer to a request."""
+        return bool(self._pushes.size)
 
     def has_room(self, size: int) -> bool:
         """Whether `size` bytes more may wait to be sent; of an empty outbox, always."""
-        waiting = self.outbox.size + self._unwritten
+        waiting = self.outbox.size + self._unwritten + self._pushes.size
         return not waiting or (
             waiting + size <= self._limits.outbox_bytes and not self.outbox.is_full
         )
 
     def wait_for_room(self) -> None:
         """Wait until the client has taken all that waits, or is gone."""
+        self._pushes.wait_until_released()
         self.outbox.wait_until_empty()
 
     def give_up(self) -> None:
@@ -244,10 +260,14 @@ class Connection:
         metrics.RECEIVED[binary].add(len(message.payload))
         if binary is not self._latest:
             self._note_encoding(binary)
-        answer = self._receiver.receive(message.payload, binary=binary)
-        if isinstance(answer, bytes):
-            self._send(answer, binary=binary)
-        else:
+        self._pushes.begin()
+        try:
+            answer = self._receiver.receive(message.payload, binary=binary)
+            if isinstance(answer, bytes):
+                self._send(answer, binary=binary)
+        finally:
+            self._pushes.end()
+        if not isinstance(answer, bytes):
             self._start(answer, binary=binary)
 
     def _note_encoding(self, binary: bool) -> None:
@@ -300,7 +320,11 @@ class Connection:
         try:
             with (self._long if work.is_long else None) or _ANY_NUMBER:
                 self._await_room()
-                self._send_soon(work.perform(), binary=binary)
+                self._pushes.begin()
+                try:
+                    self._send_soon(work.perform(), binary=binary)
+                finally:
+                    self._pushes.end()
         finally:
             self._in_flight -= 1
             if self._answered is not None:
@@ -311,6 +335,10 @@ class Connection:
         metrics.SENT[binary].add(len(payload))
         self._engine.send(payload, binary=binary)
         self._flush()
+
+    def _send_push(self, push: Push) -> None:
+        metrics.count_push(push.kind)
+        self._send(push.payload, binary=push.binary)
 
     def _send_soon(self, payload: bytes, *, binary: bool) -> None:
         """Send what others that are ready to run may add to.
