@@ -34,7 +34,16 @@ class Recipient(Protocol):
         ...
 
     def push(self, payload: bytes, *, binary: bool, kind: str) -> None:
-        """Send a push; does not wait."""
+        """Send a push, after the answers to the requests that are performed; does not wait."""
+        ...
+
+    def waiting(self) -> AbstractContextManager[None]:
+        """While this greenlet's request waits, pushes do not wait for its answer."""
+        ...
+
+    @property
+    def is_answering(self) -> bool:
+        """Whether pushes wait for the answer to a request, not for the client."""
         ...
 
     def has_room(self, size: int) -> bool:
@@ -93,6 +102,13 @@ class Endpoint(Protocol):
 
     def is_gone(self) -> bool:
         """Whether the client has hung up, as far as can be told without waiting."""
+        ...
+
+    def waiting(self) -> AbstractContextManager[None]:
+        """While this greenlet's request waits, pushes do not wait for its answer.
+
+        What the request has done before must not cause pushes.
+        """
         ...
 
     def attach(self, recipient: Recipient) -> None:

@@ -11,7 +11,7 @@ from zaqar_gevent.api.context import Context
 from zaqar_gevent.api.push import News, Source
 
 MAX_SECONDS = 20
-# For how long a wait may outlive its connection, which it keeps from ending.
+# For how long a wait may outlive its WebSocket, which it keeps from ending.
 _TICK_SECONDS = 1.0
 
 Result = TypeVar('Result')
@@ -52,8 +52,13 @@ def wait_for(
 
 def _wait(context: Context, news: News, deadline: float) -> bool:
     """Wait for news, or for the deadline; False when the client is gone."""
-    while not context.is_abandoned:
-        left = deadline - time.monotonic()
-        if left <= 0 or news.wait(min(left, _TICK_SECONDS)):
-            return not context.is_abandoned
+    endpoint = context.endpoint
+    if endpoint is None:
+        news.wait(deadline - time.monotonic())
+        return not context.is_abandoned
+    with endpoint.waiting():
+        while not context.is_abandoned:
+            left = deadline - time.monotonic()
+            if left <= 0 or news.wait(min(left, _TICK_SECONDS)):
+                return not context.is_abandoned
     return False

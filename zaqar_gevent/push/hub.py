@@ -6,7 +6,7 @@ import hmac
 import secrets
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import gevent
@@ -304,6 +304,9 @@ class Endpoint:
 
     def is_gone(self) -> bool:
         return self._recipient is None or self._recipient.is_gone()
+
+    def waiting(self) -> AbstractContextManager[None]:
+        return nullcontext() if self._recipient is None else self._recipient.waiting()
 
     def now(self, source: Source) -> str | None:
         tail = self._hub.tail(source)

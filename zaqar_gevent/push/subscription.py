@@ -81,12 +81,21 @@ class Subscription:
         if parcel.marker in self.ahead:
             self.ahead.discard(parcel.marker)
         elif not self._push(parcel):
-            self._too_slow(self)
+            self._fall_behind()
 
     def say(self, push: dict[str, Any], *, kind: str) -> None:
         """Push something about the subscription, whether there is room or not."""
         codec = documents.encode_msgpack if self._binary else documents.encode_json
         self._recipient.push(codec(push), binary=self._binary, kind=kind)
+
+    def _fall_behind(self) -> None:
+        """There is no room for a message."""
+        if self._recipient.is_answering:
+            # The server is slow, not the client: it is read on when the requests are answered.
+            self.feed.leave(self)
+            self.start()
+        else:
+            self._too_slow(self)
 
     def _push(self, parcel: Parcel) -> bool:
         """Whether there was room for the message."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import time
+from contextlib import AbstractContextManager
 from typing import NamedTuple, Protocol
 
 import gevent
@@ -28,6 +29,7 @@ from zaqar_gevent.sockets.turns import BREAK_SECONDS, TURN_SECONDS
 from zaqar_gevent.sockets.unsent import Unsent
 from zaqar_gevent.websocket.engines import Engine, Message
 from zaqar_gevent.websocket.limits import Limits
+from zaqar_gevent.websocket.pushes import Push, Pushes
 from zaqar_gevent.websocket.session import Retractable, Work
 
 LOG = log.getLogger(__name__)
@@ -117,7 +119,7 @@ class Connection:
             '_pinged_at',
             '_receiver',
         ),
-        *('_inbox', '_long', '_socket', 'opened_at', 'outbox', 'request_at'),
+        *('_inbox', '_long', '_pushes', '_socket', 'opened_at', 'outbox', 'request_at'),
     )
 
     def __init__(
@@ -134,6 +136,7 @@ class Connection:
         self._limits = limits
         self._inbox = Inbox(sock)
         self.outbox = Outbox(sock, limits.outbox_bytes, limits.outbox_messages, unsent)
+        self._pushes = Pushes(self._send_push)
         self.opened_at = self.request_at = self._heard_at = time.monotonic()
         self._pinged_at: float | None = None
         self._next_turn = 0.0
@@ -167,6 +170,7 @@ class Connection:
             self._flush()
         finally:
             self._receiver.end()
+            self._pushes.close()
             self.outbox.close()
             self._inbox.close()
             self._socket.close()
@@ -189,19 +193,31 @@ class Connection:
         return not self._engine.is_open or self.outbox.is_lost or has_hung_up(self._socket)
 
     def push(self, payload: bytes, *, binary: bool, kind: str) -> None:
-        """Send what the client has not asked for; does not wait. `kind` is for the metrics."""
-        metrics.count_push(kind)
-        self._send(payload, binary=binary)
+        """Send what the client has not asked for; does not wait. `kind` is for the metrics.
+
+        It is sent after the answers to the requests that are being performed.
+        """
+        self._pushes.add(Push(payload, binary, kind))
+
+    def waiting(self) -> AbstractContextManager[None]:
+        """While this greenlet's request waits, pushes do not wait for its answer."""
+        return self._pushes.waiting()
+
+    @property
+    def is_answering(self) -> bool:
+        """Whether pushes wait for the answer to a request."""
+        return bool(self._pushes.size)
 
     def has_room(self, size: int) -> bool:
         """Whether `size` bytes more may wait to be sent; of an empty outbox, always."""
-        waiting = self.outbox.size + self._unwritten
+        waiting = self.outbox.size + self._unwritten + self._pushes.size
         return not waiting or (
             waiting + size <= self._limits.outbox_bytes and not self.outbox.is_full
         )
 
     def wait_for_room(self) -> None:
         """Wait until the client has taken all that waits, or is gone."""
+        self._pushes.wait_until_released()
         self.outbox.wait_until_empty()
 
     def give_up(self) -> None:
@@ -254,12 +270,16 @@ class Connection:
         metrics.RECEIVED[binary].add(len(message.payload))
         if binary is not self._latest:
             self._note_encoding(binary)
-        answer = self._receiver.receive(message.payload, binary=binary)
-        if isinstance(answer, bytes):
-            self._send(answer, binary=binary)
-        elif isinstance(answer, Retractable):
-            self._send_retractable(answer, binary=binary)
-        else:
+        self._pushes.begin()
+        try:
+            answer = self._receiver.receive(message.payload, binary=binary)
+            if isinstance(answer, bytes):
+                self._send(answer, binary=binary)
+            elif isinstance(answer, Retractable):
+                self._send_retractable(answer, binary=binary)
+        finally:
+            self._pushes.end()
+        if isinstance(answer, Work):
             self._start(answer, binary=binary)
 
     def _note_encoding(self, binary: bool) -> None:
@@ -312,11 +332,15 @@ class Connection:
         try:
             with (self._long if work.is_long else None) or _ANY_NUMBER:
                 self._await_room()
-                answer = work.perform()
-                if isinstance(answer, Retractable):
-                    self._send_retractable(answer, binary=binary)
-                else:
-                    self._send_soon(answer, binary=binary)
+                self._pushes.begin()
+                try:
+                    answer = work.perform()
+                    if isinstance(answer, Retractable):
+                        self._send_retractable(answer, binary=binary)
+                    else:
+                        self._send_soon(answer, binary=binary)
+                finally:
+                    self._pushes.end()
         finally:
             self._in_flight -= 1
             if self._answered is not None:
@@ -334,6 +358,10 @@ class Connection:
             return
         self._send(answer.payload, binary=binary)
         self.outbox.unless_written(answer.take_back)
+
+    def _send_push(self, push: Push) -> None:
+        metrics.count_push(push.kind)
+        self._send(push.payload, binary=push.binary)
 
     def _send_soon(self, payload: bytes, *, binary: bool) -> None:
         """Send what others that are ready to run may add to.
