@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from zaqar.storage import errors as storage_errors
 
 from zaqar_gevent.api import documents
+from zaqar_gevent.api.grants import UNLIMITED, Grant
 from zaqar_gevent.api.operation import Kind
 
 if TYPE_CHECKING:
@@ -82,11 +83,12 @@ class Context:
     sent_bytes: size of the body as it was sent, in bytes; for transports that wrap the body, an
         upper bound (`exact_size` is False then).
     endpoint: the connection that the request came over, where it can be pushed to.
+    grant: what the client was let in with, which what it makes of its connection ends with.
     binary: whether the request came in MsgPack.
     """
 
     __slots__ = (
-        *('binary', 'broker', 'caller', 'endpoint', 'environ', 'exact_size', 'kind'),
+        *('binary', 'broker', 'caller', 'endpoint', 'environ', 'exact_size', 'grant', 'kind'),
         *('presented', 'project_id', 'sent_bytes'),
     )
 
@@ -100,6 +102,7 @@ class Context:
         environ: Mapping[str, Any] | None = None,
         presented: Presented | None = None,
         endpoint: Endpoint | None = None,
+        grant: Grant = UNLIMITED,
         binary: bool = False,
     ) -> None:
         if environ and CREDENTIALS in environ:
@@ -112,6 +115,7 @@ class Context:
         self.environ = environ or _NOTHING
         self.presented = presented
         self.endpoint = endpoint
+        self.grant = grant
         self.binary = binary
         self.kind = Kind.QUEUE
 

@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from zaqar_gevent.api import errors
 from zaqar_gevent.api.context import Context
-from zaqar_gevent.api.push import News, Source
+from zaqar_gevent.api.push import Endpoint, News, Source
 
 MAX_SECONDS = 20
 # For how long a wait may outlive its connection, which it keeps from ending.
@@ -27,8 +27,8 @@ def wait_for(
     """The result of `attempt`, tried whenever there is news of the queue, for at most `seconds`.
 
     It is tried at once, and once more at the end: what a claim's expiry or a delay's end brings is
-    no news. Without `seconds` it is tried only once. For a client that is known to be gone it is
-    not tried again: it would be given what somebody else can use.
+    no news. Without `seconds` it is tried only once. For a client that is known to be gone, or
+    whose grant has ended, it is not tried again: it would be given what somebody else can use.
 
     Raises `errors.BadRequest` for a time that is not allowed.
     """
@@ -51,13 +51,17 @@ def wait_for(
 
 
 def _wait(context: Context, news: News, deadline: float) -> bool:
-    """Wait for news, or for the deadline; False when the client is gone."""
+    """Wait for news, or for the deadline; False when the client is gone, or its grant over."""
     if context.endpoint is None:
         news.wait(deadline - time.monotonic())
         return True
     with context.endpoint.waiting():
-        while context.endpoint.is_open:
+        while _may_go_on(context, context.endpoint):
             left = deadline - time.monotonic()
             if left <= 0 or news.wait(min(left, _TICK_SECONDS)):
-                return context.endpoint.is_open
+                return _may_go_on(context, context.endpoint)
     return False
+
+
+def _may_go_on(context: Context, endpoint: Endpoint) -> bool:
+    return endpoint.is_open and not context.grant.is_over
