@@ -18,7 +18,7 @@ from tests.client.waiting import wait_until
 from tests.exposition import read, value_in
 from tests.functional.test_authentication import IdentityService, configuration
 from tests.server_process import ServerProcess
-from zaqar_gevent.client import Client, Unauthorized, client
+from zaqar_gevent.client import AccessEnded, Client, Unauthorized, client
 
 SECONDS = 10
 
@@ -145,6 +145,73 @@ def test_a_token_that_expires_and_has_no_other_after_it_is_told(
         wait_until(lambda: zaqar.state != 'websocket', SECONDS, 'the connection is closed')
         with pytest.raises(Unauthorized):
             zaqar.queue('orders').create()
+
+
+@pytest.mark.parametrize('subprotocol', ['zaqar.v2', 'unknown'])
+def test_a_token_for_another_project_ends_a_subscription_with_a_clear_error(
+    guarded: ServerProcess,
+    identity_service: IdentityService,
+    project: str,
+    monkeypatch: pytest.MonkeyPatch,
+    subprotocol: str,
+) -> None:
+    """Over both envelopes."""
+    monkeypatch.setattr(client, 'SUBPROTOCOL', subprotocol)
+    monkeypatch.setattr(client, 'CHECK_SECONDS', 0.2)
+    tokens = itertools.chain(
+        [identity_service.issue(project)],
+        itertools.repeat(identity_service.issue(uuid.uuid4().hex)),
+    )
+    with Client(guarded.url, project=project, token=lambda: next(tokens)) as zaqar:
+        subscription = zaqar.queue('orders').subscribe(marker='')
+        zaqar.queue('orders').post('before')
+        assert [one.body for one in itertools.islice(subscription, 1)] == ['before']
+        with pytest.raises(AccessEnded) as told:
+            subscription.receive(timeout=SECONDS)
+        assert told.value.reason == 'project_changed'
+        assert str(told.value) == 'The connection has authenticated for another project.'
+
+
+def test_a_token_for_another_project_ends_a_consumer_with_a_clear_error(
+    guarded: ServerProcess,
+    identity_service: IdentityService,
+    project: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(client, 'CHECK_SECONDS', 0.2)
+    tokens = itertools.chain(
+        [identity_service.issue(project)],
+        itertools.repeat(identity_service.issue(uuid.uuid4().hex)),
+    )
+    with Client(guarded.url, project=project, token=lambda: next(tokens)) as zaqar:
+        zaqar.queue('orders').post('a job')
+        consumer = zaqar.queue('orders').consume()
+        message = consumer.receive(timeout=SECONDS)
+        assert message is not None
+        with pytest.raises(AccessEnded) as told:
+            consumer.receive(timeout=SECONDS)
+        assert told.value.reason == 'project_changed'
+        assert consumer.unsettled == 0
+        assert message.ack() is False
+
+
+def test_a_token_of_another_user_of_the_project_begins_streams_anew(
+    guarded: ServerProcess,
+    identity_service: IdentityService,
+    project: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Nothing is lost and nothing comes twice."""
+    monkeypatch.setattr(client, 'CHECK_SECONDS', 0.3)
+    domain = {'id': 'home', 'name': 'Home'}
+    users = itertools.cycle(['one', 'two'])
+
+    def token() -> str:
+        name = next(users)
+        return identity_service.issue(project, user={'id': name, 'name': name, 'domain': domain})
+
+    with Client(guarded.url, project=project, token=token) as zaqar:
+        assert followed_for(zaqar, 2) > 10
 
 
 def followed_for(zaqar: Client, seconds: float) -> int:

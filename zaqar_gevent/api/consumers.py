@@ -10,7 +10,7 @@ from typing import Any, TypedDict
 from zaqar_gevent.api import errors
 from zaqar_gevent.api.context import Context
 from zaqar_gevent.api.operation import Request, operation
-from zaqar_gevent.api.push import Source, connected
+from zaqar_gevent.api.push import Consumer, Source, connected
 
 MAX_CREDIT = 1000
 
@@ -55,6 +55,7 @@ def consume_queue(context: Context, request: ConsumeQueue) -> CreatedConsumer:
         lease,
         credit=request.credit,
         binary=context.binary,
+        grant=context.grant,
     )
     return {'consumer_id': consumer_id}
 
@@ -62,19 +63,23 @@ def consume_queue(context: Context, request: ConsumeQueue) -> CreatedConsumer:
 @operation('message_ack', rest=None, policy='messages:delete', success=204)
 def acknowledge_messages(context: Context, request: SettleMessages) -> dict[str, Any]:
     """Delete messages that a consumer of this connection has done with."""
-    connected(context).consumer(request.consumer_id).acknowledge(request.message_ids)
+    _named(context, request).acknowledge(request.message_ids)
     return {}
 
 
 @operation('message_release', rest=None, policy='claims:delete', success=204)
 def release_messages(context: Context, request: SettleMessages) -> dict[str, Any]:
     """Give messages of a consumer of this connection back to the queue."""
-    connected(context).consumer(request.consumer_id).release(request.message_ids)
+    _named(context, request).release(request.message_ids)
     return {}
 
 
 @operation('consumer_stop', rest=None, policy='claims:delete', success=204)
 def stop_consumer(context: Context, request: NamedConsumer) -> dict[str, Any]:
     """End a consumer of this connection; what it has not settled goes back to the queue."""
-    connected(context).consumer(request.consumer_id).stop()
+    _named(context, request).stop()
     return {}
+
+
+def _named(context: Context, request: NamedConsumer) -> Consumer:
+    return connected(context).consumer(request.consumer_id, context.project_id)

@@ -12,6 +12,7 @@ from oslo_log import log
 from zaqar.storage import errors as storage_errors
 
 from zaqar_gevent.api import documents, errors
+from zaqar_gevent.api.grants import UNLIMITED, Grant
 from zaqar_gevent.api.operation import Kind
 
 if TYPE_CHECKING:
@@ -94,12 +95,13 @@ class Context:
         upper bound (`exact_size` is False then).
     endpoint: the connection that the request came over, where it can be pushed to.
     client: the same, of any transport; None where its server does not tell.
+    grant: what the client was let in with, which what it makes of its connection ends with.
     binary: whether the request came in MsgPack.
     undo: what to call where the answer cannot be sent.
     """
 
     __slots__ = (
-        *('binary', 'broker', 'caller', 'endpoint', 'environ', 'exact_size', 'kind'),
+        *('binary', 'broker', 'caller', 'endpoint', 'environ', 'exact_size', 'grant', 'kind'),
         *('client', 'presented', 'project_id', 'sent_bytes', 'undo'),
     )
 
@@ -114,6 +116,7 @@ class Context:
         presented: Presented | None = None,
         endpoint: Endpoint | None = None,
         client: Client | None = None,
+        grant: Grant = UNLIMITED,
         binary: bool = False,
     ) -> None:
         if environ and CREDENTIALS in environ:
@@ -127,6 +130,7 @@ class Context:
         self.presented = presented
         self.endpoint = endpoint
         self.client = endpoint if client is None else client
+        self.grant = grant
         self.binary = binary
         self.undo: Callable[[], None] | None = None
         self.kind = Kind.QUEUE
@@ -138,12 +142,12 @@ class Context:
 
     @property
     def is_abandoned(self) -> bool:
-        """Whether nobody waits for the answer any more, as far as is known."""
-        return self.client is not None and self.client.is_gone()
+        """Whether nobody waits for the answer any more, or is allowed to, as far as is known."""
+        return self.grant.is_over or (self.client is not None and self.client.is_gone())
 
     def check_present(self) -> None:
         """Raise `errors.ClientGone` where nobody waits for what is about to be taken."""
-        if self.is_abandoned:
+        if self.client is not None and self.client.is_gone():
             raise errors.ClientGone('The client hung up before anything was taken.')
 
     def take_back(self) -> None:

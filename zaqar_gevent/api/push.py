@@ -9,6 +9,7 @@ from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from zaqar_gevent.api import errors
+from zaqar_gevent.api.grants import UNLIMITED, Grant
 
 if TYPE_CHECKING:
     from zaqar_gevent.api.context import Context
@@ -33,8 +34,11 @@ class Recipient(Protocol):
         """Whether the client has hung up, as far as can be told without waiting."""
         ...
 
-    def push(self, payload: bytes, *, binary: bool, kind: str) -> None:
-        """Send a push, after the answers to the requests that are performed; does not wait."""
+    def push(self, payload: bytes, *, binary: bool, kind: str, grant: Grant = UNLIMITED) -> None:
+        """Send a push, after the answers to the requests that are performed; does not wait.
+
+        It is not sent when `grant` has ended meanwhile.
+        """
         ...
 
     def waiting(self) -> AbstractContextManager[None]:
@@ -132,33 +136,43 @@ class Endpoint(Protocol):
         ttl: int,
         renewed: bool,
         binary: bool,
+        grant: Grant,
     ) -> None:
         """Push what is posted after `marker`, once the answer to the request has been sent.
 
         ttl: of the subscription, in seconds; where it is `renewed`, it does not end while the
-            connection lives. binary: whether to push in MsgPack.
+            connection lives. binary: whether to push in MsgPack. grant: what it ends with.
+
+        Raises `errors.Forbidden` where the grant has ended.
         """
         ...
 
-    def consume(self, source: Source, lease: dict[str, int], *, credit: int, binary: bool) -> str:
+    def consume(
+        self, source: Source, lease: dict[str, int], *, credit: int, binary: bool, grant: Grant
+    ) -> str:
         """Claim messages as they come and push them; the id of the consumer.
 
         lease: `ttl` and `grace` of the claims, in seconds; they are renewed until the messages are
-            settled. credit: how many messages may be unsettled at a time.
+            settled. credit: how many messages may be unsettled at a time. grant: what it ends with.
 
-        Raises `errors.BadRequest` where the envelope has no form for it.
+        Raises `errors.BadRequest` where the envelope has no form for it, and `errors.Forbidden`
+        where the grant has ended.
         """
         ...
 
-    def consumer(self, consumer_id: str) -> Consumer:
-        """A consumer of this connection; raises `errors.NotFound`."""
+    def consumer(self, consumer_id: str, project_id: str | None) -> Consumer:
+        """A consumer of this connection and project; raises `errors.NotFound`."""
         ...
 
-    def resume(self, subscription_id: str, marker: str | None) -> None:
+    def resume(self, subscription_id: str, project_id: str | None, marker: str | None) -> None:
         """Go on with a paused subscription, after `marker` or where it was paused.
 
-        Raises `errors.NotFound` for a subscription that is not of this connection.
+        Raises `errors.NotFound` for a subscription that is not of this connection and project.
         """
+        ...
+
+    def end_over(self) -> None:
+        """End the subscriptions and consumers whose grant has ended, and tell the client."""
         ...
 
 
@@ -178,8 +192,8 @@ class Hub(Protocol):
         """Tell other workers, of whose connections these subscriptions are, of the same."""
         ...
 
-    def ended(self, subscription_id: str) -> None:
-        """A subscription was deleted."""
+    def ended(self, source: Source, subscription_id: str) -> None:
+        """A subscription of a queue was deleted."""
         ...
 
     def listening(self, source: Source) -> AbstractContextManager[News]:

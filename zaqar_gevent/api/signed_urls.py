@@ -10,11 +10,14 @@ asked for.
 from __future__ import annotations
 
 import hmac
+import time
 from typing import NamedTuple, Self, TypedDict
 
+from oslo_utils import timeutils
 from zaqar.common import urls
 
 from zaqar_gevent.api import errors
+from zaqar_gevent.api.grants import Grant, Reason
 
 
 class SignedUrl(TypedDict):
@@ -46,6 +49,16 @@ class Presented(NamedTuple):
         if signature is None:
             return None
         return cls(signature, expires or '', methods or '', paths or '')
+
+    @property
+    def grant(self) -> Grant:
+        """What it lets its holder do ends when it says; whether it is genuine is not asked here."""
+        try:
+            expires = timeutils.normalize_time(timeutils.parse_isotime(self.expires))
+            seconds = (expires - timeutils.utcnow()).total_seconds()
+        except (ValueError, OverflowError):
+            seconds = 0.0
+        return Grant(time.monotonic() + seconds, Reason.SIGNATURE_EXPIRED)
 
 
 def sign(

@@ -136,7 +136,7 @@ def create_subscription(context: Context, request: CreateSubscription) -> Create
 @operation('subscription_resume', rest=None, policy='subscription:create', success=204)
 def resume_subscription(context: Context, request: ResumeSubscription) -> dict[str, Any]:
     """Go on with a subscription of this connection that was paused."""
-    connected(context).resume(request.subscription_id, request.marker)
+    connected(context).resume(request.subscription_id, context.project_id, request.marker)
     return {}
 
 
@@ -214,7 +214,8 @@ def delete_subscription(context: Context, request: NamedSubscription) -> str:
     )
     context.forget_subscriptions_of(request.queue_name)
     if context.broker.notifier.hub is not None:
-        context.broker.notifier.hub.ended(request.subscription_id)
+        source = Source(context.project_id, request.queue_name)
+        context.broker.notifier.hub.ended(source, request.subscription_id)
     return f'Subscription {request.subscription_id} removed.'
 
 
@@ -270,6 +271,7 @@ def _subscribe_connection(context: Context, request: CreateSubscription) -> Crea
         ttl=ttl,
         renewed=request.ttl is None,
         binary=context.binary,
+        grant=context.grant,
     )
     return {**_created(request, str(created)), 'marker': marker or ''}
 

@@ -27,8 +27,8 @@ def wait_for(
     """The result of `attempt`, tried whenever there is news of the queue, for at most `seconds`.
 
     It is tried at once, and once more at the end: what a claim's expiry or a delay's end brings is
-    no news. Without `seconds` it is tried only once. For a client that has hung up it is not tried
-    again: it would be given what somebody else can use.
+    no news. Without `seconds` it is tried only once. For a client that has hung up, or whose grant
+    has ended, it is not tried again: it would be given what somebody else can use.
 
     Raises `errors.BadRequest` for a time that is not allowed.
     """
@@ -51,7 +51,7 @@ def wait_for(
 
 
 def _wait(context: Context, news: News, deadline: float) -> bool:
-    """Wait for news, or for the deadline; False when the client is gone."""
+    """Wait for news, or for the deadline; False when the client is gone, or its grant over."""
     endpoint = context.endpoint
     if endpoint is None:
         news.wait(deadline - time.monotonic())

@@ -17,6 +17,7 @@ in greenlets, where gevent has patched the standard library. See docs/python-cli
 from zaqar_gevent.client.client import Client
 from zaqar_gevent.client.consumer import Consumer
 from zaqar_gevent.client.errors import (
+    AccessEnded,
     APIError,
     BadRequest,
     BodyTooLarge,
@@ -43,6 +44,7 @@ from zaqar_gevent.client.subscription import Subscription
 
 __all__ = [
     'APIError',
+    'AccessEnded',
     'BadRequest',
     'BodyTooLarge',
     'Capabilities',

@@ -10,7 +10,7 @@ from typing import Any, Literal, Protocol
 
 from zaqar_gevent.client import codecs
 from zaqar_gevent.client.envelopes import Answered, Envelope
-from zaqar_gevent.client.errors import Timeout, ZaqarError
+from zaqar_gevent.client.errors import AccessEnded, Timeout, ZaqarError, from_end
 from zaqar_gevent.client.frames import Message
 from zaqar_gevent.client.links import Answer, Broken, Capabilities
 from zaqar_gevent.client.websocket import WebSocket
@@ -18,6 +18,8 @@ from zaqar_gevent.client.websocket import WebSocket
 # How long to wait for the server's part of the closing handshake.
 CLOSING_SECONDS = 2.0
 _MAX_IN_FLIGHT = 64
+# The kinds of pushes that are no messages, by what upstream's envelope calls them.
+_KINDS = {'UnsubscribeConfirmation': 'ended'}
 
 
 class Feed(Protocol):
@@ -29,6 +31,10 @@ class Feed(Protocol):
 
     def pause(self) -> None:
         """The server does not push on by itself."""
+        ...
+
+    def expel(self, error: AccessEnded | None) -> None:
+        """The server has ended what is pushed; `error` where it cannot be had again."""
         ...
 
     def end(self) -> None:
@@ -244,7 +250,7 @@ class Connection:
             pending.resolve(answered.answer)
 
     def _push(self, document: dict[str, Any], size: int) -> None:
-        kind = document.get('push', 'message')
+        kind = document.get('push') or _KINDS.get(document.get('Message_Type', ''), 'message')
         if kind == 'closing':
             after = document.get('reconnect_after_ms')
             self.reconnect_after_ms = after if isinstance(after, int) and after >= 0 else 0
@@ -254,6 +260,10 @@ class Connection:
             feed.push(document, size)
         elif feed is not None and kind == 'paused':
             feed.pause()
+        elif feed is not None and kind == 'ended':
+            self.detach(self._name_of(document))
+            told = document if 'push' in document else document.get('body') or {}
+            feed.expel(from_end(str(told.get('reason')), str(told.get('description', ''))))
 
     def _name_of(self, document: dict[str, Any]) -> str:
         names = ('subscription_id', 'consumer_id')

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from zaqar_gevent.client.connection import Connection
 from zaqar_gevent.client.errors import (
+    AccessEnded,
     APIError,
     BadRequest,
     ClientClosed,
@@ -62,6 +63,10 @@ class _Feed:
     def pause(self) -> None:
         """A consumer is not paused: its credit is limit enough."""
 
+    def expel(self, error: AccessEnded | None) -> None:
+        self.is_over = True
+        self._consumer.expelled(self, error)
+
     def end(self) -> None:
         self.is_over = True
         self._consumer.orphan(self)
@@ -89,6 +94,7 @@ class Consumer(Stream):
         self._leases: dict[str, Lease] = {}
         self._keeper = Keeper(self._renew, self._lost, queue.release_claim)
         self._feed: _Feed | None = None
+        self._denial: AccessEnded | None = None
         self._pace = Pace()
         self._client.connector.listen(self._wake)
 
@@ -140,6 +146,16 @@ class Consumer(Stream):
                         self._keeper.abandon(lease.claim_id)
                     else:
                         self._keeper.keep(lease.claim_id, 0)
+            self._drop_lost()
+            self._changed.notify_all()
+
+    def expelled(self, feed: _Feed, error: AccessEnded | None) -> None:
+        """The server has ended the consumer and given back its messages; `error` is raised next."""
+        with self._changed:
+            self._denial = error
+            for message_id, lease in tuple(self._leases.items()):
+                if lease.feed is feed:
+                    del self._leases[message_id]
             self._drop_lost()
             self._changed.notify_all()
 
@@ -225,6 +241,8 @@ class Consumer(Stream):
 
     def _fetch(self, seconds: float) -> None:
         """Wait for messages, or for anything that changes what to do, at most so long."""
+        if self._denial is not None:
+            raise self._denial
         began = time.monotonic()
         wait = 0.0
         try:

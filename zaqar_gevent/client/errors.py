@@ -18,6 +18,7 @@
     ├── ConnectionLost         the server cannot be reached; nothing was done that matters
     ├── Timeout                no answer in time; what was asked may yet be done, or have been
     ├── OutcomeUnknown         the connection died before the answer; it may have been done or not
+    ├── AccessEnded            what a subscription or consumer was made with is not valid any more
     ├── ClientClosed           the client has been closed
     └── Unsupported            this server has nothing to do it with
 """
@@ -105,6 +106,18 @@ class OutcomeUnknown(ZaqarError):
     """The connection died after a request was sent that cannot be repeated without harm."""
 
 
+class AccessEnded(ZaqarError):
+    """The server has ended a subscription or consumer, which cannot be made anew as it was.
+
+    `reason` is stable and meant for programs: `project_changed` where the connection has
+    authenticated for another project, `signature_expired` where a pre-signed URL has expired.
+    """
+
+    def __init__(self, reason: str, description: str) -> None:
+        super().__init__(description or reason)
+        self.reason = reason
+
+
 class ClientClosed(ZaqarError):
     """The client was closed before or while this was asked."""
 
@@ -126,6 +139,15 @@ _KINDS: dict[int, tuple[type[APIError], str]] = {
     501: (NotImplementedThere, 'not_implemented'),
     503: (ServiceUnavailable, 'service_unavailable'),
 }
+
+
+# What another token of the same project mends.
+_MENDED = frozenset({'token_expired', 'user_changed'})
+
+
+def from_end(reason: str, description: str) -> AccessEnded | None:
+    """The error that the end of a subscription or consumer is; None where it can be made anew."""
+    return None if reason in _MENDED else AccessEnded(reason, description)
 
 
 def from_answer(status: int, body: Any) -> APIError:

@@ -9,7 +9,13 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from zaqar_gevent.client.connection import Connection
-from zaqar_gevent.client.errors import Conflict, ConnectionLost, ServiceUnavailable, Timeout
+from zaqar_gevent.client.errors import (
+    AccessEnded,
+    Conflict,
+    ConnectionLost,
+    ServiceUnavailable,
+    Timeout,
+)
 from zaqar_gevent.client.fallback import Pace
 from zaqar_gevent.client.links import Answer, Link, check
 from zaqar_gevent.client.message import Message
@@ -62,6 +68,10 @@ class _Feed:
     def pause(self) -> None:
         self.stop()
 
+    def expel(self, error: AccessEnded | None) -> None:
+        self.is_over = True
+        self._subscription.expelled(error)
+
     def end(self) -> None:
         self.is_over = True
         self._subscription.wake()
@@ -91,6 +101,10 @@ class _Bell:
     def pause(self) -> None:
         """Upstream's envelope has nothing of the kind."""
 
+    def expel(self, error: AccessEnded | None) -> None:
+        self.is_over = True
+        self._subscription.expelled(error)
+
     def end(self) -> None:
         self.is_over = True
         self._subscription.wake()
@@ -119,6 +133,7 @@ class Subscription(Stream):
         self._feed: _Feed | None = None
         self._bell: _Bell | None = None
         self._is_behind = False
+        self._denial: AccessEnded | None = None
         self._pace = Pace()
         self._client.connector.listen(self.wake)
         try:
@@ -145,6 +160,11 @@ class Subscription(Stream):
         """Whoever waits is to look again whether there is anything to do."""
         with self._woken:
             self._woken.notify_all()
+
+    def expelled(self, error: AccessEnded | None) -> None:
+        """The server has ended the subscription; `error` is raised when all that came is taken."""
+        self._denial = error
+        self.ring()
 
     def ring(self) -> None:
         """There is something to be read."""
@@ -207,6 +227,8 @@ class Subscription(Stream):
 
     def _fetch(self, seconds: float) -> None:
         """Wait for messages, or for anything that changes what to do, at most so long."""
+        if self._denial is not None:
+            raise self._denial
         began = time.monotonic()
         wait = 0.0
         try:
@@ -280,7 +302,8 @@ class Subscription(Stream):
 
     def _have_rung(self, link: Connection) -> None:
         """Be told by a connection of upstream's envelope that there is something to be read."""
-        if self._bell is not None and self._bell.connection is link:
+        bell = self._bell
+        if bell is not None and bell.connection is link and not bell.is_over:
             return
         self._bell = _Bell(self, link)
         arguments = self.source.arguments()

@@ -13,6 +13,7 @@ from oslo_log import log
 from zaqar.storage import errors as storage_errors
 
 from zaqar_gevent.api import documents, errors
+from zaqar_gevent.api.grants import Grant
 from zaqar_gevent.api.messages import present
 from zaqar_gevent.api.push import Recipient, Source
 
@@ -48,6 +49,7 @@ class Consumer:
 
     A claim holds one message, so that each can be given back by itself.
 
+    source: the queue. grant: what it ends with. binary: whether it is pushed MsgPack.
     is_stopped: whether it gets no more.
     """
 
@@ -60,15 +62,17 @@ class Consumer:
         *,
         credit: int,
         binary: bool,
+        grant: Grant,
     ) -> None:
         self.id = secrets.token_hex(8)
         self._hub = hub
         self._broker = hub.broker
-        self._source = source
+        self.source = source
+        self.grant = grant
+        self.binary = binary
         self._recipient = recipient
         self._lease = lease
         self._credit = credit
-        self._binary = binary
         self._leases: dict[str, _Lease] = {}
         self._settled = Event()
         self._running: gevent.Greenlet | None = None
@@ -130,22 +134,22 @@ class Consumer:
         for outcome in _each(self._end, leases):
             if isinstance(outcome, Exception):
                 LOG.warning('A claim is left to expire: %s', outcome)
-        project_id, name = self._source
+        project_id, name = self.source
         try:
             self._broker.notifier.freed(name, project_id)
         except Exception as error:
             LOG.warning('Nobody is told of what was given back to %s: %s', name, error)
 
     def _delete(self, message_id: str, lease: _Lease) -> None:
-        project_id, name = self._source
+        project_id, name = self.source
         self._broker.messages.delete(name, message_id, project=project_id, claim=lease.claim_id)
 
     def _end(self, message_id: str, lease: _Lease) -> None:
-        project_id, name = self._source
+        project_id, name = self.source
         self._broker.claims.delete(name, claim_id=lease.claim_id, project=project_id)
 
     def _run(self) -> None:
-        with self._hub.listening(self._source) as news:
+        with self._hub.listening(self.source) as news:
             while not self._is_over():
                 self._settled.clear()
                 news.clear()
@@ -158,14 +162,19 @@ class Consumer:
                     news.wait(_LOOK_SECONDS)
 
     def _is_over(self) -> bool:
-        return self.is_stopped or not self._recipient.is_open or self._hub.is_draining
+        return (
+            self.is_stopped
+            or self.grant.is_over
+            or not self._recipient.is_open
+            or self._hub.is_draining
+        )
 
     def _claim_safely(self, count: int) -> int:
         """How many messages were claimed and pushed."""
         try:
             return self._claim(count)
         except Exception as error:
-            LOG.error('Consumer of %s cannot claim: %s', self._source.name, error)
+            LOG.error('Consumer of %s cannot claim: %s', self.source.name, error)
             gevent.sleep(_OUTAGE_SECONDS)
             return 0
 
@@ -187,7 +196,7 @@ class Consumer:
 
     def _claim_one(self) -> Claimed | None:
         claim_id, found = self._broker.claims.create(
-            self._source.name, metadata=self._lease, project=self._source.project_id, limit=1
+            self.source.name, metadata=self._lease, project=self.source.project_id, limit=1
         )
         for message in found:
             return str(claim_id), message
@@ -206,11 +215,11 @@ class Consumer:
             self._give_back([(message_id, lease)])
         else:
             self._leases[message_id] = lease
-            self._recipient.push(payload, binary=self._binary, kind='message')
+            self._recipient.push(payload, binary=self.binary, kind='message', grant=self.grant)
         return failure
 
     def _write(self, claim_id: str, message: dict[str, Any]) -> bytes:
-        project_id, name = self._source
+        project_id, name = self.source
         [seen] = present(self._broker, [message], self._broker.queues.get(name, project_id) or {})
         seen['claim_id'] = claim_id
         push = {
@@ -219,7 +228,7 @@ class Consumer:
             'queue_name': name,
             'message': seen,
         }
-        encode = documents.encode_msgpack if self._binary else documents.encode_json
+        encode = documents.encode_msgpack if self.binary else documents.encode_json
         return encode(push)
 
     def _keep(self) -> None:
@@ -233,7 +242,7 @@ class Consumer:
                     self._renew(message_id, lease)
 
     def _renew(self, message_id: str, lease: _Lease) -> None:
-        project_id, name = self._source
+        project_id, name = self.source
         try:
             self._broker.claims.update(
                 name, claim_id=lease.claim_id, metadata=self._lease, project=project_id

@@ -16,8 +16,9 @@ from oslo_config import cfg
 from oslo_log import log
 from zaqar.storage import errors as storage_errors
 
-from zaqar_gevent.api import errors
+from zaqar_gevent.api import documents, errors
 from zaqar_gevent.api.broker import Broker
+from zaqar_gevent.api.grants import UNLIMITED, Grant, Reason
 from zaqar_gevent.api.push import Recipient, Source
 from zaqar_gevent.push.consumer import Consumer
 from zaqar_gevent.push.feed import Feed
@@ -53,7 +54,7 @@ class Hub:
         self._workers = Workers(broker)
         self._feeds: dict[Source, Feed] = {}
         self._endpoints: dict[str, Endpoint | Interest] = {}
-        self._subscriptions: dict[str, Endpoint] = {}
+        self._subscriptions: dict[tuple[Source, str], Endpoint] = {}
         self._interests: dict[Source, Interest] = {}
         self.is_draining = False
         self._keeper: gevent.Greenlet | None = None
@@ -80,8 +81,8 @@ class Hub:
         ]
         self._workers.tell(source, others)
 
-    def ended(self, subscription_id: str) -> None:
-        endpoint = self._subscriptions.get(subscription_id)
+    def ended(self, source: Source, subscription_id: str) -> None:
+        endpoint = self._subscriptions.get((source, subscription_id))
         if endpoint is not None:
             endpoint.drop(subscription_id)
 
@@ -161,7 +162,7 @@ class Hub:
 
     def opened(self, subscription: Subscription, endpoint: Endpoint) -> None:
         """A subscription begins."""
-        self._subscriptions[subscription.id] = endpoint
+        self._subscriptions[subscription.feed.source, subscription.id] = endpoint
         subscription.feed.followers += 1
         self.look_again(subscription.feed)
 
@@ -182,11 +183,12 @@ class Hub:
             # What is listed may be less than all: of what has expired, Redis leaves gaps.
             if not self._broker.subscriptions.exists(name, subscription.id, project=project_id):
                 LOG.info('Subscription %s is in the store no more, and ends', subscription.id)
-                self.ended(subscription.id)
+                self.ended(feed.source, subscription.id)
 
     def end(self, subscription: Subscription) -> None:
         """A subscription has ended."""
-        if self._subscriptions.pop(subscription.id, None) is not None:
+        key = subscription.feed.source, subscription.id
+        if self._subscriptions.pop(key, None) is not None:
             subscription.feed.followers -= 1
         subscription.stop(State.ENDED)
 
@@ -199,7 +201,7 @@ class Hub:
                     name, subscription.id, project=project_id, ttl=ttl
                 )
             except storage_errors.SubscriptionDoesNotExist:
-                self.ended(subscription.id)
+                self.ended(subscription.feed.source, subscription.id)
             except Exception as error:
                 LOG.warning('Subscription %s is not renewed yet: %s', subscription.id, error)
                 gevent.sleep(_OUTAGE_SECONDS)
@@ -323,10 +325,11 @@ class Endpoint:
         ttl: int,
         renewed: bool,
         binary: bool,
+        grant: Grant,
     ) -> None:
-        if self._recipient is None or self._subscriptions is None:
+        if self._recipient is None or self._subscriptions is None or grant.is_over:
             self._hub.at_last(self._hub.delete, [(source, subscription_id)])
-            raise _gone()
+            raise _gone(grant)
         # Who has seen the message of the marker can go on even where that is gone by now.
         end, tail = (self._ends or {}).pop(source, (None, None))
         subscription = Subscription(
@@ -335,34 +338,51 @@ class Endpoint:
             tail if tail is not None and end == marker else self._hub.tail(source),
             self._recipient,
             self._too_slow,
+            self._over,
             marker,
             compact=self._compact,
             binary=binary,
+            grant=grant,
         )
         self._subscriptions[subscription_id] = _Held(subscription, ttl, renewed)
         self._hub.opened(subscription, self)
         subscription.start()
 
-    def consume(self, source: Source, lease: dict[str, int], *, credit: int, binary: bool) -> str:
+    def consume(
+        self, source: Source, lease: dict[str, int], *, credit: int, binary: bool, grant: Grant
+    ) -> str:
         if not self._compact:
             raise errors.BadRequest('This needs the subprotocol zaqar.v2.')
-        if self._recipient is None:
-            raise _gone()
-        consumer = Consumer(self._hub, source, self._recipient, lease, credit=credit, binary=binary)
+        if self._recipient is None or grant.is_over:
+            raise _gone(grant)
+        consumer = Consumer(
+            self._hub,
+            source,
+            self._recipient,
+            lease,
+            credit=credit,
+            binary=binary,
+            grant=grant,
+        )
         others = (self._consumers or {}).values()
         self._consumers = {one.id: one for one in (*others, consumer) if not one.is_stopped}
         consumer.start()
         return consumer.id
 
-    def consumer(self, consumer_id: str) -> Consumer:
+    def consumer(self, consumer_id: str, project_id: str | None) -> Consumer:
         consumer = (self._consumers or {}).get(consumer_id)
-        if consumer is None or consumer.is_stopped:
+        if (
+            consumer is None
+            or consumer.is_stopped
+            or consumer.grant.is_over
+            or consumer.source.project_id != project_id
+        ):
             raise errors.NotFound(f'This connection has no consumer {consumer_id}.')
         return consumer
 
-    def resume(self, subscription_id: str, marker: str | None) -> None:
+    def resume(self, subscription_id: str, project_id: str | None, marker: str | None) -> None:
         held = (self._subscriptions or {}).get(subscription_id)
-        if held is None:
+        if held is None or held.subscription.feed.source.project_id != project_id:
             raise errors.NotFound(f'This connection has no subscription {subscription_id}.')
         if held.subscription.state is State.PAUSED:
             held.subscription.marker = marker or held.subscription.marker
@@ -381,6 +401,24 @@ class Endpoint:
             rows = [(one.subscription.feed.source, key) for key, one in held.items()]
             self._hub.at_last(self._hub.delete, rows)
 
+    def end_over(self) -> None:
+        """End the subscriptions and consumers whose grant has ended, and tell the client."""
+        rows = []
+        for subscription_id, held in tuple((self._subscriptions or {}).items()):
+            reason = held.subscription.grant.reason
+            if reason is not None:
+                rows.append((held.subscription.feed.source, subscription_id))
+                self.drop(subscription_id)
+                self._tell_end(held.subscription, reason)
+        if rows:
+            self._hub.at_last(self._hub.delete, rows)
+        for consumer_id, consumer in tuple((self._consumers or {}).items()):
+            reason = consumer.grant.reason
+            if self._consumers is not None and reason is not None:
+                del self._consumers[consumer_id]
+                self._hub.at_last(consumer.finish)
+                self._tell_end(consumer, reason)
+
     def drop(self, subscription_id: str) -> None:
         """One subscription has ended, and is in the store no more."""
         held = (self._subscriptions or {}).pop(subscription_id, None)
@@ -398,12 +436,49 @@ class Endpoint:
 
     def attend(self, now: float) -> None:
         """Renew subscriptions, or let them end at their time; `now` is of `time.monotonic`."""
+        if any(_has_ended(held.subscription) for held in (self._subscriptions or {}).values()):
+            self.end_over()
         for subscription_id, held in tuple((self._subscriptions or {}).items()):
             if held.renewed and now >= held.expires_at - held.ttl / 2:
                 held.expires_at = now + held.ttl
                 gevent.spawn(self._hub.renew, held.subscription, held.ttl)
             elif now >= held.expires_at:
                 self.drop(subscription_id)
+
+    def _over(self, subscription: Subscription) -> None:
+        """A message cannot be pushed: the grant of the subscription has ended."""
+        if _has_ended(subscription):
+            self.end_over()
+        else:
+            subscription.stop(State.PAUSED)
+
+    def _tell_end(self, ended: Subscription | Consumer, reason: Reason) -> None:
+        """Tell the client that a subscription or consumer has ended, in the form of its envelope.
+
+        Upstream has a form for the end of a subscription too, which it posts to webhooks.
+        """
+        if self._recipient is None:
+            return
+        source = ended.source
+        push: dict[str, Any]
+        if self._compact:
+            kind = 'consumer_id' if isinstance(ended, Consumer) else 'subscription_id'
+            push = {
+                'push': 'ended',
+                kind: ended.id,
+                'queue_name': source.name,
+                'reason': reason.value,
+                'description': reason.description,
+            }
+        else:
+            push = {
+                'body': {'reason': reason.value, 'description': reason.description},
+                'ttl': 0,
+                'queue_name': source.name,
+                'Message_Type': 'UnsubscribeConfirmation',
+            }
+        encode = documents.encode_msgpack if ended.binary else documents.encode_json
+        self._recipient.push(encode(push), binary=ended.binary, kind='ended')
 
     def _too_slow(self, subscription: Subscription) -> None:
         """Pause a subscription, or give up a client whose envelope cannot say so."""
@@ -421,7 +496,17 @@ class Endpoint:
             self._recipient.give_up()
 
 
-def _gone() -> errors.ServiceUnavailable:
+def _has_ended(subscription: Subscription) -> bool:
+    """Whether the grant of a subscription has ended, and its connection has not.
+
+    At the end of its token the whole connection is closed.
+    """
+    return subscription.grant.reason not in (None, Reason.TOKEN_EXPIRED)
+
+
+def _gone(grant: Grant = UNLIMITED) -> errors.APIError:
+    if grant.reason is not None:
+        return errors.Forbidden(grant.reason.description)
     return errors.ServiceUnavailable('The connection has ended.')
 
 

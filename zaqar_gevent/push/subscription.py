@@ -11,7 +11,8 @@ import gevent
 from oslo_log import log
 
 from zaqar_gevent.api import documents
-from zaqar_gevent.api.push import Recipient
+from zaqar_gevent.api.grants import Grant
+from zaqar_gevent.api.push import Recipient, Source
 from zaqar_gevent.push.feed import Feed
 from zaqar_gevent.push.parcel import Parcel, opening
 from zaqar_gevent.push.tail import Tail
@@ -35,8 +36,10 @@ class Subscription:
 
     marker: of the last message that was pushed.
     ahead: messages pushed already that the feed has yet to come past.
-    created_at: in seconds of `time.monotonic`.
+    binary: whether it is pushed MsgPack. created_at: in seconds of `time.monotonic`.
     too_slow: called when the client does not take what it is sent.
+    grant: what it ends with. over: called when a message cannot be pushed since that has ended; it
+    stops the subscription.
     """
 
     def __init__(
@@ -46,10 +49,12 @@ class Subscription:
         tail: Tail,
         recipient: Recipient,
         too_slow: Callable[[Subscription], None],
+        over: Callable[[Subscription], None],
         marker: str | None,
         *,
         compact: bool,
         binary: bool,
+        grant: Grant,
     ) -> None:
         self.id = subscription_id
         self.feed = feed
@@ -60,8 +65,15 @@ class Subscription:
         self.tail = tail
         self._recipient = recipient
         self._too_slow = too_slow
-        self._binary = binary
+        self._over = over
+        self.grant = grant
+        self.binary = binary
         self._opening = opening(subscription_id, binary=binary) if compact else None
+
+    @property
+    def source(self) -> Source:
+        """The queue."""
+        return self.feed.source
 
     def start(self) -> None:
         """Push what follows the marker, then what is posted."""
@@ -85,8 +97,8 @@ class Subscription:
 
     def say(self, push: dict[str, Any], *, kind: str) -> None:
         """Push something about the subscription, whether there is room or not."""
-        codec = documents.encode_msgpack if self._binary else documents.encode_json
-        self._recipient.push(codec(push), binary=self._binary, kind=kind)
+        codec = documents.encode_msgpack if self.binary else documents.encode_json
+        self._recipient.push(codec(push), binary=self.binary, kind=kind)
 
     def _fall_behind(self) -> None:
         """There is no room for a message."""
@@ -98,15 +110,18 @@ class Subscription:
             self._too_slow(self)
 
     def _push(self, parcel: Parcel) -> bool:
-        """Whether there was room for the message."""
-        binary = self._binary
+        """Whether there was room for the message, or is no subscription any more."""
+        if self.grant.is_over:
+            self._over(self)
+            return True
+        binary = self.binary
         if self._opening is None:
             payload = parcel.default(binary=binary)
         else:
             payload = self._opening + parcel.closing(binary=binary)
         if not self._recipient.has_room(len(payload)):
             return False
-        self._recipient.push(payload, binary=binary, kind='message')
+        self._recipient.push(payload, binary=binary, kind='message', grant=self.grant)
         self.marker = parcel.marker
         return True
 

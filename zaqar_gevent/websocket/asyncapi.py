@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, TypedDict
 
 from zaqar_gevent.api import schemas
+from zaqar_gevent.api.grants import Reason
 from zaqar_gevent.api.messages import Message as PushedMessage
 from zaqar_gevent.api.operation import Operation
 from zaqar_gevent.api.schemas import Schema, Schemas
@@ -145,6 +146,18 @@ _PUSHES: dict[str, tuple[str, dict[str, Schema], tuple[str, ...]]] = {
         'A subscription whose messages the client did not take; resume it after the marker.',
         {'subscription_id': _TEXT, 'marker': {'type': ['string', 'null']}},
         ('subscription_id', 'marker'),
+    ),
+    'ended': (
+        'A subscription or consumer has ended with the token or pre-signed URL that it was made '
+        'with; subscribe again as somebody who may.',
+        {
+            'subscription_id': _TEXT,
+            'consumer_id': _TEXT,
+            'queue_name': _TEXT,
+            'reason': {'enum': [reason.value for reason in Reason]},
+            'description': _TEXT,
+        },
+        ('queue_name', 'reason', 'description'),
     ),
     'closing': (
         'The server is about to close the connection; come back after the time given.',

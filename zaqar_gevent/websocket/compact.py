@@ -122,8 +122,9 @@ class CompactSession(Session):
             )
         own = envelope.lower(request.headers) if request.headers else {}
         self._meet({**self._given, **own} if own else self._given)
+        context = self._context(size, binary=binary)
         self._in_flight.add(request.id)
-        return self._context(size, binary=binary)
+        return context
 
     def _answer(
         self, asked: Asked, operation: Operation, context: Context, body: dict[str, Any]

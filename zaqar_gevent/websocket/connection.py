@@ -19,6 +19,7 @@ from oslo_context.context import RequestContext
 from oslo_log import log
 
 from zaqar_gevent import greenlets, metrics
+from zaqar_gevent.api.grants import UNLIMITED, Grant
 from zaqar_gevent.api.push import Recipient
 from zaqar_gevent.greenlets import MOMENT
 from zaqar_gevent.metrics import ConnectionKind
@@ -192,12 +193,13 @@ class Connection:
         """Whether the client has hung up, as far as can be told without waiting."""
         return not self._engine.is_open or self.outbox.is_lost or has_hung_up(self._socket)
 
-    def push(self, payload: bytes, *, binary: bool, kind: str) -> None:
+    def push(self, payload: bytes, *, binary: bool, kind: str, grant: Grant = UNLIMITED) -> None:
         """Send what the client has not asked for; does not wait. `kind` is for the metrics.
 
-        It is sent after the answers to the requests that are being performed.
+        It is sent after the answers to the requests that are performed, unless `grant` has ended
+        by then.
         """
-        self._pushes.add(Push(payload, binary, kind))
+        self._pushes.add(Push(payload, binary, kind, grant))
 
     def waiting(self) -> AbstractContextManager[None]:
         """While this greenlet's request waits, pushes do not wait for its answer."""
@@ -266,6 +268,9 @@ class Connection:
 
     def _answer(self, message: Message) -> None:
         self._await_turn()
+        if self._has_expired(self.request_at):
+            self._expire()
+            return
         binary = message.binary
         metrics.RECEIVED[binary].add(len(message.payload))
         if binary is not self._latest:
@@ -410,12 +415,19 @@ class Connection:
 
     def _check_rights(self, now: float) -> None:
         limits, receiver = self._limits, self._receiver
-        if receiver.expires_at is not None and now >= receiver.expires_at:
-            self.finish(Ending(AUTHENTICATION_EXPIRED, 'Authentication expired.'))
+        if self._has_expired(now):
+            self._expire()
         elif not receiver.is_known and now - self.opened_at >= limits.authentication_timeout:
             self.finish(Ending(POLICY_VIOLATION, 'Not authenticated in time.'))
         elif limits.idle_timeout and now - self.request_at >= limits.idle_timeout:
             self.finish(Ending(NORMAL, 'Idle for too long.'))
+
+    def _has_expired(self, now: float) -> bool:
+        expires_at = self._receiver.expires_at
+        return expires_at is not None and now >= expires_at
+
+    def _expire(self) -> None:
+        self.finish(Ending(AUTHENTICATION_EXPIRED, 'Authentication expired.'))
 
     def _check_life(self, now: float) -> None:
         """Ping a silent client, and give one up that stays silent.

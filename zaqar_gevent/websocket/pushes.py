@@ -10,13 +10,16 @@ from typing import NamedTuple
 from gevent import getcurrent
 from gevent.event import Event
 
+from zaqar_gevent.api.grants import UNLIMITED, Grant
+
 
 class Push(NamedTuple):
-    """A push as it is sent; `kind` is for the metrics."""
+    """A push as it is sent; `kind` is for the metrics. It is not sent when `grant` has ended."""
 
     payload: bytes
     binary: bool
     kind: str
+    grant: Grant = UNLIMITED
 
 
 class Pushes:
@@ -90,6 +93,7 @@ class Pushes:
         while self._held and self._held[0][0] < oldest:
             _, push = self._held.popleft()
             self.size -= len(push.payload)
-            self._send(push)
+            if not push.grant.is_over:
+                self._send(push)
         if not self._held and self._released is not None:
             self._released.set()

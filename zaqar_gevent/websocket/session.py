@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, Protocol
 from zaqar_gevent.api import errors
 from zaqar_gevent.api.context import Caller, Context, Identity
 from zaqar_gevent.api.dispatcher import Dispatcher
+from zaqar_gevent.api.grants import Grant, Reason
 from zaqar_gevent.api.operation import Operation
 from zaqar_gevent.api.push import Endpoint, Recipient
 from zaqar_gevent.api.signed_urls import Presented
@@ -95,17 +96,35 @@ class Session:
         self._identify = identify
         self._observer = observe
         self.is_known = identify is None
+        self._identity: Identity | None = None
+        self._grant = Grant()
         self._become(identity)
 
     def _become(self, identity: Identity | None) -> None:
-        """Whatever was known of who asks is known no more."""
+        """Whatever was known of who asks is known no more.
+
+        What was made as another project or user ends.
+        """
+        self._renew_grant(identity)
         self._identity = identity
         self.expires_at = identity.expires_at if identity else None
         self.is_known = self.is_known or identity is not None
         self._headers: Any = None
         self._caller = Caller(None, None)
         self._presented: Presented | None = None
+        self._presented_grant: Grant | None = None
         self._environ: Mapping[str, Any] | None = None
+
+    def _renew_grant(self, identity: Identity | None) -> None:
+        before, expires_at = self._identity, identity.expires_at if identity else None
+        change = _change_between(before, identity)
+        if change is None and not self._grant.is_over:
+            self._grant.expires_at = expires_at
+            return
+        self._grant.end(change or Reason.TOKEN_EXPIRED)
+        self._grant = Grant(expires_at)
+        if before is not None and self._endpoint is not None:
+            self._endpoint.end_over()
 
     def _meet(self, headers: dict[str, str]) -> None:
         """Learn who asks.
@@ -119,6 +138,7 @@ class Session:
             presented = envelope.presented_in(named)
             caller = self._caller_in(named, presented)
             self._caller, self._presented = caller, presented
+            self._presented_grant = presented.grant if presented else None
             self._environ = self._identity.environ if self._identity and not presented else None
             self._headers = headers
 
@@ -159,6 +179,7 @@ class Session:
             environ=self._environ,
             presented=self._presented,
             endpoint=self._endpoint,
+            grant=self._presented_grant or self._grant,
             binary=binary,
         )
 
@@ -195,6 +216,16 @@ class Session:
             self._observer(
                 operation, self.protocol, codec.binary, status, seconds, asker, bytes_in, bytes_out
             )
+
+
+def _change_between(before: Identity | None, after: Identity | None) -> Reason | None:
+    """What is another than before, so that what was made before has to end."""
+    one, other = (identity and identity.caller for identity in (before, after))
+    if (one and one.project_id) != (other and other.project_id):
+        return Reason.PROJECT_CHANGED
+    if (one and one.user_id) != (other and other.user_id):
+        return Reason.USER_CHANGED
+    return None
 
 
 class DefaultSession(Session):

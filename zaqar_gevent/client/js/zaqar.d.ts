@@ -38,6 +38,9 @@ export class ConnectionLost extends ZaqarError {
 export class Timeout extends ZaqarError {}
 /** The connection died under a request that cannot be repeated safely. */
 export class OutcomeUnknown extends ZaqarError {}
+export class AccessEnded extends ZaqarError {
+  readonly reason: string;
+}
 export class ClientClosed extends ZaqarError {}
 export class Unsupported extends ZaqarError {}
 /** What cannot be encoded, or is not MsgPack. */

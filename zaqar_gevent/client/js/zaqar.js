@@ -23,6 +23,7 @@
 // ├── ConnectionLost           the server cannot be reached; nothing was done, or nothing that matters
 // ├── Timeout                  no answer in time; what was asked may yet be done, or have been
 // ├── OutcomeUnknown           the connection died before the answer; it may have been done or not
+// ├── AccessEnded              what a subscription or consumer was made with is not valid any more
 // ├── ClientClosed             the client has been closed
 // ├── Unsupported              there is nothing to do it with
 // └── EncodingError            what cannot be encoded, or is not MsgPack
@@ -64,6 +65,16 @@ export class ConnectionLost extends ZaqarError {
 export class Timeout extends ZaqarError {}
 export class OutcomeUnknown extends ZaqarError {}
 export class ClientClosed extends ZaqarError {}
+
+// The server has ended a subscription or consumer, which cannot be made anew as it was. reason, for
+// programs: project_changed, signature_expired.
+export class AccessEnded extends ZaqarError {
+  constructor({ reason, description }) {
+    super(description || reason);
+    this.reason = reason;
+  }
+}
+
 export class Unsupported extends ZaqarError {}
 export class EncodingError extends ZaqarError {}
 
@@ -1555,6 +1566,10 @@ export class Subscription extends Stream {
       this.#resume(connection, push.subscription_id).catch(full.reject);
       return;
     }
+    if (push.push === 'ended') {
+      settleEnd(push, full);
+      return;
+    }
     this.#take(push.message, push.marker, size);
     if (!this._inbox.isFull) return;
     connection.listeners.delete(push.subscription_id);
@@ -1644,6 +1659,14 @@ const ignoreEndOf = (transport) => (error) => {
   if (!transport.left.aborted && !(error instanceof APIError)) throw error;
 };
 
+// What another token of the same project mends, so that it is made anew.
+const MENDED = ['token_expired', 'user_changed'];
+
+function settleEnd(push, ended) {
+  if (MENDED.includes(push.reason)) ended.resolve();
+  else ended.reject(new AccessEnded(push));
+}
+
 // -------------------------------------------------------------------------------------- Consumer
 
 const CLAIM_TTL = 300;
@@ -1682,26 +1705,39 @@ export class Consumer extends Stream {
 
   async #listen(connection) {
     let consumerId = null;
+    const ended = deferred();
     const accept = ({ body }) => {
       consumerId = body.consumer_id;
-      connection.listeners.set(consumerId, (push, size) => this.#pushed(connection, push, size));
+      connection.listeners.set(consumerId, (push, size) => {
+        if (push.push !== 'ended') {
+          this.#pushed(connection, push, size);
+          return;
+        }
+        consumerId = null;
+        this.#forget(connection, push.consumer_id);
+        settleEnd(push, ended);
+      });
     };
     const asked = { ...this.#queue._named, credit: this.#credit, ...this.#lease };
     const { signal } = new Scope(this._client._clock, { seconds: this._client.timeout });
     await connection.request('queue_consume', asked, { accept, signal });
     this._progressed();
     try {
-      await this._unlessLeft(deferred().promise, connection);
+      await this._unlessLeft(ended.promise, connection);
     } finally {
-      await this.#stop(connection, consumerId);
+      if (consumerId !== null) await this.#stop(connection, consumerId);
     }
   }
 
   // What was its own is so no more: the server gives it to whoever is next.
-  async #stop(connection, consumerId) {
+  #forget(connection, consumerId) {
     connection.listeners.delete(consumerId);
     this._inbox.drop((message) => this.#holds.get(message).connection === connection);
     for (const held of this.#held) if (held.connection === connection) this.#held.delete(held);
+  }
+
+  async #stop(connection, consumerId) {
+    this.#forget(connection, consumerId);
     const stopped = connection.request('consumer_stop', { consumer_id: consumerId });
     await stopped.catch(ignoreEndOf(connection));
   }

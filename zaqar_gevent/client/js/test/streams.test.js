@@ -2,7 +2,7 @@
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { Forbidden, Timeout } from '../zaqar.js';
+import { AccessEnded, Forbidden, Timeout } from '../zaqar.js';
 import { settle } from './clocks.js';
 import { ScriptedServer, clientOf } from './scripted_server.js';
 
@@ -126,6 +126,66 @@ test('one that the server has paused goes on where it stands', async () => {
   const [{ body }] = server.asked('subscription_resume');
   assert.deepEqual(body, { subscription_id: 's1', marker: idOf(700) });
   await client.close();
+});
+
+test('one that ends with an expired token or another user is made anew where it stands', async () => {
+  for (const reason of ['token_expired', 'user_changed']) {
+    const server = new PushingServer();
+    const { client } = await connected(server);
+    const subscription = client.queue('q').subscribe({ marker: '' });
+    await settle();
+    for (const number of [1, 2]) server.push(number);
+    server.socket.receive({ push: 'ended', subscription_id: 's1', queue_name: 'q', reason, description: '' });
+    await settle();
+    assert.equal(server.subscriptions, 2);
+    assert.equal(server.asked('subscription_create')[1].body.marker, idOf(2));
+    server.push(3);
+    assert.deepEqual(await read(subscription, 3), [1, 2, 3]);
+    await client.close();
+  }
+});
+
+test('one that ends with its project or pre-signed URL fails when all that came is read', async () => {
+  for (const reason of ['project_changed', 'signature_expired']) {
+    const server = new PushingServer();
+    const { client } = await connected(server);
+    const subscription = client.queue('q').subscribe({ marker: '' });
+    await settle();
+    server.push(1);
+    const push = { push: 'ended', subscription_id: 's1', queue_name: 'q', reason, description: 'Why.' };
+    server.socket.receive(push);
+    await settle();
+    assert.deepEqual(await read(subscription, 1), [1]);
+    await assert.rejects(subscription.next(), (error) => {
+      assert.ok(error instanceof AccessEnded);
+      assert.deepEqual([error.reason, error.message], [reason, 'Why.']);
+      return true;
+    });
+    assert.equal(server.subscriptions, 1);
+    await client.close();
+  }
+});
+
+test('a consumer that ends with its project fails, and one that ends with its user goes on', async () => {
+  for (const [reason, count] of [['user_changed', 2], ['project_changed', 1]]) {
+    const server = new ScriptedServer({
+      answer: ({ action }) =>
+        action === 'queue_consume'
+          ? { status: 201, body: { consumer_id: `c${server.asked('queue_consume').length}` } }
+          : undefined,
+    });
+    const { client } = await connected(server);
+    const consumer = client.queue('q').consume();
+    await settle();
+    server.socket.receive({ push: 'message', consumer_id: 'c1', queue_name: 'q', message: messageOf(1) });
+    const push = { push: 'ended', consumer_id: 'c1', queue_name: 'q', reason, description: 'Why.' };
+    server.socket.receive(push);
+    await settle();
+    assert.equal(consumer.unsettled, 0);
+    assert.equal(server.asked('queue_consume').length, count);
+    if (count === 1) await assert.rejects(consumer.next(), AccessEnded);
+    await client.close();
+  }
 });
 
 test('who leaves the loop ends the subscription', async () => {
