@@ -82,6 +82,12 @@ def use_embedded_store(conf: cfg.ConfigOpts, state_path: pathlib.Path) -> None:
     _make_private(state_path)
 
 
+def allow_hosts(conf: cfg.ConfigOpts, names: Sequence[str]) -> None:
+    """Answer to these host names too, beside those that the configuration allows."""
+    allowed = [*conf[options.GROUP].allowed_hosts, *names]
+    conf.set_override('allowed_hosts', allowed, group=options.GROUP)
+
+
 def take_over_notifier(conf: cfg.ConfigOpts) -> bool:
     """Whether subscribers are to be told; if so, upstream's notifier is taken out of the pipeline.
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from oslo_config import cfg
 
+from zaqar_gevent.proxies import KINDS, X_FORWARDED
 from zaqar_gevent.storage.sqlite.options import MESSAGE_GROUP
 from zaqar_gevent.websocket.engines import ENGINES, Compression, FrameLimits
 from zaqar_gevent.websocket.limits import Limits
@@ -186,6 +187,25 @@ _CONNECTIONS = [
     ),
 ]
 
+_ORIGIN = [
+    cfg.ListOpt(
+        'allowed_hosts',
+        default=[],
+        help='Names that the server answers to while auth_strategy is empty, beside its IP '
+        "addresses, localhost and the machine's own name; a request for any other host is refused "
+        'with 403. This keeps web pages whose names resolve to this server (DNS rebinding) from '
+        'using it. Behind a proxy, list the names that clients use. * allows every host.',
+    ),
+    cfg.StrOpt(
+        'proxy_headers',
+        default=X_FORWARDED,
+        choices=list(KINDS),
+        help='Which headers the proxy in front of the server sets, where [oslo_middleware] '
+        'enable_proxy_headers_parsing is on. The other kind is ignored, since clients can send it. '
+        'Of a header with several elements the last one counts.',
+    ),
+]
+
 _KEEPALIVE = [
     cfg.FloatOpt(
         'ping_interval',
@@ -279,6 +299,7 @@ ALL_OPTS: list[cfg.Opt] = [
     *_FRAMES,
     *_REQUESTS,
     *_CONNECTIONS,
+    *_ORIGIN,
     *_KEEPALIVE,
     *_CACHES,
     *_OBSERVATION,

@@ -36,6 +36,8 @@ from zaqar_gevent.api.policy import Policy
 from zaqar_gevent.authentication import KeystoneAuth
 from zaqar_gevent.conf import ConfigurationError
 from zaqar_gevent.console import serve_console
+from zaqar_gevent.hosts import ANY, Hosts, check_hosts
+from zaqar_gevent.proxies import trust_proxies
 from zaqar_gevent.push.hub import Hub
 from zaqar_gevent.push.listener import Listener
 from zaqar_gevent.push.workers import PUSH_PATH
@@ -44,7 +46,6 @@ from zaqar_gevent.rest.middleware import (
     allow_origins,
     allowed_origins,
     identify_requests,
-    trust_proxies,
 )
 from zaqar_gevent.rest.observation import metrics_app, observe, serve_paths
 from zaqar_gevent.rest.openapi import build_openapi
@@ -169,6 +170,8 @@ class TransportDriver:
         rest = serve_paths(observe(identify_requests(allowing), access_log), conf)
         if section.console:
             rest = serve_console(rest)
+        hosts = _hosts(conf)
+        rest = check_hosts(rest, hosts)
         identify = auth_app and auth_app.identify
         self.reception = Reception(dispatcher, identify, access_log, hub)
         unsent = Unsent(section.max_unsent_bytes, section.write_timeout)
@@ -182,12 +185,13 @@ class TransportDriver:
                 options.compression(conf),
             ),
             options.connection_limits(conf),
+            hosts,
             Origins(allowed_origins(conf)),
             SUBPROTOCOLS,
             auth_app,
         )
         self.app = Application(
-            trust_proxies(upgrade, conf),
+            trust_proxies(upgrade, conf, section.proxy_headers),
             upgrade,
             _timeouts(conf),
             _head_limits(conf),
@@ -213,6 +217,14 @@ def _connections(conf: cfg.ConfigOpts, unsent: Unsent) -> Connections:
     section = conf[options.GROUP]
     capacity = options.max_websockets(conf, section.max_connections)
     return Connections(capacity, section.max_websockets_per_address, unsent)
+
+
+def _hosts(conf: cfg.ConfigOpts) -> Hosts:
+    """The hosts that requests may be for: any where a token is needed, which other sites lack."""
+    try:
+        return Hosts([ANY] if conf.auth_strategy else conf[options.GROUP].allowed_hosts)
+    except ValueError as error:
+        raise ConfigurationError(f'[{options.GROUP}] allowed_hosts: {error}.') from None
 
 
 def _measure_always(connections: Connections) -> None:

@@ -45,8 +45,11 @@ KEYSTONE = {
     'DEFAULT': {'auth_strategy': 'keystone'},
     'keystone_authtoken': {'www_authenticate_uri': 'http://localhost/identity'},
 }
+# The requests of Falcon's test client are for a host of its own.
+ANY_HOST = {'drivers:transport:gevent': {'allowed_hosts': '*'}}
 FAULTY = {
-    'drivers': {'transport': 'gevent', 'message_store': 'faulty', 'management_store': 'faulty'}
+    'drivers': {'transport': 'gevent', 'message_store': 'faulty', 'management_store': 'faulty'},
+    **ANY_HOST,
 }
 
 
@@ -66,6 +69,7 @@ def choose_store(name: str, uri: str) -> dict[str, dict[str, str]]:
         'drivers': {'transport': 'gevent', 'message_store': name, 'management_store': name},
         f'drivers:message_store:{name}': {'uri': uri},
         f'drivers:management_store:{name}': {'uri': uri},
+        **ANY_HOST,
     }
 
 

@@ -18,6 +18,7 @@ from zaqar_gevent import metrics
 from zaqar_gevent.api import documents, errors
 from zaqar_gevent.api.context import Identity
 from zaqar_gevent.api.push import Recipient
+from zaqar_gevent.hosts import Hosts
 from zaqar_gevent.websocket import handshake
 from zaqar_gevent.websocket.connection import Connection, Receiver
 from zaqar_gevent.websocket.connections import Connections
@@ -106,6 +107,7 @@ class Upgrade:
         connections: Connections,
         frames: Frames,
         limits: Limits,
+        hosts: Hosts,
         origins: Origins,
         subprotocols: tuple[str, ...],
         authenticator: Authenticator | None = None,
@@ -115,6 +117,7 @@ class Upgrade:
         self.connections = connections
         self._frames = frames
         self._limits = limits
+        self._hosts = hosts
         self._origins = origins
         self._subprotocols = subprotocols
         self._authenticator = authenticator
@@ -159,6 +162,10 @@ class Upgrade:
 
     def _admit(self, environ: Environ, address: str, subprotocol: str | None) -> Receiver:
         """Let a client in, which takes up room; raises `_Refused`."""
+        try:
+            self._hosts.check(environ)
+        except errors.APIError as error:
+            raise _Refused(error, 'host') from None
         try:
             self._origins.check(environ)
         except errors.APIError as error:
@@ -245,8 +252,7 @@ def read_ahead(rfile: Any, sock: socket.socket) -> bytes:
 
 
 def _address_of(environ: Environ) -> str:
-    """The client's address; of those that proxies add up, the one that the last of them saw."""
-    return str(environ.get('REMOTE_ADDR', '')).rsplit(',', 1)[-1].strip()
+    return str(environ.get('REMOTE_ADDR', ''))
 
 
 def _headers_of(environ: Environ) -> dict[str, str]:
