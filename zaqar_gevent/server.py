@@ -18,7 +18,7 @@ from oslo_reports import guru_meditation_report
 from oslo_reports import opts as report_options
 from zaqar import version as zaqar_version
 from zaqar.common import cache as zaqar_cache
-from zaqar.conf import drivers_transport_websocket, drivers_transport_wsgi
+from zaqar.conf import drivers_transport_websocket
 from zaqar.storage import base, pipeline, pooling
 from zaqar.storage import errors as storage_errors
 from zaqar.transport.base import ResourceDefaults
@@ -124,7 +124,7 @@ class Application:
 
 
 class TransportDriver:
-    """REST and WebSocket over one set of stores: upstream's interface of a transport.
+    """REST and WebSocket over one set of stores.
 
     app: the WSGI application.
     reception: makes the sessions of WebSocket clients.
@@ -199,11 +199,6 @@ class TransportDriver:
             unsent,
             hub,
         )
-
-    def listen(self) -> None:
-        """Serve on the address that the configuration gives, until the process is stopped."""
-        section = self._conf[drivers_transport_wsgi.GROUP_NAME]
-        new_server((section.bind, section.port), self.app, self._conf).serve_forever()
 
 
 def new_server(address: tuple[str, int], app: Application, conf: cfg.ConfigOpts) -> http.Server:
