@@ -128,6 +128,14 @@ _CONNECTIONS = [
         'Behind a proxy, set [oslo_middleware] enable_proxy_headers_parsing, or all clients are '
         'one address.',
     ),
+    cfg.IntOpt(
+        'max_unauthenticated_websockets',
+        default=500,
+        min=1,
+        help='The most WebSockets of clients that have not authenticated yet, where auth_strategy '
+        'asks for it, and a fifth of that of one client address; an upgrade past it is answered '
+        'with 503. Clients that send their token with the handshake are not counted.',
+    ),
     cfg.FloatOpt(
         'header_timeout',
         default=5.0,
@@ -228,10 +236,10 @@ _KEEPALIVE = [
     ),
     cfg.FloatOpt(
         'authentication_timeout',
-        default=10.0,
+        default=60.0,
         min=0.1,
         help='How long a WebSocket client has to authenticate where auth_strategy asks for it, in '
-        'seconds.',
+        'seconds. One that takes longer is closed with code 1008.',
     ),
     cfg.FloatOpt(
         'close_timeout',

@@ -211,7 +211,12 @@ def new_server(address: tuple[str, int], app: Application, conf: cfg.ConfigOpts)
 def _connections(conf: cfg.ConfigOpts, unsent: Unsent) -> Connections:
     section = conf[options.GROUP]
     capacity = options.max_websockets(conf, section.max_connections)
-    return Connections(capacity, section.max_websockets_per_address, unsent)
+    return Connections(
+        capacity,
+        section.max_websockets_per_address,
+        section.max_unauthenticated_websockets,
+        unsent,
+    )
 
 
 def _hosts(conf: cfg.ConfigOpts) -> Hosts:

@@ -64,7 +64,7 @@ def build_app(engine: str, *, compression: bool = True) -> Any:
     upgrade = Upgrade(
         refuse,
         lambda subprotocol, identity, headers, address: Echo(),
-        Connections(20_000, 20_000),
+        Connections(20_000, 20_000, 20_000),
         Frames(
             engines.load(engine),
             FrameLimits(MESSAGE_BYTES, MESSAGE_BYTES, FRAGMENTS),

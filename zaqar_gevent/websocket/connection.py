@@ -92,7 +92,7 @@ class Connection:
     """Carries messages between a socket and a receiver until either side closes.
 
     unsent: what waits to be written to all clients of the process.
-    opened_at: in seconds of `time.monotonic`.
+    opened_at: in seconds of `time.monotonic`. receiver: answers the messages.
     """
 
     __slots__ = (
@@ -114,9 +114,8 @@ class Connection:
             '_next_turn',
             '_pace',
             '_pinged_at',
-            '_receiver',
         ),
-        *('_inbox', '_long', '_socket', 'opened_at', 'outbox', 'request_at'),
+        *('_inbox', '_long', '_socket', 'opened_at', 'outbox', 'receiver', 'request_at'),
     )
 
     def __init__(
@@ -129,7 +128,7 @@ class Connection:
     ) -> None:
         self._socket = sock
         self._engine = engine
-        self._receiver = receiver
+        self.receiver = receiver
         self._limits = limits
         self._inbox = Inbox(sock)
         self.outbox = Outbox(sock, limits.outbox_bytes, limits.outbox_messages, unsent)
@@ -155,7 +154,7 @@ class Connection:
         early: what was received with the handshake already.
         """
         metrics.move_connection(None, self._kind)
-        self._receiver.attach(self)
+        self.receiver.attach(self)
         try:
             self._serve(early)
             self._await_end()
@@ -165,7 +164,7 @@ class Connection:
             self._engine.close(GOING_AWAY, 'The server is stopping.')
             self._flush()
         finally:
-            self._receiver.end()
+            self.receiver.end()
             self.outbox.close()
             self._inbox.close()
             self._socket.close()
@@ -249,7 +248,7 @@ class Connection:
         metrics.RECEIVED[binary].add(len(message.payload))
         if binary is not self._latest:
             self._note_encoding(binary)
-        answer = self._receiver.receive(message.payload, binary=binary)
+        answer = self.receiver.receive(message.payload, binary=binary)
         if isinstance(answer, bytes):
             self._send(answer, binary=binary)
         else:
@@ -346,7 +345,7 @@ class Connection:
         if self._ending is not None and self._engine.is_open:
             code, reason, reconnect_after_ms = self._ending
             if reconnect_after_ms is not None:
-                farewell = self._receiver.farewell(reason, reconnect_after_ms)
+                farewell = self.receiver.farewell(reason, reconnect_after_ms)
                 if farewell is not None:
                     self.push(farewell.payload, binary=farewell.binary, kind='closing')
             self._engine.close(code, reason)
@@ -363,7 +362,7 @@ class Connection:
             gevent.sleep(MOMENT)
 
     def _check_rights(self, now: float) -> None:
-        limits, receiver = self._limits, self._receiver
+        limits, receiver = self._limits, self.receiver
         if receiver.expires_at is not None and now >= receiver.expires_at:
             self.finish(Ending(AUTHENTICATION_EXPIRED, 'Authentication expired.'))
         elif not receiver.is_known and now - self.opened_at >= limits.authentication_timeout:

@@ -174,18 +174,18 @@ class Upgrade:
         headers = _headers_of(environ)
         try:
             identity = self._identify(headers)
-            return self._new_receiver(subprotocol, identity, headers, address)
+            receiver = self._new_receiver(subprotocol, identity, headers, address)
+            self.connections.admit_client(receiver, address)
         except errors.APIError as error:
             self.connections.leave(address)
-            raise _Refused(error, 'authentication') from None
+            raise _Refused(error, _reason_of(error)) from None
+        return receiver
 
     def _take_room(self, address: str) -> None:
         try:
             self.connections.admit(address)
-        except errors.TooManyOfAddress as error:
-            raise _Refused(error, 'address') from None
         except errors.AtCapacity as error:
-            raise _Refused(error, 'capacity') from None
+            raise _Refused(error, _reason_of(error)) from None
 
     def _identify(self, headers: Mapping[str, str]) -> Identity | None:
         if self._authenticator is None or 'x-auth-token' not in headers:
@@ -235,8 +235,21 @@ class Upgrade:
             with self.connections.looking_after(connection):
                 connection.run(early)
         finally:
-            self.connections.leave(address)
+            self.connections.leave(address, connection.receiver)
             LOG.debug('WebSocket disconnected: %s', address)
+
+
+def _reason_of(error: errors.APIError) -> metrics.Refusal:
+    """What the metrics call the refusal of a client that asks properly."""
+    match error:
+        case errors.TooManyOfAddress():
+            return 'address'
+        case errors.TooManyUnknown():
+            return 'unauthenticated'
+        case errors.AtCapacity():
+            return 'capacity'
+        case _:
+            return 'authentication'
 
 
 def read_ahead(rfile: Any, sock: socket.socket) -> bytes:
