@@ -100,9 +100,9 @@ def _serve(options: argparse.Namespace) -> int:
 
     import gevent
     from oslo_config import cfg
-    from oslo_log import log
 
     from zaqar_gevent import conf as configuration
+    from zaqar_gevent import logs
     from zaqar_gevent import options as transport
     from zaqar_gevent.hosts import is_loopback
     from zaqar_gevent.server import Service, enable_reports, new_server, settle
@@ -114,7 +114,7 @@ def _serve(options: argparse.Namespace) -> int:
             conf, options.state_path or configuration.default_state_path()
         )
         configuration.allow_hosts(conf, options.allowed_host)
-        log.setup(conf, 'zaqar')
+        logs.set_up(conf)
         enable_reports(conf)
         service = Service(conf)
     except configuration.ConfigurationError as error:
