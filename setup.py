@@ -87,7 +87,6 @@ setuptools.setup(
     extras_require=EXTRAS,
     entry_points={
         'console_scripts': ['zaqar-gevent = zaqar_gevent.cmd:main'],
-        'zaqar.transport': ['gevent = zaqar_gevent.server:TransportDriver'],
         'zaqar.data.storage': ['sqlite = zaqar_gevent.storage.sqlite:DataDriver'],
         'zaqar.control.storage': ['sqlite = zaqar_gevent.storage.sqlite:ControlDriver'],
         'oslo.config.opts': ['zaqar_gevent = zaqar_gevent.conf:list_opts'],

@@ -132,6 +132,7 @@ class Bench:
             path,
             query,
             method=method,
+            host='127.0.0.1',
             headers={
                 **HEADERS,
                 'Content-Type': 'application/json',

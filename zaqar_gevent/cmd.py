@@ -59,6 +59,14 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
         '--port', type=_port, help='port to listen on; 0 for any free one (default: 8888)'
     )
     parser.add_argument(
+        '--allowed-host',
+        action='append',
+        default=[],
+        metavar='NAME',
+        help='answer to this host name too while there is no authentication; may be given more '
+        'than once; * for every name (default: IP addresses, localhost, the name of this machine)',
+    )
+    parser.add_argument(
         '--state-path',
         type=pathlib.Path,
         metavar='DIR',
@@ -92,10 +100,11 @@ def _serve(options: argparse.Namespace) -> int:
 
     import gevent
     from oslo_config import cfg
-    from oslo_log import log
 
     from zaqar_gevent import conf as configuration
+    from zaqar_gevent import logs
     from zaqar_gevent import options as transport
+    from zaqar_gevent.hosts import is_loopback
     from zaqar_gevent.server import Service, enable_reports, new_server, settle
 
     conf = cfg.CONF
@@ -104,7 +113,8 @@ def _serve(options: argparse.Namespace) -> int:
         configuration.use_embedded_store(
             conf, options.state_path or configuration.default_state_path()
         )
-        log.setup(conf, 'zaqar')
+        configuration.allow_hosts(conf, options.allowed_host)
+        logs.set_up(conf)
         enable_reports(conf)
         service = Service(conf)
     except configuration.ConfigurationError as error:
@@ -125,6 +135,12 @@ def _serve(options: argparse.Namespace) -> int:
     server.start()
     host, bound_port = server.address[:2]
     url_host = f'[{host}]' if ':' in host else host
+    if not conf.auth_strategy and not is_loopback(host):
+        print(
+            f'zaqar-gevent: warning: everybody who reaches {url_host}:{bound_port} can read and '
+            'delete all messages, for auth_strategy is empty: there is no authentication.',
+            file=sys.stderr,
+        )
     print(
         f'zaqar-gevent: REST and WebSocket on http://{url_host}:{bound_port}, '
         f'store {configuration.describe_store(conf)}',

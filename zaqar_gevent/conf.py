@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import pathlib
 from collections.abc import Sequence
-from typing import Any
 
 from oslo_config import cfg
 from oslo_log import log
@@ -53,18 +52,10 @@ def load(conf: cfg.ConfigOpts, config_files: Sequence[str] | None = None) -> cfg
 
 def register(conf: cfg.ConfigOpts) -> None:
     """Register upstream's options and ours."""
-    accept_gevent_transport()
     cache.register_config(conf)
     profiler_options.set_defaults(conf)
     for group, opts in _groups():
         conf.register_opts(opts, group=group)
-
-
-def accept_gevent_transport() -> None:
-    """Let `[drivers] transport` be `gevent` too; upstream's option lists its own two names."""
-    choices: Any = driver_options.transport.type.choices
-    if 'gevent' not in choices:
-        choices['gevent'] = None
 
 
 def use_embedded_store(conf: cfg.ConfigOpts, state_path: pathlib.Path) -> None:
@@ -80,6 +71,12 @@ def use_embedded_store(conf: cfg.ConfigOpts, state_path: pathlib.Path) -> None:
         conf.set_default('uri', uri, group=group)
     conf.set_default('message_pipeline', [NOTIFIER], group='storage')
     _make_private(state_path)
+
+
+def allow_hosts(conf: cfg.ConfigOpts, names: Sequence[str]) -> None:
+    """Answer to these host names too, beside those that the configuration allows."""
+    allowed = [*conf[options.GROUP].allowed_hosts, *names]
+    conf.set_override('allowed_hosts', allowed, group=options.GROUP)
 
 
 def take_over_notifier(conf: cfg.ConfigOpts) -> bool:

@@ -22,7 +22,9 @@ from prometheus_client import Histogram as StandardHistogram
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.multiprocess import MultiProcessCollector
 
-Refusal = Literal['handshake', 'origin', 'capacity', 'address', 'authentication']
+Refusal = Literal[
+    'handshake', 'host', 'origin', 'capacity', 'address', 'unauthenticated', 'authentication'
+]
 
 # The codes that count by themselves; a peer may choose any of 3000 to 4999.
 CLOSE_CODES = frozenset({*range(1000, 1016), 4003, 4008})

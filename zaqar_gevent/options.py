@@ -6,6 +6,7 @@ from typing import Any
 
 from oslo_config import cfg
 
+from zaqar_gevent.proxies import KINDS, X_FORWARDED
 from zaqar_gevent.storage.sqlite.options import MESSAGE_GROUP
 from zaqar_gevent.websocket.engines import ENGINES, Compression, FrameLimits
 from zaqar_gevent.websocket.limits import Limits
@@ -127,6 +128,14 @@ _CONNECTIONS = [
         'Behind a proxy, set [oslo_middleware] enable_proxy_headers_parsing, or all clients are '
         'one address.',
     ),
+    cfg.IntOpt(
+        'max_unauthenticated_websockets',
+        default=500,
+        min=1,
+        help='The most WebSockets of clients that have not authenticated yet, where auth_strategy '
+        'asks for it, and a fifth of that of one client address; an upgrade past it is answered '
+        'with 503. Clients that send their token with the handshake are not counted.',
+    ),
     cfg.FloatOpt(
         'header_timeout',
         default=5.0,
@@ -186,6 +195,25 @@ _CONNECTIONS = [
     ),
 ]
 
+_ORIGIN = [
+    cfg.ListOpt(
+        'allowed_hosts',
+        default=[],
+        help='Names that the server answers to while auth_strategy is empty, beside its IP '
+        "addresses, localhost and the machine's own name; a request for any other host is refused "
+        'with 403. This keeps web pages whose names resolve to this server (DNS rebinding) from '
+        'using it. Behind a proxy, list the names that clients use. * allows every host.',
+    ),
+    cfg.StrOpt(
+        'proxy_headers',
+        default=X_FORWARDED,
+        choices=list(KINDS),
+        help='Which headers the proxy in front of the server sets, where [oslo_middleware] '
+        'enable_proxy_headers_parsing is on. The other kind is ignored, since clients can send it. '
+        'Of a header with several elements the last one counts.',
+    ),
+]
+
 _KEEPALIVE = [
     cfg.FloatOpt(
         'ping_interval',
@@ -208,10 +236,10 @@ _KEEPALIVE = [
     ),
     cfg.FloatOpt(
         'authentication_timeout',
-        default=10.0,
+        default=60.0,
         min=0.1,
         help='How long a WebSocket client has to authenticate where auth_strategy asks for it, in '
-        'seconds.',
+        'seconds. One that takes longer is closed with code 1008.',
     ),
     cfg.FloatOpt(
         'close_timeout',
@@ -279,6 +307,7 @@ ALL_OPTS: list[cfg.Opt] = [
     *_FRAMES,
     *_REQUESTS,
     *_CONNECTIONS,
+    *_ORIGIN,
     *_KEEPALIVE,
     *_CACHES,
     *_OBSERVATION,

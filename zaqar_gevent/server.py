@@ -18,7 +18,7 @@ from oslo_reports import guru_meditation_report
 from oslo_reports import opts as report_options
 from zaqar import version as zaqar_version
 from zaqar.common import cache as zaqar_cache
-from zaqar.conf import drivers_transport_websocket, drivers_transport_wsgi
+from zaqar.conf import drivers_transport_websocket
 from zaqar.storage import base, pipeline, pooling
 from zaqar.storage import errors as storage_errors
 from zaqar.transport.base import ResourceDefaults
@@ -36,6 +36,8 @@ from zaqar_gevent.api.policy import Policy
 from zaqar_gevent.authentication import KeystoneAuth
 from zaqar_gevent.conf import ConfigurationError
 from zaqar_gevent.console import serve_console
+from zaqar_gevent.hosts import ANY, Hosts, check_hosts
+from zaqar_gevent.proxies import trust_proxies
 from zaqar_gevent.push.hub import Hub
 from zaqar_gevent.push.listener import Listener
 from zaqar_gevent.push.workers import PUSH_PATH
@@ -44,7 +46,6 @@ from zaqar_gevent.rest.middleware import (
     allow_origins,
     allowed_origins,
     identify_requests,
-    trust_proxies,
 )
 from zaqar_gevent.rest.observation import metrics_app, observe, serve_paths
 from zaqar_gevent.rest.openapi import build_openapi
@@ -123,7 +124,7 @@ class Application:
 
 
 class TransportDriver:
-    """REST and WebSocket over one set of stores: upstream's interface of a transport.
+    """REST and WebSocket over one set of stores.
 
     app: the WSGI application.
     reception: makes the sessions of WebSocket clients.
@@ -169,6 +170,8 @@ class TransportDriver:
         rest = serve_paths(observe(identify_requests(allowing), access_log), conf)
         if section.console:
             rest = serve_console(rest)
+        hosts = _hosts(conf)
+        rest = check_hosts(rest, hosts)
         identify = auth_app and auth_app.identify
         self.reception = Reception(dispatcher, identify, access_log, hub)
         unsent = Unsent(section.max_unsent_bytes, section.write_timeout)
@@ -182,12 +185,13 @@ class TransportDriver:
                 options.compression(conf),
             ),
             options.connection_limits(conf),
+            hosts,
             Origins(allowed_origins(conf)),
             SUBPROTOCOLS,
             auth_app,
         )
         self.app = Application(
-            trust_proxies(upgrade, conf),
+            trust_proxies(upgrade, conf, section.proxy_headers),
             upgrade,
             _timeouts(conf),
             _head_limits(conf),
@@ -195,11 +199,6 @@ class TransportDriver:
             unsent,
             hub,
         )
-
-    def listen(self) -> None:
-        """Serve on the address that the configuration gives, until the process is stopped."""
-        section = self._conf[drivers_transport_wsgi.GROUP_NAME]
-        new_server((section.bind, section.port), self.app, self._conf).serve_forever()
 
 
 def new_server(address: tuple[str, int], app: Application, conf: cfg.ConfigOpts) -> http.Server:
@@ -212,7 +211,20 @@ def new_server(address: tuple[str, int], app: Application, conf: cfg.ConfigOpts)
 def _connections(conf: cfg.ConfigOpts, unsent: Unsent) -> Connections:
     section = conf[options.GROUP]
     capacity = options.max_websockets(conf, section.max_connections)
-    return Connections(capacity, section.max_websockets_per_address, unsent)
+    return Connections(
+        capacity,
+        section.max_websockets_per_address,
+        section.max_unauthenticated_websockets,
+        unsent,
+    )
+
+
+def _hosts(conf: cfg.ConfigOpts) -> Hosts:
+    """The hosts that requests may be for: any where a token is needed, which other sites lack."""
+    try:
+        return Hosts([ANY] if conf.auth_strategy else conf[options.GROUP].allowed_hosts)
+    except ValueError as error:
+        raise ConfigurationError(f'[{options.GROUP}] allowed_hosts: {error}.') from None
 
 
 def _measure_always(connections: Connections) -> None:

@@ -11,9 +11,9 @@ embedded store is used.
 from __future__ import annotations
 
 from oslo_config import cfg
-from oslo_log import log
 
 from zaqar_gevent import conf as configuration
+from zaqar_gevent import logs
 from zaqar_gevent.server import Service, enable_reports, settle
 
 
@@ -21,7 +21,7 @@ def load_app() -> Service:
     """Configure and open the stores as upstream's application does."""
     conf = configuration.load(cfg.CONF)
     configuration.use_embedded_store(conf, configuration.default_state_path())
-    log.setup(conf, 'zaqar')
+    logs.set_up(conf)
     enable_reports(conf)
     service = Service(conf)
     settle()

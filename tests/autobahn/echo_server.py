@@ -48,6 +48,7 @@ class Echo:
 def build_app(engine: str, *, compression: bool = True) -> Any:
     """The application, with as few limits as an echo of anything needs."""
     from zaqar_gevent import http
+    from zaqar_gevent.hosts import Hosts
     from zaqar_gevent.server import Application
     from zaqar_gevent.websocket import engines
     from zaqar_gevent.websocket.connections import Connections
@@ -63,13 +64,14 @@ def build_app(engine: str, *, compression: bool = True) -> Any:
     upgrade = Upgrade(
         refuse,
         lambda subprotocol, identity, headers, address: Echo(),
-        Connections(20_000, 20_000),
+        Connections(20_000, 20_000, 20_000),
         Frames(
             engines.load(engine),
             FrameLimits(MESSAGE_BYTES, MESSAGE_BYTES, FRAGMENTS),
             Compression(level=1, window_bits=15) if compression else None,
         ),
         Limits(),
+        Hosts(['*']),
         Origins({'*'}),
         subprotocols=(),
     )

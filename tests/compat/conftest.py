@@ -17,6 +17,8 @@ HERE = pathlib.Path(__file__).parent
 os.environ['ZAQAR_TEST_MONGODB'] = '1'
 os.environ['ZAQAR_TESTS_CONFIGS_DIR'] = str(HERE)
 
+from zaqar.bootstrap import Bootstrap  # noqa: E402
+from zaqar.common import decorators  # noqa: E402
 from zaqar.tests.unit.transport.wsgi import base as wsgi_base  # noqa: E402
 from zaqar.tests.unit.transport.wsgi.v2_0 import (  # noqa: E402
     test_claims,
@@ -25,8 +27,7 @@ from zaqar.tests.unit.transport.wsgi.v2_0 import (  # noqa: E402
 )
 
 from tests.compat import impossible  # noqa: E402
-from zaqar_gevent import conf as configuration  # noqa: E402
-from zaqar_gevent.server import Application  # noqa: E402
+from zaqar_gevent.server import Application, TransportDriver  # noqa: E402
 from zaqar_gevent.storage import sqlite  # noqa: E402
 
 # Options that upstream's files of these names set beside the store.
@@ -45,8 +46,11 @@ KEYSTONE = {
     'DEFAULT': {'auth_strategy': 'keystone'},
     'keystone_authtoken': {'www_authenticate_uri': 'http://localhost/identity'},
 }
+# The requests of Falcon's test client are for a host of its own.
+ANY_HOST = {'drivers:transport:gevent': {'allowed_hosts': '*'}}
 FAULTY = {
-    'drivers': {'transport': 'gevent', 'message_store': 'faulty', 'management_store': 'faulty'}
+    'drivers': {'message_store': 'faulty', 'management_store': 'faulty'},
+    **ANY_HOST,
 }
 
 
@@ -63,9 +67,10 @@ def _write(directory: pathlib.Path, name: str, sections: dict[str, dict[str, str
 def choose_store(name: str, uri: str) -> dict[str, dict[str, str]]:
     """The options that make `name` the store for messages and for management."""
     return {
-        'drivers': {'transport': 'gevent', 'message_store': name, 'management_store': name},
+        'drivers': {'message_store': name, 'management_store': name},
         f'drivers:message_store:{name}': {'uri': uri},
         f'drivers:management_store:{name}': {'uri': uri},
+        **ANY_HOST,
     }
 
 
@@ -86,15 +91,26 @@ def pool_uri(request: pytest.FixtureRequest, tmp_path: pathlib.Path) -> str:
     return f'sqlite:///{tmp_path}/{name}'.rstrip('/')
 
 
+@pytest.fixture
+def transport() -> str:
+    """Which transport the tests are of: ours, or upstream's own by its name."""
+    return 'ours'
+
+
+def _our_transport(bootstrap: Bootstrap) -> TransportDriver:
+    """What upstream's tests get as the transport."""
+    return TransportDriver(bootstrap.conf, bootstrap.storage, bootstrap.cache, bootstrap.control)
+
+
 @pytest.fixture(autouse=True)
 def _configuration_files(
     store: dict[str, dict[str, str]],
     pool_uri: str,
+    transport: str,
     tmp_path: pathlib.Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Give the test the configuration files it asks for, on a store of its own."""
-    configuration.accept_gevent_transport()
     for name, options in SPECIAL.items():
         _write(tmp_path, name, {**store, **options})
     _write(tmp_path, 'wsgi_faulty.conf', FAULTY)
@@ -102,6 +118,10 @@ def _configuration_files(
     (tmp_path / 'policy.yaml').write_text('"default": "rule:admin_or_owner"\n')
     monkeypatch.setenv('ZAQAR_TESTS_CONFIGS_DIR', str(tmp_path))
     monkeypatch.setenv('ZAQAR_TEST_MONGODB_URL', pool_uri)
+    if transport == 'ours':
+        monkeypatch.setattr(
+            Bootstrap, 'transport', decorators.lazy_property(write=False)(_our_transport)
+        )
     # These drop MongoDB databases; here every test has a file that goes with its directory.
     for case in (
         test_claims.TestClaimsMongoDB,

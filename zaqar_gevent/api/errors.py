@@ -18,7 +18,8 @@
     ├── NotImplementedHere      501     not_implemented
     └── ServiceUnavailable      503     service_unavailable
         └── AtCapacity          503     at_capacity
-            └── TooManyOfAddress 503    address_at_capacity
+            ├── TooManyOfAddress 503    address_at_capacity
+            └── TooManyUnknown  503     authentication_at_capacity
 """
 
 from __future__ import annotations
@@ -146,6 +147,10 @@ class AtCapacity(ServiceUnavailable):
 
 class TooManyOfAddress(AtCapacity):
     code = 'address_at_capacity'
+
+
+class TooManyUnknown(AtCapacity):
+    code = 'authentication_at_capacity'
 
 
 _WRONG_TYPE = re.compile(r'^Expected `(?P<wanted>[^`]+)`, got `(?P<found>[^`]+)`')

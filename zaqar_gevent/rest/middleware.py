@@ -10,7 +10,7 @@ from typing import Any
 import webob  # type: ignore[import-untyped]
 from oslo_config import cfg
 from oslo_context.context import RequestContext
-from oslo_middleware import cors, http_proxy_to_wsgi
+from oslo_middleware import cors
 
 Environ = dict[str, Any]
 StartResponse = Callable[..., Any]
@@ -75,22 +75,6 @@ def _enter_context(request_id: str, global_id: str | None) -> None:
 def allowed_origins(conf: cfg.ConfigOpts) -> frozenset[str]:
     """The origins that [cors], and the groups of `[cors.NAME]`, allow."""
     return frozenset(cors.CORS(None, conf).allowed_origins)
-
-
-def trust_proxies(app: Application, conf: cfg.ConfigOpts) -> Application:
-    """`app`, told by the headers of a proxy where a request came from.
-
-    `app` itself unless [oslo_middleware] enable_proxy_headers_parsing says to believe them.
-    """
-    proxies = http_proxy_to_wsgi.HTTPProxyToWSGI(None, conf)
-    if not conf.oslo_middleware.enable_proxy_headers_parsing:
-        return app
-
-    def trusting(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
-        proxies.process_request(webob.Request(environ))
-        return app(environ, start_response)
-
-    return trusting
 
 
 def allow_origins(app: Application, conf: cfg.ConfigOpts) -> Application:

@@ -96,7 +96,7 @@ class Connection:
     """Carries messages between a socket and a receiver until either side closes.
 
     unsent: what waits to be written to all clients of the process.
-    opened_at: in seconds of `time.monotonic`.
+    opened_at: in seconds of `time.monotonic`. receiver: answers the messages.
     """
 
     __slots__ = (
@@ -118,9 +118,9 @@ class Connection:
             '_next_turn',
             '_pace',
             '_pinged_at',
-            '_receiver',
         ),
         *('_inbox', '_long', '_pushes', '_socket', 'opened_at', 'outbox', 'request_at'),
+        'receiver',
     )
 
     def __init__(
@@ -133,7 +133,7 @@ class Connection:
     ) -> None:
         self._socket = sock
         self._engine = engine
-        self._receiver = receiver
+        self.receiver = receiver
         self._limits = limits
         self._inbox = Inbox(sock)
         self.outbox = Outbox(sock, limits.outbox_bytes, limits.outbox_messages, unsent)
@@ -160,7 +160,7 @@ class Connection:
         early: what was received with the handshake already.
         """
         metrics.move_connection(None, self._kind)
-        self._receiver.attach(self)
+        self.receiver.attach(self)
         try:
             self._serve(early)
             self._await_end()
@@ -170,7 +170,7 @@ class Connection:
             self._engine.close(GOING_AWAY, 'The server is stopping.')
             self._flush()
         finally:
-            self._receiver.end()
+            self.receiver.end()
             self._pushes.close()
             self.outbox.close()
             self._inbox.close()
@@ -277,7 +277,7 @@ class Connection:
             self._note_encoding(binary)
         self._pushes.begin()
         try:
-            answer = self._receiver.receive(message.payload, binary=binary)
+            answer = self.receiver.receive(message.payload, binary=binary)
             if isinstance(answer, bytes):
                 self._send(answer, binary=binary)
             elif isinstance(answer, Retractable):
@@ -397,7 +397,7 @@ class Connection:
         if self._ending is not None and self._engine.is_open:
             code, reason, reconnect_after_ms = self._ending
             if reconnect_after_ms is not None:
-                farewell = self._receiver.farewell(reason, reconnect_after_ms)
+                farewell = self.receiver.farewell(reason, reconnect_after_ms)
                 if farewell is not None:
                     self.push(farewell.payload, binary=farewell.binary, kind='closing')
             self._engine.close(code, reason)
@@ -414,7 +414,7 @@ class Connection:
             gevent.sleep(MOMENT)
 
     def _check_rights(self, now: float) -> None:
-        limits, receiver = self._limits, self._receiver
+        limits, receiver = self._limits, self.receiver
         if self._has_expired(now):
             self._expire()
         elif not receiver.is_known and now - self.opened_at >= limits.authentication_timeout:
@@ -423,7 +423,7 @@ class Connection:
             self.finish(Ending(NORMAL, 'Idle for too long.'))
 
     def _has_expired(self, now: float) -> bool:
-        expires_at = self._receiver.expires_at
+        expires_at = self.receiver.expires_at
         return expires_at is not None and now >= expires_at
 
     def _expire(self) -> None:

@@ -7,6 +7,7 @@ import random
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Protocol
 
 import gevent
 from oslo_log import log
@@ -27,19 +28,34 @@ _AT_ONCE = 100
 _SPREAD_MS_EACH = 2
 _SPREAD_MS = range(1000, 30_001)
 _RECONNECT_AFTER_MS = 100
+# The part of the unauthenticated connections that one address may hold: a single client is not to
+# keep all others from authenticating.
+_UNKNOWN_OF_ADDRESS = 5
+
+
+class Client(Protocol):
+    """Whoever is connected; is_known: whether it has authenticated, where it has to."""
+
+    is_known: bool
 
 
 class Connections:
     """Admits connections, looks after the open ones, and lets them go when the server stops.
 
     capacity: how many there may be. per_address: how many of one client address.
+    unknown: how many there may be of clients that have not authenticated, where they have to; a
+        fifth of them of one client address.
     unsent: what waits to be written to all clients of the process.
     """
 
-    def __init__(self, capacity: int, per_address: int, unsent: Unsent | None = None) -> None:
+    def __init__(
+        self, capacity: int, per_address: int, unknown: int, unsent: Unsent | None = None
+    ) -> None:
         self.capacity = capacity
         self.unsent = unsent
         self._per_address = per_address
+        self._max_unknown = unknown
+        self._unknown: dict[Client, str] = {}
         self._taken = 0
         self._by_address: collections.Counter[str] = collections.Counter()
         self._open: set[Connection] = set()
@@ -68,8 +84,31 @@ class Connections:
         self._taken += 1
         self._by_address[address] += 1
 
-    def leave(self, address: str) -> None:
+    def admit_client(self, client: Client, address: str) -> None:
+        """Let `client` be connected without having authenticated; one that has may be.
+
+        Raises `errors.TooManyUnknown` or `errors.TooManyOfAddress` where there are too many.
+        """
+        if client.is_known:
+            return
+        self._unknown = {one: of for one, of in self._unknown.items() if not one.is_known}
+        if len(self._unknown) >= self._max_unknown:
+            raise errors.TooManyUnknown(
+                f'There are {self._max_unknown} WebSocket connections already that have not '
+                'authenticated.'
+            )
+        most = max(self._max_unknown // _UNKNOWN_OF_ADDRESS, 1)
+        if address and list(self._unknown.values()).count(address) >= most:
+            raise errors.TooManyOfAddress(
+                f'There are {most} WebSocket connections of this address already that have not '
+                'authenticated.'
+            )
+        self._unknown[client] = address
+
+    def leave(self, address: str, client: Client | None = None) -> None:
         """Give the room back."""
+        if client is not None:
+            self._unknown.pop(client, None)
         self._taken -= 1
         self._by_address[address] -= 1
         if not self._by_address[address]:

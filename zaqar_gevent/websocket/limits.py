@@ -15,5 +15,5 @@ class Limits(NamedTuple):
     ping_interval: float = 25.0
     ping_timeout: float = 8.0
     idle_timeout: float = 0.0
-    authentication_timeout: float = 10.0
+    authentication_timeout: float = 60.0
     close_timeout: float = 5.0

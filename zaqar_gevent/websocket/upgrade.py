@@ -18,6 +18,7 @@ from zaqar_gevent import metrics
 from zaqar_gevent.api import documents, errors
 from zaqar_gevent.api.context import Identity
 from zaqar_gevent.api.push import Recipient
+from zaqar_gevent.hosts import Hosts
 from zaqar_gevent.websocket import handshake
 from zaqar_gevent.websocket.connection import Connection, Receiver
 from zaqar_gevent.websocket.connections import Connections
@@ -106,6 +107,7 @@ class Upgrade:
         connections: Connections,
         frames: Frames,
         limits: Limits,
+        hosts: Hosts,
         origins: Origins,
         subprotocols: tuple[str, ...],
         authenticator: Authenticator | None = None,
@@ -115,6 +117,7 @@ class Upgrade:
         self.connections = connections
         self._frames = frames
         self._limits = limits
+        self._hosts = hosts
         self._origins = origins
         self._subprotocols = subprotocols
         self._authenticator = authenticator
@@ -160,6 +163,10 @@ class Upgrade:
     def _admit(self, environ: Environ, address: str, subprotocol: str | None) -> Receiver:
         """Let a client in, which takes up room; raises `_Refused`."""
         try:
+            self._hosts.check(environ)
+        except errors.APIError as error:
+            raise _Refused(error, 'host') from None
+        try:
             self._origins.check(environ)
         except errors.APIError as error:
             raise _Refused(error, 'origin') from None
@@ -167,18 +174,18 @@ class Upgrade:
         headers = _headers_of(environ)
         try:
             identity = self._identify(headers)
-            return self._new_receiver(subprotocol, identity, headers, address)
+            receiver = self._new_receiver(subprotocol, identity, headers, address)
+            self.connections.admit_client(receiver, address)
         except errors.APIError as error:
             self.connections.leave(address)
-            raise _Refused(error, 'authentication') from None
+            raise _Refused(error, _reason_of(error)) from None
+        return receiver
 
     def _take_room(self, address: str) -> None:
         try:
             self.connections.admit(address)
-        except errors.TooManyOfAddress as error:
-            raise _Refused(error, 'address') from None
         except errors.AtCapacity as error:
-            raise _Refused(error, 'capacity') from None
+            raise _Refused(error, _reason_of(error)) from None
 
     def _identify(self, headers: Mapping[str, str]) -> Identity | None:
         if self._authenticator is None or 'x-auth-token' not in headers:
@@ -228,8 +235,21 @@ class Upgrade:
             with self.connections.looking_after(connection):
                 connection.run(early)
         finally:
-            self.connections.leave(address)
+            self.connections.leave(address, connection.receiver)
             LOG.debug('WebSocket disconnected: %s', address)
+
+
+def _reason_of(error: errors.APIError) -> metrics.Refusal:
+    """What the metrics call the refusal of a client that asks properly."""
+    match error:
+        case errors.TooManyOfAddress():
+            return 'address'
+        case errors.TooManyUnknown():
+            return 'unauthenticated'
+        case errors.AtCapacity():
+            return 'capacity'
+        case _:
+            return 'authentication'
 
 
 def read_ahead(rfile: Any, sock: socket.socket) -> bytes:
@@ -245,8 +265,7 @@ def read_ahead(rfile: Any, sock: socket.socket) -> bytes:
 
 
 def _address_of(environ: Environ) -> str:
-    """The client's address; of those that proxies add up, the one that the last of them saw."""
-    return str(environ.get('REMOTE_ADDR', '')).rsplit(',', 1)[-1].strip()
+    return str(environ.get('REMOTE_ADDR', ''))
 
 
 def _headers_of(environ: Environ) -> dict[str, str]:

@@ -26,9 +26,12 @@ def redis_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisPro
 @pytest.fixture
 def store(redis_process: RedisProcess) -> dict[str, dict[str, str]]:
     redis_process.client.flushall()
-    sections = choose_store('redis', redis_process.uri)
-    sections['drivers']['transport'] = os.environ.get('ZAQAR_COMPAT_TRANSPORT', 'gevent')
-    return sections
+    return choose_store('redis', redis_process.uri)
+
+
+@pytest.fixture
+def transport() -> str:
+    return os.environ.get('ZAQAR_COMPAT_TRANSPORT', 'ours')
 
 
 @pytest.fixture
