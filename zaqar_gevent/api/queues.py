@@ -7,7 +7,9 @@ from typing import Any, Literal, NotRequired, TypedDict
 
 import msgspec
 from zaqar.storage import errors as storage_errors
+from zaqar.transport.validation import ValidationFailed
 
+from zaqar_gevent import dead_letters
 from zaqar_gevent.api import documents, errors, signed_urls
 from zaqar_gevent.api.broker import Broker
 from zaqar_gevent.api.context import Context, Metadata
@@ -142,6 +144,7 @@ def create_queue(context: Context, request: CreateQueue) -> Reply:
     if request.metadata is not None:
         _check_sent_size(context, request.metadata)
         _check_metadata(context.broker, request.metadata)
+        _check_dead_letters(context, request.queue_name, request.metadata)
     try:
         created = context.queues.create(
             request.queue_name, metadata=request.metadata, project=context.project_id
@@ -199,9 +202,12 @@ def update_queue(context: Context, request: UpdateQueue) -> Metadata:
     )
     metadata = context.queues.get_metadata(request.queue_name, project=context.project_id) or {}
     known = reserved_metadata(broker, context.kind)
+    dead_letter_queue = metadata.get('_dead_letter_queue')
     for step in steps:
         _apply(step, metadata, known)
     _check_metadata(broker, metadata)
+    if metadata.get('_dead_letter_queue') != dead_letter_queue:
+        _check_dead_letters(context, request.queue_name, metadata)
     broker.limits.queue_metadata_length(len(documents.encode_json(metadata)))
     context.queues.set_metadata(request.queue_name, metadata, context.project_id)
     context.forget_metadata_of(request.queue_name)
@@ -350,6 +356,31 @@ def _check_metadata(broker: Broker, metadata: Metadata) -> None:
     except msgspec.ValidationError as error:
         raise errors.from_decoding(error, '$.metadata') from None
     broker.limits.queue_metadata_putting(metadata)
+
+
+def _check_dead_letters(context: Context, queue_name: str, metadata: Metadata) -> None:
+    """Refuse a dead letter queue that cannot exist, or from which messages would come back."""
+    queues = context.broker.queues
+    place = '`$.metadata._dead_letter_queue`'
+    try:
+        context.broker.limits.queue_identification(
+            metadata.get('_dead_letter_queue') or queue_name, context.project_id
+        )
+        cycle = dead_letters.find_cycle(
+            queue_name, metadata, lambda name: queues.get(name, project=context.project_id) or {}
+        )
+    except ValidationFailed as error:
+        raise errors.BadRequest(f'{error} - at {place}') from None
+    except dead_letters.ChainTooLong:
+        raise errors.BadRequest(
+            f'At most {dead_letters.MAX_CHAIN} dead letter queues may follow one another - at '
+            f'{place}'
+        ) from None
+    if cycle:
+        raise errors.BadRequest(
+            f'Dead letters would come back to where they came from ({" -> ".join(cycle)}); name '
+            f'another queue, or none - at {place}'
+        )
 
 
 def _raw_change(change: Change) -> dict[str, Any]:
