@@ -50,6 +50,7 @@ from zaqar_gevent.rest.middleware import (
 from zaqar_gevent.rest.observation import metrics_app, observe, serve_paths
 from zaqar_gevent.rest.openapi import build_openapi
 from zaqar_gevent.sockets.unsent import Unsent
+from zaqar_gevent.storage import drivers, purging
 from zaqar_gevent.websocket import engines
 from zaqar_gevent.websocket.asyncapi import build_asyncapi
 from zaqar_gevent.websocket.compact import SUBPROTOCOL
@@ -145,10 +146,12 @@ class TransportDriver:
         self._conf = conf
         self._defaults = ResourceDefaults(conf)
         section = conf[options.GROUP]
+        drivers.protect(storage)
         broker = Broker(
             conf,
             storage,
             control,
+            functools.partial(purging.purge, storage),
             capabilities(conf),
             options.metadata_seconds(conf),
             section.subscription_cache_seconds,

@@ -84,6 +84,8 @@ class Broker:
     notifier: what tells subscribers; remembers the subscriptions of a queue for
         `subscription_seconds`.
     capabilities: what is said of the server to whoever asks.
+    purge: removes the messages that a queue holds now and that are not claimed; takes the queue and
+        the project.
     descriptions: what builds the documents that describe each transport, by the document's name.
     """
 
@@ -92,6 +94,7 @@ class Broker:
         conf: cfg.ConfigOpts,
         storage: base.DataDriverBase,
         control: base.ControlDriverBase,
+        purge: Callable[[str, str | None], None],
         capabilities: Capabilities,
         metadata_seconds: float,
         subscription_seconds: float = 1.0,
@@ -105,6 +108,7 @@ class Broker:
         self.max_depth = max_depth
         self.metadata: Brief[dict[str, Any]] = Brief(metadata_seconds)
         self.notifier = Notifier(conf, storage.subscription_controller, subscription_seconds)
+        self.purge = purge
         self.capabilities = capabilities
         self.descriptions: dict[str, Callable[[], dict[str, Any]]] = {}
         self._cipher: MessageCipher | None = None

@@ -7,7 +7,9 @@ from typing import Any, Literal, NotRequired, TypedDict
 
 import msgspec
 from zaqar.storage import errors as storage_errors
+from zaqar.transport.validation import ValidationFailed
 
+from zaqar_gevent import dead_letters
 from zaqar_gevent.api import documents, errors, signed_urls
 from zaqar_gevent.api.broker import Broker
 from zaqar_gevent.api.context import Context, Metadata
@@ -142,6 +144,7 @@ def create_queue(context: Context, request: CreateQueue) -> Reply:
     if request.metadata is not None:
         _check_sent_size(context, request.metadata)
         _check_metadata(context.broker, request.metadata)
+        _check_dead_letters(context, request.queue_name, request.metadata)
     try:
         created = context.queues.create(
             request.queue_name, metadata=request.metadata, project=context.project_id
@@ -199,9 +202,12 @@ def update_queue(context: Context, request: UpdateQueue) -> Metadata:
     )
     metadata = context.queues.get_metadata(request.queue_name, project=context.project_id) or {}
     known = reserved_metadata(broker, context.kind)
+    dead_letter_queue = metadata.get('_dead_letter_queue')
     for step in steps:
         _apply(step, metadata, known)
     _check_metadata(broker, metadata)
+    if metadata.get('_dead_letter_queue') != dead_letter_queue:
+        _check_dead_letters(context, request.queue_name, metadata)
     broker.limits.queue_metadata_length(len(documents.encode_json(metadata)))
     context.queues.set_metadata(request.queue_name, metadata, context.project_id)
     context.forget_metadata_of(request.queue_name)
@@ -249,9 +255,12 @@ def get_stats(context: Context, request: NamedQueue) -> QueueStats:
     relation='rel/queue_purge',
 )
 def purge_queue(context: Context, request: PurgeQueue) -> dict[str, Any]:
-    """Remove all unclaimed messages, all subscriptions, or both from a queue that stays."""
+    """Remove the unclaimed messages, the subscriptions, or both from a queue that stays.
+
+    What is posted or subscribed meanwhile stays, too.
+    """
     if 'messages' in request.resource_types:
-        _purge_messages(context, request.queue_name)
+        context.broker.purge(request.queue_name, context.project_id)
     if 'subscriptions' in request.resource_types:
         _purge_subscriptions(context, request.queue_name)
     return {}
@@ -291,20 +300,26 @@ def share_queue(context: Context, request: ShareQueue) -> signed_urls.SignedUrl:
     )
 
 
-PURGE_BATCH = 100
-
-
-def _purge_messages(context: Context, queue_name: str) -> None:
-    pop = context.broker.messages.pop
-    while pop(queue_name, PURGE_BATCH, project=context.project_id):
-        pass
+# So many at a time that nobody subscribes faster than they are read.
+_PURGED_PAGE = 1000
 
 
 def _purge_subscriptions(context: Context, queue_name: str) -> None:
+    """Remove the subscriptions that are there now."""
     subscriptions = context.broker.subscriptions
-    while page := list(next(subscriptions.list(queue_name, project=context.project_id))):
-        for subscription in page:
-            subscriptions.delete(queue_name, subscription['id'], project=context.project_id)
+    target: dict[str, Any] = {'queue': queue_name, 'project': context.project_id}
+    ids: dict[str, None] = {}
+    marker = None
+    while True:
+        # Of a queue that is in no pool, upstream gives none.
+        results = subscriptions.list(**target, marker=marker, limit=_PURGED_PAGE) or iter(())
+        page = [str(one['id']) for one in next(results, ())]
+        marker = next(results, None)
+        if not marker or not set(page) - ids.keys():
+            break
+        ids.update(dict.fromkeys(page))
+    for one in ids:
+        subscriptions.delete(subscription_id=one, **target)
     context.forget_subscriptions_of(queue_name)
 
 
@@ -350,6 +365,31 @@ def _check_metadata(broker: Broker, metadata: Metadata) -> None:
     except msgspec.ValidationError as error:
         raise errors.from_decoding(error, '$.metadata') from None
     broker.limits.queue_metadata_putting(metadata)
+
+
+def _check_dead_letters(context: Context, queue_name: str, metadata: Metadata) -> None:
+    """Refuse a dead letter queue that cannot exist, or from which messages would come back."""
+    queues = context.broker.queues
+    place = '`$.metadata._dead_letter_queue`'
+    try:
+        context.broker.limits.queue_identification(
+            metadata.get('_dead_letter_queue') or queue_name, context.project_id
+        )
+        cycle = dead_letters.find_cycle(
+            queue_name, metadata, lambda name: queues.get(name, project=context.project_id) or {}
+        )
+    except ValidationFailed as error:
+        raise errors.BadRequest(f'{error} - at {place}') from None
+    except dead_letters.ChainTooLong:
+        raise errors.BadRequest(
+            f'At most {dead_letters.MAX_CHAIN} dead letter queues may follow one another - at '
+            f'{place}'
+        ) from None
+    if cycle:
+        raise errors.BadRequest(
+            f'Dead letters would come back to where they came from ({" -> ".join(cycle)}); name '
+            f'another queue, or none - at {place}'
+        )
 
 
 def _raw_change(change: Change) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import pathlib
 from collections.abc import Iterator
@@ -25,6 +26,7 @@ from zaqar_gevent.rest import build_app
 from zaqar_gevent.rest.middleware import identify_requests
 from zaqar_gevent.rest.observation import metrics_app, observe, serve_paths
 from zaqar_gevent.server import capabilities
+from zaqar_gevent.storage import purging
 from zaqar_gevent.storage.sqlite import ControlDriver, DataDriver
 
 CLIENT = {'Client-ID': '3381af92-2b9e-11e3-b191-71861300734c', 'X-Project-ID': 'demo'}
@@ -49,7 +51,14 @@ def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     configuration.use_embedded_store(conf, tmp_path_factory.mktemp('store'))
     control = ControlDriver(conf, None)
     storage = DataDriver(conf, None, control)
-    broker = Broker(conf, storage, control, capabilities(conf), options.metadata_seconds(conf))
+    broker = Broker(
+        conf,
+        storage,
+        control,
+        functools.partial(purging.purge, storage),
+        capabilities(conf),
+        options.metadata_seconds(conf),
+    )
     yield identify_requests(build_app(Dispatcher(broker, Policy(conf))))
     storage.close()
     control.close()

@@ -1,5 +1,6 @@
 """What becomes of messages and claims, by a clock that the tests move."""
 
+import itertools
 import uuid
 
 import pytest
@@ -262,6 +263,36 @@ def test_nothing_but_dead_letters_is_nothing_to_claim(store, clock):
     assert store.claim(limit=20) == (None, [])
     store.queues.create('dead')
     assert len(store.list('dead', limit=100)) == 30
+
+
+@pytest.mark.parametrize(
+    'cycle',
+    [('q', 'q'), ('q', 'r', 'q'), ('q', 'r', 's', 'q'), ('q', *(f'r{n}' for n in range(50)))],
+)
+def test_dead_letters_that_would_come_back_stay_and_can_be_claimed(store, clock, cycle):
+    for queue, following in itertools.pairwise(cycle):
+        store.queues.create(queue)
+        settings = {'_max_claim_count': 1, '_dead_letter_queue': following}
+        store.queues.set_metadata(queue, settings)
+    ids = store.post(1, 2, ttl=1000)
+    for _ in range(3):
+        _, claimed = store.claim(ttl=60)
+        assert [message['id'] for message in claimed] == ids
+        clock.advance(60)
+    assert store.bodies() == [1, 2]
+
+
+def test_dead_letters_come_to_rest_in_a_cycle_that_they_do_not_come_from(store, clock):
+    store.queues.create('r')
+    store.queues.set_metadata('q', {'_max_claim_count': 1, '_dead_letter_queue': 'r'})
+    store.queues.set_metadata('r', {'_max_claim_count': 1, '_dead_letter_queue': 'r'})
+    store.post('poison', ttl=1000)
+    store.claim(ttl=60)
+    clock.advance(60)
+    assert store.claim() == (None, [])
+    for _ in range(2):
+        assert [message['body'] for message in store.claim('r', ttl=60)[1]] == ['poison']
+        clock.advance(60)
 
 
 def test_statistics_tell_free_from_claimed(store, clock):

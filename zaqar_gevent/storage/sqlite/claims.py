@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import sqlite3
 import uuid
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ from oslo_log import log
 from oslo_utils import timeutils
 from zaqar.storage import base, errors
 
+from zaqar_gevent import dead_letters
 from zaqar_gevent.storage.sqlite import claiming
 from zaqar_gevent.storage.sqlite.documents import Message, decode_page
 
@@ -38,9 +40,9 @@ class ClaimController(base.Claim):
 
         A message that would expire before its claim lives until `grace` after it. One that has
         been claimed as often as its queue allows goes to the dead letter queue instead, if that
-        is in the same file: with pools, both queues must be in one pool.
+        is in the same file (with pools, both queues must be in one pool) and does not lead back.
         """
-        settings = self.driver.queue_controller.get(queue, project=project)
+        settings = self._settings(project, queue)
         lease = _lease(uuid.uuid4().hex, metadata)
         document = self._database.write(
             claiming.create,
@@ -62,12 +64,18 @@ class ClaimController(base.Claim):
         max_claims = settings.get('_max_claim_count')
         if not dead or max_claims is None:
             return None
+        if not dead_letters.may_bury(queue, settings, functools.partial(self._settings, project)):
+            return None
         if not self.driver.share_pool(queue, dead, project):
             # Rather delivered once more than put where nobody would ever look.
             LOG.warning('The dead letter queue %s of %s is in another pool.', dead, queue)
             return None
         ttl = settings.get('_dead_letter_queue_messages_ttl') or None
         return claiming.DeadLetters(dead, max_claims, ttl)
+
+    def _settings(self, project: str | None, queue: str) -> dict[str, Any]:
+        settings: dict[str, Any] = self.driver.queue_controller.get(queue, project=project)
+        return settings
 
     def get(
         self, queue: str, claim_id: str, project: str | None = None

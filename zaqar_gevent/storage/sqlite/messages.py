@@ -196,6 +196,14 @@ class MessageController(base.Message):
             now = timeutils.utcnow_ts(microsecond=True)
             self._database.write(removal.delete_many, project, queue, ids, claim_ids, now)
 
+    def purge(self, queue: str, project: str | None = None) -> None:
+        """Delete the messages that are there now and not claimed, some in each transaction."""
+        # All that was acknowledged before is committed, and what comes later has higher ids.
+        last = self._database.read(removal.get_last_id)
+        now = timeutils.utcnow_ts(microsecond=True)
+        while self._database.write(removal.purge, project or '', queue, last, now):
+            pass
+
     def pop(self, queue: str, limit: int, project: str | None = None) -> Sequence[Message]:
         """Take up to `limit` messages that are not claimed from the front of the queue."""
         metadata = self.driver.queue_controller.get(queue, project=project)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from zaqar.storage import errors
 
-from zaqar_gevent.storage.sqlite import claiming, spools
+from zaqar_gevent.storage.sqlite import claiming, collector, spools
 from zaqar_gevent.storage.sqlite.documents import encode_id, message, page
 
 _SPOOL = '(SELECT id FROM spools WHERE project = ? AND name = ?)'
@@ -28,6 +28,13 @@ _HOLDERS = f"""SELECT m.id, c.token FROM messages m
 
 _DELETE_MANY = f"""DELETE FROM messages
     WHERE id IN (SELECT value FROM json_each(?)) AND spool = {_SPOOL}"""
+
+PURGE_STEP = 500
+"""Messages that one transaction of a purge deletes at most."""
+
+_PURGE = """DELETE FROM messages WHERE id IN (
+    SELECT id FROM messages INDEXED BY messages_free
+    WHERE spool = ? AND claim IS NULL AND id <= ? LIMIT ?)"""
 
 _POPPED = page(f"""SELECT m.id AS id, {message('NULL')} AS document
     FROM messages m WHERE m.id IN (SELECT value FROM json_each(:ids)) ORDER BY m.id""")
@@ -115,3 +122,19 @@ def pop(
     document: bytes = cursor.execute(_POPPED, {'ids': ids, 'now': now}).fetchone()[0]
     cursor.execute('DELETE FROM messages WHERE id IN (SELECT value FROM json_each(?))', (ids,))
     return document
+
+
+def get_last_id(connection: sqlite3.Connection) -> int:
+    """The highest id that a message of the file has had."""
+    row = connection.execute("SELECT seq FROM sqlite_sequence WHERE name = 'messages'").fetchone()
+    return 0 if row is None else int(row[0])
+
+
+def purge(cursor: sqlite3.Cursor, project: str, queue: str, last: int, now: float) -> bool:
+    """Delete some of the messages up to `last` that are not claimed; whether there may be more."""
+    spool = spools.get(cursor, project, queue)
+    if spool is None:
+        return False
+    more = collector.release_expired_claims(cursor, now, spool)
+    cursor.execute(_PURGE, (spool, last, PURGE_STEP))
+    return more or cursor.rowcount == PURGE_STEP

@@ -1,0 +1,50 @@
+"""Dead letter queues that lead back to where a message came from.
+
+A message that is moved in a circle is never delivered: each claim would only move it on. The API
+refuses such metadata, and the stores leave messages where they are when they find it all the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+MAX_CHAIN = 32
+"""How many dead letter queues may follow each other."""
+
+
+class ChainTooLong(Exception):
+    """More than `MAX_CHAIN` dead letter queues follow each other."""
+
+
+def find_cycle(
+    queue: str, metadata: Mapping[str, Any], get_metadata: Callable[[str], Mapping[str, Any]]
+) -> list[str]:
+    """The queues through which the dead letters of `queue` come back to it; empty if they do not.
+
+    metadata: of `queue`. get_metadata: returns the metadata of another queue, empty if it has none.
+
+    Raises `ChainTooLong`.
+    """
+    chain = [queue]
+    while isinstance(following := metadata.get('_dead_letter_queue'), str) and following:
+        if following == queue:
+            return [*chain, queue]
+        if following in chain:
+            # A cycle that `queue` is not part of: its own dead letters come to rest there.
+            return []
+        if len(chain) > MAX_CHAIN:
+            raise ChainTooLong
+        chain.append(following)
+        metadata = get_metadata(following)
+    return []
+
+
+def may_bury(
+    queue: str, metadata: Mapping[str, Any], get_metadata: Callable[[str], Mapping[str, Any]]
+) -> bool:
+    """Whether dead letters of `queue` can be moved and stay moved; arguments as `find_cycle`."""
+    try:
+        return not find_cycle(queue, metadata, get_metadata)
+    except ChainTooLong:
+        return False

@@ -1,0 +1,103 @@
+"""The data drivers behind upstream's pipelines and pools, and what protects upstream's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from zaqar.storage import base, pipeline, pooling
+
+from zaqar_gevent import dead_letters
+
+_REDIS = 'zaqar.storage.redis'
+_UPSTREAM = 'zaqar.storage.'
+
+
+def find(storage: Any, queue: str, project: str | None) -> Any:
+    """The driver of the store that keeps a queue's messages; None if the queue is in no pool."""
+    while True:
+        if isinstance(storage, pipeline.DataDriver):
+            storage = storage._storage
+        elif isinstance(storage, pooling.DataDriver):
+            storage = storage._pool_catalog.lookup(queue, project)
+        else:
+            return storage
+
+
+def protect(storage: base.DataDriverBase) -> None:
+    """Make claims of upstream's drivers leave dead letters alone that they would lose.
+
+    Drivers of pools are protected when they are made.
+    """
+    if isinstance(storage, pipeline.DataDriver):
+        protect(storage._storage)
+    elif isinstance(storage, pooling.DataDriver):
+        catalog = storage._pool_catalog
+        catalog._init_driver = _protecting(catalog._init_driver)
+    elif type(storage).__module__.startswith(_UPSTREAM):
+        claims = storage.claim_controller
+        claims.driver = _ClaimDriver(claims.driver)
+
+
+def is_redis(driver: base.DataDriverBase) -> bool:
+    """Whether `driver` is upstream's for Redis."""
+    return type(driver).__module__.startswith(_REDIS)
+
+
+def _protecting(make: Callable[..., base.DataDriverBase]) -> Callable[..., base.DataDriverBase]:
+    def make_protected(*args: Any, **kwargs: Any) -> base.DataDriverBase:
+        driver = make(*args, **kwargs)
+        protect(driver)
+        return driver
+
+    return make_protected
+
+
+class _ClaimDriver:
+    """One of upstream's drivers as its claim controller sees it."""
+
+    def __init__(self, driver: Any) -> None:
+        self._driver = driver
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._driver, name)
+
+    @property
+    def queue_controller(self) -> _QueuesToClaimFrom:
+        return _QueuesToClaimFrom(self._driver)
+
+
+class _QueuesToClaimFrom:
+    """The queue controller, whose metadata name a dead letter queue only if it can be used."""
+
+    def __init__(self, driver: Any) -> None:
+        self._queues = driver.queue_controller
+        self._is_redis = is_redis(driver)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._queues, name)
+
+    def get(self, name: str, project: str | None = None) -> dict[str, Any]:
+        return self._without_lost(name, project, self._queues.get(name, project=project))
+
+    def get_metadata(self, name: str, project: str | None = None) -> dict[str, Any]:
+        return self._without_lost(name, project, self._queues.get_metadata(name, project=project))
+
+    def _without_lost(
+        self, name: str, project: str | None, metadata: dict[str, Any]
+    ) -> dict[str, Any]:
+        if '_dead_letter_queue' not in metadata or self._is_of_use(name, project, metadata):
+            return metadata
+        return {key: value for key, value in metadata.items() if key != '_dead_letter_queue'}
+
+    def _is_of_use(self, name: str, project: str | None, metadata: dict[str, Any]) -> bool:
+        target = metadata['_dead_letter_queue']
+        # Upstream's drivers compare and use both without looking whether they are null.
+        if not target or not metadata.get('_max_claim_count'):
+            return False
+        if self._is_redis and '.' in f'{project or ""}{target}':
+            # Upstream splits the key at dots: the message would go to another queue or project.
+            return False
+        return dead_letters.may_bury(
+            name, metadata, lambda other: self._queues.get(other, project=project)
+        )
