@@ -43,7 +43,7 @@ def count_steps(store, call):
         connection.set_progress_handler(handler, every)
 
     store.database.write(watch, tick, 1)
-    here = store.database._get_connection()
+    here = store.database._get_handle().connection
     here.set_progress_handler(tick, 1)
     try:
         call()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import time
+import urllib.parse
 
 from gevent import monkey
 
@@ -32,6 +33,7 @@ def prepare(path: str) -> None:
     try:
         # SQLite gives the -wal and -shm files the mode of the file itself.
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        sync_directory(directory)
         connection = sqlite3.connect(path, timeout=BUSY_TIMEOUT, isolation_level=None)
         try:
             _switch_to_wal(connection)
@@ -52,10 +54,11 @@ def connect(
 ) -> sqlite3.Connection:
     """A connection in autocommit mode to a file that `prepare` has seen.
 
-    It may be closed in another thread than the one that made it.
+    It may be closed in another thread than the one that made it. A file that is gone is not made.
     """
     connection = sqlite3.connect(
-        path,
+        f'file:{urllib.parse.quote(path)}?mode=rw',
+        uri=True,
         timeout=BUSY_TIMEOUT if timeout is None else timeout,
         isolation_level=None,
         check_same_thread=False,
@@ -65,6 +68,15 @@ def connect(
     connection.execute(f'PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}')
     connection.execute(f'PRAGMA query_only = {int(readonly)}')
     return connection
+
+
+def sync_directory(directory: str) -> None:
+    """Make what has been created in `directory` outlive a power cut."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _switch_to_wal(connection: sqlite3.Connection) -> None:

@@ -18,9 +18,11 @@ from typing import Any
 
 from gevent import monkey
 
-from zaqar_gevent.storage.sqlite import connection as files
-from zaqar_gevent.storage.sqlite.mailbox import Mailbox, MailboxClosed, forget_origins
-from zaqar_gevent.storage.sqlite.outage import StoreUnavailable
+from zaqar_gevent.storage.sqlite import connection as connections
+from zaqar_gevent.storage.sqlite.files import Files, Handle
+from zaqar_gevent.storage.sqlite.mailbox import Mailbox, MailboxClosed, ThreadFailed
+from zaqar_gevent.storage.sqlite.origins import NotAnswered, forget_origins
+from zaqar_gevent.storage.sqlite.outage import Journal, StoreUnavailable
 from zaqar_gevent.storage.sqlite.reader import Reader
 from zaqar_gevent.storage.sqlite.writer import Writer
 
@@ -41,6 +43,14 @@ _STEPS = 100
 """Instructions of SQLite's machine between two looks at the clock."""
 
 
+class _Threads:
+    """Native threads with what is logged of their failures."""
+
+    def __init__(self, make_server: Callable[[], Any], **options: Any) -> None:
+        self.mailbox = Mailbox(make_server, **options)
+        self.journal = Journal()
+
+
 class Database:
     """Reading and writing of one file. Use `Database.open`."""
 
@@ -48,8 +58,12 @@ class Database:
         self.path = path
         self.synchronous = synchronous
         self.users = 0
-        files.prepare(path)
+        connections.prepare(path)
         self._start()
+        try:
+            self._files.open()
+        except sqlite3.Error as error:
+            raise StoreUnavailable(path, str(error)) from error
 
     @classmethod
     def open(cls, path: str, synchronous: str = 'full') -> Lease:
@@ -57,7 +71,7 @@ class Database:
 
         Raises `StoreUnavailable` when the file cannot be opened.
         """
-        path = os.path.realpath(path)
+        name, path = os.path.abspath(path), os.path.realpath(path)
         _release_abandoned()
         with _registry_lock:
             database = _registry.get(path)
@@ -66,6 +80,7 @@ class Database:
             elif synchronous == 'full':
                 database.synchronous = 'full'
             database.users += 1
+            database._files.add_name(name)
         return Lease(database)
 
     def write(self, work: Callable[..., Any], *arguments: Any) -> Any:
@@ -74,27 +89,44 @@ class Database:
         `work` must have raised its errors of `zaqar.storage.errors` before its first change.
         Raises what `work` raised, or `StoreUnavailable`.
         """
-        return self._call(self._writer, work, arguments)
+        return self._call(self._writing, work, arguments)
 
     def read(self, work: Callable[..., Any], *arguments: Any) -> Any:
         """`work(connection, *arguments)`, which is expected to be short; raises like `write`."""
         if not self.users:
             raise self._closed()
         if SHORT:
-            try:
-                return work(self._get_connection(), *arguments)
-            except sqlite3.DatabaseError:
-                # Too long, or an error: it is waited for, or told, elsewhere.
-                pass
+            handle = self._get_handle()
+            # Held by another thread only to close it.
+            if handle is not None and handle.lock.acquire(False):
+                try:
+                    return work(handle.connection, *arguments)
+                except sqlite3.DatabaseError:
+                    # Too long, or an error: it is waited for, or told, elsewhere.
+                    pass
+                finally:
+                    handle.lock.release()
         return self.scan(work, *arguments)
 
     def scan(self, work: Callable[..., Any], *arguments: Any) -> Any:
         """`work(connection, *arguments)` in a reading thread; raises like `write`."""
-        return self._call(self._readers, work, arguments)
+        return self._call(self._reading, work, arguments)
 
     def get_row(self, statement: str, parameters: tuple[Any, ...]) -> Any:
         """The first row of a query, or None; raises like `write`."""
         return self.read(_get_row, statement, parameters)
+
+    def is_working(self) -> bool:
+        """Whether the store can be read and written now.
+
+        Both are tried: after a failure with a write that changes nothing, before with none.
+        """
+        try:
+            self.write(_rewrite if self._writing.journal.has_outage else _do_nothing)
+            self.scan(_touch)
+        except StoreUnavailable:
+            return False
+        return True
 
     def release(self, *, wait: bool) -> None:
         """Give up one use; the last one closes the file."""
@@ -103,46 +135,73 @@ class Database:
             if self.users:
                 return
             _registry.pop(self.path, None)
-        self._readers.close(wait=wait)
-        for connection in self._connections:
-            connection.close()
-        self._connections.clear()
-        self._writer.close(wait=wait)
+        have_ended = self._reading.mailbox.close(wait=wait)
+        have_ended &= self._writing.mailbox.close(wait=wait)
+        if have_ended:
+            self._files.close()
 
     def _start(self) -> None:
-        self._writer = Mailbox(lambda: Writer(self.path, lambda: self.synchronous), greedy=True)
-        self._readers = Mailbox(lambda: Reader(self.path), threads=READERS)
-        self._connections: list[sqlite3.Connection] = []
+        opened = Files(self.path)
+        self._files = opened
+        self._writing = _Threads(self._make_writer, greedy=True)
+        self._reading = _Threads(lambda: Reader(opened), threads=READERS)
         self._local = _local()
 
-    def _call(self, mailbox: Mailbox, work: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
+    def _make_writer(self) -> Writer:
+        return Writer(self._files, lambda: self.synchronous, self._report_later)
+
+    def _report_later(self, error: StoreUnavailable) -> None:
+        self._writing.mailbox.tell(lambda: self._writing.journal.report(error))
+
+    def _call(self, threads: _Threads, work: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
         try:
-            return mailbox.call(work, *arguments)
+            result = threads.mailbox.call(work, *arguments)
         except MailboxClosed:
             raise self._closed() from None
+        except (ThreadFailed, NotAnswered) as failure:
+            error = StoreUnavailable(self.path, str(failure))
+            threads.journal.report(error)
+            raise error from None
         except StoreUnavailable as error:
-            error.outage.report()
+            # Whoever notices it first, that the files are lost is told once.
+            told = threads if self._files.lost is None else self._writing
+            told.journal.report(error)
             raise
+        threads.journal.succeeded()
+        return result
 
     def _closed(self) -> StoreUnavailable:
         return StoreUnavailable(self.path, 'it has been closed')
 
-    def _get_connection(self) -> sqlite3.Connection:
+    def _get_handle(self) -> Handle | None:
+        """The connection of the calling thread, whose time begins now; None while it has none."""
         own = self._local
         own.began = time.perf_counter()
         own.used = time.thread_time()
-        connection: sqlite3.Connection | None = getattr(own, 'connection', None)
-        if connection is None:
-            # Without patience: the calling thread is not to wait for a lock, either.
-            connection = files.connect(self.path, timeout=0, readonly=True)
-            connection.set_progress_handler(lambda: _is_long(own), _STEPS)
-            own.connection = connection
-            self._connections.append(connection)
-        return connection
+        try:
+            if self._files.lost is not None or own.began >= self._files.look_at:
+                self._watch()
+            handle: Handle | None = getattr(own, 'handle', None)
+            if handle is None or not handle.is_open:
+                # Without patience: the calling thread is not to wait for a lock, either.
+                handle = own.handle = self._files.connect(timeout=0, readonly=True)
+                handle.connection.set_progress_handler(lambda: _is_long(own), _STEPS)
+        except (StoreUnavailable, sqlite3.Error):
+            # A reading thread will say so.
+            return None
+        return handle
+
+    def _watch(self) -> None:
+        try:
+            self._files.watch()
+        except StoreUnavailable:
+            # The writing thread closes the connections, and opens them again.
+            self._writing.mailbox.wake()
+            raise
 
     def forget_inherited(self) -> None:
         """In a forked child: start anew, since neither threads nor connections survive a fork."""
-        _inherited.append((self._connections, self._local, self._writer, self._readers))
+        _inherited.append((self._files, self._local, self._writing, self._reading))
         self._start()
 
 
@@ -177,6 +236,20 @@ def _is_long(read: Any) -> bool:
 
 def _get_row(connection: sqlite3.Connection, statement: str, parameters: tuple[Any, ...]) -> Any:
     return connection.execute(statement, parameters).fetchone()
+
+
+def _do_nothing(cursor: sqlite3.Cursor) -> None:
+    """A transaction that only takes the lock."""
+
+
+def _rewrite(cursor: sqlite3.Cursor) -> None:
+    """A transaction that writes, as the disk has to allow, and changes nothing."""
+    version = cursor.execute('PRAGMA user_version').fetchone()[0]
+    cursor.execute(f'PRAGMA user_version = {version}')
+
+
+def _touch(connection: sqlite3.Connection) -> None:
+    connection.execute('SELECT id FROM spools LIMIT 1').fetchone()
 
 
 _abandoned: collections.deque[Database] = collections.deque()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sqlite3
 from typing import Any
 
@@ -24,7 +23,6 @@ from zaqar_gevent.storage.sqlite import (
     subscriptions,
 )
 from zaqar_gevent.storage.sqlite.database import Database, Lease
-from zaqar_gevent.storage.sqlite.outage import StoreUnavailable
 
 _VOLUME = """SELECT
     (SELECT count(*) FROM claims c JOIN messages m INDEXED BY messages_held ON m.claim = c.id
@@ -84,11 +82,7 @@ class DataDriver(base.DataDriverBase):
         return str(entry['pool'])
 
     def is_alive(self) -> bool:
-        try:
-            self.database.scan(_touch)
-            return os.path.exists(self.database.path)
-        except StoreUnavailable:
-            return False
+        return self.database.is_working()
 
     def _health(self) -> dict[str, Any]:
         reachable = self.is_alive()
@@ -104,8 +98,14 @@ class DataDriver(base.DataDriverBase):
         return health
 
     def gc(self) -> None:
-        """Remove everything that has expired or been left behind; returns when it is gone."""
-        while self.database.write(collector.collect, timeutils.utcnow_ts(microsecond=True)):
+        """Remove everything that has expired or been left behind; returns when it is gone.
+
+        What is damaged stays.
+        """
+        damages = collector.Damages()
+        while self.database.write(
+            collector.collect, timeutils.utcnow_ts(microsecond=True), damages
+        ):
             pass
 
     def close(self) -> None:
@@ -172,10 +172,6 @@ class ControlDriver(base.ControlDriverBase):
 def _open(conf: cfg.ConfigOpts, group: str) -> Lease:
     path = options.get_path(conf[group].uri, group)
     return Database.open(path, conf[group].synchronous)
-
-
-def _touch(connection: sqlite3.Connection) -> None:
-    connection.execute('SELECT id FROM spools LIMIT 1').fetchone()
 
 
 def _get_volume(connection: sqlite3.Connection, now: float) -> dict[str, int]:

@@ -2,36 +2,56 @@
 
 from __future__ import annotations
 
-import sqlite3
-
-from zaqar_gevent.storage.sqlite import connection as files
-from zaqar_gevent.storage.sqlite.mailbox import Call
-from zaqar_gevent.storage.sqlite.outage import StoreUnavailable, is_outage
+from zaqar_gevent.storage.sqlite.files import Files, Handle
+from zaqar_gevent.storage.sqlite.origins import Call
+from zaqar_gevent.storage.sqlite.outage import (
+    StoreDamaged,
+    StoreUnavailable,
+    describe,
+    find_queue,
+    is_damage,
+    is_outage,
+)
 
 
 class Reader:
     """Runs one reading call after the other on a connection of its own."""
 
-    def __init__(self, path: str) -> None:
-        self._path = path
-        self._connection: sqlite3.Connection | None = None
+    def __init__(self, files: Files) -> None:
+        self._files = files
+        self._handle: Handle | None = None
 
     def serve(self, calls: list[Call]) -> None:
         for call in calls:
             try:
-                if self._connection is None:
-                    self._connection = files.connect(self._path, readonly=True)
-                call.result = call.work(self._connection, *call.arguments)
+                self._files.watch()
+                call.result = self._read(call)
             except Exception as error:
-                call.error = error
-                if is_outage(error):
-                    call.error = StoreUnavailable(self._path, str(error))
-                    self.close()
+                call.error = self._name(error, call)
 
     def rest(self) -> float | None:
         return None
 
     def close(self) -> None:
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
+        if self._handle is not None:
+            handle, self._handle = self._handle, None
+            handle.close()
+
+    def _read(self, call: Call) -> object:
+        if self._handle is None or not self._handle.is_open:
+            self._handle = self._files.connect(readonly=True)
+        with self._handle.lock:
+            return call.work(self._handle.connection, *call.arguments)
+
+    def _name(self, error: Exception, call: Call) -> Exception:
+        """What the caller is to be told of `error`."""
+        if self._files.lost is not None:
+            return self._files.unavailable()
+        if is_damage(error):
+            self.close()
+            queue = find_queue(call.work, call.arguments)
+            return StoreDamaged(self._files.path, str(error), queue)
+        if is_outage(error) or isinstance(error, MemoryError):
+            self.close()
+            return StoreUnavailable(self._files.path, describe(error))
+        return error

@@ -1,8 +1,10 @@
 """The writing thread's work: group commit.
 
 What has gathered while the last transaction was being committed becomes the next one. A call that
-raises an error of `zaqar.storage.errors` has changed nothing and fails alone; a failing file fails
-the whole transaction, and the next one starts with a new connection.
+raises an error of `zaqar.storage.errors` has changed nothing and fails alone. One that fails by a
+defect, or because what it needs of the file is damaged, fails alone too: the others are committed
+one by one then. A failing file fails the whole transaction. After any failure there is a new
+connection.
 """
 
 from __future__ import annotations
@@ -15,50 +17,79 @@ from zaqar.storage import errors
 
 from zaqar_gevent.metrics import COMMIT_SIZES
 from zaqar_gevent.storage.sqlite import collector
-from zaqar_gevent.storage.sqlite import connection as files
-from zaqar_gevent.storage.sqlite.mailbox import Call
-from zaqar_gevent.storage.sqlite.outage import Outage, StoreUnavailable, is_outage
+from zaqar_gevent.storage.sqlite.files import LOOK_SECONDS, Files, Handle
+from zaqar_gevent.storage.sqlite.origins import Call
+from zaqar_gevent.storage.sqlite.outage import (
+    StoreDamaged,
+    StoreUnavailable,
+    describe,
+    find_queue,
+    is_damage,
+    is_outage,
+)
 
 
 class Writer:
     """Runs batches of writing calls, each batch in one transaction.
 
-    get_synchronous: the current value of the option.
+    get_synchronous: the current value of the option. report: tells of what no call is told.
     """
 
-    def __init__(self, path: str, get_synchronous: Callable[[], str]) -> None:
-        self._path = path
+    def __init__(
+        self,
+        files: Files,
+        get_synchronous: Callable[[], str],
+        report: Callable[[StoreUnavailable], None],
+    ) -> None:
+        self._files = files
         self._get_synchronous = get_synchronous
+        self._report = report
         self._synchronous = ''
-        self._connection: sqlite3.Connection | None = None
-        self._collection = collector.Schedule()
+        self._handle: Handle | None = None
+        self._collection = collector.Schedule(files.path, report)
+        # The queues whose calls have failed: they do not share a transaction with others any more.
+        self._damaged: set[tuple[str, str]] = set()
 
     def serve(self, calls: list[Call]) -> None:
-        try:
-            self._commit(calls)
-        except Exception as error:
-            if is_outage(error):
-                self._fail(calls, error)
-            else:
-                # A defect of one call must not fail the others.
-                self.close()
-                self._commit_one_by_one(calls)
+        for some in self._part(calls):
+            try:
+                self._commit(some)
+            except BaseException as error:
+                self._recover(some, error)
 
     def rest(self) -> float | None:
+        self._files.tend()
+        if self._files.lost is not None:
+            self._report(self._files.unavailable())
+            return LOOK_SECONDS
         try:
-            return self._collection.run(self._get_connection)
-        except sqlite3.Error:
-            # Nobody waits for it; what is wrong with the file, the next call will be told.
+            return min(LOOK_SECONDS, self._collection.run(self._get_connection))
+        except (sqlite3.Error, errors.ExceptionBase) as error:
+            # Nobody waits for it; an outage the next call will be told.
             self.close()
-            return self._collection.postpone()
+            if is_damage(error):
+                self._report(StoreDamaged(self._files.path, str(error)))
+            return min(LOOK_SECONDS, self._collection.postpone())
 
     def close(self) -> None:
         """Close the connection, which rolls back whatever it is in the middle of."""
-        if self._connection is not None:
-            connection, self._connection = self._connection, None
-            connection.close()
+        if self._handle is not None:
+            handle, self._handle = self._handle, None
+            if handle.is_open:
+                handle.close()
+
+    def _part(self, calls: list[Call]) -> list[list[Call]]:
+        """What is to be committed together: no damaged queue with any other."""
+        if not self._damaged:
+            return [calls]
+        parts: dict[tuple[str, str] | None, list[Call]] = {}
+        for call in calls:
+            queue = find_queue(call.work, call.arguments)
+            parts.setdefault(queue if queue in self._damaged else None, []).append(call)
+        return list(parts.values())
 
     def _commit(self, calls: list[Call]) -> None:
+        self._files.watch()
         cursor = self._get_connection().cursor()
         cursor.execute('BEGIN IMMEDIATE')
         waiting: dict[Callable[..., Any], list[Call]] = {}
@@ -78,31 +109,61 @@ class Writer:
                 else:
                     call.result = outcome
         cursor.execute('COMMIT')
+        self._files.confirm()
         COMMIT_SIZES.append(len(calls))
 
+    def _recover(self, calls: list[Call], error: BaseException) -> None:
+        """Give `calls`, which were not committed because of `error`, what can be given."""
+        self.close()
+        if _concerns_all(error):
+            self._fail(calls, error)
+        else:
+            self._commit_one_by_one(calls)
+
     def _commit_one_by_one(self, calls: list[Call]) -> None:
-        for call in calls:
+        for position, call in enumerate(calls):
             call.result = call.error = None
             try:
                 self._commit([call])
-            except Exception as error:
-                if is_outage(error):
-                    self._fail([call], error)
-                else:
-                    self.close()
-                    call.error = error
+            except BaseException as error:
+                self.close()
+                if _concerns_all(error):
+                    self._fail(calls[position:], error)
+                    return
+                call.error = self._name(error, call)
+
+    def _name(self, error: BaseException, call: Call) -> BaseException:
+        """What the caller is to be told of `error`, which concerns nobody else."""
+        if is_damage(error):
+            queue = find_queue(call.work, call.arguments)
+            if queue is not None:
+                self._damaged.add(queue)
+            return StoreDamaged(self._files.path, str(error), queue)
+        if is_outage(error) or isinstance(error, MemoryError) or not isinstance(error, Exception):
+            return StoreUnavailable(self._files.path, describe(error))
+        return error
+
+    def _fail(self, calls: list[Call], error: BaseException) -> None:
+        for call in calls:
+            call.result = None
+            if self._files.lost is not None:
+                call.error = self._files.unavailable()
+            else:
+                call.error = StoreUnavailable(self._files.path, describe(error))
 
     def _get_connection(self) -> sqlite3.Connection:
         synchronous = self._get_synchronous()
-        if self._connection is None or synchronous != self._synchronous:
+        handle = self._handle
+        if handle is None or not handle.is_open or synchronous != self._synchronous:
             self.close()
-            self._connection = files.connect(self._path, synchronous=synchronous)
+            handle = self._handle = self._files.connect(synchronous=synchronous)
             self._synchronous = synchronous
-        return self._connection
+        return handle.connection
 
-    def _fail(self, calls: list[Call], error: Exception) -> None:
-        self.close()
-        outage = Outage(self._path, str(error))
-        for call in calls:
-            call.result = None
-            call.error = StoreUnavailable(self._path, str(error), outage)
+
+def _concerns_all(error: BaseException) -> bool:
+    """Whether `error` would fail any other call too."""
+    if isinstance(error, StoreUnavailable):
+        return True
+    code = getattr(error, 'sqlite_errorcode', None)
+    return is_outage(error) and not is_damage(error) and code != sqlite3.SQLITE_ERROR

@@ -1,0 +1,188 @@
+"""Native threads that cannot be started, fail, end or hang: calls fail in time, and all goes on."""
+
+import time
+
+import gevent
+import pytest
+from gevent import monkey
+
+from zaqar_gevent.storage.sqlite import StoreUnavailable, mailbox, origins
+from zaqar_gevent.storage.sqlite.reader import Reader
+from zaqar_gevent.storage.sqlite.writer import Writer
+
+native_sleep = monkey.get_original('time', 'sleep')
+
+FATAL = [MemoryError, SystemExit, KeyboardInterrupt, gevent.GreenletExit]
+
+
+def raising(error):
+    def fail(*unused):
+        raise error
+
+    return fail
+
+
+def fail_to_start(function, arguments):
+    raise RuntimeError("can't start new thread")
+
+
+def lines_with(caplog, text):
+    return [record for record in caplog.records if text in record.getMessage()]
+
+
+@pytest.mark.parametrize('call', ['write', 'scan'])
+def test_threads_that_cannot_be_started_fail_calls_until_they_can(
+    open_store, monkeypatch, caplog, call
+):
+    store = open_store()
+    store.database.forget_inherited()  # anew, without threads
+    with monkeypatch.context() as patch:
+        patch.setattr(mailbox, '_start_new_thread', fail_to_start)
+        for _ in range(3):
+            with pytest.raises(StoreUnavailable, match="can't start new thread"):
+                getattr(store.database, call)(lambda cursor: 1)
+        assert store.data.is_alive() is False
+    assert len(lines_with(caplog, "can't start new thread")) <= 2
+    assert getattr(store.database, call)(lambda cursor: 1) == 1
+    assert store.data.is_alive() is True
+
+
+def test_some_reading_threads_are_enough(open_store, monkeypatch):
+    store = open_store()
+    store.database.forget_inherited()
+    started = []
+
+    def start_one(function, arguments):
+        if started:
+            fail_to_start(function, arguments)
+        started.append(monkey.get_original('_thread', 'start_new_thread')(function, arguments))
+
+    monkeypatch.setattr(mailbox, '_start_new_thread', start_one)
+    assert [store.database.scan(lambda connection: 1) for _ in range(3)] == [1, 1, 1]
+
+
+@pytest.mark.parametrize('error', FATAL)
+def test_a_call_that_raises_what_should_end_a_thread_fails_alone(store, error):
+    workers = [gevent.spawn(store.post, number) for number in range(5)]
+    workers.insert(2, gevent.spawn(store.database.write, raising(error)))
+    gevent.joinall(workers, timeout=10)
+    assert sorted(store.bodies()) == list(range(5))
+    assert isinstance(workers[2].exception, StoreUnavailable)
+    assert error.__name__ in str(workers[2].exception)
+    with pytest.raises(StoreUnavailable, match=error.__name__):
+        store.database.scan(raising(error))
+    store.post('after')
+    assert store.data.is_alive() is True
+
+
+@pytest.mark.parametrize('error', FATAL)
+@pytest.mark.parametrize('method', ['serve', 'rest', '__init__'])
+@pytest.mark.parametrize('server', [Writer, Reader])
+def test_a_server_that_fails_is_replaced(open_store, monkeypatch, server, method, error):
+    store = open_store()
+    store.database.scan(lambda connection: 1)
+    failures = []
+    sound = getattr(server, method)
+
+    def fail_twice(*arguments):
+        if len(failures) < 2:
+            failures.append(error)
+            raise error
+        return sound(*arguments)
+
+    def use():
+        if server is Writer:
+            return store.database.write(lambda cursor: 1)
+        return store.database.scan(lambda connection: 1)
+
+    store.database.forget_inherited()
+    monkeypatch.setattr(server, method, fail_twice)
+    outcomes = [gevent.spawn(use) for _ in range(8)]
+    gevent.joinall(outcomes, timeout=10)
+    assert {type(each.exception) for each in outcomes} <= {StoreUnavailable, type(None)}
+    assert all(each.ready() for each in outcomes)
+    if len(failures) < 2 and method != 'rest':
+        with pytest.raises(StoreUnavailable, match=error.__name__):
+            use()
+    assert use() == 1
+
+
+@pytest.mark.parametrize('server', [Writer, Reader])
+def test_a_server_that_cannot_even_be_closed_is_replaced(store, monkeypatch, server):
+    store.database.forget_inherited()
+    use = store.database.write if server is Writer else store.database.scan
+    with monkeypatch.context() as patch:
+        patch.setattr(server, 'serve', raising(MemoryError))
+        patch.setattr(server, 'close', raising(SystemExit))
+        with pytest.raises(StoreUnavailable, match='MemoryError'):
+            use(lambda cursor: 1)
+    assert use(lambda cursor: 1) == 1
+
+
+@pytest.mark.parametrize('call', ['write', 'scan'])
+def test_a_thread_that_ends_is_replaced(store, monkeypatch, call):
+    monkeypatch.setattr(origins, 'WAIT_SECONDS', 1.0)
+    store.database.forget_inherited()
+    use = getattr(store.database, call)
+    assert use(lambda cursor: 1) == 1
+    with monkeypatch.context() as patch:
+        # It cannot even tell that it failed.
+        patch.setattr(mailbox._Thread, '_fail', raising(MemoryError))
+        patch.setattr(Writer, 'serve', raising(MemoryError))
+        patch.setattr(Reader, 'serve', raising(MemoryError))
+        patch.setattr('sys.unraisablehook', lambda unraisable: None)
+        began = time.perf_counter()
+        with pytest.raises(StoreUnavailable, match='does not answer'):
+            use(lambda cursor: 1)
+        assert time.perf_counter() - began < 5
+    assert use(lambda cursor: 2) == 2
+
+
+def test_no_call_waits_for_ever_for_a_thread_that_hangs(store, monkeypatch, caplog):
+    monkeypatch.setattr(origins, 'WAIT_SECONDS', 1.0)
+    hang = mailbox._allocate_lock()
+    hang.acquire()
+    try:
+        hung = gevent.spawn(store.database.write, lambda cursor: hang.acquire(True, 20))
+        gevent.sleep(0.05)
+        waiting = [gevent.spawn(store.post, number) for number in range(10)]
+        gevent.joinall([hung, *waiting], timeout=8)
+        assert {type(each.exception) for each in (hung, *waiting)} == {StoreUnavailable}
+        assert store.data.is_alive() is False
+        assert len(lines_with(caplog, 'does not answer')) == 1
+    finally:
+        hang.release()
+    store.post('after')
+    # Who was told that it failed is not served behind its back.
+    assert store.bodies() == ['after']
+
+
+def test_a_native_thread_without_a_hub_does_not_wait_for_ever_either(store, monkeypatch):
+    from tests.unit.storage.test_group_commit import in_native_thread
+
+    monkeypatch.setattr(origins, 'WAIT_SECONDS', 0.5)
+    hang = mailbox._allocate_lock()
+    hang.acquire()
+
+    def attempt():
+        try:
+            store.database.write(lambda cursor: hang.acquire(True, 20))
+        except StoreUnavailable as error:
+            return str(error)
+
+    assert 'does not answer' in in_native_thread(attempt)
+    hang.release()
+    store.post('after')
+
+
+def test_closing_does_not_wait_for_ever_for_a_thread_that_hangs(open_store, monkeypatch):
+    monkeypatch.setattr(mailbox, 'CLOSE_SECONDS', 0.5)
+    store = open_store()
+    hang = mailbox._allocate_lock()
+    hang.acquire()
+    gevent.spawn(store.database.write, lambda cursor: hang.acquire(True, 20))
+    gevent.sleep(0.05)
+    began = time.perf_counter()
+    store.close()
+    assert time.perf_counter() - began < 5
+    hang.release()
