@@ -211,7 +211,7 @@ class Consumer:
 
     def _write(self, claim_id: str, message: dict[str, Any]) -> bytes:
         project_id, name = self._source
-        [seen] = present(self._broker, [message], self._broker.queues.get(name, project_id) or {})
+        [seen] = present(self._broker, [message], project_id)
         seen['claim_id'] = claim_id
         push = {
             'push': 'message',
