@@ -7,6 +7,7 @@ import setuptools
 HERE = pathlib.Path(__file__).parent
 
 REQUIREMENTS = [
+    'cryptography>=43.0',
     'falcon>=4.0',
     'gevent>=24.11',
     'gevent-websocket>=0.10.1',

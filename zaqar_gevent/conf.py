@@ -18,6 +18,7 @@ from zaqar.conf import drivers as driver_options
 from zaqar.conf import opts as zaqar_options
 
 from zaqar_gevent import options
+from zaqar_gevent.encryption import options as encryption_options
 from zaqar_gevent.storage.sqlite import options as sqlite_options
 
 STORE_FILE = 'zaqar.sqlite'
@@ -30,7 +31,11 @@ class ConfigurationError(Exception):
 
 def list_opts() -> list[tuple[str, list[cfg.Opt]]]:
     """The options of this package by group, for oslo-config-generator."""
-    return [(options.GROUP, options.ALL_OPTS), *sqlite_options.list_opts()]
+    return [
+        (options.GROUP, options.ALL_OPTS),
+        *encryption_options.list_opts(),
+        *sqlite_options.list_opts(),
+    ]
 
 
 def load(conf: cfg.ConfigOpts, config_files: Sequence[str] | None = None) -> cfg.ConfigOpts:
@@ -45,6 +50,7 @@ def load(conf: cfg.ConfigOpts, config_files: Sequence[str] | None = None) -> cfg
         conf(args=[], project='zaqar', prog='zaqar-queues', default_config_files=config_files)
         register(conf)
         _read_every_value(conf)
+        encryption_options.build_cipher(conf)
     except (cfg.Error, ValueError) as error:
         raise ConfigurationError(' '.join(str(error).split())) from None
     return conf

@@ -143,6 +143,11 @@ def test_a_store_that_is_no_store_gets_one_line(tmp_path: pathlib.Path) -> None:
         ('[drivers]\nmessage_store = paper\n', 'paper'),
         ('[drivers]\ntransport = pigeon\n', 'transport'),
         ('[drivers]\nmessage_store = sqlite\nmanagement_store = sqlite\n', 'uri'),
+        ('[encryption]\nwrite_format = rot13\n', 'write_format'),
+        ('[encryption]\nread_formats = rot13\n', 'read_formats'),
+        ('[encryption]\nread_formats = upstream\n', 'must include write_format (aes-gcm)'),
+        ('[encryption]\nkeys = short\n', 'at least 16 characters'),
+        ('[transport]\nmessage_encryption_algorithms = RSA\n', 'must be AES256'),
     ],
 )
 def test_a_bad_configuration_file_gets_one_line(

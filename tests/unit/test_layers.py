@@ -63,6 +63,11 @@ FORBIDDEN = {
         *('zaqar_gevent.api', 'zaqar_gevent.rest', 'zaqar_gevent.websocket', 'falcon'),
         *('zaqar_gevent.server', 'zaqar_gevent.cmd', 'zaqar_gevent.wsgi', 'zaqar_gevent.conf'),
     ),
+    'encryption': (
+        *('zaqar_gevent.api', 'zaqar_gevent.rest', 'zaqar_gevent.websocket', 'zaqar_gevent.push'),
+        *('zaqar_gevent.storage', 'zaqar_gevent.server', 'zaqar_gevent.conf', 'falcon', 'gevent'),
+        'zaqar',
+    ),
     'client': ('gevent', 'falcon', 'requests', 'zaqar', 'websockets', 'msgspec'),
     'metrics.py': ('zaqar_gevent', 'gevent'),
     'access_log.py': (

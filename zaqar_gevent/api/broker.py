@@ -1,4 +1,4 @@
-"""What operations work with: the stores, the limits, the defaults, the encryptor."""
+"""What operations work with: the stores, the limits, the defaults, the cipher."""
 
 from __future__ import annotations
 
@@ -11,11 +11,10 @@ from zaqar.storage import base
 from zaqar.transport import validation
 from zaqar.transport.base import ResourceDefaults
 
-from zaqar_gevent.api import errors
 from zaqar_gevent.api.brief import Brief
 from zaqar_gevent.api.documents import MAX_DEPTH
-from zaqar_gevent.api.encryption import DecryptionFailed, MessageCipher
 from zaqar_gevent.api.notifier import Notifier
+from zaqar_gevent.encryption.options import build_cipher
 
 # Options that may be changed while the server runs.
 _LIVE_OPTIONS = ('client_id_uuid_safe', 'message_delete_with_claim_id')
@@ -81,6 +80,7 @@ class Broker:
     defaults: what `[transport]` says of times to live.
     metadata: the metadata of queues, remembered for `metadata_seconds`.
     max_depth: the most levels that a document may be nested in.
+    cipher: encrypts and decrypts the bodies of messages.
     notifier: what tells subscribers; remembers the subscriptions of a queue for
         `subscription_seconds`.
     capabilities: what is said of the server to whoever asks.
@@ -106,12 +106,12 @@ class Broker:
         self.limits = Limits(conf)
         self.defaults = Defaults(conf)
         self.max_depth = max_depth
+        self.cipher = build_cipher(conf)
         self.metadata: Brief[dict[str, Any]] = Brief(metadata_seconds)
         self.notifier = Notifier(conf, storage.subscription_controller, subscription_seconds)
         self.purge = purge
         self.capabilities = capabilities
         self.descriptions: dict[str, Callable[[], dict[str, Any]]] = {}
-        self._cipher: MessageCipher | None = None
 
     @functools.cached_property
     def queues(self) -> Any:
@@ -136,30 +136,6 @@ class Broker:
     def limit(self, name: str) -> Any:
         """The value of the `[transport]` option `name`."""
         return self.limits.get_limit_conf_value(name)
-
-    def encrypt(self, messages: list[dict[str, Any]]) -> None:
-        """Replace the bodies of `messages` by their ciphertext."""
-        self._get_cipher().encrypt(messages)
-
-    def decrypt(self, messages: list[dict[str, Any]]) -> None:
-        """Replace the ciphertexts in `messages` by what was posted."""
-        try:
-            self._get_cipher().decrypt(messages)
-        except DecryptionFailed:
-            raise errors.ServiceUnavailable(
-                'A message of this queue was encrypted with another key than the one configured.'
-            ) from None
-
-    def _get_cipher(self) -> MessageCipher:
-        if self._cipher is None:
-            key = self.limit('message_encryption_key')
-            if not key or self.limit('message_encryption_algorithms') != 'AES256':
-                raise errors.ServiceUnavailable(
-                    'Encrypted queues need message_encryption_algorithms = AES256 and a '
-                    'message_encryption_key in the [transport] section of the server configuration.'
-                )
-            self._cipher = MessageCipher(key)
-        return self._cipher
 
 
 def _without_stages(controller: Any) -> Any:

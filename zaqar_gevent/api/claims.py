@@ -72,9 +72,7 @@ def create_claim(context: Context, request: CreateClaim) -> Reply:
     if not messages:
         return Reply(204, CreatedClaim(claim_id=claim_id or None))
     context.undo = functools.partial(_release, context, request.queue_name, claim_id)
-    return Reply(
-        201, {'claim_id': claim_id, 'messages': _held(context, request, claim_id, messages)}
-    )
+    return Reply(201, {'claim_id': claim_id, 'messages': _held(context, claim_id, messages)})
 
 
 @operation(
@@ -91,7 +89,7 @@ def get_claim(context: Context, request: NamedClaim) -> Claim:
     return {
         'ttl': claim['ttl'],
         'age': claim['age'],
-        'messages': _held(context, request, request.claim_id, list(found)),
+        'messages': _held(context, request.claim_id, list(found)),
     }
 
 
@@ -141,15 +139,9 @@ def _lease(context: Context, request: CreateClaim | UpdateClaim) -> dict[str, in
     }
 
 
-def _held(
-    context: Context,
-    request: CreateClaim | NamedClaim,
-    claim_id: str,
-    found: list[dict[str, Any]],
-) -> list[Message]:
+def _held(context: Context, claim_id: str, found: list[dict[str, Any]]) -> list[Message]:
     """What clients see of the messages that a claim holds."""
-    metadata = context.metadata_of(request.queue_name)
-    messages = present(context.broker, found, metadata)
+    messages = present(context.broker, found, context.project_id)
     for message in messages:
         message['claim_id'] = claim_id
     return messages

@@ -154,8 +154,8 @@ def _list(context: Context, request: ListMessages) -> MessagePage:
         found = []
     if not found:
         return {'messages': []}
-    page: MessagePage = {'messages': present(broker, found, metadata), 'marker': next(results)}
-    return page
+    messages = present(broker, found, context.project_id)
+    return {'messages': messages, 'marker': next(results)}
 
 
 @operation(
@@ -174,8 +174,7 @@ def get_messages(context: Context, request: GetMessages) -> MessagePage:
             request.queue_name, message_ids=request.message_ids, project=context.project_id
         )
     )
-    metadata = context.metadata_of(request.queue_name)
-    return {'messages': present(broker, found, metadata)}
+    return {'messages': present(broker, found, context.project_id)}
 
 
 @operation(
@@ -189,8 +188,7 @@ def get_message(context: Context, request: GetMessage) -> SingleMessage:
     """Get one message."""
     broker = context.broker
     found = broker.messages.get(request.queue_name, request.message_id, project=context.project_id)
-    metadata = context.metadata_of(request.queue_name)
-    return {'messages': present(broker, [found], metadata)[0]}
+    return {'messages': present(broker, [found], context.project_id)[0]}
 
 
 @operation(
@@ -253,11 +251,13 @@ def _post(context: Context, request: PostMessages) -> PostedMessages:
     broker.limits.message_posting(messages)
     if request.post_id is not None:
         _identify(broker, messages, request.post_id)
+    stored = messages
     if metadata.get('_enable_encrypt_messages'):
-        broker.encrypt(messages)
+        check_encryption(broker)
+        stored = broker.cipher.encrypt(messages, context.project_id, request.queue_name)
     message_ids = broker.messages.post(
         request.queue_name,
-        messages=messages,
+        messages=stored,
         project=context.project_id,
         client_uuid=context.client_uuid,
     )
@@ -269,25 +269,37 @@ def _post(context: Context, request: PostMessages) -> PostedMessages:
 def _pop(context: Context, queue_name: str, count: int) -> dict[str, Any]:
     broker = context.broker
     found = broker.messages.pop(queue_name, project=context.project_id, limit=count) or []
-    if found and context.metadata_of(queue_name).get('_enable_encrypt_messages'):
-        broker.decrypt(found)
+    for message in found:
+        if type(message['body']) is bytes:
+            message['body'] = broker.cipher.decrypt(message['body'], context.project_id)
     return {'messages': found}
 
 
-def present(broker: Broker, found: list[dict[str, Any]], metadata: dict[str, Any]) -> list[Message]:
-    """What clients see of stored messages of a queue with `metadata`."""
-    if metadata.get('_enable_encrypt_messages'):
-        broker.decrypt(found)
-    return [_present(message) for message in found]
+def check_encryption(broker: Broker) -> None:
+    """Raise `errors.BadRequest` where this server cannot encrypt messages."""
+    if not broker.cipher.can_encrypt:
+        raise errors.BadRequest(
+            'This server has no key to encrypt messages with ([encryption] keys); '
+            'a queue cannot have _enable_encrypt_messages.'
+        )
 
 
-def _present(found: dict[str, Any]) -> Message:
+def present(broker: Broker, found: list[dict[str, Any]], project_id: str | None) -> list[Message]:
+    """What clients see of stored messages of a project."""
+    return [_present(broker, message, project_id) for message in found]
+
+
+def _present(broker: Broker, found: dict[str, Any], project_id: str | None) -> Message:
+    body = found['body']
+    # The store gives an encrypted body as bytes, and no other.
+    if type(body) is bytes:
+        body = broker.cipher.decrypt(body, project_id)
     message: Message = {
         'id': found['id'],
         'claim_id': found.get('claim_id'),
         'ttl': found['ttl'],
         'age': found['age'],
-        'body': found['body'],
+        'body': body,
     }
     if found.get('checksum'):
         message['checksum'] = found['checksum']

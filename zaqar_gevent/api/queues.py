@@ -13,6 +13,7 @@ from zaqar_gevent import dead_letters
 from zaqar_gevent.api import documents, errors, signed_urls
 from zaqar_gevent.api.broker import Broker
 from zaqar_gevent.api.context import Context, Metadata
+from zaqar_gevent.api.messages import check_encryption
 from zaqar_gevent.api.operation import Kind, Reply, Request, operation
 
 PATCH_MEDIA_TYPE = 'application/openstack-messaging-v2.0-json-patch'
@@ -364,6 +365,8 @@ def _check_metadata(broker: Broker, metadata: Metadata) -> None:
         msgspec.convert(metadata, ReservedMetadata)
     except msgspec.ValidationError as error:
         raise errors.from_decoding(error, '$.metadata') from None
+    if metadata.get('_enable_encrypt_messages'):
+        check_encryption(broker)
     broker.limits.queue_metadata_putting(metadata)
 
 

@@ -219,8 +219,8 @@ class Consumer:
         return failure
 
     def _write(self, claim_id: str, message: dict[str, Any]) -> bytes:
-        project_id, name = self.source
-        [seen] = present(self._broker, [message], self._broker.queues.get(name, project_id) or {})
+        project_id, _ = self.source
+        [seen] = present(self._broker, [message], project_id)
         seen['claim_id'] = claim_id
         push = {
             'push': 'message',

@@ -20,8 +20,6 @@ _MOST = 100_000
 # Redis tells the age of a message in whole seconds.
 _AGE_SECONDS = 2.0
 
-Metadata = dict[str, Any]
-
 
 class Entry(NamedTuple):
     """A message of a queue and the marker after which the next one is found."""
@@ -86,19 +84,8 @@ class Tail:
         if not found:
             return []
         markers = [str(message['id']) for message in found]
-        messages = present(self._broker, found, self._metadata())
+        messages = present(self._broker, found, self._source.project_id)
         return [Entry(*pair) for pair in zip(markers, messages, strict=True)]
-
-    def _metadata(self) -> Metadata:
-        """The metadata of the queue or topic, as far as it matters for what is read."""
-        project_id, name = self._source
-        for names in (self._broker.queues, self._broker.topics):
-            try:
-                metadata: Metadata = names.get_metadata(name, project_id) or {}
-            except storage_errors.DoesNotExist:
-                continue
-            return metadata
-        return {}
 
 
 class PagedTail(Tail):

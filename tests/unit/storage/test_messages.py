@@ -353,7 +353,7 @@ def test_posts_of_any_number_of_messages_keep_their_order(store):
 
 def test_posts_of_one_transaction_are_told_apart(store):
     store.queues.create('r')
-    row = (60, 0.0, 9e9, 0.0, None, None, '1')
+    row = (60, 0.0, 9e9, 0.0, None, None, '1', False)
     posts = [
         (posting.Post('', 'q', [row] * 3, True),),
         (posting.Post('', 'missing', [row], True),),

@@ -5,7 +5,7 @@ from zaqar.storage import errors
 from zaqar_gevent.storage.sqlite import posting
 from zaqar_gevent.storage.sqlite.options import MESSAGE_GROUP
 
-ROW = (60, 0.0, 9e9, 0.0, None, None, '1')
+ROW = (60, 0.0, 9e9, 0.0, None, None, '1', False)
 
 
 def rows_of(store, table):

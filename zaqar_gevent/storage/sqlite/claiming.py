@@ -40,9 +40,10 @@ _WORN = """SELECT json_group_array(id) FROM messages
     WHERE id IN (SELECT value FROM json_each(?)) AND claim_count >= ?"""
 
 _BURY = """INSERT INTO messages
-        (spool, claim_count, ttl, created, expires, delayed_until, client, checksum, body)
+        (spool, claim_count, ttl, created, expires, delayed_until, client, checksum, body,
+        encrypted)
     SELECT :spool, claim_count, ifnull(:ttl, ttl), created, ifnull(:now + :ttl, expires), 0,
-        client, checksum, body
+        client, checksum, body, encrypted
     FROM messages WHERE id IN (SELECT value FROM json_each(:ids)) ORDER BY id"""
 
 _GET = """SELECT id, ttl, expires FROM claims WHERE token = ? AND expires > ?

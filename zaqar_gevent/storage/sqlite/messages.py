@@ -49,6 +49,8 @@ class MessageController(base.Message):
     ) -> list[str]:
         """Post `messages` (`ttl`, `body`, `delay` in seconds), in order; their ids.
 
+        A body of bytes, which must be ASCII, is an encrypted one; it is given back as bytes.
+
         A post whose first message has a `post_id` is made once: repeated within the driver's
         `idempotency_seconds` it has the same ids.
 
@@ -89,7 +91,9 @@ class MessageController(base.Message):
             # read a moment before would pass over the message, and its marker with it.
             delay = new.get('delay')
             delayed_until = now + delay if delay else 0.0
-            rows.append((ttl, now, now + ttl, delayed_until, client, checksum, encode_body(body)))
+            text, is_encrypted = encode_body(body), type(body) is bytes
+            expires = now + ttl
+            rows.append((ttl, now, expires, delayed_until, client, checksum, text, is_encrypted))
         return rows
 
     def _has_checksums(self, now: float) -> bool:

@@ -11,11 +11,11 @@ from zaqar.storage import errors
 from zaqar_gevent.storage.sqlite import receipts, spools
 from zaqar_gevent.storage.sqlite.work import Outcome, coalesced
 
-Row = tuple[int, float, float, float, bytes | None, str | None, str]
-"""ttl, created, expires, delayed_until, client, checksum, body."""
+Row = tuple[int, float, float, float, bytes | None, str | None, str, bool]
+"""ttl, created, expires, delayed_until, client, checksum, body, encrypted."""
 
-_COLUMNS = '(spool, ttl, created, expires, delayed_until, client, checksum, body)'
-_PLACEHOLDERS = '(?, ?, ?, ?, ?, ?, ?, ?)'
+_COLUMNS = '(spool, ttl, created, expires, delayed_until, client, checksum, body, encrypted)'
+_PLACEHOLDERS = '(?, ?, ?, ?, ?, ?, ?, ?, ?)'
 
 # Rows a statement: powers of two, so that a handful of prepared statements serves any number.
 _SIZES = (64, 32, 16, 8, 4, 2, 1)

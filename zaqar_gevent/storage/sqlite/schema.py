@@ -5,7 +5,8 @@ spools          where the messages of a named queue lie; made by its first messa
                 when the queue is deleted, never reused
 doomed_spools   unmapped spools whose rows are still to be removed, a few at a time
 messages        `id` grows in the order of commits over all processes and is never reused;
-                `claim` is the claim that holds the message, whether it has expired or not
+                `claim` is the claim that holds the message, whether it has expired or not;
+                with `encrypted` the body is a JSON text with what the server made of it
 receipts        what posts with an id of the client's were answered, `first` to `last`
 claims          leases; a message is claimed while its claim's `expires` lies ahead
 
@@ -111,7 +112,17 @@ _VERSION_2 = (
     'CREATE INDEX receipts_expiry ON receipts (expires)',
 )
 
-MIGRATIONS = (_VERSION_1, _VERSION_2)
+# Before, nothing said which bodies were encrypted. All those were base64 texts of two or more
+# blocks of 16 bytes. A plain body that looks so cannot be decrypted and is given out as it is.
+_VERSION_3 = (
+    'ALTER TABLE messages ADD COLUMN encrypted INTEGER NOT NULL DEFAULT 0',
+    """UPDATE messages SET encrypted = 1
+        WHERE length(body) >= 46 AND length(body) % 4 = 2
+        AND ((length(body) - 2) / 4 * 3 - length(body) + length(replace(body, '=', ''))) % 16 = 0
+        AND body GLOB '"*"' AND body NOT GLOB '"*[^A-Za-z0-9+/=]*"'""",
+)
+
+MIGRATIONS = (_VERSION_1, _VERSION_2, _VERSION_3)
 """The statements that lead from each version to the next."""
 
 

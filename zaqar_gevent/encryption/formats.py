@@ -1,0 +1,24 @@
+"""What each format of encrypted bodies can do."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+AUTHENTICATED = 'aes-gcm'
+UPSTREAM = 'upstream'
+NAMES = (AUTHENTICATED, UPSTREAM)
+"""The values of the options `write_format` and `read_formats`."""
+
+
+class Unreadable(ValueError):
+    """A body cannot be decrypted: another format, key or project, or damage."""
+
+
+class Format(Protocol):
+    """One way to encrypt bodies. Encrypted bodies are ASCII, whichever the format."""
+
+    def encrypt(self, body: Any, project: str | None, queue: str) -> bytes:
+        """A body that is posted to a queue of a project, encrypted with the first key."""
+
+    def decrypt(self, encrypted: bytes, project: str | None) -> Any:
+        """The body that was encrypted; raises `Unreadable`."""
