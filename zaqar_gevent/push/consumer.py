@@ -219,7 +219,7 @@ class Consumer:
         return failure
 
     def _write(self, claim_id: str, message: dict[str, Any]) -> bytes:
-        project_id, _ = self.source
+        project_id, name = self.source
         [seen] = present(self._broker, [message], project_id)
         seen['claim_id'] = claim_id
         push = {
