@@ -30,6 +30,7 @@ KINDS = (
 RECEIVED_HOST = 'zaqar_gevent.received_host'
 
 _X_NAMES = ('for', 'proto', 'host', 'prefix')
+_PREFIX = re.compile(r'(?:/[\w.~-]+)+', re.ASCII)
 _SCHEMES = ('http', 'https')
 _NODE = re.compile(r'\[?(?P<address>[0-9a-fA-F.]+|[0-9a-fA-F:.]*:[0-9a-fA-F:.]*)\]?(?::\d{1,5})?')
 
@@ -67,8 +68,9 @@ def believe(environ: Environ, kind: str) -> None:
         if 'HTTP_HOST' in environ:
             environ[RECEIVED_HOST] = environ['HTTP_HOST']
         environ['HTTP_HOST'] = said['host']
-    if said.get('prefix', '').startswith('/'):
-        environ['SCRIPT_NAME'] = said['prefix'] + environ.get('SCRIPT_NAME', '')
+    prefix = said.get('prefix', '').rstrip('/')
+    if _PREFIX.fullmatch(prefix):
+        environ['SCRIPT_NAME'] = prefix + environ.get('SCRIPT_NAME', '')
 
 
 def _x_forwarded(environ: Environ) -> dict[str, str]:

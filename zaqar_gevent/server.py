@@ -28,6 +28,7 @@ from zaqar_gevent import http, metrics, options
 from zaqar_gevent.access_log import AccessLog
 from zaqar_gevent.api import (
     REGISTRY,  # noqa: F401  (importing the API fills the registry)
+    errors,
     waiting,
 )
 from zaqar_gevent.api.broker import Broker, Capabilities
@@ -46,10 +47,11 @@ from zaqar_gevent.rest.middleware import (
     allow_origins,
     allowed_origins,
     identify_requests,
+    mount,
 )
 from zaqar_gevent.rest.observation import metrics_app, observe, serve_paths
 from zaqar_gevent.rest.openapi import build_openapi
-from zaqar_gevent.sockets.unsent import Unsent
+from zaqar_gevent.sockets.unsent import Exhausted, Unsent
 from zaqar_gevent.storage import drivers, purging
 from zaqar_gevent.websocket import engines
 from zaqar_gevent.websocket.asyncapi import build_asyncapi
@@ -124,6 +126,27 @@ class Application:
         self.connections.capacity = self._max_websockets(connections)
 
 
+class _Room:
+    """Held while an operation with a long answer is performed.
+
+    Raises `errors.ServiceUnavailable` where too much waits to be written.
+    """
+
+    def __init__(self, unsent: Unsent) -> None:
+        self._room = unsent.room
+
+    def __enter__(self) -> None:
+        try:
+            self._room.__enter__()
+        except Exhausted:
+            raise errors.ServiceUnavailable(
+                'Too many answers wait for clients to read them. Please try again in a few seconds.'
+            ) from None
+
+    def __exit__(self, *raised: Any) -> None:
+        self._room.__exit__(*raised)
+
+
 class TransportDriver:
     """REST and WebSocket over one set of stores.
 
@@ -131,6 +154,7 @@ class TransportDriver:
     reception: makes the sessions of WebSocket clients.
     notifies: whether subscribers are told here of what is posted, after it has been stored;
         otherwise it is up to the storage pipeline.
+    prefix: the path below which everything is served.
     """
 
     def __init__(
@@ -141,6 +165,7 @@ class TransportDriver:
         control: base.ControlDriverBase,
         *,
         notifies: bool = False,
+        prefix: str = '',
     ) -> None:
         configuration.register(conf)
         self._conf = conf
@@ -167,17 +192,21 @@ class TransportDriver:
             # Elsewhere nobody can be connected, and nobody should wait.
             broker.notifier.hub = hub
         access_log = AccessLog(section.access_log)
+        unsent = Unsent(section.max_unsent_bytes, section.write_timeout)
+        broker.room = _Room(unsent)
+        hosts = _hosts(conf)
+        # What a request to REST passes on its way to an operation, the last first.
         app = build_app(dispatcher)
         auth_app = _authentication(app, conf)
-        allowing = allow_origins(auth_app or app, conf)
-        rest = serve_paths(observe(identify_requests(allowing), access_log), conf)
+        rest = allow_origins(auth_app or app, conf)
+        rest = identify_requests(rest)
+        rest = observe(rest, access_log)
+        rest = serve_paths(rest, conf)
         if section.console:
             rest = serve_console(rest)
-        hosts = _hosts(conf)
         rest = check_hosts(rest, hosts)
         identify = auth_app and auth_app.identify
         self.reception = Reception(dispatcher, identify, access_log, hub)
-        unsent = Unsent(section.max_unsent_bytes, section.write_timeout)
         upgrade = Upgrade(
             rest,
             self.reception,
@@ -194,7 +223,7 @@ class TransportDriver:
             auth_app,
         )
         self.app = Application(
-            trust_proxies(upgrade, conf, section.proxy_headers),
+            trust_proxies(mount(upgrade, prefix), conf, section.proxy_headers),
             upgrade,
             _timeouts(conf),
             _head_limits(conf),
@@ -279,10 +308,10 @@ def _descriptions(dispatcher: Dispatcher) -> dict[str, Callable[[], dict[str, An
 class Service:
     """A transport with the stores it works on.
 
-    app: the WSGI application.
+    app: the WSGI application, below the path `prefix`.
     """
 
-    def __init__(self, conf: cfg.ConfigOpts) -> None:
+    def __init__(self, conf: cfg.ConfigOpts, prefix: str = '') -> None:
         """Load the drivers; raises `ConfigurationError` for a store that cannot be opened."""
         region = zaqar_cache.get_cache(conf)
         notifies = configuration.take_over_notifier(conf)
@@ -294,7 +323,7 @@ class Service:
                 conf, self._data_driver(conf, region), self._control
             )
             self.app = TransportDriver(
-                conf, self._storage, region, self._control, notifies=notifies
+                conf, self._storage, region, self._control, notifies=notifies, prefix=prefix
             ).app
         except (storage_errors.ExceptionBase, cfg.Error) as error:
             raise ConfigurationError(f'The store cannot be opened: {error}') from error

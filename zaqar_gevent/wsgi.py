@@ -5,10 +5,12 @@
     gunicorn -k geventwebsocket.gunicorn.workers.GeventWebSocketWorker zaqar_gevent.wsgi:app
 
 The configuration is read from the standard places of `zaqar.conf`; where there is none, the
-embedded store is used.
+embedded store is used. Everything is served below the path in the environment's SCRIPT_NAME.
 """
 
 from __future__ import annotations
+
+import os
 
 from oslo_config import cfg
 
@@ -23,7 +25,7 @@ def load_app() -> Service:
     configuration.use_embedded_store(conf, configuration.default_state_path())
     logs.set_up(conf)
     enable_reports(conf)
-    service = Service(conf)
+    service = Service(conf, os.environ.get('SCRIPT_NAME', ''))
     settle()
     return service
 

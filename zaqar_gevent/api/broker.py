@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, TypedDict
 
 from oslo_config import cfg
@@ -86,6 +87,7 @@ class Broker:
     capabilities: what is said of the server to whoever asks.
     purge: removes the messages that a queue holds now and that are not claimed; takes the queue and
         the project.
+    room: held while an operation with a long answer is performed.
     descriptions: what builds the documents that describe each transport, by the document's name.
     """
 
@@ -111,6 +113,7 @@ class Broker:
         self.notifier = Notifier(conf, storage.subscription_controller, subscription_seconds)
         self.purge = purge
         self.capabilities = capabilities
+        self.room: AbstractContextManager[None] = nullcontext()
         self.descriptions: dict[str, Callable[[], dict[str, Any]]] = {}
 
     @functools.cached_property

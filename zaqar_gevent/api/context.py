@@ -28,6 +28,12 @@ CREDENTIALS = 'zaqar_gevent.credentials'
 
 Metadata = dict[str, Any]
 
+# In characters: callers are remembered.
+MAX_PROJECT_ID = 256
+MAX_CLIENT_ID = 300
+MAX_USER_ID = 256
+MAX_ROLES = 8192
+
 _NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
@@ -57,9 +63,33 @@ class Caller(NamedTuple):
     def of(
         cls, project_id: str | None, client_id: str | None, user_id: str | None, roles: str | None
     ) -> Caller:
-        """The caller that headers name; `roles` are separated by commas."""
+        """The caller that headers name; `roles` are separated by commas.
+
+        Raises `errors.BadRequest` for one that is longer than any that is real.
+        """
+        if not (
+            len(project_id or '') <= MAX_PROJECT_ID
+            and len(client_id or '') <= MAX_CLIENT_ID
+            and len(user_id or '') <= MAX_USER_ID
+            and len(roles or '') <= MAX_ROLES
+        ):
+            raise _too_long(project_id, client_id, user_id)
         split = tuple(role.strip() for role in roles.split(',')) if roles else ()
         return cls(project_id, client_id, user_id, split)
+
+
+def _too_long(
+    project_id: str | None, client_id: str | None, user_id: str | None
+) -> errors.BadRequest:
+    if len(project_id or '') > MAX_PROJECT_ID:
+        name, most = 'X-Project-ID', MAX_PROJECT_ID
+    elif len(client_id or '') > MAX_CLIENT_ID:
+        name, most = 'Client-ID', MAX_CLIENT_ID
+    elif len(user_id or '') > MAX_USER_ID:
+        name, most = 'X-User-ID', MAX_USER_ID
+    else:
+        name, most = 'X-Roles', MAX_ROLES
+    return errors.BadRequest(f'The header {name} may have at most {most} characters.')
 
 
 class Identity(NamedTuple):

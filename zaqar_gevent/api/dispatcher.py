@@ -37,7 +37,7 @@ class Dispatcher:
             operation.name for operation in self.operations.values() if operation.is_long
         )
         self._policy = policy
-        self._identified: set[Caller] = set()
+        self._identified: set[tuple[str | None, str | None]] = set()
         self._named: set[tuple[Kind, str, str | None]] = set()
 
     def find(self, action: object) -> Operation:
@@ -76,7 +76,11 @@ class Dispatcher:
             if isinstance(name, str):
                 self._check_name(operation, name, context.project_id)
             request = msgspec.convert(arguments, operation.request)
-            result = operation.function(context, request)
+            if operation.is_long and not operation.waits:
+                with self.broker.room:
+                    result = operation.function(context, request)
+            else:
+                result = operation.function(context, request)
         except Exception as error:
             context.take_back()
             raise _failure(operation, error) from None
@@ -85,7 +89,7 @@ class Dispatcher:
     def _authorize(self, operation: Operation, context: Context, arguments: dict[str, Any]) -> None:
         if context.presented is not None:
             self._admit(context.presented, operation, context, arguments)
-        if not operation.anonymous and context.caller not in self._identified:
+        if not operation.anonymous and context.caller[:2] not in self._identified:
             self._identify(context.caller)
         if operation.policy is not None and not self._policy.allows(
             operation.policy, context.caller
@@ -134,7 +138,7 @@ class Dispatcher:
             )
         if len(self._identified) >= MAX_IDENTIFIED:
             self._identified.clear()
-        self._identified.add(caller)
+        self._identified.add(caller[:2])
 
     def _check_name(self, operation: Operation, name: str, project: str | None) -> None:
         """Raise for what cannot be the name of a queue or topic.

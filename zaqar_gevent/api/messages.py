@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Annotated, Any, NotRequired, TypedDict
 
 import msgspec
@@ -268,11 +269,35 @@ def _post(context: Context, request: PostMessages) -> PostedMessages:
 
 def _pop(context: Context, queue_name: str, count: int) -> dict[str, Any]:
     broker = context.broker
+    context.check_present()
     found = broker.messages.pop(queue_name, project=context.project_id, limit=count) or []
+    if found and context.client is not None:
+        popped = [dict(message) for message in found]
+        context.undo = functools.partial(_put_back, context, queue_name, popped)
     for message in found:
         if type(message['body']) is bytes:
             message['body'] = broker.cipher.decrypt(message['body'], context.project_id)
     return {'messages': found}
+
+
+def _put_back(context: Context, queue_name: str, popped: list[dict[str, Any]]) -> None:
+    """Give messages back that were taken for a client that cannot be told.
+
+    They go back to their places where the store can, and otherwise to the end of the queue.
+    """
+    broker, project_id = context.broker, context.project_id
+    restore = getattr(broker.messages, 'restore', None)
+    if restore is not None:
+        restore(queue_name, popped, project=project_id)
+    else:
+        again = [
+            {'ttl': max(1, message['ttl'] - message['age']), 'body': message['body']}
+            for message in popped
+        ]
+        broker.messages.post(
+            queue_name, messages=again, project=project_id, client_uuid=context.client_uuid
+        )
+    broker.notifier.freed(queue_name, project_id)
 
 
 def check_encryption(broker: Broker) -> None:

@@ -74,7 +74,7 @@ class Route(NamedTuple):
         )
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Operation:
     """One thing a client can ask for, over any transport.
 
@@ -119,7 +119,12 @@ class Operation:
         line = (inspect.getdoc(self.function) or '').split('\n', 1)[0]
         return line.replace(Kind.QUEUE.value, self.kind.value)
 
-    @property
+    @functools.cached_property
+    def waits(self) -> bool:
+        """Whether it may wait for messages, by `waiting.wait_for`."""
+        return 'wait' in self.request.__struct_fields__
+
+    @functools.cached_property
     def is_long(self) -> bool:
         """Whether its answer may be long: whatever is read, and messages that are taken."""
         taken = {'limit', 'pop'}.intersection(self.request.__struct_fields__)

@@ -13,6 +13,7 @@ from zaqar.context import RequestContext
 from zaqar_gevent.api.context import Caller
 
 VERDICT_SECONDS = 1.0
+MAX_VERDICTS = 4096
 
 
 class Policy:
@@ -33,7 +34,7 @@ class Policy:
     def allows(self, rule: str, caller: Caller) -> bool:
         """Whether `rule` lets the caller do it."""
         now = self._clock()
-        if now >= self._renew_at:
+        if now >= self._renew_at or len(self._verdicts) >= MAX_VERDICTS:
             self._verdicts = {}
             self._renew_at = now + VERDICT_SECONDS
         verdict = self._verdicts.get((rule, caller))

@@ -34,7 +34,9 @@ def wait_for(
     """
     if seconds is not None and not 0 <= seconds <= MAX_SECONDS:
         raise errors.BadRequest(f'The time to wait must be 0 to {MAX_SECONDS} s - at `$.wait`')
-    result = attempt()
+    room = context.broker.room
+    with room:
+        result = attempt()
     hub = context.broker.notifier.hub
     if not seconds or hub is None or succeeded(result):
         return result
@@ -42,7 +44,8 @@ def wait_for(
     with hub.listening(Source(context.project_id, queue_name)) as news:
         while True:
             news.clear()
-            result = attempt()
+            with room:
+                result = attempt()
             left = deadline - time.monotonic()
             if left <= 0 or succeeded(result) or hub.is_draining:
                 return result

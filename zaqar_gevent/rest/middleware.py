@@ -12,6 +12,8 @@ from oslo_config import cfg
 from oslo_context.context import RequestContext
 from oslo_middleware import cors
 
+from zaqar_gevent.api import documents, errors
+
 Environ = dict[str, Any]
 StartResponse = Callable[..., Any]
 Application = Callable[[Environ, StartResponse], Iterable[bytes]]
@@ -70,6 +72,38 @@ def _enter_context(request_id: str, global_id: str | None) -> None:
     context.roles, context.service_roles = [], []
     context.request_id, context.global_request_id = request_id, global_id
     context.update_store()
+
+
+def mount(app: Application, prefix: str) -> Application:
+    """`app` below the path `prefix`; `app` itself where that is empty.
+
+    A server that takes the prefix away by itself, and says so in SCRIPT_NAME, is left alone.
+    """
+    prefix = prefix.rstrip('/')
+    if not prefix:
+        return app
+
+    def mounted(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+        path, above = environ['PATH_INFO'], environ.get('SCRIPT_NAME', '')
+        if not above.endswith(prefix):
+            if path != prefix and not path.startswith(f'{prefix}/'):
+                error = errors.NotFound(f'The API is below {prefix}/ (SCRIPT_NAME).')
+                return refuse(start_response, error)
+            environ['SCRIPT_NAME'] = above + prefix
+            environ['PATH_INFO'] = path[len(prefix) :] or '/'
+        return app(environ, start_response)
+
+    return mounted
+
+
+def refuse(
+    start_response: StartResponse, error: errors.APIError, *extra: tuple[str, str]
+) -> Iterable[bytes]:
+    """Answer with an error, and `extra` headers."""
+    body = documents.encode_json(error.to_document())
+    headers = [('Content-Type', 'application/json'), ('Content-Length', str(len(body))), *extra]
+    start_response(f'{error.status} {error.title}', headers)
+    return [body]
 
 
 def allowed_origins(conf: cfg.ConfigOpts) -> frozenset[str]:

@@ -11,9 +11,9 @@ from oslo_middleware import exceptions, healthcheck
 
 from zaqar_gevent import metrics, options
 from zaqar_gevent.access_log import AccessLog
-from zaqar_gevent.api import documents, errors
+from zaqar_gevent.api import errors
 from zaqar_gevent.conf import ConfigurationError
-from zaqar_gevent.rest.middleware import Application, Environ, StartResponse
+from zaqar_gevent.rest.middleware import Application, Environ, StartResponse, refuse
 from zaqar_gevent.rest.resource import OPERATION
 
 METRICS_PATH = '/metrics'
@@ -146,7 +146,7 @@ def metrics_app(environ: Environ, start_response: StartResponse) -> Iterable[byt
     """The WSGI application of a listener that has nothing but the metrics."""
     if environ.get('PATH_INFO') == METRICS_PATH:
         return _serve_metrics(environ, start_response)
-    return _refuse(start_response, errors.NotFound(f'There is nothing but {METRICS_PATH} here.'))
+    return refuse(start_response, errors.NotFound(f'There is nothing but {METRICS_PATH} here.'))
 
 
 def _health_check(app: Application, conf: cfg.ConfigOpts) -> Application:
@@ -162,16 +162,7 @@ def _serve_metrics(environ: Environ, start_response: StartResponse) -> Iterable[
     method = environ['REQUEST_METHOD']
     if method not in ('GET', 'HEAD'):
         error = _MethodNotAllowed(f'{METRICS_PATH} can only be read.')
-        return _refuse(start_response, error, ('Allow', 'GET, HEAD'))
+        return refuse(start_response, error, ('Allow', 'GET, HEAD'))
     content_type, text = metrics.expose(environ.get('HTTP_ACCEPT', ''))
     start_response('200 OK', [('Content-Type', content_type), ('Content-Length', str(len(text)))])
     return [text] if method == 'GET' else []
-
-
-def _refuse(
-    start_response: StartResponse, error: errors.APIError, *extra: tuple[str, str]
-) -> Iterable[bytes]:
-    body = documents.encode_json(error.to_document())
-    headers = [('Content-Type', 'application/json'), ('Content-Length', str(len(body))), *extra]
-    start_response(f'{error.status} {error.title}', headers)
-    return [body]

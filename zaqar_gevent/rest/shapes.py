@@ -13,6 +13,7 @@ import falcon
 
 from zaqar_gevent.api import (
     claims,
+    description,
     errors,
     flavors,
     messages,
@@ -134,6 +135,12 @@ class Home(TypedDict):
     resources: dict[str, dict[str, Any]]
 
 
+def _path(req: falcon.Request) -> str:
+    """The path as the client knows it, below where the API is mounted."""
+    path: str = req.root_path + req.path
+    return path
+
+
 def _message(message: dict[str, Any], messages_path: str) -> LinkedMessage:
     href = f'{messages_path}/{message["id"]}'
     claim_id = message.pop('claim_id')
@@ -145,7 +152,7 @@ def _message(message: dict[str, Any], messages_path: str) -> LinkedMessage:
 
 def _next_page(req: falcon.Request, marker: str) -> list[Link]:
     query = falcon.to_query_str({**req.context.query, 'marker': marker})
-    return [{'rel': 'next', 'href': req.path + query}]
+    return [{'rel': 'next', 'href': _path(req) + query}]
 
 
 def _messages(found: list[dict[str, Any]], messages_path: str) -> list[LinkedMessage]:
@@ -158,7 +165,7 @@ def _parent(path: str, levels: int = 1) -> str:
 
 def _addressed(req: falcon.Request, reply: Reply, kind: str) -> list[Any]:
     """The named resources of a page, each with its own address."""
-    return [{**entry, 'href': f'{req.path}/{entry["name"]}'} for entry in reply.body[kind]]
+    return [{**entry, 'href': f'{_path(req)}/{entry["name"]}'} for entry in reply.body[kind]]
 
 
 def _links(req: falcon.Request, reply: Reply, kind: str) -> list[Link]:
@@ -167,23 +174,23 @@ def _links(req: falcon.Request, reply: Reply, kind: str) -> list[Link]:
 
 def _listed_messages(req: falcon.Request, resp: falcon.Response, reply: Reply) -> LinkedMessagePage:
     links = _links(req, reply, 'messages')
-    return {'messages': _messages(reply.body['messages'], req.path), 'links': links}
+    return {'messages': _messages(reply.body['messages'], _path(req)), 'links': links}
 
 
 def _chosen_messages(req: falcon.Request, resp: falcon.Response, reply: Reply) -> LinkedMessages:
     if not reply.body['messages']:
         raise errors.NotFound('None of the messages asked for exists in this queue.')
-    return {'messages': _messages(reply.body['messages'], req.path)}
+    return {'messages': _messages(reply.body['messages'], _path(req))}
 
 
 def _one_message(req: falcon.Request, resp: falcon.Response, reply: Reply) -> LinkedMessage:
-    return _message(reply.body['messages'], _parent(req.path))
+    return _message(reply.body['messages'], _parent(_path(req)))
 
 
 def _posted_messages(req: falcon.Request, resp: falcon.Response, reply: Reply) -> Addresses:
     message_ids = reply.body['message_ids']
-    resp.location = f'{req.path}?ids={",".join(message_ids)}'
-    return {'resources': [f'{req.path}/{message_id}' for message_id in message_ids]}
+    resp.location = f'{_path(req)}?ids={",".join(message_ids)}'
+    return {'resources': [f'{_path(req)}/{message_id}' for message_id in message_ids]}
 
 
 def _created_claim(
@@ -191,17 +198,17 @@ def _created_claim(
 ) -> LinkedMessages | None:
     if reply.status == 204:
         return None
-    resp.location = f'{req.path}/{reply.body["claim_id"]}'
-    return {'messages': _messages(reply.body['messages'], _parent(req.path) + '/messages')}
+    resp.location = f'{_path(req)}/{reply.body["claim_id"]}'
+    return {'messages': _messages(reply.body['messages'], _parent(_path(req)) + '/messages')}
 
 
 def _claim(req: falcon.Request, resp: falcon.Response, reply: Reply) -> LinkedClaim:
-    messages_path = _parent(req.path, 2) + '/messages'
+    messages_path = _parent(_path(req), 2) + '/messages'
     return {
         'ttl': reply.body['ttl'],
         'age': reply.body['age'],
         'messages': _messages(reply.body['messages'], messages_path),
-        'href': req.path,
+        'href': _path(req),
     }
 
 
@@ -224,13 +231,13 @@ def _listed_subscriptions(
 def _created_subscription(
     req: falcon.Request, resp: falcon.Response, reply: Reply
 ) -> SubscriptionId:
-    resp.location = req.path
+    resp.location = _path(req)
     return {'subscription_id': reply.body['subscription_id']}
 
 
 def _located(req: falcon.Request, resp: falcon.Response, reply: Reply) -> None:
     """Nothing but the address of what was changed."""
-    resp.location = req.path
+    resp.location = _path(req)
 
 
 def _listed_pools(req: falcon.Request, resp: falcon.Response, reply: Reply) -> LinkedPoolPage:
@@ -242,11 +249,11 @@ def _listed_flavors(req: falcon.Request, resp: falcon.Response, reply: Reply) ->
 
 
 def _one_pool(req: falcon.Request, resp: falcon.Response, reply: Reply) -> LinkedPool:
-    return cast(LinkedPool, {**reply.body, 'href': req.path})
+    return cast(LinkedPool, {**reply.body, 'href': _path(req)})
 
 
 def _one_flavor(req: falcon.Request, resp: falcon.Response, reply: Reply) -> LinkedFlavor:
-    return cast(LinkedFlavor, {**reply.body, 'href': req.path})
+    return cast(LinkedFlavor, {**reply.body, 'href': _path(req)})
 
 
 def _stats(req: falcon.Request, resp: falcon.Response, reply: Reply) -> LinkedStats:
@@ -255,19 +262,41 @@ def _stats(req: falcon.Request, resp: falcon.Response, reply: Reply) -> LinkedSt
         if name in stats:
             message = dict(stats[name])
             message_id = message.pop('id')
-            stats[name] = {**message, 'href': f'{_parent(req.path)}/messages/{message_id}'}
+            stats[name] = {**message, 'href': f'{_parent(_path(req))}/messages/{message_id}'}
     return {'messages': cast(LinkedMessageStats, stats)}
 
 
 def _home_document(req: falcon.Request, resp: falcon.Response, reply: Reply) -> Home:
     resp.content_type = HOME_MEDIA_TYPE
     resp.cache_control = ['max-age=86400']
-    home: Home = reply.body
-    return home
+    resources: dict[str, dict[str, Any]] = reply.body['resources']
+    for resource in resources.values():
+        for member in ('href', 'href-template'):
+            if member in resource:
+                resource[member] = req.root_path + resource[member]
+    return {'resources': resources}
+
+
+def _versions(req: falcon.Request, resp: falcon.Response, reply: Reply) -> dict[str, Any]:
+    versions = [
+        {**version, 'links': [_below(req, link) for link in version['links']]}
+        for version in reply.body['versions']
+    ]
+    return {'versions': versions}
+
+
+def _below(req: falcon.Request, link: Link) -> Link:
+    return {**link, 'href': req.root_path + link['href']}
+
+
+def _openapi(req: falcon.Request, resp: falcon.Response, reply: Reply) -> dict[str, Any]:
+    """The document, whose paths are relative to where the API is mounted."""
+    return {**reply.body, 'servers': [{'url': req.root_path or '/'}]}
 
 
 SHAPES: dict[Callable[..., Any], Shape] = {
     claims.create_claim: _created_claim,
+    description.get_openapi: _openapi,
     claims.get_claim: _claim,
     flavors.create_flavor: _located,
     flavors.get_flavor: _one_flavor,
@@ -285,6 +314,7 @@ SHAPES: dict[Callable[..., Any], Shape] = {
     queues.get_stats: _stats,
     queues.list_queues: _listed_queues,
     service.get_home_document: _home_document,
+    service.get_versions: _versions,
     subscriptions.confirm_subscription: _located,
     subscriptions.create_subscription: _created_subscription,
     subscriptions.list_subscriptions: _listed_subscriptions,

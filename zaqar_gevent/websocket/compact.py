@@ -160,7 +160,9 @@ class CompactSession(Session):
         if self._identify is not None and 'x-auth-token' in named:
             self._become(self._identify(named))
         public = {name: value for name, value in named.items() if name not in _TOKEN_HEADERS}
-        self._given = {**self._given, **public}
+        given = {**self._given, **public}
+        envelope.check_size(given)
+        self._given = given
         return {**self._dispatcher.broker.capabilities, 'protocol': SUBPROTOCOL}
 
     def _authenticate(self, request: _Request) -> dict[str, Any]:

@@ -22,6 +22,10 @@ from zaqar_gevent.api.signed_urls import Presented
 _SECRET_HEADERS = frozenset({'url-signature', 'x-auth-token', 'x-service-token', 'x-storage-token'})
 
 
+MAX_HEADERS = 32 * 1024
+"""Characters of all the headers of a message: they are remembered for the connection."""
+
+
 class _Frame(msgspec.Struct):
     action: str
     headers: dict[str, str] | None = None
@@ -34,6 +38,14 @@ def check(document: dict[str, Any]) -> None:
         msgspec.convert(document, _Frame)
     except msgspec.ValidationError as error:
         raise errors.MalformedDocument(f'Schema validation failed. {error}') from None
+
+
+def check_size(headers: dict[str, str]) -> None:
+    """Raise `errors.BadRequest` for more headers than are remembered."""
+    if sum(len(name) + len(value) for name, value in headers.items()) > MAX_HEADERS:
+        raise errors.BadRequest(
+            f'Headers may have at most {MAX_HEADERS} characters in all - at `$.headers`'
+        )
 
 
 def lower(headers: dict[str, str]) -> dict[str, str]:

@@ -134,6 +134,7 @@ class Session:
         All is learnt or nothing: what remained of refused headers must not be taken for known.
         """
         if headers != self._headers:
+            envelope.check_size(headers)
             named = envelope.lower(headers)
             presented = envelope.presented_in(named)
             caller = self._caller_in(named, presented)

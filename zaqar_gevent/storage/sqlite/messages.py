@@ -221,6 +221,23 @@ class MessageController(base.Message):
         )
         return decode_page(document)
 
+    def restore(self, queue: str, popped: Sequence[Message], project: str | None = None) -> None:
+        """Put messages that `pop` gave back in their places; `echo` no longer knows who posted."""
+        now = timeutils.utcnow_ts(microsecond=True)
+        rows = [
+            removal.Popped(
+                decode_id(one['id']) or 0,
+                one['claim_count'],
+                one['ttl'],
+                now - one['age'],
+                one.get('checksum'),
+                encode_body(one['body']),
+                type(one['body']) is bytes,
+            )
+            for one in popped
+        ]
+        self._database.write(removal.restore, project or '', queue, rows)
+
 
 @functools.lru_cache(maxsize=4096)
 def _encode_client(client: uuid.UUID | str | None) -> bytes | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from zaqar.storage import errors
 
@@ -138,3 +139,33 @@ def purge(cursor: sqlite3.Cursor, project: str, queue: str, last: int, now: floa
     more = collector.release_expired_claims(cursor, now, spool)
     cursor.execute(_PURGE, (spool, last, PURGE_STEP))
     return more or cursor.rowcount == PURGE_STEP
+
+
+_RESTORE = f"""INSERT OR IGNORE INTO messages
+        (id, spool, claim_count, ttl, created, expires, delayed_until, checksum, body, encrypted)
+    SELECT ?, {_SPOOL}, ?, ?, ?, ?, 0, ?, ?, ? WHERE {_SPOOL} IS NOT NULL"""
+
+
+class Popped(NamedTuple):
+    """A message that was taken from the front of its queue."""
+
+    number: int
+    claim_count: int
+    ttl: int
+    created: float
+    checksum: str | None
+    body: str
+    encrypted: bool
+
+
+def restore(cursor: sqlite3.Cursor, project: str, queue: str, popped: Sequence[Popped]) -> None:
+    """Put messages that were taken back in their places, if their queue still exists."""
+    scope = (project, queue)
+    for one in popped:
+        cursor.execute(
+            _RESTORE,
+            (
+                *(one.number, *scope, one.claim_count, one.ttl, one.created),
+                *(one.created + one.ttl, one.checksum, one.body, one.encrypted, *scope),
+            ),
+        )
