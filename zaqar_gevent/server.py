@@ -84,7 +84,7 @@ class Application:
     limits: of the heads of requests. unsent: what waits to be written to clients.
     hub: what is pushed.
     max_websockets: says how many of a server's connections may be WebSockets.
-    app_protocol: the subprotocol that gevent-websocket's handler may agree to.
+    prefix: the path below which everything is served.
     """
 
     def __init__(
@@ -96,6 +96,7 @@ class Application:
         max_websockets: Callable[[int], int],
         unsent: Unsent,
         hub: Hub | None = None,
+        prefix: str = '',
     ) -> None:
         self._hub = hub
         self._app = app
@@ -104,11 +105,16 @@ class Application:
         self.timeouts = timeouts
         self.limits = limits
         self.unsent = unsent
-        self.app_protocol = upgrade.app_protocol
+        self._prefix = prefix
+        self._upgrade = upgrade
 
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         answer: Iterable[bytes] = self._app(environ, start_response)
         return answer
+
+    def app_protocol(self, path: str) -> str | None:
+        """The subprotocol that gevent-websocket's handler may agree to."""
+        return self._upgrade.app_protocol(path.removeprefix(self._prefix) or '/')
 
     def drain(self) -> None:
         """Let the clients go: nobody waits any more, and WebSockets are closed."""
@@ -168,6 +174,7 @@ class TransportDriver:
         prefix: str = '',
     ) -> None:
         configuration.register(conf)
+        prefix = prefix.rstrip('/')
         self._conf = conf
         self._defaults = ResourceDefaults(conf)
         section = conf[options.GROUP]
@@ -230,6 +237,7 @@ class TransportDriver:
             functools.partial(options.max_websockets, conf),
             unsent,
             hub,
+            prefix,
         )
 
 

@@ -27,13 +27,15 @@ class GunicornProcess(ServerProcess):
         *options: str,
         worker: str = OUR_WORKER,
         config: str | None = None,
+        env: dict[str, str] | None = None,
     ) -> None:
         super().__init__(state_path)
         self._command = [
             *(sys.executable, '-m', 'gunicorn', '-k', worker, '-b', '127.0.0.1:0'),
             *('--no-control-socket', *options, 'zaqar_gevent.wsgi:app'),
         ]
-        self._env = {**os.environ, 'XDG_STATE_HOME': str(state_path), 'HOME': str(state_path)}
+        home = {'XDG_STATE_HOME': str(state_path), 'HOME': str(state_path)}
+        self._env = {**os.environ, **home, **(env or {})}
         if config is not None:
             file = state_path / '.zaqar' / 'zaqar.conf'
             file.parent.mkdir(parents=True, exist_ok=True)

@@ -75,11 +75,10 @@ def _enter_context(request_id: str, global_id: str | None) -> None:
 
 
 def mount(app: Application, prefix: str) -> Application:
-    """`app` below the path `prefix`; `app` itself where that is empty.
+    """`app` below the path `prefix`, which has no slash at its end; `app` itself where it is empty.
 
     A server that takes the prefix away by itself, and says so in SCRIPT_NAME, is left alone.
     """
-    prefix = prefix.rstrip('/')
     if not prefix:
         return app
 
