@@ -12,6 +12,8 @@ import gunicorn_h1c
 from zaqar_gevent.http.stream import Stream
 
 _READ_BYTES = 64 * 1024
+# PERF: what is read for a line stays little: the rest of it is copied for each line and chunk.
+_READ_LINE_BYTES = 4 * 1024
 _CHUNK_SIZE = re.compile(rb'([0-9A-Fa-f]{1,15})(;[\t\x20-\x7e\x80-\xff]*)?')
 _MAX_LINE_BYTES = 1024
 # What a body in chunks may have of extensions and trailers.
@@ -50,13 +52,12 @@ class Body(io.RawIOBase):
         data = self._read_some(_READ_BYTES if left is None else left)
         if left is not None and len(data) == left:
             return data
-        pieces = [data]
-        while data and (left is None or len(data) < left):
-            if left is not None:
-                left -= len(data)
-            data = self._read_some(_READ_BYTES if left is None else left)
-            pieces.append(data)
-        return b''.join(pieces)
+        # Not a list of the pieces: of two bytes each it would be twenty times as long.
+        gathered = bytearray(data)
+        while data and (left is None or len(gathered) < left):
+            data = self._read_some(_READ_BYTES if left is None else left - len(gathered))
+            gathered += data
+        return bytes(gathered)
 
     def readinto(self, buffer: Any) -> int:
         data = self._read_some(len(buffer))
@@ -165,7 +166,7 @@ class ChunkedBody(Body):
         while (end := stream.received.find(b'\r\n', 0, _MAX_LINE_BYTES)) < 0:
             if b'\n' in stream.received or len(stream.received) >= _MAX_LINE_BYTES:
                 raise self._broken('a line of a chunk is malformed')
-            if not stream.fill(_READ_BYTES):
+            if not stream.fill(_READ_LINE_BYTES):
                 raise self._broken('it ends early')
         line = stream.received[:end]
         stream.received = stream.received[end + 2 :]
