@@ -235,6 +235,9 @@ def _add_target(variables: dict[str, Any], method: bytes, target: bytes) -> None
     if b'#' in target:
         raise _bad('The request target must not have a fragment.')
     path, _, query = target.partition(b'?')
+    if path == b'*':
+        # The server as a whole, of which the root is the closest that the application knows.
+        path = b'/'
     if b'%' in path:
         path = unquote_to_bytes(path)
     variables['PATH_INFO'] = path.decode('latin-1')
