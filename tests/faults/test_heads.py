@@ -227,6 +227,7 @@ CHUNKS = {
     'space before the colon of a trailer': b'30\r\n%b\r\n0\r\nX-A : 1\r\n\r\n',
     'folded trailer': b'30\r\n%b\r\n0\r\nX-A: 1\r\n 2\r\n\r\n',
     'trailer without a colon': b'30\r\n%b\r\n0\r\nX-A\r\n\r\n',
+    'coding for a trailer': b'30\r\n%b\r\n0\r\nTransfer-Encoding: identity\r\n\r\n',
     'LF behind a trailer': b'30\r\n%b\r\n0\r\nX-A: 1\n\r\n',
 }
 MESSAGES = b'{"messages": [{"body": "chunked!", "ttl": 300}]}'
@@ -356,7 +357,7 @@ def test_fifty_requests_at_once_are_answered_in_their_order(strict: ServerProces
         b'30\r\n%b\r\n0\r\n\r\n',
         b'0000030\r\n%b\r\n0000\r\n\r\n',
         b'30;a=b;c="d e"\r\n%b\r\n0;last\r\n\r\n',
-        b'30\r\n%b\r\n0\r\nX-Checksum: 1\r\nContent-Length: 5\r\n\r\n',
+        b'30\r\n%b\r\n0\r\nX-Checksum: 1\r\nX-Empty:\r\n\r\n',
     ],
     ids=['plain', 'leading zeros', 'extensions', 'trailers'],
 )

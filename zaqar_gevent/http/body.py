@@ -18,6 +18,8 @@ _CHUNK_SIZE = re.compile(rb'([0-9A-Fa-f]{1,15})(;[\t\x20-\x7e\x80-\xff]*)?')
 _MAX_LINE_BYTES = 1024
 # What a body in chunks may have of extensions and trailers.
 _MAX_EXTRA_BYTES = 16 * 1024
+# What a trailer must not say: where the request ends, and whom it is for (RFC 9110, section 6.5.1).
+_NO_TRAILERS = frozenset((b'content-length', b'transfer-encoding', b'host'))
 
 
 class BrokenBody(OSError):
@@ -179,9 +181,11 @@ class ChunkedBody(Body):
             trailers.append(line)
         if trailers:
             try:
-                gunicorn_h1c.parse_headers(b'\r\n'.join([*trailers, b'', b'']))
+                fields = gunicorn_h1c.parse_headers(b'\r\n'.join([*trailers, b'', b'']))
             except (gunicorn_h1c.ParseError, gunicorn_h1c.IncompleteError):
                 raise self._broken('a trailer is malformed') from None
+            if any(name.lower() in _NO_TRAILERS for name, _ in fields):
+                raise self._broken('a trailer says what only a head may')
 
     def _count_extra(self, size: int) -> None:
         self._extra += size

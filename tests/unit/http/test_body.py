@@ -80,6 +80,9 @@ BROKEN = {
     'NUL in a trailer': b'3\r\nabc\r\n0\r\nX-A: \x00\r\n\r\n',
     'CR in a trailer': b'3\r\nabc\r\n0\r\nX-A: a\rb\r\n\r\n',
     'request for a trailer': b'3\r\nabc\r\n0\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n',
+    'length for a trailer': b'3\r\nabc\r\n0\r\nContent-Length: 3\r\n\r\n',
+    'coding for a trailer': b'3\r\nabc\r\n0\r\ntransfer-encoding: chunked\r\n\r\n',
+    'host for a trailer': b'3\r\nabc\r\n0\r\nHOST: a\r\n\r\n',
     'trailers that are too long': b'3\r\nabc\r\n0\r\n' + b'X-A: 1\r\n' * 4000 + b'\r\n',
 }
 
