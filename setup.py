@@ -48,6 +48,7 @@ EXTRAS = {
         'ddt>=1.7',
         'fixtures>=4.1',
         'gunicorn[gevent]>=23.0',
+        'h11>=0.16',
         'jsonschema>=4.23',
         'openapi-spec-validator>=0.7.2',
         'oslotest>=5.0',

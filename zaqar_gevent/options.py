@@ -183,7 +183,7 @@ _CONNECTIONS = [
         'max_head_fields',
         default=100,
         min=10,
-        max=1000,
+        max=256,
         help='How many header fields an HTTP request may have; more are answered with 431.',
     ),
     cfg.FloatOpt(

@@ -12,10 +12,14 @@ import gunicorn_h1c
 from zaqar_gevent.http.stream import Stream
 
 _READ_BYTES = 64 * 1024
+# PERF: what is read for a line stays little: the rest of it is copied for each line and chunk.
+_READ_LINE_BYTES = 4 * 1024
 _CHUNK_SIZE = re.compile(rb'([0-9A-Fa-f]{1,15})(;[\t\x20-\x7e\x80-\xff]*)?')
 _MAX_LINE_BYTES = 1024
 # What a body in chunks may have of extensions and trailers.
 _MAX_EXTRA_BYTES = 16 * 1024
+# What a trailer must not say: where the request ends, and whom it is for (RFC 9110, section 6.5.1).
+_NO_TRAILERS = frozenset((b'content-length', b'transfer-encoding', b'host'))
 
 
 class BrokenBody(OSError):
@@ -50,13 +54,12 @@ class Body(io.RawIOBase):
         data = self._read_some(_READ_BYTES if left is None else left)
         if left is not None and len(data) == left:
             return data
-        pieces = [data]
-        while data and (left is None or len(data) < left):
-            if left is not None:
-                left -= len(data)
-            data = self._read_some(_READ_BYTES if left is None else left)
-            pieces.append(data)
-        return b''.join(pieces)
+        # Not a list of the pieces: of two bytes each it would be twenty times as long.
+        gathered = bytearray(data)
+        while data and (left is None or len(gathered) < left):
+            data = self._read_some(_READ_BYTES if left is None else left - len(gathered))
+            gathered += data
+        return bytes(gathered)
 
     def readinto(self, buffer: Any) -> int:
         data = self._read_some(len(buffer))
@@ -165,7 +168,7 @@ class ChunkedBody(Body):
         while (end := stream.received.find(b'\r\n', 0, _MAX_LINE_BYTES)) < 0:
             if b'\n' in stream.received or len(stream.received) >= _MAX_LINE_BYTES:
                 raise self._broken('a line of a chunk is malformed')
-            if not stream.fill(_READ_BYTES):
+            if not stream.fill(_READ_LINE_BYTES):
                 raise self._broken('it ends early')
         line = stream.received[:end]
         stream.received = stream.received[end + 2 :]
@@ -178,9 +181,11 @@ class ChunkedBody(Body):
             trailers.append(line)
         if trailers:
             try:
-                gunicorn_h1c.parse_headers(b'\r\n'.join([*trailers, b'', b'']))
+                fields = gunicorn_h1c.parse_headers(b'\r\n'.join([*trailers, b'', b'']))
             except (gunicorn_h1c.ParseError, gunicorn_h1c.IncompleteError):
                 raise self._broken('a trailer is malformed') from None
+            if any(name.lower() in _NO_TRAILERS for name, _ in fields):
+                raise self._broken('a trailer says what only a head may')
 
     def _count_extra(self, size: int) -> None:
         self._extra += size

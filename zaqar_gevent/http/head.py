@@ -26,7 +26,7 @@ METHODS = frozenset(
 _REQUEST_LINE = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+) ([!-~]+) HTTP/(\d)\.(\d)\r\n")
 _ABSOLUTE = re.compile(rb'(?i:https?)://([^/?#]+)(.*)')
 _HOST = re.compile(
-    r"(?:\[[0-9A-Fa-f:.]+(?:%25[\w.~-]+)?\]|[\w.~!$&'()*+;=-]|%[0-9A-Fa-f]{2})*(?::\d{0,5})?",
+    r"(?:\[[0-9A-Fa-f:.]+(?:%25[\w.~-]+)?\]|(?:[\w.~!$&'()*+;=-]|%[0-9A-Fa-f]{2})*)(?::\d{0,5})?",
     re.ASCII,
 )
 
@@ -49,6 +49,9 @@ _ASCII_ONLY = _SINGLE | {
 _ASCII_ONLY_PREFIXES = ('HTTP_X_', 'HTTP_SEC_WEBSOCKET_', 'HTTP_URL_', 'HTTP_ACCESS_CONTROL_')
 
 _UNPREFIXED = {'HTTP_CONTENT_TYPE': 'CONTENT_TYPE', 'HTTP_CONTENT_LENGTH': 'CONTENT_LENGTH'}
+
+# Some clients send one behind the body of a request.
+_MAX_EMPTY_LINES = 8
 
 _MAX_NAMES = 1024
 _MAX_NAME_BYTES = 64
@@ -98,18 +101,20 @@ class Head(NamedTuple):
 def read_head(received: bytes, limits: Limits) -> Head | None:
     """The head at the beginning of `received`; None where it is not whole yet.
 
-    Empty lines before it are skipped. Raises `Refused`.
+    A few empty lines before it are skipped. Raises `Refused`.
     """
     skipped = 0
     while received.startswith(b'\r\n', skipped):
         skipped += 2
+        if skipped > 2 * _MAX_EMPTY_LINES:
+            raise _bad('There are too many empty lines before it.')
     data = received[skipped:] if skipped else received
     end = data.find(b'\r\n\r\n', 0, limits.head_bytes)
     if end < 0:
         _check_part(data, limits)
-        if skipped > limits.head_bytes:
-            raise _bad('There are only empty lines.')
         return None
+    if data.count(b'\r\n', 0, end) > limits.fields:
+        raise _too_many(limits)
     line = _REQUEST_LINE.match(data)
     if line is None:
         raise _bad_line(data)
@@ -123,6 +128,8 @@ def _check_part(data: bytes, limits: Limits) -> None:
     """Raise `Refused` for the beginning of what cannot become a head any more."""
     if len(data) >= limits.head_bytes:
         raise _too_long(data, limits)
+    if data.count(b'\r\n') > limits.fields + 1:
+        raise _too_many(limits)
     if data:
         _parse(data, limits)
 
@@ -168,13 +175,12 @@ def _interpret(line: re.Match[bytes], fields: list[tuple[bytes, bytes]], size: i
             *(501, 'not_implemented', 'Not implemented'),
             f'The method {variables["REQUEST_METHOD"][:32]} is not known here.',
         )
-    connection = variables.get('HTTP_CONNECTION', '').lower()
     return Head(
         variables,
         size,
         _length_of(variables, is_old=is_old),
         'HTTP_EXPECT' in variables and _expects_continue(variables['HTTP_EXPECT'], is_old=is_old),
-        'keep-alive' in connection if is_old else 'close' not in connection,
+        _keeps(variables.get('HTTP_CONNECTION', ''), is_old=is_old),
         is_old,
     )
 
@@ -229,6 +235,9 @@ def _add_target(variables: dict[str, Any], method: bytes, target: bytes) -> None
     if b'#' in target:
         raise _bad('The request target must not have a fragment.')
     path, _, query = target.partition(b'?')
+    if path == b'*':
+        # The server as a whole, of which the root is the closest that the application knows.
+        path = b'/'
     if b'%' in path:
         path = unquote_to_bytes(path)
     variables['PATH_INFO'] = path.decode('latin-1')
@@ -253,6 +262,14 @@ def _length_of(variables: Mapping[str, Any], *, is_old: bool) -> int | None:
     if not length.isdecimal() or len(length) > 19:
         raise _bad('The Content-Length is not a number of bytes.')
     return int(length)
+
+
+def _keeps(connection: str, *, is_old: bool) -> bool:
+    """Whether the connection is kept (RFC 9112, section 9.3): `close` wins over `keep-alive`."""
+    if not connection:
+        return not is_old
+    options = [option.strip() for option in connection.lower().split(',')]
+    return 'close' not in options and (not is_old or 'keep-alive' in options)
 
 
 def _expects_continue(expectation: str, *, is_old: bool) -> bool:
