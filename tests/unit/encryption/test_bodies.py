@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from typing import Any
 
+import bson
 import pytest
 from oslo_config import cfg
 from zaqar.conf import transport
@@ -83,6 +84,14 @@ def test_what_cannot_be_decrypted_is_given_as_text(cipher: BodyCipher) -> None:
     assert cipher.decrypt(stored, 'p') == stored.decode()
     assert cipher.decrypt(b'\xff\xfe', 'p') == '//4='
     assert cipher.decrypt(b'', 'p') == ''
+
+
+def test_mongodb_gives_encrypted_bodies_back_as_bytes() -> None:
+    stored = encrypted(cipher_of(), 'text')
+    assert bson.decode(bson.encode({'b': stored, 't': stored.decode()})) == {
+        'b': stored,
+        't': stored.decode(),
+    }
 
 
 def test_without_a_key_nothing_is_encrypted() -> None:
