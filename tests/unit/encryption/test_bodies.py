@@ -82,8 +82,13 @@ def test_a_format_that_is_not_listed_is_not_read() -> None:
 def test_what_cannot_be_decrypted_is_given_as_text(cipher: BodyCipher) -> None:
     stored = encrypted(cipher_of(keys=['x' * 16]), 'text')
     assert cipher.decrypt(stored, 'p') == stored.decode()
-    assert cipher.decrypt(b'\xff\xfe', 'p') == '//4='
     assert cipher.decrypt(b'', 'p') == ''
+
+
+def test_a_binary_value_is_left_alone(caplog: Any) -> None:
+    with caplog.at_level(logging.WARNING):
+        assert cipher_of().decrypt(b'\xff\xfe', 'p') == b'\xff\xfe'
+    assert not caplog.records
 
 
 def test_mongodb_gives_encrypted_bodies_back_as_bytes() -> None:
