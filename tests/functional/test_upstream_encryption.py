@@ -52,8 +52,9 @@ class UpstreamRest:
             )
         deadline = time.monotonic() + START_SECONDS
         while not self._answers():
-            running = self._process.poll() is None and time.monotonic() < deadline
-            assert running, f'upstream does not start:\n{self._log.read_text()}'
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                self.__exit__()
+                raise AssertionError(f'upstream does not start:\n{self._log.read_text()}')
             time.sleep(0.05)
         return self
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -68,8 +67,12 @@ class BodyCipher:
     def decrypt(self, body: bytes, project: str | None) -> Any:
         """The body that was encrypted; where that cannot be told, `body` as it is, as text.
 
+        A body that is not ASCII was not encrypted: upstream's WebSocket stores binary values, too.
+
         project: the one that the message belongs to.
         """
+        if not body.isascii():
+            return body
         reasons = []
         for reader in self._readers:
             try:
@@ -77,7 +80,7 @@ class BodyCipher:
             except Unreadable as error:
                 reasons.append(str(error))
         self._warn(reasons)
-        return as_text(body)
+        return body.decode()
 
     def _warn(self, reasons: Sequence[str]) -> None:
         """Say so, but not for each message."""
@@ -88,11 +91,3 @@ class BodyCipher:
                 'A message cannot be decrypted and is given out as it is stored: %s',
                 '; '.join(reasons) or 'there is no key',
             )
-
-
-def as_text(body: bytes) -> str:
-    """An encrypted body as clients see it: in base64, if it is no text itself."""
-    try:
-        return body.decode()
-    except UnicodeDecodeError:
-        return base64.b64encode(body).decode()

@@ -17,6 +17,7 @@ import base64
 import hashlib
 import os
 import pickle
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -27,6 +28,8 @@ from zaqar_gevent.encryption import pickled
 from zaqar_gevent.encryption.formats import Unreadable
 
 _BLOCK_BYTES = 16
+_MIN_LENGTH = 44
+_BASE64 = re.compile('[A-Za-z0-9+/]+={0,2}', re.ASCII)
 
 
 class UpstreamFormat:
@@ -57,6 +60,14 @@ class UpstreamFormat:
             except ValueError:
                 continue
         raise Unreadable('none of the keys fits')
+
+
+def looks_encrypted(text: str) -> bool:
+    """Whether a text could be a body in this format: base64 of two or more blocks."""
+    length = len(text)
+    if length < _MIN_LENGTH or length % 4 or not _BASE64.fullmatch(text):
+        return False
+    return (length // 4 * 3 - text.count('=')) % _BLOCK_BYTES == 0
 
 
 def _decrypt(key: algorithms.AES, data: bytes) -> bytes:

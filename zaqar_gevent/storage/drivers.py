@@ -8,8 +8,10 @@ from typing import Any
 from zaqar.storage import base, pipeline, pooling
 
 from zaqar_gevent import dead_letters
+from zaqar_gevent.storage import text_bodies
 
 _REDIS = 'zaqar.storage.redis'
+_SWIFT = 'zaqar.storage.swift'
 _UPSTREAM = 'zaqar.storage.'
 
 
@@ -27,6 +29,8 @@ def find(storage: Any, queue: str, project: str | None) -> Any:
 def protect(storage: base.DataDriverBase) -> None:
     """Make claims of upstream's drivers leave dead letters alone that they would lose.
 
+    Have Swift's keep encrypted bodies apart from texts.
+
     Drivers of pools are protected when they are made.
     """
     if isinstance(storage, pipeline.DataDriver):
@@ -37,6 +41,8 @@ def protect(storage: base.DataDriverBase) -> None:
     elif type(storage).__module__.startswith(_UPSTREAM):
         claims = storage.claim_controller
         claims.driver = _ClaimDriver(claims.driver)
+        if type(storage).__module__.startswith(_SWIFT):
+            text_bodies.keep_apart(storage)
 
 
 def is_redis(driver: base.DataDriverBase) -> bool:

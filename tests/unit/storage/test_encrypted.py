@@ -44,6 +44,12 @@ def test_bytes_are_given_back_as_bytes_and_text_as_text(store, bodies):
     assert bodies_of(store.messages.pop('q', 20)) == bodies
 
 
+def test_what_is_popped_and_put_back_stays_encrypted(mixed):
+    popped = mixed.messages.pop('q', 20)
+    mixed.messages.restore('q', popped)
+    assert mixed.bodies() == MIXED
+
+
 def test_messages_have_no_members_that_others_have_not(mixed):
     members = {tuple(message) for message in mixed.list()}
     assert members == {('id', 'age', 'ttl', 'claim_count', 'claim_id', 'body')}
