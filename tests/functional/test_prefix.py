@@ -18,6 +18,7 @@ from tests.server_process import ServerProcess
 from zaqar_gevent.client import Client
 
 PREFIX = '/messaging'
+QUICK = ('--graceful-timeout', '1')
 BEHIND_PROXY = '[oslo_middleware]\nenable_proxy_headers_parsing = True\n'
 
 
@@ -48,7 +49,7 @@ IDENTITY = new_identity()
 
 def by_environment(worker: str) -> Callable[[pathlib.Path], Mounted]:
     def make(state: pathlib.Path) -> Mounted:
-        process = GunicornProcess(state, worker=worker, env={'SCRIPT_NAME': PREFIX})
+        process = GunicornProcess(state, *QUICK, worker=worker, env={'SCRIPT_NAME': PREFIX})
         return Mounted(worker, process, PREFIX, {})
 
     return make
@@ -145,7 +146,9 @@ def test_our_client_works_below_the_prefix(mounted: Mounted) -> None:
 
 @pytest.mark.parametrize('worker', [OUR_WORKER, STOCK_WORKER])
 def test_nothing_is_served_beside_the_prefix(tmp_path: pathlib.Path, worker: str) -> None:
-    with GunicornProcess(tmp_path, worker=worker, env={'SCRIPT_NAME': f'{PREFIX}/'}) as process:
+    with GunicornProcess(
+        tmp_path, *QUICK, worker=worker, env={'SCRIPT_NAME': f'{PREFIX}/'}
+    ) as process:
         for path in ('/', '/v2/ping', '/messagingx/v2/ping', '/console/'):
             answer = requests.get(process.url + path, timeout=10)
             assert (answer.status_code, answer.json()['code']) == (404, 'not_found'), path

@@ -305,7 +305,7 @@ class Endpoint:
         return self._recipient is not None and self._recipient.is_open
 
     def is_gone(self) -> bool:
-        return self._recipient is None or self._recipient.is_gone()
+        return self._recipient is not None and self._recipient.is_gone()
 
     def waiting(self) -> AbstractContextManager[None]:
         return nullcontext() if self._recipient is None else self._recipient.waiting()
