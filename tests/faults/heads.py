@@ -227,7 +227,7 @@ LENGTHS = {
     'length in quotes': length(b'Content-Length: "%LENGTH%"\r\n'),
     'no number for a length': length(b'Content-Length:\r\n'),
     'length past all numbers': length(b'Content-Length: 18446744073709551616\r\n'),
-    'length of 400 digits': length(b'Content-Length: ' + b'0' * 400 + b'\r\n'),
+    'length of 400 digits': length(b'Content-Length: ' + b'0' * 400 + b'%LENGTH%\r\n'),
     'length and coding': coding(LENGTH + b'Transfer-Encoding: chunked\r\n'),
     'coding and length': coding(b'Transfer-Encoding: chunked\r\n' + LENGTH),
     'length and unknown coding': coding(LENGTH + b'Transfer-Encoding: identity\r\n'),
