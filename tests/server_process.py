@@ -19,7 +19,7 @@ START_SECONDS = 30
 class ServerProcess:
     """The `zaqar-gevent` command, run as a user would, on a free port.
 
-    output: the lines it printed, as they come.
+    state_path: where it keeps what it keeps. output: the lines it printed, as they come.
     """
 
     def __init__(
@@ -40,6 +40,7 @@ class ServerProcess:
             file.write_text(textwrap.dedent(config))
             self._command += ['--config-file', str(file)]
         self._env = {**os.environ, **(env or {})}
+        self.state_path = state_path
         self.output: list[str] = []
         self.port = 0
 

@@ -4,6 +4,8 @@ from typing import Any
 
 import pytest
 
+from tests.callers import RestCaller
+
 GOOD_ID = '3381af92-2b9e-11e3-b191-71861300734c'
 POST = 'message_post'
 
@@ -107,3 +109,15 @@ def test_an_integer_of_more_than_64_bits_is_refused(server: Any) -> None:
         assert answer.status == 400
         assert 'messages[0].body[0]' in str(answer.body)
         caller.close()
+
+
+@pytest.mark.parametrize('project_id', [' zaqar_gevent', 'demo ', '\tdemo', ' '])
+def test_a_project_cannot_begin_or_end_with_white_space(api: Any, project_id: str) -> None:
+    """No HTTP header can name such a project; in one of them servers keep what they share."""
+    if isinstance(api, RestCaller):
+        pytest.skip('an HTTP header has no such value')
+    headers = {'Client-ID': GOOD_ID, 'X-Project-ID': project_id}
+    for action in ('queue_get', 'queue_create'):
+        answer = api.call(action, headers=headers, queue_name='fleet')
+        assert answer.status == 400
+        assert 'X-Project-ID' in str(answer.body)

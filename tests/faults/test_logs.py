@@ -20,7 +20,8 @@ from tests.faults.client import DIALECTS, UPGRADE, Client, Dialect, HandshakeRef
 from tests.faults.frames import Opcode, closing, frame
 from tests.faults.gunicorn_process import GunicornProcess
 from tests.functional.test_authentication import IdentityService, configuration
-from tests.functional.test_push import Subscriber, post, subscriptions
+from tests.functional.test_push import Subscriber, post
+from tests.internal_urls import in_sqlite
 from tests.server_process import ServerProcess
 
 # Told apart from everything else in a log, and long enough to be recognized in pieces.
@@ -200,7 +201,7 @@ def test_in_what_is_pushed(watched: Watched, dialect: Dialect) -> None:
         client.send(client.frame({'id': 0, 'action': 'authenticate', 'headers': headers}))
         assert client.status() == (400 if watched.identity_service is None else 200)
         client.subscribe('q')
-        [row] = subscriptions(client, 'q')
+        url = in_sqlite(watched.process.state_path)()[client.subscription_id]
         post(client, BODY, {BODY: BODY}, queue_name='q')
         assert client.bodies(2) == [BODY, {BODY: BODY}]
         if dialect.subprotocol:
@@ -209,7 +210,6 @@ def test_in_what_is_pushed(watched: Watched, dialect: Dialect) -> None:
             target = {'consumer_id': leased['consumer_id'], 'message_ids': [BODY]}
             assert client.call('message_ack', **target).status == 404
             client.call('subscription_resume', subscription_id=TOKEN, marker=TOKEN)
-        url = row['subscriber']
         for target_url, body in (
             (url, {'queue_name': 'q', 'body': BODY}),
             (url, BODY),

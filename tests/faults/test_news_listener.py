@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pathlib
 import socket
 import time
 from collections.abc import Iterator
@@ -15,8 +16,10 @@ from tests.faults.client import COMPACT, read_head, read_to_end
 from tests.faults.conftest import LOGGING
 from tests.faults.light_load import PROMPT
 from tests.functional.test_notifications import Webhook
-from tests.functional.test_push import Subscriber, post, subscriptions
+from tests.functional.test_push import Subscriber, eventually, post, subscriptions
+from tests.internal_urls import fleet_in_sqlite, in_sqlite, insert, subscribe
 from tests.server_process import ServerProcess
+from zaqar_gevent.api.push import Source
 
 # It logs whole tracebacks of webhooks that cannot be reached, by upstream's code.
 WEBHOOK = 'zaqar.notification.tasks.webhook'
@@ -51,9 +54,8 @@ class Place:
     url: its own. news: that of the process that it is connected to.
     """
 
-    def __init__(self, rest: RestCaller) -> None:
-        [row] = subscriptions(rest)
-        self.url: str = row['subscriber']
+    def __init__(self, server: ServerProcess, subscriber: Subscriber) -> None:
+        self.url = in_sqlite(server.state_path)()[subscriber.subscription_id]
         parts = urlsplit(self.url)
         assert parts.hostname is not None
         assert parts.port is not None
@@ -64,6 +66,11 @@ class Place:
     def name(self) -> str:
         """The part of the URL that is not secret."""
         return self.url.rpartition('-' if '-' in self.url else '/')[0]
+
+
+@pytest.fixture
+def place(server: ServerProcess, subscriber: Subscriber) -> Place:
+    return Place(server, subscriber)
 
 
 NOTIFICATION = {
@@ -94,9 +101,8 @@ GARBAGE: list[bytes] = [
 
 @pytest.mark.parametrize('garbage', GARBAGE, ids=lambda garbage: repr(garbage[:30]))
 def test_garbage_told_to_the_listener_is_refused(
-    subscriber: Subscriber, rest: RestCaller, garbage: bytes
+    subscriber: Subscriber, rest: RestCaller, place: Place, garbage: bytes
 ) -> None:
-    place = Place(rest)
     for url in (place.url, place.news):
         assert requests.post(url, data=garbage, timeout=5).status_code == 400
     assert_unharmed(subscriber, rest)
@@ -104,17 +110,15 @@ def test_garbage_told_to_the_listener_is_refused(
 
 @pytest.mark.parametrize('method', ['GET', 'PUT', 'DELETE', 'OPTIONS', 'PATCH'])
 def test_the_listener_takes_nothing_but_posts(
-    subscriber: Subscriber, rest: RestCaller, method: str
+    subscriber: Subscriber, rest: RestCaller, place: Place, method: str
 ) -> None:
-    place = Place(rest)
     for url in (place.url, place.news, place.news.replace('news', '')):
         assert requests.request(method, url, json=NOTIFICATION, timeout=5).status_code == 404
         assert requests.head(url, timeout=5).status_code == 404
     assert_unharmed(subscriber, rest)
 
 
-def test_strangers_are_not_heard(subscriber: Subscriber, rest: RestCaller) -> None:
-    place = Place(rest)
+def test_strangers_are_not_heard(subscriber: Subscriber, rest: RestCaller, place: Place) -> None:
     base, _, token = place.url.rpartition('/')
     name, _, secret = token.partition('-')
     strange = ['', 'x', name, f'{name}-', f'{name}-x', f'{name}-{secret[:-1]}', f'{name}-ß€']
@@ -137,10 +141,9 @@ def test_strangers_are_not_heard(subscriber: Subscriber, rest: RestCaller) -> No
 
 
 def test_nothing_is_pushed_but_what_is_in_the_queue(
-    subscriber: Subscriber, rest: RestCaller
+    subscriber: Subscriber, rest: RestCaller, place: Place
 ) -> None:
     """Whatever the listener is told by whoever knows the secret, and however often."""
-    place = Place(rest)
     token = place.url.rpartition('/')[2]
     for _ in range(20):
         assert requests.post(place.url, json=NOTIFICATION, timeout=5).status_code == 200
@@ -150,10 +153,9 @@ def test_nothing_is_pushed_but_what_is_in_the_queue(
 
 
 def test_messages_are_pushed_at_once_while_others_are_still_awaited(
-    subscriber: Subscriber, rest: RestCaller
+    subscriber: Subscriber, rest: RestCaller, place: Place
 ) -> None:
     """What was announced and never comes does not delay what comes."""
-    place = Place(rest)
     for _ in range(3):
         assert requests.post(place.url, json=NOTIFICATION, timeout=5).status_code == 200
     waits = []
@@ -169,9 +171,8 @@ def test_messages_are_pushed_at_once_while_others_are_still_awaited(
 
 @pytest.mark.parametrize('size', [10**6, 10**8])
 def test_a_body_too_large_for_the_listener_is_refused_unread(
-    subscriber: Subscriber, rest: RestCaller, size: int
+    subscriber: Subscriber, rest: RestCaller, place: Place, size: int
 ) -> None:
-    place = Place(rest)
     for path in (place.url, place.news):
         with socket.create_connection(place.address, timeout=5) as connection:
             head = (
@@ -196,9 +197,8 @@ def test_a_body_too_large_for_the_listener_is_refused_unread(
     ids=repr,
 )
 def test_a_request_that_is_none_is_refused_by_the_listener(
-    subscriber: Subscriber, rest: RestCaller, head: bytes
+    subscriber: Subscriber, rest: RestCaller, place: Place, head: bytes
 ) -> None:
-    place = Place(rest)
     with socket.create_connection(place.address, timeout=5) as connection:
         connection.sendall(b'POST /zaqar_gevent/news HTTP/1.1\r\nHost: x\r\n' + head)
         assert 400 <= read_head(connection)[0] < 500
@@ -223,30 +223,111 @@ SIMILAR = [
     'http://user:secret@127.0.0.1:1/zaqar_gevent/push/x',
     'http://127.0.0.1:x/zaqar_gevent/push/x',
     'http://nowhere.invalid:80/zaqar_gevent/push/x',
-    'http://127.0.0.1:1/?/zaqar_gevent/push/worker',
+    'http://127.0.0.1:1/%7Aaqar_gevent/push/x',
+    'http://127.0.0.1:1//zaqar_gevent/push/x',
+    'http://127.0.0.1:1/a/../zaqar_gevent/push/x',
+    'http://127.0.0.1:1/zaqar_gevent/news',
+    'https://127.0.0.1:1/zaqar_gevent/push/x',
     'http://:1/zaqar_gevent/push/x',
 ]
 
 
 @pytest.mark.parametrize('url', SIMILAR)
-def test_a_subscriber_that_only_looks_like_one_of_ours_disturbs_nobody(
+def test_clients_cannot_subscribe_what_looks_like_one_of_ours(
     subscriber: Subscriber, rest: RestCaller, url: str
 ) -> None:
     created = rest.call('subscription_create', queue_name='orders', subscriber=url)
-    assert created.status in (201, 400)
-    for number in range(5):
-        post(rest, number)
-    assert subscriber.bodies(5) == list(range(5))
+    assert created.status == 400
+    [own] = subscriptions(rest)
+    webhook = 'http://127.0.0.1:1/'
+    made = rest.call('subscription_create', queue_name='orders', subscriber=webhook).body
+    target = {'queue_name': 'orders', 'subscription_id': made['subscription_id']}
+    assert rest.call('subscription_update', **target, subscriber=url).status == 400
+    assert [row['subscriber'] for row in subscriptions(rest)] == [own['subscriber'], webhook]
+
+
+def test_a_webhook_whose_address_only_contains_the_path_is_one_like_others(
+    subscriber: Subscriber, rest: RestCaller
+) -> None:
+    for url in ('http://127.0.0.1:1/?/zaqar_gevent/push/x', 'http://127.0.0.1:1/a/zaqar_gevent/'):
+        created = rest.call('subscription_create', queue_name='orders', subscriber=url)
+        assert created.status == 201
+        found = rest.call(
+            'subscription_get',
+            queue_name='orders',
+            subscription_id=created.body['subscription_id'],
+        )
+        assert found.body['subscriber'] == url
+    assert_unharmed(subscriber, rest)
+
+
+@pytest.fixture
+def webhook() -> Iterator[Webhook]:
+    webhook = Webhook()
+    yield webhook
+    webhook.close()
+
+
+@pytest.mark.parametrize('kind', ['unsigned', 'for another queue', 'for another project'])
+def test_a_url_that_is_not_signed_for_its_queue_is_told_no_news(
+    server: ServerProcess,
+    subscriber: Subscriber,
+    rest: RestCaller,
+    webhook: Webhook,
+    kind: str,
+) -> None:
+    """However it came into the store. As a webhook it is refused by whoever listens there."""
+    project_id = rest.identity.project_id
+    place = f'{webhook.url}/zaqar_gevent/push/0123456789abcdef'
+    fleet = fleet_in_sqlite(server.state_path)
+    urls = {
+        'unsigned': f'{place}-0',
+        'for another queue': fleet.sign(place, Source(project_id, 'other')),
+        'for another project': fleet.sign(place, Source('other', 'orders')),
+    }
+    insert(server.state_path, urls[kind], project_id, 'orders')
+    eventually(lambda: post(rest, 'hello') and not webhook.received.empty())
+    assert webhook.take()[0] == urls[kind].removeprefix(webhook.url)
+    while not webhook.received.empty():
+        assert webhook.take()[0] != '/zaqar_gevent/news'
+
+
+def test_what_only_looks_like_one_of_ours_is_left_alone_where_nobody_is_notified(
+    tmp_path: pathlib.Path, webhook: Webhook
+) -> None:
+    with (
+        ServerProcess(tmp_path, config='[storage]\nmessage_pipeline =\n') as server,
+        Subscriber(server.port) as subscriber,
+    ):
+        subscriber.subscribe()
+        rest = RestCaller(server.url, identity=subscriber.identity)
+        place = f'{webhook.url}/zaqar_gevent/push/0123456789abcdef'
+        insert(tmp_path, f'{place}-0', rest.identity.project_id, 'orders')
+        subscribe(tmp_path, place, rest.identity.project_id, 'orders')
+        eventually(lambda: post(rest, 'hello') and not webhook.received.empty())
+        while not webhook.received.empty():
+            path, _, news = webhook.take()
+            assert path == '/zaqar_gevent/news'
+            assert not [token for token, _ in news['news'] if token.endswith('-0')]
+
+
+def test_the_urls_of_connections_are_not_shown(
+    server: ServerProcess, subscriber: Subscriber, rest: RestCaller
+) -> None:
+    url = in_sqlite(server.state_path)()[subscriber.subscription_id]
+    assert '/zaqar_gevent/push/' in url
+    for caller in (rest, subscriber):
+        [row] = caller.call('subscription_list', queue_name='orders').body['subscriptions']
+        target = {'queue_name': 'orders', 'subscription_id': row['id']}
+        found = caller.call('subscription_get', **target).body
+        assert row['subscriber'] == found['subscriber'] == 'websocket:connection'
+        assert url.rpartition('-')[2] not in str(row) + str(found)
 
 
 def test_somebody_else_who_listens_where_a_server_did_disturbs_nobody(
-    subscriber: Subscriber, rest: RestCaller
+    server: ServerProcess, subscriber: Subscriber, rest: RestCaller, webhook: Webhook
 ) -> None:
-    webhook = Webhook()
-    url = f'{webhook.url}/zaqar_gevent/push/0-0'
-    assert rest.call('subscription_create', queue_name='orders', subscriber=url).status == 201
-    for number in range(20):
-        post(rest, number)
+    place = f'{webhook.url}/zaqar_gevent/push/0123456789abcdef'
+    subscribe(server.state_path, place, rest.identity.project_id, 'orders')
+    eventually(lambda: post(rest, 'hello') and not webhook.received.empty())
     assert webhook.take()[0] == '/zaqar_gevent/news'
-    assert subscriber.bodies(20) == list(range(20))
-    webhook.close()

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from tests.callers import CompactCaller, RestCaller
-from tests.functional.test_push import eventually, post
+from tests.functional.test_push import Subscriber, eventually, post
+from tests.internal_urls import subscribe
 from tests.server_process import ServerProcess
 
 QUEUES = 20
@@ -35,9 +36,9 @@ class OtherProcess(http.server.ThreadingHTTPServer):
         threading.Thread(target=self.serve_forever, daemon=True).start()
 
     @property
-    def url(self) -> str:
-        """What the URL of a connection to it looks like."""
-        return f'http://127.0.0.1:{self.server_port}/zaqar_gevent/push/0-0'
+    def place(self) -> str:
+        """What the URL of a connection to it begins with."""
+        return f'http://127.0.0.1:{self.server_port}/zaqar_gevent/push/0123456789abcdef'
 
     def process_request(self, *arguments: Any) -> None:
         self.connections += 1
@@ -75,9 +76,11 @@ def test_news_is_told_together_over_one_connection(
 ) -> None:
     rest = RestCaller(server.url)
     queues = [f'q{number}' for number in range(QUEUES)]
+    with Subscriber(server.port) as anybody:
+        # Now there is a key to sign with.
+        anybody.subscribe()
     for queue in queues:
-        created = rest.call('subscription_create', queue_name=queue, subscriber=other.url)
-        assert created.status == 201
+        subscribe(server.state_path, other.place, rest.identity.project_id, queue)
     caller = CompactCaller(server.websocket_url, binary=False, identity=rest.identity)
     for number in range(POSTS):
         post(caller, number, queue_name=queues[number % QUEUES])

@@ -7,7 +7,6 @@ import pathlib
 import random
 import signal
 import socket
-import sqlite3
 import subprocess
 import sys
 import threading
@@ -23,7 +22,8 @@ import requests
 from tests.callers import Identity, RestCaller, new_identity
 from tests.faults.client import COMPACT, DEFAULT, Dialect
 from tests.faults.gunicorn_process import GunicornProcess
-from tests.functional.test_push import Reader, Subscriber, contents, eventually, post, subscriptions
+from tests.functional.test_push import Reader, Subscriber, contents, eventually, post
+from tests.internal_urls import Urls, in_redis, in_sqlite
 from tests.redis_process import ON_REDIS, RedisProcess
 from tests.server_process import START_SECONDS, ServerProcess
 
@@ -107,11 +107,13 @@ class Listener(threading.Thread):
     seen: their bodies, as they came. worker: where the process listens that it is connected to.
     """
 
-    def __init__(self, port: int, dialect: Dialect, identity: Identity, total: int) -> None:
+    def __init__(
+        self, port: int, dialect: Dialect, identity: Identity, total: int, urls: Urls
+    ) -> None:
         super().__init__(daemon=True)
         self.seen: list[Any] = []
         self.client = Subscriber(port, dialect, identity=identity)
-        self.worker = worker_of(self.client)
+        self.worker = worker_of(self.client, urls)
         self._total = total
 
     def run(self) -> None:
@@ -145,25 +147,28 @@ class Poster(threading.Thread):
             caller.close()
 
 
-def worker_of(client: Subscriber) -> str:
+def worker_of(client: Subscriber, urls: Urls) -> str:
     """Subscribe a client; where the process listens that it is connected to."""
     subscription_id = client.subscribe()
-    target = {'queue_name': 'orders', 'subscription_id': subscription_id}
-    return urlsplit(client.call('subscription_get', **target).body['subscriber']).netloc
+    return urlsplit(urls()[subscription_id]).netloc
 
 
 def exchange(
-    ports: Sequence[int], total: int, each: Callable[[], Iterator[Any]] = lambda: iter([None])
+    ports: Sequence[int],
+    total: int,
+    urls: Urls,
+    each: Callable[[], Iterator[Any]] = lambda: iter([None]),
 ) -> None:
     """Post to all of the servers, listen on all, and see that everybody gets all of it.
 
-    each: makes each of the workers that share a port the one that new clients connect to, in turn.
+    urls: of the connections, in their store. each: makes each of the workers that share a port the
+    one that new clients connect to, in turn.
     """
     identity = new_identity()
     rest = RestCaller(f'http://127.0.0.1:{ports[0]}', identity=identity)
     [first] = post(rest, 'first')
     listeners = [
-        Listener(port, dialect, identity, total)
+        Listener(port, dialect, identity, total, urls)
         for _ in each()
         for port in ports
         for dialect in (DEFAULT, MSGPACK)
@@ -190,7 +195,7 @@ def exchange(
 
 
 def test_two_servers_on_one_file_push_everything_to_everybody(sqlite: Pair) -> None:
-    exchange([server.port for server in sqlite], 10_000)
+    exchange([server.port for server in sqlite], 10_000, in_sqlite(sqlite[0].state_path))
 
 
 @pytest.mark.parametrize('total', [2_000, pytest.param(10_000, marks=pytest.mark.slow)])
@@ -198,14 +203,15 @@ def test_two_servers_on_one_redis_push_everything_to_everybody(
     redis: tuple[Pair, RedisProcess], total: int
 ) -> None:
     """Fewer unless there is time, for Redis takes four times as long."""
-    exchange([server.port for server in redis[0]], total)
+    servers, process = redis
+    exchange([server.port for server in servers], total, in_redis(process.client))
 
 
 def test_two_workers_of_gunicorn_push_everything_to_everybody(tmp_path: pathlib.Path) -> None:
     with GunicornProcess(tmp_path, '-w', '2') as server:
         master = psutil.Process(server.pid)
         eventually(lambda: len(master.children()) == 2)
-        exchange([server.port], 10_000, lambda: alone(master.children()))
+        exchange([server.port], 10_000, in_sqlite(tmp_path), lambda: alone(master.children()))
 
 
 def alone(workers: Sequence[psutil.Process]) -> Iterator[psutil.Process]:
@@ -233,7 +239,7 @@ def test_who_was_connected_to_a_server_that_was_killed_goes_on_with_another(
             for dialect in (COMPACT, MSGPACK, COMPACT)
         ]
         with Subscriber(doomed.port, identity=identity) as idle:
-            dead = worker_of(idle)
+            dead = worker_of(idle, in_sqlite(tmp_path))
             early = Poster(ports, identity, range(total // 2))
             late = Poster([other.port], identity, range(total // 2, total))
             for thread in (*readers, early):
@@ -249,7 +255,7 @@ def test_who_was_connected_to_a_server_that_was_killed_goes_on_with_another(
         for reader in readers:
             assert (reader.seen == stored, reader.losses) == (True, 1)
         post(rest, 'last')
-        eventually(lambda: dead not in workers_of(rest), within=2)
+        eventually(lambda: dead not in workers_at(tmp_path), within=2)
 
 
 def test_who_was_connected_to_a_worker_that_was_killed_goes_on_with_another(
@@ -277,7 +283,7 @@ def test_who_was_connected_to_a_worker_that_was_killed_goes_on_with_another(
         ]
         for reader in readers:
             reader.start()
-        eventually(lambda: len(subscriptions_at(tmp_path)) == len(readers))
+        eventually(lambda: len(in_sqlite(tmp_path)()) == len(readers))
         other.resume()
         post(writer, 'second')
         eventually(lambda: all(reader.seen for reader in readers))
@@ -294,16 +300,9 @@ def test_who_was_connected_to_a_worker_that_was_killed_goes_on_with_another(
         writer.close()
 
 
-def subscriptions_at(state: pathlib.Path) -> list[Any]:
-    """The rows of all subscriptions, read beside the processes, which may stand still."""
-    [store] = state.rglob('zaqar.sqlite')
-    with contextlib.closing(sqlite3.connect(store)) as program:
-        return program.execute('SELECT * FROM subscriptions').fetchall()
-
-
-def workers_of(rest: RestCaller) -> set[str]:
+def workers_at(state: pathlib.Path) -> set[str]:
     """Where the processes listen whose connections are subscribed."""
-    return {urlsplit(row['subscriber']).netloc for row in subscriptions(rest)}
+    return {urlsplit(url).netloc for url in in_sqlite(state)().values()}
 
 
 def test_what_is_posted_to_one_server_is_pushed_by_the_other(pair: Pair) -> None:

@@ -136,6 +136,11 @@ class Dispatcher:
                 'The header X-Project-ID is required and must not be empty.',
                 title='Project-ID missing',
             )
+        if caller.project_id != caller.project_id.strip():
+            raise errors.BadRequest(
+                'The header X-Project-ID must not begin or end with white space.',
+                title='Wrong Project-ID',
+            )
         if len(self._identified) >= MAX_IDENTIFIED:
             self._identified.clear()
         self._identified.add(caller[:2])

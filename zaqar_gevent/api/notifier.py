@@ -65,11 +65,12 @@ class Notifier:
         retry_policy: dict[str, Any],
     ) -> None:
         """Tell the subscribers of a queue of `messages`; returns at once."""
+        source = Source(project, queue_name)
         subscriptions = self.subscriptions_of(queue_name, project)
-        self._announce(Source(project, queue_name), subscriptions)
+        self._announce(source, subscriptions)
         if self.tells_others:
             for subscription in subscriptions:
-                if self.hub is None or not self.hub.is_worker(subscription['subscriber']):
+                if self.hub is None or not self.hub.is_worker(source, subscription['subscriber']):
                     self._send(subscription, _notifications(messages, queue_name), retry_policy)
 
     def freed(self, queue_name: str, project: str | None) -> None:
@@ -87,7 +88,8 @@ class Notifier:
             return
         self.hub.posted(source)
         if subscriptions:
-            connected = [one for one in subscriptions if self.hub.is_worker(one['subscriber'])]
+            is_worker = self.hub.is_worker
+            connected = [one for one in subscriptions if is_worker(source, one['subscriber'])]
             self.hub.tell_workers(source, connected)
 
     def subscriptions_of(self, queue_name: str, project: str | None) -> list[Subscription]:

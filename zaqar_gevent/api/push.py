@@ -5,6 +5,8 @@ The hub that tells them is handed in from outside; see `zaqar_gevent.push`.
 
 from __future__ import annotations
 
+import posixpath
+import urllib.parse
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
@@ -13,6 +15,22 @@ from zaqar_gevent.api.grants import UNLIMITED, Grant
 
 if TYPE_CHECKING:
     from zaqar_gevent.api.context import Context
+
+
+INTERNAL_PATH = '/zaqar_gevent/'
+"""What the paths of the listener begin with by which the servers of a fleet tell each other."""
+
+CONNECTION = 'websocket:connection'
+"""The subscriber, as clients see it, of a subscription whose subscriber is a connection."""
+
+
+def is_internal(subscriber: str) -> bool:
+    """Whether a subscriber's URL is, or pretends to be, that of the listener of a server."""
+    try:
+        path = urllib.parse.unquote(urllib.parse.urlsplit(subscriber).path)
+    except ValueError:
+        return False
+    return f'/{posixpath.normpath(path).lstrip("/")}/'.startswith(INTERNAL_PATH)
 
 
 class Source(NamedTuple):
@@ -94,12 +112,8 @@ class News(Protocol):
 class Endpoint(Protocol):
     """The connection that a request came over, as a subscriber.
 
-    url: under which other servers reach it; it holds a secret.
     is_open: whether an answer still reaches the client, as far as is known.
     """
-
-    @property
-    def url(self) -> str: ...
 
     @property
     def is_open(self) -> bool: ...
@@ -117,6 +131,10 @@ class Endpoint(Protocol):
 
     def attach(self, recipient: Recipient) -> None:
         """The connection itself."""
+        ...
+
+    def url_for(self, source: Source) -> str:
+        """The URL under which other servers tell it of a queue, signed and so secret."""
         ...
 
     def close(self) -> None:
@@ -200,12 +218,12 @@ class Hub(Protocol):
         """Be told of news of a queue, whichever process it comes from."""
         ...
 
-    def is_hidden(self, subscriber: str) -> bool:
-        """Whether a subscriber's URL is that of a process which listens for itself."""
+    def is_hidden(self, source: Source, subscriber: str) -> bool:
+        """Whether a subscriber of a queue is a process of the fleet which listens for itself."""
         ...
 
-    def is_worker(self, subscriber: str) -> bool:
-        """Whether a subscriber's URL is that of a connection to a server like this."""
+    def is_worker(self, source: Source, subscriber: str) -> bool:
+        """Whether a subscriber of a queue is a connection to a server of the fleet."""
         ...
 
 

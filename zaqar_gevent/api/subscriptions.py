@@ -16,7 +16,13 @@ from zaqar_gevent.api import errors
 from zaqar_gevent.api.context import Context
 from zaqar_gevent.api.notifier import task
 from zaqar_gevent.api.operation import Request, operation
-from zaqar_gevent.api.push import Source, connected
+from zaqar_gevent.api.push import (
+    CONNECTION,
+    INTERNAL_PATH,
+    Source,
+    connected,
+    is_internal,
+)
 from zaqar_gevent.api.queues import NamedQueue, RetryPolicy
 
 # Upstream's notifier logs at INFO what confirms a subscription, signature included.
@@ -113,8 +119,13 @@ def list_subscriptions(context: Context, request: ListSubscriptions) -> Subscrip
     results = broker.subscriptions.list(
         request.queue_name, project=context.project_id, marker=request.marker, **paging
     )
+    source = Source(context.project_id, request.queue_name)
     hub = broker.notifier.hub
-    found = [one for one in next(results) if hub is None or not hub.is_hidden(one['subscriber'])]
+    found = [
+        _present(one)
+        for one in next(results)
+        if hub is None or not hub.is_hidden(source, one['subscriber'])
+    ]
     return {'subscriptions': found, 'marker': str(next(results, None) or request.marker or '')}
 
 
@@ -147,6 +158,7 @@ def _subscribe_uri(
     ttl = context.broker.defaults.subscription_ttl if request.ttl is None else request.ttl
     options = request.options or {}
     _check(context, {'subscriber': subscriber, 'ttl': ttl, 'options': options})
+    _check_external(subscriber)
     context.ensured_metadata_of(request.queue_name)
     _register(context, subscriber, options, ttl)
     created = subscriptions.create(
@@ -169,10 +181,10 @@ def _subscribe_uri(
 )
 def get_subscription(context: Context, request: NamedSubscription) -> Subscription:
     """Get one subscription."""
-    found: Subscription = context.broker.subscriptions.get(
+    found = context.broker.subscriptions.get(
         request.queue_name, request.subscription_id, project=context.project_id
     )
-    return found
+    return _present(found)
 
 
 @operation(
@@ -189,6 +201,7 @@ def update_subscription(context: Context, request: UpdateSubscription) -> str:
     if not changes:
         raise errors.BadRequest('One of subscriber, ttl and options is required.')
     _check(context, changes)
+    _check_external(request.subscriber or '')
     try:
         context.broker.subscriptions.update(
             request.queue_name, request.subscription_id, project=context.project_id, **changes
@@ -233,8 +246,8 @@ def confirm_subscription(context: Context, request: ConfirmSubscription) -> str:
     target = (request.queue_name, request.subscription_id)
     subscriptions.confirm(*target, project=context.project_id, confirmed=request.confirmed)
     context.forget_subscriptions_of(request.queue_name)
-    if not request.confirmed:
-        found = subscriptions.get(*target, project=context.project_id)
+    found = None if request.confirmed else subscriptions.get(*target, project=context.project_id)
+    if found is not None and not is_internal(found['subscriber']):
         ttl = context.broker.defaults.subscription_ttl
         _ask_to_confirm(context, request.queue_name, found, ttl, is_unsubscribed=True)
     return f'Subscription {request.subscription_id} confirmed.'
@@ -243,6 +256,7 @@ def confirm_subscription(context: Context, request: ConfirmSubscription) -> str:
 def _subscribe_connection(context: Context, request: CreateSubscription) -> CreatedSubscription:
     """Subscribe the connection that the request came over."""
     endpoint = context.endpoint
+    source = Source(context.project_id, request.queue_name)
     if endpoint is None:
         raise errors.MalformedDocument(
             'Missing parameter `subscriber`; only a WebSocket connection can be one itself - at '
@@ -251,12 +265,12 @@ def _subscribe_connection(context: Context, request: CreateSubscription) -> Crea
     broker = context.broker
     ttl = broker.defaults.subscription_ttl if request.ttl is None else request.ttl
     options = request.options or {}
-    _check(context, {'subscriber': endpoint.url, 'ttl': ttl, 'options': options})
+    url = endpoint.url_for(source)
+    _check(context, {'subscriber': url, 'ttl': ttl, 'options': options})
     context.ensured_metadata_of(request.queue_name)
-    source = Source(context.project_id, request.queue_name)
     marker = endpoint.now(source) if request.marker is None else request.marker or None
     created = broker.subscriptions.create(
-        request.queue_name, endpoint.url, ttl, options, project=context.project_id
+        request.queue_name, url, ttl, options, project=context.project_id
     )
     if not created:
         raise _exists_already()
@@ -281,6 +295,22 @@ def _created(request: CreateSubscription, subscription_id: str) -> CreatedSubscr
         'subscription_id': subscription_id,
         'message': f'Subscription {request.queue_name} created.',
     }
+
+
+def _present(found: dict[str, Any]) -> Subscription:
+    """What clients see of a subscription: not the URL of a connection, which holds a secret."""
+    shown: Any = {**found, 'subscriber': CONNECTION} if is_internal(found['subscriber']) else found
+    subscription: Subscription = shown
+    return subscription
+
+
+def _check_external(subscriber: str) -> None:
+    """Raise for a subscriber that only a server may make."""
+    if is_internal(subscriber):
+        raise errors.BadRequest(
+            f'A subscriber must not be a URL whose path begins with {INTERNAL_PATH}. Leave it out '
+            'to subscribe a WebSocket connection - at `$.subscriber`'
+        )
 
 
 def _check(context: Context, given: dict[str, Any]) -> None:

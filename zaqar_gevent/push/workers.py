@@ -15,21 +15,21 @@ from oslo_log import log
 
 from zaqar_gevent.api import documents, errors
 from zaqar_gevent.api.broker import Broker
-from zaqar_gevent.api.push import Source
+from zaqar_gevent.api.push import INTERNAL_PATH, Source
 
 LOG = log.getLogger(__name__)
 
-PUSH_PATH = '/zaqar_gevent/push/'
+PUSH_PATH = f'{INTERNAL_PATH}push/'
 # What the name of a process that listens for itself begins with; those of connections are hex.
 HIDDEN = 'worker'
-NEWS_PATH = '/zaqar_gevent/news'
+NEWS_PATH = f'{INTERNAL_PATH}news'
 
 _AT_ONCE = 1000
 _TRIES = 3
 _RETRY_SECONDS = 0.2
 _TIMEOUT = urllib3.Timeout(connect=2, read=5)
 
-# Clients may subscribe any URL; one that is only similar is a webhook like others.
+# What such a URL looks like; whether it is one, its signature says.
 _WORKER = re.compile(
     rf'http://(?P<host>\[[0-9A-Fa-f:.]+\]|[\w.-]+):(?P<port>\d{{1,5}}){PUSH_PATH}[\w-]+', re.ASCII
 )
@@ -40,7 +40,7 @@ Address = tuple[str, int]
 
 
 def is_worker(subscriber: str) -> bool:
-    """Whether a subscriber's URL is that of a connection to a server like this."""
+    """Whether a subscriber's URL looks like that of a connection to a server like this."""
     return _address_of(subscriber) is not None
 
 
@@ -53,7 +53,7 @@ def _address_of(subscriber: str) -> Address | None:
 
 
 def is_hidden(subscriber: str) -> bool:
-    """Whether a subscriber's URL is that of a process that listens for itself."""
+    """Whether a subscriber's URL looks like that of a process that listens for itself."""
     return is_worker(subscriber) and f'{PUSH_PATH}{HIDDEN}' in subscriber
 
 
@@ -161,5 +161,9 @@ class Worker:
 
 
 def _token(row: Row) -> str:
-    token: str = row['subscriber'].rpartition('/')[2]
-    return token
+    return token_in(row['subscriber'])
+
+
+def token_in(url: str) -> str:
+    """The last part of the URL of a connection: its name and the signature."""
+    return url.rpartition('/')[2]

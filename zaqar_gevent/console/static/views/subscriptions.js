@@ -7,8 +7,8 @@ import { jsonField, numberField, textField } from '../inputs.js';
 import { notify } from '../notices.js';
 import { Table } from './table.js';
 
-// How servers name the connections of clients to one another.
-const PUSH = /^https?:\/\/[^/]+\/zaqar_gevent\/push\//;
+// What servers show as the subscriber that is a connection of a client.
+const CONNECTION = 'websocket:connection';
 
 export function showSubscriptions(resource, signal) {
   const table = new Table({
@@ -49,7 +49,7 @@ export function showSubscriptions(resource, signal) {
 
 /** Whether it is not a URI's, but that of a client which is connected to one of the servers. */
 function isConnection({ subscriber }) {
-  return PUSH.test(subscriber);
+  return subscriber === CONNECTION;
 }
 
 function subscriberOf(subscription) {
