@@ -20,7 +20,14 @@ import pytest
 import websocket
 
 from tests.callers import TRANSPORTS, Identity, RestCaller, new_identity
-from tests.faults.operations import ARGUMENTS, OPERATIONS, Hostile, members_of, requests_for
+from tests.faults.operations import (
+    ARGUMENTS,
+    OPERATIONS,
+    TEXTS,
+    Hostile,
+    members_of,
+    requests_for,
+)
 from tests.redis_process import ON_REDIS, RedisProcess
 from tests.server_process import ServerProcess
 
@@ -105,11 +112,15 @@ class WebSocket:
         )
 
     def status(self, hostile: Hostile) -> int:
+        return self.ask(hostile.operation.name, hostile.arguments, self._headers)
+
+    def ask(self, action: str, body: dict[str, Any], headers: dict[str, str]) -> int:
+        """The status of the answer to any request."""
         ident = next(self._ids)
-        request = {'action': hostile.operation.name, 'body': hostile.arguments}
+        request = {'action': action, 'headers': headers, 'body': body}
         request |= {'id': ident} if self._compact else {}
         opcode = websocket.ABNF.OPCODE_BINARY if self._binary else websocket.ABNF.OPCODE_TEXT
-        self._socket.send(self._encode({**request, 'headers': self._headers}), opcode)
+        self._socket.send(self._encode(request), opcode)
         while True:
             answer = self._decode(self._socket.recv())
             # What is pushed meanwhile is no answer.
@@ -261,6 +272,29 @@ def test_there_is_a_good_value_for_every_argument() -> None:
 @pytest.mark.parametrize('name', OPERATIONS)
 def test_no_value_of_any_argument_is_the_servers_fault(servers: Servers, name: str) -> None:
     try_all(servers, name, one_in_turn)
+
+
+HEADERS = (
+    *('X-Project-ID', 'X-Tenant-ID', 'X-User-ID', 'X-Roles', 'X-Auth-Token', 'Request-ID'),
+    *('URL-Signature', 'URL-Expires', 'URL-Methods', 'URL-Paths', 'OpenStack-API-Version'),
+)
+
+
+@pytest.mark.parametrize('transport', [name for name in TRANSPORTS if name != 'rest'])
+def test_no_value_of_any_header_is_the_servers_fault(servers: Servers, transport: str) -> None:
+    server, logged = servers.plain, len(servers.plain.output)
+    identity = new_identity()
+    caller = connect(transport, server.port, identity)
+    assert isinstance(caller, WebSocket)
+    statuses = {}
+    for name, value in itertools.product(HEADERS, TEXTS):
+        for action in ('queue_create', 'queue_list'):
+            body = {'queue_name': 'orders'}
+            headers = {**identity.headers(), name: value}
+            statuses[name, value, action] = caller.ask(action, body, headers)
+    caller.close()
+    assert {key: status for key, status in statuses.items() if not 200 <= status < 500} == {}
+    assert [line for line in server.output[logged:] if ' ERROR ' in line] == []
 
 
 @pytest.mark.slow
