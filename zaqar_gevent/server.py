@@ -191,6 +191,7 @@ class TransportDriver:
         )
         dispatcher = Dispatcher(broker, Policy(conf))
         broker.descriptions = _descriptions(dispatcher)
+        broker.has_topics = drivers.has_topics(storage, control)
         broker.notifier.tells_others = notifies
         hub = Hub(
             broker, functools.partial(_listen_for_news, conf), section.subscription_cache_seconds

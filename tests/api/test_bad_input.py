@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from tests.callers import RestCaller
+from tests.callers import TRANSPORTS, RestCaller, connect
 
 GOOD_ID = '3381af92-2b9e-11e3-b191-71861300734c'
 POST = 'message_post'
@@ -37,10 +37,32 @@ WRONG_ARGUMENTS: list[tuple[str, dict[str, Any], str]] = [
     ('queue_update', {'changes': [{'op': 'add', 'path': '/x', 'value': 1}]}, '/x'),
     ('queue_update', {'changes': [{'op': 'add', 'path': '/metadata/x'}]}, 'value'),
     ('queue_update', {'changes': [1]}, '$.changes[0]'),
+    *(
+        (
+            'queue_update',
+            {'changes': [{'op': 'add', 'path': path, 'value': 1}]},
+            '$.changes[0].path',
+        )
+        for path in ('{a}', '{0}', '{', '/metadata', '/metadata/a/b', '/metadata/', '/metadata/a~2')
+    ),
     ('queue_purge', {'resource_types': ['everything']}, '$.resource_types[0]'),
     ('queue_purge', {'resource_types': 'messages'}, '$.resource_types'),
     ('claim_create', {'ttl': 59}, 'TTL'),
     ('subscription_create', {'subscriber': ''}, '$.subscriber'),
+    *(
+        (action, {'subscriber': subscriber, **more}, '$.subscriber')
+        for action, more in (
+            ('subscription_create', {}),
+            ('subscription_update', {'subscription_id': 'x'}),
+        )
+        for subscriber in (
+            *(' http://a.example/', 'http://a.example/ ', '\thttp://a.example/', '\xa0http://a/'),
+            *('\nhttp://a.example/', 'http://a.example/\n', 'ht\ntp://a.example/', 'http://a/\0'),
+            *('trust+http://a.example/', 'trust+https://a.example/', 'Trust+HTTP://a.example/'),
+        )
+    ),
+    ('subscription_create', {'subscriber': 'ftp://a.example/'}, 'subscriber type'),
+    ('subscription_create', {'subscriber': 'http://a.example/', 'ttl': 0}, '$.ttl'),
     ('claim_create', {'ttl': 'long'}, '$.ttl'),
     ('claim_create', {'grace': 43201}, 'grace'),
     ('message_list', {'limit': 21}, '20'),
@@ -101,8 +123,6 @@ def test_a_post_just_over_the_limit_is_refused(api: Any) -> None:
 
 
 def test_an_integer_of_more_than_64_bits_is_refused(server: Any) -> None:
-    from tests.callers import connect
-
     for transport in ('rest', 'ws-json'):
         caller = connect(transport, server.url, server.websocket_url)
         answer = caller.call(POST, queue_name='orders', messages=[{'body': [2**63]}])
@@ -121,3 +141,33 @@ def test_a_project_cannot_begin_or_end_with_white_space(api: Any, project_id: st
         answer = api.call(action, headers=headers, queue_name='fleet')
         assert answer.status == 400
         assert 'X-Project-ID' in str(answer.body)
+
+
+@pytest.mark.parametrize('count', [1500, 101])
+def test_so_many_filters_are_refused(api: Any, count: int) -> None:
+    answer = api.call('queue_list', metadata={f'k{number}': 1 for number in range(count)})
+    assert 400 <= answer.status < 500
+    assert api.call('queue_list', metadata={f'k{n}': 1 for n in range(100)}).status == 200
+
+
+def test_a_null_in_a_retry_policy_is_a_member_left_out(api: Any) -> None:
+    policy = {'_retry_policy': {'minimum_delay': None, 'maximum_delay': None}}
+    assert api.call('queue_create', queue_name='orders', metadata=policy).status == 201
+    policy['_retry_policy']['maximum_delay'] = 1
+    answer = api.call('queue_create', queue_name='others', metadata=policy)
+    assert answer.status == 400
+    assert 'minimum_delay' in str(answer.body)
+
+
+@pytest.mark.parametrize('transport', [name for name in TRANSPORTS if name != 'rest'])
+@pytest.mark.parametrize('project', ['p\0', '\0', 'p\n', '\x1fp', 'p\x7f'])
+def test_a_project_that_no_header_of_http_could_name_is_refused(
+    server: Any, transport: str, project: str
+) -> None:
+    caller = connect(transport, server.url, server.websocket_url)
+    headers = {'Client-ID': GOOD_ID, 'X-Project-ID': project}
+    for action in ('queue_get', 'queue_create', 'queue_get_stats'):
+        answer = caller.call(action, queue_name='orders', headers=headers)
+        assert answer.status == 400
+        assert 'X-Project-ID' in str(answer.body)
+    caller.close()

@@ -64,6 +64,12 @@ class Limits(validation.Validator):
         super().__init__(conf)
         self._limits_conf: Any = _Snapshot(conf.transport)
 
+    def _validate_retry_policy(self, metadata: dict[str, Any] | None) -> None:
+        """A member that is null is one that is not given; upstream compares it with numbers."""
+        policy = (metadata or {}).get('_retry_policy') or {}
+        given = {name: value for name, value in policy.items() if value is not None}
+        super()._validate_retry_policy({'_retry_policy': given})
+
 
 class Defaults(ResourceDefaults):
     """Upstream's defaults of times to live as they were at start."""
@@ -82,6 +88,7 @@ class Broker:
     metadata: the metadata of queues, remembered for `metadata_seconds`.
     max_depth: the most levels that a document may be nested in.
     cipher: encrypts and decrypts the bodies of messages.
+    has_topics: whether the store has topics; upstream's for Redis has none.
     notifier: what tells subscribers; remembers the subscriptions of a queue for
         `subscription_seconds`.
     capabilities: what is said of the server to whoever asks.
@@ -114,6 +121,7 @@ class Broker:
         self.purge = purge
         self.capabilities = capabilities
         self.room: AbstractContextManager[None] = nullcontext()
+        self.has_topics = True
         self.descriptions: dict[str, Callable[[], dict[str, Any]]] = {}
 
     @functools.cached_property

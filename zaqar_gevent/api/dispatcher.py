@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import msgspec
@@ -18,6 +19,9 @@ from zaqar_gevent.api.policy import Policy
 LOG = log.getLogger(__name__)
 
 MAX_IDENTIFIED = 10_000
+
+# What HTTP has no way to send in a header.
+_CONTROL = re.compile(r'[\x00-\x1f\x7f]')
 
 
 class Dispatcher:
@@ -72,6 +76,11 @@ class Dispatcher:
         """Perform `operation` for a caller that was let in; raises `errors.APIError` only."""
         try:
             context.kind = operation.kind
+            if operation.kind is Kind.TOPIC and not self.broker.has_topics:
+                raise errors.BadRequest(
+                    'The store of this server has no topics; use a queue.',
+                    title='Topics not available',
+                )
             name = arguments.get(operation.container)
             if isinstance(name, str):
                 self._check_name(operation, name, context.project_id)
@@ -139,6 +148,11 @@ class Dispatcher:
         if caller.project_id != caller.project_id.strip():
             raise errors.BadRequest(
                 'The header X-Project-ID must not begin or end with white space.',
+                title='Wrong Project-ID',
+            )
+        if _CONTROL.search(caller.project_id):
+            raise errors.BadRequest(
+                'The header X-Project-ID must not hold control characters.',
                 title='Wrong Project-ID',
             )
         if len(self._identified) >= MAX_IDENTIFIED:

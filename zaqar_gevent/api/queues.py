@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
+import re
 from typing import Any, Literal, NotRequired, TypedDict
 
 import msgspec
@@ -16,6 +16,8 @@ from zaqar_gevent.api.context import Context, Metadata
 from zaqar_gevent.api.messages import check_encryption
 from zaqar_gevent.api.operation import Kind, Reply, Request, operation
 
+MAX_FILTERS = 100
+_BAD_ESCAPE = re.compile(r'~(?![01])')
 PATCH_MEDIA_TYPE = 'application/openstack-messaging-v2.0-json-patch'
 
 
@@ -111,6 +113,10 @@ def list_queues(context: Context, request: ListQueues) -> QueuePage:
     """
     broker = context.broker
     broker.limits.queue_listing(limit=request.limit)
+    if len(request.metadata) > MAX_FILTERS:
+        raise errors.BadRequest(
+            f'Queues can be filtered by at most {MAX_FILTERS} metadata values - at `$.metadata`'
+        )
     paging = request.given('limit')
     results = context.queues.list(
         project=context.project_id,
@@ -197,15 +203,12 @@ def update_queue(context: Context, request: UpdateQueue) -> Metadata:
     """Change a queue's metadata by a JSON patch and get the result."""
     broker = context.broker
     _check_sent_size(context, request.changes)
-    steps = broker.limits.queue_patching(
-        SimpleNamespace(content_type=PATCH_MEDIA_TYPE),
-        [_raw_change(change) for change in request.changes],
-    )
+    steps = [_step(change, index) for index, change in enumerate(request.changes)]
     metadata = context.queues.get_metadata(request.queue_name, project=context.project_id) or {}
     known = reserved_metadata(broker, context.kind)
     dead_letter_queue = metadata.get('_dead_letter_queue')
-    for step in steps:
-        _apply(step, metadata, known)
+    for key, change in steps:
+        _apply(key, change, metadata, known)
     _check_metadata(broker, metadata)
     if metadata.get('_dead_letter_queue') != dead_letter_queue:
         _check_dead_letters(context, request.queue_name, metadata)
@@ -395,17 +398,30 @@ def _check_dead_letters(context: Context, queue_name: str, metadata: Metadata) -
         )
 
 
-def _raw_change(change: Change) -> dict[str, Any]:
-    raw = {'op': change.op, 'path': change.path}
-    return raw if change.value is msgspec.UNSET else raw | {'value': change.value}
+def _step(change: Change, index: int) -> tuple[str, Change]:
+    """The metadata's key that a change is about, and the change."""
+    place = f'$.changes[{index}]'
+    if _BAD_ESCAPE.search(change.path):
+        raise errors.BadRequest(
+            f'In a path, ~ must be written as ~0 and / as ~1 - at `{place}.path`'
+        )
+    parts = [part.replace('~1', '/').replace('~0', '~').strip() for part in change.path.split('/')]
+    is_path = len(parts) == 3 and not parts[0] and all(parts[1:])
+    # As upstream, which does not look at the root of what is removed.
+    if not is_path or (change.op != 'remove' and parts[1].lower() != 'metadata'):
+        raise errors.BadRequest(
+            f'The path must be /metadata/KEY, not {change.path} - at `{place}.path`'
+        )
+    if change.op != 'remove' and change.value is msgspec.UNSET:
+        raise errors.BadRequest(f'The operation {change.op} needs a value - at `{place}.value`')
+    return parts[2], change
 
 
-def _apply(step: dict[str, Any], metadata: Metadata, known: Metadata) -> None:
-    """Carry out one step of a patch; `known` names are there even when they are not stored."""
-    key = step['path'][1]
-    if step['op'] != 'add' and key not in metadata and key not in known:
-        raise errors.Conflict(f"Can't {step['op']} non-existent object {key}.")
-    if step['op'] == 'remove':
+def _apply(key: str, change: Change, metadata: Metadata, known: Metadata) -> None:
+    """Carry out one change of a patch; `known` names are there even when they are not stored."""
+    if change.op != 'add' and key not in metadata and key not in known:
+        raise errors.Conflict(f"Can't {change.op} non-existent object {key}.")
+    if change.op == 'remove':
         metadata.pop(key, None)
     else:
-        metadata[key] = step['value']
+        metadata[key] = change.value

@@ -5,9 +5,11 @@ from __future__ import annotations
 import datetime
 import functools
 import logging
+import re
 from typing import Any, NotRequired, TypedDict
 
 import msgspec
+from keystoneauth1.exceptions import MissingAuthPlugin
 from oslo_utils import timeutils
 from zaqar.notification import notifier
 from zaqar.storage import errors as storage_errors
@@ -24,6 +26,9 @@ from zaqar_gevent.api.push import (
     is_internal,
 )
 from zaqar_gevent.api.queues import NamedQueue, RetryPolicy
+
+_TRUST = 'trust+'
+_CONTROL = re.compile(r'[\x00-\x1f\x7f]')
 
 # Upstream's notifier logs at INFO what confirms a subscription, signature included.
 logging.getLogger('zaqar.notification.notifier').setLevel(logging.WARNING)
@@ -319,13 +324,31 @@ def _check(context: Context, given: dict[str, Any]) -> None:
         msgspec.convert(given.get('options') or {}, Options)
     except msgspec.ValidationError as error:
         raise errors.from_decoding(error, '$.options') from None
+    if given.get('subscriber') is not None:
+        _check_subscriber(context, given['subscriber'])
     try:
         context.broker.limits.subscription_patching(given)
     except ValueError as error:
         raise errors.BadRequest(f'{error} - at `$`') from None
-    if given.get('subscriber') == '':
-        # Upstream's validator takes it for one that is not given.
+    if given.get('ttl') == 0:
+        # Upstream's validator takes these for what is not given.
+        raise errors.BadRequest('A subscription must not have expired already - at `$.ttl`')
+
+
+def _check_subscriber(context: Context, subscriber: str) -> None:
+    """Raise for a subscriber that could never be told."""
+    if not subscriber:
         raise errors.BadRequest('A subscriber must not be empty - at `$.subscriber`')
+    if subscriber != subscriber.strip() or _CONTROL.search(subscriber):
+        raise errors.BadRequest(
+            'A subscriber must not hold control characters, nor begin or end with white space - at '
+            '`$.subscriber`'
+        )
+    if subscriber.lower().startswith(_TRUST) and not context.broker.conf.auth_strategy:
+        raise errors.BadRequest(
+            'A subscriber with trust+ needs Keystone, and this server has no authentication - at '
+            '`$.subscriber`'
+        )
 
 
 def _register(context: Context, subscriber: str, options: dict[str, Any], ttl: int) -> None:
@@ -335,7 +358,13 @@ def _register(context: Context, subscriber: str, options: dict[str, Any], ttl: i
     caller = context.caller
     user = {'X-USER-ID': caller.user_id, 'X-ROLES': ','.join(caller.roles)}
     request_data = {**context.environ, **user}
-    task(scheme).register(subscriber, options, ttl, context.project_id, request_data)
+    try:
+        task(scheme).register(subscriber, options, ttl, context.project_id, request_data)
+    except MissingAuthPlugin:
+        raise errors.BadRequest(
+            'A subscriber with trust+ needs the section [trustee] in the server configuration - at '
+            '`$.subscriber`'
+        ) from None
 
 
 def _unconfirmed(context: Context, queue_name: str, subscriber: str, ttl: int) -> str:

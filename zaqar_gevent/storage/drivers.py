@@ -43,11 +43,54 @@ def protect(storage: base.DataDriverBase) -> None:
         claims.driver = _ClaimDriver(claims.driver)
         if type(storage).__module__.startswith(_SWIFT):
             text_bodies.keep_apart(storage)
+        if is_redis(storage):
+            _list_from_the_start(storage.message_controller)
+            _pass_over_expired(storage.subscription_controller)
+
+
+def has_topics(storage: base.DataDriverBase, control: base.ControlDriverBase) -> bool:
+    """Whether topics can be kept; where there are pools, `control` keeps them."""
+    while isinstance(storage, pipeline.DataDriver):
+        storage = storage._storage
+    keeper = control if isinstance(storage, pooling.DataDriver) else storage
+    return keeper.topic_controller is not None
 
 
 def is_redis(driver: base.DataDriverBase) -> bool:
     """Whether `driver` is upstream's for Redis."""
     return type(driver).__module__.startswith(_REDIS)
+
+
+def _list_from_the_start(messages: Any) -> None:
+    """Let a list with claimed messages begin without a marker, which Redis refuses to look up."""
+    found = messages._list
+
+    def listed(
+        queue: str, project: str | None = None, marker: str | None = None, *more: Any, **named: Any
+    ) -> Any:
+        # Whether to list what is claimed; upstream gives it by its place in some calls.
+        if marker is None and (named.get('include_claimed') or more[3:4] == (True,)):
+            marker = ''
+        return found(queue, project, marker, *more, **named)
+
+    messages._list = listed
+
+
+def _pass_over_expired(subscriptions: Any) -> None:
+    """Let subscriptions be made beside one that has expired.
+
+    Upstream's look for the same subscriber fails at each that has expired, and removes it.
+    """
+    is_duplicate = subscriptions._is_duplicated_subscriber
+
+    def looked_up(subscriber: str, queue: str, project: str | None) -> bool:
+        while True:
+            try:
+                return bool(is_duplicate(subscriber, queue, project))
+            except TypeError:
+                continue
+
+    subscriptions._is_duplicated_subscriber = looked_up
 
 
 def _protecting(make: Callable[..., base.DataDriverBase]) -> Callable[..., base.DataDriverBase]:
