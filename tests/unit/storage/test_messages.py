@@ -282,6 +282,13 @@ def test_dead_letters_that_would_come_back_stay_and_can_be_claimed(store, clock,
     assert store.bodies() == [1, 2]
 
 
+@pytest.mark.parametrize('most', [None, 0, -1])
+def test_what_has_never_been_claimed_is_no_dead_letter(store, most):
+    store.queues.set_metadata('q', {'_max_claim_count': most, '_dead_letter_queue': 'dead'})
+    store.post(1)
+    assert [message['body'] for message in store.claim()[1]] == [1]
+
+
 def test_dead_letters_come_to_rest_in_a_cycle_that_they_do_not_come_from(store, clock):
     store.queues.create('r')
     store.queues.set_metadata('q', {'_max_claim_count': 1, '_dead_letter_queue': 'r'})
