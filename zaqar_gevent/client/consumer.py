@@ -73,7 +73,9 @@ class _Feed:
 
     def expel(self, error: AccessEnded | None) -> None:
         self.is_over = True
-        self._consumer.expelled(self, error)
+        consumer = self._consumer()
+        if consumer is not None:
+            consumer.expelled(self, error)
 
     def end(self) -> None:
         self.is_over = True

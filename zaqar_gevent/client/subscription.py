@@ -81,7 +81,9 @@ class _Feed:
 
     def expel(self, error: AccessEnded | None) -> None:
         self.is_over = True
-        self._subscription.expelled(error)
+        subscription = self._subscription()
+        if subscription is not None:
+            subscription.expelled(error)
 
     def end(self) -> None:
         self.is_over = True
@@ -117,7 +119,9 @@ class _Bell:
 
     def expel(self, error: AccessEnded | None) -> None:
         self.is_over = True
-        self._subscription.expelled(error)
+        subscription = self._subscription()
+        if subscription is not None:
+            subscription.expelled(error)
 
     def end(self) -> None:
         self.is_over = True
