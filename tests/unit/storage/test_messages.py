@@ -6,6 +6,7 @@ import uuid
 import pytest
 from zaqar.storage import errors
 
+from zaqar_gevent.markers import MarkerNotGiven
 from zaqar_gevent.storage.sqlite import posting
 
 BAD_IDS = ['', 'xyz', 'f' * 16, '-000000000000001', '0' * 15, '0' * 17, 'É' * 16, None, 7]
@@ -100,8 +101,11 @@ def test_what_is_not_an_id_names_nothing(store, bad):
     assert list(store.messages.bulk_get('q', [bad])) == []
     with pytest.raises(errors.MessageDoesNotExist):
         store.messages.get('q', bad)
-    if bad is not None:
-        assert store.bodies(marker=bad) == []
+    if bad:
+        with pytest.raises(MarkerNotGiven):
+            store.bodies(marker=bad)
+        store.queues.create('empty')
+        assert store.bodies('empty', marker=bad) == []
     assert store.bodies() == ['there']
 
 
