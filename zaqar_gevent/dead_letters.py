@@ -43,7 +43,13 @@ def find_cycle(
 def may_bury(
     queue: str, metadata: Mapping[str, Any], get_metadata: Callable[[str], Mapping[str, Any]]
 ) -> bool:
-    """Whether dead letters of `queue` can be moved and stay moved; arguments as `find_cycle`."""
+    """Whether `queue` has dead letters that stay where they are moved; arguments as `find_cycle`.
+
+    A message is claimed at least once before it is one.
+    """
+    most = metadata.get('_max_claim_count')
+    if not metadata.get('_dead_letter_queue') or not isinstance(most, int) or most < 1:
+        return False
     try:
         return not find_cycle(queue, metadata, get_metadata)
     except ChainTooLong:

@@ -7,6 +7,8 @@ import ssl
 import time
 import urllib.parse
 import uuid
+import warnings
+import weakref
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -32,6 +34,7 @@ from zaqar_gevent.client.fallback import (
     State,
     Transport,
 )
+from zaqar_gevent.client.lifetime import weakly
 from zaqar_gevent.client.links import Answer, Broken, Capabilities, Link, check
 from zaqar_gevent.client.queue import Queue, Topic
 from zaqar_gevent.client.rest import Rest
@@ -113,11 +116,14 @@ class Client:
         self.connector = Connector(
             Fallback(transport, time.monotonic, random.random, retry_seconds),
             rest,
-            self._open,
-            self._refresh,
+            weakly(self._open),
+            weakly(self._refresh),
             CHECK_SECONDS,
-            on_state,
+            weakly(self._tell_state),
         )
+        self._on_state = on_state
+        self._finalizer = weakref.finalize(self, _abandon, self.connector, http_url)
+        self._finalizer.atexit = False
         self.connector.start()
 
     def __enter__(self) -> Client:
@@ -139,7 +145,12 @@ class Client:
 
     def close(self) -> None:
         """Close the connections; what waits for an answer gets none. Subscriptions and consumers
-        are to be closed before."""
+        are to be closed before.
+
+        A client that is dropped without it is closed when it is garbage collected, with a
+        ResourceWarning. In a forked process this leaves the parent's connections alone.
+        """
+        self._finalizer.detach()
         self.connector.close()
 
     def call(self, action: str, **arguments: Any) -> Any:
@@ -256,6 +267,10 @@ class Client:
                 return
             marker = next_marker
 
+    def _tell_state(self, state: State) -> None:
+        if self._on_state is not None:
+            self._on_state(state)
+
     def _open(self, seconds: float, on_end: Callable[[Connection], None]) -> Connection:
         """Open a WebSocket and agree with the server on it, within `seconds`."""
         deadline = time.monotonic() + seconds
@@ -309,6 +324,14 @@ class Client:
             headers = {**self._headers, 'X-Auth-Token': token}
             self._accept(connection.perform('authenticate', {}, self.timeout, headers=headers))
             self._given_token = token
+
+
+def _abandon(connector: Connector, url: str) -> None:
+    """Close what a client has left open that nobody can use any more."""
+    if connector.home.is_here:
+        warnings.warn(f'A client of {url} was not closed.', ResourceWarning, stacklevel=2)
+        # By its own thread: garbage is collected anywhere, also under locks.
+        connector.soon(connector.close)
 
 
 def _credentials(token: str | Callable[[], str] | None, session: Any) -> Credentials:

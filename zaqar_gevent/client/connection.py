@@ -12,6 +12,7 @@ from zaqar_gevent.client import codecs
 from zaqar_gevent.client.envelopes import Answered, Envelope
 from zaqar_gevent.client.errors import AccessEnded, Timeout, ZaqarError, from_end
 from zaqar_gevent.client.frames import Message
+from zaqar_gevent.client.lifetime import Home
 from zaqar_gevent.client.links import Answer, Broken, Capabilities
 from zaqar_gevent.client.websocket import WebSocket
 
@@ -85,6 +86,7 @@ class Connection:
         keepalive: float,
         on_end: Callable[[Connection], None],
     ) -> None:
+        self._home = Home()
         self._websocket = websocket
         self._envelope = envelope
         self._binary = binary
@@ -126,6 +128,7 @@ class Connection:
     ) -> Answer:
         """See `Link`. `on_answer` is called by the reading thread before it reads on, and must not
         have to wait."""
+        self._home.check()
         deadline = time.monotonic() + seconds
         if not self._slots.acquire(timeout=max(seconds, 0)):
             raise Timeout('Too many requests are in flight.')
@@ -145,6 +148,8 @@ class Connection:
 
     def tell(self, action: str, arguments: Mapping[str, Any]) -> None:
         """Ask for something without waiting for anything; it is lost with the connection."""
+        if not self._home.is_here:
+            return
         payload = self._encode(next(self._idents), action, arguments, {})
         self._websocket.tell(payload, binary=self._binary)
 

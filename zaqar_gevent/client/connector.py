@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import queue
 import threading
 import time
+import weakref
 from collections.abc import Callable
 
 from zaqar_gevent.client.connection import Connection
@@ -17,6 +19,7 @@ from zaqar_gevent.client.errors import (
 )
 from zaqar_gevent.client.fallback import HANDSHAKE_SECONDS, Fallback, State
 from zaqar_gevent.client.handshake import Refused
+from zaqar_gevent.client.lifetime import Home
 from zaqar_gevent.client.links import Link
 from zaqar_gevent.client.rest import Rest
 from zaqar_gevent.client.websocket import Unreachable
@@ -35,6 +38,11 @@ class Connector:
     open_connection: opens a WebSocket within so many seconds, with what is to be called at its end.
     refresh: called with the open connection every `refresh_seconds`. on_state: called with each new
     state, by the connector's thread or one that reads.
+
+    The thread keeps this alive, so that this must not keep the client alive: what it calls are weak
+    references to it and to its streams.
+
+    home: the process that it works in.
     """
 
     def __init__(
@@ -44,8 +52,9 @@ class Connector:
         open_connection: Open,
         refresh: Callable[[Connection], None],
         refresh_seconds: float,
-        on_state: Callable[[State], None] | None,
+        on_state: Callable[[State], None],
     ) -> None:
+        self.home = Home()
         self._fallback = fallback
         self._rest = rest
         self._open = open_connection
@@ -53,12 +62,13 @@ class Connector:
         self._refresh_seconds = refresh_seconds
         self._on_state = on_state
         self._changed = threading.Condition()
-        self._due = threading.Event()
+        # Its `put` may be called anywhere, also by the garbage collector.
+        self._jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._told: State | None = None
         self._connection: Connection | None = None
         self._problem = ''
         self._denial: APIError | None = None
-        self._listeners: set[Callable[[], None]] = set()
+        self._listeners: set[weakref.WeakMethod[Callable[[], None]]] = set()
         self._thread = threading.Thread(target=self._run, name='zaqar-connector', daemon=True)
 
     @property
@@ -76,18 +86,23 @@ class Connector:
             self._thread.start()
 
     def listen(self, listener: Callable[[], None]) -> None:
-        """Call `listener` whenever the way to the server changes."""
-        self._listeners.add(listener)
+        """Call `listener`, a bound method, whenever the way to the server changes."""
+        self._listeners.add(weakref.WeakMethod(listener))
 
     def forget(self, listener: Callable[[], None]) -> None:
-        self._listeners.discard(listener)
+        self._listeners.discard(weakref.WeakMethod(listener))
+
+    def soon(self, job: Callable[[], None] | None = None) -> None:
+        """Have the thread do a job, or look again what there is to do; may be called anywhere."""
+        self._jobs.put(job)
 
     def link(self, seconds: float, *, is_urgent: bool = False) -> Link:
         """The link to use, waited for at most `seconds`; it is tried for sooner where `is_urgent`.
 
-        Raises ClientClosed, ConnectionLost where there is none in time, and Unauthorized where the
-        server does not take the token.
+        Raises ClientClosed, ClientForked, ConnectionLost where there is none in time, and
+        Unauthorized where the server does not take the token.
         """
+        self.home.check()
         deadline = time.monotonic() + seconds
         with self._changed:
             while True:
@@ -101,19 +116,22 @@ class Connector:
                 if self._denial is not None:
                     raise self._denial
                 if is_urgent and self._fallback.wanted():
-                    self._due.set()
+                    self.soon()
                 left = deadline - time.monotonic()
                 if left <= 0:
                     raise ConnectionLost(f'There is no connection. {self._problem}'.rstrip())
                 self._changed.wait(left)
 
     def close(self) -> None:
-        """Close the connection and end the thread."""
+        """Close the connection and end the thread; a forked process has neither."""
+        if not self.home.is_here:
+            self._fallback.close()
+            return
         with self._changed:
             self._fallback.close()
             connection = self._connection
             self._changed.notify_all()
-        self._due.set()
+        self.soon()
         self._tell()
         if connection is not None:
             connection.close()
@@ -123,7 +141,6 @@ class Connector:
 
     def _run(self) -> None:
         while True:
-            self._due.clear()
             with self._changed:
                 if self._fallback.state == 'closed':
                     return
@@ -132,9 +149,19 @@ class Connector:
             if seconds == 0:
                 self._attempt()
             elif seconds is not None:
-                self._due.wait(seconds)
-            elif not self._due.wait(self._refresh_seconds) and connection is not None:
+                self._wait(seconds)
+            elif not self._wait(self._refresh_seconds) and connection is not None:
                 self._keep(connection)
+
+    def _wait(self, seconds: float) -> bool:
+        """Wait for a job, at most so long, and do it; whether there was one."""
+        try:
+            job = self._jobs.get(timeout=seconds)
+        except queue.Empty:
+            return False
+        if job is not None:
+            job()
+        return True
 
     def _keep(self, connection: Connection) -> None:
         """Let the connection have a new token, if there is one."""
@@ -199,7 +226,7 @@ class Connector:
                 after = after or 0
             self._fallback.lost(after)
             self._changed.notify_all()
-        self._due.set()
+        self.soon()
         LOG.info('The connection has ended: %s', connection.problem)
         self._tell()
 
@@ -207,10 +234,17 @@ class Connector:
         with self._changed:
             state = self._fallback.state
             is_new, self._told = state != self._told, state
-        for listener in tuple(self._listeners):
-            listener()
-        if is_new and self._on_state is not None:
+        for reference in tuple(self._listeners):
+            listener = reference()
+            if listener is None:
+                self._listeners.discard(reference)
+            else:
+                listener()
+        if is_new:
             try:
                 self._on_state(state)
+            except ClientClosed:
+                # The client was dropped.
+                pass
             except Exception:
                 LOG.exception('What was to be told of the state failed')

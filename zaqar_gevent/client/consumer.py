@@ -6,6 +6,7 @@ import collections
 import logging
 import threading
 import time
+import weakref
 from typing import TYPE_CHECKING, Any
 
 from zaqar_gevent.client.connection import Connection
@@ -22,6 +23,7 @@ from zaqar_gevent.client.errors import (
 )
 from zaqar_gevent.client.fallback import Pace
 from zaqar_gevent.client.leases import Keeper, Lease
+from zaqar_gevent.client.lifetime import weakly
 from zaqar_gevent.client.links import Answer, Broken, Link, check
 from zaqar_gevent.client.message import Message
 from zaqar_gevent.client.stream import Stream
@@ -43,10 +45,14 @@ _LOST = (BadRequest, Forbidden, NotFound)
 
 
 class _Feed:
-    """What a connection pushes to a consumer; see `zaqar_gevent.client.connection.Feed`."""
+    """What a connection pushes to a consumer; see `zaqar_gevent.client.connection.Feed`.
+
+    It does not keep the consumer alive: when that was dropped, the server is told to stop.
+    """
 
     def __init__(self, consumer: Consumer, connection: Connection) -> None:
-        self._consumer = consumer
+        soon = consumer.queue.client.connector.soon
+        self._consumer = weakref.ref(consumer, lambda _: soon(self._stop))
         self.connection = connection
         self.id = ''
         self.is_over = False
@@ -58,18 +64,30 @@ class _Feed:
             self.connection.attach(self.id, self)
 
     def push(self, document: dict[str, Any], size: int) -> None:
-        self._consumer.take(self, document['message'])
+        consumer = self._consumer()
+        if consumer is not None:
+            consumer.take(self, document['message'])
 
     def pause(self) -> None:
         """A consumer is not paused: its credit is limit enough."""
 
     def expel(self, error: AccessEnded | None) -> None:
         self.is_over = True
-        self._consumer.expelled(self, error)
+        consumer = self._consumer()
+        if consumer is not None:
+            consumer.expelled(self, error)
 
     def end(self) -> None:
         self.is_over = True
-        self._consumer.orphan(self)
+        consumer = self._consumer()
+        if consumer is not None:
+            consumer.orphan(self)
+
+    def _stop(self) -> None:
+        if not self.is_over:
+            self.is_over = True
+            self.connection.detach(self.id)
+            self.connection.tell('consumer_stop', {'consumer_id': self.id})
 
 
 class Consumer(Stream):
@@ -92,7 +110,9 @@ class Consumer(Stream):
         self._changed = threading.Condition()
         self._buffer: collections.deque[Message] = collections.deque()
         self._leases: dict[str, Lease] = {}
-        self._keeper = Keeper(self._renew, self._lost, queue.release_claim)
+        # The keeper's thread does not keep alive what it works for, and ends with it.
+        self._keeper = Keeper(weakly(self._renew), weakly(self._lost), weakly(self._release))
+        weakref.finalize(self, self._keeper.close).atexit = False
         self._feed: _Feed | None = None
         self._denial: AccessEnded | None = None
         self._pace = Pace()
@@ -105,6 +125,9 @@ class Consumer(Stream):
 
     def close(self) -> None:
         """Give back what is unsettled, and end; whoever waits for a message is woken."""
+        if not self._client.connector.home.is_here:
+            self._is_closed = True
+            return
         with self._changed:
             if self._is_closed:
                 return
@@ -161,6 +184,7 @@ class Consumer(Stream):
 
     def settle(self, message: Message, is_done: bool) -> bool:
         """Delete or give back a message; whether it was still leased to this consumer."""
+        self._client.connector.home.check()
         with self._changed:
             lease = self._leases.get(message.id)
             if lease is None or lease.claim_id != message.claim_id:
@@ -307,6 +331,9 @@ class Consumer(Stream):
         """Renew a claim; for how many seconds. Raises NotFound where it has ended."""
         self.queue.renew_claim(claim_id, **self._terms)
         return self._ttl
+
+    def _release(self, claim_id: str) -> None:
+        self.queue.release_claim(claim_id)
 
     def _lost(self, claim_id: str) -> None:
         """A claim has ended: whoever has its messages now, this consumer has not."""

@@ -20,6 +20,7 @@
     ├── OutcomeUnknown         the connection died before the answer; it may have been done or not
     ├── AccessEnded            what a subscription or consumer was made with is not valid any more
     ├── ClientClosed           the client has been closed
+    │   └── ClientForked           the client was made before this process was forked
     └── Unsupported            this server has nothing to do it with
 """
 
@@ -120,6 +121,10 @@ class AccessEnded(ZaqarError):
 
 class ClientClosed(ZaqarError):
     """The client was closed before or while this was asked."""
+
+
+class ClientForked(ClientClosed):
+    """The client was made before this process was forked: it works in the parent process only."""
 
 
 class Unsupported(ZaqarError):

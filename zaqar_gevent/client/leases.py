@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 import time
@@ -113,7 +114,9 @@ class Keeper:
                 seconds = self._renew(claim_id)
         except (NotFound, ClientClosed):
             self.forget(claim_id)
-            self._lost(claim_id)
+            # Whoever was dropped is told nothing.
+            with contextlib.suppress(ClientClosed):
+                self._lost(claim_id)
             return
         except ZaqarError as error:
             LOG.info('Claim %s is not renewed yet: %s', claim_id, error)

@@ -5,15 +5,19 @@ from __future__ import annotations
 import abc
 import time
 from collections.abc import Iterator
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from zaqar_gevent.client.message import Message
+
+if TYPE_CHECKING:
+    from zaqar_gevent.client.client import Client
 
 
 class Stream(abc.ABC):
     """Iterates over messages as they come, until it is closed; closes itself as a context."""
 
     _is_closed = False
+    _client: Client
 
     def __enter__(self) -> Self:
         return self
@@ -34,8 +38,9 @@ class Stream(abc.ABC):
         """The next message, waited for at most `timeout` seconds; None if there is none by then,
         or it was closed.
 
-        Raises APIError where the server refuses.
+        Raises APIError where the server refuses, and ClientForked.
         """
+        self._client.connector.home.check()
         deadline = time.monotonic() + (float('inf') if timeout is None else timeout)
         while not self._is_closed:
             message = self._take()

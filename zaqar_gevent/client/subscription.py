@@ -6,6 +6,7 @@ import collections
 import re
 import threading
 import time
+import weakref
 from typing import TYPE_CHECKING, Any
 
 from zaqar_gevent.client.connection import Connection
@@ -44,11 +45,16 @@ class _Feed:
     """What a connection pushes for a subscription; see `zaqar_gevent.client.connection.Feed`.
 
     Of more than there is room for, the rest is dropped, and the server told to stop: it is read
-    from the queue when its turn comes. is_over: whether nothing more will come.
+    from the queue when its turn comes. The same when the subscription was dropped, which this does
+    not keep alive. is_over: whether nothing more will come.
     """
 
     def __init__(self, subscription: Subscription, connection: Connection) -> None:
-        self._subscription = subscription
+        source = subscription.source
+        soon = source.client.connector.soon
+        self._subscription = weakref.ref(subscription, lambda _: soon(self.stop))
+        self._deletion = source.action('subscription_delete')
+        self._arguments = source.arguments()
         self.connection = connection
         self.id = ''
         self.marker: str | None = None
@@ -62,7 +68,12 @@ class _Feed:
             self.connection.attach(self.id, self)
 
     def push(self, document: dict[str, Any], size: int) -> None:
-        if not self.is_over and not self._subscription.offer(self, document, size):
+        subscription = self._subscription()
+        if (
+            subscription is not None
+            and not self.is_over
+            and not subscription.offer(self, document, size)
+        ):
             self.stop()
 
     def pause(self) -> None:
@@ -70,19 +81,22 @@ class _Feed:
 
     def expel(self, error: AccessEnded | None) -> None:
         self.is_over = True
-        self._subscription.expelled(error)
+        subscription = self._subscription()
+        if subscription is not None:
+            subscription.expelled(error)
 
     def end(self) -> None:
         self.is_over = True
-        self._subscription.wake()
+        subscription = self._subscription()
+        if subscription is not None:
+            subscription.wake()
 
     def stop(self) -> None:
         """Have no more pushed."""
         if not self.is_over:
             self.connection.detach(self.id)
-            source = self._subscription.source
-            arguments = source.arguments(subscription_id=self.id)
-            self.connection.tell(source.action('subscription_delete'), arguments)
+            arguments = {**self._arguments, 'subscription_id': self.id}
+            self.connection.tell(self._deletion, arguments)
             self.end()
 
 
@@ -91,23 +105,29 @@ class _Bell:
     something to be read."""
 
     def __init__(self, subscription: Subscription, connection: Connection) -> None:
-        self._subscription = subscription
+        self._subscription = weakref.ref(subscription)
         self.connection = connection
         self.is_over = False
 
     def push(self, document: dict[str, Any], size: int) -> None:
-        self._subscription.ring()
+        subscription = self._subscription()
+        if subscription is not None:
+            subscription.ring()
 
     def pause(self) -> None:
         """Upstream's envelope has nothing of the kind."""
 
     def expel(self, error: AccessEnded | None) -> None:
         self.is_over = True
-        self._subscription.expelled(error)
+        subscription = self._subscription()
+        if subscription is not None:
+            subscription.expelled(error)
 
     def end(self) -> None:
         self.is_over = True
-        self._subscription.wake()
+        subscription = self._subscription()
+        if subscription is not None:
+            subscription.wake()
 
 
 class Subscription(Stream):
@@ -145,6 +165,8 @@ class Subscription(Stream):
     def close(self) -> None:
         """End it; whoever waits for a message is woken."""
         self._is_closed = True
+        if not self._client.connector.home.is_here:
+            return
         self._client.connector.forget(self.wake)
         feed, self._feed = self._feed, None
         if feed is not None:

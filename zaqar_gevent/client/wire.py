@@ -13,6 +13,8 @@ import ssl
 import threading
 import time
 
+from zaqar_gevent.client.lifetime import Home
+
 READ_BYTES = 64 * 1024
 # Who waits without an end looks this often whether the wire has been cut.
 _MAX_WAIT_SECONDS = 60.0
@@ -25,6 +27,7 @@ class Wire:
     """
 
     def __init__(self, sock: socket.socket) -> None:
+        self._home = Home()
         self._socket = sock
         self._socket.setblocking(False)
         # OpenSSL does not let two threads use one connection at once.
@@ -92,7 +95,7 @@ class Wire:
         return self._send(memoryview(data))[0]
 
     def _send(self, data: memoryview) -> tuple[int, int]:
-        if self.is_cut:
+        if self.is_cut or not self._home.is_here:
             raise ConnectionResetError('The connection has ended.')
         try:
             with self._tls or contextlib.nullcontext():
@@ -119,6 +122,9 @@ class Wire:
     def cut(self) -> None:
         """End the connection at once; whoever waits for it is woken."""
         self.is_cut = True
+        if not self._home.is_here:
+            # The parent process uses it.
+            return
         with contextlib.suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)
 

@@ -141,9 +141,6 @@ class _QueuesToClaimFrom:
 
     def _is_of_use(self, name: str, project: str | None, metadata: dict[str, Any]) -> bool:
         target = metadata['_dead_letter_queue']
-        # Upstream's drivers compare and use both without looking whether they are null.
-        if not target or not metadata.get('_max_claim_count'):
-            return False
         if self._is_redis and '.' in f'{project or ""}{target}':
             # Upstream splits the key at dots: the message would go to another queue or project.
             return False

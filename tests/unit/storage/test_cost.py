@@ -91,10 +91,11 @@ def test_cost_does_not_grow_with_what_is_claimed(make_queue, operation):
 
 STATEMENTS = [
     *(
-        messages._list_statement(echo, claimed, delayed)
+        messages._list_statement(echo, claimed, delayed, has_epoch)
         for echo in (False, True)
         for claimed in (False, True)
         for delayed in (False, True)
+        for has_epoch in (None, False, True)
     ),
     messages._GET_MANY,
     *claiming._FIND_FREE.values(),
@@ -113,6 +114,7 @@ PARAMETERS = dict.fromkeys(
         'queue',
         'now',
         'marker',
+        'epoch',
         'limit',
         'client',
         'ids',
@@ -136,7 +138,7 @@ def test_no_statement_scans_a_table(store, statement):
         ).fetchall()
     )
     details = [row[3] for row in plan]
-    tables = {'messages', 'claims', 'subscriptions', 'spools', 'm', 'c'}
+    tables = {'messages', 'claims', 'subscriptions', 'spools', 'epochs', 'm', 'c'}
     scans = [
         detail for detail in details if detail.startswith('SCAN ') and detail.split()[1] in tables
     ]

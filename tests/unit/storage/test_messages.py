@@ -6,6 +6,7 @@ import uuid
 import pytest
 from zaqar.storage import errors
 
+from zaqar_gevent.markers import MarkerNotGiven
 from zaqar_gevent.storage.sqlite import posting
 
 BAD_IDS = ['', 'xyz', 'f' * 16, '-000000000000001', '0' * 15, '0' * 17, 'É' * 16, None, 7]
@@ -100,8 +101,11 @@ def test_what_is_not_an_id_names_nothing(store, bad):
     assert list(store.messages.bulk_get('q', [bad])) == []
     with pytest.raises(errors.MessageDoesNotExist):
         store.messages.get('q', bad)
-    if bad is not None:
-        assert store.bodies(marker=bad) == []
+    if bad:
+        with pytest.raises(MarkerNotGiven):
+            store.bodies(marker=bad)
+        store.queues.create('empty')
+        assert store.bodies('empty', marker=bad) == []
     assert store.bodies() == ['there']
 
 
@@ -280,6 +284,13 @@ def test_dead_letters_that_would_come_back_stay_and_can_be_claimed(store, clock,
         assert [message['id'] for message in claimed] == ids
         clock.advance(60)
     assert store.bodies() == [1, 2]
+
+
+@pytest.mark.parametrize('most', [None, 0, -1])
+def test_what_has_never_been_claimed_is_no_dead_letter(store, most):
+    store.queues.set_metadata('q', {'_max_claim_count': most, '_dead_letter_queue': 'dead'})
+    store.post(1)
+    assert [message['body'] for message in store.claim()[1]] == [1]
 
 
 def test_dead_letters_come_to_rest_in_a_cycle_that_they_do_not_come_from(store, clock):

@@ -78,6 +78,22 @@ export class AccessEnded extends ZaqarError {
 export class Unsupported extends ZaqarError {}
 export class EncodingError extends ZaqarError {}
 
+// What a certificate is refused for, or a server not found by name: nothing was sent then.
+const UNSENT = /^(ECONNREFUSED|ENOTFOUND|EAI_|CERT_|CRL_|DEPTH_ZERO_|SELF_SIGNED_|UNABLE_TO_|ERR_TLS_|ERR_SSL_)/;
+
+// What is at the bottom of an error, as Node says; of a browser, nothing is ever to be learnt.
+function rootOf(error) {
+  let root = error;
+  while (root?.cause) root = root.cause;
+  return root?.errors?.length ? root.errors[0] : root;
+}
+
+// The same for people: ': ' and the reason, or nothing.
+function reasonIn({ message = '', code = '' } = {}) {
+  const reason = message && code && !message.includes(code) ? `${message} (${code})` : message || code;
+  return reason ? `: ${reason}` : '';
+}
+
 const ERROR_OF_STATUS = {
   400: [BadRequest, 'bad_request'],
   401: [Unauthorized, 'unauthorized'],
@@ -1011,9 +1027,10 @@ class Rest {
       return { status: response.status, text: await response.text() };
     } catch (cause) {
       if (signal?.aborted) throw signal.reason;
-      // Node says why; a browser never does.
-      const sent = cause?.cause?.code !== 'ECONNREFUSED';
-      throw new ConnectionLost('The server cannot be reached over REST.', { sent, cause });
+      const root = cause?.cause ? rootOf(cause) : {};
+      const sent = !UNSENT.test(root.code ?? '');
+      const message = `The server cannot be reached over REST${reasonIn(root)}.`;
+      throw new ConnectionLost(message, { sent, cause });
     }
   }
 }
@@ -1104,6 +1121,10 @@ class Connection {
   async open(signal) {
     const { WebSocket, url, compact } = this.#options;
     const opened = deferred();
+    const fail = (code, cause) => {
+      const why = cause === undefined ? '' : reasonIn(rootOf(cause));
+      opened.reject(new ConnectionLost(`The handshake failed (${code})${why}.`, { cause }));
+    };
     const socket = compact ? new WebSocket(url, [COMPACT]) : new WebSocket(url);
     this.#socket = socket;
     socket.binaryType = 'arraybuffer';
@@ -1111,10 +1132,13 @@ class Connection {
       this.#isOpen = true;
       opened.resolve();
     };
-    socket.onerror = () => {};
+    // Node says why, and that there is a `close` to come: not always.
+    socket.onerror = ({ error, message }) => {
+      if (error || message) fail(1006, error ?? { message });
+    };
     socket.onmessage = ({ data }) => this.#receive(data);
     socket.onclose = ({ code, reason }) => {
-      opened.reject(new ConnectionLost(`The handshake failed (${code}).`));
+      fail(code);
       this.#end(code, reason);
     };
     try {
@@ -2623,6 +2647,8 @@ export class Client extends EventTarget {
   async #consultRest(error, { rest, ask }) {
     const denial = await ask();
     if (this.#life.signal.aborted) return;
+    // REST may say more than the handshake.
+    if (denial?.cause?.cause) this.#problem = denial.message;
     if (denial !== null && !isAway(denial)) {
       this.#deny(denial);
     } else if (denial !== null || (this.#isReturning && error instanceof ConnectionLost)) {

@@ -60,18 +60,15 @@ class ClaimController(base.Claim):
     def _get_dead_letters(
         self, settings: dict[str, Any], queue: str, project: str | None
     ) -> claiming.DeadLetters | None:
-        dead = settings.get('_dead_letter_queue')
-        max_claims = settings.get('_max_claim_count')
-        if not dead or max_claims is None:
-            return None
         if not dead_letters.may_bury(queue, settings, functools.partial(self._settings, project)):
             return None
+        dead = settings['_dead_letter_queue']
         if not self.driver.share_pool(queue, dead, project):
             # Rather delivered once more than put where nobody would ever look.
             LOG.warning('The dead letter queue %s of %s is in another pool.', dead, queue)
             return None
         ttl = settings.get('_dead_letter_queue_messages_ttl') or None
-        return claiming.DeadLetters(dead, max_claims, ttl)
+        return claiming.DeadLetters(dead, settings['_max_claim_count'], ttl)
 
     def _settings(self, project: str | None, queue: str) -> dict[str, Any]:
         settings: dict[str, Any] = self.driver.queue_controller.get(queue, project=project)

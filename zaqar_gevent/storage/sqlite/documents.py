@@ -59,8 +59,8 @@ def message(claim: str) -> str:
 
 def page(rows: str) -> str:
     """SQL for one row with the page and the last id of `rows`, a query of `id`, `document`."""
-    return f"""SELECT CAST('[' || ifnull(group_concat(document), '') || ']' AS BLOB), max(id)
-        FROM ({rows})"""
+    return f"""SELECT CAST('[' || ifnull(group_concat(document), '') || ']' AS BLOB) AS document,
+        max(id) AS last FROM ({rows})"""
 
 
 def decode_page(document: bytes) -> list[Message]:

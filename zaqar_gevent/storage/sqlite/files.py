@@ -77,12 +77,14 @@ class Files:
 
     lost: why nothing can be read or written now; None while it can.
     look_at: when they are to be looked at again, by `time.perf_counter`.
+    openings: how often they have been opened.
     """
 
     def __init__(self, path: str) -> None:
         self.path = path
         self.lost: str | None = None
         self.look_at = 0.0
+        self.openings = 0
         self._directory = os.path.dirname(path)
         self._names = {path}
         self._settled: tuple[int, int, int] | None = None
@@ -137,6 +139,7 @@ class Files:
             anchor.close()
             raise
         self._anchor, self._settled, self.look_at = anchor, None, 0.0
+        self.openings += 1
 
     def unavailable(self) -> StoreUnavailable:
         """The error of a call that needs the files, which are lost."""

@@ -12,7 +12,8 @@ from oslo_utils import timeutils
 from zaqar.storage import base, errors
 from zaqar.storage import utils as storage_utils
 
-from zaqar_gevent.storage.sqlite import posting, removal, spools
+from zaqar_gevent.markers import MarkerNotGiven
+from zaqar_gevent.storage.sqlite import epochs, posting, removal, spools
 from zaqar_gevent.storage.sqlite.documents import (
     SPOOL,
     Message,
@@ -116,27 +117,37 @@ class MessageController(base.Message):
     ) -> Iterator[Any]:
         """A page of messages, oldest first, and the marker of the next: that of its last message.
 
-        The marker of an empty page is the given one.
+        The marker of an empty page is the given one. Raises `MarkerNotGiven`; an empty queue has
+        no messages after what cannot be a marker, either.
         """
-        after = 0 if marker is None else decode_id(marker)
-        if after is None:
-            return iter((iter(()), None))
+        after = epochs.decode(marker)
         client = None if echo else _encode_client(client_uuid)
-        statement = _list_statement(client is not None, include_claimed, include_delayed)
-        document, last = self._database.read(
-            _get_page,
+        statement = _list_statement(
+            client is not None,
+            include_claimed,
+            include_delayed,
+            None if not after or not after.id else after.epoch is not None,
+        )
+        document, last, epoch, is_given = self._database.read(
+            _get_marked_page,
             statement,
             {
                 'project': project or '',
                 'queue': queue,
                 'now': timeutils.utcnow_ts(microsecond=True),
-                'marker': after,
+                'marker': after.id if after else 0,
+                'epoch': after.epoch if after else None,
                 'limit': limit or -1,
                 'client': client,
             },
         )
-        next_marker = marker if last is None else encode_id(last)
-        return iter((iter(decode_page(document)), next_marker))
+        if marker and (not is_given or (after is None and last is not None)):
+            raise MarkerNotGiven(marker)
+        if after is None:
+            return iter((iter(()), None))
+        if last is None:
+            last = after.id
+        return iter((iter(decode_page(document)), epochs.encode(last, epoch) if last else marker))
 
     def first(self, queue: str, project: str | None = None, sort: int = 1) -> Message:
         """The oldest message, or with `sort=-1` the newest, claimed or not; or `QueueIsEmpty`."""
@@ -253,9 +264,20 @@ def _get_page(
     return row
 
 
+def _get_marked_page(
+    connection: sqlite3.Connection, statement: str, parameters: dict[str, Any]
+) -> tuple[bytes, int | None, str, int]:
+    row: tuple[bytes, int | None, str, int] = connection.execute(statement, parameters).fetchone()
+    return row
+
+
 @functools.cache
-def _list_statement(others_only: bool, include_claimed: bool, include_delayed: bool) -> str:
-    """The page of messages after `:marker`.
+def _list_statement(
+    others_only: bool, include_claimed: bool, include_delayed: bool, has_epoch: bool | None
+) -> str:
+    """The page of messages after `:marker`, the epoch of its last one, and if the marker is valid.
+
+    has_epoch: whether the marker is to be checked with an `:epoch`, without (False), or not at all.
 
     The free messages are one branch. The other is, with `include_claimed`, all the held ones, and
     otherwise those whose claim has expired without having been released yet.
@@ -277,7 +299,10 @@ def _list_statement(others_only: bool, include_claimed: bool, include_delayed: b
             FROM claims c INDEXED BY claims_of_spool
             CROSS JOIN messages m INDEXED BY messages_held ON m.claim = c.id
             WHERE c.spool = {SPOOL} AND c.expires <= :now AND {conditions}"""
-    return page(f'{free} UNION ALL {held} ORDER BY id LIMIT :limit')
+    found = page(f'{free} UNION ALL {held} ORDER BY id LIMIT :limit')
+    is_given = '1' if has_epoch is None else epochs.IS_GIVEN[has_epoch]
+    return f"""SELECT document, last, {epochs.OF_ID.format(id='ifnull(last, :marker)')}, {is_given}
+        FROM ({found})"""
 
 
 _GET_MANY = page(f"""SELECT m.id AS id, {message('c.token')} AS document

@@ -8,6 +8,7 @@ messages        `id` grows in the order of commits over all processes and is nev
                 `claim` is the claim that holds the message, whether it has expired or not;
                 with `encrypted` the body is a JSON text with what the server made of it
 receipts        what posts with an id of the client's were answered, `first` to `last`
+epochs          the ids from `first` on were given since the file was opened once more; see `epochs`
 claims          leases; a message is claimed while its claim's `expires` lies ahead
 
 Times are seconds since the epoch, bodies and metadata JSON. A project of None is ''.
@@ -122,7 +123,12 @@ _VERSION_3 = (
         AND body GLOB '"*"' AND body NOT GLOB '"*[^A-Za-z0-9+/=]*"'""",
 )
 
-MIGRATIONS = (_VERSION_1, _VERSION_2, _VERSION_3)
+_VERSION_4 = (
+    'CREATE TABLE epochs (first INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE)',
+    'INSERT INTO epochs (first, name) VALUES (1, lower(hex(randomblob(4))))',
+)
+
+MIGRATIONS = (_VERSION_1, _VERSION_2, _VERSION_3, _VERSION_4)
 """The statements that lead from each version to the next."""
 
 

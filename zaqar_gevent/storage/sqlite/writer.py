@@ -16,7 +16,7 @@ from typing import Any
 from zaqar.storage import errors
 
 from zaqar_gevent.metrics import COMMIT_SIZES
-from zaqar_gevent.storage.sqlite import collector
+from zaqar_gevent.storage.sqlite import collector, epochs
 from zaqar_gevent.storage.sqlite.files import LOOK_SECONDS, Files, Handle
 from zaqar_gevent.storage.sqlite.origins import Call
 from zaqar_gevent.storage.sqlite.outage import (
@@ -46,6 +46,7 @@ class Writer:
         self._report = report
         self._synchronous = ''
         self._handle: Handle | None = None
+        self._opening = 0
         self._collection = collector.Schedule(files.path, report)
         # The queues whose calls have failed: they do not share a transaction with others any more.
         self._damaged: set[tuple[str, str]] = set()
@@ -156,9 +157,21 @@ class Writer:
         handle = self._handle
         if handle is None or not handle.is_open or synchronous != self._synchronous:
             self.close()
-            handle = self._handle = self._files.connect(synchronous=synchronous)
-            self._synchronous = synchronous
+            handle = self._connect(synchronous)
+            self._handle, self._synchronous = handle, synchronous
         return handle.connection
+
+    def _connect(self, synchronous: str) -> Handle:
+        """Open the file to be written: an epoch begins if it may be another one than before."""
+        handle = self._files.connect(synchronous=synchronous)
+        if self._opening != self._files.openings:
+            try:
+                epochs.begin(handle.connection)
+            except BaseException:
+                handle.close()
+                raise
+            self._opening = self._files.openings
+        return handle
 
 
 def _concerns_all(error: BaseException) -> bool:

@@ -1,0 +1,32 @@
+"""Markers of messages, as far as the API, the push hub and the stores have to agree on them.
+
+To clients a marker is opaque. A store makes it of a message's id, and adds what tells whether this
+store, with this history, can have given it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from zaqar.storage import errors
+
+
+class MarkerNotGiven(errors.ExceptionBase):
+    """The store cannot have given this marker: it was made anew, or restored from a backup."""
+
+    msg_format = 'The marker {marker} is not one that this store has given'
+
+    def __init__(self, marker: str) -> None:
+        super().__init__(marker=marker)
+        self.marker = marker
+
+
+def of_messages(ids: Sequence[str], last: str) -> list[str]:
+    """The marker of each message of a page, whose marker is `last`.
+
+    It is the message's id with what follows the id in `last`.
+    """
+    if not ids or not last.startswith(ids[-1]):
+        return list(ids)
+    addition = last[len(ids[-1]) :]
+    return [one + addition for one in ids]

@@ -1,0 +1,82 @@
+"""Which markers this file can have given.
+
+Ids grow, so a file that is replaced by a new one, or by an older backup, gives the same ids again
+for other messages. A follower that comes with a marker of before would miss those messages without
+a word. So an epoch begins whenever the file is opened to be written: it has a random name, and the
+ids that are given from then on are its own. A marker is the id of a message with the name of its
+epoch, and it is valid if the file knows the epoch and the id is older than the next one.
+
+A backup knows the epochs up to its own making, and the last of them ends where the backup does,
+since the server that opens it begins another. So every marker that was given after the backup was
+made is told from the new ones, whatever ids have been given since.
+
+A message's id alone is taken as a marker, too. It is told from one that was never given only as
+long as no message has got this id.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from typing import Any, NamedTuple
+
+from zaqar_gevent.storage.sqlite.documents import decode_id, encode_id
+
+_SEPARATOR = '-'
+_NAME_LENGTH = 8
+_NAME_DIGITS = frozenset('0123456789abcdef')
+
+_LAST_ID = "(SELECT ifnull(max(seq), 0) FROM sqlite_sequence WHERE name = 'messages')"
+
+# One that has given no ids yet gives way: a backup may have been made of it.
+_BEGIN = f"""INSERT INTO epochs (first, name)
+    VALUES ({_LAST_ID} + 1, lower(hex(randomblob({_NAME_LENGTH // 2}))))
+    ON CONFLICT (first) DO UPDATE SET name = excluded.name"""
+
+OF_ID = '(SELECT name FROM epochs WHERE first <= {id} ORDER BY first DESC LIMIT 1)'
+"""SQL for the name of the epoch that an id is of; to be formatted with it."""
+
+IS_GIVEN = {
+    False: f':marker <= {_LAST_ID}',
+    True: f"""(:marker <= {_LAST_ID} AND EXISTS (
+        SELECT 1 FROM epochs e WHERE e.name = :epoch AND NOT EXISTS (
+            SELECT 1 FROM epochs later WHERE later.first > e.first AND later.first <= :marker)))""",
+}
+"""SQL for whether `:marker` can have been given, without and with the name of an `:epoch`."""
+
+
+class Marker(NamedTuple):
+    """The id of a message, and the name of its epoch or of a later one; None where none is told."""
+
+    id: int
+    epoch: str | None = None
+
+
+START = Marker(0)
+"""Before all messages; always valid."""
+
+
+def decode(public: Any) -> Marker | None:
+    """What a marker of a client's says; None for what cannot be one."""
+    if not public:
+        return START
+    if not isinstance(public, str):
+        return None
+    number, separator, epoch = public.partition(_SEPARATOR)
+    decoded = decode_id(number)
+    if decoded is None:
+        return None
+    if not separator:
+        return Marker(decoded)
+    if len(epoch) != _NAME_LENGTH or not _NAME_DIGITS.issuperset(epoch):
+        return None
+    return Marker(decoded, epoch)
+
+
+def encode(number: int, epoch: str) -> str:
+    """The marker that clients get."""
+    return f'{encode_id(number)}{_SEPARATOR}{epoch}'
+
+
+def begin(connection: sqlite3.Connection) -> None:
+    """Begin an epoch, in a transaction of its own."""
+    connection.execute(_BEGIN)
