@@ -20,6 +20,7 @@ from zaqar.conf import opts as zaqar_options
 from zaqar_gevent import options
 from zaqar_gevent.encryption import options as encryption_options
 from zaqar_gevent.storage.sqlite import options as sqlite_options
+from zaqar_gevent.storage.sqlite.connection import sync_directory
 
 STORE_FILE = 'zaqar.sqlite'
 NOTIFIER = 'zaqar.notification.notifier'
@@ -144,8 +145,12 @@ def _read_every_value(conf: cfg.ConfigOpts) -> None:
 
 
 def _make_private(path: pathlib.Path) -> None:
+    """Create the directory where it is missing, so that it outlives a power cut."""
+    missing = [each for each in (path, *path.parents) if not each.exists()]
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for created in missing:
+            sync_directory(created.parent)
     except OSError as error:
         raise ConfigurationError(
             f'The state directory {path} cannot be created: {error.strerror}'
