@@ -65,8 +65,13 @@ def register(conf: cfg.ConfigOpts) -> None:
         conf.register_opts(opts, group=group)
 
 
-def use_embedded_store(conf: cfg.ConfigOpts, state_path: pathlib.Path) -> None:
-    """Make the SQLite file under `state_path` the store, where the configuration names none."""
+def use_embedded_store(
+    conf: cfg.ConfigOpts, state_path: pathlib.Path, *, create: bool = True
+) -> None:
+    """Make the SQLite file under `state_path` the store, where the configuration names none.
+
+    create: whether the directory is made where it is missing.
+    """
     if _names_a_store(conf):
         return
     uri = f'sqlite:///{state_path.absolute() / STORE_FILE}'
@@ -77,7 +82,8 @@ def use_embedded_store(conf: cfg.ConfigOpts, state_path: pathlib.Path) -> None:
         conf.set_default(option, 'sqlite', group=driver_options.GROUP_NAME)
         conf.set_default('uri', uri, group=group)
     conf.set_default('message_pipeline', [NOTIFIER], group='storage')
-    _make_private(state_path)
+    if create:
+        _make_private(state_path)
 
 
 def allow_hosts(conf: cfg.ConfigOpts, names: Sequence[str]) -> None:
