@@ -11,7 +11,7 @@ from zaqar_gevent.terminal import COMMANDS
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a subcommand of the client, or else the server until it is told to stop.
+    """Run a subcommand of the client, the checks, or else the server until it is told to stop.
 
     Returns the exit status, of the server 0 when stopped by SIGTERM or SIGINT and 1 when it cannot
     start.
@@ -19,6 +19,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if argv is None else argv)
     if given and given[0] in COMMANDS:
         return _run_command(given)
+    if given[:1] == ['check']:
+        return _check(given[1:])
     if given[:1] == ['serve']:
         del given[0]
     return _start(_parse(given))
@@ -32,6 +34,12 @@ def _run_command(given: Sequence[str]) -> int:
     except KeyboardInterrupt:
         # Pressed before there was anything to interrupt, or again when it was being ended.
         return 130
+
+
+def _check(given: Sequence[str]) -> int:
+    from zaqar_gevent.check import main as check
+
+    return check(given)
 
 
 def _start(options: argparse.Namespace) -> int:
@@ -49,8 +57,8 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
         prog='zaqar-gevent',
         usage='%(prog)s [serve] [options]\n       %(prog)s COMMAND ... [options]',
         description='Serve OpenStack Zaqar over REST and WebSocket on one port.',
-        epilog=f'Commands, a client of any such server: {", ".join(COMMANDS)}. '
-        'What each of them takes: zaqar-gevent COMMAND --help',
+        epilog=f'Commands, a client of any such server: {", ".join(COMMANDS)}. Command that looks '
+        'for damage in the store: check. What each of them takes: zaqar-gevent COMMAND --help',
     )
     parser.add_argument(
         '--bind', metavar='ADDRESS', help='address to listen on (default: 127.0.0.1)'
@@ -82,7 +90,7 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     )
     options, rest = parser.parse_known_args(argv)
     if rest:
-        known = ', '.join(('serve', *COMMANDS))
+        known = ', '.join(('serve', 'check', *COMMANDS))
         parser.error(f'what is {" ".join(rest)!r}? Commands come first: {known}')
     return options
 

@@ -20,6 +20,7 @@ from zaqar.conf import opts as zaqar_options
 from zaqar_gevent import options
 from zaqar_gevent.encryption import options as encryption_options
 from zaqar_gevent.storage.sqlite import options as sqlite_options
+from zaqar_gevent.storage.sqlite.connection import sync_directory
 
 STORE_FILE = 'zaqar.sqlite'
 NOTIFIER = 'zaqar.notification.notifier'
@@ -64,8 +65,13 @@ def register(conf: cfg.ConfigOpts) -> None:
         conf.register_opts(opts, group=group)
 
 
-def use_embedded_store(conf: cfg.ConfigOpts, state_path: pathlib.Path) -> None:
-    """Make the SQLite file under `state_path` the store, where the configuration names none."""
+def use_embedded_store(
+    conf: cfg.ConfigOpts, state_path: pathlib.Path, *, create: bool = True
+) -> None:
+    """Make the SQLite file under `state_path` the store, where the configuration names none.
+
+    create: whether the directory is made where it is missing.
+    """
     if _names_a_store(conf):
         return
     uri = f'sqlite:///{state_path.absolute() / STORE_FILE}'
@@ -76,7 +82,8 @@ def use_embedded_store(conf: cfg.ConfigOpts, state_path: pathlib.Path) -> None:
         conf.set_default(option, 'sqlite', group=driver_options.GROUP_NAME)
         conf.set_default('uri', uri, group=group)
     conf.set_default('message_pipeline', [NOTIFIER], group='storage')
-    _make_private(state_path)
+    if create:
+        _make_private(state_path)
 
 
 def allow_hosts(conf: cfg.ConfigOpts, names: Sequence[str]) -> None:
@@ -144,8 +151,12 @@ def _read_every_value(conf: cfg.ConfigOpts) -> None:
 
 
 def _make_private(path: pathlib.Path) -> None:
+    """Create the directory where it is missing, so that it outlives a power cut."""
+    missing = [each for each in (path, *path.parents) if not each.exists()]
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for created in missing:
+            sync_directory(created.parent)
     except OSError as error:
         raise ConfigurationError(
             f'The state directory {path} cannot be created: {error.strerror}'

@@ -209,7 +209,7 @@ class TransportDriver:
         rest = allow_origins(auth_app or app, conf)
         rest = identify_requests(rest)
         rest = observe(rest, access_log)
-        rest = serve_paths(rest, conf)
+        rest = serve_paths(rest, conf, broker.health.is_well)
         if section.console:
             rest = serve_console(rest)
         rest = check_hosts(rest, hosts)

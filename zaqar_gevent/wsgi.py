@@ -10,6 +10,7 @@ embedded store is used. Everything is served below the path in the environment's
 
 from __future__ import annotations
 
+import atexit
 import os
 
 from oslo_config import cfg
@@ -26,6 +27,8 @@ def load_app() -> Service:
     logs.set_up(conf)
     enable_reports(conf)
     service = Service(conf, os.environ.get('SCRIPT_NAME', ''))
+    # Whatever server it is: a worker that stops leaves everything in the store's file.
+    atexit.register(service.close)
     settle()
     return service
 

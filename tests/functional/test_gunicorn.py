@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pathlib
 import re
+import shutil
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -122,6 +125,27 @@ def test_two_workers_share_one_store(tmp_path: pathlib.Path) -> None:
             listed = caller.call('message_list', queue_name='q', echo=True, limit=20).body
             assert [message['body'] for message in listed['messages']] == list(range(number + 1))
             caller.close()
+
+
+@pytest.mark.parametrize('worker', [OUR_WORKER, STOCK_WORKER, 'sync'])
+@pytest.mark.parametrize('workers', [1, 2])
+def test_after_a_stop_the_file_alone_holds_everything(
+    tmp_path: pathlib.Path, worker: str, workers: int
+) -> None:
+    # Longer than a worker takes to see that it is to stop: after it gunicorn kills.
+    patient = ('--graceful-timeout', '15')
+    with gunicorn(worker, tmp_path, workers=workers, options=patient) as address:
+        callers = [RestCaller(f'http://{address}') for _ in range(8)]
+        for number, caller in enumerate(callers):
+            posted = caller.call('message_post', queue_name='q', messages=[{'body': number}])
+            assert posted.status == 201
+            caller.close()
+    [store] = tmp_path.rglob('zaqar.sqlite')
+    alone = tmp_path / 'alone.sqlite'
+    shutil.copy(store, alone)
+    with contextlib.closing(sqlite3.connect(alone)) as copy:
+        bodies = copy.execute('SELECT body FROM messages ORDER BY id').fetchall()
+    assert bodies == [(str(number),) for number in range(8)]
 
 
 def test_what_is_loaded_is_spared_the_garbage_collector(tmp_path: pathlib.Path) -> None:

@@ -79,6 +79,11 @@ FORBIDDEN = {
         *('zaqar_gevent.storage', 'zaqar_gevent.server', 'zaqar_gevent.cmd', 'zaqar_gevent.wsgi'),
         *('zaqar_gevent.http', 'zaqar_gevent.conf', 'falcon', 'gevent', 'zaqar', 'oslo_config'),
     ),
+    'check': (
+        *('zaqar_gevent.api', 'zaqar_gevent.rest', 'zaqar_gevent.websocket', 'zaqar_gevent.push'),
+        *('zaqar_gevent.server', 'zaqar_gevent.cmd', 'zaqar_gevent.wsgi', 'zaqar_gevent.client'),
+        *('zaqar_gevent.terminal', 'zaqar_gevent.http', 'falcon'),
+    ),
     'conf.py': ('zaqar_gevent.server', 'zaqar_gevent.api', 'zaqar_gevent.rest'),
     'server.py': ('zaqar_gevent.cmd', 'zaqar_gevent.wsgi'),
     '': ('zaqar.transport.wsgi', 'zaqar.transport.websocket', 'zaqar.api', 'zaqar.bootstrap'),

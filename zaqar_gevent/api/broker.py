@@ -14,6 +14,7 @@ from zaqar.transport.base import ResourceDefaults
 
 from zaqar_gevent.api.brief import Brief
 from zaqar_gevent.api.documents import MAX_DEPTH
+from zaqar_gevent.api.health import Health
 from zaqar_gevent.api.notifier import Notifier
 from zaqar_gevent.encryption.options import build_cipher
 
@@ -83,6 +84,7 @@ class Broker:
     """One set of stores and the rules that hold for what is kept in them.
 
     queues, topics, messages, claims, subscriptions: the store's controllers (`zaqar.storage.base`).
+    health: whether the store works.
     limits: upstream's validator, which knows the operator's `[transport]` options.
     defaults: what `[transport]` says of times to live.
     metadata: the metadata of queues, remembered for `metadata_seconds`.
@@ -111,6 +113,7 @@ class Broker:
     ) -> None:
         self.conf = conf
         self.storage = storage
+        self.health = Health(storage.is_alive)
         self.control = control
         self.limits = Limits(conf)
         self.defaults = Defaults(conf)

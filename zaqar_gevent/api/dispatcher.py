@@ -194,7 +194,8 @@ def _failure(operation: Operation, error: Exception) -> errors.APIError:
             return errors.BadRequest(str(error))
         case storage_errors.ExceptionBase():
             failure = errors.from_storage(error, operation.name)
-            if isinstance(failure, errors.ServiceUnavailable):
+            is_logged = getattr(error, 'is_logged', False)
+            if isinstance(failure, errors.ServiceUnavailable) and not is_logged:
                 LOG.error('The store failed during %s: %s', operation.name, error)
             return failure
         case _:

@@ -135,9 +135,10 @@ class ServiceUnavailable(APIError):
     title = 'Service temporarily unavailable'
 
     @classmethod
-    def during(cls, operation: str) -> ServiceUnavailable:
+    def during(cls, operation: str, explanation: str = '') -> ServiceUnavailable:
         """The store failed while it served `operation`."""
-        return cls(f'{operation} could not be completed. Please try again in a few seconds.')
+        advice = explanation or 'Please try again in a few seconds.'
+        return cls(f'{operation} could not be completed. {advice}')
 
 
 class AtCapacity(ServiceUnavailable):
@@ -201,7 +202,8 @@ def from_storage(error: storage_errors.ExceptionBase, operation: str) -> APIErro
         case storage_errors.NotPermitted():
             return Forbidden(_CLAIM_NEEDED, title='Unable to delete')
         case _:
-            return ServiceUnavailable.during(operation)
+            # Some stores know more of it that is of use to a client.
+            return ServiceUnavailable.during(operation, getattr(error, 'explanation', ''))
 
 
 def unknown_claim() -> BadRequest:

@@ -57,7 +57,7 @@ def get_home_document(context: Context, request: NoArguments) -> dict[str, Any]:
 )
 def ping(context: Context, request: NoArguments) -> dict[str, Any]:
     """Ask whether the server and its store are alive (204)."""
-    if not context.broker.storage.is_alive():
+    if not context.broker.health.is_well():
         raise errors.ServiceUnavailable('The store cannot be reached.')
     return {}
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from oslo_config import cfg
 from oslo_middleware import exceptions, healthcheck
+from oslo_middleware.healthcheck import pluginbase
 
 from zaqar_gevent import metrics, options
 from zaqar_gevent.access_log import AccessLog
@@ -124,15 +125,17 @@ def _path(environ: Environ) -> str:
     return str(path.encode('latin-1', 'replace').decode(errors='replace'))
 
 
-def serve_paths(app: Application, conf: cfg.ConfigOpts) -> Application:
+def serve_paths(app: Application, conf: cfg.ConfigOpts, is_well: Callable[[], bool]) -> Application:
     """`app` with the health check and, unless they are elsewhere or off, the metrics beside it.
 
     It stands before authentication: neither needs a token. PERF: all else costs one look-up.
 
+    is_well: whether the store works.
+
     Raises `ConfigurationError` where [healthcheck] cannot work.
     """
     section = conf[options.GROUP]
-    answers: dict[str | None, Application] = {HEALTH_PATH: _health_check(app, conf)}
+    answers: dict[str | None, Application] = {HEALTH_PATH: _health_check(app, conf, is_well)}
     if section.metrics and not section.metrics_port:
         answers[METRICS_PATH] = _serve_metrics
 
@@ -149,10 +152,34 @@ def metrics_app(environ: Environ, start_response: StartResponse) -> Iterable[byt
     return refuse(start_response, errors.NotFound(f'There is nothing but {METRICS_PATH} here.'))
 
 
-def _health_check(app: Application, conf: cfg.ConfigOpts) -> Application:
-    """oslo.middleware's; what its section shuts out goes on to `app`."""
+class _HealthCheck(healthcheck.Healthcheck):
+    """oslo.middleware's, with the store beside the backends that are configured."""
+
+    def __init__(self, app: Application, conf: cfg.ConfigOpts, is_well: Callable[[], bool]) -> None:
+        super().__init__(app, conf)
+        self._backends: Any = (*self._backends, _StoreBackend(is_well))
+
+
+class _StoreBackend:
+    """A backend as the health check has them; there is one only while the store is not well."""
+
+    def __init__(self, is_well: Callable[[], bool]) -> None:
+        self._is_well = is_well
+
+    @property
+    def obj(self) -> _StoreBackend | None:
+        return None if self._is_well() else self
+
+    def healthcheck(self, server_port: int) -> pluginbase.HealthcheckResult:
+        return pluginbase.HealthcheckResult(available=False, reason='The store cannot be used')
+
+
+def _health_check(
+    app: Application, conf: cfg.ConfigOpts, is_well: Callable[[], bool]
+) -> Application:
+    """The health check; what its section shuts out goes on to `app`."""
     try:
-        check: Callable[..., Any] = healthcheck.Healthcheck(app, conf)
+        check: Callable[..., Any] = _HealthCheck(app, conf, is_well)
     except (exceptions.ConfigInvalid, cfg.Error, ValueError) as error:
         raise ConfigurationError(f'[healthcheck] cannot work: {error}') from None
     return check

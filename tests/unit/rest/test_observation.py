@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 from wsgiref.validate import validator
 
@@ -257,13 +257,17 @@ def test_the_answer_to_a_head_has_no_bytes(access_log: AccessLog, log_file: path
     assert [line['bytes_out'] for line in lines(log_file)] == [0, 2]
 
 
-def beside(app: Any = None, **values: Any) -> Any:
+def always() -> bool:
+    return True
+
+
+def beside(app: Any = None, is_well: Callable[[], bool] = always, **values: Any) -> Any:
     """The paths beside an API, for which stands what answers 418."""
     conf = new_conf()
     for name, chosen in values.items():
         group = options.GROUP if name.startswith('metrics') else 'healthcheck'
         conf.set_override(name, chosen, group=group)
-    return serve_paths(app or webob.Response(status=418), conf)
+    return serve_paths(app or webob.Response(status=418), conf, is_well)
 
 
 def test_the_metrics_need_neither_a_token_nor_a_client_id() -> None:
@@ -349,11 +353,21 @@ def test_the_health_check_is_told_in_json_where_it_is_wanted() -> None:
     assert answer.json == {'detailed': False, 'reasons': []}
 
 
+@pytest.mark.parametrize('method', ['GET', 'HEAD', 'POST'])
+def test_the_health_check_tells_when_the_store_cannot_be_used(method: str) -> None:
+    answer = ask(beside(is_well=lambda: False), '/healthcheck', method)
+    assert answer.status_int == 503
+    told = ask(
+        beside(is_well=lambda: False), '/healthcheck', headers={'Accept': 'application/json'}
+    )
+    assert told.json == {'detailed': False, 'reasons': ['The store cannot be used']}
+
+
 def test_the_health_check_is_what_its_section_says(tmp_path: pathlib.Path) -> None:
     file = tmp_path / 'disabled'
     conf = new_conf()
     conf.set_override('backends', ['disable_by_file'], group='healthcheck')
-    app = serve_paths(metrics_app, conf)
+    app = serve_paths(metrics_app, conf, always)
     conf.set_override('disable_by_file_path', str(file), group='healthcheck')
     assert ask(app, '/healthcheck').status_int == 200
     file.touch()

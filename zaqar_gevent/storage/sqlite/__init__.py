@@ -2,6 +2,6 @@
 
 from zaqar_gevent.storage.sqlite.driver import ControlDriver, DataDriver
 from zaqar_gevent.storage.sqlite.options import NotConfigured
-from zaqar_gevent.storage.sqlite.outage import StoreUnavailable
+from zaqar_gevent.storage.sqlite.outage import StoreDamaged, StoreUnavailable
 
-__all__ = ['ControlDriver', 'DataDriver', 'NotConfigured', 'StoreUnavailable']
+__all__ = ['ControlDriver', 'DataDriver', 'NotConfigured', 'StoreDamaged', 'StoreUnavailable']

@@ -70,7 +70,7 @@ def connect(
     return connection
 
 
-def sync_directory(directory: str) -> None:
+def sync_directory(directory: str | os.PathLike[str]) -> None:
     """Make what has been created in `directory` outlive a power cut."""
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:

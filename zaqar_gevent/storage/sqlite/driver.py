@@ -98,14 +98,8 @@ class DataDriver(base.DataDriverBase):
         return health
 
     def gc(self) -> None:
-        """Remove everything that has expired or been left behind; returns when it is gone.
-
-        What is damaged stays.
-        """
-        damages = collector.Damages()
-        while self.database.write(
-            collector.collect, timeutils.utcnow_ts(microsecond=True), damages
-        ):
+        """Remove everything that has expired or been left behind; returns when it is gone."""
+        while self.database.write(collector.collect, timeutils.utcnow_ts(microsecond=True)):
             pass
 
     def close(self) -> None:

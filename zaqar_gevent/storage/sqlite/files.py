@@ -54,10 +54,9 @@ class Handle:
         self.lock = _allocate_lock()
 
     def close(self) -> None:
-        """In the thread that uses it."""
+        """In the thread that uses it; what it is in the middle of is rolled back."""
         with self.lock:
-            self.is_open = False
-            self.connection.close()
+            self._close()
 
     def take_away(self) -> bool:
         """Close it in another thread, breaking off what it does; whether that was possible."""
@@ -65,11 +64,19 @@ class Handle:
         if not self.lock.acquire(True, _CLOSE_SECONDS):
             return False
         try:
-            self.is_open = False
-            self.connection.close()
+            self._close()
         finally:
             self.lock.release()
         return True
+
+    def _close(self) -> None:
+        self.is_open = False
+        try:
+            # Closed, it lives as long as a cursor that an error's traceback may hold.
+            if self.connection.in_transaction:
+                self.connection.rollback()
+        finally:
+            self.connection.close()
 
 
 class Files:

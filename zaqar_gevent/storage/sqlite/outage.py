@@ -29,8 +29,12 @@ _DAMAGED_READS = frozenset(
 
 
 class StoreUnavailable(errors.ConnectionError):
-    """The file cannot be opened, read or written now; a later request may succeed."""
+    """The file cannot be opened, read or written now; a later request may succeed.
 
+    is_logged: the store itself logs each outage, once and not for each call that it fails.
+    """
+
+    is_logged = True
     msg_format = 'The store {path} is unavailable: {reason}'
 
     def __init__(self, path: str, reason: str) -> None:

@@ -138,12 +138,12 @@ class UnknownFormat(Exception):
 
 def migrate(connection: sqlite3.Connection) -> None:
     """Bring the file to the current version, in one transaction; raise `UnknownFormat`."""
-    if _check_version(connection) == len(MIGRATIONS):
+    if check_version(connection) == len(MIGRATIONS):
         return
     connection.execute('BEGIN IMMEDIATE')
     try:
         # Another process may have migrated the file before this one got the lock.
-        for statements in MIGRATIONS[_check_version(connection) :]:
+        for statements in MIGRATIONS[check_version(connection) :]:
             for statement in statements:
                 connection.execute(statement)
         connection.execute(f'PRAGMA application_id = {APPLICATION_ID}')
@@ -155,7 +155,8 @@ def migrate(connection: sqlite3.Connection) -> None:
         raise
 
 
-def _check_version(connection: sqlite3.Connection) -> int:
+def check_version(connection: sqlite3.Connection) -> int:
+    """The version of the file; raises `UnknownFormat`."""
     version = int(connection.execute('PRAGMA user_version').fetchone()[0])
     application = connection.execute('PRAGMA application_id').fetchone()[0]
     tables = connection.execute('SELECT count(*) FROM sqlite_master').fetchone()[0]

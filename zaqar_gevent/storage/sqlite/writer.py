@@ -64,7 +64,7 @@ class Writer:
             self._report(self._files.unavailable())
             return LOOK_SECONDS
         try:
-            return min(LOOK_SECONDS, self._collection.run(self._get_connection))
+            return min(LOOK_SECONDS, self._collection.run(self._get_connection, self.close))
         except (sqlite3.Error, errors.ExceptionBase) as error:
             # Nobody waits for it; an outage the next call will be told.
             self.close()
@@ -92,24 +92,13 @@ class Writer:
     def _commit(self, calls: list[Call]) -> None:
         self._files.watch()
         cursor = self._get_connection().cursor()
-        cursor.execute('BEGIN IMMEDIATE')
-        waiting: dict[Callable[..., Any], list[Call]] = {}
-        for call in calls:
-            if hasattr(call.work, 'is_coalesced'):
-                waiting.setdefault(call.work, []).append(call)
-                continue
-            try:
-                call.result = call.work(cursor, *call.arguments)
-            except errors.ExceptionBase as error:
-                call.error = error
-        for work, alike in waiting.items():
-            outcomes = work(cursor, [call.arguments for call in alike])
-            for call, outcome in zip(alike, outcomes, strict=True):
-                if isinstance(outcome, BaseException):
-                    call.error = outcome
-                else:
-                    call.result = outcome
-        cursor.execute('COMMIT')
+        try:
+            cursor.execute('BEGIN IMMEDIATE')
+            _perform(cursor, calls)
+            cursor.execute('COMMIT')
+        finally:
+            # One that an error's traceback held would hold the transaction too.
+            cursor.close()
         self._files.confirm()
         COMMIT_SIZES.append(len(calls))
 
@@ -172,6 +161,25 @@ class Writer:
                 raise
             self._opening = self._files.openings
         return handle
+
+
+def _perform(cursor: sqlite3.Cursor, calls: list[Call]) -> None:
+    waiting: dict[Callable[..., Any], list[Call]] = {}
+    for call in calls:
+        if hasattr(call.work, 'is_coalesced'):
+            waiting.setdefault(call.work, []).append(call)
+            continue
+        try:
+            call.result = call.work(cursor, *call.arguments)
+        except errors.ExceptionBase as error:
+            call.error = error
+    for work, alike in waiting.items():
+        outcomes = work(cursor, [call.arguments for call in alike])
+        for call, outcome in zip(alike, outcomes, strict=True):
+            if isinstance(outcome, BaseException):
+                call.error = outcome
+            else:
+                call.result = outcome
 
 
 def _concerns_all(error: BaseException) -> bool:

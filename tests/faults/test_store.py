@@ -1,0 +1,209 @@
+"""A server whose embedded store cannot work: told at once, recovered from, always ended."""
+
+from __future__ import annotations
+
+import contextlib
+import pathlib
+import resource
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import psutil
+import pytest
+import requests
+
+from tests.callers import TRANSPORTS, RestCaller, connect
+from tests.server_process import ServerProcess
+
+SECONDS = 15
+
+FAULTY = """
+import os, sys
+from gevent import monkey
+sleep = monkey.get_original('time', 'sleep')
+from zaqar_gevent import cmd
+from zaqar_gevent.storage.sqlite import {module} as module
+
+switch = sys.argv.pop(1)
+sound = module.{server}.{method}
+
+def faulty(*arguments):
+    while os.path.exists(switch):
+        {fault}
+    return sound(*arguments)
+
+module.{server}.{method} = faulty
+sys.exit(cmd.main(sys.argv[1:]))
+"""
+
+
+class FaultyServer(ServerProcess):
+    """A server whose thread fails while the file `switch` exists."""
+
+    def __init__(self, state: pathlib.Path, module: str, server: str, method: str, fault: str):
+        super().__init__(state, config='[drivers:transport:gevent]\ngraceful_timeout = 1\n')
+        program = FAULTY.format(module=module, server=server, method=method, fault=fault)
+        self.switch = state.parent / 'switch'
+        self._command[1:3] = ['-c', program, str(self.switch)]
+
+
+def is_healthy(server: ServerProcess) -> bool:
+    answer = requests.get(f'{server.url}/healthcheck', timeout=60)
+    assert answer.status_code in (200, 503)
+    return answer.status_code == 200
+
+
+def eventually(condition: Any) -> None:
+    deadline = time.monotonic() + SECONDS
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def post(caller: Any, body: object) -> int:
+    answer = caller.call('message_post', queue_name='q', messages=[{'body': body, 'ttl': 3600}])
+    return int(answer.status)
+
+
+def bodies(caller: Any) -> list[Any] | int:
+    answer = caller.call('message_list', queue_name='q', echo=True, limit=20)
+    if answer.status != 200:
+        return int(answer.status)
+    return [message['body'] for message in answer.body['messages']]
+
+
+FAULTS = [
+    pytest.param('writer', 'Writer', 'serve', 'raise MemoryError', id='writer out of memory'),
+    pytest.param('writer', 'Writer', 'serve', 'raise SystemExit', id='writer exits'),
+    pytest.param('writer', 'Writer', 'rest', 'raise KeyboardInterrupt', id='writer interrupted'),
+    pytest.param('writer', 'Writer', '_commit', 'raise MemoryError', id='commit out of memory'),
+    pytest.param('collector', 'Schedule', 'run', 'raise MemoryError', id='collector'),
+]
+
+
+@pytest.mark.parametrize(('module', 'server_name', 'method', 'fault'), FAULTS)
+def test_a_thread_that_fails_is_told_and_replaced(
+    tmp_path: pathlib.Path, module: str, server_name: str, method: str, fault: str
+) -> None:
+    with FaultyServer(tmp_path / 'state', module, server_name, method, fault) as server:
+        caller = RestCaller(server.url)
+        assert post(caller, 'before') == 201
+        server.switch.touch()
+        began = time.monotonic()
+        statuses = {post(caller, 'meanwhile') for _ in range(10)}
+        assert time.monotonic() - began < 10
+        if method in ('serve', '_commit'):
+            assert statuses == {503}
+            eventually(lambda: not is_healthy(server))
+            listed = bodies(caller)
+            assert listed == ['before']
+        server.switch.unlink()
+        eventually(lambda: is_healthy(server))
+        assert post(caller, 'after') == 201
+        assert 'after' in bodies(caller)
+        caller.close()
+        assert server.stop() == 0
+    assert sum('unavailable' in line for line in server.output) <= 2
+
+
+@pytest.mark.parametrize('transport', ['rest', 'ws-json', 'v2-msgpack'])
+def test_a_thread_that_hangs_keeps_nobody_waiting_for_ever(
+    tmp_path: pathlib.Path, transport: str
+) -> None:
+    """Nor the server from ending."""
+    with FaultyServer(tmp_path / 'state', 'writer', 'Writer', 'serve', 'sleep(0.1)') as server:
+        caller = connect(transport, server.url, server.websocket_url)
+        assert post(caller, 'before') == 201
+        server.switch.touch()
+        began = time.monotonic()
+        with contextlib.suppress(requests.Timeout):
+            is_healthy_at_once(server)
+        eventually(lambda: not is_healthy_at_once(server))
+        assert time.monotonic() - began < 10
+        assert bodies(caller) == ['before']
+        began = time.monotonic()
+        assert server.stop() == 0
+        assert time.monotonic() - began < 20
+
+
+def is_healthy_at_once(server: ServerProcess) -> bool:
+    """Without the patience to wait for what another is waiting for."""
+    try:
+        return requests.get(f'{server.url}/healthcheck', timeout=0.5).status_code == 200
+    except requests.Timeout:
+        return True
+
+
+@contextlib.contextmanager
+def without_memory_for_threads(server: ServerProcess) -> Iterator[None]:
+    """Leave the server less than the stack of a thread takes."""
+    before = resource.prlimit(server.pid, resource.RLIMIT_AS)
+    size = psutil.Process(server.pid).memory_info().vms
+    resource.prlimit(server.pid, resource.RLIMIT_AS, (size + (4 << 20), before[1]))
+    yield
+    with contextlib.suppress(ProcessLookupError):
+        resource.prlimit(server.pid, resource.RLIMIT_AS, before)
+
+
+def test_threads_that_cannot_be_started_are_told_until_they_can(tmp_path: pathlib.Path) -> None:
+    with ServerProcess(tmp_path / 'state') as server:
+        caller = RestCaller(server.url)
+        assert caller.call('get_versions').status == 300
+        with without_memory_for_threads(server):
+            assert {post(caller, 'refused') for _ in range(3)} == {503}
+            assert not is_healthy(server)
+            assert caller.call('ping_node').status == 503
+        eventually(lambda: is_healthy(server))
+        assert post(caller, 'after') == 201
+        assert bodies(caller) == ['after']
+        caller.close()
+        assert server.stop() == 0
+    told = [line for line in server.output if "can't start new thread" in line]
+    assert 1 <= len(told) <= 2
+
+
+def test_a_server_without_threads_ends_when_it_is_told_to(tmp_path: pathlib.Path) -> None:
+    with ServerProcess(tmp_path / 'state') as server, without_memory_for_threads(server):
+        caller = RestCaller(server.url)
+        assert post(caller, 'refused') == 503
+        caller.close()
+        began = time.monotonic()
+        assert server.stop() == 0
+        assert time.monotonic() - began < 10
+
+
+@pytest.mark.parametrize('transport', TRANSPORTS)
+@pytest.mark.parametrize('deed', ['moved', 'deleted', 'replaced'])
+def test_a_file_that_is_not_there_any_more_is_told(
+    tmp_path: pathlib.Path, transport: str, deed: str
+) -> None:
+    state = tmp_path / 'state'
+    file = state / 'zaqar.sqlite'
+    with ServerProcess(state) as server:
+        caller = connect(transport, server.url, server.websocket_url)
+        assert post(caller, 'before') == 201
+        if deed == 'deleted':
+            file.unlink()
+        else:
+            file.rename(state / 'moved.sqlite')
+        if deed == 'replaced':
+            file.write_bytes((state / 'moved.sqlite').read_bytes())
+        time.sleep(1)
+        assert post(caller, 'refused') == 503
+        assert bodies(caller) == 503
+        assert not is_healthy(server)
+        if deed == 'moved':
+            (state / 'moved.sqlite').rename(file)
+            eventually(lambda: is_healthy(server))
+            assert post(caller, 'after') == 201
+        caller.close()
+        assert server.stop() == 0
+    assert sum('zaqar.sqlite' in line and 'unavailable' in line for line in server.output) == 1
+    with ServerProcess(state) as server:
+        again = connect('rest', server.url, server.websocket_url, caller.identity)
+        kept = {'moved': ['before', 'after'], 'deleted': [], 'replaced': []}[deed]
+        found = bodies(again)
+        assert found == kept or (deed == 'replaced' and found in ([], ['before']))
+        assert post(again, 'again') == 201
+        again.close()

@@ -1,0 +1,217 @@
+"""`zaqar-gevent check`: what is damaged in the store is found, and what is sound is called so."""
+
+from __future__ import annotations
+
+import json
+import pathlib
+import shutil
+import subprocess
+import sys
+
+import pytest
+import requests
+
+from tests.callers import TRANSPORTS, Identity, RestCaller, connect
+from tests.damage import destroy, leaves, page_of
+from tests.server_process import ServerProcess
+
+COUNT = 300
+HURT = 100
+PAGE = 20
+
+
+def check(*options: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, '-m', 'zaqar_gevent.cmd', 'check', *map(str, options)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60)
+
+
+def findings(*options: object) -> list[dict[str, str]]:
+    output = check('--json', *options).stdout
+    return [json.loads(line) for line in output.splitlines()]
+
+
+def post(caller: RestCaller, queue: str, count: int = COUNT) -> None:
+    bodies = [f'{queue}-{number:04}' + 'x' * 50 for number in range(count)]
+    for start in range(0, count, PAGE):
+        messages = [{'body': body, 'ttl': 3600} for body in bodies[start : start + PAGE]]
+        answer = caller.call('message_post', queue_name=queue, messages=messages)
+        assert answer.status == 201
+
+
+@pytest.fixture(scope='module')
+def sound(tmp_path_factory: pytest.TempPathFactory) -> tuple[pathlib.Path, Identity]:
+    """The state path of a server that has stopped; its queues `sound` and `hurt` are full."""
+    state = tmp_path_factory.mktemp('check')
+    with ServerProcess(state) as server:
+        caller = RestCaller(server.url)
+        for queue in ('sound', 'hurt', 'other'):
+            post(caller, queue)
+        caller.close()
+        assert server.stop() == 0
+    return state, caller.identity
+
+
+@pytest.fixture
+def damaged(
+    sound: tuple[pathlib.Path, Identity], tmp_path: pathlib.Path
+) -> tuple[pathlib.Path, Identity]:
+    """The same, but one page of `hurt` is damaged."""
+    state = tmp_path / 'state'
+    shutil.copytree(sound[0], state)
+    file = state / 'zaqar.sqlite'
+    destroy(file, page_of(file, 'messages', f'hurt-{HURT:04}'))
+    return state, sound[1]
+
+
+def test_a_sound_store_is_called_sound(sound: tuple[pathlib.Path, Identity]) -> None:
+    finished = check('--state-path', sound[0])
+    file = sound[0] / 'zaqar.sqlite'
+    assert finished.stdout == f'sound: store {file}: {3 * COUNT} messages in 3 queues\n'
+    assert (finished.returncode, finished.stderr) == (0, '')
+
+
+def test_a_damaged_page_is_found_and_its_queue_named(
+    damaged: tuple[pathlib.Path, Identity],
+) -> None:
+    state, identity = damaged
+    finished = check('--state-path', state)
+    assert finished.returncode == 1
+    assert finished.stderr == ''
+    assert ': table messages: database disk image is malformed\n' in finished.stdout
+    assert ': index ' not in finished.stdout
+    [line] = [line for line in finished.stdout.splitlines() if ': queue ' in line]
+    assert f"queue 'hurt' of project '{identity.project_id}': " in line
+    unreadable = int(line.split(': ')[-1].split()[0])
+    assert 10 < unreadable < 60
+    assert f'{unreadable} of {COUNT} messages cannot be read' in line
+
+
+def test_a_damaged_index_is_found(
+    sound: tuple[pathlib.Path, Identity], tmp_path: pathlib.Path
+) -> None:
+    shutil.copytree(sound[0], tmp_path / 'state')
+    file = tmp_path / 'state' / 'zaqar.sqlite'
+    destroy(file, leaves(file, 'messages_expiry')[1])
+    found = findings('--state-path', file.parent)
+    assert found[0]['text'] == 'index messages_expiry: database disk image is malformed'
+    assert not any('table ' in each['text'] for each in found)
+    assert {each['verdict'] for each in found} == {'damaged'}
+
+
+def test_a_body_that_is_garbled_is_found(
+    sound: tuple[pathlib.Path, Identity], tmp_path: pathlib.Path
+) -> None:
+    shutil.copytree(sound[0], tmp_path / 'state')
+    file = tmp_path / 'state' / 'zaqar.sqlite'
+    content = file.read_bytes()
+    at = content.index(b'"hurt-0100')
+    file.write_bytes(content[:at] + b'\x00' + content[at + 1 :])
+    [found] = findings('--state-path', file.parent)
+    assert found['verdict'] == 'damaged'
+    assert found['text'].endswith(f'1 of {COUNT} messages cannot be read')
+
+
+def test_the_file_as_a_whole_may_be_damaged(
+    sound: tuple[pathlib.Path, Identity], tmp_path: pathlib.Path
+) -> None:
+    shutil.copytree(sound[0], tmp_path / 'state')
+    destroy(tmp_path / 'state' / 'zaqar.sqlite', 1)
+    finished = check('--state-path', tmp_path / 'state')
+    assert finished.returncode == 1
+    assert 'not a database' in finished.stdout
+
+
+@pytest.mark.parametrize(
+    ('options', 'status', 'told'),
+    [
+        (['--state-path', '/nowhere'], 3, 'does not exist'),
+        (['--config-file', '/nowhere.conf'], 3, '/nowhere.conf'),
+        (['--colour'], 2, '--colour'),
+    ],
+)
+def test_what_cannot_be_checked_is_told(options: list[str], status: int, told: str) -> None:
+    finished = check(*options)
+    assert finished.returncode == status
+    assert told in finished.stdout + finished.stderr
+
+
+def test_nothing_is_created(tmp_path: pathlib.Path) -> None:
+    check('--state-path', tmp_path / 'new')
+    assert not (tmp_path / 'new').exists()
+
+
+def test_the_help_says_what_the_statuses_mean() -> None:
+    told = check('--help').stdout
+    assert 'exit status:' in told
+    assert '--state-path' in told
+    assert (
+        'check'
+        in subprocess.run(
+            [sys.executable, '-m', 'zaqar_gevent.cmd', '--help'],
+            capture_output=True,
+            text=True,
+            timeout=30,
+        ).stdout
+    )
+
+
+def test_a_running_server_is_not_disturbed(tmp_path: pathlib.Path) -> None:
+    with ServerProcess(tmp_path) as server:
+        caller = RestCaller(server.url)
+        post(caller, 'q', 40)
+        finished = check('--state-path', tmp_path)
+        assert (finished.returncode, finished.stdout[:6]) == (0, 'sound:')
+        assert ': 40 messages in 1 queues' in finished.stdout
+        post(caller, 'q', 40)
+        server.kill()
+    # What a killed server left in its journal is looked at too.
+    finished = check('--state-path', tmp_path)
+    assert ': 80 messages in 1 queues' in finished.stdout
+
+
+def test_the_configuration_says_which_files(
+    sound: tuple[pathlib.Path, Identity], tmp_path: pathlib.Path
+) -> None:
+    config = tmp_path / 'zaqar.conf'
+    config.write_text(f"""
+[drivers]
+message_store = sqlite
+management_store = sqlite
+[drivers:message_store:sqlite]
+uri = sqlite:///{sound[0]}/zaqar.sqlite
+[drivers:management_store:sqlite]
+uri = sqlite:///{tmp_path}/missing.sqlite
+""")
+    found = findings('--config-file', config)
+    assert [each['verdict'] for each in found] == ['sound', 'unchecked'] or [
+        each['verdict'] for each in found
+    ] == ['unchecked', 'sound']
+    assert check('--config-file', config).returncode == 3
+
+
+@pytest.mark.parametrize('transport', TRANSPORTS)
+def test_of_a_damaged_store_all_other_queues_are_served(
+    damaged: tuple[pathlib.Path, Identity], transport: str
+) -> None:
+    state, identity = damaged
+    with ServerProcess(state) as server:
+        caller = connect(transport, server.url, server.websocket_url, identity)
+        refused = []
+        for _ in range(COUNT // PAGE):
+            answer = caller.call('claim_create', queue_name='hurt', limit=PAGE)
+            if answer.status != 201:
+                refused.append(answer)
+            posted = caller.call('message_post', queue_name='sound', messages=[{'body': 1}])
+            assert posted.status == 201
+        assert refused
+        assert {answer.status for answer in refused} == {503}
+        assert all('zaqar-gevent check' in str(answer.body) for answer in refused)
+        listed = caller.call('message_list', queue_name='other', echo=True, limit=PAGE)
+        assert len(listed.body['messages']) == PAGE
+        assert requests.get(f'{server.url}/healthcheck', timeout=10).status_code == 200
+        assert caller.call('ping_node').status == 204
+        caller.close()
+        server.stop()
+    told = [line for line in server.output if ' is damaged: ' in line]
+    assert len(told) == 1
+    assert "'hurt'" in told[0]

@@ -1,0 +1,90 @@
+"""Runs the checks, and makes lines and an exit status of what they find."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import pathlib
+from collections.abc import Callable, Iterator, Sequence
+
+from oslo_config import cfg
+
+from zaqar_gevent import conf as configuration
+from zaqar_gevent.check import store
+from zaqar_gevent.check.finding import Finding, Verdict
+
+CHECKS: dict[str, Callable[[cfg.ConfigOpts], Iterator[Finding]]] = {
+    'store': store.check,
+}
+
+_STATUS = {Verdict.DAMAGED: 1, Verdict.UNCHECKED: 3}
+
+_HELP = """
+exit status:
+  0  everything that was looked at is sound
+  1  damage was found
+  2  the command line is wrong
+  3  something could not be checked: the configuration, or the file, cannot be read
+"""
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run all checks; returns the exit status."""
+    options = _parse(argv)
+    conf = cfg.ConfigOpts()
+    try:
+        configuration.load(conf, options.config_file)
+    except configuration.ConfigurationError as error:
+        findings = iter([Finding(Verdict.UNCHECKED, 'configuration', str(error))])
+    else:
+        state_path = options.state_path or configuration.default_state_path()
+        configuration.use_embedded_store(conf, state_path, create=False)
+        findings = _run(conf)
+    return _tell(findings, as_json=options.json)
+
+
+def _run(conf: cfg.ConfigOpts) -> Iterator[Finding]:
+    for check in CHECKS.values():
+        yield from check(conf)
+
+
+def _tell(findings: Iterator[Finding], *, as_json: bool) -> int:
+    verdicts = set()
+    for finding in findings:
+        verdicts.add(finding.verdict)
+        if as_json:
+            line = json.dumps({**finding._asdict(), 'verdict': finding.verdict.value})
+        else:
+            # Names of queues are clients' own: nothing of them is to reach a terminal as it is.
+            told = f'{finding.verdict.value}: {finding.subject}: {finding.text}'
+            line = told.encode('ascii', 'backslashreplace').decode()
+        print(line, flush=True)
+    return next((status for verdict, status in _STATUS.items() if verdict in verdicts), 0)
+
+
+def _parse(argv: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog='zaqar-gevent check',
+        description='Look for damage in the file of the embedded store. Nothing is changed; a '
+        'server may be running meanwhile. Large files take a while: all of the file is read.',
+        epilog=_HELP,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        '--state-path',
+        type=pathlib.Path,
+        metavar='DIR',
+        help='where the embedded store keeps its file, as for the server '
+        '(default: $XDG_STATE_HOME/zaqar-gevent or ~/.local/state/zaqar-gevent)',
+    )
+    parser.add_argument(
+        '--config-file',
+        action='append',
+        default=[],
+        metavar='FILE',
+        help='the zaqar.conf of the server; may be given more than once',
+    )
+    parser.add_argument(
+        '--json', action='store_true', help='print each finding as one line of JSON'
+    )
+    return parser.parse_args(argv)

@@ -1,0 +1,167 @@
+"""Damage in the file of the embedded store: by table, and by queue where it can be told."""
+
+from __future__ import annotations
+
+import os
+import re
+import sqlite3
+import urllib.parse
+from collections.abc import Iterator
+from contextlib import closing
+
+from oslo_config import cfg
+
+from zaqar_gevent.check.finding import Finding, Verdict
+from zaqar_gevent.storage.sqlite import options, schema
+from zaqar_gevent.storage.sqlite.outage import is_damage
+
+MAX_PROBLEMS = 100
+"""Lines of SQLite's own check that are told."""
+
+_GROUPS = {
+    options.MESSAGE_GROUP: 'message_store',
+    options.MANAGEMENT_GROUP: 'management_store',
+}
+_TREE = re.compile(r'^Tree (\d+)(?= )')
+_CONDITION = re.compile(r'\bWHERE\b.*', re.DOTALL)
+
+_SPOOLS = 'SELECT id, project, name FROM spools'
+_READ = """SELECT count(*), ifnull(sum(json_valid(body)), 0), sum(length(checksum))
+    FROM messages INDEXED BY {index} WHERE spool = ? AND claim {free}"""
+_LIST = 'SELECT id FROM messages INDEXED BY {index} WHERE spool = ? AND claim {free}'
+_READ_ONE = 'SELECT json_valid(body), checksum FROM messages WHERE id = ?'
+_HALVES = (
+    {'index': 'messages_free', 'free': 'IS NULL'},
+    {'index': 'messages_held_in_order', 'free': 'IS NOT NULL'},
+)
+
+
+def check(conf: cfg.ConfigOpts) -> Iterator[Finding]:
+    """Look for damage in each file that the configuration names as an embedded store."""
+    try:
+        paths = {
+            options.get_path(conf[group].uri, group)
+            for group, option in _GROUPS.items()
+            if conf.drivers[option] == 'sqlite'
+        }
+    except options.NotConfigured as error:
+        yield Finding(Verdict.UNCHECKED, 'configuration', str(error))
+        return
+    for path in sorted(paths):
+        yield from check_file(os.path.abspath(path))
+
+
+def check_file(path: str) -> Iterator[Finding]:
+    """Look for damage in one file."""
+    subject = f'store {path}'
+    if not os.path.exists(path):
+        yield Finding(Verdict.UNCHECKED, subject, 'the file does not exist')
+        return
+    try:
+        uri = f'file:{urllib.parse.quote(path)}?mode=ro'
+        with closing(sqlite3.connect(uri, uri=True, isolation_level=None)) as connection:
+            schema.check_version(connection)
+            yield from _check_content(connection, subject)
+    except schema.UnknownFormat as error:
+        yield Finding(Verdict.UNCHECKED, subject, str(error))
+    except sqlite3.DatabaseError as error:
+        if isinstance(error, sqlite3.OperationalError) and not is_damage(error):
+            yield Finding(Verdict.UNCHECKED, subject, f'it cannot be read: {error}')
+        else:
+            yield Finding(Verdict.DAMAGED, subject, f'as a whole: {error}')
+
+
+def _check_content(connection: sqlite3.Connection, subject: str) -> Iterator[Finding]:
+    is_sound = True
+    for text in (*_read_trees(connection), *_check_integrity(connection)):
+        is_sound = False
+        yield Finding(Verdict.DAMAGED, subject, text)
+    queues = messages = 0
+    for spool, project, name in _get_spools(connection):
+        total, unreadable = _count(connection, spool)
+        queues += 1
+        messages += total
+        if unreadable:
+            is_sound = False
+            yield Finding(
+                Verdict.DAMAGED,
+                subject,
+                f'queue {name!r} of project {project!r}: {unreadable} of {total} messages cannot '
+                'be read',
+            )
+    if is_sound:
+        yield Finding(Verdict.SOUND, subject, f'{messages} messages in {queues} queues')
+
+
+def _read_trees(connection: sqlite3.Connection) -> Iterator[str]:
+    """What cannot be read of the tables and indices, each by itself."""
+    rows = connection.execute('SELECT type, name, tbl_name, sql FROM sqlite_master').fetchall()
+    for kind, name, table, sql in rows:
+        if kind == 'table':
+            columns = connection.execute(f'PRAGMA table_info("{name}")').fetchall()
+            lengths = ', '.join(f'max(length("{column[1]}"))' for column in columns)
+            query = f'SELECT {lengths} FROM "{name}" NOT INDEXED'
+        else:
+            # A partial index serves its own condition only.
+            condition = _CONDITION.search(sql or '')
+            query = f'SELECT count(*) FROM "{table}" INDEXED BY "{name}" '
+            query += condition[0] if condition else ''
+        try:
+            connection.execute(query).fetchall()
+        except sqlite3.DatabaseError as error:
+            yield f'{kind} {name}: {error}'
+
+
+def _check_integrity(connection: sqlite3.Connection) -> Iterator[str]:
+    """What SQLite itself finds, with the names of the tables and indices where it has numbers."""
+    names = {
+        root: f'{kind} {name}'
+        for kind, name, root in connection.execute('SELECT type, name, rootpage FROM sqlite_master')
+    }
+    try:
+        for (lines,) in connection.execute(f'PRAGMA integrity_check({MAX_PROBLEMS})'):
+            for line in lines.splitlines():
+                if line != 'ok' and not line.startswith('*** in database'):
+                    yield _TREE.sub(lambda found: names.get(int(found[1]), found[0]) + ',', line)
+    except sqlite3.DatabaseError as error:
+        # Some versions end at the first damage.
+        yield f'SQLite ends its integrity check: {error}'
+
+
+def _get_spools(connection: sqlite3.Connection) -> list[tuple[int, str, str]]:
+    return connection.execute(f'{_SPOOLS} ORDER BY project, name').fetchall()
+
+
+def _count(connection: sqlite3.Connection, spool: int) -> tuple[int, int]:
+    """How many messages a queue has, as far as is known, and how many of them are damaged."""
+    total = unreadable = 0
+    for half in _HALVES:
+        try:
+            found, valid, _ = connection.execute(_READ.format(**half), (spool,)).fetchone()
+        except sqlite3.DatabaseError:
+            found, valid = _count_one_by_one(connection, spool, half)
+        total += found
+        unreadable += found - valid
+    return total, unreadable
+
+
+def _count_one_by_one(
+    connection: sqlite3.Connection, spool: int, half: dict[str, str]
+) -> tuple[int, int]:
+    """How many messages an index has, and how many of them can be read."""
+    ids = []
+    try:
+        for row in connection.execute(_LIST.format(**half), (spool,)):
+            ids.append(row[0])  # noqa: PERF401  (what came before an error counts)
+    except sqlite3.DatabaseError:
+        # There is one at least that cannot be read.
+        ids.append(-1)
+    return len(ids), sum(_is_readable(connection, number) for number in ids)
+
+
+def _is_readable(connection: sqlite3.Connection, number: int) -> bool:
+    try:
+        row = connection.execute(_READ_ONE, (number,)).fetchone()
+    except sqlite3.DatabaseError:
+        return False
+    return row is not None and bool(row[0])
