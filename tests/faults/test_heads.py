@@ -18,8 +18,10 @@ import requests
 from tests.callers import Identity, new_identity
 from tests.faults.client import UPGRADE, read_head, read_to_end
 from tests.faults.conftest import LOGGING
+from tests.faults.frames import Opcode
 from tests.faults.gunicorn_process import GunicornProcess
 from tests.faults.heads import FIELDS, MALFORMED, URL_BYTES, Malformed, Scene, post
+from tests.functional.test_gunicorn import STOCK_WORKER
 from tests.server_process import ServerProcess
 
 SECONDS = 10
@@ -429,3 +431,50 @@ def test_a_name_with_an_underscore_names_nobody(strict: ServerProcess) -> None:
     assert statuses(ask(strict, named)) == [201]
     [answer] = ask(strict, LIST + other + b'\r\n')
     assert [queue['name'] for queue in json.loads(answer.body)['queues']] == ['rare']
+
+
+@pytest.fixture(scope='module')
+def stock(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    """gevent-websocket's own worker, which reads heads before the application is asked."""
+    state = tmp_path_factory.mktemp('stock')
+    with GunicornProcess(state, worker=STOCK_WORKER, config=CONFIG) as process:
+        yield process
+
+
+TOLD = [
+    *('no host', 'two hosts', 'a host twice', 'two hosts in one line', 'host with a path'),
+    *('host with a user', 'host with a space', 'absolute target and two hosts'),
+    *('space before a name', 'folded by a space', 'folded by a tab', 'folded length'),
+    *('NUL in a value', 'control byte in a value', 'vertical tab in a value', 'CR in a value'),
+    *('escape in a value', 'DEL in a value', 'length with a plus', 'length with an underscore'),
+    *('byte over 127 in the length', 'a coding twice', 'coding and no coding', 'chunked twice'),
+    *('gzip and chunked', 'chunked and gzip', 'chunked and identity', 'identity', 'no coding'),
+    *('length and unknown coding', 'unknown coding', 'coding with a parameter'),
+    *('coding in quotes', 'coding behind a comma', 'coding before a comma'),
+    *('two projects', 'two projects, one empty', 'two clients', 'two tokens', 'a token twice'),
+    *('two service tokens', 'two signatures', 'two expectations'),
+]
+
+
+@pytest.mark.parametrize('name', TOLD)
+def test_what_can_be_told_behind_another_reader_is_refused(stock: ServerProcess, name: str) -> None:
+    scene = Scene()
+    headers = scene.identity.headers()
+    assert requests.put(stock.url + scene.target, headers=headers, timeout=SECONDS).ok
+    [answer] = converse(stock, scene.request(MALFORMED[name]))
+    assert_refused(answer, MALFORMED[name])
+    assert queues(stock, scene.identity) == [Scene.KEPT]
+
+
+@pytest.mark.parametrize('name', ['two hosts', 'two projects', 'CR in a value', 'folded by a tab'])
+def test_a_handshake_that_another_reader_has_answered_is_closed(
+    stock: ServerProcess, name: str
+) -> None:
+    with connected(stock) as connection:
+        connection.sendall(handshake(MALFORMED[name], Scene()))
+        status, _, early = read_head(connection)
+        frame = early or connection.recv(65536)
+    assert status == 101
+    assert frame[0] == 0x80 | Opcode.CLOSE
+    assert frame[2:4] == (1008).to_bytes(2)
+    assert b'not a valid HTTP request' in frame

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, Protocol
 
 from oslo_log import log
 
-from zaqar_gevent import metrics
+from zaqar_gevent import foreign, metrics
 from zaqar_gevent.api import documents, errors
 from zaqar_gevent.api.context import Identity
 from zaqar_gevent.api.push import Recipient
@@ -123,11 +123,16 @@ class Upgrade:
         self._authenticator = authenticator
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
-        if 'websocket' not in environ.get('HTTP_UPGRADE', '').lower():
-            return self._app(environ, start_response)
         if environ.get('wsgi.websocket') is not None:
             self._continue_upgraded(environ)
             return []
+        if TAKEOVER not in environ:
+            try:
+                foreign.check(environ)
+            except errors.BadRequest as error:
+                return _respond(start_response, error)
+        if 'websocket' not in environ.get('HTTP_UPGRADE', '').lower():
+            return self._app(environ, start_response)
         if environ['PATH_INFO'] not in PATHS:
             return self._app(environ, start_response)
         if TAKEOVER not in environ:
@@ -220,6 +225,7 @@ class Upgrade:
             where = f'WebSockets are served at {" and ".join(PATHS)}'
             raise _Refused(errors.NotFound(where), 'handshake')
         try:
+            foreign.check(environ)
             handshake.check_version(environ)
         except errors.APIError as error:
             raise _Refused(error, 'handshake') from None
