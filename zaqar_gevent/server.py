@@ -53,6 +53,7 @@ from zaqar_gevent.rest.observation import metrics_app, observe, serve_paths
 from zaqar_gevent.rest.openapi import build_openapi
 from zaqar_gevent.sockets.unsent import Exhausted, Unsent
 from zaqar_gevent.storage import drivers, purging
+from zaqar_gevent.storage.names import names_for
 from zaqar_gevent.websocket import engines
 from zaqar_gevent.websocket.asyncapi import build_asyncapi
 from zaqar_gevent.websocket.compact import SUBPROTOCOL
@@ -179,6 +180,7 @@ class TransportDriver:
         self._defaults = ResourceDefaults(conf)
         section = conf[options.GROUP]
         drivers.protect(storage)
+        drivers.protect_control(control)
         broker = Broker(
             conf,
             storage,
@@ -188,6 +190,7 @@ class TransportDriver:
             options.metadata_seconds(conf),
             section.subscription_cache_seconds,
             section.max_depth,
+            names_for(conf, control),
         )
         dispatcher = Dispatcher(broker, Policy(conf))
         broker.descriptions = _descriptions(dispatcher)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, TypedDict
+from typing import Any, Protocol, TypedDict
 
 from oslo_config import cfg
 from zaqar.storage import base
@@ -17,6 +18,8 @@ from zaqar_gevent.api.documents import MAX_DEPTH
 from zaqar_gevent.api.health import Health
 from zaqar_gevent.api.notifier import Notifier
 from zaqar_gevent.encryption.options import build_cipher
+
+_CONTROL = re.compile(r'[\x00-\x1f\x7f]')
 
 # Options that may be changed while the server runs.
 _LIVE_OPTIONS = ('client_id_uuid_safe', 'message_delete_with_claim_id')
@@ -58,12 +61,44 @@ class _Snapshot:
         return getattr(self, name)
 
 
-class Limits(validation.Validator):
-    """Upstream's validator on the limits as they were at start."""
+class Names(Protocol):
+    """Whoever knows which names the store can keep apart; raises `ValidationFailed`."""
 
-    def __init__(self, conf: cfg.ConfigOpts) -> None:
+    def check_project(self, project: str) -> None: ...
+
+    def check_queue(self, queue: str, project: str | None) -> None: ...
+
+
+class Limits(validation.Validator):
+    """Upstream's validator on the limits as they were at start, and for the names of the store."""
+
+    def __init__(self, conf: cfg.ConfigOpts, names: Names | None = None) -> None:
         super().__init__(conf)
         self._limits_conf: Any = _Snapshot(conf.transport)
+        self._names = names
+
+    def queue_identification(self, queue: str, project: str | None) -> None:
+        super().queue_identification(queue, project)
+        if self._names is not None:
+            self._names.check_queue(queue, project)
+
+    def topic_identification(self, topic: str, project: str | None) -> None:
+        super().topic_identification(topic, project)
+        if self._names is not None:
+            self._names.check_queue(topic, project)
+
+    def project_identification(self, project: str) -> None:
+        """Raise `ValidationFailed` for what cannot be the id of a project."""
+        if project != project.strip():
+            raise validation.ValidationFailed(
+                'The header X-Project-ID must not begin or end with white space.'
+            )
+        if _CONTROL.search(project):
+            raise validation.ValidationFailed(
+                'The header X-Project-ID must not hold control characters.'
+            )
+        if self._names is not None:
+            self._names.check_project(project)
 
     def _validate_retry_policy(self, metadata: dict[str, Any] | None) -> None:
         """A member that is null is one that is not given; upstream compares it with numbers."""
@@ -110,12 +145,13 @@ class Broker:
         metadata_seconds: float,
         subscription_seconds: float = 1.0,
         max_depth: int = MAX_DEPTH,
+        names: Names | None = None,
     ) -> None:
         self.conf = conf
         self.storage = storage
         self.health = Health(storage.is_alive)
         self.control = control
-        self.limits = Limits(conf)
+        self.limits = Limits(conf, names)
         self.defaults = Defaults(conf)
         self.max_depth = max_depth
         self.cipher = build_cipher(conf)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 import msgspec
@@ -21,7 +20,6 @@ LOG = log.getLogger(__name__)
 MAX_IDENTIFIED = 10_000
 
 # What HTTP has no way to send in a header.
-_CONTROL = re.compile(r'[\x00-\x1f\x7f]')
 
 
 class Dispatcher:
@@ -145,16 +143,10 @@ class Dispatcher:
                 'The header X-Project-ID is required and must not be empty.',
                 title='Project-ID missing',
             )
-        if caller.project_id != caller.project_id.strip():
-            raise errors.BadRequest(
-                'The header X-Project-ID must not begin or end with white space.',
-                title='Wrong Project-ID',
-            )
-        if _CONTROL.search(caller.project_id):
-            raise errors.BadRequest(
-                'The header X-Project-ID must not hold control characters.',
-                title='Wrong Project-ID',
-            )
+        try:
+            self.broker.limits.project_identification(caller.project_id)
+        except ValidationFailed as error:
+            raise errors.BadRequest(str(error), title='Wrong Project-ID') from None
         if len(self._identified) >= MAX_IDENTIFIED:
             self._identified.clear()
         self._identified.add(caller[:2])

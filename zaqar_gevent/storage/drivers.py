@@ -12,6 +12,7 @@ from zaqar_gevent.storage import text_bodies
 
 _REDIS = 'zaqar.storage.redis'
 _SWIFT = 'zaqar.storage.swift'
+_MONGODB = 'zaqar.storage.mongodb'
 _UPSTREAM = 'zaqar.storage.'
 
 
@@ -27,11 +28,11 @@ def find(storage: Any, queue: str, project: str | None) -> Any:
 
 
 def protect(storage: base.DataDriverBase) -> None:
-    """Make claims of upstream's drivers leave dead letters alone that they would lose.
+    """Correct upstream's drivers.
 
-    Have Swift's keep encrypted bodies apart from texts.
-
-    Drivers of pools are protected when they are made.
+    Ids count only within their queue and project, claims leave dead letters alone that they would
+    lose, and Swift's keep encrypted bodies apart from texts. Drivers of pools are protected when
+    they are made.
     """
     if isinstance(storage, pipeline.DataDriver):
         protect(storage._storage)
@@ -44,8 +45,16 @@ def protect(storage: base.DataDriverBase) -> None:
         if type(storage).__module__.startswith(_SWIFT):
             text_bodies.keep_apart(storage)
         if is_redis(storage):
+            # Its library is only there if it is used.
+            from zaqar_gevent.storage import redis_scope
+
+            redis_scope.confine(storage)
             _list_from_the_start(storage.message_controller)
             _pass_over_expired(storage.subscription_controller)
+        if _is_mongodb(storage):
+            from zaqar_gevent.storage import mongodb_scope
+
+            mongodb_scope.confine(storage)
 
 
 def has_topics(storage: base.DataDriverBase, control: base.ControlDriverBase) -> bool:
@@ -56,9 +65,25 @@ def has_topics(storage: base.DataDriverBase, control: base.ControlDriverBase) ->
     return keeper.topic_controller is not None
 
 
-def is_redis(driver: base.DataDriverBase) -> bool:
+def protect_control(control: base.ControlDriverBase) -> None:
+    """The same for the queues of upstream's drivers."""
+    if is_redis(control):
+        from zaqar_gevent.storage import redis_scope
+
+        redis_scope.confine_queues(control)
+    elif _is_mongodb(control):
+        from zaqar_gevent.storage import mongodb_scope
+
+        mongodb_scope.confine_queues()
+
+
+def is_redis(driver: object) -> bool:
     """Whether `driver` is upstream's for Redis."""
     return type(driver).__module__.startswith(_REDIS)
+
+
+def _is_mongodb(driver: object) -> bool:
+    return type(driver).__module__.startswith(_MONGODB)
 
 
 def _list_from_the_start(messages: Any) -> None:

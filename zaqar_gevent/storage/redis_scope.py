@@ -1,0 +1,259 @@
+"""Upstream's driver for Redis, with ids that count only within queue and project.
+
+Upstream finds a message by its id alone, which is its key in Redis. The ids of a queue are in a
+sorted set of the queue, and here an id has to be in that set as well. That is asked for together
+with what is read, so it costs no further round trip.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import msgpack
+import redis
+from oslo_utils import timeutils
+from zaqar.storage import errors
+from zaqar.storage.redis import claims as upstream_claims
+from zaqar.storage.redis import messages as upstream_messages
+from zaqar.storage.redis import queues as upstream_queues
+from zaqar.storage.redis import utils
+from zaqar.storage.redis.models import Message
+
+Fields = dict[bytes, bytes]
+Claim = tuple[bytes, bytes]
+
+
+def confine(driver: Any) -> None:
+    """Let ids count only within their queue and project in a data driver."""
+    driver.message_controller.__class__ = Messages
+    driver.claim_controller.__class__ = Claims
+
+
+def confine_queues(driver: Any) -> None:
+    """The same for the queues of a control driver."""
+    driver.queue_controller.__class__ = Queues
+
+
+class Messages(upstream_messages.MessageController):
+    """Messages, found by project, queue and id."""
+
+    @utils.raises_conn_error
+    @utils.retries_on_connection_error
+    def get(self, queue: str, message_id: str, project: str | None = None) -> dict[str, Any]:
+        if not self._queue_ctrl.exists(queue, project):
+            raise errors.QueueDoesNotExist(queue, project)
+        found = list(self._get_each(queue, [message_id], project))
+        if not found:
+            raise errors.MessageDoesNotExist(message_id, queue, project)
+        return found[0]
+
+    @utils.raises_conn_error
+    @utils.retries_on_connection_error
+    def bulk_get(
+        self, queue: str, message_ids: list[str], project: str | None = None
+    ) -> Iterator[dict[str, Any]]:
+        if not self._queue_ctrl.exists(queue, project):
+            return iter(())
+        return self._get_each(queue, message_ids, project)
+
+    @utils.raises_conn_error
+    @utils.retries_on_connection_error
+    def delete(
+        self, queue: str, message_id: str, project: str | None = None, claim: str | None = None
+    ) -> None:
+        if not self._queue_ctrl.exists(queue, project):
+            return
+        held = self._claims_on(queue, [message_id], project)
+        if message_id not in held:
+            return
+        if claim is not None and not _is_uuid(claim):
+            raise errors.ClaimDoesNotExist(claim, queue, project)
+        holder = held[message_id]
+        if claim is None and holder is not None:
+            raise errors.MessageIsClaimed(message_id)
+        if claim is not None and holder is None:
+            raise errors.MessageNotClaimed(message_id)
+        if claim is not None and holder != claim:
+            if not self.driver.claim_controller._exists(queue, claim, project):
+                raise errors.ClaimDoesNotExist(claim, queue, project)
+            raise errors.MessageNotClaimedBy(message_id, claim)
+        self._remove(queue, held, project)
+
+    @utils.raises_conn_error
+    @utils.retries_on_connection_error
+    def bulk_delete(
+        self,
+        queue: str,
+        message_ids: list[str],
+        project: str | None = None,
+        claim_ids: list[str] | None = None,
+    ) -> None:
+        if not self._queue_ctrl.exists(queue, project):
+            return
+        held = self._claims_on(queue, message_ids, project)
+        for message_id, holder in held.items():
+            if claim_ids and holder is None:
+                raise errors.MessageNotClaimed(message_id)
+            if claim_ids and holder not in claim_ids:
+                raise errors.ClaimDoesNotMatch(holder, queue, project)
+        self._remove(queue, held, project)
+
+    def _get_each(
+        self, queue: str, message_ids: list[str], project: str | None
+    ) -> Iterator[dict[str, Any]]:
+        """Those of the messages that are in the queue and have not expired."""
+        fields: dict[str, Fields] = self._read(
+            queue, message_ids, project, lambda pipe, message_id: pipe.hgetall(message_id)
+        )
+        now = timeutils.utcnow_ts()
+        messages = [Message.from_hmap(one) for one in fields.values() if one]
+        return (one.to_basic(now) for one in messages if not utils.msg_expired_filter(one, now))
+
+    def _claims_on(
+        self, queue: str, message_ids: list[str], project: str | None
+    ) -> dict[str, str | None]:
+        """By message the claim that holds it, of those that are in the queue and still exist."""
+        claims: dict[str, Claim] = self._read(
+            queue, message_ids, project, lambda pipe, message_id: pipe.hmget(message_id, 'c', 'c.e')
+        )
+        now = timeutils.utcnow_ts()
+        return {
+            message_id: claim_id.decode() if claim_id and int(expires) > now else None
+            for message_id, (claim_id, expires) in claims.items()
+            if claim_id is not None
+        }
+
+    def _read(
+        self,
+        queue: str,
+        message_ids: list[str],
+        project: str | None,
+        read: Callable[[Any, str], object],
+    ) -> dict[str, Any]:
+        """What `read` gives for each of the ids that is in the queue."""
+        key = utils.msgset_key(queue, project)
+        with self._client.pipeline(transaction=False) as pipe:
+            for message_id in message_ids:
+                pipe.zscore(key, message_id)
+                read(pipe, message_id)
+            # An id that is not of the queue may be the key of anything, which cannot be read so.
+            results = pipe.execute(raise_on_error=False)
+        found = {}
+        answers = zip(message_ids, results[::2], results[1::2], strict=True)
+        for message_id, score, result in answers:
+            if isinstance(score, redis.RedisError):
+                raise score
+            if score is None:
+                continue
+            if isinstance(result, redis.RedisError):
+                raise result
+            found[message_id] = result
+        return found
+
+    def _remove(self, queue: str, held: dict[str, str | None], project: str | None) -> None:
+        if not held:
+            return
+        key = utils.msgset_key(queue, project)
+        with self._client.pipeline() as pipe:
+            pipe.delete(*held)
+            pipe.zrem(key, *held)
+            for message_id, claim_id in held.items():
+                if claim_id is not None:
+                    self.driver.claim_controller._del_message(
+                        queue, project, claim_id, message_id, pipe
+                    )
+            pipe.execute()
+
+
+class Claims(upstream_claims.ClaimController):
+    """Claims, which hold no message that they have moved to the dead letter queue."""
+
+    @utils.raises_conn_error
+    def create(
+        self, queue: str, metadata: dict[str, Any], project: str | None = None, limit: int = 10
+    ) -> tuple[str | None, Any]:
+        claim_id, found = super().create(queue, metadata, project=project, limit=limit)
+        messages = list(found)
+        if claim_id is not None and len(messages) < limit:
+            self._let_go(claim_id, {message['id'] for message in messages})
+        return claim_id, messages
+
+    def _let_go(self, claim_id: str, kept: set[str]) -> None:
+        """End the claim on messages that are in the dead letter queue by now."""
+        key = utils.scope_claim_messages(claim_id, upstream_claims.CLAIM_MESSAGES_SUFFIX)
+        moved = [one for one in self._get_claimed_message_keys(key) if one.decode() not in kept]
+        if not moved:
+            return
+        now = timeutils.utcnow_ts()
+        with self._client.pipeline() as pipe:
+            pipe.hincrby(claim_id, 'n', -len(moved))
+            for message_id in moved:
+                pipe.lrem(key, 1, message_id)
+                pipe.hset(message_id, mapping={'c': '', 'c.e': now})
+            pipe.execute()
+
+
+class Queues(upstream_queues.QueueController):
+    """Queues, listed by their whole names, and created by one request only."""
+
+    @utils.raises_conn_error
+    @utils.retries_on_connection_error
+    def _list(
+        self,
+        project: str | None = None,
+        kfilter: object = None,
+        marker: str | None = None,
+        limit: int = 10,
+        detailed: bool = False,
+        name: object = None,
+    ) -> Iterator[Any]:
+        """A page of the project's queues, by name, and the marker of the next."""
+        scope = utils.scope_queue_name(None, project)
+        key = utils.scope_queue_name(upstream_queues.QUEUES_SET_STORE_NAME, project)
+        rank = self._client.zrank(key, f'{scope}{marker}') if marker else None
+        start = 0 if rank is None else rank + 1
+        queues = self._client.zrange(key, start, start + limit - 1)
+        with self._client.pipeline(transaction=False) as pipe:
+            for queue in queues:
+                pipe.hget(queue, 'm')
+            packed = pipe.execute(raise_on_error=False)
+        page = []
+        for queue, metadata in zip(queues, packed, strict=True):
+            # What upstream's server has let in under the name of one of its own keys is left out.
+            if isinstance(metadata, bytes):
+                entry: dict[str, Any] = {'name': queue.decode().removeprefix(scope)}
+                if detailed:
+                    entry['metadata'] = msgpack.unpackb(metadata)
+                page.append(entry)
+        yield iter(page)
+        yield page[-1]['name'] if page else None
+
+    @utils.raises_conn_error
+    def _create(
+        self, name: str, metadata: dict[str, Any] | None = None, project: str | None = None
+    ) -> bool:
+        """Create a queue; False where there is one, which is left as it is."""
+        queue = utils.scope_queue_name(name, project)
+        key = utils.scope_queue_name(upstream_queues.QUEUES_SET_STORE_NAME, project)
+        fields = {
+            'c': 0,
+            'cl': 0,
+            'm': msgpack.packb(metadata or {}, use_bin_type=True),
+            't': timeutils.utcnow_ts(),
+        }
+        with self._client.pipeline() as pipe:
+            pipe.zadd(key, {queue: 1}, nx=True)
+            for field, value in fields.items():
+                pipe.hsetnx(queue, field, value)
+            added = pipe.execute()[0]
+        return bool(added)
+
+
+def _is_uuid(text: str) -> bool:
+    try:
+        uuid.UUID(text)
+    except ValueError:
+        return False
+    return True
