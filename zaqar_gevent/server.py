@@ -123,6 +123,11 @@ class Application:
             self._hub.drain()
         self.connections.drain()
 
+    def end_connections(self) -> None:
+        """End the WebSockets that have not been closed in time."""
+        for connection in self.connections:
+            connection.outbox.cut()
+
     def finish(self) -> None:
         """Wait for what is left to do for clients that are gone."""
         if self._hub is not None:
@@ -370,6 +375,9 @@ class _WithoutWebSockets:
 
     def drain(self) -> None:
         """There is nobody to let go."""
+
+    def end_connections(self) -> None:
+        """There are none."""
 
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         answer: Iterable[bytes] = self._app(environ, start_response)

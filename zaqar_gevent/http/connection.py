@@ -86,6 +86,11 @@ class Connection:
         self.deadline = _NEVER
         self.stop_reading()
 
+    def cut(self) -> None:
+        """End the connection, whatever it is in the middle of."""
+        if not self._is_taken:
+            self._outbox.cut()
+
     def stop_reading(self) -> None:
         """Whoever reads finds the end of the connection; what is answered still gets through."""
         self._stream.is_over = True

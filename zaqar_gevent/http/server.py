@@ -10,7 +10,6 @@ from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
 import gevent
-from gevent.pool import PoolFull
 from gevent.server import StreamServer
 from oslo_log import log
 
@@ -18,6 +17,7 @@ from zaqar_gevent.greenlets import MOMENT
 from zaqar_gevent.http.answer import Answer
 from zaqar_gevent.http.connection import Connection
 from zaqar_gevent.http.head import Limits
+from zaqar_gevent.http.places import Places
 from zaqar_gevent.sockets.unsent import Unsent
 
 LOG = log.getLogger(__name__)
@@ -53,12 +53,17 @@ class Application(Protocol):
         """Let go whoever stays connected: the server is to stop."""
         ...
 
+    def end_connections(self) -> None:
+        """End the connections that it has taken over and that are still open."""
+        ...
+
 
 class Server(StreamServer):
     """An HTTP/1.1 server for an `Application`.
 
     listener: an address, or a socket that listens. environ: added to each request's environment.
-    options: those of gevent's `StreamServer`; `spawn` is the most connections at a time, or a pool.
+    spawn: the most connections at a time, or a pool of that size, which is not used otherwise.
+    options: others of gevent's `StreamServer`.
     is_draining: whether it has been told to stop.
     """
 
@@ -67,14 +72,17 @@ class Server(StreamServer):
         listener: Any,
         application: Application,
         environ: dict[str, Any] | None = None,
+        *,
+        spawn: Any,
         **options: Any,
     ) -> None:
+        size: int = getattr(spawn, 'size', spawn)
         self.application = application
         self.is_draining = False
         self._connections: set[Connection] = set()
         self._keeper: gevent.Greenlet | None = None
         self._complained_at = -_QUIET_SECONDS
-        super().__init__(listener, **options)
+        super().__init__(listener, spawn=Places(size, self._end_all), **options)
         self._environ: dict[str, Any] = {
             'GATEWAY_INTERFACE': 'CGI/1.1',
             'SCRIPT_NAME': '',
@@ -126,13 +134,10 @@ class Server(StreamServer):
 
     def run(self, serve: Callable[[], None]) -> None:
         """Serve a connection taken over in a greenlet that counts as the server's others do."""
-        greenlet = gevent.Greenlet(serve)
-        try:
-            self.pool.add(greenlet, blocking=False)
-        except PoolFull:
+        if self.pool.full():
             serve()
         else:
-            greenlet.start()
+            self.pool.spawn(serve)
 
     def do_read(self) -> Any:
         """Accept a connection; where the process has no descriptors left, wait for some."""
@@ -156,6 +161,11 @@ class Server(StreamServer):
             if connection.is_idle:
                 connection.stop_reading()
         self.application.drain()
+
+    def _end_all(self) -> None:
+        for connection in tuple(self._connections):
+            connection.cut()
+        self.application.end_connections()
 
     def _pause(self, error: OSError) -> None:
         """Accept nothing for a moment; those who connect wait."""

@@ -23,7 +23,7 @@ class Stream:
 
     def __init__(self, sock: socket.socket) -> None:
         self._inbox = Inbox(sock)
-        self._next_turn = 0.0
+        self._next_turn = time.monotonic() + TURN_SECONDS
         self.received = b''
         self.is_over = False
 
