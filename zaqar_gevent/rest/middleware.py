@@ -13,6 +13,7 @@ from oslo_context.context import RequestContext
 from oslo_middleware import cors
 
 from zaqar_gevent.api import documents, errors
+from zaqar_gevent.proxies import PREFIX
 
 Environ = dict[str, Any]
 StartResponse = Callable[..., Any]
@@ -83,13 +84,13 @@ def mount(app: Application, prefix: str) -> Application:
         return app
 
     def mounted(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
-        path, above = environ['PATH_INFO'], environ.get('SCRIPT_NAME', '')
-        if not above.endswith(prefix):
+        path = environ['PATH_INFO']
+        if environ.get('SCRIPT_NAME') != prefix:
             if path != prefix and not path.startswith(f'{prefix}/'):
                 error = errors.NotFound(f'The API is below {prefix}/ (SCRIPT_NAME).')
                 return refuse(start_response, error)
-            environ['SCRIPT_NAME'] = above + prefix
             environ['PATH_INFO'] = path[len(prefix) :] or '/'
+        environ[PREFIX] = environ.get(PREFIX, '') + prefix
         return app(environ, start_response)
 
     return mounted

@@ -23,6 +23,7 @@ from zaqar_gevent.api import (
     subscriptions,
 )
 from zaqar_gevent.api.operation import Reply
+from zaqar_gevent.proxies import PREFIX
 
 HOME_MEDIA_TYPE = 'application/json-home'
 
@@ -137,8 +138,12 @@ class Home(TypedDict):
 
 def _path(req: falcon.Request) -> str:
     """The path as the client knows it, below where the API is mounted."""
-    path: str = req.root_path + req.path
-    return path
+    return _prefix(req) + req.path
+
+
+def _prefix(req: falcon.Request) -> str:
+    prefix: str = req.env.get(PREFIX, '')
+    return prefix
 
 
 def _message(message: dict[str, Any], messages_path: str) -> LinkedMessage:
@@ -273,7 +278,7 @@ def _home_document(req: falcon.Request, resp: falcon.Response, reply: Reply) -> 
     for resource in resources.values():
         for member in ('href', 'href-template'):
             if member in resource:
-                resource[member] = req.root_path + resource[member]
+                resource[member] = _prefix(req) + resource[member]
     return {'resources': resources}
 
 
@@ -286,12 +291,12 @@ def _versions(req: falcon.Request, resp: falcon.Response, reply: Reply) -> dict[
 
 
 def _below(req: falcon.Request, link: Link) -> Link:
-    return {**link, 'href': req.root_path + link['href']}
+    return {**link, 'href': _prefix(req) + link['href']}
 
 
 def _openapi(req: falcon.Request, resp: falcon.Response, reply: Reply) -> dict[str, Any]:
     """The document, whose paths are relative to where the API is mounted."""
-    return {**reply.body, 'servers': [{'url': req.root_path or '/'}]}
+    return {**reply.body, 'servers': [{'url': _prefix(req) or '/'}]}
 
 
 SHAPES: dict[Callable[..., Any], Shape] = {

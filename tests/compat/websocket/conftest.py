@@ -16,7 +16,7 @@ from zaqar.tests.unit.transport.websocket.v2 import test_queue_lifecycle
 
 from tests.compat import impossible
 from zaqar_gevent.server import TransportDriver
-from zaqar_gevent.websocket.session import DefaultSession
+from zaqar_gevent.websocket.session import DefaultSession, Retractable
 
 CONFIGURATIONS = (
     'websocket_mongodb.conf',
@@ -33,7 +33,9 @@ class Protocol:
 
     def onMessage(self, payload: bytes | str, is_binary: bool) -> None:
         data = payload.encode() if isinstance(payload, str) else payload
-        self.sendMessage(self._session.receive(data, binary=is_binary), is_binary)
+        answer = self._session.receive(data, binary=is_binary)
+        payload = answer.payload if isinstance(answer, Retractable) else answer
+        self.sendMessage(payload, is_binary)
 
     def sendMessage(self, payload: bytes, is_binary: bool) -> None:
         """Replaced by the tests."""
