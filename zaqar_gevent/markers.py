@@ -6,9 +6,12 @@ store, with this history, can have given it.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from zaqar.storage import errors
+
+_FULL = re.compile('([0-9a-f]{16})-[0-9a-f]{8}')
 
 
 class MarkerNotGiven(errors.ExceptionBase):
@@ -30,3 +33,9 @@ def of_messages(ids: Sequence[str], last: str) -> list[str]:
         return list(ids)
     addition = last[len(ids[-1]) :]
     return [one + addition for one in ids]
+
+
+def bare(marker: str) -> str:
+    """The id of a message in a marker of the embedded store; any other marker as it is."""
+    found = _FULL.fullmatch(marker)
+    return marker if found is None else found[1]

@@ -88,6 +88,17 @@ class Subscriber(Client):
     def body_of(self, push: Any) -> Any:
         return push['message']['body'] if self.dialect.subprotocol else push['body']
 
+    def end(self) -> str:
+        """Why a subscription has ended, which is the next push."""
+        push = self.push()
+        if self.dialect.subprotocol:
+            assert push['push'] == 'ended', push
+            reason: str = push['reason']
+        else:
+            assert push['Message_Type'] == 'UnsubscribeConfirmation', push
+            reason = push['body']['reason']
+        return reason
+
     def has_nothing_more(self) -> bool:
         """Whether all that had been pushed when this was asked has been looked at."""
         self.ask('ping_node')
@@ -116,6 +127,13 @@ class Hasty(ServerProcess):
 
 def is_push(message: Any) -> bool:
     return 'push' in message or 'Message_Type' in message
+
+
+def message_of(marker: str) -> str:
+    """The id of the message that a marker of the embedded store stands behind."""
+    message_id, separator, epoch = marker.partition('-')
+    assert (separator, len(epoch)) == ('-', 8)
+    return message_id
 
 
 def post(caller: Any, *bodies: Any, queue_name: str = 'orders') -> list[str]:
@@ -225,11 +243,14 @@ def test_the_compact_envelope_says_whose_a_push_is_and_where_it_stands(
 ) -> None:
     subscription_id = subscriber.subscribe()
     [message_id] = post(rest, {'sku': 42})
-    assert subscriber.push() == {
+    push = subscriber.push()
+    marker = push['marker']
+    assert message_of(marker) == message_id
+    assert push == {
         'push': 'message',
         'subscription_id': subscription_id,
         'queue_name': 'orders',
-        'marker': message_id,
+        'marker': marker,
         'message': {
             'id': message_id,
             'claim_id': None,
@@ -345,6 +366,9 @@ def test_a_subscription_that_is_deleted_pushes_nothing_more(
     assert caller.call('subscription_delete', **target).status == 204
     post(rest, 'after')
     assert witness.bodies(2) == ['before', 'after']
+    if transport == 'rest':
+        # Who has not asked for it is told.
+        assert subscriber.end() == 'deleted'
     assert subscriber.has_nothing_more()
 
 
@@ -363,6 +387,7 @@ def test_a_subscription_ends_after_the_time_it_was_given(tmp_path: pathlib.Path)
         post(rest, 'early')
         assert [subscriber.bodies(1) for subscriber in (witness, *mortal)] == [['early']] * 5
         assert eventually(lambda: len(subscriptions(rest)) == 1) > 0.5
+        assert [subscriber.end() for subscriber in mortal] == ['expired'] * 4
         eventually(lambda: not any_is_pushed(mortal, rest, witness), within=2)
 
 
@@ -518,7 +543,8 @@ class TestTopics:
         assert push['queue_name'] == 'news'
         assert subscriber.body_of(push) == 'extra'
         if subscriber.dialect.subprotocol:
-            assert (push['subscription_id'], push['marker']) == (subscription_id, message_id)
+            assert push['subscription_id'] == subscription_id
+            assert message_of(push['marker']) == message_id
 
     def test_a_marker_resumes(self, subscriber: Subscriber, poster: Subscriber) -> None:
         ids = self.post(poster, 0, 1, 2, 3)
@@ -534,6 +560,7 @@ class TestTopics:
         assert rest.call('topic_subscription_delete', **target).status == 204
         self.post(poster, 'late')
         assert poster.bodies(1) == ['late']
+        assert subscriber.end() == 'deleted'
         assert subscriber.has_nothing_more()
 
     def test_bodies_of_an_encrypted_one_are_pushed_as_they_were_posted(
@@ -657,8 +684,9 @@ class Reader(threading.Thread):
         with Subscriber(port, self._dialect, identity=self._identity) as client:
             client.subscribe(marker=self._marker)
             for _ in range(count):
-                self._marker = client.push()['marker']
-                self.seen.append(self._marker)
+                push = client.push()
+                self._marker = push['marker']
+                self.seen.append(push['message']['id'])
             if self._random.random() < 0.5:
                 client.reset()
 

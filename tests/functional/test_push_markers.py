@@ -60,7 +60,8 @@ def test_without_a_marker_it_begins_after_what_is_there(
     subscriber: Subscriber, rest: RestCaller
 ) -> None:
     ids = post(rest, 1, 2)
-    assert began_at(subscriber) == ids[-1]
+    # On Redis a marker is an id; the embedded store's has more.
+    assert began_at(subscriber)[: len(ids[-1])] == ids[-1]
     post(rest, 3)
     assert subscriber.bodies(1) == [3]
 

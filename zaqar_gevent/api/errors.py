@@ -6,6 +6,7 @@
     ├── BadRequest              400     bad_request
     │   ├── ClientGone          400     client_gone
     │   ├── MalformedDocument   400     malformed_document
+    │   ├── UnknownMarker       400     unknown_marker
     │   └── UnknownAction       400     unknown_action
     ├── Unauthorized            401     unauthorized
     ├── Forbidden               403     forbidden
@@ -29,6 +30,8 @@ from typing import ClassVar
 
 import msgspec
 from zaqar.storage import errors as storage_errors
+
+from zaqar_gevent.markers import MarkerNotGiven
 
 
 class APIError(Exception):
@@ -73,6 +76,13 @@ class MalformedDocument(BadRequest):
 
 class UnknownAction(BadRequest):
     code = 'unknown_action'
+
+
+class UnknownMarker(BadRequest):
+    """A marker that the store cannot have given: it was made anew, or restored from a backup."""
+
+    code = 'unknown_marker'
+    title = 'Unknown marker'
 
 
 class Unauthorized(APIError):
@@ -193,6 +203,11 @@ def from_storage(error: storage_errors.ExceptionBase, operation: str) -> APIErro
     connections and conflicts between writers included, is its own trouble: 503.
     """
     match error:
+        case MarkerNotGiven():
+            return UnknownMarker(
+                f'The store has not given the marker {error.marker}: it has been made anew, or '
+                'restored from a backup. Begin again at the start, without a marker - at `$.marker`'
+            )
         case storage_errors.ClaimDoesNotMatch():
             return BadRequest(str(error))
         case storage_errors.DoesNotExist():

@@ -35,7 +35,8 @@ class PostMessages(Request):
 class ListMessages(Request):
     """`echo`: also what this client posted itself.
 
-    `wait`: for how long to wait for a message where there is none, in seconds, at most 20.
+    `wait`: for how long to wait for a message where there is none, in seconds, at most 20. With it,
+    an empty page has a marker, too.
     """
 
     queue_name: str
@@ -154,7 +155,9 @@ def _list(context: Context, request: ListMessages) -> MessagePage:
     except storage_errors.DoesNotExist:
         found = []
     if not found:
-        return {'messages': []}
+        # Who waits is to ask again from there.
+        marker = None if request.wait is None else next(results, None)
+        return {'messages': [], 'marker': str(marker)} if marker else {'messages': []}
     messages = present(broker, found, context.project_id)
     return {'messages': messages, 'marker': next(results)}
 

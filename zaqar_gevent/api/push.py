@@ -145,6 +145,10 @@ class Endpoint(Protocol):
         """The marker of the newest message; None where there is none."""
         ...
 
+    def verify(self, source: Source, marker: str) -> None:
+        """Raise `MarkerNotGiven` for a marker that the store cannot have given."""
+        ...
+
     def subscribe(
         self,
         source: Source,
@@ -153,13 +157,15 @@ class Endpoint(Protocol):
         *,
         ttl: int,
         renewed: bool,
+        options: dict[str, Any],
         binary: bool,
         grant: Grant,
     ) -> None:
         """Push what is posted after `marker`, once the answer to the request has been sent.
 
         ttl: of the subscription, in seconds; where it is `renewed`, it does not end while the
-            connection lives. binary: whether to push in MsgPack. grant: what it ends with.
+            connection lives. options: as given. binary: whether to push in MsgPack. grant: what it
+            ends with.
 
         Raises `errors.Forbidden` where the grant has ended.
         """
@@ -210,8 +216,12 @@ class Hub(Protocol):
         """Tell other workers, of whose connections these subscriptions are, of the same."""
         ...
 
-    def ended(self, source: Source, subscription_id: str) -> None:
-        """A subscription of a queue was deleted."""
+    def ended(self, source: Source, subscription_id: str, by: object = None) -> None:
+        """A subscription of a queue was deleted; its client is told unless `by` is its endpoint."""
+        ...
+
+    def row_of(self, source: Source, subscription_id: str) -> str:
+        """The id that a subscription of a connected client has in the store by now."""
         ...
 
     def listening(self, source: Source) -> AbstractContextManager[News]:

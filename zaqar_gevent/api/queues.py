@@ -15,6 +15,7 @@ from zaqar_gevent.api.broker import Broker
 from zaqar_gevent.api.context import Context, Metadata
 from zaqar_gevent.api.messages import check_encryption
 from zaqar_gevent.api.operation import Kind, Reply, Request, operation
+from zaqar_gevent.api.push import Source
 
 MAX_FILTERS = 100
 _BAD_ESCAPE = re.compile(r'~(?![01])')
@@ -322,8 +323,11 @@ def _purge_subscriptions(context: Context, queue_name: str) -> None:
         if not marker or not set(page) - ids.keys():
             break
         ids.update(dict.fromkeys(page))
+    hub = context.broker.notifier.hub
     for one in ids:
         subscriptions.delete(subscription_id=one, **target)
+        if hub is not None:
+            hub.ended(Source(context.project_id, queue_name), one)
     context.forget_subscriptions_of(queue_name)
 
 

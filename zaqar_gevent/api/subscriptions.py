@@ -187,9 +187,9 @@ def _subscribe_uri(
 def get_subscription(context: Context, request: NamedSubscription) -> Subscription:
     """Get one subscription."""
     found = context.broker.subscriptions.get(
-        request.queue_name, request.subscription_id, project=context.project_id
+        request.queue_name, _row(context, request), project=context.project_id
     )
-    return _present(found)
+    return _present({**found, 'id': request.subscription_id})
 
 
 @operation(
@@ -209,7 +209,7 @@ def update_subscription(context: Context, request: UpdateSubscription) -> str:
     _check_external(request.subscriber or '')
     try:
         context.broker.subscriptions.update(
-            request.queue_name, request.subscription_id, project=context.project_id, **changes
+            request.queue_name, _row(context, request), project=context.project_id, **changes
         )
     except storage_errors.SubscriptionAlreadyExists as error:
         raise errors.Conflict(str(error)) from None
@@ -228,12 +228,12 @@ def update_subscription(context: Context, request: UpdateSubscription) -> str:
 def delete_subscription(context: Context, request: NamedSubscription) -> str:
     """End a subscription; one that does not exist is as good as ended."""
     context.broker.subscriptions.delete(
-        request.queue_name, request.subscription_id, project=context.project_id
+        request.queue_name, _row(context, request), project=context.project_id
     )
     context.forget_subscriptions_of(request.queue_name)
     if context.broker.notifier.hub is not None:
         source = Source(context.project_id, request.queue_name)
-        context.broker.notifier.hub.ended(source, request.subscription_id)
+        context.broker.notifier.hub.ended(source, request.subscription_id, context.endpoint)
     return f'Subscription {request.subscription_id} removed.'
 
 
@@ -248,7 +248,7 @@ def delete_subscription(context: Context, request: NamedSubscription) -> str:
 def confirm_subscription(context: Context, request: ConfirmSubscription) -> str:
     """Confirm a subscription, or withdraw the confirmation."""
     subscriptions = context.broker.subscriptions
-    target = (request.queue_name, request.subscription_id)
+    target = (request.queue_name, _row(context, request))
     subscriptions.confirm(*target, project=context.project_id, confirmed=request.confirmed)
     context.forget_subscriptions_of(request.queue_name)
     found = None if request.confirmed else subscriptions.get(*target, project=context.project_id)
@@ -256,6 +256,14 @@ def confirm_subscription(context: Context, request: ConfirmSubscription) -> str:
         ttl = context.broker.defaults.subscription_ttl
         _ask_to_confirm(context, request.queue_name, found, ttl, is_unsubscribed=True)
     return f'Subscription {request.subscription_id} confirmed.'
+
+
+def _row(context: Context, request: NamedSubscription) -> str:
+    """The id that the subscription has in the store by now."""
+    hub = context.broker.notifier.hub
+    if hub is None:
+        return request.subscription_id
+    return hub.row_of(Source(context.project_id, request.queue_name), request.subscription_id)
 
 
 def _subscribe_connection(context: Context, request: CreateSubscription) -> CreatedSubscription:
@@ -273,6 +281,8 @@ def _subscribe_connection(context: Context, request: CreateSubscription) -> Crea
     url = endpoint.url_for(source)
     _check(context, {'subscriber': url, 'ttl': ttl, 'options': options})
     context.ensured_metadata_of(request.queue_name)
+    if request.marker:
+        endpoint.verify(source, request.marker)
     marker = endpoint.now(source) if request.marker is None else request.marker or None
     created = broker.subscriptions.create(
         request.queue_name, url, ttl, options, project=context.project_id
@@ -289,6 +299,7 @@ def _subscribe_connection(context: Context, request: CreateSubscription) -> Crea
         marker,
         ttl=ttl,
         renewed=request.ttl is None,
+        options=options,
         binary=context.binary,
         grant=context.grant,
     )

@@ -231,6 +231,11 @@ class Consumer:
         encode = documents.encode_msgpack if self.binary else documents.encode_json
         return encode(push)
 
+    def renew_soon(self) -> None:
+        """The wall clock has stepped, by which claims end: renew all."""
+        for lease in self._leases.values():
+            lease.renew_at = 0.0
+
     def _keep(self) -> None:
         """Renew the leases while the connection lasts."""
         while not self._is_over():

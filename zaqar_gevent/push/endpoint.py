@@ -14,12 +14,16 @@ from zaqar_gevent.api import documents, errors
 from zaqar_gevent.api.grants import UNLIMITED, Grant, Reason
 from zaqar_gevent.api.push import Recipient, Source
 from zaqar_gevent.push.consumer import Consumer
+from zaqar_gevent.push.ending import End
 from zaqar_gevent.push.subscription import State, Subscription
 from zaqar_gevent.push.tail import Tail
 from zaqar_gevent.push.workers import token_in
 
 if TYPE_CHECKING:
     from zaqar_gevent.push.hub import Hub
+
+# Stores count in whole seconds.
+_MARGIN_SECONDS = 2.0
 
 
 class Endpoint:
@@ -38,7 +42,7 @@ class Endpoint:
         self._hub = hub
         self._compact = compact
         self._recipient: Recipient | None = None
-        self._subscriptions: dict[str, _Held] | None = None
+        self._subscriptions: dict[str, Held] | None = None
         self._consumers: dict[str, Consumer] | None = None
         self._ends: dict[Source, tuple[str | None, Tail]] | None = None
         self.name = ''
@@ -72,6 +76,9 @@ class Endpoint:
         self._ends = {**(self._ends or {}), source: (marker, tail)}
         return marker
 
+    def verify(self, source: Source, marker: str) -> None:
+        self._hub.tail(source).verify(marker)
+
     def subscribe(
         self,
         source: Source,
@@ -80,6 +87,7 @@ class Endpoint:
         *,
         ttl: int,
         renewed: bool,
+        options: dict[str, Any],
         binary: bool,
         grant: Grant,
     ) -> None:
@@ -95,13 +103,14 @@ class Endpoint:
             self._recipient,
             self._too_slow,
             self._over,
+            self._go_astray,
             marker,
             compact=self._compact,
             binary=binary,
             grant=grant,
         )
         token = token_in(self.url_for(source))
-        self._subscriptions[subscription_id] = _Held(subscription, token, ttl, renewed)
+        self._subscriptions[subscription_id] = Held(subscription, token, ttl, renewed, options)
         self._hub.opened(subscription, self)
         subscription.start()
 
@@ -141,6 +150,8 @@ class Endpoint:
         held = (self._subscriptions or {}).get(subscription_id)
         if held is None or held.subscription.feed.source.project_id != project_id:
             raise errors.NotFound(f'This connection has no subscription {subscription_id}.')
+        if marker:
+            self.verify(held.subscription.source, marker)
         if held.subscription.state is State.PAUSED:
             held.subscription.marker = marker or held.subscription.marker
             held.subscription.start()
@@ -155,7 +166,7 @@ class Endpoint:
         for one in (held or {}).values():
             self._hub.end(one.subscription)
         if held:
-            rows = [(one.subscription.feed.source, key) for key, one in held.items()]
+            rows = [(one.subscription.source, one.row) for one in held.values()]
             self._hub.at_last(self._hub.delete, rows)
 
     def end_over(self) -> None:
@@ -164,9 +175,8 @@ class Endpoint:
         for subscription_id, held in tuple((self._subscriptions or {}).items()):
             reason = held.subscription.grant.reason
             if reason is not None:
-                rows.append((held.subscription.feed.source, subscription_id))
-                self.drop(subscription_id)
-                self._tell_end(held.subscription, reason)
+                rows.append((held.subscription.source, held.row))
+                self.drop(subscription_id, reason)
         if rows:
             self._hub.at_last(self._hub.delete, rows)
         for consumer_id, consumer in tuple((self._consumers or {}).items()):
@@ -176,11 +186,29 @@ class Endpoint:
                 self._hub.at_last(consumer.finish)
                 self._tell_end(consumer, reason)
 
-    def drop(self, subscription_id: str) -> None:
-        """One subscription has ended, and is in the store no more."""
+    def drop(self, subscription_id: str, reason: Reason | End | None) -> None:
+        """One subscription has ended, which the client is told if there is a reason to."""
         held = (self._subscriptions or {}).pop(subscription_id, None)
         if held is not None:
             self._hub.end(held.subscription)
+            if reason is not None:
+                self._tell_end(held.subscription, reason)
+
+    def row_of(self, subscription_id: str) -> str:
+        """The id of one subscription in the store."""
+        held = (self._subscriptions or {}).get(subscription_id)
+        return subscription_id if held is None else held.row
+
+    def keep(self, subscription_id: str) -> bool:
+        """Make a subscription again if it can have ended by the wall clock only; whether it can."""
+        held = (self._subscriptions or {}).get(subscription_id)
+        if held is None or not held.may_have_expired:
+            return False
+        if not held.is_being_made:
+            held.is_being_made = True
+            url = self.url_for(held.subscription.source)
+            gevent.spawn(self._hub.make_again, held, url, held.left)
+        return True
 
     def news(self, token: str, queue_name: str, expected: int) -> bool:
         """There is news of a queue; False where it is not listened to under this token."""
@@ -192,16 +220,32 @@ class Endpoint:
                 found = True
         return found
 
-    def attend(self, now: float) -> None:
-        """Renew subscriptions, or let them end at their time; `now` is of `time.monotonic`."""
+    def attend(self, now: float, *, has_stepped: bool = False) -> None:
+        """Renew subscriptions, or let them end at their time; `now` is of `time.monotonic`.
+
+        has_stepped: whether the wall clock has, so that all are to be renewed at once.
+        """
         if any(_has_ended(held.subscription) for held in (self._subscriptions or {}).values()):
             self.end_over()
         for subscription_id, held in tuple((self._subscriptions or {}).items()):
-            if held.renewed and now >= held.expires_at - held.ttl / 2:
+            if held.renewed and (has_stepped or now >= held.expires_at - held.ttl / 2):
                 held.expires_at = now + held.ttl
-                gevent.spawn(self._hub.renew, held.subscription, held.ttl)
+                gevent.spawn(self._hub.renew, held, held.ttl)
             elif now >= held.expires_at:
-                self.drop(subscription_id)
+                self.drop(subscription_id, End.EXPIRED)
+                # The store's clock may have been set back.
+                self._hub.at_last(self._hub.delete, [(held.subscription.source, held.row)])
+            elif has_stepped:
+                gevent.spawn(self._hub.renew, held, held.left)
+        if has_stepped:
+            for consumer in (self._consumers or {}).values():
+                consumer.renew_soon()
+
+    def _go_astray(self, subscription: Subscription) -> None:
+        """The store has never given the marker of a subscription: it is another store by now."""
+        row = self.row_of(subscription.id)
+        self.drop(subscription.id, End.UNKNOWN_MARKER)
+        self._hub.at_last(self._hub.delete, [(subscription.source, row)])
 
     def _over(self, subscription: Subscription) -> None:
         """A message cannot be pushed: the grant of the subscription has ended."""
@@ -210,7 +254,7 @@ class Endpoint:
         else:
             subscription.stop(State.PAUSED)
 
-    def _tell_end(self, ended: Subscription | Consumer, reason: Reason) -> None:
+    def _tell_end(self, ended: Subscription | Consumer, reason: Reason | End) -> None:
         """Tell the client that a subscription or consumer has ended, in the form of its envelope.
 
         Upstream has a form for the end of a subscription too, which it posts to webhooks.
@@ -268,15 +312,49 @@ def _gone(grant: Grant = UNLIMITED) -> errors.APIError:
     return errors.ServiceUnavailable('The connection has ended.')
 
 
-class _Held:
-    """A subscription of an endpoint, the token in its URL, its time to live in seconds, and whether
-    it is renewed."""
+class Held:
+    """A subscription of an endpoint.
 
-    __slots__ = ('expires_at', 'renewed', 'subscription', 'token', 'ttl')
+    token: that in its URL. ttl: in seconds. renewed: whether it is renewed while the connection
+    lasts. options: as given. expires_at: by `time.monotonic`. row: its id in the store.
+    is_being_made: whether it is about to be put into the store again.
+    """
 
-    def __init__(self, subscription: Subscription, token: str, ttl: int, renewed: bool) -> None:
+    __slots__ = (
+        *('_ends_at', 'expires_at', 'is_being_made', 'options', 'renewed', 'row'),
+        *('subscription', 'token', 'ttl'),
+    )
+
+    def __init__(
+        self,
+        subscription: Subscription,
+        token: str,
+        ttl: int,
+        renewed: bool,
+        options: dict[str, Any],
+    ) -> None:
         self.subscription = subscription
         self.token = token
         self.ttl = ttl
         self.renewed = renewed
+        self.options = options
         self.expires_at = time.monotonic() + ttl
+        self.row = subscription.id
+        self.is_being_made = False
+        self.written(ttl)
+
+    @property
+    def left(self) -> int:
+        """How long it is still to live, in seconds."""
+        return self.ttl if self.renewed else max(1, int(self.expires_at - time.monotonic()))
+
+    @property
+    def may_have_expired(self) -> bool:
+        """Whether its end in the store may have come, by the wall clock."""
+        return time.time() >= self._ends_at - _MARGIN_SECONDS
+
+    def written(self, ttl: int) -> None:
+        """It has just been written to the store, to live for `ttl` seconds."""
+        self.is_being_made = False
+        # By the wall clock, as the store has it.
+        self._ends_at = time.time() + ttl

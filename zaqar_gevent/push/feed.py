@@ -14,6 +14,7 @@ from oslo_log import log
 from zaqar_gevent import greenlets
 from zaqar_gevent.api import errors
 from zaqar_gevent.api.push import Source
+from zaqar_gevent.markers import MarkerNotGiven
 from zaqar_gevent.push.parcel import Parcel
 from zaqar_gevent.push.tail import Entry, Tail
 
@@ -107,7 +108,13 @@ class Feed:
     def _advance(self) -> None:
         """Hand out all that can be read; with the lock held."""
         while self._live:
-            entries = self._tail.after(self.cursor)
+            try:
+                entries = self._tail.after(self.cursor)
+            except MarkerNotGiven:
+                # The store is another one than before.
+                for subscription in self.live:
+                    subscription.lose_place()
+                break
             if not entries:
                 break
             self._check_now_and_then()

@@ -16,12 +16,14 @@ from zaqar.storage import errors as storage_errors
 
 from zaqar_gevent.api.broker import Broker
 from zaqar_gevent.api.push import Source
-from zaqar_gevent.push.endpoint import Endpoint
+from zaqar_gevent.push.clocks import Clocks
+from zaqar_gevent.push.ending import End
+from zaqar_gevent.push.endpoint import Endpoint, Held
 from zaqar_gevent.push.feed import Feed
 from zaqar_gevent.push.fleet import Fleet, load_from
 from zaqar_gevent.push.interest import INTEREST_SECONDS, Interest
 from zaqar_gevent.push.subscription import State, Subscription
-from zaqar_gevent.push.tail import ForgetfulTail, PagedTail, PooledTail, Tail
+from zaqar_gevent.push.tail import ForgetfulTail, MarkedTail, PagedTail, PooledTail, Tail
 from zaqar_gevent.push.workers import Workers, is_hidden, is_worker
 
 LOG = log.getLogger(__name__)
@@ -58,7 +60,8 @@ class Hub:
         self._keeper: gevent.Greenlet | None = None
         self._last_jobs = Group()
         self._tail = _tail_for(broker.conf)
-        self.ids_keep_order = self._tail is Tail
+        self.ids_keep_order = self._tail is MarkedTail
+        self._clocks = Clocks()
 
     @property
     def url(self) -> str:
@@ -79,10 +82,14 @@ class Hub:
         ]
         self._workers.tell(source, others)
 
-    def ended(self, source: Source, subscription_id: str) -> None:
+    def ended(self, source: Source, subscription_id: str, by: object = None) -> None:
         endpoint = self._subscriptions.get((source, subscription_id))
         if endpoint is not None:
-            endpoint.drop(subscription_id)
+            endpoint.drop(subscription_id, None if by is endpoint else End.DELETED)
+
+    def row_of(self, source: Source, subscription_id: str) -> str:
+        endpoint = self._subscriptions.get((source, subscription_id))
+        return subscription_id if endpoint is None else endpoint.row_of(subscription_id)
 
     def is_worker(self, source: Source, subscriber: str) -> bool:
         return is_worker(subscriber) and self._fleet.is_genuine(subscriber, source)
@@ -172,18 +179,28 @@ class Hub:
             gevent.spawn_later(seconds, feed.wake)
 
     def check(self, feed: Feed) -> None:
-        """End the live subscriptions of a queue that another process has deleted."""
+        """End the live subscriptions of a queue that another process has deleted.
+
+        Those that have ended by the wall clock only are made again.
+        """
         began = time.monotonic()
         project_id, name = feed.source
         listed = self._broker.notifier.subscriptions_of(name, project_id)
         known = {one['id'] for one in listed}
         for subscription in feed.live:
-            if subscription.id in known or subscription.created_at >= began:
+            row = self.row_of(feed.source, subscription.id)
+            if row in known or subscription.created_at >= began:
                 continue
             # What is listed may be less than all: of what has expired, Redis leaves gaps.
-            if not self._broker.subscriptions.exists(name, subscription.id, project=project_id):
-                LOG.info('Subscription %s is in the store no more, and ends', subscription.id)
-                self.ended(feed.source, subscription.id)
+            if not self._broker.subscriptions.exists(name, row, project=project_id):
+                self._lose(subscription)
+
+    def _lose(self, subscription: Subscription) -> None:
+        """A subscription is in the store no more."""
+        endpoint = self._subscriptions.get((subscription.source, subscription.id))
+        if endpoint is not None and not endpoint.keep(subscription.id):
+            LOG.info('Subscription %s is in the store no more, and ends', subscription.id)
+            endpoint.drop(subscription.id, End.DELETED)
 
     def end(self, subscription: Subscription) -> None:
         """A subscription has ended."""
@@ -192,21 +209,44 @@ class Hub:
             subscription.feed.followers -= 1
         subscription.stop(State.ENDED)
 
-    def renew(self, subscription: Subscription, ttl: int) -> None:
+    def renew(self, held: Held, ttl: int) -> None:
         """Let a subscription live for `ttl` seconds more; one that was deleted ends."""
-        project_id, name = subscription.feed.source
+        subscription = held.subscription
+        project_id, name = subscription.source
         while subscription.state is not State.ENDED:
             try:
-                self._broker.subscriptions.update(
-                    name, subscription.id, project=project_id, ttl=ttl
-                )
+                self._broker.subscriptions.update(name, held.row, project=project_id, ttl=ttl)
             except storage_errors.SubscriptionDoesNotExist:
-                self.ended(subscription.feed.source, subscription.id)
+                self._lose(subscription)
+                return
             except Exception as error:
                 LOG.warning('Subscription %s is not renewed yet: %s', subscription.id, error)
                 gevent.sleep(_OUTAGE_SECONDS)
             else:
+                held.written(ttl)
                 return
+
+    def make_again(self, held: Held, url: str, ttl: int) -> None:
+        """Put a subscription into the store that has ended there by the wall clock only.
+
+        There it gets another id, which its client need not know.
+        """
+        subscription = held.subscription
+        LOG.info('Subscription %s has ended by the wall clock: it is made again', subscription.id)
+        project_id, name = subscription.source
+        while subscription.state is not State.ENDED:
+            try:
+                held.row = self._put(subscription.source, url, ttl, held.options)
+            except Exception as error:
+                LOG.warning('Subscription %s is not made again yet: %s', subscription.id, error)
+                gevent.sleep(_OUTAGE_SECONDS)
+            else:
+                held.written(ttl)
+                self._broker.notifier.forget(name, project_id)
+                self.look_again(subscription.feed)
+                return
+        # It has ended meanwhile.
+        self.delete([(subscription.source, held.row)])
 
     def delete(self, subscriptions: Iterable[tuple[Source, str]]) -> None:
         """Take the subscriptions of a connection that has ended out of the store.
@@ -222,17 +262,23 @@ class Hub:
 
     def show_interest(self, source: Source, url: str) -> None:
         """Let other processes know that this one waits for news of a queue."""
+        try:
+            self._put(source, url, INTEREST_SECONDS, {})
+        except Exception as error:
+            LOG.warning('Other processes cannot be told of a wait for %s: %s', source.name, error)
+
+    def _put(self, source: Source, url: str, ttl: int, options: dict[str, Any]) -> str:
+        """Have a row for a subscriber of this process in the store; its id."""
         subscriptions = self._broker.subscriptions
         project_id, name = source
-        try:
-            created = subscriptions.create(name, url, INTEREST_SECONDS, {}, project=project_id)
-            if not created:
-                found = subscriptions.get_with_subscriber(name, url, project=project_id)
-                subscriptions.update(name, found['id'], project=project_id, ttl=INTEREST_SECONDS)
-            elif self._broker.conf.notification.require_confirmation:
-                subscriptions.confirm(name, created, project=project_id)
-        except Exception as error:
-            LOG.warning('Other processes cannot be told of a wait for %s: %s', name, error)
+        created = subscriptions.create(name, url, ttl, options, project=project_id)
+        if not created:
+            found = subscriptions.get_with_subscriber(name, url, project=project_id)
+            subscriptions.update(name, found['id'], project=project_id, ttl=ttl)
+            return str(found['id'])
+        if self._broker.conf.notification.require_confirmation:
+            subscriptions.confirm(name, created, project=project_id)
+        return str(created)
 
     def lose_interest(self, interest: Interest, source: Source) -> None:
         """Nobody has waited for some time."""
@@ -244,8 +290,13 @@ class Hub:
         while True:
             gevent.sleep(_TICK_SECONDS)
             now = time.monotonic()
+            has_stepped = self._clocks.has_stepped()
+            if has_stepped:
+                LOG.warning(
+                    'The clock was set, or the machine suspended: subscriptions are renewed'
+                )
             for endpoint in tuple(self._endpoints.values()):
-                endpoint.attend(now)
+                endpoint.attend(now, has_stepped=has_stepped)
             for source, feed in tuple(self._feeds.items()):
                 if feed.is_unused and source not in self._interests:
                     del self._feeds[source]
@@ -259,5 +310,5 @@ def _tail_for(conf: cfg.ConfigOpts) -> type[Tail]:
     """What reads the queues of the store that is configured."""
     if conf.pooling:
         return PooledTail
-    tails: dict[str, type[Tail]] = {'sqlite': Tail, 'redis': ForgetfulTail}
+    tails: dict[str, type[Tail]] = {'sqlite': MarkedTail, 'redis': ForgetfulTail}
     return tails.get(conf.drivers.message_store, PagedTail)

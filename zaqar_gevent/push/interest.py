@@ -56,8 +56,13 @@ class Interest:
         self._feed.wake(expected)
         return True
 
-    def attend(self, now: float) -> None:
-        """Wait on while somebody does; `now` is of `time.monotonic`."""
+    def attend(self, now: float, *, has_stepped: bool = False) -> None:
+        """Wait on while somebody does; `now` is of `time.monotonic`.
+
+        has_stepped: whether the wall clock has.
+        """
+        if has_stepped:
+            self._renew_at = min(self._renew_at, now)
         if self._feed.waiting:
             if now >= self._renew_at:
                 gevent.spawn(self.renew)

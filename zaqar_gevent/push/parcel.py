@@ -24,6 +24,7 @@ class Parcel:
     """One message of a queue, in whatever forms it is asked for."""
 
     def __init__(self, queue_name: str, entry: Entry) -> None:
+        self.id = str(entry.message['id'])
         self.marker = entry.marker
         self._queue_name = queue_name
         self._message = entry.message

@@ -13,6 +13,7 @@ from oslo_log import log
 from zaqar_gevent.api import documents
 from zaqar_gevent.api.grants import Grant
 from zaqar_gevent.api.push import Recipient, Source
+from zaqar_gevent.markers import MarkerNotGiven
 from zaqar_gevent.push.feed import Feed
 from zaqar_gevent.push.parcel import Parcel, opening
 from zaqar_gevent.push.tail import Tail
@@ -35,11 +36,11 @@ class Subscription:
     """Gets a queue's messages to one connection, each once and in order.
 
     marker: of the last message that was pushed.
-    ahead: messages pushed already that the feed has yet to come past.
+    ahead: ids of messages pushed already that the feed has yet to come past.
     binary: whether it is pushed MsgPack. created_at: in seconds of `time.monotonic`.
     too_slow: called when the client does not take what it is sent.
     grant: what it ends with. over: called when a message cannot be pushed since that has ended; it
-    stops the subscription.
+    stops the subscription. astray: called when the store has never given the marker; likewise.
     """
 
     def __init__(
@@ -50,6 +51,7 @@ class Subscription:
         recipient: Recipient,
         too_slow: Callable[[Subscription], None],
         over: Callable[[Subscription], None],
+        astray: Callable[[Subscription], None],
         marker: str | None,
         *,
         compact: bool,
@@ -66,6 +68,7 @@ class Subscription:
         self._recipient = recipient
         self._too_slow = too_slow
         self._over = over
+        self._astray = astray
         self.grant = grant
         self.binary = binary
         self._opening = opening(subscription_id, binary=binary) if compact else None
@@ -90,10 +93,14 @@ class Subscription:
         """Push a message that the feed has come to, unless it has been pushed already."""
         if self.state is not State.LIVE:
             return
-        if parcel.marker in self.ahead:
-            self.ahead.discard(parcel.marker)
+        if parcel.id in self.ahead:
+            self.ahead.discard(parcel.id)
         elif not self._push(parcel):
             self._fall_behind()
+
+    def lose_place(self) -> None:
+        """Nothing can follow the marker, which this store has never given."""
+        self._astray(self)
 
     def say(self, push: dict[str, Any], *, kind: str) -> None:
         """Push something about the subscription, whether there is room or not."""
@@ -134,6 +141,9 @@ class Subscription:
                 with self.feed.lock:
                     if self._join():
                         return
+            except MarkerNotGiven:
+                self.lose_place()
+                return
             except Exception as error:
                 LOG.error('Subscription %s cannot read its queue: %s', self.id, error)
                 gevent.sleep(_OUTAGE_SECONDS)
@@ -161,9 +171,10 @@ class Subscription:
             for entry in entries:
                 if self.state is not State.CATCHING_UP:
                     return True
-                if not self._push(Parcel(self.feed.source.name, entry)):
+                parcel = Parcel(self.feed.source.name, entry)
+                if not self._push(parcel):
                     return False
-                self.ahead.add(entry.marker)
+                self.ahead.add(parcel.id)
         if self.state is State.CATCHING_UP:
             self.state = State.LIVE
             self.feed.join(self)

@@ -8,9 +8,11 @@ from typing import Any, NamedTuple
 
 from zaqar.storage import errors as storage_errors
 
+from zaqar_gevent import markers
 from zaqar_gevent.api.broker import Broker
 from zaqar_gevent.api.messages import Message, present
 from zaqar_gevent.api.push import Source
+from zaqar_gevent.push.clocks import Clocks
 
 PAGE = 20
 _REMEMBERED = 1000
@@ -29,10 +31,7 @@ class Entry(NamedTuple):
 
 
 class Tail:
-    """Reads the messages of a queue that follow a marker.
-
-    The store's markers are its messages' ids and keep their order, even where the message is gone.
-    """
+    """Reads the messages of a queue that follow a marker: base of the readers of each store."""
 
     def __init__(self, broker: Broker, source: Source) -> None:
         self._broker = broker
@@ -53,8 +52,15 @@ class Tail:
             return str(newest['id'])
 
     def after(self, marker: str | None) -> list[Entry]:
-        """The next messages after `marker`, or from the start of the queue; none if none follow."""
+        """The next messages after `marker`, or from the start of the queue; none if none follow.
+
+        Raises `MarkerNotGiven`.
+        """
         return self._entries(self._read(marker))
+
+    def verify(self, marker: str) -> None:
+        """Raise `MarkerNotGiven` for one that the store cannot have given."""
+        self._read_page(marker, 1)
 
     def learn(self, other: Tail) -> None:
         """Know what another reader of the queue, who has come to the end, has read."""
@@ -64,28 +70,50 @@ class Tail:
         return self._read_page(marker, limit)[0]
 
     def _read_page(self, marker: str | None, limit: int) -> tuple[list[dict[str, Any]], Any]:
-        """A page, and the marker of the next, which there may be none to ask for without one."""
+        """A page, and the marker of the next; None for an empty page, of which most have none."""
         try:
-            results = self._broker.messages.list(
-                self._source.name,
-                self._source.project_id,
-                marker=marker,
-                limit=limit,
-                echo=True,
-                include_claimed=True,
-                include_delayed=True,
-            )
+            results = self._list(marker, limit)
             found = list(next(results))
             return found, next(results, None) if found else None
         except storage_errors.DoesNotExist:
             return [], None
 
+    def _list(self, marker: str | None, limit: int) -> Any:
+        return self._broker.messages.list(
+            self._source.name,
+            self._source.project_id,
+            marker=marker,
+            limit=limit,
+            echo=True,
+            include_claimed=True,
+            include_delayed=True,
+        )
+
     def _entries(self, found: list[dict[str, Any]]) -> list[Entry]:
         if not found:
             return []
-        markers = [str(message['id']) for message in found]
+        ids = [str(message['id']) for message in found]
         messages = present(self._broker, found, self._source.project_id)
-        return [Entry(*pair) for pair in zip(markers, messages, strict=True)]
+        return [Entry(*pair) for pair in zip(ids, messages, strict=True)]
+
+
+class MarkedTail(Tail):
+    """Reads the embedded store, whose markers keep their order even where the message is gone."""
+
+    def end(self) -> str | None:
+        newest = super().end()
+        return None if newest is None else str(self._read_page(newest, 1)[1])
+
+    def after(self, marker: str | None) -> list[Entry]:
+        found, following = self._read_page(marker, PAGE)
+        entries = self._entries(found)
+        of_each = markers.of_messages([entry.marker for entry in entries], str(following))
+        return [entry._replace(marker=own) for entry, own in zip(entries, of_each, strict=True)]
+
+    def _read_page(self, marker: str | None, limit: int) -> tuple[list[dict[str, Any]], Any]:
+        """The same; the marker of an empty page is the given one, in full."""
+        results = self._list(marker, limit)
+        return list(next(results)), next(results)
 
 
 class PagedTail(Tail):
@@ -115,6 +143,7 @@ class ForgetfulTail(Tail):
         super().__init__(broker, source)
         self._recent: collections.deque[str] = collections.deque(maxlen=_REMEMBERED)
         self._newest = 0.0
+        self._clocks = Clocks()
 
     def end(self) -> str | None:
         """The same; of a queue whose newest message has just expired, found by reading it all."""
@@ -127,6 +156,8 @@ class ForgetfulTail(Tail):
         return marker
 
     def after(self, marker: str | None) -> list[Entry]:
+        # The embedded store in a pool knows the bare ids, too.
+        marker = marker and markers.bare(marker)
         found = self._page(marker)
         if found and marker is not None and not self._exist([marker]):
             found = self._resume(marker, found)
@@ -188,6 +219,9 @@ class ForgetfulTail(Tail):
         return []
 
     def _is_new(self, message: dict[str, Any]) -> bool:
+        if self._clocks.has_stepped():
+            # Times of before and after cannot be compared: better twice than never.
+            self._newest = 0.0
         return bool(time.time() - message['age'] >= self._newest - _AGE_SECONDS)
 
 

@@ -178,7 +178,7 @@ def _links(req: falcon.Request, reply: Reply, kind: str) -> list[Link]:
 
 
 def _listed_messages(req: falcon.Request, resp: falcon.Response, reply: Reply) -> LinkedMessagePage:
-    links = _links(req, reply, 'messages')
+    links = _next_page(req, reply.body['marker']) if 'marker' in reply.body else []
     return {'messages': _messages(reply.body['messages'], _path(req)), 'links': links}
 
 
