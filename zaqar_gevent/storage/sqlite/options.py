@@ -23,8 +23,8 @@ _SHARED_OPTS = [
             ('full', 'every acknowledged write has been synced to disk'),
             (
                 'normal',
-                'acknowledged writes survive a crash of the process; the last ones may be lost '
-                'when power fails or the operating system crashes',
+                'acknowledged writes survive a crash of the process; when power fails or the '
+                'operating system crashes, all since the last checkpoint are lost',
             ),
         ],
         help='What an acknowledged write survives.',
