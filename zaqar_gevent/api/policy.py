@@ -13,7 +13,10 @@ from zaqar.context import RequestContext
 from zaqar_gevent.api.context import Caller
 
 VERDICT_SECONDS = 1.0
-MAX_VERDICTS = 4096
+# Roughly, of the callers that verdicts are kept for.
+MAX_VERDICT_BYTES = 8 * 1024 * 1024
+_BYTES = 256
+_BYTES_OF_ROLE = 64
 
 
 class Policy:
@@ -29,17 +32,20 @@ class Policy:
         self._enforcer.register_defaults(policies.list_rules())
         self._clock = clock
         self._verdicts: dict[tuple[str, Caller], bool] = {}
+        self._verdict_bytes = 0
         self._renew_at = 0.0
 
     def allows(self, rule: str, caller: Caller) -> bool:
         """Whether `rule` lets the caller do it."""
         now = self._clock()
-        if now >= self._renew_at or len(self._verdicts) >= MAX_VERDICTS:
+        if now >= self._renew_at or self._verdict_bytes >= MAX_VERDICT_BYTES:
             self._verdicts = {}
+            self._verdict_bytes = 0
             self._renew_at = now + VERDICT_SECONDS
         verdict = self._verdicts.get((rule, caller))
         if verdict is None:
             verdict = self._verdicts[rule, caller] = self._ask(rule, caller)
+            self._verdict_bytes += _BYTES + sum(len(role) + _BYTES_OF_ROLE for role in caller.roles)
         return verdict
 
     def _ask(self, rule: str, caller: Caller) -> bool:
