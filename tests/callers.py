@@ -135,7 +135,10 @@ class RestCaller:
         }
         if operation.filters and operation.filters in members:
             query.update(members.pop(operation.filters))
-        body = members.pop(operation.payload, None) if operation.payload else members or None
+        if operation.payload:
+            body = members.pop(operation.payload, None)
+        else:
+            body = members if members or operation.needs_body else None
         response = self.session.request(
             operation.route.methods[0],
             self.url + path,

@@ -3,6 +3,10 @@
 from typing import Any
 
 import pytest
+import requests
+
+from tests.callers import RestCaller
+from tests.server_process import ServerProcess
 
 
 def test_a_queue_is_created_once(api: Any) -> None:
@@ -153,3 +157,26 @@ def test_a_purge_removes_the_messages_it_is_asked_to(
     assert api.call('queue_purge', queue_name='orders', **arguments).status == 204
     left = api.call('queue_get_stats', queue_name='orders').body['messages']['total']
     assert left == (12 if resource_types == ['subscriptions'] else 0)
+
+
+def test_rest_tells_an_empty_body_from_none(server: ServerProcess) -> None:
+    """As upstream: without a body a purge removes everything, and with one it must say what."""
+    caller = RestCaller(server.url)
+    url = f'{server.url}/v2/queues/orders'
+    headers = caller.identity.headers()
+
+    def ask(method: str, path: str, body: str | None) -> int:
+        return requests.request(
+            method, url + path, data=body, headers=headers, timeout=10
+        ).status_code
+
+    caller.call('message_post', queue_name='orders', messages=[{'body': 1}])
+    refused = requests.post(f'{url}/purge', data='{}', headers=headers, timeout=10)
+    assert refused.status_code == 400
+    assert 'resource_types' in refused.json()['description']
+    assert caller.call('queue_get_stats', queue_name='orders').body['messages']['total'] == 1
+    assert ask('POST', '/purge', None) == 204
+    assert caller.call('queue_get_stats', queue_name='orders').body['messages']['total'] == 0
+    assert ask('PATCH', '/claims/none', None) == 400
+    assert ask('PATCH', '/claims/none', '{}') == 404
+    caller.close()

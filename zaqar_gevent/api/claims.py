@@ -5,6 +5,8 @@ from __future__ import annotations
 import functools
 from typing import Any, NotRequired, TypedDict
 
+import msgspec
+
 from zaqar_gevent.api import waiting
 from zaqar_gevent.api.context import Context
 from zaqar_gevent.api.messages import Message, present
@@ -20,8 +22,8 @@ class CreateClaim(Request):
     queue_name: str
     limit: int | None = None
     wait: float | None = None
-    ttl: int | None = None
-    grace: int | None = None
+    ttl: int | msgspec.UnsetType = msgspec.UNSET
+    grace: int | msgspec.UnsetType = msgspec.UNSET
 
 
 class NamedClaim(Request):
@@ -30,8 +32,8 @@ class NamedClaim(Request):
 
 
 class UpdateClaim(NamedClaim):
-    ttl: int | None = None
-    grace: int | None = None
+    ttl: int | msgspec.UnsetType = msgspec.UNSET
+    grace: int | msgspec.UnsetType = msgspec.UNSET
 
 
 class CreatedClaim(TypedDict):
@@ -99,6 +101,7 @@ def get_claim(context: Context, request: NamedClaim) -> Claim:
     policy='claims:update',
     success=204,
     relation='rel/patch_claim',
+    needs_body=True,
 )
 def update_claim(context: Context, request: UpdateClaim) -> str:
     """Renew a claim: its time to live starts anew."""
@@ -134,8 +137,8 @@ def _release(context: Context, queue_name: str, claim_id: str) -> None:
 def _lease(context: Context, request: CreateClaim | UpdateClaim) -> dict[str, int]:
     defaults = context.broker.defaults
     return {
-        'ttl': defaults.claim_ttl if request.ttl is None else request.ttl,
-        'grace': defaults.claim_grace if request.grace is None else request.grace,
+        'ttl': defaults.claim_ttl if request.ttl is msgspec.UNSET else request.ttl,
+        'grace': defaults.claim_grace if request.grace is msgspec.UNSET else request.grace,
     }
 
 

@@ -47,7 +47,7 @@ class FlavorPage(TypedDict):
 
 @operation(
     'flavor_list',
-    rest='GET /v2/flavors{?marker,limit,detailed}',
+    rest='GET /v2/flavors{?detailed,limit,marker}',
     policy='flavors:get_all',
     relation='rel/flavors',
     admin=True,

@@ -18,7 +18,7 @@ class NewMessage(msgspec.Struct):
     """`ttl` and `delay` in seconds; left out, they are the queue's."""
 
     body: Any
-    ttl: int | None = None
+    ttl: int | msgspec.UnsetType = msgspec.UNSET
     delay: int | None = None
 
 
@@ -340,7 +340,7 @@ def _complete(broker: Broker, message: NewMessage, metadata: dict[str, Any]) -> 
     As upstream, delays count only in queues that have a default delay.
     """
     ttl = message.ttl
-    if ttl is None:
+    if ttl is msgspec.UNSET:
         ttl = metadata.get('_default_message_ttl') or broker.defaults.message_ttl
     complete = {'ttl': ttl, 'body': message.body}
     queue_delay = metadata.get('_default_message_delay')

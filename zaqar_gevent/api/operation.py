@@ -86,6 +86,8 @@ class Operation:
     success: the statuses of success, the usual one first.
     relation: its link relation in the home document.
     payload: the member of `request` that is the whole REST body, where the body is one value.
+    needs_body: whether a REST request must have a body, be it an empty object.
+    body_members: the members that a REST body must have, where there is one.
     aliases: query parameters whose name differs from the member they fill.
     filters: the member that gets all query parameters not named in the route.
     media_types: what Content-Type a REST body must have, where it matters.
@@ -104,6 +106,8 @@ class Operation:
     success: tuple[int, ...]
     relation: str | None
     payload: str | None
+    needs_body: bool
+    body_members: tuple[str, ...]
     aliases: dict[str, str]
     filters: str | None
     media_types: tuple[str, ...]
@@ -193,6 +197,8 @@ def operation(
     success: int | tuple[int, ...] = 200,
     relation: str | None = None,
     payload: str | None = None,
+    needs_body: bool = False,
+    body_members: tuple[str, ...] = (),
     aliases: dict[str, str] | None = None,
     filters: str | None = None,
     media_types: tuple[str, ...] = (),
@@ -218,6 +224,8 @@ def operation(
             success=(success,) if isinstance(success, int) else success,
             relation=relation,
             payload=payload,
+            needs_body=needs_body,
+            body_members=body_members,
             aliases=aliases or {},
             filters=filters,
             media_types=media_types,

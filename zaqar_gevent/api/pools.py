@@ -62,7 +62,7 @@ class PoolPage(TypedDict):
 
 @operation(
     'pool_list',
-    rest='GET /v2/pools{?marker,limit,detailed}',
+    rest='GET /v2/pools{?detailed,limit,marker}',
     policy='pools:get_all',
     relation='rel/pools',
     admin=True,

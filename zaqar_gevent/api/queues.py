@@ -258,6 +258,7 @@ def get_stats(context: Context, request: NamedQueue) -> QueueStats:
     policy='queues:purge',
     success=204,
     relation='rel/queue_purge',
+    body_members=('resource_types',),
 )
 def purge_queue(context: Context, request: PurgeQueue) -> dict[str, Any]:
     """Remove the unclaimed messages, the subscriptions, or both from a queue that stays.
@@ -272,14 +273,12 @@ def purge_queue(context: Context, request: PurgeQueue) -> dict[str, Any]:
 
 
 class ShareQueue(NamedQueue, forbid_unknown_fields=True):
-    """`paths` are below the queue; `expires` is a time in ISO 8601."""
+    """`paths` are below the queue, by default `messages`; `methods` are by default `GET`; `expires`
+    is a time in ISO 8601.
+    """
 
-    paths: list[Literal['messages', 'subscriptions', 'claims']] = msgspec.field(
-        default_factory=lambda: ['messages']
-    )
-    methods: list[Literal['GET', 'HEAD', 'POST', 'PUT', 'PATCH', 'DELETE', 'OPTIONS']] = (
-        msgspec.field(default_factory=lambda: ['GET'])
-    )
+    paths: list[Literal['messages', 'subscriptions', 'claims']] | None = None
+    methods: list[Literal['GET', 'HEAD', 'POST', 'PUT', 'PATCH', 'DELETE', 'OPTIONS']] | None = None
     expires: str | None = None
 
 
@@ -288,6 +287,7 @@ class ShareQueue(NamedQueue, forbid_unknown_fields=True):
     rest='POST /v2/queues/{queue_name}/share',
     policy='queues:share',
     relation='rel/queue_share',
+    needs_body=True,
 )
 def share_queue(context: Context, request: ShareQueue) -> signed_urls.SignedUrl:
     """Make a pre-signed URL, with which others can use a queue without a token.
@@ -300,7 +300,7 @@ def share_queue(context: Context, request: ShareQueue) -> signed_urls.SignedUrl:
         context.broker.conf.signed_url.secret_key,
         paths,
         project=context.project_id,
-        methods=list(request.methods),
+        methods=list(request.methods or ['GET']),
         expires=request.expires,
     )
 

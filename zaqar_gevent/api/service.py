@@ -7,7 +7,7 @@ from typing import Any
 from zaqar_gevent.api import errors
 from zaqar_gevent.api.broker import Capabilities
 from zaqar_gevent.api.context import Context
-from zaqar_gevent.api.operation import REGISTRY, Operation, Request, operation
+from zaqar_gevent.api.operation import REGISTRY, Kind, Operation, Request, operation
 
 VERSION = {
     'id': '2',
@@ -21,6 +21,15 @@ VERSION = {
     ],
     'links': [{'href': '/v2/', 'rel': 'self'}],
 }
+
+
+# What upstream's home document says otherwise than the routes, and leaves out.
+_PARAMETERS = {'claim_id': 'claim'}
+_MEANINGS = {'claim': 'claim_id'}
+_LIMITS = {'message': 'messages_limit'}
+_UNDESCRIBED = frozenset({'name', 'with_count', 'include_delayed', 'wait', 'claim_ids'})
+_TEMPLATES = frozenset({'rel/ping'})
+_ACCEPTING = frozenset({'rel/patch_claim', 'rel/subscription_patch'})
 
 
 class NoArguments(Request):
@@ -42,12 +51,11 @@ def get_capabilities(context: Context, request: NoArguments) -> Capabilities:
 @operation('get_home_doc', rest='GET /v2/', policy=None)
 def get_home_document(context: Context, request: NoArguments) -> dict[str, Any]:
     """Get the home document (draft-nottingham-json-home-03): every resource and its methods."""
-    offered = REGISTRY.offered(
-        admin=context.broker.conf.admin_mode, pooling=context.broker.conf.pooling
-    )
+    broker = context.broker
+    offered = REGISTRY.offered(admin=broker.conf.admin_mode, pooling=broker.conf.pooling)
     resources: dict[str, dict[str, Any]] = {}
     for offer in offered.values():
-        if offer.relation is not None:
+        if offer.relation is not None and (broker.has_topics or offer.kind is Kind.QUEUE):
             _add_resource(resources, offer.relation, offer)
     return {'resources': resources}
 
@@ -76,16 +84,35 @@ def check_health(context: Context, request: NoArguments) -> dict[str, Any]:
 
 
 def _add_resource(resources: dict[str, dict[str, Any]], relation: str, offer: Operation) -> None:
+    """Describe an operation as upstream does, with its names of what a request holds."""
     route = offer.route
     resource = resources.setdefault(
         relation, {'hints': {'allow': [], 'formats': {'application/json': {}}}}
     )
-    if '{' in route.template:
-        resource['href-template'] = route.template
-        names = [part[1:-1] for part in route.path.split('/') if part.startswith('{')]
-        resource['href-vars'] = {name: f'param/{name}' for name in (*names, *route.query)}
+    kind = offer.name.partition('_')[0]
+    query = [_PARAMETERS.get(name, name) for name in route.query if name not in _UNDESCRIBED]
+    path = route.path.replace('{subscription_id}', '{subscriptions_id}')
+    template = path + ('{?' + ','.join(query) + '}' if query else '')
+    variables = [part[1:-1] for part in path.split('/') if part.startswith('{')]
+    if variables or query:
+        resource['href-template'] = template
+        resource['href-vars'] = {
+            name: f'param/{_variable(kind, name)}' for name in (*variables, *query)
+        }
     else:
-        resource['href'] = route.path
-    resource['hints']['allow'].extend(route.methods)
-    if 'POST' in route.methods:
+        resource['href-template' if relation in _TEMPLATES else 'href'] = path
+    methods = [method for method in route.methods if method != 'HEAD']
+    resource['hints']['allow'] = sorted(
+        [*resource['hints']['allow'], *methods], key=lambda method: method != 'GET'
+    )
+    if relation in _ACCEPTING or 'POST' in methods:
         resource['hints']['accept-post'] = ['application/json']
+    if relation.endswith('subscriptions_post'):
+        resource['href-vars']['limit'] = f'param/{_variable(kind, "limit")}'
+
+
+def _variable(kind: str, name: str) -> str:
+    """What upstream's documentation calls a variable of an operation on things of a kind."""
+    if name == 'limit':
+        return _LIMITS.get(kind, f'{kind}_limit')
+    return _MEANINGS.get(name, name)

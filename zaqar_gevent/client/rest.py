@@ -162,8 +162,12 @@ def _write(operation: Operation, arguments: dict[str, Any]) -> tuple[str, bytes 
 def _body(operation: Operation, arguments: dict[str, Any]) -> bytes | None:
     if operation.method in ('GET', 'DELETE'):
         return None
-    document: Any = arguments.get(operation.payload) if operation.payload else arguments
-    return codecs.encode(document, binary=False) if document else None
+    if operation.payload:
+        document: Any = arguments.get(operation.payload)
+    else:
+        # No body is another request than an empty one where there is something to be chosen.
+        document = None if not arguments and operation.name.endswith('_purge') else arguments
+    return None if document is None else codecs.encode(document, binary=False)
 
 
 def _as_text(value: Any) -> str:

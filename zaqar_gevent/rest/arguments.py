@@ -120,6 +120,8 @@ class ArgumentReader:
         body = _read_bytes(req, self._limits.max_bytes)
         payload = self._operation.payload
         if not body:
+            if self._operation.needs_body:
+                raise errors.MalformedDocument('The request must have a body, an object - at `$`')
             return None
         document = _decode(body, self._limits.max_depth)
         if payload is not None:
@@ -128,10 +130,16 @@ class ArgumentReader:
                 raise _wrong_type(document, expected)
             arguments[payload] = document
         elif isinstance(document, dict):
+            self._check_members(document)
             arguments.update(document)
         else:
             raise _wrong_type(document, dict)
         return len(body)
+
+    def _check_members(self, document: dict[str, Any]) -> None:
+        for name in self._operation.body_members:
+            if name not in document:
+                raise errors.MalformedDocument(f'Missing parameter `{name}` - at `$.{name}`')
 
     def _read_filters(self, req: falcon.Request) -> dict[str, Any]:
         return {

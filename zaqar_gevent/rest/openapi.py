@@ -233,7 +233,11 @@ def _payload(operation: Operation, known: Schemas) -> tuple[Schema, Any, bool]:
         if name not in elsewhere and f'{{{name}}}' not in operation.route.path
     ]
     schema = schemas.object_of(inside, closed=schemas.is_closed(operation.request))
-    required = 'PATCH' in operation.route.methods or any(member.required for member in inside)
+    required = (
+        operation.needs_body
+        or 'PATCH' in operation.route.methods
+        or any(member.required for member in inside)
+    )
     return schema, schemas.example_of(inside), required
 
 

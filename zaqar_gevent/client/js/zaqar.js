@@ -845,6 +845,8 @@ class Route {
   #body(left) {
     if (this.method === 'GET' || this.method === 'DELETE') return undefined;
     if (this.payload) return left[this.payload] ?? undefined;
+    // No body is another request than an empty one where there is something to be chosen.
+    if (this.action.endsWith('_purge') && !Object.values(left).some(isGiven)) return undefined;
     return left;
   }
 }
