@@ -79,10 +79,11 @@ class KeystoneAuth(auth_token.AuthProtocol):
 
         Raises `errors.Unauthorized`, or `errors.ServiceUnavailable` where Keystone cannot be asked.
         """
-        environ = _environ_of(headers)
+        tokens = {name: headers[name] for name in _TOKEN_VARIABLES if name in headers}
+        environ = _environ_of(tokens)
         answer = self._ask(environ)
         if CREDENTIALS in environ:
-            return _identity_in(environ)
+            return _identity_in(environ)._replace(tokens=tokens)
         if answer.status.startswith('401'):
             raise errors.Unauthorized('Authentication failed.')
         raise _unavailable()
@@ -164,7 +165,7 @@ def _strip_identity(environ: Environ) -> None:
             del environ[name]
 
 
-def _environ_of(headers: Mapping[str, str]) -> Environ:
+def _environ_of(tokens: Mapping[str, str]) -> Environ:
     """A small request, for the middleware to look at."""
     return {
         'REQUEST_METHOD': 'GET',
@@ -174,7 +175,7 @@ def _environ_of(headers: Mapping[str, str]) -> Environ:
         'SERVER_PORT': '80',
         'SERVER_PROTOCOL': 'HTTP/1.1',
         'wsgi.url_scheme': 'http',
-        **{_TOKEN_VARIABLES[name]: headers[name] for name in _TOKEN_VARIABLES if name in headers},
+        **{_TOKEN_VARIABLES[name]: token for name, token in tokens.items()},
     }
 
 

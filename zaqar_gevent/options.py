@@ -242,6 +242,15 @@ _KEEPALIVE = [
         'seconds. One that takes longer is closed with code 1008.',
     ),
     cfg.FloatOpt(
+        'token_check_interval',
+        default=300.0,
+        min=0.0,
+        help='How often Keystone is asked again about the tokens of open WebSockets, in seconds. A '
+        'connection whose token has been revoked is closed with code 4003; other roles count from '
+        'then on. Keystone is asked at most as often as [keystone_authtoken] token_cache_time '
+        'allows. 0 for never.',
+    ),
+    cfg.FloatOpt(
         'close_timeout',
         default=5.0,
         min=0.1,

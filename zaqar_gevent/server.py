@@ -285,6 +285,17 @@ def _measure_always(connections: Connections) -> None:
         gevent.sleep(_MEASURE_SECONDS)
 
 
+def _check_tokens_always(connections: Connections, interval: float) -> None:
+    """Ask again about the tokens of open connections, one after the other."""
+    while True:
+        gevent.sleep(interval)
+        for connection in connections:
+            try:
+                connection.check_token()
+            except Exception as error:
+                LOG.error('The token of a connection cannot be checked: %s', error)
+
+
 def capabilities(conf: cfg.ConfigOpts) -> Capabilities:
     """What a server with this configuration says of itself."""
     section = conf[options.GROUP]
@@ -346,6 +357,9 @@ class Service:
             raise ConfigurationError(f'The store cannot be opened: {error}') from error
         self._metrics = listen_for_metrics(conf)
         gevent.spawn(_measure_always, self.app.connections)
+        interval = conf[options.GROUP].token_check_interval
+        if conf.auth_strategy and interval:
+            gevent.spawn(_check_tokens_always, self.app.connections, interval)
 
     def _data_driver(self, conf: cfg.ConfigOpts, region: Any) -> base.DataDriverBase:
         if conf.pooling:

@@ -41,6 +41,9 @@ class Echo:
     def end(self) -> None:
         """Nothing is left of an echo."""
 
+    def check_token(self) -> bool:
+        return True
+
     def farewell(self, reason: str, reconnect_after_ms: int) -> None:
         return None
 

@@ -15,6 +15,7 @@ from tests.faults.client import COMPACT, DEFAULT, DIALECTS, Dialect
 from tests.faults.frames import Opcode, StatusCode
 from tests.functional.test_authentication import (  # noqa: F401
     IdentityService,
+    configuration,
     guarded,
     identity_service,
 )
@@ -337,6 +338,83 @@ def test_a_token_does_not_prolong_what_a_pre_signed_url_allows(
     post(tenants.rest(tenants.old), 'its own')
     assert member.bodies(1) == ['its own']
     assert member.has_nothing_more()
+
+
+@pytest.mark.parametrize('claims', [False, True], ids=['list', 'claim'])
+def test_a_request_that_waits_is_answered_when_its_pre_signed_url_expires(
+    tenants: Tenants, claims: bool
+) -> None:
+    """With nothing that comes later."""
+    rest = tenants.rest(tenants.old)
+    path, method = ('claims', 'POST') if claims else ('messages', 'GET')
+    wanted = {'paths': [path], 'methods': [method], 'expires': soon(2)}
+    signed = rest.call('queue_share', queue_name='orders', **wanted).body
+    stranger = RestCaller(rest.url)
+    action = 'claim_create' if claims else 'message_list'
+    began = time.monotonic()
+    headers = presenting(signed)
+    answer = stranger.call(action, headers=headers, queue_name='orders', wait=20)
+    assert time.monotonic() - began < 4
+    assert answer.status == (204 if claims else 200)
+    assert not (answer.body or {}).get('messages')
+    late = stranger.call(action, headers=headers, queue_name='orders', wait=20)
+    assert late.status == 404
+
+
+CHECK_SECONDS = 0.3
+
+
+@pytest.fixture(scope='module')
+def watchful(
+    identity_service: IdentityService,  # noqa: F811
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[ServerProcess]:
+    """A server that asks again about tokens all the time."""
+    state = tmp_path_factory.mktemp('watchful')
+    policy = state / 'policy.yaml'
+    policy.write_text('"queues:create": "role:member"\n')
+    often = f'\n[drivers:transport:gevent]\ntoken_check_interval = {CHECK_SECONDS}\n'
+    with ServerProcess(state, config=configuration(identity_service, policy) + often) as process:
+        yield process
+
+
+@pytest.mark.parametrize('dialect', [DEFAULT, COMPACT], ids=str)
+def test_a_token_that_is_revoked_ends_its_connection(
+    watchful: ServerProcess,
+    identity_service: IdentityService,  # noqa: F811
+    dialect: Dialect,
+) -> None:
+    tenants = Tenants(watchful, identity_service)
+    rest = tenants.rest(tenants.old)
+    token = identity_service.issue(tenants.old)
+    with Member(watchful.port, dialect) as member:
+        member.authenticate(tenants.old, token)
+        member.subscribe()
+        post(rest, 'before')
+        time.sleep(2 * CHECK_SECONDS)
+        assert member.bodies(1) == ['before']
+        assert member.call('ping_node').status == 204
+        del identity_service.tokens[token]
+        code = member.status_code()
+        assert (code.code, code.reason) == (4003, b'The token is not valid any more.')
+    post(rest, 'after')
+    eventually(lambda: not subscriptions(rest))
+
+
+def test_a_role_that_is_revoked_counts_no_more(
+    watchful: ServerProcess,
+    identity_service: IdentityService,  # noqa: F811
+) -> None:
+    tenants = Tenants(watchful, identity_service)
+    token = identity_service.issue(tenants.old)
+    with Member(watchful.port, COMPACT) as member:
+        member.authenticate(tenants.old, token)
+        member.subscribe()
+        assert member.call('queue_create', queue_name='a').status == 201
+        identity_service.tokens[token]['roles'] = [{'id': 'reader', 'name': 'reader'}]
+        eventually(lambda: member.call('queue_create', queue_name='b').status == 403)
+        post(tenants.rest(tenants.old), 'still here')
+        assert member.bodies(1) == ['still here']
 
 
 Open = Callable[[str], Member]

@@ -98,11 +98,13 @@ class Identity(NamedTuple):
     caller: its user, project and roles; of no client in particular.
     expires_at: when it ends, in seconds of `time.monotonic`.
     environ: what authentication left for those who act in the user's name.
+    tokens: the headers by which it was identified, by lower-case name.
     """
 
     caller: Caller
     expires_at: float
     environ: Mapping[str, Any]
+    tokens: Mapping[str, str] = _NOTHING
 
 
 class Client(Protocol):

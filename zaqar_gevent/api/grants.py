@@ -15,6 +15,7 @@ class Reason(enum.StrEnum):
     PROJECT_CHANGED = 'project_changed'
     USER_CHANGED = 'user_changed'
     TOKEN_EXPIRED = 'token_expired'  # noqa: S105
+    TOKEN_REVOKED = 'token_revoked'  # noqa: S105
     SIGNATURE_EXPIRED = 'signature_expired'
 
     @property
@@ -27,6 +28,7 @@ _DESCRIPTIONS = {
     Reason.PROJECT_CHANGED: 'The connection has authenticated for another project.',
     Reason.USER_CHANGED: 'The connection has authenticated as another user.',
     Reason.TOKEN_EXPIRED: 'The token that it was made with has expired.',
+    Reason.TOKEN_REVOKED: 'The token that it was made with has been revoked.',
     Reason.SIGNATURE_EXPIRED: 'The pre-signed URL that it was made with has expired.',
 }
 

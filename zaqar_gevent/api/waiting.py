@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from typing import TypeVar
@@ -40,7 +41,7 @@ def wait_for(
     hub = context.broker.notifier.hub
     if not seconds or hub is None or succeeded(result):
         return result
-    deadline = time.monotonic() + seconds
+    deadline = min(time.monotonic() + seconds, context.grant.expires_at or math.inf)
     with hub.listening(Source(context.project_id, queue_name)) as news:
         while True:
             news.clear()

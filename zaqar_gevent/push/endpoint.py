@@ -303,7 +303,7 @@ def _has_ended(subscription: Subscription) -> bool:
 
     At the end of its token the whole connection is closed.
     """
-    return subscription.grant.reason not in (None, Reason.TOKEN_EXPIRED)
+    return subscription.grant.reason not in (None, Reason.TOKEN_EXPIRED, Reason.TOKEN_REVOKED)
 
 
 def _gone(grant: Grant = UNLIMITED) -> errors.APIError:

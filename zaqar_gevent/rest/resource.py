@@ -9,6 +9,7 @@ import falcon
 from zaqar_gevent.api import documents, errors
 from zaqar_gevent.api.context import Caller, Context
 from zaqar_gevent.api.dispatcher import Dispatcher
+from zaqar_gevent.api.grants import UNLIMITED
 from zaqar_gevent.api.operation import Operation
 from zaqar_gevent.api.signed_urls import Presented
 from zaqar_gevent.rest import shapes
@@ -86,7 +87,7 @@ def _context(dispatcher: Dispatcher, environ: dict[str, Any]) -> Context:
         find('HTTP_X_USER_ID'),
         find('HTTP_X_ROLES'),
     )
-    presented = None
+    presented, grant = None, UNLIMITED
     if 'HTTP_URL_SIGNATURE' in environ:
         presented = Presented.of(
             environ['HTTP_URL_SIGNATURE'],
@@ -94,10 +95,12 @@ def _context(dispatcher: Dispatcher, environ: dict[str, Any]) -> Context:
             find('HTTP_URL_METHODS'),
             find('HTTP_URL_PATHS'),
         )
+        grant = presented.grant if presented else UNLIMITED
     return Context(
         dispatcher.broker,
         caller,
         environ=environ,
         presented=presented,
+        grant=grant,
         client=find(CLIENT),
     )

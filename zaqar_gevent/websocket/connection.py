@@ -71,6 +71,10 @@ class Receiver(Protocol):
         """The answer, or what gives it and may be done in a greenlet of its own."""
         ...
 
+    def check_token(self) -> bool:
+        """Whether the client's token is valid still, if it has one; may wait for who knows."""
+        ...
+
     def attach(self, recipient: Recipient) -> None:
         """The connection, for what the client is to be told without asking."""
         ...
@@ -225,6 +229,11 @@ class Connection:
     def give_up(self) -> None:
         """Close the connection of a client that does not take what it is pushed."""
         self.finish(Ending(SLOW_CONSUMER, 'Too slow for what is pushed.'))
+
+    def check_token(self) -> None:
+        """Close the connection where its token is not valid any more."""
+        if self._ending is None and not self.receiver.check_token():
+            self.finish(Ending(AUTHENTICATION_EXPIRED, 'The token is not valid any more.'))
 
     def attend(self, now: float) -> None:
         """Look after the connection, every TICK_SECONDS; `now` is of `time.monotonic`."""

@@ -161,6 +161,27 @@ class Session:
         """The project that a request of an authenticated client is for."""
         return claimed.project_id
 
+    def check_token(self) -> bool:
+        """Ask again whom the token of the connection names; False where it is not valid any more.
+
+        What cannot be asked now is left to be asked later.
+        """
+        identity = self._identity
+        if self._identify is None or identity is None:
+            return True
+        try:
+            found = self._identify(identity.tokens)
+        except errors.Unauthorized:
+            if self._identity is identity:
+                self._grant.end(Reason.TOKEN_REVOKED)
+            return self._identity is not identity
+        except errors.APIError:
+            return True
+        if self._identity is identity and found.caller != identity.caller:
+            # Other roles, say.
+            self._become(found)
+        return True
+
     def attach(self, recipient: Recipient) -> None:
         """The connection that the conversation is held over, which can be pushed to."""
         if self._endpoint is not None:

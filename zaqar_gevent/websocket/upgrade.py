@@ -301,6 +301,9 @@ class _Nobody:
     def receive(self, payload: bytes, *, binary: bool) -> bytes:
         raise AssertionError('a closing connection delivers no messages')
 
+    def check_token(self) -> bool:
+        return True
+
     def attach(self, recipient: Recipient) -> None: ...
 
     def end(self) -> None: ...
