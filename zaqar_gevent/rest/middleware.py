@@ -19,7 +19,6 @@ Environ = dict[str, Any]
 StartResponse = Callable[..., Any]
 Application = Callable[[Environ, StartResponse], Iterable[bytes]]
 
-_CONTEXT = vars(RequestContext(overwrite=False))
 _REQUEST_ID = re.compile(r'req-[a-f0-9]{8}(-[a-f0-9]{4}){3}-[a-f0-9]{12}')
 
 # What a browser may send to and read from another origin, as upstream allows it.
@@ -46,11 +45,12 @@ def identify_requests(app: Application) -> Application:
         request_id = _new_request_id()
         sent = environ.get('HTTP_X_OPENSTACK_REQUEST_ID')
         global_id = sent if sent and _REQUEST_ID.fullmatch(sent) else None
-        _enter_context(request_id, global_id)
+        _Context(request_id, global_id)
 
         def start(status: str, headers: list[tuple[str, str]], *exc_info: Any) -> Any:
-            with_id = [*headers, ('X-OpenStack-Request-ID', request_id)]
-            return start_response(status, with_id, *exc_info)
+            # The list is the server's to change (PEP 3333).
+            headers.append(('X-OpenStack-Request-ID', request_id))
+            return start_response(status, headers, *exc_info)
 
         return app(environ, start)
 
@@ -66,13 +66,20 @@ def _new_request_id() -> str:
     return f'req-{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-a{digits[17:20]}-{digits[20:]}'
 
 
-def _enter_context(request_id: str, global_id: str | None) -> None:
-    """Let the log know of the request. PERF: a copy is made faster than a context."""
-    context = RequestContext.__new__(RequestContext)
-    vars(context).update(_CONTEXT)
-    context.roles, context.service_roles = [], []
-    context.request_id, context.global_request_id = request_id, global_id
-    context.update_store()
+class _Context(RequestContext):
+    """What the log knows of a request: its ids.
+
+    PERF: all else is the class's. oslo.context sets thirty attributes for each.
+    """
+
+    def __init__(self, request_id: str, global_id: str | None) -> None:
+        self.request_id = request_id
+        self.global_request_id = global_id
+        self.update_store()
+
+
+for _name, _value in vars(RequestContext(overwrite=False)).items():
+    setattr(_Context, _name, _value)
 
 
 def mount(app: Application, prefix: str) -> Application:
