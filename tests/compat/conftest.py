@@ -130,7 +130,7 @@ def _configuration_files(
     ):
         monkeypatch.setattr(case, 'tearDown', wsgi_base.V2Base.tearDown)
     # Where upstream's application keeps what asks Keystone.
-    authenticator = property(lambda app: app.app_protocol.__self__._authenticator)
+    authenticator = property(lambda app: app._upgrade._authenticator)
     monkeypatch.setattr(Application, '_auth_app', authenticator, raising=False)
     # Upstream closes the control store before the pools, whose list is kept in it.
     monkeypatch.setattr(sqlite.ControlDriver, 'close', lambda self: None)

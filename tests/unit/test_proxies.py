@@ -9,7 +9,14 @@ from typing import Any
 import pytest
 from oslo_config import cfg
 
-from zaqar_gevent.proxies import FORWARDED, RECEIVED_HOST, X_FORWARDED, believe, trust_proxies
+from zaqar_gevent.proxies import (
+    FORWARDED,
+    PREFIX,
+    RECEIVED_HOST,
+    X_FORWARDED,
+    believe,
+    trust_proxies,
+)
 
 ETC = pathlib.Path(__file__).parents[2] / 'etc'
 PEER = '192.0.2.1'
@@ -81,7 +88,7 @@ def test_headers_of_the_other_kind_are_ignored() -> None:
     assert both['REMOTE_ADDR'] == '203.0.113.9'
     assert both['HTTP_HOST'] == 'a.example'
     assert both[RECEIVED_HOST] == 'asked.example'
-    assert both['SCRIPT_NAME'] == '/zaqar'
+    assert both[PREFIX] == '/zaqar'
 
 
 @pytest.mark.parametrize('kind', [X_FORWARDED, FORWARDED])

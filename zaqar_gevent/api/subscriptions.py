@@ -206,6 +206,7 @@ def update_subscription(context: Context, request: UpdateSubscription) -> str:
     if not changes:
         raise errors.BadRequest('One of subscriber, ttl and options is required.')
     _check(context, changes)
+    _check_trust(context, request.subscriber or '')
     _check_external(request.subscriber or '')
     try:
         context.broker.subscriptions.update(
@@ -355,11 +356,6 @@ def _check_subscriber(context: Context, subscriber: str) -> None:
             'A subscriber must not hold control characters, nor begin or end with white space - at '
             '`$.subscriber`'
         )
-    if subscriber.lower().startswith(_TRUST) and not context.broker.conf.auth_strategy:
-        raise errors.BadRequest(
-            'A subscriber with trust+ needs Keystone, and this server has no authentication - at '
-            '`$.subscriber`'
-        )
 
 
 def _register(context: Context, subscriber: str, options: dict[str, Any], ttl: int) -> None:
@@ -376,6 +372,18 @@ def _register(context: Context, subscriber: str, options: dict[str, Any], ttl: i
             'A subscriber with trust+ needs the section [trustee] in the server configuration - at '
             '`$.subscriber`'
         ) from None
+    except Exception:
+        _check_trust(context, subscriber)
+        raise
+
+
+def _check_trust(context: Context, subscriber: str) -> None:
+    """Raise for a subscriber that needs a trust where nobody can give one."""
+    if subscriber.lower().startswith(_TRUST) and not context.broker.conf.auth_strategy:
+        raise errors.BadRequest(
+            'A subscriber with trust+ needs Keystone, and this server has no authentication - at '
+            '`$.subscriber`'
+        )
 
 
 def _unconfirmed(context: Context, queue_name: str, subscriber: str, ttl: int) -> str:

@@ -117,8 +117,8 @@ class MessageController(base.Message):
     ) -> Iterator[Any]:
         """A page of messages, oldest first, and the marker of the next: that of its last message.
 
-        The marker of an empty page is the given one. Raises `MarkerNotGiven`; an empty queue has
-        no messages after what cannot be a marker, either.
+        The marker of an empty page is the given one. Nothing comes after what has not the form of
+        a marker, as with upstream's drivers. Raises `MarkerNotGiven` for one of another store.
         """
         after = epochs.decode(marker)
         client = None if echo else _encode_client(client_uuid)
@@ -141,10 +141,10 @@ class MessageController(base.Message):
                 'client': client,
             },
         )
-        if marker and (not is_given or (after is None and last is not None)):
-            raise MarkerNotGiven(marker)
         if after is None:
             return iter((iter(()), None))
+        if marker and not is_given:
+            raise MarkerNotGiven(marker)
         if last is None:
             last = after.id
         return iter((iter(decode_page(document)), epochs.encode(last, epoch) if last else marker))
