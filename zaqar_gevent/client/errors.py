@@ -146,8 +146,11 @@ _KINDS: dict[int, tuple[type[APIError], str]] = {
 }
 
 
-# What another token of the same project mends.
-_MENDED = frozenset({'token_expired', 'user_changed'})
+# What another token of the same project mends, or simply to ask again.
+_MENDED = frozenset({'token_expired', 'user_changed', 'deleted', 'expired', 'unknown_marker'})
+
+UNKNOWN_MARKER = 'unknown_marker'
+"""The code of the error for a marker that the store has not given, for it is another one by now."""
 
 
 def from_end(reason: str, description: str) -> AccessEnded | None:

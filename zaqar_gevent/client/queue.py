@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from zaqar_gevent.client.consumer import Consumer
@@ -128,15 +128,17 @@ class Source:
     def read_page(self, body: Mapping[str, Any], before: str | None) -> list[Message]:
         """The messages of a page that follows the marker `before`.
 
-        Only the last has a marker of its own for sure: the page's. Where that is its id, ids are
-        markers; else who has got a part of the page has to begin again before it.
+        Only the last has a marker of its own for sure: the page's. Where that begins with its id,
+        the others' markers are their ids with the same end; else who has got a part of the page has
+        to begin again before it.
         """
         found = body['messages']
         if not found:
             return []
         last = body.get('marker') or found[-1]['id']
-        are_ids = last == found[-1]['id']
-        markers = [one['id'] if are_ids else before for one in found[:-1]]
+        is_id = last.startswith(found[-1]['id'])
+        addition = last[len(found[-1]['id']) :]
+        markers = [one['id'] + addition if is_id else before for one in found[:-1]]
         return [
             Message(self, one, marker) for one, marker in zip(found, [*markers, last], strict=True)
         ]
@@ -167,14 +169,20 @@ class Source:
         return [Message(self, one) for one in popped]
 
     def subscribe(
-        self, marker: str | None = None, *, buffer: int = DEFAULT_BUFFER_MESSAGES
+        self,
+        marker: str | None = None,
+        *,
+        buffer: int = DEFAULT_BUFFER_MESSAGES,
+        on_restart: Callable[[], None] | None = None,
     ) -> Subscription:
         """Get each message once and in order, claimed ones too: pushed, or polled.
 
         marker: '' begins with the oldest message, None with what is posted from now on, and any
-        other after that message. buffer: how many messages may wait here to be taken.
+        other after that message. buffer: how many messages may wait here to be taken. on_restart:
+        called when it begins again with the oldest message, since the server's store is another
+        one by now.
         """
-        return Subscription(self, marker, buffer)
+        return Subscription(self, marker, buffer, on_restart)
 
     def notify(
         self,

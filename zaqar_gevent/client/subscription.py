@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import collections
+import logging
 import re
 import threading
 import time
 import weakref
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from zaqar_gevent.client.connection import Connection
 from zaqar_gevent.client.errors import (
+    UNKNOWN_MARKER,
     AccessEnded,
+    BadRequest,
     Conflict,
     ConnectionLost,
     ServiceUnavailable,
@@ -24,6 +28,8 @@ from zaqar_gevent.client.stream import Stream
 
 if TYPE_CHECKING:
     from zaqar_gevent.client.queue import Source
+
+LOG = logging.getLogger(__name__)
 
 PAGE_MESSAGES = 20
 # Ids that have come are remembered: some stores begin anew after a marker that is gone.
@@ -136,10 +142,23 @@ class Subscription(Stream):
     A connection that is lost is made anew, and where the client polls, this does: the messages are
     the same, each once and in order. For one thread at a time; `close` may be called by any.
 
+    When the server's store was made anew or restored from a backup, it does not know the marker of
+    the last message any more. Then this begins again with the oldest message of the queue, logs a
+    warning and calls `on_restart`.
+
     marker: where to subscribe again to get what follows the last message that was taken.
+    restarts: how often it has begun again.
     """
 
-    def __init__(self, source: Source, marker: str | None, buffer: int) -> None:
+    def __init__(
+        self,
+        source: Source,
+        marker: str | None,
+        buffer: int,
+        on_restart: Callable[[], None] | None = None,
+    ) -> None:
+        self.restarts = 0
+        self._on_restart = on_restart
         self.source = source
         self.marker = marker
         self._client = source.client
@@ -241,6 +260,8 @@ class Subscription(Stream):
                 if self._fetched is None:
                     self._fetched = self.marker = self._end_of_queue(link)
                 return
+            except BadRequest as error:
+                self._begin_again(error)
             except (ConnectionLost, Timeout, ServiceUnavailable):
                 left = deadline - time.monotonic()
                 if left <= 0:
@@ -260,6 +281,9 @@ class Subscription(Stream):
                 return
             began = time.monotonic()
             found = self._pull(link, wait)
+        except BadRequest as error:
+            self._begin_again(error)
+            return
         except (ConnectionLost, Timeout, ServiceUnavailable):
             if wait:
                 self._pace.cut(time.monotonic() - began)
@@ -270,6 +294,22 @@ class Subscription(Stream):
             self._pace.found()
         elif not wait:
             self._rest(min(self._pace.pause(), seconds))
+
+    def _begin_again(self, error: BadRequest) -> None:
+        """Read from the start if the store does not know the marker; else raise the error."""
+        if error.code != UNKNOWN_MARKER or not self._fetched:
+            raise error
+        with self._woken:
+            if self._buffer:
+                # They come first.
+                return
+            self._fetched = self.marker = ''
+            # The ids of another store are others' by now.
+            self._seen.clear()
+        self.restarts += 1
+        LOG.warning('%r begins again with the oldest message: %s', self.source, error)
+        if self._on_restart is not None:
+            self._on_restart()
 
     def _longest_wait(self, link: Link) -> float:
         return self._pace.wait(link.capabilities.max_wait)
@@ -337,26 +377,35 @@ class Subscription(Stream):
         """Read the next page into the buffer; how many messages it has."""
         before = self._fetched
         self._is_rung = False
-        messages = self._page(link, before, wait)
+        messages, following = self._page(link, before, wait)
         with self._woken:
             new = [one for one in messages if one.id not in self._seen]
             for message in messages:
                 self._keep(message, 0)
+            if not messages and following:
+                # The same place, as the store knows it again for certain.
+                self._fetched = following
+                if not self._buffer:
+                    self.marker = following
         # A page that brings nothing new may be on the way to one that does, but not for ever.
         return len(messages) if new or self._fetched != before else 0
 
-    def _page(self, link: Link, marker: str | None, wait: float) -> list[Message]:
+    def _page(
+        self, link: Link, marker: str | None, wait: float
+    ) -> tuple[list[Message], str | None]:
+        """The messages that follow a marker, and the marker of the page, if it has one."""
         arguments = self.source.arguments(
             marker=marker or BEFORE_ALL,
             limit=PAGE_MESSAGES,
             echo=True,
             include_claimed=True,
             include_delayed=None if link.kind == 'default' else True,
-            wait=wait or None,
+            # Who may wait is told where an empty page stands.
+            wait=wait if link.capabilities.max_wait else None,
         )
         action = self.source.action('message_list')
         answer = check(link.perform(action, arguments, self._client.timeout + wait))
-        return self.source.read_page(answer.body, marker)
+        return self.source.read_page(answer.body, marker), answer.body.get('marker')
 
     def _end_of_queue(self, link: Link) -> str:
         """The marker of the newest message, '' where there is none."""
@@ -366,15 +415,24 @@ class Subscription(Stream):
             return ''
         newest = check(answer).body['messages'].get('newest')
         if newest is not None:
-            marker = str(newest.get('id') or newest['href'].rsplit('/', 1)[-1])
-            if not _OBJECT_ID.fullmatch(marker):
-                return marker
+            message_id = str(newest.get('id') or newest['href'].rsplit('/', 1)[-1])
+            if not _OBJECT_ID.fullmatch(message_id):
+                return self._marker_of(link, message_id)
         marker = ''
-        while page := self._page(link, marker, 0):
+        while page := self._page(link, marker, 0)[0]:
             if page[-1].marker == marker:
                 break
             marker = page[-1].marker or ''
         return marker
+
+    def _marker_of(self, link: Link, message_id: str) -> str:
+        """The marker of a message whose id is one already, as far as that goes."""
+        if not link.capabilities.max_wait:
+            return message_id
+        found, following = self._page(link, message_id, 0)
+        if found or not following:
+            return message_id
+        return following
 
     def _rest(self, seconds: float) -> None:
         """Do nothing for so long, unless there is something to do."""

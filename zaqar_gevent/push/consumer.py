@@ -16,6 +16,7 @@ from zaqar_gevent.api import documents, errors
 from zaqar_gevent.api.grants import Grant
 from zaqar_gevent.api.messages import present
 from zaqar_gevent.api.push import Recipient, Source
+from zaqar_gevent.push.clocks import Clocks
 
 if TYPE_CHECKING:
     from zaqar_gevent.push.hub import Hub
@@ -231,18 +232,15 @@ class Consumer:
         encode = documents.encode_msgpack if self.binary else documents.encode_json
         return encode(push)
 
-    def renew_soon(self) -> None:
-        """The wall clock has stepped, by which claims end: renew all."""
-        for lease in self._leases.values():
-            lease.renew_at = 0.0
-
     def _keep(self) -> None:
-        """Renew the leases while the connection lasts."""
+        """Renew the leases while the connection lasts; all at once when the wall clock was set."""
+        clocks = Clocks()
         while not self._is_over():
             gevent.sleep(min(1.0, self._lease['ttl'] / 4))
             now = time.monotonic()
+            has_stepped = clocks.has_stepped()
             for message_id, lease in tuple(self._leases.items()):
-                if now >= lease.renew_at:
+                if has_stepped or now >= lease.renew_at:
                     lease.renew_at = now + self._lease['ttl'] / 2
                     self._renew(message_id, lease)
 

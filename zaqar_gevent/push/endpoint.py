@@ -237,9 +237,6 @@ class Endpoint:
                 self._hub.at_last(self._hub.delete, [(held.subscription.source, held.row)])
             elif has_stepped:
                 gevent.spawn(self._hub.renew, held, held.left)
-        if has_stepped:
-            for consumer in (self._consumers or {}).values():
-                consumer.renew_soon()
 
     def _go_astray(self, subscription: Subscription) -> None:
         """The store has never given the marker of a subscription: it is another store by now."""

@@ -204,6 +204,15 @@ export class StateEvent extends Event {
   readonly reason: string | null;
 }
 
+/** A subscription begins again with the oldest message: the server's store is another one by now. */
+export class RestartEvent extends Event {
+  constructor(queueName: string, marker: string, error: APIError);
+  readonly queueName: string;
+  /** The one that the store does not know. */
+  readonly marker: string;
+  readonly error: APIError;
+}
+
 export interface Answer {
   status: number;
   body: any;
@@ -225,6 +234,16 @@ export class Client extends EventTarget {
     type: 'state',
     listener: (event: StateEvent) => void,
     options?: boolean | AddEventListenerOptions,
+  ): void;
+  addEventListener(
+    type: 'restart',
+    listener: (event: RestartEvent) => void,
+    options?: boolean | AddEventListenerOptions,
+  ): void;
+  removeEventListener(
+    type: 'restart',
+    listener: (event: RestartEvent) => void,
+    options?: boolean | EventListenerOptions,
   ): void;
   removeEventListener(
     type: 'state',
@@ -425,6 +444,8 @@ export class Subscription extends Stream {
   readonly marker: string | null;
   /** Settled when it is known where it begins. */
   readonly ready: Promise<void>;
+  /** How often it has begun again with the oldest message, as the store was another one. */
+  readonly restarts: number;
 }
 
 export interface ConsumeOptions {

@@ -1501,6 +1501,9 @@ class Stream {
   }
 }
 
+// The code of the error for a marker that the store has not given, for it is another one by now.
+const UNKNOWN_MARKER = 'unknown_marker';
+
 const CLOSED = new ClientClosed('Closed by its user.');
 
 // ---------------------------------------------------------------------------------- Subscription
@@ -1516,6 +1519,10 @@ const REMEMBERED = 2000;
 //
 // marker: of the last message that was handed out, from where another one could go on; null until
 // it is known. ready: settled when it is known where it begins.
+//
+// The store of a server may be made anew, or restored from a backup: then it does not know the marker
+// any more, and this begins again with the oldest message. `restarts` says how often it has, and the
+// client dispatches a `restart` event.
 export class Subscription extends Stream {
   #channel;
   #received;
@@ -1528,6 +1535,7 @@ export class Subscription extends Stream {
     this.#channel = channel;
     this.#received = marker ?? undefined;
     this.marker = marker ?? null;
+    this.restarts = 0;
     this._signal.addEventListener('abort', () => this.#ready.reject(this._signal.reason), {
       once: true,
     });
@@ -1539,6 +1547,24 @@ export class Subscription extends Stream {
   }
 
   async _work(transport) {
+    try {
+      await this.#follow(transport);
+    } catch (error) {
+      if (error.code !== UNKNOWN_MARKER || !this.#received) throw error;
+      this.#beginAgain(error);
+    }
+  }
+
+  // The ids of another store are others' by now.
+  #beginAgain(error) {
+    const lost = this.#received;
+    this.#received = this.marker = '';
+    this.#seen.clear();
+    this.restarts += 1;
+    this._client.dispatchEvent(new RestartEvent(this.#channel.name, lost, error));
+  }
+
+  async #follow(transport) {
     if (!transport.pushes) return this.#poll(transport);
     try {
       return await this.#listen(transport);
@@ -1627,10 +1653,17 @@ export class Subscription extends Stream {
       const before = this.#received;
       const page = await this.#page(transport, wait);
       const isNew = page.messages.some(({ id }) => !this.#seen.has(id));
-      this.#takePage(page);
+      // The marker of an empty page is the same place, as the store knows it again for certain.
+      if (!page.messages.length && page.marker && before) this.#stand(page.marker);
+      else this.#takePage(page);
       // A page that brings nothing new may be on the way to one that does, but not for ever.
-      return isNew || this.#received !== before;
+      return isNew || (page.messages.length > 0 && this.#received !== before);
     });
+  }
+
+  #stand(marker) {
+    if (this.marker === this.#received) this.marker = marker;
+    this.#received = marker;
   }
 
   async #page(transport, wait) {
@@ -1641,7 +1674,8 @@ export class Subscription extends Stream {
       echo: true,
       include_claimed: true,
       include_delayed: true,
-      wait: wait || undefined,
+      // Who may wait is told where an empty page stands.
+      wait: transport.capabilities?.max_wait ? wait : undefined,
     };
     const page = await this.#ask(transport, this.#channel._action('message_list'), asked, wait);
     this.#begin('');
@@ -1668,14 +1702,15 @@ export class Subscription extends Stream {
     }
   }
 
-  // Where the page's marker is its last message's id, each message's id is a marker; else only a
-  // page's is, and one in the midst of a page stands where the page began.
+  // Where the page's marker begins with its last message's id, each message's is its id with the same
+  // end; else only a page has one, and a message in its midst stands where the page began.
   #takePage({ messages, marker }) {
     const last = messages.length - 1;
-    const isId = last >= 0 && marker === messages[last].id;
+    const end = last >= 0 && marker?.startsWith(messages[last].id) ? marker.slice(messages[last].id.length) : null;
     messages.forEach((message, index) => {
       const before = this.#received ?? '';
-      this.#take(message, isId ? message.id : index === last ? (marker ?? before) : before, 0);
+      const own = end === null ? (index === last ? (marker ?? before) : before) : message.id + end;
+      this.#take(message, own, 0);
     });
   }
 }
@@ -1685,8 +1720,8 @@ const ignoreEndOf = (transport) => (error) => {
   if (!transport.left.aborted && !(error instanceof APIError)) throw error;
 };
 
-// What another token of the same project mends, so that it is made anew.
-const MENDED = ['token_expired', 'user_changed'];
+// What another token of the same project mends, or simply to ask again.
+const MENDED = ['token_expired', 'user_changed', 'deleted', 'expired', UNKNOWN_MARKER];
 
 function settleEnd(push, ended) {
   if (MENDED.includes(push.reason)) ended.resolve();
@@ -2213,6 +2248,15 @@ class Resources {
 // ---------------------------------------------------------------------------------------- Client
 
 // The event 'state': what the client's state is now and was before, and why.
+// A subscription begins again with the oldest message: the store of the server is another one by now.
+// marker: the one that it does not know. error: what the server said.
+export class RestartEvent extends Event {
+  constructor(queueName, marker, error) {
+    super('restart');
+    Object.assign(this, { queueName, marker, error });
+  }
+}
+
 export class StateEvent extends Event {
   constructor(state, previous, reason = null) {
     super('state');

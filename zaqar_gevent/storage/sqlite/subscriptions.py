@@ -10,6 +10,7 @@ import msgspec
 from oslo_utils import timeutils
 from zaqar.storage import base, errors
 
+from zaqar_gevent.markers import MarkerNotGiven
 from zaqar_gevent.storage.sqlite.documents import decode_id, encode_id
 
 if TYPE_CHECKING:
@@ -22,6 +23,8 @@ _SELECT = """SELECT id, source, subscriber, ttl, created, confirmed, options FRO
 _ONE = _SELECT + 'id = ?'
 _BY_SUBSCRIBER = _SELECT + 'subscriber = ?'
 _PAGE = _SELECT + 'id > ? ORDER BY id LIMIT ?'
+
+_LAST_ID = "SELECT ifnull(max(seq), 0) FROM sqlite_sequence WHERE name = 'subscriptions'"
 
 # An expired duplicate must not be in the way.
 _DROP_EXPIRED = """DELETE FROM subscriptions
@@ -46,10 +49,15 @@ class SubscriptionController(base.Subscription):
         marker: str | None = None,
         limit: int = base.DEFAULT_SUBSCRIPTIONS_PER_PAGE,
     ) -> Iterator[Any]:
-        """A page of a queue's subscriptions, oldest first, and the marker of the next."""
+        """A page of a queue's subscriptions, oldest first, and the marker of the next.
+
+        Raises `MarkerNotGiven` for an id that no subscription has had yet.
+        """
         after = decode_id(marker) if marker else 0
         if after is None:
             return iter((iter(()), None))
+        if after and after > self._database.get_row(_LAST_ID, ())[0]:
+            raise MarkerNotGiven(str(marker))
         now = timeutils.utcnow_ts(microsecond=True)
         rows = self._database.read(
             _fetch_all, _PAGE, (project or '', queue, now, after, limit or -1)

@@ -329,6 +329,70 @@ test('a store that begins anew where a marker is gone brings nothing twice', asy
   await client.close();
 });
 
+test('it begins again where the store does not know its marker any more, and says so', async () => {
+  for (const transport of ['websocket', 'rest']) {
+    let isReplaced = false;
+    const unknown = { code: 'unknown_marker', title: 'Unknown marker', description: 'no such' };
+    const server = transport === 'rest' ? new PolledServer() : new PushingServer();
+    const isUnknown = (marker) => {
+      const isSo = isReplaced && Boolean(marker) && !/^0+$/.test(marker);
+      if (isSo) isReplaced = false;
+      return isSo;
+    };
+    if (transport === 'rest') {
+      server.messages = [1, 2].map(messageOf);
+      const answer = server.rest;
+      server.rest = (request) =>
+        isUnknown(request.query.get('marker')) ? { status: 400, body: unknown } : answer(request);
+    } else {
+      const { answer } = server;
+      server.answer = (request) =>
+        isUnknown(request.body.marker) ? { status: 400, body: unknown } : answer(request);
+    }
+    const { client, clock } = await connected(server, { transport });
+    const told = [];
+    client.addEventListener('restart', ({ queueName, marker, error }) => told.push([queueName, marker, error.code]));
+    const subscription = client.queue('q').subscribe({ marker: '' });
+    await clock.step(0);
+    if (transport === 'websocket') for (const number of [1, 2]) server.push(number);
+    await clock.step(1);
+    assert.deepEqual(await read(subscription, 2), [1, 2]);
+    isReplaced = true;
+    if (transport === 'rest') server.messages = [1, 2].map((number) => ({ ...messageOf(number), body: -number }));
+    else server.socket.end();
+    await clock.step(25);
+    if (transport === 'websocket') {
+      assert.equal(server.asked('subscription_create').at(-1).body.marker, '');
+      server.socket.receive({ push: 'message', subscription_id: `s${server.subscriptions}`, queue_name: 'q', marker: idOf(1), message: { ...messageOf(1), body: -1 } });
+    }
+    assert.deepEqual(await read(subscription, 1), [-1]);
+    assert.equal(subscription.restarts, 1);
+    assert.deepEqual(told, [['q', idOf(2), 'unknown_marker']]);
+    await client.close();
+  }
+});
+
+test('the marker of an empty page is where it stands', async () => {
+  const server = new PolledServer();
+  server.messages = [messageOf(1)];
+  const page = server.page.bind(server);
+  server.page = (path, query) => {
+    const found = page(path, new URLSearchParams({ marker: (query.get('marker') ?? '').replace('-e', '') }));
+    const last = found.messages.at(-1)?.href.split('/').at(-1) ?? query.get('marker')?.replace('-e', '');
+    if (query.has('wait') && last) found.links = [{ rel: 'next', href: `${path}?marker=${last}-e` }];
+    return found;
+  };
+  const { client, clock } = await connected(server, { transport: 'rest' });
+  const subscription = client.queue('q').subscribe({ marker: '' });
+  await clock.step(1);
+  await read(subscription, 1);
+  assert.equal(subscription.marker, `${idOf(1)}-e`);
+  const other = client.queue('q').subscribe({ marker: idOf(1) });
+  await clock.step(1);
+  assert.equal(other.marker, `${idOf(1)}-e`);
+  await client.close();
+});
+
 test('where only pages have markers, one in the midst of a page stands at its beginning', async () => {
   const server = new PolledServer();
   server.messages = range(1, 26).map(messageOf);
