@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import pathlib
+import time
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
+import requests
 import sqlalchemy
 from zaqar.storage.sqlalchemy import tables
 
@@ -115,3 +117,20 @@ def test_a_store_that_cannot_tell_posts_apart_says_so(api: Any) -> None:
     assert answer.status == 400
     assert 'post_id' in str(answer.body)
     assert api.call('message_list', queue_name='q', echo=True).body['messages'] == []
+
+
+def test_a_management_store_that_is_gone_is_told(tmp_path: pathlib.Path) -> None:
+    config = f"""
+        [drivers]
+        message_store = sqlite
+        management_store = sqlite
+        [drivers:message_store:sqlite]
+        uri = sqlite:///{tmp_path}/messages.sqlite
+        [drivers:management_store:sqlite]
+        uri = sqlite:///{tmp_path}/management.sqlite
+        """
+    with ServerProcess(tmp_path, config=config) as server:
+        assert requests.get(f'{server.url}/healthcheck', timeout=10).status_code == 200
+        (tmp_path / 'management.sqlite').rename(tmp_path / 'elsewhere')
+        time.sleep(1)
+        assert requests.get(f'{server.url}/healthcheck', timeout=10).status_code == 503

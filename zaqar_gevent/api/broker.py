@@ -149,7 +149,7 @@ class Broker:
     ) -> None:
         self.conf = conf
         self.storage = storage
-        self.health = Health(storage.is_alive)
+        self.health = Health(functools.partial(_are_alive, storage, control))
         self.control = control
         self.limits = Limits(conf, names)
         self.defaults = Defaults(conf)
@@ -197,3 +197,9 @@ def _without_stages(controller: Any) -> Any:
         case {'_pipeline': [only]}:
             return only
     return controller
+
+
+def _are_alive(storage: base.DataDriverBase, control: base.ControlDriverBase) -> bool:
+    """Whether both stores work, as far as they can say: upstream's for management cannot."""
+    ask_control: Callable[[], bool] | None = getattr(control, 'is_alive', None)
+    return bool(storage.is_alive()) and (ask_control is None or ask_control())

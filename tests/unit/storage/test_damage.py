@@ -1,9 +1,11 @@
 """A damaged page fails the queue that it belongs to, and nothing else."""
 
+import shutil
 import time
 
 import gevent
 import pytest
+from zaqar.storage import errors
 
 from tests.damage import destroy, leaves, page_of
 from tests.unit.storage.conftest import Store
@@ -206,6 +208,43 @@ def test_other_deleted_queues_are_removed(make_damaged, clock):
         lambda connection: connection.execute('SELECT count(*) FROM doomed_spools').fetchone()
     )
     assert doomed == (1,)
+
+
+@pytest.mark.parametrize('byte', [0x00, 0xFF])
+def test_a_garbled_body_fails_its_own_queue(tmp_path, byte):
+    store = Store(tmp_path)
+    store.queues.create('hurt')
+    store.post('sound')
+    store.post('garbled', queue='hurt')
+    store.close()
+    file = tmp_path / 'store.db'
+    content = file.read_bytes()
+    at = content.index(b'"garbled')
+    file.write_bytes(content[:at] + bytes([byte]) + content[at + 1 :])
+    store = Store(tmp_path)
+    assert store.bodies() == ['sound']
+    for call in (store.bodies, store.messages.first):
+        with pytest.raises(errors.ConnectionError, match='garbled'):
+            call('hurt')
+    store.close()
+
+
+def test_a_changed_byte_in_the_journal_ends_it_there(tmp_path):
+    """So the documentation says: at the next start what follows is gone, and nothing is said."""
+    store = Store(tmp_path)
+    store.post('first', ttl=300)
+    store.post('second', ttl=300)
+    journal = tmp_path / 'store.db-wal'
+    copy = tmp_path / 'copy'
+    copy.mkdir()
+    content = journal.read_bytes()
+    at = content.rindex(b'"second"')
+    shutil.copy(tmp_path / 'store.db', copy)
+    (copy / 'store.db-wal').write_bytes(content[:at] + b'?' + content[at + 1 :])
+    store.close()
+    left = Store(copy)
+    assert left.bodies() == ['first']
+    left.close()
 
 
 def test_a_file_that_is_damaged_at_its_root_fails_as_a_whole(tmp_path):

@@ -157,6 +157,20 @@ def test_no_call_waits_for_ever_for_a_thread_that_hangs(store, monkeypatch, capl
     assert store.bodies() == ['after']
 
 
+def test_a_read_that_nobody_waits_for_any_more_is_broken_off(store, monkeypatch):
+    monkeypatch.setattr(origins, 'WAIT_SECONDS', 0.5)
+    endless = 'WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT max(i) FROM n'
+    reads = [
+        gevent.spawn(store.database.scan, lambda connection: connection.execute(endless).fetchone())
+        for _ in range(2)
+    ]
+    gevent.joinall(reads, timeout=10)
+    assert {type(each.exception) for each in reads} == {StoreUnavailable}
+    began = time.perf_counter()
+    assert store.database.scan(lambda connection: 1) == 1
+    assert time.perf_counter() - began < 0.5
+
+
 def test_a_native_thread_without_a_hub_does_not_wait_for_ever_either(store, monkeypatch):
     from tests.unit.storage.test_group_commit import in_native_thread
 

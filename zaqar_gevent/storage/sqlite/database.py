@@ -13,7 +13,7 @@ import os
 import sqlite3
 import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from gevent import monkey
@@ -140,8 +140,8 @@ class Database:
         if have_ended:
             self._files.close()
 
-    def _start(self) -> None:
-        opened = Files(self.path)
+    def _start(self, names: Iterable[str] = ()) -> None:
+        opened = Files(self.path, names)
         self._files = opened
         self._writing = _Threads(self._make_writer, greedy=True)
         self._reading = _Threads(lambda: Reader(opened), threads=READERS)
@@ -202,7 +202,7 @@ class Database:
     def forget_inherited(self) -> None:
         """In a forked child: start anew, since neither threads nor connections survive a fork."""
         _inherited.append((self._files, self._local, self._writing, self._reading))
-        self._start()
+        self._start(self._files.names)
 
 
 class Lease:

@@ -11,6 +11,8 @@ from typing import Any
 
 import msgspec
 
+from zaqar_gevent.storage.sqlite.outage import MessageDamaged
+
 Message = dict[str, Any]
 
 _ID_LENGTH = 16
@@ -64,8 +66,11 @@ def page(rows: str) -> str:
 
 
 def decode_page(document: bytes) -> list[Message]:
-    """The messages of a page; encrypted bodies are bytes."""
-    messages: list[Message] = msgspec.json.decode(document)
+    """The messages of a page; encrypted bodies are bytes. Raises `MessageDamaged`."""
+    try:
+        messages: list[Message] = msgspec.json.decode(document)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise MessageDamaged(str(error)) from None
     # PERF: most pages have none, which a search in the text tells faster than a look at each.
     if _ENCRYPTED in document:
         for one in messages:

@@ -139,6 +139,10 @@ class ControlDriver(base.ControlDriverBase):
         self._lease = _open(conf, options.MANAGEMENT_GROUP)
         self.database = self._lease.database
 
+    def is_alive(self) -> bool:
+        """Whether the file can be read and written now."""
+        return self.database.is_working()
+
     def close(self) -> None:
         self._lease.close()
 

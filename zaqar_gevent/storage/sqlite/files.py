@@ -16,6 +16,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import time
+from collections.abc import Iterable
 from contextlib import suppress
 from typing import Any
 
@@ -83,17 +84,18 @@ class Files:
     """The database file at `path` with its `-wal` and `-shm`.
 
     lost: why nothing can be read or written now; None while it can.
+    names: the paths by which the database file is known.
     look_at: when they are to be looked at again, by `time.perf_counter`.
     openings: how often they have been opened.
     """
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, names: Iterable[str] = ()) -> None:
         self.path = path
         self.lost: str | None = None
         self.look_at = 0.0
         self.openings = 0
         self._directory = os.path.dirname(path)
-        self._names = {path}
+        self.names = {path, *names}
         self._settled: tuple[int, int, int] | None = None
         self._known: dict[str, _Identity] = {}
         self._handles: list[Handle] = []
@@ -105,7 +107,7 @@ class Files:
     def add_name(self, name: str) -> None:
         """Look at `name` too, by which the database file is known: a link, say."""
         with self._lock:
-            self._names.add(name)
+            self.names.add(name)
             if self._known:
                 self._known[name] = self._known[self.path]
 
@@ -140,7 +142,7 @@ class Files:
         try:
             # Only now it opens the other files.
             anchor.execute('SELECT count(*) FROM sqlite_master').fetchall()
-            names = (*self._names, f'{self.path}-wal', f'{self.path}-shm')
+            names = (*self.names, f'{self.path}-wal', f'{self.path}-shm')
             self._known = {name: _identify(name) for name in names}
         except BaseException:
             anchor.close()

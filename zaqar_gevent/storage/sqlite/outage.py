@@ -1,8 +1,9 @@
 """What callers get when the store cannot be used, or what it holds of a queue cannot.
 
 zaqar.storage.errors.ConnectionError
-└── StoreUnavailable        one line: the path and the reason
-    └── StoreDamaged        the same, of a part of the file
+├── StoreUnavailable        one line: the path and the reason
+│   └── StoreDamaged        the same, of a part of the file
+└── MessageDamaged          the file can be read, but a message in it is garbled
 """
 
 from __future__ import annotations
@@ -58,6 +59,16 @@ class StoreDamaged(StoreUnavailable):
         if queue is not None:
             reason = f'{reason}, in the queue {queue[1]!r} of the project {queue[0]!r}'
         super().__init__(path, f'{reason}. All else is served; see: zaqar-gevent check')
+
+
+class MessageDamaged(errors.ConnectionError):
+    """What is stored of a message is no JSON, though the file can be read."""
+
+    msg_format = 'What is stored of a message is garbled ({reason}); see: zaqar-gevent check'
+    explanation = StoreDamaged.explanation
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason=reason)
 
 
 def is_outage(error: BaseException) -> bool:

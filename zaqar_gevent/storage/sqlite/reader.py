@@ -13,13 +13,20 @@ from zaqar_gevent.storage.sqlite.outage import (
     is_outage,
 )
 
+_STEPS = 100_000
+"""Instructions of SQLite's machine between two looks at whether an answer is still wanted."""
+
 
 class Reader:
-    """Runs one reading call after the other on a connection of its own."""
+    """Runs one reading call after the other on a connection of its own.
+
+    What takes so long that nobody waits for it any more is broken off.
+    """
 
     def __init__(self, files: Files) -> None:
         self._files = files
         self._handle: Handle | None = None
+        self._call: Call | None = None
 
     def serve(self, calls: list[Call]) -> None:
         for call in calls:
@@ -40,8 +47,13 @@ class Reader:
     def _read(self, call: Call) -> object:
         if self._handle is None or not self._handle.is_open:
             self._handle = self._files.connect(readonly=True)
+            self._handle.connection.set_progress_handler(self._is_abandoned, _STEPS)
         with self._handle.lock:
+            self._call = call
             return call.work(self._handle.connection, *call.arguments)
+
+    def _is_abandoned(self) -> bool:
+        return self._call is not None and self._call.is_abandoned
 
     def _name(self, error: Exception, call: Call) -> Exception:
         """What the caller is to be told of `error`."""
