@@ -15,6 +15,7 @@ import threading
 import pytest
 
 from tests.client.commands import COMMAND, SECONDS, Shell
+from tests.intermediaries import Intermediary
 from tests.server_process import ServerProcess
 
 
@@ -23,12 +24,67 @@ def bodies(records: list[dict]) -> list[object]:
 
 
 def test_bodies_are_json_or_else_text(shell: Shell) -> None:
-    given = ['{"sku": 42}', '7', 'true', 'two words', '"quoted"', '{broken', 'NaN', '']
-    posted = shell.records('post', 'orders', *given[:-1])
-    assert len({record['id'] for record in posted}) == len(given) - 1
+    given = ['{"sku": 42}', '7', 'true', 'null', 'two words', '"quoted"', '{broken', 'NaN']
+    posted = shell.records('post', 'orders', *given)
+    assert len({record['id'] for record in posted}) == len(given)
     listed = shell.records('list', 'orders')
     assert [record['id'] for record in listed] == [record['id'] for record in posted]
-    assert bodies(listed) == [{'sku': 42}, 7, True, 'two words', 'quoted', '{broken', 'NaN']
+    assert bodies(listed) == [{'sku': 42}, 7, True, None, 'two words', 'quoted', '{broken', 'NaN']
+
+
+# Bodies of which something would be lost if they were not taken as they are.
+@pytest.mark.parametrize(
+    'given', ['', ' ', 'a\r', '\r', '\ufeffa', '{"a": 1, "a": 2}', '[{"a":1,"a":1}]']
+)
+@pytest.mark.parametrize('options', [(), ('--text',), ('--transport', 'rest')])
+def test_a_body_is_posted_as_it_is_given(
+    shell: Shell, given: str, options: tuple[str, ...]
+) -> None:
+    assert len(shell.records('post', 'orders', given, 'after', *options)) == 2
+    assert bodies(shell.records('list', 'orders')) == [given, 'after']
+
+
+@pytest.mark.parametrize('transport', ['auto', 'rest'])
+def test_a_null_is_a_body_like_others(shell: Shell, transport: str) -> None:
+    shell.records('post', 'orders', 'null', '--transport', transport)
+    for command in ('list', 'claim'):
+        [record] = shell.records(command, 'orders', '--transport', transport)
+        assert 'body' in record
+        assert record['body'] is None
+
+
+def test_a_byte_order_mark_at_the_start_is_no_part_of_the_first_line(
+    shell: Shell, tmp_path: pathlib.Path
+) -> None:
+    file = tmp_path / 'bodies'
+    file.write_bytes(b'\xef\xbb\xbf{"n": 1}\r\n\xef\xbb\xbfkept\r\n')
+    shell.records('post', 'orders', '--file', str(file))
+    shell.records('post', 'orders', given='\ufeff7\n')
+    shell.records('post', 'orders', given='\ufeff\n8')
+    assert bodies(shell.records('list', 'orders')) == [{'n': 1}, '\ufeffkept', 7, 8]
+
+
+def test_a_line_loses_its_end_and_nothing_else(shell: Shell, tmp_path: pathlib.Path) -> None:
+    file = tmp_path / 'bodies'
+    file.write_bytes(b'a\r\r\n\n\r\n b \r\nc\x00\nlast\r')
+    shell.records('post', 'orders', '--text', '--file', str(file))
+    assert bodies(shell.records('list', 'orders')) == ['a\r', ' b ', 'c\0', 'last']
+
+
+@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_post_tells_what_was_posted(
+    shell: Shell, server: ServerProcess, number: signal.Signals
+) -> None:
+    """What is on its way is waited for, and then no more is sent."""
+    with Intermediary(server.port, 'buffer', hold=2) as proxy:
+        command = ('post', 'orders', *map(str, range(4)), '--batch', '2', '--url', proxy.url)
+        with shell.start(*command, '--transport', 'rest') as posting:
+            while not shell.records('list', 'orders'):
+                pass
+            posting.send_signal(number)
+            output, _ = posting.communicate(timeout=SECONDS)
+    assert posting.returncode == 128 + number
+    assert len(output.splitlines()) == len(shell.records('list', 'orders')) == 2
 
 
 def test_text_is_taken_as_it_is_where_that_is_wanted(shell: Shell) -> None:

@@ -125,3 +125,13 @@ def test_a_command_that_will_not_end_is_killed(shell: Shell, tmp_path: pathlib.P
         consuming.communicate(timeout=SECONDS)
     assert consuming.returncode == 128 + signal.SIGTERM
     assert free(shell) == 1
+
+
+def test_a_null_body_is_given_to_the_command(shell: Shell) -> None:
+    shell.records('post', 'orders', 'null', '1')
+    finished = shell.run('consume', 'orders', '--exec', 'cat', '--limit', '2')
+    records = [json.loads(line) for line in finished.stdout.splitlines()]
+    assert [record['body'] for record in records] == [None, 1]
+    shell.records('post', 'orders', 'null')
+    alone = shell.run('consume', 'orders', '--exec', 'cat', '--limit', '1', '--body')
+    assert alone.stdout == 'null\n'

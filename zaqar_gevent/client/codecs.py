@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from typing import Any
 
 import msgpack
@@ -15,12 +16,31 @@ ENCODINGS = ('msgpack', 'json')
 def encode(document: Any, *, binary: bool) -> bytes:
     """A document in MsgPack where `binary`, else in JSON.
 
-    Raises TypeError or ValueError for what cannot be written so.
+    Raises TypeError or ValueError for what cannot be written so; it is the same in both, and what
+    is read is what was written.
     """
+    _check(document)
     if binary:
         packed: bytes = msgpack.packb(document)
         return packed
     return json.dumps(document, ensure_ascii=False, allow_nan=False, separators=(',', ':')).encode()
+
+
+def _check(value: Any) -> None:
+    """Refuse what one of the encodings would write as something else, or a server refuse later."""
+    if isinstance(value, dict):
+        for name, member in value.items():
+            if not isinstance(name, str):
+                raise TypeError(f'the name of a member must be text, not {name!r}')
+            _check(member)
+    elif isinstance(value, list | tuple):
+        for member in value:
+            _check(member)
+    elif isinstance(value, float):
+        if not math.isfinite(value):
+            raise ValueError(f'{value} is no number of JSON')
+    elif isinstance(value, bytes | bytearray | memoryview):
+        raise TypeError('bytes are no text; decode them first, or write them in base64')
 
 
 def decode(payload: bytes, *, binary: bool) -> Any:

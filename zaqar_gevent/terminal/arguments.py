@@ -80,7 +80,12 @@ def _add_post(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument('--file', metavar='FILE', help='each line of it is a body; - for the input')
     parser.add_argument('--text', action='store_true', help='take what looks like JSON as text too')
-    parser.add_argument('--ttl', type=_whole, metavar='SECONDS', help='how long they are kept')
+    parser.add_argument(
+        '--ttl',
+        type=_whole,
+        metavar='SECONDS',
+        help="how long they are kept (default: the queue's own, or an hour)",
+    )
     parser.add_argument('--delay', type=_whole, metavar='SECONDS', help='until they can be claimed')
     parser.add_argument(
         '--batch', type=_count, default=50, metavar='N', help='messages a request (default: 50)'

@@ -49,7 +49,6 @@ def record_of(message: Message) -> dict[str, Any]:
         'body': message.body,
         'ttl': message.ttl,
         'age': message.age,
-        'claim_id': message.claim_id,
-        'checksum': message.checksum,
     }
-    return {name: value for name, value in record.items() if value is not None}
+    details = {'claim_id': message.claim_id, 'checksum': message.checksum}
+    return record | {name: value for name, value in details.items() if value is not None}

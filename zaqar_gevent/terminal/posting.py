@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import codecs
 import contextlib
 import json
 import os
@@ -13,6 +14,7 @@ from typing import Any, BinaryIO
 
 from zaqar_gevent.client import Client, Queue
 from zaqar_gevent.terminal.display import Display, complain
+from zaqar_gevent.terminal.interrupts import interrupted_later
 
 # A request may be 256 KiB long in the server's default configuration.
 _BATCH_BYTES = 128 * 1024
@@ -30,7 +32,11 @@ def run(client: Client, arguments: argparse.Namespace, display: Display) -> int:
         if arguments.bodies:
             return posting.post_all(_grouped(map(os.fsencode, arguments.bodies), arguments.batch))
         with _opened(arguments.file) as file, _progress(file) as advance:
-            return posting.post_all(_batches(file, arguments.batch), advance)
+            lines = _Lines(file)
+            status = posting.post_all(_grouped(lines, arguments.batch), advance)
+            if lines.empty:
+                display.say(f'{lines.empty} empty lines left out.')
+            return status
     except (FileNotFoundError, IsADirectoryError, PermissionError) as error:
         complain(f'{arguments.file}: {error.strerror}')
         return 1
@@ -39,15 +45,25 @@ def run(client: Client, arguments: argparse.Namespace, display: Display) -> int:
 
 
 def body_of(text: str) -> Any:
-    """What a text stands for: what it is in JSON, or itself."""
+    """What a text stands for: what it is in JSON, or itself.
+
+    Text too is an object that has a name twice, which would lose a member.
+    """
     try:
-        return json.loads(text, parse_constant=_reject)
+        return json.loads(text, parse_constant=_reject, object_pairs_hook=_object_of)
     except (ValueError, RecursionError):
         return text
 
 
 def _reject(constant: str) -> Any:
     raise ValueError(f'{constant} is not JSON')
+
+
+def _object_of(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    members = dict(pairs)
+    if len(members) != len(pairs):
+        raise ValueError('an object has a name twice')
+    return members
 
 
 class _Posting:
@@ -86,32 +102,61 @@ class _Posting:
 
     def _post(self, batch: list[bytes]) -> None:
         bodies = [self._read(line.decode()) for line in batch]
-        for message_id in self._queue.post(bodies, **self._options):
-            self.count += 1
+        # Whoever interrupts it is told what became of the batch.
+        with interrupted_later():
+            message_ids = self._queue.post(bodies, **self._options)
+            self.count += len(message_ids)
             if not self._display.human:
-                self._display.show({'id': message_id}, '')
+                for message_id in message_ids:
+                    self._display.show({'id': message_id}, '')
 
 
-def _batches(file: BinaryIO, limit: int) -> Iterator[list[bytes]]:
-    """What lines have anything in them, as they become available, at most `limit` at once."""
-    rest = b''
-    while chunk := file.read1(_CHUNK):  # type: ignore[attr-defined]
-        *lines, rest = (rest + chunk).split(b'\n')
-        yield from _grouped(lines, limit)
-        if len(rest) > _LONGEST_LINE:
-            raise ValueError('a line is longer than 16 MiB')
-    yield from _grouped([rest], limit)
+class _Lines:
+    """The lines of a file, in the pieces in which they become available.
+
+    Empty ones are left out, and so is a byte order mark at the start.
+
+    empty: how many were left out.
+    """
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self.empty = 0
+
+    def __iter__(self) -> Iterator[bytes | None]:
+        """Each line without its end; None where nothing more is there yet."""
+        rest = b''
+        is_first = True
+        while chunk := self._file.read1(_CHUNK):  # type: ignore[attr-defined]
+            *lines, rest = (rest + chunk).split(b'\n')
+            for line in lines:
+                yield from self._told(line, is_first=is_first)
+                is_first = False
+            yield None
+            if len(rest) > _LONGEST_LINE:
+                raise ValueError('a line is longer than 16 MiB')
+        if rest:
+            yield from self._told(rest, is_first=is_first)
+
+    def _told(self, line: bytes, *, is_first: bool) -> Iterator[bytes]:
+        text = line.removeprefix(codecs.BOM_UTF8) if is_first else line
+        text = text.removesuffix(b'\r')
+        self.empty += not text
+        if text:
+            yield text
 
 
-def _grouped(lines: Iterable[bytes], limit: int) -> Iterator[list[bytes]]:
+def _grouped(lines: Iterable[bytes | None], limit: int) -> Iterator[list[bytes]]:
+    """Groups of at most `limit` lines; one ends where there is nothing more yet (None)."""
     group: list[bytes] = []
     size = 0
-    for line in filter(None, (line.rstrip(b'\r') for line in lines)):
-        if group and (len(group) == limit or size + len(line) > _BATCH_BYTES):
+    for line in lines:
+        if group and (line is None or len(group) == limit or size + len(line) > _BATCH_BYTES):
             yield group
             group, size = [], 0
-        group.append(line)
-        size += len(line)
+        if line is not None:
+            group.append(line)
+            size += len(line)
     if group:
         yield group
 

@@ -119,6 +119,59 @@ function errorOf(status, body) {
 
 const textOf = (said) => (typeof said === 'string' ? said : JSON.stringify(said ?? ''));
 
+// ------------------------------------------------------------------------------------- documents
+
+const SURROGATE = /\p{Surrogate}/u;
+
+// Throws EncodingError for what JSON and MsgPack cannot both say as it is. JSON.stringify would write
+// null or {} for much of it, and a TextEncoder another character. Members that are undefined are left
+// out, as JSON does, and toJSON is asked.
+function checkDocument(value, place = '$', depth = 0) {
+  const refuse = (what) => {
+    throw new EncodingError(`${what} cannot be sent - at ${place}`);
+  };
+  if (typeof value === 'string') {
+    if (SURROGATE.test(value)) refuse('A text with half of a surrogate pair');
+  } else if (typeof value === 'number') {
+    if (!Number.isFinite(value)) refuse(String(value));
+  } else if (typeof value === 'bigint') {
+    if (!hasSixtyFourBits(value)) refuse('An integer of more than 64 bits');
+  } else if (value !== null && typeof value === 'object') {
+    if (depth >= MAX_DEPTH) refuse('A document that is nested so deeply, or holds itself,');
+    checkMembers(value, place, depth, refuse);
+  } else if (value !== null && typeof value !== 'boolean') {
+    refuse(value === undefined ? 'undefined' : `A ${typeof value}`);
+  }
+}
+
+function checkMembers(value, place, depth, refuse) {
+  if (Array.isArray(value)) {
+    // By number, so that a gap is found, which is undefined.
+    for (let index = 0; index < value.length; index += 1) {
+      checkDocument(value[index], `${place}[${index}]`, depth + 1);
+    }
+    return;
+  }
+  if (ArrayBuffer.isView(value) || value instanceof ArrayBuffer) refuse('Binary data');
+  if (typeof value.toJSON === 'function') {
+    const said = value.toJSON();
+    if (value instanceof Date && said === null) refuse('An invalid date');
+    checkDocument(said, place, depth + 1);
+    return;
+  }
+  // What a Map, a Set or a Promise holds are no members.
+  const kind = Object.prototype.toString.call(value).slice(8, -1);
+  if (kind !== 'Object') refuse(`A value of the kind ${kind}`);
+  if (Object.getOwnPropertySymbols(value).length > 0) refuse('A member whose name is a symbol');
+  for (const [name, member] of Object.entries(value)) {
+    if (SURROGATE.test(name)) refuse('A name with half of a surrogate pair');
+    if (member !== undefined) checkDocument(member, `${place}.${name}`, depth + 1);
+  }
+}
+
+const hasSixtyFourBits = (value) =>
+  BigInt.asUintN(64, value) === value || BigInt.asIntN(64, value) === value;
+
 // --------------------------------------------------------------------------------------- MsgPack
 //
 // What JSON can say, and binary. Integers beyond 2^53 - 1 are BigInts, in both directions.
@@ -175,7 +228,8 @@ class Packer {
   }
 
   #number(value) {
-    if (!Number.isSafeInteger(value)) this.#typed(0xcb, 8, 'Float64', value);
+    const isInteger = Number.isSafeInteger(value) && !Object.is(value, -0);
+    if (!isInteger) this.#typed(0xcb, 8, 'Float64', value);
     else if (value >= 0) this.#positive(value);
     else this.#negative(value);
   }
@@ -435,6 +489,7 @@ export function toJSON(document) {
 // How a number is written that JSON.stringify cannot be left to write; null for all else.
 function exactly(value) {
   if (typeof value === 'bigint') return String(value);
+  if (Object.is(value, -0)) return '-0.0';
   const isLarge = typeof value === 'number' && Number.isInteger(value) && !Number.isSafeInteger(value);
   return isLarge ? value.toExponential() : null;
 }
@@ -2484,6 +2539,7 @@ export class Client extends EventTarget {
   // Any operation by its name: { status, body }. It is repeated where its connection dies and that
   // is safe; throws OutcomeUnknown where it is not.
   async request(action, body = {}, options = {}) {
+    checkDocument(body);
     const scope = this.#scope(options, body.wait);
     const asked = { action, body, options, postId: null, sentAt: null, isRenewed: false };
     try {

@@ -1,7 +1,7 @@
 // A server that does what a test says, in place of WebSocket and fetch.
 
 import { SteppedClock, settle } from './clocks.js';
-import { Client, fromJSON } from '../zaqar.js';
+import { Client, decode, fromJSON } from '../zaqar.js';
 
 export const CAPABILITIES = {
   server: 'scripted',
@@ -76,7 +76,7 @@ class Socket {
   }
 
   async send(payload) {
-    const document = fromJSON(payload);
+    const document = typeof payload === 'string' ? fromJSON(payload) : decode(payload);
     this.server.requests.push({ ...document, socket: this });
     const greeted = document.action === 'hello' ? { status: 200, body: this.server.capabilities } : null;
     const answer = (await this.server.answer(document, this)) || greeted;
