@@ -102,6 +102,7 @@ class Bench:
     def talker(self, subprotocol: str | None) -> Callable[[bytes], bytes]:
         """A connection: it is given a frame, and gives the frame that answers."""
         from perf.wire import HEADERS
+        from zaqar_gevent.websocket.session import Retractable, Work
 
         headers = {name.lower(): value for name, value in HEADERS.items()}
         session = self._reception(subprotocol, None, headers, '127.0.0.1')
@@ -110,9 +111,10 @@ class Bench:
         def talk(frame: bytes) -> bytes:
             for message in engine.receive(frame):
                 answer = session.receive(message.payload, binary=message.binary)
-                if not isinstance(answer, bytes):
+                if isinstance(answer, Work):
                     answer = answer.perform()
-                engine.send(answer, binary=message.binary)
+                payload = answer.payload if isinstance(answer, Retractable) else answer
+                engine.send(payload, binary=message.binary)
             return b''.join(engine.outgoing())
 
         return talk
