@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -210,6 +211,77 @@ def test_authenticating_for_another_project_ends_consumers_and_gives_back(
         if answer.status == 201:
             claimed.update(message['id'] for message in answer.body['messages'])
         return claimed == {first, second}
+
+    eventually(claim)
+
+
+def test_what_is_being_subscribed_while_the_project_changes_ends_too(
+    tenants: Tenants, worker: Member
+) -> None:
+    """Or is refused: whatever was asked before is answered before or after."""
+    rest = tenants.rest(tenants.old)
+    for number in range(20):
+        post(rest, 'secret', queue_name=f'q{number}')
+    headers = {
+        **Identity(tenants.new).headers(),
+        'X-Auth-Token': tenants.service.issue(tenants.new),
+    }
+    frames = [
+        worker.request('subscription_create', queue_name=f'q{number}', marker='')
+        for number in range(20)
+    ]
+    frames += [worker.request('queue_consume', queue_name=f'q{number}') for number in range(20)]
+    worker.send(b''.join(frames))
+    worker.send(worker.frame({'id': 'auth', 'action': 'authenticate', 'headers': headers}))
+    statuses = []
+    is_new = False
+    while len(statuses) < 40 or not is_new:
+        message = worker.answer()
+        if is_push(message):
+            assert not (is_new and message['push'] == 'message'), message
+        elif message['id'] == 'auth':
+            assert message['status'] == 200, message
+            is_new = True
+        else:
+            statuses.append(message['status'])
+    assert set(statuses) <= {201, 403}
+    worker.identity = Identity(tenants.new)
+    for number in range(20):
+        post(rest, 'more', queue_name=f'q{number}')
+    worker.has_nothing_more()
+    assert {push['push'] for push in worker.pushed} <= {'ended'}
+    eventually(lambda: not any(subscriptions(rest, f'q{number}') for number in range(20)))
+    for number in range(20):
+        lease = {'queue_name': f'q{number}', 'ttl': 60, 'grace': 60}
+        eventually(lambda lease=lease: rest.call('claim_create', **lease).status == 201)
+
+
+def test_messages_on_their_way_to_an_ended_consumer_are_given_back(
+    tenants: Tenants, worker: Member
+) -> None:
+    """At once, not when their leases end."""
+    rest = tenants.rest(tenants.old)
+    worker.call('queue_consume', queue_name='orders', credit=1000)
+    posting = threading.Thread(
+        target=lambda: [post(rest, *range(start, start + 20)) for start in range(0, 1000, 20)]
+    )
+    posting.start()
+    worker.bodies(100)
+    headers = {
+        **Identity(tenants.new).headers(),
+        'X-Auth-Token': tenants.service.issue(tenants.new),
+    }
+    worker.send(worker.frame({'id': 'auth', 'action': 'authenticate', 'headers': headers}))
+    posting.join()
+    claimer = tenants.rest(tenants.old)
+    claimed: set[int] = set()
+
+    def claim() -> bool:
+        lease = {'queue_name': 'orders', 'ttl': 60, 'grace': 60}
+        answer = claimer.call('claim_create', limit=20, **lease)
+        if answer.status == 201:
+            claimed.update(message['body'] for message in answer.body['messages'])
+        return len(claimed) == 1000
 
     eventually(claim)
 

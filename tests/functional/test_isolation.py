@@ -294,6 +294,31 @@ def test_names_of_a_stores_own_keys_are_refused_or_harmless(
     caller.close()
 
 
+@pytest.mark.parametrize('transport', TRANSPORTS)
+def test_the_id_of_a_post_counts_in_its_queue_only(server: ServerProcess, transport: str) -> None:
+    """Where the store knows posts again by their ids."""
+    first, second = (connect(transport, server.url, server.websocket_url) for _ in range(2))
+    if not first.call('get_capabilities').body['idempotency_seconds']:
+        pytest.skip('this store does not know posts again')
+    post_id = uuid.uuid4().hex
+    posted = [
+        caller.call(
+            'message_post',
+            queue_name=queue_name,
+            messages=[{'body': queue_name, 'ttl': 300}],
+            post_id=post_id,
+        )
+        for caller in (first, second)
+        for queue_name in ('a', 'b')
+    ]
+    assert [answer.status for answer in posted] == [201] * 4
+    for caller in (first, second):
+        for queue_name in ('a', 'b'):
+            listed = caller.call('message_list', queue_name=queue_name, echo=True).body['messages']
+            assert [message['body'] for message in listed] == [queue_name]
+        caller.close()
+
+
 def test_queues_are_listed_page_by_page(server: ServerProcess) -> None:
     caller: Any = connect('rest', server.url, server.websocket_url)
     names = sorted([f'q.{number}' for number in range(5)] + [f'q{number}' for number in range(5)])

@@ -34,7 +34,7 @@ class Endpoint:
     """
 
     __slots__ = (
-        *('_compact', '_consumers', '_ends', '_hub', '_recipient', '_subscriptions'),
+        *('_compact', '_consumers', '_ends', '_expected', '_hub', '_recipient', '_subscriptions'),
         'name',
     )
 
@@ -44,6 +44,8 @@ class Endpoint:
         self._recipient: Recipient | None = None
         self._subscriptions: dict[str, Held] | None = None
         self._consumers: dict[str, Consumer] | None = None
+        # Tokens whose row may be in the store already while the subscription does not exist yet.
+        self._expected: frozenset[str] = frozenset()
         self._ends: dict[Source, tuple[str | None, Tail]] | None = None
         self.name = ''
 
@@ -58,7 +60,9 @@ class Endpoint:
             self.name = secrets.token_hex(8)
             self._subscriptions = {}
             self._hub.register(self)
-        return self._hub.url_of(self.name, source)
+        url = self._hub.url_of(self.name, source)
+        self._expected |= {token_in(url)}
+        return url
 
     @property
     def is_open(self) -> bool:
@@ -109,7 +113,8 @@ class Endpoint:
             binary=binary,
             grant=grant,
         )
-        token = token_in(self.url_for(source))
+        token = token_in(self._hub.url_of(self.name, source))
+        self._expected -= {token}
         self._subscriptions[subscription_id] = Held(subscription, token, ttl, renewed, options)
         self._hub.opened(subscription, self)
         subscription.start()
@@ -206,7 +211,7 @@ class Endpoint:
             return False
         if not held.is_being_made:
             held.is_being_made = True
-            url = self.url_for(held.subscription.source)
+            url = self._hub.url_of(self.name, held.subscription.source)
             gevent.spawn(self._hub.make_again, held, url, held.left)
         return True
 
@@ -218,7 +223,7 @@ class Endpoint:
             if is_meant and hmac.compare_digest(held.token.encode(), token.encode()):
                 held.subscription.feed.wake(expected)
                 found = True
-        return found
+        return found or token in self._expected
 
     def attend(self, now: float, *, has_stepped: bool = False) -> None:
         """Renew subscriptions, or let them end at their time; `now` is of `time.monotonic`.
