@@ -16,7 +16,7 @@ _NO_CONTENT = ('1', '204', '304')
 
 
 class Answer:
-    """What an application says to one request.
+    """An application's answer to one request.
 
     status: with its reason, as WSGI has it; empty until the application has called `start`.
     headers: as the application gave them.
@@ -33,7 +33,7 @@ class Answer:
     def start(
         self, status: str, headers: list[tuple[str, str]], _exc_info: object = None
     ) -> Callable[[bytes], object]:
-        """WSGI's `start_response`; what is written by the old way is refused."""
+        """WSGI's `start_response`; the old `write` is not supported."""
         self.status = status
         self.headers = headers
         return _refuse_to_write
@@ -49,7 +49,7 @@ class Answer:
     def compose(self, body: Iterable[bytes], head: Head, *, closes: bool) -> bytes:
         """Head and body as they are written.
 
-        head: of the request. closes: whether the connection is closed behind it, and the
+        head: of the request. closes: whether the connection is closed after it, and the
         application has not said so itself.
         """
         content = _join(body)
@@ -77,7 +77,7 @@ class Answer:
 
 
 def refusal(refused: Refused) -> bytes:
-    """The answer to what is not a request that is served; the connection is closed behind it."""
+    """The answer to a refused request; the connection is closed after it."""
     document = {
         'code': refused.code,
         'title': refused.title,

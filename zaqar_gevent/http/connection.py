@@ -30,7 +30,7 @@ CLIENT = 'zaqar_gevent.client'
 
 _READ_BYTES = 16 * 1024
 _CONTINUE = b'HTTP/1.1 100 Continue\r\n\r\n'
-# What is left of a body that the application did not want is read, up to so many bytes.
+# The rest of a body that the application did not read is skipped, up to so many bytes.
 _DISCARDED_BYTES = 64 * 1024
 # How long, and how much, a client may go on sending after the last answer. To close at once would
 # reset the connection, and the client might never see the answer.
@@ -42,8 +42,8 @@ _NEVER = math.inf
 class Connection:
     """Serves the requests that come over `sock`.
 
-    A client that is too slow is not read from any more: what it began cannot be completed. So
-    nothing else is interrupted.
+    When a client is too slow, reading stops: its request ends as if the client had hung up.
+    Running handlers continue.
 
     deadline: when to stop reading, by `time.monotonic`.
     is_idle: whether no request has begun.
@@ -81,18 +81,18 @@ class Connection:
                 self._stream.close()
 
     def expire(self) -> None:
-        """Read no more: the client has had its time."""
+        """Stop reading: the client has used up its time."""
         self._is_late = True
         self.deadline = _NEVER
         self.stop_reading()
 
     def cut(self) -> None:
-        """End the connection, whatever it is in the middle of."""
+        """End the connection at once, even in the middle of a request or answer."""
         if not self._is_taken:
             self._outbox.cut()
 
     def stop_reading(self) -> None:
-        """Whoever reads finds the end of the connection; what is answered still gets through."""
+        """Let reads return the end of the stream; answers are still sent."""
         self._stream.is_over = True
         try:
             gevent_socket.socket.shutdown(self._socket, socket.SHUT_RD)
@@ -225,13 +225,13 @@ class Connection:
             raise ConnectionError('the client is gone')
 
     def _give_back(self) -> None:
-        """Undo what the client was to be told and will not be."""
+        """Undo the effects of a request whose answer was not sent."""
         undo, self._undo = self._undo, []
         for call in undo:
             call()
 
     def _linger(self) -> None:
-        """Let the client see the last answer: read on for a moment what it still sends."""
+        """Read on for a moment, so that the client gets the last answer before the connection ends."""
         self.deadline = time.monotonic() + _LINGER_SECONDS
         gevent_socket.socket.shutdown(self._socket, socket.SHUT_WR)
         left = _LINGER_BYTES - len(self._stream.received)

@@ -1,9 +1,9 @@
 """The head of an HTTP/1.1 request, read to the letter of RFC 9112.
 
-The fields are split by picohttpparser (`gunicorn_h1c`), which refuses what could be understood in
-more than one way: a space before the colon, a line without one, folded lines, bare CR and LF, NUL
-and other control characters, two lengths, a length beside a transfer coding. The request line,
-Host, the limits, and what must not be repeated are checked here.
+picohttpparser (`gunicorn_h1c`) splits the fields and refuses every head that two readers could
+understand differently: a space before the colon, a line without a colon, folded lines, bare CR and
+LF, NUL and other control characters, two lengths, a length beside a transfer coding. This module
+checks the request line, Host, the limits, and that no important header is repeated.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _HOST = re.compile(
     re.ASCII,
 )
 
-# What is believed of one request must be said once.
+# The server acts on the value of these headers, so they must not be repeated.
 _SINGLE = frozenset(
     (
         *('HTTP_HOST', 'HTTP_CLIENT_ID', 'HTTP_X_PROJECT_ID', 'HTTP_X_TENANT_ID'),
@@ -41,7 +41,7 @@ _SINGLE = frozenset(
     )
 )
 
-# Of a field with any other name, bytes that are not ASCII are allowed (RFC 9110, section 5.5).
+# Only the values of other headers may have bytes beyond ASCII (RFC 9110, section 5.5).
 _ASCII_ONLY = _SINGLE | {
     *('HTTP_ACCEPT', 'HTTP_CONNECTION', 'HTTP_UPGRADE', 'HTTP_ORIGIN', 'HTTP_FORWARDED'),
     *('HTTP_IF_NONE_MATCH', 'HTTP_OPENSTACK_API_VERSION'),
@@ -66,7 +66,7 @@ class Limits(NamedTuple):
 
 
 class Refused(Exception):
-    """What was received is not a request that is served.
+    """The received bytes are not a valid request, or not one that this server serves.
 
     status, code, title, description: what the client is told.
     """
@@ -125,7 +125,7 @@ def read_head(received: bytes, limits: Limits) -> Head | None:
 
 
 def _check_part(data: bytes, limits: Limits) -> None:
-    """Raise `Refused` for the beginning of what cannot become a head any more."""
+    """Raise `Refused` if `data` cannot be the beginning of a valid head."""
     if len(data) >= limits.head_bytes:
         raise _too_long(data, limits)
     if data.count(b'\r\n') > limits.fields + 1:

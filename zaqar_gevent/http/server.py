@@ -1,4 +1,4 @@
-"""Accepts connections, minds their deadlines, and lets them go when the server is to stop."""
+"""Accepts connections, enforces their deadlines, and drains them when the server stops."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Application(Protocol):
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Any: ...
 
     def drain(self) -> None:
-        """Let go whoever stays connected: the server is to stop."""
+        """Let the connected clients go: the server is stopping."""
         ...
 
     def end_connections(self) -> None:
@@ -96,7 +96,7 @@ class Server(StreamServer):
             **(environ or {}),
         }
         if self._environ['wsgi.multiprocess']:
-            # The others are to have their share.
+            # Other processes accept on the same socket.
             self.max_accept = 1
 
     def handle(self, sock: socket.socket, address: Any) -> None:
@@ -168,7 +168,7 @@ class Server(StreamServer):
         self.application.end_connections()
 
     def _pause(self, error: OSError) -> None:
-        """Accept nothing for a moment; those who connect wait."""
+        """Accept no connections for a moment; new ones wait in the backlog."""
         now = time.monotonic()
         if now - self._complained_at >= _QUIET_SECONDS:
             self._complained_at = now
@@ -190,7 +190,7 @@ class Server(StreamServer):
         self._keeper = None
 
     def _environ_of(self, address: Any) -> dict[str, Any]:
-        """What is the same in all requests of a connection; `address` is the client's."""
+        """The part of WSGI's environment that all requests of a connection share."""
         environ = self._environ.copy()
         if isinstance(self.address, tuple):
             environ['SERVER_NAME'], environ['SERVER_PORT'] = (

@@ -1,4 +1,4 @@
-"""What one client sends over a connection, byte by byte, whatever it belongs to."""
+"""The bytes that one client sends over its connection."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from zaqar_gevent.sockets.turns import BREAK_SECONDS, TURN_SECONDS
 
 
 class Stream:
-    """Reads from `sock` in turns: a socket that always has something never waits.
+    """Reads from `sock`, and lets other greenlets run if it never has to wait.
 
-    received: what was read and does not belong to anything yet.
-    is_over: whether no more is to be read.
+    received: bytes that were read and not used yet.
+    is_over: whether reading has been stopped.
     """
 
     __slots__ = ('_inbox', '_next_turn', 'is_over', 'received')
@@ -45,7 +45,7 @@ class Stream:
         return taken
 
     def read(self, size: int) -> bytes:
-        """What comes behind `received`."""
+        """The bytes that follow `received`, at most `size`."""
         now = time.monotonic()
         if now >= self._next_turn:
             gevent.sleep(MOMENT)

@@ -1,1 +1,1 @@
-"""Sockets of clients: what is read from them, and what waits to be written to them."""
+"""Sockets of clients: reading, writing, and the bytes that wait to be written."""

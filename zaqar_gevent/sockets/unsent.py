@@ -1,4 +1,4 @@
-"""What waits to be written to all clients of a process: bounded in bytes and in time."""
+"""Bytes that wait to be written to clients: limited for the process, and in time for each client."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ _AT_ONCE = 100
 
 
 class Exhausted(Exception):
-    """So much waits to be written that no work with a long answer is begun."""
+    """Too many bytes wait to be written for another long answer."""
 
 
 class Holder(Protocol):
-    """What waits for one client.
+    """The bytes that wait for one client.
 
     size: in bytes. moved_at: when the client last took some of it, by `time.monotonic`.
     """
@@ -46,7 +46,7 @@ class Holder(Protocol):
         ...
 
     def cut(self) -> None:
-        """Forget what waits, and end the connection."""
+        """Forget the waiting bytes, and end the connection."""
         ...
 
 
@@ -56,7 +56,7 @@ class Unsent:
     limit: past it, the connections of clients that take nothing are ended, those that have stalled
         longest first, and work with a long answer waits.
     write_timeout: for how long a client may take nothing, in seconds.
-    size: what waits.
+    size: bytes that wait.
     """
 
     def __init__(self, limit: int, write_timeout: float) -> None:
