@@ -231,7 +231,7 @@ class Connection:
             call()
 
     def _linger(self) -> None:
-        """Read on for a moment, so that the client gets the last answer before the connection ends."""
+        """Read on for a moment, so that the client gets the last answer before the end."""
         self.deadline = time.monotonic() + _LINGER_SECONDS
         gevent_socket.socket.shutdown(self._socket, socket.SHUT_WR)
         left = _LINGER_BYTES - len(self._stream.received)

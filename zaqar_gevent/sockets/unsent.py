@@ -1,4 +1,4 @@
-"""Bytes that wait to be written to clients: limited for the process, and in time for each client."""
+"""Bytes that wait to be written to clients: limits for the process and for each client."""
 
 from __future__ import annotations
 
