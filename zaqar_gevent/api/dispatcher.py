@@ -96,6 +96,9 @@ class Dispatcher:
     def _authorize(self, operation: Operation, context: Context, arguments: dict[str, Any]) -> None:
         if context.presented is not None:
             self._admit(context.presented, operation, context, arguments)
+        elif context.grant.reason is not None:
+            # It was asked for in time, but others were served first.
+            raise context.grant.reason.refusal
         if not operation.anonymous and context.caller[:2] not in self._identified:
             self._identify(context.caller)
         if operation.policy is not None and not self._policy.allows(

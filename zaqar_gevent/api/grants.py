@@ -8,6 +8,8 @@ from __future__ import annotations
 import enum
 import time
 
+from zaqar_gevent.api import errors
+
 
 class Reason(enum.StrEnum):
     """Why a grant has ended."""
@@ -22,6 +24,13 @@ class Reason(enum.StrEnum):
     def description(self) -> str:
         """The same, for people."""
         return _DESCRIPTIONS[self]
+
+    @property
+    def refusal(self) -> errors.APIError:
+        """What to raise for a request that would need the grant."""
+        if self in (Reason.TOKEN_EXPIRED, Reason.TOKEN_REVOKED):
+            return errors.Unauthorized(self.description)
+        return errors.Forbidden(self.description)
 
 
 _DESCRIPTIONS = {

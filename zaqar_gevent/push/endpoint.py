@@ -310,7 +310,7 @@ def _has_ended(subscription: Subscription) -> bool:
 
 def _gone(grant: Grant = UNLIMITED) -> errors.APIError:
     if grant.reason is not None:
-        return errors.Forbidden(grant.reason.description)
+        return grant.reason.refusal
     return errors.ServiceUnavailable('The connection has ended.')
 
 
