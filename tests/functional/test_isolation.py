@@ -110,9 +110,6 @@ class Attacker(NamedTuple):
         return answer
 
 
-KINDS = ('another project', 'another queue', 'a topic')
-
-
 @pytest.fixture(params=TRANSPORTS)
 def attacker(
     request: pytest.FixtureRequest, server: ServerProcess, victim: Victim
@@ -181,6 +178,43 @@ def test_another_project_reaches_nothing_by_its_id(attacker: Attacker, victim: V
 def test_another_queue_reaches_nothing_by_its_id(neighbour: Attacker, victim: Victim) -> None:
     attack_by_ids(neighbour, victim)
     victim.assert_unharmed()
+
+
+@pytest.mark.parametrize('transport', TRANSPORTS)
+@pytest.mark.parametrize('is_own', [False, True], ids=['another project', 'the same project'])
+def test_a_topic_reaches_nothing_of_a_queue_or_of_another_topic(
+    server: ServerProcess, victim: Victim, transport: str, is_own: bool
+) -> None:
+    identity = Identity(victim.project_id, str(uuid.uuid4())) if is_own else None
+    caller = connect(transport, server.url, server.websocket_url, identity)
+    own = {'topic_name': 'mine'}
+    messages = {'messages': [{'body': 'own', 'ttl': 300}]}
+    if caller.call('topic_message_post', **own, **messages).status == 400:
+        pytest.skip('this store has no topics')
+    posted = victim.caller.call('topic_message_post', topic_name='theirs', **messages)
+    [of_topic] = posted.body['message_ids']
+    made = victim.caller.call(
+        'topic_subscription_create', topic_name='theirs', subscriber='http://127.0.0.1:1/', ttl=600
+    )
+    ids = [victim.claimed, victim.free, of_topic]
+    [existing] = caller.call('topic_message_list', **own, echo=True).body['messages']
+    for message_id in set(ids) - {existing['id']}:
+        assert caller.call('topic_message_get', **own, message_id=message_id).status == 404
+        assert caller.call('topic_message_delete', **own, message_id=message_id).status == 204
+    others = [one for one in ids if one != existing['id']]
+    assert caller.call('topic_message_delete_many', **own, message_ids=others).status == 204
+    for subscription_id in (victim.subscription, made.body['subscription_id']):
+        named = {**own, 'subscription_id': subscription_id}
+        assert caller.call('topic_subscription_get', **named).status == 404
+        assert caller.call('topic_subscription_update', **named, ttl=6000).status == 404
+        assert caller.call('topic_subscription_delete', **named).status == 204
+    victim.assert_unharmed()
+    found = victim.caller.call('topic_message_get', topic_name='theirs', message_id=of_topic)
+    assert (found.status, found.body['messages']['body']) == (200, 'own')
+    kept = victim.caller.call('topic_subscription_list', topic_name='theirs')
+    assert [one['ttl'] for one in kept.body['subscriptions']] == [600]
+    assert caller.call('topic_message_list', **own, echo=True).body['messages']
+    caller.close()
 
 
 def test_what_is_no_id_of_a_message_reaches_nothing(attacker: Attacker, victim: Victim) -> None:

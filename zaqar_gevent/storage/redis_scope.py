@@ -7,6 +7,7 @@ with what is read, so it costs no further round trip.
 
 from __future__ import annotations
 
+import functools
 import uuid
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -36,8 +37,27 @@ def confine_queues(driver: Any) -> None:
     driver.queue_controller.__class__ = Queues
 
 
+class _Containers:
+    """Queues and topics as upstream's messages ask for them: topics are kept by other stores."""
+
+    def __init__(self, driver: Any) -> None:
+        self._queues = driver.queue_controller
+        self._topics = driver.topic_controller
+
+    def exists(self, name: str, project: str | None = None) -> bool:
+        """Whether there is a queue of this name, or a topic."""
+        return bool(
+            self._queues.exists(name, project)
+            or (self._topics is not None and self._topics.exists(name, project))
+        )
+
+
 class Messages(upstream_messages.MessageController):
     """Messages, found by project, queue and id."""
+
+    @functools.cached_property
+    def _queue_ctrl(self) -> _Containers:
+        return _Containers(self.driver)
 
     @utils.raises_conn_error
     @utils.retries_on_connection_error
