@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import pathlib
 import threading
 import time
 import uuid
@@ -537,3 +538,28 @@ def test_a_request_for_another_project_or_queue_does_not_reach_a_subscription(
         assert ended.status == 204
     post(rest, 'still here')
     assert subscriber.bodies(1) == ['still here']
+
+
+def test_subscriptions_of_one_id_in_two_pools_are_two(tmp_path: pathlib.Path) -> None:
+    """Each store counts for itself; one connection may listen to queues of both."""
+    config = '[DEFAULT]\npooling = True\nadmin_mode = True\n'
+    with ServerProcess(tmp_path, config=config) as server, Member(server.port) as member:
+        rest = RestCaller(server.url, identity=member.identity)
+        headers = {**rest.identity.headers(), 'X-Roles': 'admin'}
+        for name in ('a', 'b'):
+            pool = {'pool_name': name, 'uri': f'sqlite:///{tmp_path}/{name}.sqlite', 'weight': 1}
+            assert rest.call('pool_create', headers=headers, **pool).status == 201
+            flavor = {'flavor_name': f'flavor-{name}', 'pool_list': [name]}
+            assert rest.call('flavor_create', headers=headers, **flavor).status == 201
+            metadata = {'_flavor': f'flavor-{name}'}
+            created = rest.call('queue_create', queue_name=name, metadata=metadata)
+            assert created.status == 201
+        ids = [member.subscribe('a'), member.subscribe('b')]
+        assert ids[0] == ids[1], 'the test is for equal ids'
+        ended = rest.call('subscription_delete', queue_name='a', subscription_id=ids[0])
+        assert ended.status == 204
+        assert (member.push()['queue_name'], member.has_nothing_more()) == ('a', True)
+        for name in ('a', 'b'):
+            post(rest, name, queue_name=name)
+        assert member.bodies(1) == ['b']
+        assert member.has_nothing_more()

@@ -15,7 +15,7 @@ from zaqar_gevent.api.grants import UNLIMITED, Grant, Reason
 from zaqar_gevent.api.push import Recipient, Source
 from zaqar_gevent.push.consumer import Consumer
 from zaqar_gevent.push.ending import End
-from zaqar_gevent.push.subscription import State, Subscription
+from zaqar_gevent.push.subscription import Key, State, Subscription
 from zaqar_gevent.push.tail import Tail
 from zaqar_gevent.push.workers import token_in
 
@@ -42,7 +42,7 @@ class Endpoint:
         self._hub = hub
         self._compact = compact
         self._recipient: Recipient | None = None
-        self._subscriptions: dict[str, Held] | None = None
+        self._subscriptions: dict[Key, Held] | None = None
         self._consumers: dict[str, Consumer] | None = None
         # Tokens whose row may be in the store already while the subscription does not exist yet.
         self._expected: frozenset[str] = frozenset()
@@ -115,7 +115,7 @@ class Endpoint:
         )
         token = token_in(self._hub.url_of(self.name, source))
         self._expected -= {token}
-        self._subscriptions[subscription_id] = Held(subscription, token, ttl, renewed, options)
+        self._subscriptions[subscription.key] = Held(subscription, token, ttl, renewed, options)
         self._hub.opened(subscription, self)
         subscription.start()
 
@@ -152,14 +152,19 @@ class Endpoint:
         return consumer
 
     def resume(self, subscription_id: str, project_id: str | None, marker: str | None) -> None:
-        held = (self._subscriptions or {}).get(subscription_id)
-        if held is None or held.subscription.feed.source.project_id != project_id:
+        named = [
+            held.subscription
+            for (source, own_id), held in (self._subscriptions or {}).items()
+            if (source.project_id, own_id) == (project_id, subscription_id)
+        ]
+        if not named:
             raise errors.NotFound(f'This connection has no subscription {subscription_id}.')
-        if marker:
-            self.verify(held.subscription.source, marker)
-        if held.subscription.state is State.PAUSED:
-            held.subscription.marker = marker or held.subscription.marker
-            held.subscription.start()
+        for subscription in named:
+            if marker:
+                self.verify(subscription.source, marker)
+            if subscription.state is State.PAUSED:
+                subscription.marker = marker or subscription.marker
+                subscription.start()
 
     def close(self) -> None:
         """The connection has ended, and its subscriptions with it."""
@@ -177,11 +182,11 @@ class Endpoint:
     def end_over(self) -> None:
         """End the subscriptions and consumers whose grant has ended, and tell the client."""
         rows = []
-        for subscription_id, held in tuple((self._subscriptions or {}).items()):
+        for key, held in tuple((self._subscriptions or {}).items()):
             reason = held.subscription.grant.reason
             if reason is not None:
                 rows.append((held.subscription.source, held.row))
-                self.drop(subscription_id, reason)
+                self.drop(key, reason)
         if rows:
             self._hub.at_last(self._hub.delete, rows)
         for consumer_id, consumer in tuple((self._consumers or {}).items()):
@@ -191,22 +196,22 @@ class Endpoint:
                 self._hub.at_last(consumer.finish)
                 self._tell_end(consumer, reason)
 
-    def drop(self, subscription_id: str, reason: Reason | End | None) -> None:
+    def drop(self, key: Key, reason: Reason | End | None) -> None:
         """One subscription has ended, which the client is told if there is a reason to."""
-        held = (self._subscriptions or {}).pop(subscription_id, None)
+        held = (self._subscriptions or {}).pop(key, None)
         if held is not None:
             self._hub.end(held.subscription)
             if reason is not None:
                 self._tell_end(held.subscription, reason)
 
-    def row_of(self, subscription_id: str) -> str:
+    def row_of(self, key: Key) -> str:
         """The id of one subscription in the store."""
-        held = (self._subscriptions or {}).get(subscription_id)
-        return subscription_id if held is None else held.row
+        held = (self._subscriptions or {}).get(key)
+        return key[1] if held is None else held.row
 
-    def keep(self, subscription_id: str) -> bool:
+    def keep(self, key: Key) -> bool:
         """Make a subscription again if it can have ended by the wall clock only; whether it can."""
-        held = (self._subscriptions or {}).get(subscription_id)
+        held = (self._subscriptions or {}).get(key)
         if held is None or not held.may_have_expired:
             return False
         if not held.is_being_made:
@@ -232,12 +237,12 @@ class Endpoint:
         """
         if any(_has_ended(held.subscription) for held in (self._subscriptions or {}).values()):
             self.end_over()
-        for subscription_id, held in tuple((self._subscriptions or {}).items()):
+        for key, held in tuple((self._subscriptions or {}).items()):
             if held.renewed and (has_stepped or now >= held.expires_at - held.ttl / 2):
                 held.expires_at = now + held.ttl
                 gevent.spawn(self._hub.renew, held, held.ttl)
             elif now >= held.expires_at:
-                self.drop(subscription_id, End.EXPIRED)
+                self.drop(key, End.EXPIRED)
                 # The store's clock may have been set back.
                 self._hub.at_last(self._hub.delete, [(held.subscription.source, held.row)])
             elif has_stepped:
@@ -245,8 +250,8 @@ class Endpoint:
 
     def _go_astray(self, subscription: Subscription) -> None:
         """The store has never given the marker of a subscription: it is another store by now."""
-        row = self.row_of(subscription.id)
-        self.drop(subscription.id, End.UNKNOWN_MARKER)
+        row = self.row_of(subscription.key)
+        self.drop(subscription.key, End.UNKNOWN_MARKER)
         self._hub.at_last(self._hub.delete, [(subscription.source, row)])
 
     def _over(self, subscription: Subscription) -> None:

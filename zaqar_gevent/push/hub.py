@@ -22,7 +22,7 @@ from zaqar_gevent.push.endpoint import Endpoint, Held
 from zaqar_gevent.push.feed import Feed
 from zaqar_gevent.push.fleet import Fleet, load_from
 from zaqar_gevent.push.interest import INTEREST_SECONDS, Interest
-from zaqar_gevent.push.subscription import State, Subscription
+from zaqar_gevent.push.subscription import Key, State, Subscription
 from zaqar_gevent.push.tail import ForgetfulTail, MarkedTail, PagedTail, PooledTail, Tail
 from zaqar_gevent.push.workers import Workers, is_hidden, is_worker
 
@@ -54,7 +54,7 @@ class Hub:
         self._fleet = Fleet(load_from(broker.control))
         self._feeds: dict[Source, Feed] = {}
         self._endpoints: dict[str, Endpoint | Interest] = {}
-        self._subscriptions: dict[tuple[Source, str], Endpoint] = {}
+        self._subscriptions: dict[Key, Endpoint] = {}
         self._interests: dict[Source, Interest] = {}
         self.is_draining = False
         self._keeper: gevent.Greenlet | None = None
@@ -85,11 +85,13 @@ class Hub:
     def ended(self, source: Source, subscription_id: str, by: object = None) -> None:
         endpoint = self._subscriptions.get((source, subscription_id))
         if endpoint is not None:
-            endpoint.drop(subscription_id, None if by is endpoint else End.DELETED)
+            key = source, subscription_id
+            endpoint.drop(key, None if by is endpoint else End.DELETED)
 
     def row_of(self, source: Source, subscription_id: str) -> str:
         endpoint = self._subscriptions.get((source, subscription_id))
-        return subscription_id if endpoint is None else endpoint.row_of(subscription_id)
+        key = source, subscription_id
+        return subscription_id if endpoint is None else endpoint.row_of(key)
 
     def is_worker(self, source: Source, subscriber: str) -> bool:
         return is_worker(subscriber) and self._fleet.is_genuine(subscriber, source)
@@ -169,7 +171,7 @@ class Hub:
 
     def opened(self, subscription: Subscription, endpoint: Endpoint) -> None:
         """A subscription begins."""
-        self._subscriptions[subscription.feed.source, subscription.id] = endpoint
+        self._subscriptions[subscription.key] = endpoint
         subscription.feed.followers += 1
         self.look_again(subscription.feed)
 
@@ -197,15 +199,14 @@ class Hub:
 
     def _lose(self, subscription: Subscription) -> None:
         """A subscription is in the store no more."""
-        endpoint = self._subscriptions.get((subscription.source, subscription.id))
-        if endpoint is not None and not endpoint.keep(subscription.id):
+        endpoint = self._subscriptions.get(subscription.key)
+        if endpoint is not None and not endpoint.keep(subscription.key):
             LOG.info('Subscription %s is in the store no more, and ends', subscription.id)
-            endpoint.drop(subscription.id, End.DELETED)
+            endpoint.drop(subscription.key, End.DELETED)
 
     def end(self, subscription: Subscription) -> None:
         """A subscription has ended."""
-        key = subscription.feed.source, subscription.id
-        if self._subscriptions.pop(key, None) is not None:
+        if self._subscriptions.pop(subscription.key, None) is not None:
             subscription.feed.followers -= 1
         subscription.stop(State.ENDED)
 

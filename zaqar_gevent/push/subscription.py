@@ -23,6 +23,10 @@ LOG = log.getLogger(__name__)
 _OUTAGE_SECONDS = 1.0
 
 
+Key = tuple[Source, str]
+"""A queue and the id of a subscription, which may occur in another queue, too: of another pool."""
+
+
 class State(enum.Enum):
     """What a subscription is doing: reading what it missed, listening, or nothing."""
 
@@ -72,6 +76,11 @@ class Subscription:
         self.grant = grant
         self.binary = binary
         self._opening = opening(subscription_id, binary=binary) if compact else None
+
+    @property
+    def key(self) -> Key:
+        """What tells it from all others."""
+        return self.feed.source, self.id
 
     @property
     def source(self) -> Source:
