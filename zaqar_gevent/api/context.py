@@ -127,7 +127,7 @@ class Context:
         upper bound (`exact_size` is False then).
     endpoint: the connection that the request came over, where it can be pushed to.
     client: the same, of any transport; None where its server does not tell.
-    grant: what the client was let in with, which what it makes of its connection ends with.
+    grant: of the token or pre-signed URL; subscriptions and consumers end with it.
     binary: whether the request came in MsgPack.
     undo: what to call where the answer cannot be sent.
     """

@@ -97,7 +97,7 @@ class Dispatcher:
         if context.presented is not None:
             self._admit(context.presented, operation, context, arguments)
         elif context.grant.reason is not None:
-            # It was asked for in time, but others were served first.
+            # The grant has ended while the request waited for its turn.
             raise context.grant.reason.refusal
         if not operation.anonymous and context.caller[:2] not in self._identified:
             self._identify(context.caller)

@@ -1,6 +1,6 @@
-"""What a client was let in with: a token or a pre-signed URL, and for how long it is valid.
+"""The token or pre-signed URL that a request was made with, and how long it is valid.
 
-The subscriptions and consumers of a connection end with the grant that they were made with.
+Subscriptions and consumers of a connection end with the grant of the request that made them.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Reason(enum.StrEnum):
 
     @property
     def refusal(self) -> errors.APIError:
-        """What to raise for a request that would need the grant."""
+        """The error for a request whose grant has ended."""
         if self in (Reason.TOKEN_EXPIRED, Reason.TOKEN_REVOKED):
             return errors.Unauthorized(self.description)
         return errors.Forbidden(self.description)
@@ -43,7 +43,7 @@ _DESCRIPTIONS = {
 
 
 class Grant:
-    """Lets a client use a project until it expires or is ended.
+    """Allows a client to use a project until it expires or is ended.
 
     expires_at: in seconds of `time.monotonic`, None for never. expiry: what its expiry means.
     """

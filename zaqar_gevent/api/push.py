@@ -177,7 +177,7 @@ class Endpoint(Protocol):
         """Claim messages as they come and push them; the id of the consumer.
 
         lease: `ttl` and `grace` of the claims, in seconds; they are renewed until the messages are
-            settled. credit: how many messages may be unsettled at a time. grant: what it ends with.
+            settled. credit: how many messages may be unsettled at a time. grant: it ends with this.
 
         Raises `errors.BadRequest` where the envelope has no form for it, and `errors.Forbidden`
         where the grant has ended.

@@ -52,7 +52,7 @@ class Presented(NamedTuple):
 
     @property
     def grant(self) -> Grant:
-        """What it lets its holder do ends when it says; whether it is genuine is not asked here."""
+        """A grant that ends when the URL says; the signature is not verified here."""
         try:
             expires = timeutils.normalize_time(timeutils.parse_isotime(self.expires))
             seconds = (expires - timeutils.utcnow()).total_seconds()

@@ -50,7 +50,7 @@ class Consumer:
 
     A claim holds one message, so that each can be given back by itself.
 
-    source: the queue. grant: what it ends with. binary: whether it is pushed MsgPack.
+    source: the queue. grant: it ends with this. binary: whether it is pushed MsgPack.
     is_stopped: whether it gets no more.
     """
 

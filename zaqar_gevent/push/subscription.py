@@ -43,7 +43,7 @@ class Subscription:
     ahead: ids of messages pushed already that the feed has yet to come past.
     binary: whether it is pushed MsgPack. created_at: in seconds of `time.monotonic`.
     too_slow: called when the client does not take what it is sent.
-    grant: what it ends with. over: called when a message cannot be pushed since that has ended; it
+    grant: it ends with this. over: called when a message cannot be pushed since that has ended; it
     stops the subscription. astray: called when the store has never given the marker; likewise.
     """
 

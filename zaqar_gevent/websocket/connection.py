@@ -72,7 +72,7 @@ class Receiver(Protocol):
         ...
 
     def check_token(self) -> bool:
-        """Whether the client's token is valid still, if it has one; may wait for who knows."""
+        """Whether the client's token is still valid, if it has one; may wait for Keystone."""
         ...
 
     def attach(self, recipient: Recipient) -> None:
@@ -231,7 +231,7 @@ class Connection:
         self.finish(Ending(SLOW_CONSUMER, 'Too slow for what is pushed.'))
 
     def check_token(self) -> None:
-        """Close the connection where its token is not valid any more."""
+        """Close the connection if its token is not valid any more."""
         if self._ending is None and not self.receiver.check_token():
             self.finish(Ending(AUTHENTICATION_EXPIRED, 'The token is not valid any more.'))
 

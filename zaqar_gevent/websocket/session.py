@@ -162,9 +162,9 @@ class Session:
         return claimed.project_id
 
     def check_token(self) -> bool:
-        """Ask again whom the token of the connection names; False where it is not valid any more.
+        """Validate the token of the connection again; False if it is not valid any more.
 
-        What cannot be asked now is left to be asked later.
+        If Keystone cannot be asked now, the token counts as valid.
         """
         identity = self._identity
         if self._identify is None or identity is None:
