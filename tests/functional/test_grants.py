@@ -29,6 +29,7 @@ from tests.functional.test_push import (
     post,
     subscriptions,
 )
+from tests.redis_process import ON_REDIS, RedisProcess
 from tests.server_process import ServerProcess
 
 
@@ -563,3 +564,50 @@ def test_subscriptions_of_one_id_in_two_pools_are_two(tmp_path: pathlib.Path) ->
             post(rest, name, queue_name=name)
         assert member.bodies(1) == ['b']
         assert member.has_nothing_more()
+
+
+@pytest.fixture(scope='module')
+def guarded_on_redis(
+    identity_service: IdentityService,  # noqa: F811
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[ServerProcess]:
+    """A server that wants tokens, on upstream's driver."""
+    state = tmp_path_factory.mktemp('redis')
+    policy = state / 'policy.yaml'
+    policy.write_text('{}')
+    with RedisProcess(state) as redis:
+        config = configuration(identity_service, policy) + ON_REDIS.format(redis=redis.uri)
+        with ServerProcess(state, config=config) as process:
+            yield process
+
+
+def test_in_redis_a_change_of_project_ends_everything_too(
+    guarded_on_redis: ServerProcess,
+    identity_service: IdentityService,  # noqa: F811
+) -> None:
+    tenants = Tenants(guarded_on_redis, identity_service)
+    rest = tenants.rest(tenants.old)
+    with tenants.connect(COMPACT) as member:
+        member.subscribe()
+        [first, second] = post(rest, 'first', 'second')
+        assert member.bodies(2) == ['first', 'second']
+        consumer = member.call('queue_consume', queue_name='orders', credit=1).body['consumer_id']
+        assert member.push()['message']['id'] == first
+        member.authenticate(tenants.new, tenants.service.issue(tenants.new))
+        assert [member.reason(), member.reason()] == ['project_changed'] * 2
+        post(rest, 'of others now')
+        acknowledged = member.call('message_ack', consumer_id=consumer, message_ids=[first])
+        assert acknowledged.status == 404
+        for claim in ({}, {'claim_id': str(uuid.uuid4())}):
+            target = {'queue_name': 'orders', 'message_id': second, **claim}
+            assert member.call('message_delete', **target).status in (204, 400)
+        assert member.has_nothing_more()
+        eventually(lambda: not subscriptions(rest))
+        lease = {'queue_name': 'orders', 'ttl': 60, 'grace': 60}
+        eventually(
+            lambda: (
+                len(rest.call('message_list', queue_name='orders', echo=True).body['messages']) == 3
+            )
+        )
+        found = rest.call('claim_create', **lease).body['messages']
+        assert [message['body'] for message in found] == ['first', 'second', 'of others now']
