@@ -36,7 +36,8 @@ _DESCRIPTIONS = {
 class Grant:
     """Lets a client use a project until it expires or is ended.
 
-    expires_at: in seconds of `time.monotonic`, None for never. expiry: what its expiry means.
+    expires_at: in seconds since the epoch, None for never: tokens and signatures end by the wall
+    clock, also while the machine is suspended. expiry: what its expiry means.
     """
 
     __slots__ = ('_expiry', '_reason', 'expires_at')
@@ -51,11 +52,7 @@ class Grant:
     @property
     def reason(self) -> Reason | None:
         """Why it has ended; None while it lasts. What has expired cannot be prolonged."""
-        if (
-            self._reason is None
-            and self.expires_at is not None
-            and time.monotonic() >= self.expires_at
-        ):
+        if self._reason is None and self.expires_at is not None and time.time() >= self.expires_at:
             self._reason = self._expiry
         return self._reason
 

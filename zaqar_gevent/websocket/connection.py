@@ -59,7 +59,7 @@ class Receiver(Protocol):
     """Whoever answers messages.
 
     protocol: the subprotocol's name, or `default`.
-    expires_at: when to end the conversation, in seconds of `time.monotonic`; None for never.
+    expires_at: when to end the conversation, in seconds since the epoch; None for never.
     is_known: whether the client has said who it is, where it has to.
     """
 
@@ -277,7 +277,7 @@ class Connection:
 
     def _answer(self, message: Message) -> None:
         self._await_turn()
-        if self._has_expired(self.request_at):
+        if self._has_expired():
             self._expire()
             return
         binary = message.binary
@@ -424,16 +424,16 @@ class Connection:
 
     def _check_rights(self, now: float) -> None:
         limits, receiver = self._limits, self.receiver
-        if self._has_expired(now):
+        if self._has_expired():
             self._expire()
         elif not receiver.is_known and now - self.opened_at >= limits.authentication_timeout:
             self.finish(Ending(POLICY_VIOLATION, 'Not authenticated in time.'))
         elif limits.idle_timeout and now - self.request_at >= limits.idle_timeout:
             self.finish(Ending(NORMAL, 'Idle for too long.'))
 
-    def _has_expired(self, now: float) -> bool:
+    def _has_expired(self) -> bool:
         expires_at = self.receiver.expires_at
-        return expires_at is not None and now >= expires_at
+        return expires_at is not None and time.time() >= expires_at
 
     def _expire(self) -> None:
         self.finish(Ending(AUTHENTICATION_EXPIRED, 'Authentication expired.'))
