@@ -8,7 +8,6 @@ says yes, so what it accepts goes on untouched by webob, which would make locati
 from __future__ import annotations
 
 import datetime
-import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -192,4 +191,4 @@ def _identity_in(environ: Environ) -> Identity:
         environ['HTTP_X_USER_ID'],
         environ['HTTP_X_ROLES'],
     )._replace(credentials=environ[CREDENTIALS])
-    return Identity(caller, time.monotonic() + expires.timestamp() - time.time(), environ)
+    return Identity(caller, expires.timestamp(), environ)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import os
 import pathlib
 import sys
@@ -50,7 +51,8 @@ class Unsteady(ServerProcess):
 
 @pytest.fixture
 def server(tmp_path: pathlib.Path) -> Iterator[Unsteady]:
-    with Unsteady(tmp_path / 'state') as process:
+    config = '[signed_url]\nsecret_key = secret\n'
+    with Unsteady(tmp_path / 'state', config=config) as process:
         yield process
 
 
@@ -131,6 +133,32 @@ def test_a_subscription_that_was_given_a_time_has_it(
         time.sleep(NOTICED_SECONDS)
     assert subscriber.end() == 'expired'
     assert 5 < time.monotonic() - began < 9
+
+
+def test_a_pre_signed_url_ends_by_the_wall_clock(server: Unsteady, dialect: Dialect) -> None:
+    rest = RestCaller(server.url)
+    shared = {'paths': ['subscriptions'], 'methods': ['POST'], 'expires': in_an_hour()}
+    signed = rest.call('queue_share', queue_name='orders', **shared).body
+    with Subscriber(server.port, dialect, identity=rest.identity) as guest:
+        headers = {
+            **rest.identity.headers(),
+            'URL-Signature': signed['signature'],
+            'URL-Expires': signed['expires'],
+            'URL-Methods': ','.join(signed['methods']),
+            'URL-Paths': ','.join(signed['paths']),
+        }
+        asked = {'id': 0, 'action': 'subscription_create', 'body': {'queue_name': 'orders'}}
+        guest.send(guest.frame({**asked, 'headers': headers}))
+        assert guest.dialect.status(guest.answer()) == 201
+        post(rest, 'before')
+        assert guest.bodies(1) == ['before']
+        server.step(2 * HOUR)
+        assert guest.end() == 'signature_expired'
+
+
+def in_an_hour() -> str:
+    end = datetime.datetime.now(datetime.UTC) + datetime.timedelta(hours=1)
+    return end.strftime('%Y-%m-%dT%H:%M:%S')
 
 
 def test_a_consumer_keeps_its_messages_when_the_clock_is_set(server: Unsteady) -> None:

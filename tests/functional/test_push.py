@@ -605,7 +605,8 @@ def test_what_is_claimed_is_pushed_all_the_same(subscriber: Subscriber, rest: Re
 def test_a_marker_that_is_none_keeps_nothing_from_others(
     subscriber: Subscriber, subscriber_to: Connect, rest: RestCaller, marker: str
 ) -> None:
-    subscriber.call('subscription_create', queue_name='orders', marker=marker)
+    refused = subscriber.call('subscription_create', queue_name='orders', marker=marker)
+    assert (refused.status, refused.body['code']) == (400, 'unknown_marker')
     neighbour = subscriber_to(subscriber.dialect)
     neighbour.subscribe()
     post(rest, 'hello')

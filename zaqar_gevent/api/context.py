@@ -96,7 +96,7 @@ class Identity(NamedTuple):
     """Who a token speaks for.
 
     caller: its user, project and roles; of no client in particular.
-    expires_at: when it ends, in seconds of `time.monotonic`.
+    expires_at: when it ends, in seconds since the epoch.
     environ: what authentication left for those who act in the user's name.
     tokens: the headers by which it was identified, by lower-case name.
     """

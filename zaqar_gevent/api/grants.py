@@ -6,6 +6,7 @@ Subscriptions and consumers of a connection end with the grant of the request th
 from __future__ import annotations
 
 import enum
+import math
 import time
 
 from zaqar_gevent.api import errors
@@ -45,7 +46,8 @@ _DESCRIPTIONS = {
 class Grant:
     """Allows a client to use a project until it expires or is ended.
 
-    expires_at: in seconds of `time.monotonic`, None for never. expiry: what its expiry means.
+    expires_at: in seconds since the epoch, None for never: tokens and signatures end by the wall
+    clock, also while the machine is suspended. expiry: what its expiry means.
     """
 
     __slots__ = ('_expiry', '_reason', 'expires_at')
@@ -60,13 +62,14 @@ class Grant:
     @property
     def reason(self) -> Reason | None:
         """Why it has ended; None while it lasts. What has expired cannot be prolonged."""
-        if (
-            self._reason is None
-            and self.expires_at is not None
-            and time.monotonic() >= self.expires_at
-        ):
+        if self._reason is None and self.expires_at is not None and time.time() >= self.expires_at:
             self._reason = self._expiry
         return self._reason
+
+    @property
+    def seconds_left(self) -> float:
+        """How long it still lasts, in seconds, unless it is ended before."""
+        return math.inf if self.expires_at is None else self.expires_at - time.time()
 
     @property
     def is_over(self) -> bool:

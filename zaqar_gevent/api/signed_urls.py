@@ -58,7 +58,7 @@ class Presented(NamedTuple):
             seconds = (expires - timeutils.utcnow()).total_seconds()
         except (ValueError, OverflowError):
             seconds = 0.0
-        return Grant(time.monotonic() + seconds, Reason.SIGNATURE_EXPIRED)
+        return Grant(time.time() + seconds, Reason.SIGNATURE_EXPIRED)
 
 
 def sign(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable
 from typing import TypeVar
@@ -41,7 +40,7 @@ def wait_for(
     hub = context.broker.notifier.hub
     if not seconds or hub is None or succeeded(result):
         return result
-    deadline = min(time.monotonic() + seconds, context.grant.expires_at or math.inf)
+    deadline = time.monotonic() + min(seconds, context.grant.seconds_left)
     with hub.listening(Source(context.project_id, queue_name)) as news:
         while True:
             news.clear()

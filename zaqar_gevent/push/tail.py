@@ -111,9 +111,15 @@ class MarkedTail(Tail):
         return [entry._replace(marker=own) for entry, own in zip(entries, of_each, strict=True)]
 
     def _read_page(self, marker: str | None, limit: int) -> tuple[list[dict[str, Any]], Any]:
-        """The same; the marker of an empty page is the given one, in full."""
+        """The same; the marker of an empty page is the given one, in full.
+
+        Raises `MarkerNotGiven` for what cannot be one, after which a list is only empty.
+        """
         results = self._list(marker, limit)
-        return list(next(results)), next(results)
+        found, following = list(next(results)), next(results)
+        if marker and following is None:
+            raise markers.MarkerNotGiven(marker)
+        return found, following
 
 
 class PagedTail(Tail):

@@ -59,7 +59,7 @@ class Receiver(Protocol):
     """Whoever answers messages.
 
     protocol: the subprotocol's name, or `default`.
-    expires_at: when to end the conversation, in seconds of `time.monotonic`; None for never.
+    expires_at: when to end the conversation, in seconds since the epoch; None for never.
     is_known: whether the client has said who it is, where it has to.
     """
 
@@ -433,7 +433,7 @@ class Connection:
 
     def _has_expired(self) -> bool:
         expires_at = self.receiver.expires_at
-        return expires_at is not None and time.monotonic() >= expires_at
+        return expires_at is not None and time.time() >= expires_at
 
     def _expire(self) -> None:
         self.finish(Ending(AUTHENTICATION_EXPIRED, 'Authentication expired.'))

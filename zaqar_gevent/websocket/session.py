@@ -76,7 +76,7 @@ class Session:
     identify: says who the token in some headers, by lower-case name, speaks for, or raises
         `errors.APIError`; None on a server that believes headers.
     identity: who has authenticated, if anybody has.
-    expires_at: when to end the conversation, in seconds of `time.monotonic`; None for never.
+    expires_at: when to end the conversation, in seconds since the epoch; None for never.
     is_known: whether the client has authenticated, or presented a pre-signed URL, where it has to.
     endpoint: what can be subscribed of the connection.
     """

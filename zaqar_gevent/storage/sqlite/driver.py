@@ -98,8 +98,9 @@ class DataDriver(base.DataDriverBase):
         return health
 
     def gc(self) -> None:
-        """Remove everything that has expired or been left behind; returns when it is gone."""
-        while self.database.write(collector.collect, timeutils.utcnow_ts(microsecond=True)):
+        """Remove what has expired or been left behind by now; returns when it is gone."""
+        now = timeutils.utcnow_ts(microsecond=True)
+        while self.database.write(collector.collect, now):
             pass
 
     def close(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import sqlite3
+import time
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
@@ -82,7 +83,7 @@ class MessageController(base.Message):
         self, messages: Iterable[dict[str, Any]], client_uuid: uuid.UUID | str | None, now: float
     ) -> list[posting.Row]:
         client = _encode_client(client_uuid)
-        checked = self._has_checksums(now)
+        checked = self._has_checksums()
         rows = []
         for new in messages:
             body = new.get('body', {})
@@ -97,8 +98,9 @@ class MessageController(base.Message):
             rows.append((ttl, now, expires, delayed_until, client, checksum, text, is_encrypted))
         return rows
 
-    def _has_checksums(self, now: float) -> bool:
+    def _has_checksums(self) -> bool:
         """Whether messages get a checksum. PERF: the option is looked up once a second."""
+        now = time.monotonic()
         if now >= self._look_up_at:
             self._checksums = self.driver.conf.enable_checksum
             self._look_up_at = now + 1.0
@@ -121,12 +123,14 @@ class MessageController(base.Message):
         a marker, as with upstream's drivers. Raises `MarkerNotGiven` for one of another store.
         """
         after = epochs.decode(marker)
+        if after is None:
+            return iter((iter(()), None))
         client = None if echo else _encode_client(client_uuid)
         statement = _list_statement(
             client is not None,
             include_claimed,
             include_delayed,
-            None if not after or not after.id else after.epoch is not None,
+            after.epoch is not None if after.id else None,
         )
         document, last, epoch, is_given = self._database.read(
             _get_marked_page,
@@ -135,14 +139,12 @@ class MessageController(base.Message):
                 'project': project or '',
                 'queue': queue,
                 'now': timeutils.utcnow_ts(microsecond=True),
-                'marker': after.id if after else 0,
-                'epoch': after.epoch if after else None,
+                'marker': after.id,
+                'epoch': after.epoch,
                 'limit': limit or -1,
                 'client': client,
             },
         )
-        if after is None:
-            return iter((iter(()), None))
         if marker and not is_given:
             raise MarkerNotGiven(marker)
         if last is None:
