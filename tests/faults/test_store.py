@@ -241,3 +241,15 @@ def test_followers_go_on_when_the_store_is_back(tmp_path: pathlib.Path, how: str
         follower.join(SECONDS)
         assert not follower.is_alive()
         assert [body for body in seen if body != 'before'] == ['first', 'after']
+
+
+def test_what_nobody_asks_for_is_logged_all_the_same(tmp_path: pathlib.Path) -> None:
+    state = tmp_path / 'state'
+    with ServerProcess(state) as server:
+        caller = RestCaller(server.url)
+        assert post(caller, 'before') == 201
+        (state / 'zaqar.sqlite').rename(state / 'moved.sqlite')
+        eventually(lambda: any('has been moved' in line for line in server.output))
+        time.sleep(1)
+        assert sum('has been moved' in line for line in server.output) == 1
+        caller.close()
