@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import pathlib
 import resource
+import threading
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -15,6 +16,7 @@ import requests
 
 from tests.callers import TRANSPORTS, RestCaller, connect
 from tests.server_process import ServerProcess
+from zaqar_gevent.client import Client
 
 SECONDS = 15
 
@@ -207,3 +209,47 @@ def test_a_file_that_is_not_there_any_more_is_told(
         assert found == kept or (deed == 'replaced' and found in ([], ['before']))
         assert post(again, 'again') == 201
         again.close()
+
+
+@pytest.mark.parametrize('how', ['subscribe', 'consume'])
+def test_followers_go_on_when_the_store_is_back(tmp_path: pathlib.Path, how: str) -> None:
+    state = tmp_path / 'state'
+    file = state / 'zaqar.sqlite'
+    seen: list[Any] = []
+    with ServerProcess(state) as server, Client(server.url, project='demo') as client:
+        queue = client.queue('q')
+        queue.post('before', ttl=3600)
+
+        def follow() -> None:
+            for message in queue.subscribe(marker='') if how == 'subscribe' else queue.consume():
+                seen.append(message.body)
+                if how == 'consume':
+                    message.delete()
+                if message.body == 'after':
+                    return
+
+        follower = threading.Thread(target=follow, daemon=True)
+        follower.start()
+        queue.post('first', ttl=3600)
+        eventually(lambda: 'first' in seen)
+        file.rename(state / 'moved.sqlite')
+        eventually(lambda: not is_healthy(server))
+        time.sleep(2)
+        (state / 'moved.sqlite').rename(file)
+        eventually(lambda: is_healthy(server))
+        queue.post('after', ttl=3600)
+        follower.join(SECONDS)
+        assert not follower.is_alive()
+        assert seen == ['before', 'first', 'after']
+
+
+def test_what_nobody_asks_for_is_logged_all_the_same(tmp_path: pathlib.Path) -> None:
+    state = tmp_path / 'state'
+    with ServerProcess(state) as server:
+        caller = RestCaller(server.url)
+        assert post(caller, 'before') == 201
+        (state / 'zaqar.sqlite').rename(state / 'moved.sqlite')
+        eventually(lambda: any('has been moved' in line for line in server.output))
+        time.sleep(1)
+        assert sum('has been moved' in line for line in server.output) == 1
+        caller.close()

@@ -169,6 +169,54 @@ def test_a_running_server_is_not_disturbed(tmp_path: pathlib.Path) -> None:
     assert ': 80 messages in 1 queues' in finished.stdout
 
 
+@pytest.mark.parametrize('place', [0.0, 0.2, 0.5, 0.8])
+def test_a_changed_byte_in_the_journal_is_found(tmp_path: pathlib.Path, place: float) -> None:
+    with ServerProcess(tmp_path) as server:
+        caller = RestCaller(server.url)
+        for number in range(20):
+            assert caller.call('message_post', queue_name='q', messages=[{'body': number}]).status
+        assert check('--state-path', tmp_path).returncode == 0
+        server.kill()
+    assert check('--state-path', tmp_path).returncode == 0
+    journal = tmp_path / 'zaqar.sqlite-wal'
+    content = bytearray(journal.read_bytes())
+    content[32 + int(place * len(content)) + 1000] ^= 0x10
+    journal.write_bytes(content)
+    found = findings('--state-path', tmp_path)
+    assert 'the journal' in found[0]['text']
+    assert found[0]['verdict'] == 'damaged'
+
+
+def test_what_follows_a_changed_byte_is_kept_by_a_stop_in_order(tmp_path: pathlib.Path) -> None:
+    with ServerProcess(tmp_path) as server:
+        caller = RestCaller(server.url)
+        post(caller, 'q', 40)
+        journal = tmp_path / 'zaqar.sqlite-wal'
+        with journal.open('r+b') as file:
+            file.seek(file.read().index(b'"q-0000x'))
+            file.write(b'"Q')
+        finished = check('--state-path', tmp_path)
+        assert finished.returncode == 1
+        assert 'the journal' in finished.stdout
+        post(caller, 'q', 20)
+        assert server.stop() == 0
+    assert ': 60 messages in 1 queues' in check('--state-path', tmp_path).stdout
+
+
+def test_a_transaction_that_was_being_written_is_no_damage(tmp_path: pathlib.Path) -> None:
+    with ServerProcess(tmp_path) as server:
+        caller = RestCaller(server.url)
+        for number in range(5):
+            assert caller.call('message_post', queue_name='q', messages=[{'body': number}]).status
+        server.kill()
+    journal = tmp_path / 'zaqar.sqlite-wal'
+    content = bytearray(journal.read_bytes())
+    content[-1000] ^= 0x10
+    journal.write_bytes(content)
+    finished = check('--state-path', tmp_path)
+    assert (finished.returncode, ': 4 messages in 1 queues' in finished.stdout) == (0, True)
+
+
 def test_the_configuration_says_which_files(
     sound: tuple[pathlib.Path, Identity], tmp_path: pathlib.Path
 ) -> None:

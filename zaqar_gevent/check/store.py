@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pathlib
 import re
 import sqlite3
 import urllib.parse
@@ -11,6 +12,7 @@ from contextlib import closing
 
 from oslo_config import cfg
 
+from zaqar_gevent.check import journal
 from zaqar_gevent.check.finding import Finding, Verdict
 from zaqar_gevent.storage.sqlite import options, schema
 from zaqar_gevent.storage.sqlite.outage import is_damage
@@ -61,7 +63,7 @@ def check_file(path: str) -> Iterator[Finding]:
         uri = f'file:{urllib.parse.quote(path)}?mode=ro'
         with closing(sqlite3.connect(uri, uri=True, isolation_level=None)) as connection:
             schema.check_version(connection)
-            yield from _check_content(connection, subject)
+            yield from _check_content(connection, path, subject)
     except schema.UnknownFormat as error:
         yield Finding(Verdict.UNCHECKED, subject, str(error))
     except sqlite3.DatabaseError as error:
@@ -71,9 +73,10 @@ def check_file(path: str) -> Iterator[Finding]:
             yield Finding(Verdict.DAMAGED, subject, f'as a whole: {error}')
 
 
-def _check_content(connection: sqlite3.Connection, subject: str) -> Iterator[Finding]:
+def _check_content(connection: sqlite3.Connection, path: str, subject: str) -> Iterator[Finding]:
     is_sound = True
-    for text in (*_read_trees(connection), *_check_integrity(connection)):
+    problems = (*_read_journal(path), *_read_trees(connection), *_check_integrity(connection))
+    for text in problems:
         is_sound = False
         yield Finding(Verdict.DAMAGED, subject, text)
     queues = messages = 0
@@ -91,6 +94,24 @@ def _check_content(connection: sqlite3.Connection, subject: str) -> Iterator[Fin
             )
     if is_sound:
         yield Finding(Verdict.SOUND, subject, f'{messages} messages in {queues} queues')
+
+
+def _read_journal(path: str) -> Iterator[str]:
+    """Transactions that are in the journal, but behind a place where it was changed.
+
+    One that is not whole is no damage: it was being written when the power was cut.
+    """
+    try:
+        content = pathlib.Path(f'{path}-wal').read_bytes()
+    except OSError:
+        return
+    found = journal.find_break(content)
+    if found is not None and found.transactions > 1:
+        yield (
+            f'the journal {path}-wal was changed in its frame {found.frame}: {found.transactions} '
+            'transactions from there on are lost if the server is killed. Stop it in order to '
+            'keep them'
+        )
 
 
 def _read_trees(connection: sqlite3.Connection) -> Iterator[str]:

@@ -29,6 +29,9 @@ _TRIES = 3
 _RETRY_SECONDS = 0.2
 _TIMEOUT = urllib3.Timeout(connect=2, read=5)
 
+# The last where no thread can be started to look up a host.
+_FAILURES = (urllib3.exceptions.HTTPError, errors.MalformedDocument, ValueError, RuntimeError)
+
 # What such a URL looks like; whether it is one, its signature says.
 _WORKER = re.compile(
     rf'http://(?P<host>\[[0-9A-Fa-f:.]+\]|[\w.-]+):(?P<port>\d{{1,5}}){PUSH_PATH}[\w-]+', re.ASCII
@@ -124,7 +127,7 @@ class Worker:
         for attempt in range(_TRIES):
             try:
                 gone = self._post(batch)
-            except (urllib3.exceptions.HTTPError, errors.MalformedDocument, ValueError) as error:
+            except _FAILURES as error:
                 if isinstance(error.__cause__, ConnectionRefusedError):
                     # Nobody listens there any more.
                     for source, rows in batch.items():

@@ -22,7 +22,7 @@ from zaqar_gevent.storage.sqlite import connection as connections
 from zaqar_gevent.storage.sqlite.files import Files, Handle
 from zaqar_gevent.storage.sqlite.mailbox import Mailbox, MailboxClosed, ThreadFailed
 from zaqar_gevent.storage.sqlite.origins import NotAnswered, forget_origins
-from zaqar_gevent.storage.sqlite.outage import Journal, StoreUnavailable
+from zaqar_gevent.storage.sqlite.outage import FailureLog, StoreUnavailable
 from zaqar_gevent.storage.sqlite.reader import Reader
 from zaqar_gevent.storage.sqlite.writer import Writer
 
@@ -48,7 +48,7 @@ class _Threads:
 
     def __init__(self, make_server: Callable[[], Any], **options: Any) -> None:
         self.mailbox = Mailbox(make_server, **options)
-        self.journal = Journal()
+        self.failures = FailureLog()
 
 
 class Database:
@@ -122,7 +122,7 @@ class Database:
         Both are tried: after a failure with a write that changes nothing, before with none.
         """
         try:
-            self.write(_rewrite if self._writing.journal.has_outage else _do_nothing)
+            self.write(_rewrite if self._writing.failures.has_outage else _do_nothing)
             self.scan(_touch)
         except StoreUnavailable:
             return False
@@ -151,7 +151,7 @@ class Database:
         return Writer(self._files, lambda: self.synchronous, self._report_later)
 
     def _report_later(self, error: StoreUnavailable) -> None:
-        self._writing.mailbox.tell(lambda: self._writing.journal.report(error))
+        self._writing.mailbox.tell(lambda: self._writing.failures.report(error))
 
     def _call(self, threads: _Threads, work: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
         try:
@@ -160,14 +160,14 @@ class Database:
             raise self._closed() from None
         except (ThreadFailed, NotAnswered) as failure:
             error = StoreUnavailable(self.path, str(failure))
-            threads.journal.report(error)
+            threads.failures.report(error)
             raise error from None
         except StoreUnavailable as error:
             # Whoever notices it first, that the files are lost is told once.
             told = threads if self._files.lost is None else self._writing
-            told.journal.report(error)
+            told.failures.report(error)
             raise
-        threads.journal.succeeded()
+        threads.failures.succeeded()
         return result
 
     def _closed(self) -> StoreUnavailable:

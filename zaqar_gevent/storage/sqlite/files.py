@@ -42,8 +42,18 @@ _allocate_lock = monkey.get_original('_thread', 'allocate_lock')
 _Identity = tuple[int, int]
 
 
+_ADVICE = (
+    'The server goes on by itself when the file is back, and with another file after a restart'
+)
+_ADVICE_BESIDE = 'The server makes it anew'
+
+
 class _Missing(Exception):
-    """A file is not where it was opened; the message says which."""
+    """The file `name` is not where it was opened."""
+
+    def __init__(self, name: str, what: str) -> None:
+        super().__init__(f'{name} {what}')
+        self.name = name
 
 
 class Handle:
@@ -61,7 +71,9 @@ class Handle:
 
     def take_away(self) -> bool:
         """Close it in another thread, breaking off what it does; whether that was possible."""
-        self.connection.interrupt()
+        with suppress(sqlite3.ProgrammingError):
+            # Closed meanwhile, otherwise.
+            self.connection.interrupt()
         if not self.lock.acquire(True, _CLOSE_SECONDS):
             return False
         try:
@@ -71,6 +83,8 @@ class Handle:
         return True
 
     def _close(self) -> None:
+        if not self.is_open:
+            return
         self.is_open = False
         try:
             # Closed, it lives as long as a cursor that an error's traceback may hold.
@@ -152,11 +166,7 @@ class Files:
 
     def unavailable(self) -> StoreUnavailable:
         """The error of a call that needs the files, which are lost."""
-        return StoreUnavailable(
-            self.path,
-            f'{self.lost}. The server goes on by itself when the file is back, and with another '
-            'file after a restart',
-        )
+        return StoreUnavailable(self.path, self.lost or 'it has been closed')
 
     def watch(self) -> None:
         """Look at the files if it is time to; raises `StoreUnavailable`."""
@@ -195,7 +205,8 @@ class Files:
 
     def _lose(self, error: _Missing) -> None:
         self._lost_at = time.monotonic()
-        self.lost = str(error)
+        advice = _ADVICE if error.name in self.names else _ADVICE_BESIDE
+        self.lost = f'{error}. {advice}'
 
     def _get_settled(self) -> tuple[int, int, int] | None:
         """The state of the directory, if a change of it would be seen."""
@@ -259,15 +270,15 @@ def _identify(name: str) -> _Identity:
     try:
         found = os.stat(name)
     except FileNotFoundError:
-        raise _Missing(f'{name} has been moved or deleted') from None
+        raise _Missing(name, 'has been moved or deleted') from None
     except OSError as error:
-        raise _Missing(f'{name} cannot be found: {error.strerror}') from None
+        raise _Missing(name, f'cannot be found: {error.strerror}') from None
     return found.st_dev, found.st_ino
 
 
 def _check(name: str, known: _Identity) -> None:
     if _identify(name) != known:
-        raise _Missing(f'{name} is not the file that was opened')
+        raise _Missing(name, 'is not the file that was opened')
 
 
 def _checkpoint(connection: sqlite3.Connection) -> None:

@@ -110,7 +110,7 @@ def describe(error: BaseException) -> str:
     return str(error) or type(error).__name__
 
 
-class Journal:
+class FailureLog:
     """What is logged of failures: each once, outages again when they come again.
 
     Not for native threads: the locks of logging are patched.
