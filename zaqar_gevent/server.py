@@ -73,6 +73,9 @@ BACKLOG = 2048
 """Connections that may wait to be accepted, where the kernel allows as many: after a restart all
 clients come back at once, and whoever finds no place tries again a second later."""
 
+# The extras that bring the modules that upstream's drivers need.
+_EXTRAS = {'redis': 'redis', 'pymongo': 'mongodb', 'bson': 'mongodb'}
+
 _MEASURE_SECONDS = 0.5
 _FINISH_SECONDS = 5.0
 
@@ -503,4 +506,6 @@ def _installed(namespace: str) -> set[str]:
 
 
 def _report_load_failure(manager: Any, entry_point: Any, error: Exception) -> None:
-    raise ConfigurationError(f'The driver {entry_point.name!r} cannot be loaded: {error}')
+    extra = _EXTRAS.get(getattr(error, 'name', None) or '')
+    hint = f'. Install it: pip install "zaqar_gevent[{extra}]"' if extra else ''
+    raise ConfigurationError(f'The driver {entry_point.name!r} cannot be loaded: {error}{hint}')

@@ -170,8 +170,8 @@ enable_virtual_pool = True
 DELIBERATE = [
     ('^OPTIONS ', (200, 404), 'a path that does not exist does not exist for OPTIONS either'),
     ('^GET /v2/ ?', (200, 200), 'what we have and upstream has not is in the home document too'),
-    ('^GET / .*X-Project-ID.*x{250}', (300, 400), 'what no project can be called is refused'),
-    ('^GET /v2/ .*X-Project-ID.*x{250}', (200, 400), 'what no project can be called is refused'),
+    ('^GET / .*X-Project-ID.*x{100}', (300, 400), 'what no project can be called is refused'),
+    ('^GET /v2/ .*X-Project-ID.*x{100}', (200, 400), 'what no project can be called is refused'),
     (r'/v2/topics\?with_count=', (200, 400), 'upstream takes it for a filter of topics'),
     (r'/v2/topics\?with_count=', (200, 200), 'upstream takes it for a filter of topics'),
     ('^PUT .*_', (204, 400), 'reserved metadata of a wrong type is refused'),

@@ -473,6 +473,23 @@ def test_a_server_that_does_not_authenticate_says_so(server: ServerProcess) -> N
     caller.close()
 
 
+@pytest.mark.parametrize('transport', TRANSPORTS)
+def test_a_trust_needs_a_trustee(
+    guarded: ServerProcess, identity_service: IdentityService, transport: str, project_id: str
+) -> None:
+    """It can never be made without, so this is no failure that might pass."""
+    token = identity_service.issue(project_id)
+    caller = connect(transport, guarded.url, guarded.websocket_url, Identity(project_id))
+    headers = {**caller.identity.headers(), 'X-Auth-Token': token}
+    if transport != 'rest':
+        assert caller.call('authenticate', headers=headers).status == 200
+    target = {'queue_name': 'orders', 'subscriber': 'trust+http://a.example/'}
+    answer = caller.call('subscription_create', headers=headers, **target)
+    assert answer.status == 400
+    assert '[trustee]' in str(answer.body)
+    caller.close()
+
+
 def test_an_unknown_strategy_is_refused_at_start(tmp_path: pathlib.Path) -> None:
     config = tmp_path / 'zaqar.conf'
     config.write_text('[DEFAULT]\nauth_strategy = keyhole\n')

@@ -159,6 +159,22 @@ def test_a_bad_configuration_file_gets_one_line(
     assert told in line
 
 
+@pytest.mark.parametrize(
+    ('store', 'module', 'extra'), [('redis', 'redis', 'redis'), ('mongodb', 'pymongo', 'mongodb')]
+)
+def test_a_store_whose_module_is_missing_names_the_extra(
+    tmp_path: pathlib.Path, store: str, module: str, extra: str
+) -> None:
+    (tmp_path / f'{module}.py').write_text(
+        f'raise ModuleNotFoundError("No module named {module!r}", name={module!r})\n'
+    )
+    file = tmp_path / 'zaqar.conf'
+    file.write_text(f'[drivers]\nmessage_store = {store}\nmanagement_store = {store}\n')
+    line = failure('--port', '0', '--config-file', str(file), PYTHONPATH=str(tmp_path))
+    assert f"No module named '{module}'" in line
+    assert f'zaqar_gevent[{extra}]' in line
+
+
 def test_a_missing_configuration_file_gets_one_line(tmp_path: pathlib.Path) -> None:
     assert '/nowhere.conf' in failure('--config-file', f'{tmp_path}/nowhere.conf')
 

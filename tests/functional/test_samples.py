@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import configparser
 import os
 import pathlib
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -13,6 +15,7 @@ import pytest
 
 from tests.callers import TRANSPORTS, connect
 from tests.server_process import ServerProcess, start_process
+from zaqar_gevent import cmd
 
 ETC = pathlib.Path(__file__).parents[2] / 'etc'
 
@@ -46,6 +49,18 @@ def test_a_server_runs_with_the_sample_of_its_configuration(tmp_path: pathlib.Pa
         caller = connect('rest', server.url, server.websocket_url)
         assert caller.call('ping_node').status == 204
         caller.close()
+
+
+def test_the_unit_starts_the_command_as_a_user_of_its_own() -> None:
+    unit = configparser.ConfigParser(interpolation=None, strict=False)
+    unit.optionxform = str  # type: ignore[assignment, method-assign]
+    unit.read(ETC / 'zaqar-gevent.service')
+    command, *options = shlex.split(unit['Service']['ExecStart'])
+    assert pathlib.PurePath(command).name == 'zaqar-gevent'
+    with pytest.raises(SystemExit) as asked:
+        cmd.main([*options, '--help'])
+    assert asked.value.code == 0
+    assert unit['Service']['DynamicUser'] == 'yes'
 
 
 @pytest.mark.skipif(not shutil.which('systemd-analyze'), reason='systemd is not installed')

@@ -11,7 +11,7 @@ import sys
 from typing import Any, get_args
 
 import pytest
-from prometheus_client import CollectorRegistry
+from prometheus_client import CollectorRegistry, multiprocess
 from prometheus_client import Histogram as StandardHistogram
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -328,8 +328,14 @@ def test_the_sample_for_gunicorn_forgets_nobody_where_there_are_no_files(
     monkeypatch.delenv(MANY_PROCESSES, raising=False)
     if variable is not None:
         monkeypatch.setenv(MANY_PROCESSES, variable)
+    forgotten: list[int] = []
+    monkeypatch.setattr(multiprocess, 'mark_process_dead', forgotten.append)
     hook: Any = runpy.run_path(str(GUNICORN_SAMPLE))['child_exit']
     hook(None, Worker(1))
+    assert forgotten == []
+    monkeypatch.setenv(MANY_PROCESSES, 'somewhere')
+    hook(None, Worker(1))
+    assert forgotten == [1]
 
 
 def test_the_sample_for_gunicorn_forgets_the_connections_of_a_dead_worker(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pathlib
+import re
+from importlib.metadata import metadata
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -28,3 +30,23 @@ def test_every_link_of_the_readme_leads_somewhere() -> None:
     for part in text.split('](')[1:]:
         target = part.split(')')[0].split('#')[0]
         assert target.startswith('https://') or (ROOT / target).exists(), target
+
+
+def test_whatever_is_started_listens_where_all_else_says() -> None:
+    text = (ROOT / 'README.md').read_text()
+    [gunicorn] = [command for command in commands() if 'bin/gunicorn' in command]
+    assert '-b 127.0.0.1:8888' in gunicorn
+    assert set(re.findall(r'127\.0\.0\.1:(\d+)', text)) == {'8888'}
+
+
+def test_the_extras_that_the_documents_name_exist() -> None:
+    offered = set(metadata('zaqar_gevent').get_all('Provides-Extra') or ())
+    documents = [ROOT / 'README.md', *(ROOT / 'docs').glob('*.md')]
+    named = {
+        extra
+        for document in documents
+        for extras in re.findall(r"(?:\.|zaqar_gevent)\[([a-z0-9,]+)\]'", document.read_text())
+        for extra in extras.split(',')
+    }
+    assert {'gunicorn', 'mongodb', 'redis'} <= named
+    assert named <= offered

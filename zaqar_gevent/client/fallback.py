@@ -185,6 +185,8 @@ class Pace:
     MIN_PAUSE_SECONDS = 0.1
     MAX_PAUSE_SECONDS = 2.0
     MIN_WAIT_SECONDS = 1.0
+    # A request that is under way cannot be ended from here: closing waits for it. In JavaScript it
+    # can, and so may last for as long as a server lets it.
     MAX_WAIT_SECONDS = 5.0
 
     def __init__(self) -> None:

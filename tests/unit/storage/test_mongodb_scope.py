@@ -6,9 +6,6 @@ import re
 from typing import Any
 
 import pytest
-
-pytest.importorskip('pymongo')
-
 from zaqar.storage.mongodb import utils
 
 from zaqar_gevent.storage import mongodb_scope

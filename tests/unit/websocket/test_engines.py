@@ -476,7 +476,6 @@ def test_connections_do_not_see_what_others_have_begun(start: Start) -> None:
 
 @pytest.mark.parametrize('length', [*range(10), 4097])
 def test_masking_is_the_same_with_and_without_wsaccel(length: int) -> None:
-    pytest.importorskip('wsaccel')
     payload = bytes(index % 251 for index in range(length))
     assert ws4py_engine.xor_as_number(payload, KEY) == ws4py_engine.xor_in_c(payload, KEY)
     assert ws4py_engine.xor_as_number(payload, KEY) == mask(payload)

@@ -169,6 +169,15 @@ function checkMembers(value, place, depth, refuse) {
   }
 }
 
+// The document as JSON has it, for codecs that write undefined as null, or dates in their own way.
+function plain(value) {
+  if (value === null || typeof value !== 'object') return value;
+  if (Array.isArray(value)) return value.map(plain);
+  if (typeof value.toJSON === 'function') return plain(value.toJSON());
+  const given = Object.entries(value).filter(([, member]) => member !== undefined);
+  return Object.fromEntries(given.map(([name, member]) => [name, plain(member)]));
+}
+
 const hasSixtyFourBits = (value) =>
   BigInt.asUintN(64, value) === value || BigInt.asIntN(64, value) === value;
 
@@ -2863,7 +2872,8 @@ export class Client extends EventTarget {
 }
 
 function codecOf(encoding, given) {
-  if (encoding === 'msgpack') return given ?? msgpack;
+  if (encoding === 'msgpack' && !given) return msgpack;
+  if (encoding === 'msgpack') return { ...given, encode: (document) => given.encode(plain(document)) };
   if (encoding !== 'json') throw new ZaqarError(`There is no encoding '${encoding}'.`);
   return { encode: toJSON, decode: msgpack.decode };
 }

@@ -49,7 +49,7 @@ const REFUSED = {
   'the parameters of a query': new URLSearchParams('a=b'),
   'half of a surrogate pair': '\ud800',
   'the other half': 'a\udc00b',
-  'a gap': [1, , 3], // eslint-disable-line no-sparse-arrays
+  'a gap': [1, , 3],
   'an array that holds undefined': [undefined],
   'a member named by a symbol': { [Symbol('a')]: 1 },
   'half of a pair in a name': { '\ud800': 1 },

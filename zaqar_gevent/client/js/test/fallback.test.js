@@ -2,9 +2,7 @@
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import * as zaqar from '../zaqar.js';
-
-const { Backoff, Fallback, Pace } = zaqar;
+import { Backoff, Fallback, Pace } from '../zaqar.js';
 
 class Moment {
   at = 100;
@@ -22,15 +20,6 @@ function attempt(fallback) {
   fallback.attempting();
   assert.equal(fallback.waitSeconds(), null);
 }
-
-test('the constants are those of the Python client', () => {
-  const { HANDSHAKE_SECONDS, MAX_LOSSES, LOSSES_SECONDS, RETRY_SECONDS, GOOD_SECONDS } = zaqar;
-  const times = [HANDSHAKE_SECONDS, MAX_LOSSES, LOSSES_SECONDS, RETRY_SECONDS, GOOD_SECONDS];
-  assert.deepEqual(times, [3, 3, 60, 60, 1]);
-  assert.deepEqual([zaqar.BACKOFF_SECONDS, zaqar.MAX_BACKOFF_SECONDS], [0.1, 30]);
-  assert.deepEqual([zaqar.MIN_PAUSE_SECONDS, zaqar.MAX_PAUSE_SECONDS], [0.1, 2]);
-  assert.deepEqual([zaqar.MIN_WAIT_SECONDS, zaqar.MAX_WAIT_SECONDS], [1, 20]);
-});
 
 test('the WebSocket is tried at once', () => {
   const { fallback } = machine();

@@ -161,13 +161,11 @@ test('a claim that comes when nobody waits for it any more is given back', async
 });
 
 test('over REST what may be is made again, at increasing distances', async () => {
-  const failures = [3];
+  const times = [];
   const server = new ScriptedServer({
     rest: ({ path }) => {
-      if (path === '/v2/ping' && failures[0] > 0) {
-        failures[0] -= 1;
-        throw new TypeError('fetch failed');
-      }
+      if (path === '/v2/ping') times.push(clock.now());
+      if (path === '/v2/ping' && times.length < 5) throw new TypeError('fetch failed');
       return { status: 204, body: null };
     },
   });
@@ -175,6 +173,9 @@ test('over REST what may be is made again, at increasing distances', async () =>
   const pinged = outcomeOf(client.ping());
   await clock.step(2);
   assert.equal(pinged.value, true);
+  const distances = times.slice(1).map((time, index) => time - times[index]);
+  assert.equal(distances.length, 4);
+  for (const index of [1, 2, 3]) assert.ok(distances[index] > distances[index - 1], `${distances}`);
   await client.close();
 });
 

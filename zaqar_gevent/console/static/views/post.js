@@ -10,7 +10,7 @@ const EXAMPLE = '{"sku": 42}';
 /** The form; what was typed stays, so that it can be posted again. */
 export function postForm(resource) {
   const body = jsonField('Body', { value: EXAMPLE, rows: 5, hint: 'JSON. Ctrl+Enter posts it.' });
-  const ttl = numberField('TTL, s', { min: 1 });
+  const ttl = numberField('TTL, s', { min: 1, hint: 'Empty: the queue’s own, or an hour.' });
   const delay = numberField('Delay, s', { min: 0 });
   const failure = alertPlace();
   const send = element('button', { type: 'submit', class: 'button primary' }, 'Post');
