@@ -77,6 +77,7 @@ clients come back at once, and whoever finds no place tries again a second later
 _EXTRAS = {'redis': 'redis', 'pymongo': 'mongodb', 'bson': 'mongodb'}
 
 _MEASURE_SECONDS = 0.5
+_HEAD_LIMITS = http.Limits()
 _FINISH_SECONDS = 5.0
 
 
@@ -96,9 +97,9 @@ class Application:
         app: Any,
         upgrade: Upgrade,
         timeouts: http.Timeouts,
-        limits: http.Limits,
         max_websockets: Callable[[int], int],
         unsent: Unsent,
+        limits: http.Limits = _HEAD_LIMITS,
         hub: Hub | None = None,
         prefix: str = '',
     ) -> None:
@@ -245,9 +246,9 @@ class TransportDriver:
             trust_proxies(mount(upgrade, prefix), conf, section.proxy_headers),
             upgrade,
             _timeouts(conf),
-            _head_limits(conf),
             functools.partial(options.max_websockets, conf),
             unsent,
+            _head_limits(conf),
             hub,
             prefix,
         )

@@ -53,6 +53,7 @@ def build_app(engine: str, *, compression: bool = True) -> Any:
     from zaqar_gevent import http
     from zaqar_gevent.hosts import Hosts
     from zaqar_gevent.server import Application
+    from zaqar_gevent.sockets.unsent import Unsent
     from zaqar_gevent.websocket import engines
     from zaqar_gevent.websocket.connections import Connections
     from zaqar_gevent.websocket.engines import Compression, FrameLimits
@@ -78,7 +79,10 @@ def build_app(engine: str, *, compression: bool = True) -> Any:
         Origins({'*'}),
         subprotocols=(),
     )
-    return Application(upgrade, upgrade, http.Timeouts(5, 60, 75), lambda connections: connections)
+    timeouts = http.Timeouts(5, 60, 75)
+    return Application(
+        upgrade, upgrade, timeouts, lambda connections: connections, Unsent(1 << 30, 60.0)
+    )
 
 
 def main() -> None:

@@ -13,6 +13,8 @@ import subprocess
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+from tests.browser.provisions import install
+
 _CALLS = (
     *('open', 'openat', 'creat', 'mkdir', 'mkdirat', 'unlink', 'unlinkat', 'rename', 'renameat'),
     *('renameat2', 'write', 'writev', 'pwrite64', 'pwritev', 'ftruncate', 'truncate', 'fallocate'),
@@ -41,12 +43,16 @@ class Operation(NamedTuple):
     is_deleted: bool = False
 
 
-def is_possible() -> bool:
-    """Whether programs can be traced here."""
+def why_not() -> str | None:
+    """Why programs cannot be traced here; strace is installed where it may be."""
+    if not shutil.which('strace') and os.geteuid() == 0 and shutil.which('apt-get'):
+        install(['strace'])
     strace = shutil.which('strace')
     if strace is None:
-        return False
-    return subprocess.run([strace, '-qq', '-o', '/dev/null', 'true']).returncode == 0
+        return 'strace is not installed'
+    if subprocess.run([strace, '-qq', '-o', '/dev/null', 'true']).returncode != 0:
+        return 'strace must not trace here'
+    return None
 
 
 def record(command: Sequence[str], output: pathlib.Path, within: pathlib.Path) -> list[Operation]:

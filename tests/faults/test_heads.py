@@ -25,7 +25,10 @@ from tests.functional.test_gunicorn import STOCK_WORKER
 from tests.server_process import ServerProcess
 
 SECONDS = 10
-CONFIG = f'{LOGGING}[drivers:transport:gevent]\nheader_timeout = 30\n'
+CONFIG = (
+    f'{LOGGING}[drivers:transport:gevent]\nheader_timeout = 30\n'
+    'allowed_hosts = example.org,other.example\n'
+)
 IDENTITY = new_identity()
 SAID = ''.join(f'{name}: {value}\r\n' for name, value in IDENTITY.headers().items()).encode()
 PING = b'GET /v2/ping HTTP/1.1\r\nHost: localhost\r\n' + SAID + b'\r\n'

@@ -7,6 +7,7 @@ rebuilt as it may be after a power cut there, and opened.
 from __future__ import annotations
 
 import json
+import os
 import pathlib
 import random
 import shutil
@@ -21,9 +22,16 @@ from tests.faults import recording
 from tests.faults.power_cut import Disk
 from tests.unit.storage.conftest import Store
 
-pytestmark = pytest.mark.skipif(
-    not recording.is_possible(), reason='strace is not installed, or must not trace here'
-)
+
+@pytest.fixture(scope='module', autouse=True)
+def _tracing() -> None:
+    """These tests can trace programs; in CI they must."""
+    reason = recording.why_not()
+    if reason is not None:
+        if os.environ.get('CI'):
+            pytest.fail(reason)
+        pytest.skip(reason)
+
 
 WORKER = """
 import json, os, pathlib, random, sys, uuid

@@ -23,6 +23,8 @@ from tests.faults.gunicorn_process import GunicornProcess
 from tests.faults.light_load import PROMPT, LightLoad
 from tests.functional.test_authentication import IdentityService, configuration
 from tests.server_process import ServerProcess
+from zaqar_gevent import options
+from zaqar_gevent.websocket.limits import Limits
 
 POLICY_VIOLATION = 1008
 HEAD = ''.join(f'{name}: {value}\r\n' for name, value in Identity().headers().items()).encode()
@@ -141,14 +143,16 @@ def test_a_head_that_is_cut_short_is_not_acted_upon(impatient: ServerProcess) ->
 
 
 def test_a_connection_that_is_kept_for_nothing_is_closed(impatient: ServerProcess) -> None:
-    answer, seconds = wait_out(impatient, b'GET /v2/ping HTTP/1.1\r\nHost: x\r\n' + HEAD + b'\r\n')
+    answer, seconds = wait_out(
+        impatient, b'GET /v2/ping HTTP/1.1\r\nHost: localhost\r\n' + HEAD + b'\r\n'
+    )
     assert answer.startswith(b'HTTP/1.1 204 ')
     assert answer.count(b'HTTP/1.1 ') == 1
     assert PATIENCE <= seconds < PATIENCE + 1
 
 
 def test_a_connection_is_kept_as_long_as_it_is_used(impatient: ServerProcess) -> None:
-    request = b'GET /v2/ping HTTP/1.1\r\nHost: x\r\n' + HEAD + b'\r\n'
+    request = b'GET /v2/ping HTTP/1.1\r\nHost: localhost\r\n' + HEAD + b'\r\n'
     answer, seconds = wait_out(impatient, *[request] * 5, pause=PATIENCE / 2)
     assert answer.count(b'HTTP/1.1 204 ') == 5
     assert seconds > 2 * PATIENCE
@@ -230,12 +234,7 @@ def test_whoever_authenticates_in_time_stays(
         assert all(client.lives() for client in clients)
 
 
-def test_by_default_ten_seconds_are_given_to_authenticate(
-    identity_service: IdentityService, tmp_path: pathlib.Path
-) -> None:
-    with guarded(tmp_path, identity_service) as server, LightLoad(server.port, '/') as rest:
-        began = time.monotonic()
-        with Client(server.port) as client:
-            assert client.status_code().code == POLICY_VIOLATION
-        assert 9.5 < time.monotonic() - began < 11
-    assert rest.p99 < PROMPT
+def test_by_default_a_minute_is_given_to_authenticate() -> None:
+    """People type their passwords meanwhile."""
+    [option] = [one for one in options.ALL_OPTS if one.name == 'authentication_timeout']
+    assert option.default == Limits().authentication_timeout == 60

@@ -108,7 +108,7 @@ def test_what_describes_the_api_names_the_prefix(mounted: Mounted) -> None:
     assert version['links'] == [{'href': f'{PREFIX}/v2/', 'rel': 'self'}]
     home = mounted.ask('GET', '/v2/').json()['resources']
     assert home['rel/queues']['href-template'].startswith(f'{PREFIX}/v2/queues')
-    assert home['rel/ping']['href'] == f'{PREFIX}/v2/ping'
+    assert home['rel/ping']['href-template'] == f'{PREFIX}/v2/ping'
     assert mounted.ask('GET', '/v2/openapi.json').json()['servers'] == [{'url': PREFIX}]
 
 
