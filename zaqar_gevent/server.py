@@ -151,9 +151,9 @@ class _Room:
     def __init__(self, unsent: Unsent) -> None:
         self._room = unsent.room
 
-    def __enter__(self) -> None:
+    def __enter__(self) -> bool:
         try:
-            self._room.__enter__()
+            return self._room.__enter__()
         except Exhausted:
             raise errors.ServiceUnavailable(
                 'Too many answers wait for clients to read them. Please try again in a few seconds.'

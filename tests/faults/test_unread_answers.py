@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import pathlib
+import socket
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 
+import psutil
 import pytest
 import requests
 
 from tests.callers import Identity, RestCaller, new_identity
 from tests.exposition import read, value_in
-from tests.faults.client import COMPACT, DEFAULT, DIALECTS, Client, Dialect
+from tests.faults.client import COMPACT, DEFAULT, DIALECTS, Client, Dialect, read_head
 from tests.faults.conftest import LOGGING
 from tests.faults.frames import Opcode
 from tests.faults.light_load import PROMPT, LightLoad
@@ -208,3 +212,156 @@ def test_pongs_and_small_answers_do_not_get_into_large_ones(
         assert [dialect.status(answer) for answer in answers] == [200] * len(order)
         sizes = sorted(len(answer['body']['messages']) for answer in answers)
         assert sizes == [0, 0, 0, 0, PAGE, PAGE, PAGE]
+
+
+UNSENT_BYTES = 32 * 1024 * 1024
+WRITE_TIMEOUT = 3.0
+# Until work with a long answer is refused, by zaqar_gevent.sockets.unsent.
+ROOM_SECONDS = 10.0
+BOUNDED = f"""{LOGGING}
+[drivers:transport:gevent]
+max_unsent_bytes = {UNSENT_BYTES}
+write_timeout = {WRITE_TIMEOUT}
+keepalive_timeout = 2
+ping_interval = 3
+ping_timeout = 3
+"""
+LARGE_BODY = 'x' * 250_000
+
+
+def full_of_large(server: ServerProcess) -> Identity:
+    """Whose queue has a page of 5 MB."""
+    identity = new_identity()
+    caller = RestCaller(server.url, identity=identity)
+    for _ in range(PAGE):
+        messages = [{'body': LARGE_BODY, 'ttl': 3600}]
+        assert caller.call('message_post', queue_name='q', messages=messages).status == 201
+    caller.close()
+    return identity
+
+
+class Deaf:
+    """Connections that ask and never read."""
+
+    def __init__(self, port: int, count: int, request: bytes) -> None:
+        self._sockets = []
+        for _ in range(count):
+            connection = socket.socket()
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            connection.connect(('127.0.0.1', port))
+            connection.sendall(request)
+            self._sockets.append(connection)
+
+    def __enter__(self) -> Deaf:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        for connection in self._sockets:
+            connection.close()
+
+
+def connections(server: ServerProcess) -> int:
+    """Those that clients have to the server, by what the kernel says of its process."""
+    listed = psutil.Process(server.pid).net_connections('tcp')
+    return sum(each.status == psutil.CONN_ESTABLISHED for each in listed)
+
+
+def wait_until_gone(server: ServerProcess, left: int, within: float) -> float:
+    """After how many seconds no more than `left` connections are open."""
+    began = time.monotonic()
+    while connections(server) > left:
+        assert time.monotonic() - began < within, f'{connections(server)} connections are open'
+        time.sleep(0.1)
+    return time.monotonic() - began
+
+
+@pytest.fixture
+def bounded(tmp_path: pathlib.Path) -> Iterator[ServerProcess]:
+    """A server that holds little for clients that do not read."""
+    with ServerProcess(tmp_path, config=BOUNDED) as process:
+        yield process
+        assert process.stop() == 0
+    assert 'Traceback' not in '\n'.join(process.output)
+
+
+def list_request(identity: Identity) -> bytes:
+    """A request for a page of 5 MB."""
+    lines = [f'{name}: {value}' for name, value in identity.headers().items()]
+    target = f'/v2/queues/q/messages?limit={PAGE}&echo=true'
+    return '\r\n'.join([f'GET {target} HTTP/1.1', 'Host: localhost', *lines, '', '']).encode()
+
+
+def beside_rest_crowd(server: ServerProcess, identity: Identity) -> float:
+    """The p99 of a light load, until 150 clients that list and do not read are gone."""
+    with (
+        LightLoad(server.port) as rest,
+        Deaf(server.port, 150, list_request(identity)),
+    ):
+        wait_until_gone(server, 1, within=ROOM_SECONDS + WRITE_TIMEOUT + 2 + GRACE)
+    assert rest.statuses == {204}
+    return rest.p99
+
+
+def beside_websocket_crowd(server: ServerProcess, identity: Identity) -> float:
+    """The same for 120 WebSockets with 64 lists in flight each."""
+    with LightLoad(server.port) as rest, ExitStack() as stack:
+        for _ in range(120):
+            client = Client(server.port, COMPACT, receive_buffer=4096, identity=identity)
+            stack.enter_context(client)
+            with contextlib.suppress(OSError):
+                ask_for_pages(client, 64)
+        within = ROOM_SECONDS + WRITE_TIMEOUT + 6 + 4 * GRACE
+        wait_until_gone(server, 1, within=within)
+    assert rest.statuses == {204}
+    return rest.p99
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize(
+    ('crowd', 'margin'),
+    [(beside_rest_crowd, 200 * MB), (beside_websocket_crowd, 350 * MB)],
+    ids=['rest', 'websocket'],
+)
+def test_a_crowd_that_never_reads_costs_what_is_allowed_and_delays_nobody(
+    bounded: ServerProcess,
+    crowd: Callable[[ServerProcess, Identity], float],
+    margin: int,
+) -> None:
+    """It delays nobody in the best of three tries: on a busy machine others delay, too."""
+    identity = full_of_large(bounded)
+    peak = Peak(bounded.pid)
+    tries = [crowd(bounded, identity)]
+    growth = peak.growth
+    print(f'{peak.before / MB:.0f} MB, at most {growth / MB:.0f} MB more')
+    while min(tries) >= PROMPT and len(tries) < 3:
+        tries.append(crowd(bounded, identity))
+    assert growth < UNSENT_BYTES + margin
+    assert min(tries) < PROMPT
+
+
+def test_a_rest_client_that_never_reads_is_closed_in_time(bounded: ServerProcess) -> None:
+    identity = full_of_large(bounded)
+    with Deaf(bounded.port, 3, list_request(identity)):
+        while connections(bounded) < 3:
+            time.sleep(0.02)
+        seconds = wait_until_gone(bounded, 0, within=WRITE_TIMEOUT + 2)
+    assert seconds > WRITE_TIMEOUT - 0.5
+
+
+def test_a_rest_client_that_reads_slowly_is_served(bounded: ServerProcess) -> None:
+    """Not the whole answer, but some of it, is to be taken in time."""
+    identity = full_of_large(bounded)
+    began = time.monotonic()
+    with socket.socket() as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        connection.settimeout(10)
+        connection.connect(('127.0.0.1', bounded.port))
+        connection.sendall(list_request(identity))
+        _, headers, body = read_head(connection)
+        received = len(body)
+        while received < int(headers['content-length']):
+            data = connection.recv(65536)
+            assert data, 'the connection was closed'
+            received += len(data)
+            time.sleep(len(data) / 1_000_000)
+    assert time.monotonic() - began > WRITE_TIMEOUT + 1

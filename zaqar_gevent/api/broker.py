@@ -131,7 +131,8 @@ class Broker:
     capabilities: what is said of the server to whoever asks.
     purge: removes the messages that a queue holds now and that are not claimed; takes the queue and
         the project.
-    room: held while an operation with a long answer is performed.
+    room: held while an operation with a long answer is performed; entering says whether one had to
+        wait for it.
     descriptions: what builds the documents that describe each transport, by the document's name.
     """
 
@@ -159,7 +160,7 @@ class Broker:
         self.notifier = Notifier(conf, storage.subscription_controller, subscription_seconds)
         self.purge = purge
         self.capabilities = capabilities
-        self.room: AbstractContextManager[None] = nullcontext()
+        self.room: AbstractContextManager[bool | None] = nullcontext()
         self.has_topics = True
         self.descriptions: dict[str, Callable[[], dict[str, Any]]] = {}
 

@@ -84,7 +84,9 @@ class Dispatcher:
                 self._check_name(operation, name, context.project_id)
             request = msgspec.convert(arguments, operation.request)
             if operation.is_long and not operation.waits:
-                with self.broker.room:
+                with self.broker.room as has_waited:
+                    if has_waited:
+                        context.check_present()
                     result = operation.function(context, request)
             else:
                 result = operation.function(context, request)

@@ -35,7 +35,9 @@ def wait_for(
     if seconds is not None and not 0 <= seconds <= MAX_SECONDS:
         raise errors.BadRequest(f'The time to wait must be 0 to {MAX_SECONDS} s - at `$.wait`')
     room = context.broker.room
-    with room:
+    with room as has_waited:
+        if has_waited:
+            context.check_present()
         result = attempt()
     hub = context.broker.notifier.hub
     if not seconds or hub is None or succeeded(result):

@@ -194,7 +194,11 @@ class Connection:
                 keeps = False
             else:
                 keeps = self._keeps(head, body, answer)
-                self._write(answer.compose(content, head, closes=not keeps and not answer.closes))
+                closes = not keeps and not answer.closes
+                self._outbox.put([answer.compose(content, head, closes=closes)])
+                # A long answer that waits to be written is kept once, by the outbox.
+                del content
+                self._await_written()
         except ConnectionError:
             self._give_back()
             raise
@@ -219,6 +223,10 @@ class Connection:
     def _write(self, data: bytes) -> None:
         """Write `data`; returns when the client has taken it, or the connection is lost."""
         self._outbox.put([data])
+        self._await_written()
+
+    def _await_written(self) -> None:
+        """Return when the client has taken what was written; raise if it is gone."""
         if self._outbox.size:
             self._outbox.wait_until_empty()
         if self._outbox.is_lost:

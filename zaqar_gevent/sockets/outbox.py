@@ -20,7 +20,7 @@ from collections.abc import Callable
 import gevent
 from gevent.event import Event
 
-from zaqar_gevent.sockets.unsent import Unsent
+from zaqar_gevent.sockets.unsent import LARGE_BYTES, Unsent
 
 _NUMBER = bytes(4)
 _A_FEW_BYTES = 1024
@@ -87,9 +87,11 @@ class Outbox:
 
         Never waits and never fails: that a client is gone is for its reader to find out.
         """
+        data = b''.join(pieces)
+        if len(data) >= LARGE_BYTES and self._total is not None:
+            self._total.room.narrow()
         if self.is_lost:
             return
-        data = b''.join(pieces)
         self._ends = self._ends or not pieces[-1]
         if data:
             rest = data if self._waiting else self._write_now(data)
@@ -171,7 +173,8 @@ class Outbox:
         except OSError:
             self.close()
             return b''
-        return memoryview(data)[written:] if written < len(data) else b''
+        # A copy, so that of a long answer only this is kept.
+        return data[written:]
 
     def _keep(self, data: bytes | memoryview) -> None:
         self.size += len(data)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import collections
 import time
 from types import TracebackType
 from typing import Protocol
 
 import gevent
 from gevent.event import Event
-from gevent.lock import Semaphore
 from oslo_log import log
 
 from zaqar_gevent.greenlets import MOMENT
@@ -23,7 +23,14 @@ ROOM_SECONDS = 10.0
 """How long work with a long answer waits for room before it is refused."""
 
 LONG_AT_ONCE = 32
-"""Requests with long answers that are served at once by a process."""
+"""The most requests with long answers that are served at once by a process."""
+
+LARGE_AT_ONCE = 2
+"""The same where the latest answers were large: until it is written, each takes several times its
+size, and the store answers nobody else while it reads it."""
+
+LARGE_BYTES = 256 * 1024
+"""An answer of so many bytes is large."""
 
 _AT_ONCE = 100
 
@@ -131,20 +138,37 @@ class Unsent:
 
 
 class _Room:
-    """Held while work with a long answer is done; raises `Exhausted` where there is no room."""
+    """Held while work with a long answer is done; raises `Exhausted` where there is no room.
+
+    How large an answer will be is not known before, so few are begun at once until some have turned
+    out small, and few again after a large one.
+    """
 
     def __init__(self, unsent: Unsent) -> None:
         self._unsent = unsent
-        self._places = Semaphore(LONG_AT_ONCE)
+        self._allowed = LARGE_AT_ONCE
+        self._busy = 0
+        self._waiting: collections.deque[Event] = collections.deque()
 
-    def __enter__(self) -> None:
-        deadline = time.monotonic() + ROOM_SECONDS
-        if not self._places.acquire(timeout=ROOM_SECONDS):
-            raise Exhausted
+    def narrow(self) -> None:
+        """An answer was large."""
+        self._allowed = LARGE_AT_ONCE
+
+    def __enter__(self) -> bool:
+        """Whether there was anything to wait for: the client may be gone."""
         unsent = self._unsent
-        if unsent.size > unsent.limit and not unsent.wait_for_room(deadline - time.monotonic()):
-            self._places.release()
-            raise Exhausted
+        deadline = 0.0
+        if self._waiting or self._busy >= self._allowed:
+            deadline = time.monotonic() + ROOM_SECONDS
+            self._await_turn(deadline)
+        else:
+            self._busy += 1
+        if unsent.size > unsent.limit:
+            deadline = deadline or time.monotonic() + ROOM_SECONDS
+            if not unsent.wait_for_room(deadline - time.monotonic()):
+                self._leave()
+                raise Exhausted
+        return deadline > 0
 
     def __exit__(
         self,
@@ -152,4 +176,24 @@ class _Room:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._places.release()
+        if kind is None and self._allowed < LONG_AT_ONCE:
+            self._allowed += 1
+        self._leave()
+
+    def _await_turn(self, deadline: float) -> None:
+        """Wait behind those who came before; whoever leaves counts the next one in."""
+        turn = Event()
+        self._waiting.append(turn)
+        try:
+            turn.wait(deadline - time.monotonic())
+        finally:
+            if not turn.is_set():
+                self._waiting.remove(turn)
+        if not turn.is_set():
+            raise Exhausted
+
+    def _leave(self) -> None:
+        self._busy -= 1
+        while self._waiting and self._busy < self._allowed:
+            self._busy += 1
+            self._waiting.popleft().set()

@@ -6,7 +6,7 @@ Requests of the default envelope are answered by the reading greenlet itself, so
 
 from __future__ import annotations
 
-import contextlib
+import collections
 import socket
 import time
 from contextlib import AbstractContextManager
@@ -14,7 +14,6 @@ from typing import NamedTuple, Protocol
 
 import gevent
 from gevent.event import Event
-from gevent.lock import Semaphore
 from oslo_context.context import RequestContext
 from oslo_log import log
 
@@ -51,8 +50,6 @@ GOING_AWAY = 1001
 NORMAL = 1000
 ABNORMAL = 1006
 POLICY_VIOLATION = 1008
-
-_ANY_NUMBER = contextlib.nullcontext()
 
 
 class Receiver(Protocol):
@@ -123,7 +120,7 @@ class Connection:
             '_pace',
             '_pinged_at',
         ),
-        *('_inbox', '_long', '_pushes', '_socket', 'opened_at', 'outbox', 'request_at'),
+        *('_behind', '_inbox', '_long', '_pushes', '_socket', 'opened_at', 'outbox', 'request_at'),
         'receiver',
     )
 
@@ -151,7 +148,8 @@ class Connection:
         self._in_flight = 0
         self._unwritten = 0
         self._answered: Event | None = None
-        self._long: Semaphore | None = None
+        self._long = 0
+        self._behind: collections.deque[tuple[Work, bool]] | None = None
         self._ending: Ending | None = None
         self._close_by: float | None = None
         self._context: RequestContext | None = None
@@ -327,9 +325,15 @@ class Connection:
     def _start(self, work: Work, *, binary: bool) -> None:
         """Serve a request beside others; waits while there are as many as may be."""
         self._await_answers(self._limits.max_in_flight - 1)
-        if work.is_long and self._long is None:
-            self._long = Semaphore(LONG_AT_ONCE)
         self._in_flight += 1
+        if work.is_long:
+            if self._long >= LONG_AT_ONCE:
+                # Without a greenlet, which would take 20 KB.
+                if self._behind is None:
+                    self._behind = collections.deque()
+                self._behind.append((work, binary))
+                return
+            self._long += 1
         greenlets.spawn(self._perform, work, binary)
 
     def _await_answers(self, most: int) -> None:
@@ -344,22 +348,34 @@ class Connection:
         if self._context is not None:
             self._context.update_store()
         try:
-            with (self._long if work.is_long else None) or _ANY_NUMBER:
-                self._await_room()
-                self._pushes.begin()
-                try:
-                    answer = work.perform()
-                    if isinstance(answer, Retractable):
-                        self._send_retractable(answer, binary=binary)
-                    else:
-                        self._send_soon(answer, binary=binary)
-                finally:
-                    self._pushes.end()
+            if not (work.is_long and self.outbox.is_lost):
+                self._answer_beside(work, binary)
         finally:
             self._in_flight -= 1
+            if work.is_long:
+                self._start_next_long()
             if self._answered is not None:
                 self._answered.set()
             self._end_if_answered()
+
+    def _answer_beside(self, work: Work, binary: bool) -> None:
+        self._await_room()
+        self._pushes.begin()
+        try:
+            answer = work.perform()
+            if isinstance(answer, Retractable):
+                self._send_retractable(answer, binary=binary)
+            else:
+                self._send_soon(answer, binary=binary)
+        finally:
+            self._pushes.end()
+
+    def _start_next_long(self) -> None:
+        """A request with a long answer is done: begin the one that has waited longest."""
+        if self._behind:
+            greenlets.spawn(self._perform, *self._behind.popleft())
+        else:
+            self._long -= 1
 
     def _send(self, payload: bytes, *, binary: bool) -> None:
         metrics.SENT[binary].add(len(payload))

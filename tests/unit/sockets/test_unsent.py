@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 
 import gevent
 import pytest
@@ -96,6 +97,44 @@ def test_only_so_many_work_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
         raise AssertionError('there is no place')
     with unsent.room:
         pass
+
+
+def test_few_work_at_a_time_after_a_large_answer(
+    pair: tuple[socket.socket, socket.socket],
+) -> None:
+    """As many as may once some answers were small."""
+    unsent = Unsent(LIMIT, write_timeout=100.0)
+    for _ in range(module.LONG_AT_ONCE):
+        with unsent.room:
+            pass
+    with ExitStack() as stack:
+        for _ in range(module.LONG_AT_ONCE):
+            assert not stack.enter_context(unsent.room)
+    outbox = Outbox(pair[0], LIMIT, 100, unsent)
+    outbox.put([b'x' * module.LARGE_BYTES])
+    with ExitStack() as stack:
+        for _ in range(module.LARGE_AT_ONCE):
+            stack.enter_context(unsent.room)
+        with pytest.raises(Exhausted):
+            stack.enter_context(unsent.room)
+    outbox.close()
+
+
+def test_who_waits_works_in_turn_and_is_told_that_it_has_waited() -> None:
+    unsent = Unsent(LIMIT, write_timeout=100.0)
+    order: list[tuple[int, bool]] = []
+
+    def work(number: int) -> None:
+        with unsent.room as has_waited:
+            order.append((number, bool(has_waited)))
+            gevent.sleep(0.01)
+            raise ValueError
+
+    greenlets = [gevent.Greenlet(work, number) for number in range(5)]
+    for greenlet in greenlets:
+        greenlet.start()
+    gevent.joinall(greenlets)
+    assert order == [(0, False), (1, False), (2, True), (3, True), (4, True)]
 
 
 def test_what_waits_in_outboxes_is_counted_until_it_is_taken_or_forgotten(
