@@ -67,6 +67,18 @@ WRONG_ARGUMENTS: list[tuple[str, dict[str, Any], str]] = [
         )
     ),
     ('subscription_create', {'subscriber': 'ftp://a.example/'}, 'subscriber type'),
+    *(
+        ('subscription_create', {'subscriber': subscriber}, '$.subscriber')
+        for subscriber in ('mailto:', 'MAILTO:', 'mailto:nobody', 'mailto:?subject=a@b')
+    ),
+    *(
+        (
+            'subscription_create',
+            {'subscriber': 'mailto:a@b.example', 'options': {option: 1}},
+            f'$.options.{option}',
+        )
+        for option in ('subject', 'from')
+    ),
     ('subscription_create', {'subscriber': 'http://a.example/', 'ttl': 0}, '$.ttl'),
     ('claim_create', {'ttl': 'long'}, '$.ttl'),
     ('claim_create', {'grace': 43201}, 'grace'),

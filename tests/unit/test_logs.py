@@ -6,15 +6,28 @@ import io
 import logging
 
 import pytest
+from oslo_config import cfg
+from oslo_log import formatters, log
 
-from zaqar_gevent.logs import Redaction
+from zaqar_gevent.logs import Redacting, shorten_deliveries
 
 
-def logged(name: str, message: str, *arguments: object, error: Exception | None = None) -> str:
-    """What a log says of one record."""
+def logged(
+    name: str,
+    message: str,
+    *arguments: object,
+    error: Exception | None = None,
+    is_oslo: bool = False,
+) -> str:
+    """What a log says of one record, formatted by logging's own formatter or by oslo.log's."""
     stream = io.StringIO()
     handler = logging.StreamHandler(stream)
-    handler.addFilter(Redaction())
+    handler.addFilter(shorten_deliveries)
+    conf = cfg.ConfigOpts()
+    log.register_options(conf)
+    conf([])
+    formatter = formatters.ContextFormatter(config=conf)
+    handler.setFormatter(Redacting(formatter if is_oslo else logging.Formatter()))
     logger = logging.Logger(name)
     logger.addHandler(handler)
     try:
@@ -47,10 +60,15 @@ def test_other_messages_stay_as_they_are(message: str) -> None:
     assert logged('zaqar', message) == f'{message}\n'
 
 
-def test_a_failed_delivery_is_one_line() -> None:
+@pytest.mark.parametrize('is_oslo', [False, True])
+def test_a_failed_delivery_is_one_line(is_oslo: bool) -> None:
     error = ConnectionError('Max retries exceeded with url: /hook?token=secret')
     line = logged(
-        'zaqar.notification.tasks.webhook', 'webhook task got exception: %s.', error, error=error
+        'zaqar.notification.tasks.webhook',
+        'webhook task got exception: %s.',
+        error,
+        error=error,
+        is_oslo=is_oslo,
     )
     assert line.count('\n') == 1
     assert 'Traceback' not in line
@@ -58,5 +76,10 @@ def test_a_failed_delivery_is_one_line() -> None:
     assert 'ConnectionError' in line
 
 
-def test_other_errors_keep_their_tracebacks() -> None:
-    assert 'Traceback' in logged('zaqar_gevent.api', 'message_post failed', error=ValueError('x'))
+@pytest.mark.parametrize('is_oslo', [False, True])
+def test_other_errors_keep_their_tracebacks_without_queries(is_oslo: bool) -> None:
+    error = ValueError('cannot reach http://a.example/v3?token=secret now')
+    text = logged('zaqar_gevent.api', 'message_post failed', error=error, is_oslo=is_oslo)
+    assert 'Traceback' in text
+    assert 'secret' not in text.split('raise error')[-1]
+    assert 'http://a.example/v3?... now' in text

@@ -28,6 +28,7 @@ from zaqar_gevent.api.push import (
 from zaqar_gevent.api.queues import NamedQueue, RetryPolicy
 
 _TRUST = 'trust+'
+_MAIL = 'mailto:'
 _CONTROL = re.compile(r'[\x00-\x1f\x7f]')
 
 # Upstream's notifier logs at INFO what confirms a subscription, signature included.
@@ -39,6 +40,8 @@ class Options(msgspec.Struct):
 
     post_data: str | None = None
     post_headers: dict[str, str] | None = None
+    subject: str | None = None
+    sender: str | None = msgspec.field(default=None, name='from')
     retry_policy: RetryPolicy | None = msgspec.field(default=None, name='_retry_policy')
 
 
@@ -355,6 +358,10 @@ def _check_subscriber(context: Context, subscriber: str) -> None:
         raise errors.BadRequest(
             'A subscriber must not hold control characters, nor begin or end with white space - at '
             '`$.subscriber`'
+        )
+    if subscriber.lower().startswith(_MAIL) and '@' not in subscriber.partition('?')[0]:
+        raise errors.BadRequest(
+            'A mailto subscriber must have an address, as in mailto:a@b.example - at `$.subscriber`'
         )
 
 
