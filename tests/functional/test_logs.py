@@ -43,17 +43,21 @@ def test_whoever_reads_but_the_first_line_does_not_stop_the_server(tmp_path: pat
         process = subprocess.Popen(
             command, env=env, stdout=subprocess.PIPE, stderr=log, text=True, bufsize=0
         )
-        assert process.stdout is not None
-        url = process.stdout.readline().split()[5].rstrip(',')
-        address = url.replace('http:', 'ws:')
-        while (tmp_path / 'log').stat().st_size < PIPE_BYTES + 10_000:
-            # Each connection is two lines at DEBUG.
-            websocket.create_connection(address, timeout=10).close()
-        assert requests.get(url, timeout=10).status_code == 300
-        process.terminate()
-        assert process.wait(30) == 0
-        assert process.stdout.read() == ''
-        process.stdout.close()
+        try:
+            assert process.stdout is not None
+            url = process.stdout.readline().split()[5].rstrip(',')
+            address = url.replace('http:', 'ws:')
+            while (tmp_path / 'log').stat().st_size < PIPE_BYTES + 10_000:
+                # Each connection is two lines at DEBUG.
+                websocket.create_connection(address, timeout=10).close()
+            assert requests.get(url, timeout=10).status_code == 300
+            process.terminate()
+            assert process.wait(30) == 0
+            assert process.stdout.read() == ''
+            process.stdout.close()
+        finally:
+            process.kill()
+            process.wait()
 
 
 def test_a_log_that_is_configured_goes_there_alone(tmp_path: pathlib.Path) -> None:
