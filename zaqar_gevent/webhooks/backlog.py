@@ -46,15 +46,14 @@ class Backlog:
 
     row: the subscription as stored; None while nothing waits. waiting: the first one may be on its
         way. is_busy: whether it is. is_gone: whether the subscription has ended.
-    ends_at: when the subscription ends by itself.
-    ends_at, succeeded_at, failed_at, next_try_at: by the scheduler's clock; None for never.
+    ends_at: when the subscription ends by itself. ends_at, succeeded_at, failed_at, next_try_at: by
+        the scheduler's clock; None for never.
     """
 
     __slots__ = (
         *('_row_bytes', 'attempt', 'began', 'delays', 'dropped', 'ends_at', 'failed_at'),
-        *('failure', 'ident'),
-        *('is_busy', 'is_gone', 'is_prompt', 'is_ready', 'next_try_at', 'policy', 'project'),
-        *('row', 'share', 'source', 'succeeded_at', 'timer', 'waiting'),
+        *('failure', 'ident', 'is_busy', 'is_gone', 'is_prompt', 'is_ready', 'next_try_at'),
+        *('policy', 'project', 'row', 'share', 'source', 'succeeded_at', 'timer', 'waiting'),
     )
 
     def __init__(self, source: Source, ident: str) -> None:
@@ -88,6 +87,11 @@ class Backlog:
         if row is not None:
             self._row_bytes = _BACKLOG_BYTES + len(documents.encode_json(self.options))
         return self._row_bytes - before
+
+    @property
+    def is_new(self) -> bool:
+        """Whether its subscriber was never tried."""
+        return self.succeeded_at is None and self.failed_at is None
 
     @property
     def options(self) -> Mapping[str, Any]:

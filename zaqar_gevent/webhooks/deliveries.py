@@ -121,6 +121,8 @@ class Deliveries:
         self._call(scheduler.deliver, source, subscription, notifications, retry_policy)
 
     def changed(self, source: Source, subscription: Subscription) -> None:
+        if not self._has_begun:
+            return
         chosen = self._channel_of(subscription)
         for channel in (self._webhooks, self._tasks):
             if channel is chosen:
@@ -129,6 +131,8 @@ class Deliveries:
                 self._call(channel.scheduler.ended, source, subscription['id'])
 
     def ended(self, source: Source, subscription_id: str) -> None:
+        if not self._has_begun:
+            return
         for channel in (self._webhooks, self._tasks):
             self._call(channel.scheduler.ended, source, subscription_id)
 
@@ -151,6 +155,10 @@ class Deliveries:
         if left:
             LOG.warning('%d notifications are not sent any more: the server stops', left)
         self._connections.close_idle(0)
+
+    @property
+    def _has_begun(self) -> bool:
+        return self._keeper is not None or self._loop is not None
 
     def _channel_of(self, subscription: Subscription) -> Channel:
         return self._webhooks if is_webhook(subscription['subscriber']) else self._tasks

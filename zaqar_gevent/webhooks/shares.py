@@ -10,10 +10,11 @@ from zaqar_gevent.webhooks.backlog import Backlog
 class _Turns:
     """The backlogs of one project that are ready, and how many of them are at work."""
 
-    __slots__ = ('is_queued', 'project', 'ready', 'running')
+    __slots__ = ('is_queued', 'new', 'project', 'ready', 'running')
 
     def __init__(self, project: str | None) -> None:
         self.project = project
+        self.new: collections.deque[Backlog] = collections.deque()
         self.ready: collections.deque[Backlog] = collections.deque()
         self.running = 0
         self.is_queued = False
@@ -30,9 +31,9 @@ class Share:
         self.running = 0
 
     def add(self, backlog: Backlog) -> None:
-        """A backlog is ready."""
+        """A backlog is ready; one that was never tried need not wait for those that failed."""
         turns = self._of(backlog.project)
-        turns.ready.append(backlog)
+        (turns.new if backlog.is_new else turns.ready).append(backlog)
         self._enqueue(turns)
 
     def next(self) -> Backlog | None:
@@ -40,7 +41,7 @@ class Share:
         while self._queue and self.running < self._capacity:
             turns = self._queue.popleft()
             turns.is_queued = False
-            backlog = turns.ready.popleft()
+            backlog = (turns.new or turns.ready).popleft()
             backlog.is_ready = False
             if backlog.waiting:
                 self.running += 1
@@ -76,7 +77,7 @@ class Share:
         return turns
 
     def _enqueue(self, turns: _Turns) -> None:
-        if not turns.ready:
+        if not turns.ready and not turns.new:
             if not turns.running:
                 del self._turns[turns.project]
         elif not turns.is_queued and turns.running < self._of_project:

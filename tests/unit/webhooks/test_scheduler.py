@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import collections
+import itertools
+import random
 from collections.abc import Callable
 from typing import Any
 
@@ -91,6 +93,13 @@ class Office:
         for notification in found:
             notification.expires_at = self.clock.now + ttl
         self.scheduler.deliver(Source(project, 'q'), row, found, {})
+
+    def change(self, ident: str, project: str) -> None:
+        row = {'id': ident, 'subscriber': 'http://b', 'options': {}}
+        self.scheduler.changed(Source(project, 'q'), row)
+
+    def end(self, ident: str, project: str) -> None:
+        self.scheduler.ended(Source(project, 'q'), ident)
 
     def names(self) -> list[str]:
         return [backlog.ident for backlog in self.started]
@@ -295,6 +304,18 @@ def test_those_that_fail_never_take_the_place_of_those_that_answer() -> None:
     assert 'good' in office.names()
 
 
+def test_one_that_was_never_tried_need_not_wait_for_those_that_failed() -> None:
+    office = Office(ROOMY._replace(running=2))
+    for number in range(10):
+        office.deliver(f'failing{number}', 1)
+    office.finish_all(FAILED)
+    office.clock.advance(2)
+    assert len(office.names()) == 1
+    office.deliver('new', 1)
+    office.finish(FAILED)
+    assert office.names() == ['new']
+
+
 @pytest.mark.parametrize(
     ('outcome', 'seconds'), [(FAILED, 0.1), (DELIVERED, scheduling.PROMPT_SECONDS)]
 )
@@ -465,3 +486,43 @@ def test_ids_count_within_their_queue() -> None:
     assert office.names() == ['1', '1']
     office.scheduler.ended(Source('a', 'q'), '1')
     assert office.scheduler.find(Source('b', 'q'), '1') is not None
+
+
+@pytest.mark.parametrize('seed', range(30))
+def test_whatever_happens_the_order_holds_and_nothing_is_left(seed: int) -> None:
+    """In any sequence of posts, results, deletions, changes and time."""
+    dice = random.Random(seed)
+    limits = Limits(running=6, of_project=4, backlog_length=20, backlog_bytes=60_000)
+    office = Office(limits)
+    numbers = itertools.count()
+    idents = [f's{number}' for number in range(12)]
+    for _ in range(2000):
+        ident = dice.choice(idents)
+        project = f'p{int(ident[1:]) % 3}'
+        match dice.randrange(8):
+            case 0 | 1 | 2:
+                documents = [next(numbers) for _ in range(dice.randrange(1, 4))]
+                office.deliver(ident, *documents, project=project, ttl=dice.choice([3, FOREVER]))
+            case 3 | 4 | 5:
+                if office.started:
+                    chosen = dice.choice(office.names())
+                    outcome = dice.choice([DELIVERED, DELIVERED, FAILED, REFUSED])
+                    office.finish(outcome, chosen)
+            case 6:
+                office.clock.advance(dice.choice([0.01, 0.5, 5]))
+                office.scheduler.set_lingering_apart()
+            case 7:
+                dice.choice([office.change, office.end])(ident, project)
+        assert len(office.started) == office.scheduler.running <= 6
+        assert office.scheduler.bytes <= 60_000 + 3 * 3000
+    while office.started or office.clock.alarms:
+        office.finish_all()
+        office.clock.advance(100)
+    for ident in idents:
+        sent = [document for each, document in office.sent if each == ident]
+        assert sent == sorted(set(sent))
+    assert office.sent
+    assert (office.scheduler.waiting, office.scheduler.bytes, office.scheduler.running) == (0, 0, 0)
+    for share in (office.scheduler._prompt, office.scheduler._others):
+        assert not share._turns
+        assert not share._queue
