@@ -23,10 +23,15 @@ OK = b'HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nOK'
 
 
 class Peer:
-    """A server that answers each request of its connections with given bytes."""
+    """A server that answers each request of its connections with given bytes.
+
+    unasked: what it says a little later.
+    """
 
     def __init__(self, *answers: bytes | None) -> None:
         self._answers = iter(answers)
+        self.unasked = b''
+        self.has_said_more = threading.Event()
         self._listener = socket.create_server(('127.0.0.1', 0))
         self.port = self._listener.getsockname()[1]
         self.heads: list[str] = []
@@ -50,6 +55,10 @@ class Peer:
                 if answer is None:
                     return
                 sock.sendall(answer)
+                if self.unasked:
+                    time.sleep(0.05)
+                    sock.sendall(self.unasked)
+                    self.has_said_more.set()
 
     def close(self) -> None:
         self._listener.close()
@@ -168,6 +177,15 @@ def test_and_else_closed(bench: Bench, answer: bytes) -> None:
         assert bench.send(f'http://a:{peer.port}/') is DELIVERED
     assert peer.connections == 2
     assert bench.connections.idle == 1
+
+
+def test_a_kept_connection_on_which_something_came_unasked_is_not_used(bench: Bench) -> None:
+    peer = bench.peer(OK, OK)
+    peer.unasked = b'HTTP/1.1 500 Too late\r\nContent-Length: 0\r\n\r\n'
+    assert bench.send(f'http://a:{peer.port}/') is DELIVERED
+    assert peer.has_said_more.wait(5)
+    assert bench.send(f'http://a:{peer.port}/') is DELIVERED
+    assert peer.connections == 2
 
 
 def test_a_kept_connection_that_fails_is_replaced(bench: Bench) -> None:
