@@ -50,7 +50,8 @@ class ListSubscriptions(NamedQueue):
 
 
 class CreateSubscription(NamedQueue):
-    """`subscriber` is a URI; `ttl` in seconds.
+    """`subscriber` is a URI; `ttl` in seconds. The `options` of a webhook are `post_data`,
+    `post_headers`, `_retry_policy` and `webhook_secret`.
 
     Over WebSocket it may be left out: then the subscriber is the connection. It is pushed what is
     posted from then on, or with `marker` all that follows that message ('' for the start of the
@@ -168,7 +169,7 @@ def _subscribe_uri(
     ttl = context.broker.defaults.subscription_ttl if request.ttl is None else request.ttl
     options = subscribers.keep_secret(request.options or {}, {})
     _check(context, {'subscriber': subscriber, 'ttl': ttl, 'options': options})
-    _check_external(subscriber)
+    _check_external(context, subscriber)
     context.ensured_metadata_of(request.queue_name)
     _register(context, subscriber, options, ttl)
     created = subscriptions.create(
@@ -218,7 +219,7 @@ def update_subscription(context: Context, request: UpdateSubscription) -> str:
         raise errors.BadRequest('One of subscriber, ttl and options is required.')
     _check(context, changes)
     _check_trust(context, request.subscriber or '')
-    _check_external(request.subscriber or '')
+    _check_external(context, request.subscriber or '')
     subscriptions = context.broker.subscriptions
     target = {
         'queue': request.queue_name,
@@ -344,13 +345,14 @@ def _present(found: dict[str, Any]) -> Subscription:
     return subscription
 
 
-def _check_external(subscriber: str) -> None:
-    """Raise for a subscriber that only a server may make."""
+def _check_external(context: Context, subscriber: str) -> None:
+    """Raise for a subscriber that only a server may make, or that clients may not send to."""
     if is_internal(subscriber):
         raise errors.BadRequest(
             f'A subscriber must not be a URL whose path begins with {INTERNAL_PATH}. Leave it out '
             'to subscribe a WebSocket connection - at `$.subscriber`'
         )
+    subscribers.check_subscriber(subscriber, context.broker.networks)
 
 
 def _check(context: Context, given: dict[str, Any]) -> None:
@@ -384,7 +386,6 @@ def _check_subscriber(context: Context, subscriber: str) -> None:
         raise errors.BadRequest(
             'A mailto subscriber must have an address, as in mailto:a@b.example - at `$.subscriber`'
         )
-    subscribers.check_subscriber(subscriber, context.broker.networks)
 
 
 def _register(context: Context, subscriber: str, options: dict[str, Any], ttl: int) -> None:
