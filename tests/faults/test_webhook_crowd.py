@@ -24,7 +24,8 @@ PROMPT_KINDS = 7
 KINDS = ('silent', 'slow', 'garbage', *['prompt'] * PROMPT_KINDS)
 
 TOLD_WITHIN = 1.0
-BESIDE = 1.2
+OTHERS_WITHIN = 0.01
+GROWTH = 30 * MB
 
 
 @pytest.fixture
@@ -125,3 +126,6 @@ def test_every_healthy_webhook_is_told_of_every_message_in_order(
     print(f'posts: p99 {p99_without * 1000:.1f} without, {p99_beside * 1000:.1f} ms beside')
     print(f'others: {without} without; {beside} beside')
     assert p99 < TOLD_WITHIN
+    assert beside.statuses == {204}
+    assert beside.p99 < OTHERS_WITHIN
+    assert peak.growth < GROWTH
