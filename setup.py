@@ -7,6 +7,7 @@ import setuptools
 HERE = pathlib.Path(__file__).parent
 
 REQUIREMENTS = [
+    'certifi>=2024.7',
     'cryptography>=43.0',
     'falcon>=4.0',
     'gevent>=24.11',

@@ -26,6 +26,10 @@ Refusal = Literal[
     'handshake', 'host', 'origin', 'capacity', 'address', 'unauthenticated', 'authentication'
 ]
 
+Channel = Literal['webhook', 'task']
+DeliveryResult = Literal['delivered', 'failed', 'refused']
+UndeliveredReason = Literal['backlog', 'memory', 'expired', 'refused', 'given_up', 'ended']
+
 # The codes that count by themselves; a peer may choose any of 3000 to 4999.
 CLOSE_CODES = frozenset({*range(1000, 1016), 4003, 4008})
 
@@ -118,6 +122,52 @@ _COMMIT_SIZE = Histogram(
     'zaqar_store_commit_size',
     'Calls that the embedded store committed in one transaction.',
     buckets=_CALLS,
+    registry=_REGISTRY,
+)
+_DELIVERIES = Counter(
+    'zaqar_notification_tries_total',
+    'Tries to tell a subscriber over HTTP (webhook) or by mail (task).',
+    ['channel', 'result'],
+    registry=_REGISTRY,
+)
+_DELIVERY_SECONDS = Histogram(
+    'zaqar_notification_duration_seconds',
+    'How long one try took, in seconds.',
+    ['channel'],
+    buckets=_SECONDS,
+    registry=_REGISTRY,
+)
+_UNDELIVERED = Counter(
+    'zaqar_notifications_dropped_total',
+    'Notifications that were not delivered and are not tried any more.',
+    ['channel', 'reason'],
+    registry=_REGISTRY,
+)
+_DELIVERIES_RUNNING = Gauge(
+    'zaqar_notifications_running',
+    'Notifications that are on their way.',
+    ['channel'],
+    multiprocess_mode='livesum',
+    registry=_REGISTRY,
+)
+_DELIVERIES_WAITING = Gauge(
+    'zaqar_notifications_waiting',
+    'Notifications that wait to be sent, for the first time or again.',
+    ['channel'],
+    multiprocess_mode='livesum',
+    registry=_REGISTRY,
+)
+_DELIVERIES_BYTES = Gauge(
+    'zaqar_notifications_waiting_bytes',
+    'Bytes that are kept for them.',
+    ['channel'],
+    multiprocess_mode='livesum',
+    registry=_REGISTRY,
+)
+_WEBHOOK_CONNECTIONS = Gauge(
+    'zaqar_webhook_idle_connections',
+    'Connections to webhooks that are kept for the next notification.',
+    multiprocess_mode='livesum',
     registry=_REGISTRY,
 )
 
@@ -255,6 +305,60 @@ def set_outbox_depth(size: int, messages: int) -> None:
     _OUTBOX_MESSAGES.set(messages)
 
 
+class _Tries:
+    """Tries of one channel with one result that are in no metric yet."""
+
+    __slots__ = ('_durations', '_tries', 'counts', 'seconds')
+
+    def __init__(self, channel: Channel, result: DeliveryResult) -> None:
+        self._tries = _DELIVERIES.labels(channel, result)
+        self._durations = _DELIVERY_SECONDS.labels(channel)
+        self._clear()
+
+    def _clear(self) -> None:
+        self.counts = [0] * (len(_SECONDS) + 1)
+        self.seconds = 0.0
+
+    def flush(self) -> None:
+        """Move the sums into the metrics."""
+        count = sum(self.counts)
+        if count:
+            self._tries.inc(count)
+            self._durations.add(self.counts, self.seconds)
+            self._clear()
+
+
+_tries: dict[tuple[Channel, DeliveryResult], _Tries] = {}
+
+
+def observe_delivery(channel: Channel, result: DeliveryResult, seconds: float) -> None:
+    """Count one try to tell a subscriber."""
+    tries = _tries.get((channel, result))
+    if tries is None:
+        tries = _tries[channel, result] = _Tries(channel, result)
+    tries.counts[bisect_left(_SECONDS, seconds)] += 1
+    tries.seconds += seconds
+
+
+def count_undelivered(channel: Channel, reason: UndeliveredReason, count: int) -> None:
+    """Count notifications that are not tried any more."""
+    _UNDELIVERED.labels(channel, reason).inc(count)
+
+
+def set_delivery_depth(channel: Channel, running: int, waiting: int, size: int) -> None:
+    """How many notifications of this process are on their way, how many wait, and in how many
+    bytes.
+    """
+    _DELIVERIES_RUNNING.labels(channel).set(running)
+    _DELIVERIES_WAITING.labels(channel).set(waiting)
+    _DELIVERIES_BYTES.labels(channel).set(size)
+
+
+def set_webhook_connections(idle: int) -> None:
+    """How many connections to webhooks this process keeps."""
+    _WEBHOOK_CONNECTIONS.set(idle)
+
+
 # How many calls each transaction of the embedded store had. Appended to by native threads; where
 # nobody flushes, the oldest are forgotten.
 COMMIT_SIZES: collections.deque[int] = collections.deque(maxlen=65_536)
@@ -266,6 +370,8 @@ def flush() -> None:
         requests.flush()
     for traffic in (*RECEIVED, *SENT):
         traffic.flush()
+    for tries in list(_tries.values()):
+        tries.flush()
     for kind, count in _PUSHED.items():
         _pushes_of(kind).inc(count)
     _PUSHED.clear()

@@ -277,6 +277,84 @@ _CACHES = [
     ),
 ]
 
+_NOTIFICATIONS = [
+    cfg.ListOpt(
+        'webhook_denied_networks',
+        default=[],
+        help='Networks, in CIDR notation, that no webhook may go to, beside those that are always '
+        'denied: link-local, metadata service, multicast and reserved addresses, and with '
+        'authentication loopback. Private networks are allowed unless they are here. Of several '
+        'networks that hold an address, the one with the longest prefix decides.',
+    ),
+    cfg.ListOpt(
+        'webhook_allowed_networks',
+        default=[],
+        help='Networks, in CIDR notation, that webhooks may go to although a network that holds '
+        'them is denied. To allow one that is always denied, name it or a part of it.',
+    ),
+    cfg.IntOpt(
+        'webhook_redirects',
+        default=0,
+        min=0,
+        max=10,
+        help='The most redirects that a webhook may answer with; each place is checked as the '
+        'first one is. By default a redirect is a failure.',
+    ),
+    cfg.FloatOpt(
+        'webhook_timeout',
+        default=10.0,
+        min=0.1,
+        help='How long a webhook may take to answer, in seconds, with looking up its name and '
+        'connecting to it.',
+    ),
+    cfg.FloatOpt(
+        'webhook_connect_timeout',
+        default=3.0,
+        min=0.1,
+        help='How long connecting to one address of a webhook may take, in seconds.',
+    ),
+    cfg.StrOpt(
+        'webhook_ca_file',
+        help='The file with the certificates of the authorities that webhooks over https are '
+        'checked by. By default what REQUESTS_CA_BUNDLE or CURL_CA_BUNDLE in the environment name, '
+        "or else Mozilla's.",
+    ),
+    cfg.IntOpt(
+        'webhook_concurrency',
+        default=512,
+        min=2,
+        help='The most webhooks that are told at a time. A half is for those that answered the '
+        'last time within a second, so they never wait for the others.',
+    ),
+    cfg.IntOpt(
+        'webhook_project_concurrency',
+        default=128,
+        min=2,
+        help='The same of one project. Of one subscription it is one, which keeps the order.',
+    ),
+    cfg.IntOpt(
+        'webhook_backlog',
+        default=1000,
+        min=1,
+        help='The most notifications that wait for one subscription. Past it the oldest is '
+        'dropped; the message itself stays in its queue.',
+    ),
+    cfg.IntOpt(
+        'webhook_backlog_bytes',
+        default=64 * 1024 * 1024,
+        min=1024 * 1024,
+        help='The most bytes that wait for all subscriptions of a process. Past it the oldest of '
+        'the project with most are dropped.',
+    ),
+    cfg.FloatOpt(
+        'mail_timeout',
+        default=30.0,
+        min=1,
+        help='How long sending one mail may take, in seconds. At most [notification] '
+        'max_notifier_workers are sent at a time.',
+    ),
+]
+
 _OBSERVATION = [
     cfg.BoolOpt(
         'metrics',
@@ -319,6 +397,7 @@ ALL_OPTS: list[cfg.Opt] = [
     *_ORIGIN,
     *_KEEPALIVE,
     *_CACHES,
+    *_NOTIFICATIONS,
     *_OBSERVATION,
     *_CONSOLE,
 ]

@@ -54,6 +54,8 @@ from zaqar_gevent.rest.openapi import build_openapi
 from zaqar_gevent.sockets.unsent import Exhausted, Unsent
 from zaqar_gevent.storage import drivers, purging
 from zaqar_gevent.storage.names import names_for
+from zaqar_gevent.webhooks import assembly
+from zaqar_gevent.webhooks.deliveries import Deliveries
 from zaqar_gevent.websocket import engines
 from zaqar_gevent.websocket.asyncapi import build_asyncapi
 from zaqar_gevent.websocket.compact import SUBPROTOCOL
@@ -79,6 +81,7 @@ _EXTRAS = {'redis': 'redis', 'pymongo': 'mongodb', 'bson': 'mongodb'}
 _MEASURE_SECONDS = 0.5
 _HEAD_LIMITS = http.Limits()
 _FINISH_SECONDS = 5.0
+_DELIVERY_SECONDS = 3.0
 
 
 class Application:
@@ -87,7 +90,7 @@ class Application:
     app: what stands outermost; `upgrade` is in it.
     connections: the open WebSockets. timeouts: how long clients may take.
     limits: of the heads of requests. unsent: what waits to be written to clients.
-    hub: what is pushed.
+    hub: what is pushed. deliveries: what is sent to subscribers that are not connected.
     max_websockets: says how many of a server's connections may be WebSockets.
     prefix: the path below which everything is served.
     """
@@ -101,9 +104,11 @@ class Application:
         unsent: Unsent,
         limits: http.Limits = _HEAD_LIMITS,
         hub: Hub | None = None,
+        deliveries: Deliveries | None = None,
         prefix: str = '',
     ) -> None:
         self._hub = hub
+        self._deliveries = deliveries
         self._app = app
         self._max_websockets = max_websockets
         self.connections = upgrade.connections
@@ -133,9 +138,11 @@ class Application:
             connection.outbox.cut()
 
     def finish(self) -> None:
-        """Wait for what is left to do for clients that are gone."""
+        """Wait for what is left to do for clients that are gone, and for notifications."""
         if self._hub is not None:
             self._hub.finish(_FINISH_SECONDS)
+        if self._deliveries is not None:
+            self._deliveries.finish(_DELIVERY_SECONDS)
 
     def leave_room(self, connections: int) -> None:
         """Of `connections` that a server takes in all, leave some to REST."""
@@ -205,6 +212,10 @@ class TransportDriver:
         broker.descriptions = _descriptions(dispatcher)
         broker.has_topics = drivers.has_topics(storage, control)
         broker.notifier.tells_others = notifies
+        broker.networks = assembly.networks(conf)
+        deliveries = assembly.deliveries(conf, broker.networks, _server_name())
+        deliveries.find_by(broker.notifier.find)
+        broker.notifier.deliverer = deliveries
         hub = Hub(
             broker, functools.partial(_listen_for_news, conf), section.subscription_cache_seconds
         )
@@ -250,6 +261,7 @@ class TransportDriver:
             unsent,
             _head_limits(conf),
             hub,
+            deliveries,
             prefix,
         )
 
@@ -280,6 +292,10 @@ def _hosts(conf: cfg.ConfigOpts) -> Hosts:
         raise ConfigurationError(f'[{options.GROUP}] allowed_hosts: {error}.') from None
 
 
+def _server_name() -> str:
+    return f'zaqar_gevent/{version("zaqar_gevent")}'
+
+
 def _measure_always(connections: Connections) -> None:
     """Bring the metrics up to date twice a second: of several processes, any may be asked."""
     while True:
@@ -304,7 +320,7 @@ def capabilities(conf: cfg.ConfigOpts) -> Capabilities:
     """What a server with this configuration says of itself."""
     section = conf[options.GROUP]
     return {
-        'server': f'zaqar_gevent/{version("zaqar_gevent")}',
+        'server': _server_name(),
         'protocols': list(SUBPROTOCOLS),
         'max_in_flight': section.max_in_flight,
         'max_message_size': options.max_message_bytes(conf),

@@ -20,21 +20,31 @@ MODULES = sorted(PACKAGE.rglob('*.py'))
 FORBIDDEN = {
     'api': (
         *('zaqar_gevent.rest', 'zaqar_gevent.websocket', 'zaqar_gevent.server', 'gevent'),
-        'zaqar_gevent.push',
+        *('zaqar_gevent.push', 'zaqar_gevent.webhooks'),
         *('zaqar_gevent.cmd', 'zaqar_gevent.wsgi', 'zaqar_gevent.storage', 'falcon', 'websockets'),
     ),
     'rest': (
         *('zaqar_gevent.websocket', 'zaqar_gevent.server', 'zaqar_gevent.cmd'),
         *('zaqar_gevent.wsgi', 'zaqar_gevent.storage', 'gevent', 'websockets'),
+        'zaqar_gevent.webhooks',
     ),
     'websocket': (
         *('zaqar_gevent.rest', 'zaqar_gevent.server', 'zaqar_gevent.cmd', 'zaqar_gevent.wsgi'),
-        *('zaqar_gevent.storage', 'falcon', 'zaqar_gevent.push'),
+        *('zaqar_gevent.storage', 'falcon', 'zaqar_gevent.push', 'zaqar_gevent.webhooks'),
     ),
     'push': (
         *('zaqar_gevent.rest', 'zaqar_gevent.server', 'zaqar_gevent.cmd', 'zaqar_gevent.wsgi'),
         *('zaqar_gevent.storage', 'zaqar_gevent.websocket', 'zaqar_gevent.http', 'falcon'),
+        'zaqar_gevent.webhooks',
     ),
+    'webhooks': (
+        *('zaqar_gevent.rest', 'zaqar_gevent.websocket', 'zaqar_gevent.server', 'falcon'),
+        *('zaqar_gevent.cmd', 'zaqar_gevent.wsgi', 'zaqar_gevent.storage', 'zaqar_gevent.push'),
+        *('zaqar_gevent.http', 'requests'),
+    ),
+    'webhooks/scheduler.py': ('gevent', 'socket', 'time'),
+    'webhooks/backlog.py': ('gevent', 'socket', 'time'),
+    'webhooks/shares.py': ('gevent', 'socket', 'time'),
     'console': (
         *('zaqar_gevent.api', 'zaqar_gevent.rest', 'zaqar_gevent.websocket', 'zaqar_gevent.push'),
         *('zaqar_gevent.storage', 'zaqar_gevent.server', 'zaqar_gevent.cmd', 'zaqar_gevent.wsgi'),

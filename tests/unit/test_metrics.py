@@ -251,6 +251,10 @@ def count():
     metrics.count_close(1000)
     metrics.set_outbox_depth(10, 1)
     metrics.move_connection(None, metrics.ConnectionKind('websockets', 'default'))
+    metrics.observe_delivery('webhook', 'delivered', 0.01)
+    metrics.count_undelivered('webhook', 'backlog', 2)
+    metrics.set_delivery_depth('webhook', 1, 2, 3)
+    metrics.set_webhook_connections(4)
     metrics.flush()
 """
 SHOW = "print(metrics.expose('')[1].decode())"

@@ -16,6 +16,8 @@ from zaqar.transport.base import ResourceDefaults
 from zaqar_gevent.api.brief import Brief
 from zaqar_gevent.api.documents import MAX_DEPTH
 from zaqar_gevent.api.health import Health
+from zaqar_gevent.api.loops import Loops
+from zaqar_gevent.api.networks import Networks
 from zaqar_gevent.api.notifier import Notifier
 from zaqar_gevent.encryption.options import build_cipher
 
@@ -128,6 +130,7 @@ class Broker:
     has_topics: whether the store has topics; upstream's for Redis has none.
     notifier: what tells subscribers; remembers the subscriptions of a queue for
         `subscription_seconds`.
+    networks: where webhooks may go. loops: recognises messages that webhooks bring back.
     capabilities: what is said of the server to whoever asks.
     purge: removes the messages that a queue holds now and that are not claimed; takes the queue and
         the project.
@@ -157,7 +160,11 @@ class Broker:
         self.max_depth = max_depth
         self.cipher = build_cipher(conf)
         self.metadata: Brief[dict[str, Any]] = Brief(metadata_seconds)
-        self.notifier = Notifier(conf, storage.subscription_controller, subscription_seconds)
+        self.networks = Networks()
+        self.loops = Loops(conf)
+        self.notifier = Notifier(
+            conf, storage.subscription_controller, subscription_seconds, self.loops
+        )
         self.purge = purge
         self.capabilities = capabilities
         self.room: AbstractContextManager[bool | None] = nullcontext()

@@ -130,11 +130,13 @@ class Context:
     grant: of the token or pre-signed URL; subscriptions and consumers end with it.
     binary: whether the request came in MsgPack.
     undo: what to call where the answer cannot be sent.
+    shows_extensions: whether the client knows of what upstream's API does not have.
+    passed: the queues that a webhook's request has come through, as it says.
     """
 
     __slots__ = (
         *('binary', 'broker', 'caller', 'endpoint', 'environ', 'exact_size', 'grant', 'kind'),
-        *('client', 'presented', 'project_id', 'sent_bytes', 'undo'),
+        *('client', 'passed', 'presented', 'project_id', 'sent_bytes', 'shows_extensions', 'undo'),
     )
 
     def __init__(
@@ -150,6 +152,8 @@ class Context:
         client: Client | None = None,
         grant: Grant = UNLIMITED,
         binary: bool = False,
+        shows_extensions: bool = False,
+        passed: str | None = None,
     ) -> None:
         if environ and CREDENTIALS in environ:
             caller = caller._replace(credentials=environ[CREDENTIALS])
@@ -165,6 +169,8 @@ class Context:
         self.grant = grant
         self.binary = binary
         self.undo: Callable[[], None] | None = None
+        self.shows_extensions = shows_extensions
+        self.passed = passed
         self.kind = Kind.QUEUE
 
     @property

@@ -261,6 +261,7 @@ def delete_messages(context: Context, request: DeleteMessages) -> Reply:
 
 def _post(context: Context, request: PostMessages) -> PostedMessages:
     broker = context.broker
+    broker.loops.check(context.passed, context.project_id, request.queue_name)
     metadata = context.ensured_metadata_of(request.queue_name)
     _check_sent_size(context, request.messages, metadata)
     messages = [_complete(broker, message, metadata) for message in request.messages]
@@ -278,7 +279,9 @@ def _post(context: Context, request: PostMessages) -> PostedMessages:
         client_uuid=context.client_uuid,
     )
     retry_policy = metadata.get('_retry_policy') or {}
-    broker.notifier.notify(request.queue_name, context.project_id, messages, retry_policy)
+    broker.notifier.notify(
+        request.queue_name, context.project_id, messages, retry_policy, context.passed
+    )
     return {'message_ids': list(message_ids)}
 
 

@@ -1,31 +1,26 @@
 """Tells the subscribers of a queue what was posted to it.
 
-Those that are URLs of others are told by upstream's notification tasks, and those that are
-connections of this or of other workers by the hub.
+Those that are connections of this or of other workers are told by the hub, and all others by
+whoever delivers over HTTP and by mail.
 """
 
 from __future__ import annotations
 
+import contextlib
 import functools
-import queue
-import threading
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import stevedore
 from oslo_config import cfg
-from oslo_log import log
-from zaqar.notification.notifier import MessageType
+from zaqar.notification import notifier as upstream
 from zaqar.storage import base
+from zaqar.storage import errors as storage_errors
 
 from zaqar_gevent.api.brief import Brief
-from zaqar_gevent.api.push import Hub, Source
-
-LOG = log.getLogger(__name__)
-
-# Notifications that wait for a worker; the messages themselves stay in their queue.
-MAX_WAITING = 10_000
-
-Subscription = dict[str, Any]
+from zaqar_gevent.api.delivery import Deliverer, DeliveryState, Notification, Subscription
+from zaqar_gevent.api.loops import Loops
+from zaqar_gevent.api.push import Endpoint, Hub, Source
 
 
 @functools.cache
@@ -40,7 +35,7 @@ class Notifier:
     seconds: for how long the subscriptions of a queue are remembered; changes made in this process
         are seen at once.
     hub: tells those that are connections, where clients can be connected.
-    tells_others: whether to tell the others too.
+    deliverer: tells the others. tells_others: whether it is told of messages.
     """
 
     def __init__(
@@ -48,30 +43,38 @@ class Notifier:
         conf: cfg.ConfigOpts,
         subscriptions: base.Subscription,
         seconds: float,
+        loops: Loops,
     ) -> None:
         self.hub: Hub | None = None
+        self.deliverer: Deliverer | None = None
         self.tells_others = False
         self._conf = conf
+        self._loops = loops
         self._subscriptions = subscriptions
         self._known: Brief[list[Subscription]] = Brief(seconds)
-        self._waiting: queue.Queue[tuple[Any, ...]] = queue.Queue(MAX_WAITING)
-        self._workers: list[threading.Thread] = []
+        self._found: Brief[list[Subscription]] = Brief(seconds)
 
     def notify(
         self,
         queue_name: str,
         project: str | None,
         messages: list[dict[str, Any]],
-        retry_policy: dict[str, Any],
+        retry_policy: Mapping[str, Any],
+        passed: str | None,
     ) -> None:
-        """Tell the subscribers of a queue of `messages`; returns at once."""
+        """Tell the subscribers of a queue of `messages`; returns at once.
+
+        passed: the queues that the messages have come through, see `zaqar_gevent.api.loops`.
+        """
         source = Source(project, queue_name)
         subscriptions = self.subscriptions_of(queue_name, project)
         self._announce(source, subscriptions)
-        if self.tells_others:
-            for subscription in subscriptions:
-                if self.hub is None or not self.hub.is_worker(source, subscription['subscriber']):
-                    self._send(subscription, _notifications(messages, queue_name), retry_policy)
+        others = self._others(source, subscriptions) if self.tells_others else ()
+        if others and self.deliverer is not None:
+            passed = self._loops.extend(passed, project, queue_name)
+            notifications = _notifications(messages, queue_name, passed)
+            for subscription in others:
+                self.deliverer.deliver(source, subscription, notifications, retry_policy)
 
     def freed(self, queue_name: str, project: str | None) -> None:
         """Tell whoever waits for messages of a queue that some can be claimed again."""
@@ -82,6 +85,38 @@ class Notifier:
         """The subscriptions of a queue have changed."""
         self._known.forget((project, queue_name))
 
+    def ended(self, source: Source, subscription_id: str, by: Endpoint | None = None) -> None:
+        """A subscription was deleted, perhaps by a connection."""
+        self._found.forget((source, subscription_id))
+        if self.hub is not None:
+            self.hub.ended(source, subscription_id, by)
+        if self.deliverer is not None:
+            self.deliverer.ended(source, subscription_id)
+
+    def changed(self, source: Source, subscription: Subscription) -> None:
+        """A subscription has another subscriber or other options."""
+        self._found.forget((source, subscription['id']))
+        if self.deliverer is not None:
+            self.deliverer.changed(source, subscription)
+
+    def state_of(self, source: Source, subscription_id: str) -> DeliveryState | None:
+        """How the delivery to a subscription goes, if anything was sent to it by this process."""
+        return None if self.deliverer is None else self.deliverer.state_of(source, subscription_id)
+
+    def find(self, source: Source, subscription_id: str) -> Subscription | None:
+        """A subscription as it was a moment ago; None where it has ended."""
+        key = (source, subscription_id)
+        found = self._found.get(key, lambda: [*self._find(source, subscription_id)])
+        return found[0] if found else None
+
+    def _find(self, source: Source, subscription_id: str) -> Iterator[Subscription]:
+        with contextlib.suppress(storage_errors.DoesNotExist):
+            yield self._subscriptions.get(source.name, subscription_id, project=source.project_id)
+
+    def confirmations(self, source: Source) -> Confirmations:
+        """What asks subscribers of a queue to confirm."""
+        return Confirmations(self.deliverer, source)
+
     def _announce(self, source: Source, subscriptions: list[Subscription]) -> None:
         """Tell the connections of this process, and of others."""
         if self.hub is None:
@@ -91,6 +126,13 @@ class Notifier:
             is_worker = self.hub.is_worker
             connected = [one for one in subscriptions if is_worker(source, one['subscriber'])]
             self.hub.tell_workers(source, connected)
+
+    def _others(self, source: Source, subscriptions: list[Subscription]) -> Sequence[Subscription]:
+        """Those that are not connections."""
+        hub = self.hub
+        if hub is None:
+            return subscriptions
+        return [one for one in subscriptions if not hub.is_worker(source, one['subscriber'])]
 
     def subscriptions_of(self, queue_name: str, project: str | None) -> list[Subscription]:
         """All subscriptions of a queue that are to be told, as they were a moment ago."""
@@ -111,46 +153,36 @@ class Notifier:
             return [one for one in found if one.get('confirmed', True)]
         return found
 
-    def _send(
+
+class Confirmations(upstream.NotifierDriver):
+    """Upstream's requests to confirm, delivered as other notifications are."""
+
+    def __init__(self, deliverer: Deliverer | None, source: Source) -> None:
+        """Without upstream's threads."""
+        self._deliverer = deliverer
+        self._source = source
+
+    def _execute(
         self,
+        s_type: str,
         subscription: Subscription,
         messages: list[dict[str, Any]],
-        retry_policy: dict[str, Any],
+        conf: Any = None,
+        retry_policy: Any = None,
     ) -> None:
-        self._start_worker()
-        try:
-            self._waiting.put_nowait((subscription, messages, retry_policy))
-        except queue.Full:
-            LOG.warning(
-                'The subscriber %s is not told of %d messages: %d notifications wait already.',
-                subscription['id'],
-                len(messages),
-                MAX_WAITING,
-            )
-
-    def _start_worker(self) -> None:
-        """One more worker, up to as many as configured.
-
-        They are daemons: a task may retry for minutes, and is not to keep the server from stopping.
-        """
-        if len(self._workers) < self._conf.notification.max_notifier_workers:
-            worker = threading.Thread(target=self._work, name='notifier', daemon=True)
-            self._workers.append(worker)
-            worker.start()
-
-    def _work(self) -> None:
-        while True:
-            subscription, messages, retry_policy = self._waiting.get()
-            scheme = subscription['subscriber'].partition(':')[0].lower()
-            try:
-                task(scheme).execute(
-                    subscription, messages, conf=self._conf, queue_retry_policy=retry_policy
-                )
-            except Exception:
-                LOG.exception('The subscriber %s could not be told', subscription['id'])
+        if self._deliverer is not None:
+            found = [
+                Notification({**message, 'queue_name': subscription['source']}, '', None)
+                for message in messages
+            ]
+            self._deliverer.deliver(self._source, subscription, found, retry_policy or {})
 
 
-def _notifications(messages: list[dict[str, Any]], queue_name: str) -> list[dict[str, Any]]:
-    """What a task is given: of its own, since tasks add to it."""
-    kind = MessageType.Notification.name
-    return [{**message, 'queue_name': queue_name, 'Message_Type': kind} for message in messages]
+def _notifications(
+    messages: list[dict[str, Any]], queue_name: str, passed: str
+) -> list[Notification]:
+    named = {'queue_name': queue_name, 'Message_Type': upstream.MessageType.Notification.name}
+    told = [{**message, **named} for message in messages]
+    for document in told:
+        document.pop('post_id', None)
+    return [Notification(document, passed, document.get('ttl')) for document in told]

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import re
-from typing import Any, Literal, NotRequired, TypedDict
+from typing import Annotated, Any, Literal, NotRequired, TypedDict
 
 import msgspec
 from zaqar.storage import errors as storage_errors
 from zaqar.transport.validation import ValidationFailed
 
 from zaqar_gevent import dead_letters
-from zaqar_gevent.api import documents, errors, signed_urls
+from zaqar_gevent.api import documents, errors, retries, signed_urls
 from zaqar_gevent.api.broker import Broker
 from zaqar_gevent.api.context import Context, Metadata
 from zaqar_gevent.api.messages import check_encryption
@@ -22,14 +22,18 @@ _BAD_ESCAPE = re.compile(r'~(?![01])')
 PATCH_MEDIA_TYPE = 'application/openstack-messaging-v2.0-json-patch'
 
 
+_Retries = Annotated[int, msgspec.Meta(ge=0, le=retries.MAX_RETRIES)]
+_Delay = Annotated[int, msgspec.Meta(ge=0, le=retries.MAX_DELAY)]
+
+
 class RetryPolicy(msgspec.Struct):
     """How often and at what intervals a failed notification is sent again, in seconds."""
 
-    retries_with_no_delay: int | None = None
-    minimum_delay_retries: int | None = None
-    minimum_delay: int | None = None
-    maximum_delay: int | None = None
-    maximum_delay_retries: int | None = None
+    retries_with_no_delay: _Retries | None = None
+    minimum_delay_retries: _Retries | None = None
+    minimum_delay: _Delay | None = None
+    maximum_delay: _Delay | None = None
+    maximum_delay_retries: _Retries | None = None
     retry_backoff_function: str | None = None
     ignore_subscription_override: bool | None = None
 
@@ -323,11 +327,9 @@ def _purge_subscriptions(context: Context, queue_name: str) -> None:
         if not marker or not set(page) - ids.keys():
             break
         ids.update(dict.fromkeys(page))
-    hub = context.broker.notifier.hub
     for one in ids:
         subscriptions.delete(subscription_id=one, **target)
-        if hub is not None:
-            hub.ended(Source(context.project_id, queue_name), one)
+        context.broker.notifier.ended(Source(context.project_id, queue_name), one)
     context.forget_subscriptions_of(queue_name)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import functools
 import logging
 import re
 from typing import Any, NotRequired, TypedDict
@@ -11,11 +10,11 @@ from typing import Any, NotRequired, TypedDict
 import msgspec
 from keystoneauth1.exceptions import MissingAuthPlugin
 from oslo_utils import timeutils
-from zaqar.notification import notifier
 from zaqar.storage import errors as storage_errors
 
-from zaqar_gevent.api import errors
+from zaqar_gevent.api import errors, subscribers
 from zaqar_gevent.api.context import Context
+from zaqar_gevent.api.delivery import DeliveryState
 from zaqar_gevent.api.notifier import task
 from zaqar_gevent.api.operation import Request, operation
 from zaqar_gevent.api.push import (
@@ -51,7 +50,8 @@ class ListSubscriptions(NamedQueue):
 
 
 class CreateSubscription(NamedQueue):
-    """`subscriber` is a URI; `ttl` in seconds.
+    """`subscriber` is a URI; `ttl` in seconds. The `options` of a webhook are `post_data`,
+    `post_headers`, `_retry_policy` and `webhook_secret`.
 
     Over WebSocket it may be left out: then the subscriber is the connection. It is pushed what is
     posted from then on, or with `marker` all that follows that message ('' for the start of the
@@ -86,7 +86,9 @@ class ConfirmSubscription(NamedSubscription):
 
 
 class Subscription(TypedDict):
-    """`source` is the queue; `ttl` and `age` in seconds."""
+    """`source` is the queue; `ttl` and `age` in seconds. Of the option `webhook_secret` it is only
+    shown whether it is set. `delivery` is there where this process has tried to tell a subscriber.
+    """
 
     id: str
     source: str
@@ -95,6 +97,7 @@ class Subscription(TypedDict):
     age: int
     options: dict[str, Any]
     confirmed: NotRequired[bool]
+    delivery: NotRequired[DeliveryState]
 
 
 class SubscriptionPage(TypedDict):
@@ -164,9 +167,9 @@ def _subscribe_uri(
 ) -> CreatedSubscription:
     subscriptions = context.broker.subscriptions
     ttl = context.broker.defaults.subscription_ttl if request.ttl is None else request.ttl
-    options = request.options or {}
+    options = subscribers.keep_secret(request.options or {}, {})
     _check(context, {'subscriber': subscriber, 'ttl': ttl, 'options': options})
-    _check_external(subscriber)
+    _check_external(context, subscriber)
     context.ensured_metadata_of(request.queue_name)
     _register(context, subscriber, options, ttl)
     created = subscriptions.create(
@@ -189,10 +192,16 @@ def _subscribe_uri(
 )
 def get_subscription(context: Context, request: NamedSubscription) -> Subscription:
     """Get one subscription."""
-    found = context.broker.subscriptions.get(
+    broker = context.broker
+    found = broker.subscriptions.get(
         request.queue_name, _row(context, request), project=context.project_id
     )
-    return _present({**found, 'id': request.subscription_id})
+    source = Source(context.project_id, request.queue_name)
+    state = broker.notifier.state_of(source, found['id']) if context.shows_extensions else None
+    shown = _present({**found, 'id': request.subscription_id})
+    if state is not None:
+        shown['delivery'] = state
+    return shown
 
 
 @operation(
@@ -210,14 +219,23 @@ def update_subscription(context: Context, request: UpdateSubscription) -> str:
         raise errors.BadRequest('One of subscriber, ttl and options is required.')
     _check(context, changes)
     _check_trust(context, request.subscriber or '')
-    _check_external(request.subscriber or '')
+    _check_external(context, request.subscriber or '')
+    subscriptions = context.broker.subscriptions
+    target = {
+        'queue': request.queue_name,
+        'subscription_id': _row(context, request),
+        'project': context.project_id,
+    }
+    if 'options' in changes:
+        before = subscriptions.get(**target)['options'] or {}
+        changes['options'] = subscribers.keep_secret(changes['options'], before)
     try:
-        context.broker.subscriptions.update(
-            request.queue_name, _row(context, request), project=context.project_id, **changes
-        )
+        subscriptions.update(**target, **changes)
     except storage_errors.SubscriptionAlreadyExists as error:
         raise errors.Conflict(str(error)) from None
     context.forget_subscriptions_of(request.queue_name)
+    source = Source(context.project_id, request.queue_name)
+    context.broker.notifier.changed(source, subscriptions.get(**target))
     return f'Subscription {request.subscription_id} updated.'
 
 
@@ -235,9 +253,8 @@ def delete_subscription(context: Context, request: NamedSubscription) -> str:
         request.queue_name, _row(context, request), project=context.project_id
     )
     context.forget_subscriptions_of(request.queue_name)
-    if context.broker.notifier.hub is not None:
-        source = Source(context.project_id, request.queue_name)
-        context.broker.notifier.hub.ended(source, request.subscription_id, context.endpoint)
+    source = Source(context.project_id, request.queue_name)
+    context.broker.notifier.ended(source, request.subscription_id, context.endpoint)
     return f'Subscription {request.subscription_id} removed.'
 
 
@@ -318,19 +335,24 @@ def _created(request: CreateSubscription, subscription_id: str) -> CreatedSubscr
 
 
 def _present(found: dict[str, Any]) -> Subscription:
-    """What clients see of a subscription: not the URL of a connection, which holds a secret."""
-    shown: Any = {**found, 'subscriber': CONNECTION} if is_internal(found['subscriber']) else found
+    """What clients see of a subscription: neither its secret nor the URL of a connection, which
+    holds one too.
+    """
+    shown: Any = {**subscribers.conceal(found)}
+    if is_internal(found['subscriber']):
+        shown['subscriber'] = CONNECTION
     subscription: Subscription = shown
     return subscription
 
 
-def _check_external(subscriber: str) -> None:
-    """Raise for a subscriber that only a server may make."""
+def _check_external(context: Context, subscriber: str) -> None:
+    """Raise for a subscriber that only a server may make, or that clients may not send to."""
     if is_internal(subscriber):
         raise errors.BadRequest(
             f'A subscriber must not be a URL whose path begins with {INTERNAL_PATH}. Leave it out '
             'to subscribe a WebSocket connection - at `$.subscriber`'
         )
+    subscribers.check_subscriber(subscriber, context.broker.networks)
 
 
 def _check(context: Context, given: dict[str, Any]) -> None:
@@ -348,6 +370,7 @@ def _check(context: Context, given: dict[str, Any]) -> None:
     if given.get('ttl') == 0:
         # Upstream's validator takes these for what is not given.
         raise errors.BadRequest('A subscription must not have expired already - at `$.ttl`')
+    subscribers.check_options(given.get('options') or {})
 
 
 def _check_subscriber(context: Context, subscriber: str) -> None:
@@ -421,7 +444,8 @@ def _ask_to_confirm(
 ) -> None:
     """Send the subscriber what it needs to confirm, where the server wants confirmation."""
     expires = timeutils.utcnow() + datetime.timedelta(seconds=ttl)
-    _notifier().send_confirm_notification(
+    source = Source(context.project_id, queue_name)
+    context.broker.notifier.confirmations(source).send_confirm_notification(
         queue_name,
         subscription,
         context.broker.conf,
@@ -430,8 +454,3 @@ def _ask_to_confirm(
         'v2',
         is_unsubscribed,
     )
-
-
-@functools.cache
-def _notifier() -> Any:
-    return notifier.NotifierDriver()

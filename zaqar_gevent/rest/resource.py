@@ -10,6 +10,7 @@ from zaqar_gevent.api import documents, errors
 from zaqar_gevent.api.context import Caller, Context
 from zaqar_gevent.api.dispatcher import Dispatcher
 from zaqar_gevent.api.grants import UNLIMITED
+from zaqar_gevent.api.microversions import asks_for_extensions
 from zaqar_gevent.api.operation import Operation
 from zaqar_gevent.api.signed_urls import Presented
 from zaqar_gevent.rest import shapes
@@ -103,4 +104,6 @@ def _context(dispatcher: Dispatcher, environ: dict[str, Any]) -> Context:
         presented=presented,
         grant=grant,
         client=find(CLIENT),
+        shows_extensions=asks_for_extensions(find('HTTP_OPENSTACK_API_VERSION')),
+        passed=find('HTTP_ZAQAR_WEBHOOK_PATH'),
     )

@@ -145,6 +145,9 @@ class CompactSession(Session):
         self._observe(action, codec, status, began, size, len(answer), caller)
         return answer
 
+    def _asks_for_extensions(self, named: dict[str, str]) -> bool:
+        return True
+
     def _project_of(self, claimed: Caller) -> str | None:
         """The token's, where the client names none."""
         if claimed.project_id is None and self._identity is not None:

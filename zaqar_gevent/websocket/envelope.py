@@ -15,7 +15,7 @@ from typing import Any
 
 import msgspec
 
-from zaqar_gevent.api import errors
+from zaqar_gevent.api import errors, subscribers
 from zaqar_gevent.api.context import Caller
 from zaqar_gevent.api.signed_urls import Presented
 
@@ -85,7 +85,7 @@ def wrap(document: dict[str, Any], headers: Any, status: int, body: Any) -> dict
     return {
         'request': {
             'action': document.get('action'),
-            'body': document.get('body') or {},
+            'body': subscribers.conceal(document.get('body') or {}),
             'headers': headers,
             'api': 'v2',
         },

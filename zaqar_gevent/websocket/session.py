@@ -10,10 +10,11 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Protocol
 
-from zaqar_gevent.api import errors
+from zaqar_gevent.api import errors, microversions
 from zaqar_gevent.api.context import Caller, Context, Identity
 from zaqar_gevent.api.dispatcher import Dispatcher
 from zaqar_gevent.api.grants import Grant, Reason
+from zaqar_gevent.api.microversions import asks_for_extensions
 from zaqar_gevent.api.operation import Operation
 from zaqar_gevent.api.push import Endpoint, Recipient
 from zaqar_gevent.api.signed_urls import Presented
@@ -114,6 +115,7 @@ class Session:
         self._presented: Presented | None = None
         self._presented_grant: Grant | None = None
         self._environ: Mapping[str, Any] | None = None
+        self._shows_extensions = False
 
     def _renew_grant(self, identity: Identity | None) -> None:
         before, expires_at = self._identity, identity.expires_at if identity else None
@@ -141,7 +143,12 @@ class Session:
             self._caller, self._presented = caller, presented
             self._presented_grant = presented.grant if presented else None
             self._environ = self._identity.environ if self._identity and not presented else None
+            self._shows_extensions = self._asks_for_extensions(named)
             self._headers = headers
+
+    def _asks_for_extensions(self, named: dict[str, str]) -> bool:
+        """Whether the client knows of what upstream's API does not have."""
+        return asks_for_extensions(named.get(microversions.HEADER.lower()))
 
     def _caller_in(self, named: dict[str, str], presented: Presented | None) -> Caller:
         """Who asks: whom the token names, or the headers where those are believed."""
@@ -203,6 +210,7 @@ class Session:
             endpoint=self._endpoint,
             grant=self._presented_grant or self._grant,
             binary=binary,
+            shows_extensions=self._shows_extensions,
         )
 
     def _decode(self, codec: Codec, payload: bytes) -> dict[str, Any]:

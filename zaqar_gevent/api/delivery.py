@@ -1,0 +1,90 @@
+"""What operations know of the delivery of notifications to subscribers that are not connected.
+
+Whoever delivers is handed in from outside; see `zaqar_gevent.webhooks`.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol, TypedDict
+
+from zaqar_gevent.api import documents
+from zaqar_gevent.api.push import Source
+
+Subscription = dict[str, Any]
+
+
+class Notification:
+    """What a subscriber is told: a message, or a request to confirm.
+
+    document: the notification itself, not to be changed; subscribers share it. body: the same as
+        JSON. ident: its id in signed requests, the same for each try. passed: the queues that the
+        message has come through by webhooks, this one included. expires_at: when it is of no use
+        any more, in seconds of `time.monotonic`.
+    holders: how many subscriptions it waits for, which only the scheduler counts.
+    """
+
+    __slots__ = ('body', 'document', 'expires_at', 'holders', 'ident', 'passed')
+
+    def __init__(self, document: dict[str, Any], passed: str, ttl: float | None) -> None:
+        self.document = document
+        self.body = documents.encode_json(document)
+        self.ident = f'msg_{secrets.token_hex(16)}'
+        self.passed = passed
+        self.expires_at = None if ttl is None else time.monotonic() + ttl
+        self.holders = 0
+
+
+class Failure(TypedDict):
+    """`at` is a time in ISO 8601."""
+
+    at: str
+    reason: str
+
+
+class DeliveryState(TypedDict):
+    """How the delivery to a subscription goes, as seen by the process that answers.
+
+    Times are in ISO 8601. `next_try`: when a failed notification is sent again. `waiting`:
+    notifications that wait to be sent. `dropped`: those that never will be.
+    """
+
+    last_success: str | None
+    last_failure: Failure | None
+    next_try: str | None
+    waiting: int
+    dropped: int
+
+
+class Deliverer(Protocol):
+    """Whoever tells subscribers over HTTP and by mail; nothing here waits.
+
+    Ids of subscriptions may count within their queue only.
+    """
+
+    def deliver(
+        self,
+        source: Source,
+        subscription: Subscription,
+        notifications: Sequence[Notification],
+        retry_policy: Mapping[str, Any],
+    ) -> None:
+        """Tell a subscriber, in order, after what it is being told already.
+
+        retry_policy: the queue's.
+        """
+        ...
+
+    def changed(self, source: Source, subscription: Subscription) -> None:
+        """A subscription has another subscriber or other options, which count from now on."""
+        ...
+
+    def ended(self, source: Source, subscription_id: str) -> None:
+        """A subscription was deleted: what waits for it is dropped."""
+        ...
+
+    def state_of(self, source: Source, subscription_id: str) -> DeliveryState | None:
+        """How the delivery goes; None where nothing has been sent or waits to be."""
+        ...
