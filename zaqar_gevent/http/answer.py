@@ -12,6 +12,8 @@ from typing import Any
 
 from zaqar_gevent.http.head import Head, Refused
 
+_LENGTH_OF_CONTENT_LENGTH = len('content-length')
+_LENGTH_OF_CONNECTION = len('connection')
 _NO_CONTENT = ('1', '204', '304')
 
 
@@ -20,14 +22,16 @@ class Answer:
 
     status: with its reason, as WSGI has it; empty until the application has called `start`.
     headers: as the application gave them.
+    closes: whether the application wants the connection closed.
     size: of the body, in bytes.
     """
 
-    __slots__ = ('headers', 'size', 'status')
+    __slots__ = ('_has_length', 'closes', 'headers', 'size', 'status')
 
     def __init__(self) -> None:
         self.status = ''
         self.headers: list[tuple[str, str]] = []
+        self.closes = self._has_length = False
         self.size = 0
 
     def start(
@@ -36,15 +40,14 @@ class Answer:
         """WSGI's `start_response`; the old `write` is not supported."""
         self.status = status
         self.headers = headers
+        self.closes = self._has_length = False
+        for name, value in headers:
+            # PERF: by their lengths nearly all are told from these two.
+            if len(name) == _LENGTH_OF_CONTENT_LENGTH and name.lower() == 'content-length':
+                self._has_length = True
+            elif len(name) == _LENGTH_OF_CONNECTION and name.lower() == 'connection':
+                self.closes = value.lower() == 'close'
         return _refuse_to_write
-
-    @property
-    def closes(self) -> bool:
-        """Whether the application wants the connection closed."""
-        return any(
-            name.lower() == 'connection' and value.lower() == 'close'
-            for name, value in self.headers
-        )
 
     def compose(self, body: Iterable[bytes], head: Head, *, closes: bool) -> bytes:
         """Head and body as they are written.
@@ -53,14 +56,10 @@ class Answer:
         application has not said so itself.
         """
         content = _join(body)
-        lines = [f'HTTP/1.1 {self.status}']
-        has_length = False
-        for name, value in self.headers:
-            has_length = has_length or name.lower() == 'content-length'
-            lines.append(f'{name}: {value}')
+        lines = [f'HTTP/1.1 {self.status}', *[f'{name}: {value}' for name, value in self.headers]]
         if self.status.startswith(_NO_CONTENT):
             content = b''
-        elif not has_length:
+        elif not self._has_length:
             lines.append(f'Content-Length: {len(content)}')
         lines.append(_date(int(time.time())))
         if closes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 import socket
 import ssl
@@ -29,6 +30,8 @@ CLIENT = 'zaqar_gevent.client'
 """Where WSGI's environment has the connection that a request came over."""
 
 _READ_BYTES = 16 * 1024
+# A longer head is not remembered.
+_REMEMBERED_BYTES = 1024
 _CONTINUE = b'HTTP/1.1 100 Continue\r\n\r\n'
 # The rest of a body that the application did not read is skipped, up to so many bytes.
 _DISCARDED_BYTES = 64 * 1024
@@ -50,14 +53,15 @@ class Connection:
     """
 
     __slots__ = (
-        *('_environ', '_is_first', '_is_late', '_is_taken', '_outbox', '_server', '_socket'),
-        *('_stream', '_undo', 'deadline', 'is_idle'),
+        *('_environ', '_is_first', '_is_late', '_is_taken', '_latest', '_outbox', '_server'),
+        *('_socket', '_stream', '_undo', 'deadline', 'is_idle'),
     )
 
     def __init__(self, server: Server, sock: socket.socket, environ: dict[str, Any]) -> None:
         self._server = server
         self._socket = sock
-        self._environ = environ
+        self._environ = {**environ, CLIENT: self, TAKEOVER: self._take_over}
+        self._latest: tuple[bytes, Head] | None = None
         self._stream = Stream(sock)
         self._outbox = Outbox(sock, 0, 0, server.application.unsent)
         self._is_first = True
@@ -76,6 +80,8 @@ class Connection:
             LOG.debug('A connection was lost: %s', error)
         finally:
             self.deadline = _NEVER
+            # It refers to this connection; nothing is to wait for the garbage collector.
+            self._environ = {}
             if not self._is_taken:
                 self._outbox.close()
                 self._stream.close()
@@ -118,8 +124,9 @@ class Connection:
             return False
         if head is None:
             return False
-        body = self._body_of(head)
-        keeps = self._answer(head, body)
+        content = self._take_content(head)
+        body = self._body_of(head) if content is None else NO_BODY
+        keeps = self._answer(head, body, content)
         if self._is_taken:
             return False
         if keeps and (body.is_whole or body.discard(_DISCARDED_BYTES)):
@@ -134,12 +141,28 @@ class Connection:
         if not stream.received and not self._await_request():
             return None
         self.deadline = time.monotonic() + server.application.timeouts.head
-        while (head := read_head(stream.received, server.application.limits)) is None:
+        latest = self._latest
+        if latest is not None and stream.received.startswith(latest[0]):
+            head: Head | None = latest[1]
+        else:
+            head = read_head(stream.received, server.application.limits)
+        while head is None:
             if not stream.fill(_READ_BYTES):
                 self._check_ending()
                 return None
+            head = read_head(stream.received, server.application.limits)
+        self._remember(head)
         stream.received = stream.received[head.size :]
         return head
+
+    def _remember(self, head: Head) -> None:
+        """Remember the head that was read last.
+
+        PERF: on a connection that is kept, clients often send the very same one again.
+        """
+        if self._latest is None or self._latest[1] is not head:
+            text = self._stream.received[: head.size]
+            self._latest = (text, head) if head.size <= _REMEMBERED_BYTES else None
 
     def _await_request(self) -> bool:
         server = self._server
@@ -163,6 +186,16 @@ class Connection:
             raise Refused(408, 'request_timeout', 'Request timeout', 'Too slow.')
         raise Refused(400, 'bad_request', 'Bad request', 'The head of the request ends early.')
 
+    def _take_content(self, head: Head) -> bytes | None:
+        """The body, where it has come with the head. PERF: it needs no reader then."""
+        stream, length = self._stream, head.length
+        if not length or len(stream.received) < length:
+            return None
+        self.deadline = _NEVER
+        content = stream.received[:length]
+        stream.received = stream.received[length:]
+        return content
+
     def _body_of(self, head: Head) -> Body:
         if head.length == 0:
             self.deadline = _NEVER
@@ -176,28 +209,29 @@ class Connection:
     def _invite(self) -> None:
         self._write(_CONTINUE)
 
-    def _answer(self, head: Head, body: Body) -> bool:
-        """Answer a request; whether the connection is kept."""
+    def _answer(self, head: Head, body: Body, content: bytes | None) -> bool:
+        """Answer a request; whether the connection is kept.
+
+        content: the whole body, where it has been read already.
+        """
         began = time.time()
         answer = Answer()
         environ = self._environ.copy()
         environ.update(head.variables)
-        environ['wsgi.input'] = body
+        environ['wsgi.input'] = body if content is None else io.BytesIO(content)
         environ['wsgi.input_terminated'] = head.length is None
-        environ[TAKEOVER] = self._take_over
-        environ[CLIENT] = self
         self._undo.clear()
         try:
-            content = self._server.application(environ, answer.start)
+            said = self._server.application(environ, answer.start)
             if self._is_taken:
                 answer.status = '101 Switching Protocols'
                 keeps = False
             else:
                 keeps = self._keeps(head, body, answer)
                 closes = not keeps and not answer.closes
-                self._outbox.put([answer.compose(content, head, closes=closes)])
+                self._outbox.put([answer.compose(said, head, closes=closes)])
                 # A long answer that waits to be written is kept once, by the outbox.
-                del content
+                del said
                 self._await_written()
         except ConnectionError:
             self._give_back()
@@ -217,7 +251,7 @@ class Connection:
             and not self._server.is_draining
             and not self._stream.is_over
             and not answer.closes
-            and body.is_skippable(_DISCARDED_BYTES)
+            and (body.is_whole or body.is_skippable(_DISCARDED_BYTES))
         )
 
     def _write(self, data: bytes) -> None:

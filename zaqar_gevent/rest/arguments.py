@@ -178,7 +178,7 @@ def _check_media_type(req: falcon.Request, operation: Operation) -> None:
         raise errors.UnsupportedMediaType(
             f'Accepted media type for {req.method}: {", ".join(operation.media_types)}.'
         )
-    if req.content_length and (req.content_type or '').lower() == _FORM:
+    if (req.content_type or '').lower() == _FORM and req.content_length:
         raise errors.BadRequest(
             f'This endpoint does not accept `{_FORM}`; send `application/json`.',
             title='Invalid Content-Type',

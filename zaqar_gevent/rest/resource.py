@@ -50,7 +50,7 @@ class _Responder:
         if not req.client_accepts_json:
             raise errors.NotAcceptable('This endpoint only serves `application/json`.')
         for choice in self._choices:
-            if all(name in req.params for name in choice.required):
+            if not choice.required or all(name in req.params for name in choice.required):
                 choice.answer(req, resp, path)
                 return
 
