@@ -102,6 +102,8 @@ BAD_MSGPACK = {
     'timestamp-96': in_msgpack(b'\xc7\x0c\xff' + bytes(12)),
     'timestamp-of-no-such-length': in_msgpack(b'\xc7\x05\xff' + bytes(5)),
     'timestamp-with-too-many-nanoseconds': in_msgpack(b'\xd7\xff' + b'\xff' * 8),
+    'key-twice': in_msgpack(b'\x01\xa1x\x02').replace(b'\xa4body\x81', b'\xa4body\x82'),
+    'key-twice-inside': in_msgpack(b'\x83\xa1a\x01\xa1b\x02\xa1a\x03'),
     'key-integer': in_msgpack(b'\x81\x01\x02'),
     'key-nil': in_msgpack(b'\x81\xc0\x02'),
     'key-bytes': in_msgpack(b'\x81\xc4\x01a\x02'),

@@ -8,6 +8,7 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from typing import Any
 
 import psutil
 import pytest
@@ -66,9 +67,10 @@ def filled(server: ServerProcess) -> Identity:
     return identity
 
 
-def ask_for_pages(client: Client, count: int) -> None:
+def ask_for_pages(client: Client, count: int, **more: Any) -> None:
     pages = (
-        client.request('message_list', queue_name='q', limit=PAGE, echo=True) for _ in range(count)
+        client.request('message_list', queue_name='q', limit=PAGE, echo=True, **more)
+        for _ in range(count)
     )
     client.send(b''.join(pages))
 
@@ -337,6 +339,18 @@ def test_a_crowd_that_never_reads_costs_what_is_allowed_and_delays_nobody(
         tries.append(crowd(bounded, identity))
     assert growth < UNSENT_BYTES + margin
     assert min(tries) < PROMPT
+
+
+def test_lists_that_could_wait_are_not_begun_either_while_answers_are_not_read(
+    bounded: ServerProcess,
+) -> None:
+    """Nothing has to be waited for, or only for a moment."""
+    identity = full_of_large(bounded)
+    peak = Peak(bounded.pid)
+    with Client(bounded.port, COMPACT, receive_buffer=4096, identity=identity) as client:
+        ask_for_pages(client, 64, wait=0.001)
+        wait_until_gone(bounded, 1, within=ROOM_SECONDS + WRITE_TIMEOUT + GRACE)
+    assert peak.growth < 120 * MB
 
 
 def test_a_rest_client_that_never_reads_is_closed_in_time(bounded: ServerProcess) -> None:

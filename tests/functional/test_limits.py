@@ -184,3 +184,21 @@ def test_an_engine_that_does_not_exist_is_refused_at_start(tmp_path: pathlib.Pat
     server = ServerProcess(tmp_path, config=configure('websocket_engine = carrier-pigeon'))
     with pytest.raises(AssertionError, match='websocket_engine'):
         server.start()
+
+
+@pytest.mark.parametrize('value', [',', ',,'])
+@pytest.mark.parametrize(
+    'target',
+    [
+        *('GET /v2/queues?limit=', 'GET /v2/queues?marker=', 'GET /v2/queues/q/messages?echo='),
+        *('GET /v2/queues/q/messages?wait=', 'POST /v2/queues/q/claims?limit='),
+        'DELETE /v2/queues/q/messages/x?claim_id=',
+    ],
+)
+def test_a_parameter_of_commas_alone_is_400(server: ServerProcess, target: str, value: str) -> None:
+    method, path = target.split()
+    answer = requests.request(
+        method, f'{server.url}{path}{value}', headers=new_identity().headers(), timeout=10
+    )
+    assert answer.status_code == 400
+    assert answer.json()['code'] == 'invalid_parameter'

@@ -90,6 +90,7 @@ def decode_msgpack(data: bytes, max_depth: int = MAX_DEPTH) -> Any:
         document = msgpack.unpackb(
             data,
             strict_map_key=True,
+            object_pairs_hook=_to_object,
             max_str_len=size,
             max_bin_len=size,
             max_array_len=size,
@@ -102,6 +103,13 @@ def decode_msgpack(data: bytes, max_depth: int = MAX_DEPTH) -> Any:
         reason = str(error) or type(error).__name__
         raise errors.MalformedDocument(f'Not valid MsgPack: {reason}') from None
     _inspect(document, max_depth)
+    return document
+
+
+def _to_object(members: list[tuple[str, Any]]) -> dict[str, Any]:
+    document = dict(members)
+    if len(document) != len(members):
+        raise ValueError('an object has the same key twice')
     return document
 
 

@@ -111,7 +111,11 @@ class ArgumentReader:
     ) -> None:
         for parameter, (member, reader) in self._query.items():
             if parameter in req.params:
-                value = reader(req, parameter)
+                try:
+                    value = reader(req, parameter)
+                except IndexError:
+                    # Falcon makes an empty list of commas alone.
+                    raise falcon.HTTPInvalidParam('It has no value.', parameter) from None
                 if value is not None:
                     query[parameter] = arguments[member] = value
 

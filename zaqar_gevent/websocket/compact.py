@@ -103,9 +103,7 @@ class CompactSession(Session):
             return self._reply(asked, action, error.status, error.to_document())
         body = request.body or {}
         perform = functools.partial(self._answer, asked, operation, context, body)
-        # Who waits for a message keeps nobody from reading.
-        is_long = operation.name in self._dispatcher.long_operations and not body.get('wait')
-        return Work(perform, is_long)
+        return Work(perform, operation.name in self._dispatcher.long_operations)
 
     def farewell(self, reason: str, reconnect_after_ms: int) -> Message:
         """The push that says that the server is about to close the connection, and when to come

@@ -7,9 +7,10 @@ Requests of the default envelope are answered by the reading greenlet itself, so
 from __future__ import annotations
 
 import collections
+import contextlib
 import socket
 import time
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
 from typing import NamedTuple, Protocol
 
 import gevent
@@ -120,7 +121,17 @@ class Connection:
             '_pace',
             '_pinged_at',
         ),
-        *('_behind', '_inbox', '_long', '_pushes', '_socket', 'opened_at', 'outbox', 'request_at'),
+        *(
+            '_behind',
+            '_inbox',
+            '_long',
+            '_placed',
+            '_pushes',
+            '_socket',
+            'opened_at',
+            'outbox',
+            'request_at',
+        ),
         'receiver',
     )
 
@@ -149,6 +160,7 @@ class Connection:
         self._unwritten = 0
         self._answered: Event | None = None
         self._long = 0
+        self._placed: set[gevent.Greenlet] | None = None
         self._behind: collections.deque[tuple[Work, bool]] | None = None
         self._ending: Ending | None = None
         self._close_by: float | None = None
@@ -203,9 +215,16 @@ class Connection:
         """
         self._pushes.add(Push(payload, binary, kind, grant))
 
-    def waiting(self) -> AbstractContextManager[None]:
-        """While this greenlet's request waits, pushes do not wait for its answer."""
-        return self._pushes.waiting()
+    @contextlib.contextmanager
+    def waiting(self) -> Iterator[None]:
+        """While this greenlet's request waits, neither pushes nor other requests wait for it.
+
+        It goes on when its answer would find room.
+        """
+        self._leave_place()
+        with self._pushes.waiting():
+            yield
+        self._await_room()
 
     @property
     def is_answering(self) -> bool:
@@ -347,13 +366,14 @@ class Connection:
     def _perform(self, work: Work, binary: bool) -> None:
         if self._context is not None:
             self._context.update_store()
+        if work.is_long:
+            self._take_place()
         try:
             if not (work.is_long and self.outbox.is_lost):
                 self._answer_beside(work, binary)
         finally:
             self._in_flight -= 1
-            if work.is_long:
-                self._start_next_long()
+            self._leave_place()
             if self._answered is not None:
                 self._answered.set()
             self._end_if_answered()
@@ -370,8 +390,18 @@ class Connection:
         finally:
             self._pushes.end()
 
-    def _start_next_long(self) -> None:
-        """A request with a long answer is done: begin the one that has waited longest."""
+    def _take_place(self) -> None:
+        """The request of this greenlet is one of the few with long answers that are served."""
+        if self._placed is None:
+            self._placed = set()
+        self._placed.add(gevent.getcurrent())
+
+    def _leave_place(self) -> None:
+        """It is not any more: begin the one that has waited longest."""
+        current = gevent.getcurrent()
+        if not self._placed or current not in self._placed:
+            return
+        self._placed.discard(current)
         if self._behind:
             greenlets.spawn(self._perform, *self._behind.popleft())
         else:

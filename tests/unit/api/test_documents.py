@@ -79,6 +79,14 @@ def test_the_same_key_twice_is_refused(text: str) -> None:
         documents.decode_json(text)
 
 
+@pytest.mark.parametrize(
+    'packed', [b'\x82\xa1a\x01\xa1a\x02', b'\x91\x81\xa1x\x82\xa1a\x01\xa1a\x01']
+)
+def test_the_same_key_twice_is_refused_in_msgpack(packed: bytes) -> None:
+    with pytest.raises(errors.MalformedDocument, match='same key twice'):
+        documents.decode_msgpack(packed)
+
+
 @pytest.mark.parametrize('text', ['{"a": ":", "b": "\\u003a\\u003A"}', '["\\u003a"]'])
 def test_escaped_colons_are_not_taken_for_members(text: str) -> None:
     assert documents.decode_json(text) == json.loads(text)
