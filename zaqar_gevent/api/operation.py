@@ -130,9 +130,10 @@ class Operation:
 
     @functools.cached_property
     def is_long(self) -> bool:
-        """Whether its answer may be long: whatever is read, and messages that are taken."""
-        taken = {'limit', 'pop'}.intersection(self.request.__struct_fields__)
-        return 'GET' in self.route.methods or bool(taken)
+        """Whether its answer may be long: a page, or several messages."""
+        members = set(self.request.__struct_fields__)
+        reads_claim = 'GET' in self.route.methods and 'claim_id' in members
+        return reads_claim or not members.isdisjoint(('limit', 'pop', 'message_ids'))
 
     def on_topics(self, name: str) -> Operation:
         """The same operation on topics, under another name."""
