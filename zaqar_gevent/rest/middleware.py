@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
+import os
 import random
 import re
+import uuid
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -42,7 +45,7 @@ def identify_requests(app: Application) -> Application:
     """
 
     def identified(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
-        request_id = _new_request_id()
+        request_id = next(_request_ids)
         sent = environ.get('HTTP_X_OPENSTACK_REQUEST_ID')
         global_id = sent if sent and _REQUEST_ID.fullmatch(sent) else None
         _Context(request_id, global_id)
@@ -57,13 +60,25 @@ def identify_requests(app: Application) -> Application:
     return identified
 
 
-def _new_request_id() -> str:
-    """An id as oslo.context makes them, of a random UUID; it need not be hard to guess.
+class _RequestIds:
+    """Ids that look as oslo.context makes them: a UUID that counts, from a random one.
 
-    PERF: a fifth of what `uuid` takes, and no system call, which would let another thread go first.
+    PERF: a random one for each takes ten times as long. They need not be hard to guess.
     """
-    digits = f'{random.getrandbits(128):032x}'
-    return f'req-{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-a{digits[17:20]}-{digits[20:]}'
+
+    def __init__(self) -> None:
+        self._renew()
+        os.register_at_fork(after_in_child=self._renew)
+
+    def __next__(self) -> str:
+        return f'{self._prefix}{next(self._numbers):012x}'
+
+    def _renew(self) -> None:
+        self._prefix = f'req-{str(uuid.uuid4())[:24]}'
+        self._numbers = itertools.count(random.getrandbits(40))
+
+
+_request_ids = _RequestIds()
 
 
 class _Context(RequestContext):
