@@ -128,6 +128,7 @@ class Bench:
         import msgspec
 
         from perf.wire import HEADERS
+        from zaqar_gevent.websocket.upgrade import TAKEOVER
 
         body = b'' if document is None else msgspec.json.encode(document)
         path, _, query = path.partition('?')
@@ -142,6 +143,9 @@ class Bench:
                 'Content-Length': str(len(body)),
             },
         )
+
+        # A server that reads heads strictly gives connections away, too.
+        environ[TAKEOVER] = None
 
         def start_response(status: str, headers: Any, exc_info: Any = None) -> None:
             if not status.startswith('2'):
