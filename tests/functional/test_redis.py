@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import pathlib
+import signal
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -18,6 +22,8 @@ from tests.server_process import ServerProcess
 
 MANY = 1000
 DELETERS = 3
+# A busy machine has some of it.
+OUTAGE_SECONDS = 10
 
 
 @pytest.fixture(scope='module')
@@ -216,3 +222,62 @@ def test_a_claim_that_redis_has_let_expire_is_not_found(
     target = {'queue_name': 'orders', 'claim_id': claim(rest, 'orders').body['claim_id']}
     redis.client.delete(target['claim_id'])
     assert rest.call('claim_get', **target).status == 404
+
+
+OPERATIONS: dict[str, dict[str, Any]] = {
+    'message_post': {'messages': [{'body': 1, 'ttl': 300}]},
+    'message_list': {},
+    'queue_get_stats': {},
+    'claim_create': {'ttl': 300, 'grace': 60},
+    'subscription_list': {},
+    'queue_list': {},
+    'message_delete_many': {'pop': 1},
+}
+
+
+def try_all(rest: RestCaller) -> list[tuple[int, float]]:
+    """Call all operations at once; the status of each and how many seconds it took."""
+
+    def call(action: str) -> tuple[int, float]:
+        target = {} if action == 'queue_list' else {'queue_name': 'orders'}
+        caller = RestCaller(rest.url, identity=rest.identity)
+        begun = time.monotonic()
+        status = caller.call(action, **target, **OPERATIONS[action]).status
+        return status, time.monotonic() - begun
+
+    with ThreadPoolExecutor(len(OPERATIONS)) as pool:
+        return list(pool.map(call, OPERATIONS))
+
+
+@pytest.mark.parametrize('how', ['killed', 'stopped'])
+@pytest.mark.timeout(120)
+def test_operations_fail_in_time_while_redis_is_gone(tmp_path: pathlib.Path, how: str) -> None:
+    with RedisProcess(tmp_path) as process:
+        config = ON_REDIS.format(redis=process.uri)
+        with ServerProcess(tmp_path / 'server', config=config) as server:
+            rest = RestCaller(server.url)
+            post(rest, 'orders', range(3))
+            assert {status for status, _ in try_all(rest)} <= {200, 201, 204}
+            if how == 'stopped':
+                os.kill(process.pid, signal.SIGSTOP)
+            else:
+                process.__exit__()
+            outages = try_all(rest) + try_all(rest)
+            assert {status for status, _ in outages} == {503}
+            assert max(seconds for _, seconds in outages) < OUTAGE_SECONDS
+            if how == 'stopped':
+                os.kill(process.pid, signal.SIGCONT)
+            else:
+                process.__enter__()
+            assert {status for status, _ in try_all(rest)} <= {200, 201, 204}
+
+
+@pytest.mark.timeout(120)
+def test_an_idle_connection_that_redis_has_closed_is_replaced(
+    rest: RestCaller,
+    redis: RedisProcess,  # noqa: F811
+) -> None:
+    post(rest, 'orders', range(1))
+    for _ in range(3):
+        redis.client.client_kill_filter(_type='normal', skipme=True)
+        post(rest, 'orders', range(1))

@@ -37,6 +37,7 @@ def protect(storage: base.DataDriverBase) -> None:
     if isinstance(storage, pipeline.DataDriver):
         protect(storage._storage)
     elif isinstance(storage, pooling.DataDriver):
+        bound_clients()
         catalog = storage._pool_catalog
         catalog._init_driver = _protecting(catalog._init_driver)
     elif type(storage).__module__.startswith(_UPSTREAM):
@@ -54,6 +55,16 @@ def protect(storage: base.DataDriverBase) -> None:
             from zaqar_gevent.storage import mongodb_scope
 
             mongodb_scope.confine(storage)
+
+
+def bound_clients() -> None:
+    """Let the clients for Redis that drivers make from now on give up within a few seconds."""
+    try:
+        from zaqar_gevent.storage import redis_clients
+    except ImportError:
+        # Its library is not installed, so that it is not used.
+        return
+    redis_clients.bound()
 
 
 def has_topics(storage: base.DataDriverBase, control: base.ControlDriverBase) -> bool:
