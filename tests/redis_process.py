@@ -58,6 +58,10 @@ class RedisProcess:
         self._process.wait()
 
     @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    @property
     def uri(self) -> str:
         return f'redis://127.0.0.1:{self.port}'
 

@@ -515,6 +515,8 @@ def _load_driver(namespace: str, name: str) -> Callable[..., Any]:
         raise ConfigurationError(
             f'There is no {namespace} driver {name!r}; installed are {installed}.'
         ) from None
+    if name == 'redis':
+        drivers.bound_clients()
     return factory
 
 

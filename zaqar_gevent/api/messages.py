@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
 from typing import Annotated, Any, NotRequired, TypedDict
 
 import msgspec
@@ -157,21 +156,10 @@ def _list(context: Context, request: ListMessages) -> MessagePage:
         found = []
     if not found:
         # Who waits is to ask again from there.
-        marker = None if request.wait is None else _marker_of_empty(results)
+        marker = None if request.wait is None else next(results, None)
         return {'messages': [], 'marker': str(marker)} if marker else {'messages': []}
     messages = present(broker, found, context.project_id)
     return {'messages': messages, 'marker': next(results)}
-
-
-def _marker_of_empty(results: Iterator[Any]) -> Any:
-    """The marker behind an empty page; None where there is none.
-
-    Upstream's Redis driver fails with a KeyError then.
-    """
-    try:
-        return next(results, None)
-    except KeyError:
-        return None
 
 
 @operation(

@@ -141,8 +141,8 @@ class PagedTail(Tail):
 class ForgetfulTail(Tail):
     """Reads a store that finds nothing after a message that is gone, as upstream's Redis driver.
 
-    There the list begins anew, and so it does after the very first message. What was read before is
-    told by the ids of the last messages read and, further back, by when they were posted.
+    There the list begins anew. What was read before is told by the ids of the last messages read
+    and, further back, by when they were posted.
     """
 
     def __init__(self, broker: Broker, source: Source) -> None:
@@ -192,8 +192,6 @@ class ForgetfulTail(Tail):
         """What follows. Redis leaves out what has expired, which may be all of a page."""
         for limit in (PAGE, _MANY, _MOST):
             found = self._read(marker, limit)
-            if found and found[0]['id'] == marker:
-                del found[0]
             if found or super().end() in (marker, None):
                 break
         return found

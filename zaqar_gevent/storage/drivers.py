@@ -37,6 +37,7 @@ def protect(storage: base.DataDriverBase) -> None:
     if isinstance(storage, pipeline.DataDriver):
         protect(storage._storage)
     elif isinstance(storage, pooling.DataDriver):
+        bound_clients()
         catalog = storage._pool_catalog
         catalog._init_driver = _protecting(catalog._init_driver)
     elif type(storage).__module__.startswith(_UPSTREAM):
@@ -49,12 +50,21 @@ def protect(storage: base.DataDriverBase) -> None:
             from zaqar_gevent.storage import redis_scope
 
             redis_scope.confine(storage)
-            _list_from_the_start(storage.message_controller)
             _pass_over_expired(storage.subscription_controller)
         if _is_mongodb(storage):
             from zaqar_gevent.storage import mongodb_scope
 
             mongodb_scope.confine(storage)
+
+
+def bound_clients() -> None:
+    """Let the clients for Redis that drivers make from now on give up within a few seconds."""
+    try:
+        from zaqar_gevent.storage import redis_clients
+    except ImportError:
+        # Its library is not installed, so that it is not used.
+        return
+    redis_clients.bound()
 
 
 def has_topics(storage: base.DataDriverBase, control: base.ControlDriverBase) -> bool:
@@ -84,21 +94,6 @@ def is_redis(driver: object) -> bool:
 
 def _is_mongodb(driver: object) -> bool:
     return type(driver).__module__.startswith(_MONGODB)
-
-
-def _list_from_the_start(messages: Any) -> None:
-    """Let a list with claimed messages begin without a marker, which Redis refuses to look up."""
-    found = messages._list
-
-    def listed(
-        queue: str, project: str | None = None, marker: str | None = None, *more: Any, **named: Any
-    ) -> Any:
-        # Whether to list what is claimed; upstream gives it by its place in some calls.
-        if marker is None and (named.get('include_claimed') or more[3:4] == (True,)):
-            marker = ''
-        return found(queue, project, marker, *more, **named)
-
-    messages._list = listed
 
 
 def _pass_over_expired(subscriptions: Any) -> None:

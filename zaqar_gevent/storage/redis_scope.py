@@ -15,15 +15,61 @@ from typing import Any
 import msgpack
 import redis
 from oslo_utils import timeutils
-from zaqar.storage import errors
-from zaqar.storage.redis import claims as upstream_claims
+from zaqar.storage import base, errors
 from zaqar.storage.redis import messages as upstream_messages
 from zaqar.storage.redis import queues as upstream_queues
 from zaqar.storage.redis import utils
 from zaqar.storage.redis.models import Message
 
+from zaqar_gevent.storage.redis_claims import Claims
+
 Fields = dict[bytes, bytes]
 Claim = tuple[bytes, bytes]
+Filter = Callable[[Message, int], Any]
+
+# Finds a place in a queue and reads the page there in one step, so that nothing is left out while
+# others delete. KEYS[1] is the queue's sorted set of ids. ARGV: the marker (empty: from the start),
+# how many, and for a page without claimed messages the time now (otherwise empty). Returns the
+# hashes of the messages, which are empty where a message has expired.
+_PAGE = """
+local limit, now = tonumber(ARGV[2]), tonumber(ARGV[3])
+local start = 0
+
+local function is_free(id)
+    local claim = redis.call('HMGET', id, 'c', 'c.e')
+    return claim[1] and (claim[1] == '' or tonumber(claim[2]) <= now)
+end
+
+local function first_free()
+    local first = 0
+    while true do
+        local ids = redis.call('ZRANGE', KEYS[1], first, first + 99)
+        if #ids == 0 then
+            return 0
+        end
+        for index, id in ipairs(ids) do
+            if is_free(id) then
+                return first + index - 1
+            end
+        end
+        first = first + #ids
+    end
+end
+
+if ARGV[1] ~= '' then
+    local rank = redis.call('ZRANK', KEYS[1], ARGV[1])
+    if rank then
+        start = rank + 1
+    end
+elseif now then
+    start = first_free()
+end
+local page = {}
+for index, id in ipairs(redis.call('ZRANGE', KEYS[1], start, start + limit - 1)) do
+    page[index] = redis.call('HGETALL', id)
+end
+return page
+"""
 
 
 def confine(driver: Any) -> None:
@@ -58,6 +104,55 @@ class Messages(upstream_messages.MessageController):
     @functools.cached_property
     def _queue_ctrl(self) -> _Containers:
         return _Containers(self.driver)
+
+    @functools.cached_property
+    def _page(self) -> Any:
+        return self._client.register_script(_PAGE)
+
+    def _list(self, *args: Any, **named: Any) -> Iterator[Any]:
+        """A page of messages, and the marker of the next; read when it is asked for."""
+        yield from self._list_now(*args, **named)
+
+    @utils.raises_conn_error
+    @utils.retries_on_connection_error
+    def _list_now(
+        self,
+        queue: str,
+        project: str | None = None,
+        marker: str | None = None,
+        limit: int = base.DEFAULT_MESSAGES_PER_PAGE,
+        echo: bool = False,
+        client_uuid: object = None,
+        include_claimed: bool = False,
+        include_delayed: bool = False,
+        to_basic: bool = True,
+    ) -> tuple[Iterator[Any], str | None]:
+        """A page of messages, and the marker of the next; None if the page is empty.
+
+        The page after a marker that is not in the queue is the first.
+        """
+        if not self._queue_ctrl.exists(queue, project):
+            raise errors.QueueDoesNotExist(queue, project)
+        now = timeutils.utcnow_ts()
+        skipped: list[Filter] = [utils.msg_expired_filter]
+        if not include_claimed:
+            skipped.append(utils.msg_claimed_filter)
+        if not include_delayed:
+            skipped.append(utils.msg_delayed_filter)
+        if not echo:
+            skipped.append(lambda message, _: utils.msg_echo_filter(message, client_uuid))
+        found = self._page(
+            keys=[utils.msgset_key(queue, project)],
+            args=[marker or '', limit, '' if include_claimed else now],
+        )
+        messages = [
+            Message.from_hmap(dict(zip(flat[::2], flat[1::2], strict=True)))
+            for flat in found
+            if flat
+        ]
+        page = [one for one in messages if not any(skip(one, now) for skip in skipped)]
+        following = page[-1].id if page else None
+        return iter([one.to_basic(now) if to_basic else one for one in page]), following
 
     @utils.raises_conn_error
     @utils.retries_on_connection_error
@@ -119,6 +214,11 @@ class Messages(upstream_messages.MessageController):
             if claim_ids and holder not in claim_ids:
                 raise errors.ClaimDoesNotMatch(holder, queue, project)
         self._remove(queue, held, project)
+
+    def _delete_queue_messages(self, queue: str, project: str | None, pipe: Any) -> None:
+        """Remove the claims as well, which a queue that is created again would have."""
+        super()._delete_queue_messages(queue, project, pipe)
+        self.driver.claim_controller._delete_queue_claims(queue, project, pipe)
 
     def _get_each(
         self, queue: str, message_ids: list[str], project: str | None
@@ -187,34 +287,6 @@ class Messages(upstream_messages.MessageController):
             pipe.execute()
 
 
-class Claims(upstream_claims.ClaimController):
-    """Claims, which hold no message that they have moved to the dead letter queue."""
-
-    @utils.raises_conn_error
-    def create(
-        self, queue: str, metadata: dict[str, Any], project: str | None = None, limit: int = 10
-    ) -> tuple[str | None, Any]:
-        claim_id, found = super().create(queue, metadata, project=project, limit=limit)
-        messages = list(found)
-        if claim_id is not None and len(messages) < limit:
-            self._let_go(claim_id, {message['id'] for message in messages})
-        return claim_id, messages
-
-    def _let_go(self, claim_id: str, kept: set[str]) -> None:
-        """End the claim on messages that are in the dead letter queue by now."""
-        key = utils.scope_claim_messages(claim_id, upstream_claims.CLAIM_MESSAGES_SUFFIX)
-        moved = [one for one in self._get_claimed_message_keys(key) if one.decode() not in kept]
-        if not moved:
-            return
-        now = timeutils.utcnow_ts()
-        with self._client.pipeline() as pipe:
-            pipe.hincrby(claim_id, 'n', -len(moved))
-            for message_id in moved:
-                pipe.lrem(key, 1, message_id)
-                pipe.hset(message_id, mapping={'c': '', 'c.e': now})
-            pipe.execute()
-
-
 class Queues(upstream_queues.QueueController):
     """Queues, listed by their whole names, and created by one request only."""
 
@@ -232,9 +304,9 @@ class Queues(upstream_queues.QueueController):
         """A page of the project's queues, by name, and the marker of the next."""
         scope = utils.scope_queue_name(None, project)
         key = utils.scope_queue_name(upstream_queues.QUEUES_SET_STORE_NAME, project)
-        rank = self._client.zrank(key, f'{scope}{marker}') if marker else None
-        start = 0 if rank is None else rank + 1
-        queues = self._client.zrange(key, start, start + limit - 1)
+        # By name and not by rank, which changes while queues are deleted.
+        after = f'({scope}{marker}' if marker else '-'
+        queues = self._client.zrangebylex(key, after, '+', start=0, num=limit)
         with self._client.pipeline(transaction=False) as pipe:
             for queue in queues:
                 pipe.hget(queue, 'm')
