@@ -159,6 +159,70 @@ def test_a_request_of_the_wrong_form_is_400_and_the_connection_stays(
     assert caller.call('ping_node').status == 204
 
 
+def nested(levels: int) -> Any:
+    document: Any = 'core'
+    for _ in range(levels):
+        document = [document]
+    return document
+
+
+REFUSED_FRAMES: dict[str, str | bytes] = {
+    'an integer of 65 bits': '{"id": 7, "body": {"a": 9223372036854775808}}',
+    'an integer of many digits': '{"body": {"a": -' + '9' * 9000 + '}, "id": 7}',
+    'not a number': '{"id": 7, "body": NaN}',
+    'infinity': '{"body": [-Infinity], "id": 7}',
+    'a name twice': '{"id": 7, "body": {"a": 1, "a": 2}}',
+    'too deep': json.dumps({'id': 7, 'body': nested(70)}),
+    'too deep, before the id': json.dumps({'body': nested(300), 'id': 7}),
+    'too deep, in MsgPack': msgpack.packb({'body': nested(70), 'id': 7}),
+    'an integer of 64 bits without sign': msgpack.packb({'body': 2**63, 'id': 7}),
+    'not a number, in MsgPack': msgpack.packb({'body': float('nan'), 'id': 7}),
+    'bytes': msgpack.packb({'body': b'a', 'id': 7}),
+    'an extension': msgpack.packb({'body': msgpack.ExtType(5, b'a'), 'id': 7}),
+    'a timestamp': msgpack.packb({'body': msgpack.Timestamp(5), 'id': 7}),
+    'a name that is no text': msgpack.packb({'body': {None: 1}, 'id': 7}),
+    'text that is not UTF-8': b'\x82\xa2id\x07\xa4body\xa1\xff',
+}
+
+
+@pytest.mark.parametrize('frame', REFUSED_FRAMES.values(), ids=REFUSED_FRAMES)
+def test_the_answer_to_a_frame_with_refused_values_has_its_id(
+    server: ServerProcess, frame: str | bytes
+) -> None:
+    caller = CompactCaller(server.websocket_url, binary=isinstance(frame, bytes))
+    answer = caller.exchange(frame.encode() if isinstance(frame, str) else frame)
+    assert (answer['id'], answer['status']) == (7, 400)
+    assert answer['body']['code'] == 'malformed_document'
+    assert caller.call('ping_node').status == 204
+    caller.close()
+
+
+UNREADABLE_FRAMES: dict[str, str | bytes] = {
+    'no JSON': '{"id": 7, "body": ',
+    'no MsgPack': b'\x82\xa2id\x07\xa4body',
+    'no object': '[{"id": 7}]',
+    'no map': msgpack.packb([7]),
+    'far too deep': '{"id": 7, "body": ' + '[' * 100_000 + ']' * 100_000 + '}',
+    'an id of 65 bits': '{"id": 9223372036854775808}',
+    'an id of 65 bits, in MsgPack': msgpack.packb({'id': 2**63}),
+    'an id of many digits': '{"id": ' + '9' * 9000 + '}',
+    'half of a surrogate pair as the id': '{"id": "\\ud800", "body": NaN}',
+    'true as the id': '{"id": true, "body": NaN}',
+    'an array as the id': '{"id": [7], "body": NaN}',
+}
+
+
+@pytest.mark.parametrize('frame', UNREADABLE_FRAMES.values(), ids=UNREADABLE_FRAMES)
+def test_the_answer_to_a_frame_without_a_readable_id_has_null(
+    server: ServerProcess, frame: str | bytes
+) -> None:
+    caller = CompactCaller(server.websocket_url, binary=isinstance(frame, bytes))
+    answer = caller.exchange(frame.encode() if isinstance(frame, str) else frame)
+    assert (answer['id'], answer['status']) == (None, 400)
+    assert caller.call('ping_node').status == 204
+    caller.close()
+
+
 def test_ping_needs_nothing_and_is_answered(caller: CompactCaller) -> None:
     answer = caller.exchange(encode(caller, {'action': 'ping'}))
     assert answer == {'id': None, 'status': 200, 'body': {}}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterable
 from typing import Any
 
 import msgpack
@@ -12,46 +13,82 @@ from zaqar_gevent.client.errors import ZaqarError
 
 ENCODINGS = ('msgpack', 'json')
 
-_PLAIN = frozenset({str, int, bool, type(None)})
+# The most levels that a server takes, by its default, envelope included.
+MAX_DEPTH = 64
+
+_PLAIN = frozenset({str, bool, type(None)})
+_MIN_INTEGER, _MAX_INTEGER = -(2**63), 2**63 - 1
+
+
+class _Refused(Exception):
+    """A value that cannot be sent; the keys that lead to it are added on the way out."""
+
+    def __init__(self, kind: type[TypeError | ValueError], reason: str) -> None:
+        super().__init__(reason)
+        self.kind = kind
+        self.reason = reason
+        self.keys: list[str | int] = []
+
+    def to_error(self) -> TypeError | ValueError:
+        path = '$' + ''.join(
+            f'[{key}]' if isinstance(key, int) else f'.{key}' for key in reversed(self.keys)
+        )
+        return self.kind(f'{self.reason} - at `{path}`')
 
 
 def encode(document: Any, *, binary: bool) -> bytes:
     """A document in MsgPack where `binary`, else in JSON.
 
-    Raises TypeError or ValueError for what cannot be written so; it is the same in both, and what
-    is read is what was written.
+    Raises TypeError or ValueError, which name the place, for what cannot be written so or is
+    refused by servers: it is the same in both, and what is read is what was written.
     """
-    _check(document)
+    try:
+        _check(document, MAX_DEPTH)
+    except _Refused as refused:
+        raise refused.to_error() from None
     if binary:
         packed: bytes = msgpack.packb(document)
         return packed
     return json.dumps(document, ensure_ascii=False, allow_nan=False, separators=(',', ':')).encode()
 
 
-def _check(value: Any) -> None:
-    """Refuse what one of the encodings would write as something else, or a server refuse later.
-
-    PERF: most members are of types that need no look.
-    """
+def _check(value: Any, levels: int) -> None:
+    """Refuse what one of the encodings would write as something else, or a server refuse later."""
     if isinstance(value, dict):
-        for name, member in value.items():
+        for name in value:
             if not isinstance(name, str):
-                raise TypeError(f'the name of a member must be text, not {name!r}')
-            if type(member) not in _PLAIN:
-                _check(member)
+                raise _Refused(TypeError, f'the name of a member must be text, not {name!r}')
+        _check_members(value.items(), levels)
     elif isinstance(value, list | tuple):
-        for member in value:
-            if type(member) not in _PLAIN:
-                _check(member)
+        _check_members(enumerate(value), levels)
     else:
         _check_scalar(value)
 
 
+def _check_members(members: Iterable[tuple[str | int, Any]], levels: int) -> None:
+    """PERF: most members are of types that need no look."""
+    if levels == 0:
+        reason = f'the document is nested too deeply, at most {MAX_DEPTH} levels, or holds itself'
+        raise _Refused(ValueError, reason)
+    for key, member in members:
+        kind = type(member)
+        if kind in _PLAIN or (kind is int and _MIN_INTEGER <= member <= _MAX_INTEGER):
+            continue
+        try:
+            _check(member, levels - 1)
+        except _Refused as refused:
+            refused.keys.append(key)
+            raise
+
+
 def _check_scalar(value: Any) -> None:
+    if isinstance(value, int) and not _MIN_INTEGER <= value <= _MAX_INTEGER:
+        raise _Refused(ValueError, 'an integer must be from -2^63 to 2^63 - 1')
     if isinstance(value, float) and not math.isfinite(value):
-        raise ValueError(f'{value} is no number of JSON')
+        raise _Refused(ValueError, f'{value} is no number of JSON')
     if isinstance(value, bytes | bytearray | memoryview):
-        raise TypeError('bytes are no text; decode them first, or write them in base64')
+        reason = 'bytes are no text; decode them first, or write them in base64'
+        raise _Refused(TypeError, reason)
 
 
 def decode(payload: bytes, *, binary: bool) -> Any:

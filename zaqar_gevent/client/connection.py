@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import itertools
+import logging
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, Protocol
 
 from zaqar_gevent.client import codecs
 from zaqar_gevent.client.envelopes import Answered, Envelope
 from zaqar_gevent.client.errors import AccessEnded, Timeout, ZaqarError, from_end
-from zaqar_gevent.client.frames import Message
+from zaqar_gevent.client.frames import MESSAGE_TOO_BIG, Message
 from zaqar_gevent.client.lifetime import Home
 from zaqar_gevent.client.links import Answer, Broken, Capabilities
 from zaqar_gevent.client.websocket import WebSocket
+
+LOG = logging.getLogger(__name__)
 
 # How long to wait for the server's part of the closing handshake.
 CLOSING_SECONDS = 2.0
@@ -44,11 +47,12 @@ class Feed(Protocol):
 
 
 class _Pending:
-    """A request that waits for its answer."""
+    """A request that waits for its answer; `size` in bytes."""
 
-    __slots__ = ('_answer', '_event', '_on_answer')
+    __slots__ = ('_answer', '_event', '_on_answer', 'size')
 
-    def __init__(self, on_answer: Callable[[Answer], None] | None) -> None:
+    def __init__(self, size: int, on_answer: Callable[[Answer], None] | None) -> None:
+        self.size = size
         self._event = threading.Event()
         self._answer: Answer | None = None
         self._on_answer = on_answer
@@ -65,6 +69,11 @@ class _Pending:
             raise Timeout(f'No answer within {seconds:.1f} s.')
         if self._answer is None:
             raise Broken('The connection died before the answer.', was_sent=True)
+        return self._answer
+
+    def refusal(self) -> Answer | None:
+        """The answer to a request that could not be sent whole; it is not waited for long."""
+        self._event.wait(CLOSING_SECONDS)
         return self._answer
 
 
@@ -127,7 +136,11 @@ class Connection:
         on_answer: Callable[[Answer], None] | None = None,
     ) -> Answer:
         """See `Link`. `on_answer` is called by the reading thread before it reads on, and must not
-        have to wait."""
+        have to wait.
+
+        A request that is longer than the server takes is answered with 413: by this side where the
+        server has said its limit, else when the server closes the connection over it.
+        """
         self._home.check()
         deadline = time.monotonic() + seconds
         if not self._slots.acquire(timeout=max(seconds, 0)):
@@ -135,11 +148,18 @@ class Connection:
         ident = next(self._idents)
         try:
             payload = self._encode(ident, action, arguments, headers or {})
-            pending = self._register(ident, _Pending(on_answer))
+            if self._is_too_long(payload):
+                limit = self.capabilities.max_message_size
+                return _too_long(len(payload), f'at most {limit} are allowed')
+            pending = self._register(ident, _Pending(len(payload), on_answer))
             left = deadline - time.monotonic()
             try:
                 self._websocket.send(payload, binary=self._binary, seconds=left)
             except OSError as error:
+                # The server may have closed the connection before it read all of it.
+                refusal = pending.refusal()
+                if refusal is not None:
+                    return refusal
                 raise Broken(f'The request could not be sent: {error}', was_sent=False) from error
             return pending.wait(deadline - time.monotonic())
         finally:
@@ -199,6 +219,10 @@ class Connection:
         document = self._envelope.wrap(ident, action, arguments, headers)
         return codecs.encode(document, binary=self._binary)
 
+    def _is_too_long(self, payload: bytes) -> bool:
+        """Whether the server has said that it takes no message of this length."""
+        return self.kind != 'default' and len(payload) > self.capabilities.max_message_size
+
     def _register(self, ident: int, pending: _Pending) -> _Pending:
         with self._lock:
             if not self.is_open:
@@ -249,10 +273,30 @@ class Connection:
     def _answer(self, answered: Answered) -> None:
         ident = answered.ident
         if ident is None:
-            ident = next(iter(tuple(self._pending)), 0)
+            ident = self._ident_without(answered.answer)
         pending = self._pending.pop(ident, None)
         if pending is not None:
             pending.resolve(answered.answer)
+
+    def _ident_without(self, answer: Answer) -> int:
+        """The id of the request that an answer without one is for; 0 where that is not known.
+
+        Upstream's server answers in order. In `zaqar.v2` such an answer refuses a frame that could
+        not be read: where several requests wait, none may be given the refusal of another. They get
+        their own answers, and the one that was refused times out.
+        """
+        waiting = tuple(self._pending)
+        if self.kind == 'default':
+            return next(iter(waiting), 0)
+        if len(waiting) == 1 and answer.status >= 400:
+            return waiting[0]
+        LOG.warning(
+            'The server sent an answer without an id (status %d) while %d requests waited; it is '
+            'given to none of them',
+            answer.status,
+            len(waiting),
+        )
+        return 0
 
     def _push(self, document: dict[str, Any], size: int) -> None:
         kind = document.get('push') or _KINDS.get(document.get('Message_Type', ''), 'message')
@@ -282,8 +326,26 @@ class Connection:
             pending = [self._pending.pop(ident) for ident in tuple(self._pending)]
             feeds, self._feeds = tuple(self._feeds.values()), {}
         self._websocket.release()
+        refused = self._find_too_long(pending)
         for one in pending:
-            one.resolve(None)
+            reason = f'the server closed the connection over it ({MESSAGE_TOO_BIG})'
+            one.resolve(_too_long(one.size, reason) if one is refused else None)
         for feed in feeds:
             feed.end()
         self._on_end(self)
+
+    def _find_too_long(self, pending: Sequence[_Pending]) -> _Pending | None:
+        """The request for whose length the server has closed the connection, None for none.
+
+        It is the longest: where another one is too long, so is this.
+        """
+        if not self._websocket.is_refused_for_size:
+            return None
+        return max(pending, key=lambda one: one.size, default=None)
+
+
+def _too_long(size: int, reason: str) -> Answer:
+    """The answer to a request that is longer than the server takes."""
+    description = f'The request has {size} bytes as a WebSocket message; {reason}.'
+    title = 'Request body too large'
+    return Answer(413, {'code': 'body_too_large', 'title': title, 'description': description})

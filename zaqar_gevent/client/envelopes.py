@@ -16,7 +16,7 @@ SUBPROTOCOL: Literal['zaqar.v2'] = 'zaqar.v2'
 
 
 class Answered(NamedTuple):
-    """An answer and which request it is for; None where it does not say: the oldest."""
+    """An answer and which request it is for; None where it does not say."""
 
     ident: int | None
     answer: Answer

@@ -101,6 +101,7 @@ class FrameReader:
     pongs: how many pongs have come.
     close_code, close_reason: how the connection was closed, None while it is not.
     is_over: whether nothing that comes is read any more.
+    has_failed: whether the server broke the protocol, so that the code is this side's.
     has_closed: to be set once a close frame was sent, after which nothing is replied.
     """
 
@@ -118,6 +119,7 @@ class FrameReader:
         self.close_code: int | None = None
         self.close_reason = ''
         self.is_over = False
+        self.has_failed = False
         self.has_closed = False
 
     def receive(self, data: bytes) -> list[Message]:
@@ -133,6 +135,7 @@ class FrameReader:
         try:
             self._read(messages)
         except Failure as failure:
+            self.has_failed = True
             self._reply(build_close(failure.code, failure.reason))
             self._finish(failure.code, failure.reason)
         return messages

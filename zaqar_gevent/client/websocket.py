@@ -100,6 +100,11 @@ class WebSocket:
         return self._reader.close_code
 
     @property
+    def is_refused_for_size(self) -> bool:
+        """Whether the server closed it because a message was longer than it takes."""
+        return self.close_code == frames.MESSAGE_TOO_BIG and not self._reader.has_failed
+
+    @property
     def close_reason(self) -> str:
         return self._reader.close_reason
 

@@ -17,6 +17,8 @@ from tests.client.waiting import wait_until
 from tests.unit.client.scripted_server import ScriptedServer, SilentHost, dies
 from zaqar_gevent.client import (
     APIError,
+    BadRequest,
+    BodyTooLarge,
     Client,
     ClientClosed,
     ConnectionLost,
@@ -246,6 +248,97 @@ def test_what_cannot_be_written_is_the_callers_mistake_and_costs_nothing() -> No
                 client.queue('q').post(encoding_error)
         assert client.queue('q').post('fine') == []
         assert len(server.requests) == 1
+
+
+REFUSAL = {'code': 'malformed_document', 'title': 'Bad', 'description': 'Unreadable.'}
+
+
+def test_a_refusal_without_an_id_is_that_of_the_only_request() -> None:
+    def refuse(connection: ServerConnection, request: dict[str, Any]) -> None:
+        connection.send(json.dumps({'id': None, 'status': 400, 'body': REFUSAL}))
+
+    with ScriptedServer(refuse) as server, client_of(server) as client:
+        began = time.monotonic()
+        with pytest.raises(BadRequest, match='Unreadable'):
+            client.queue('q').post('body')
+        assert time.monotonic() - began < 5
+
+
+def test_a_refusal_without_an_id_is_given_to_none_of_several(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    held: list[dict[str, Any]] = []
+
+    def refuse_one(connection: ServerConnection, request: dict[str, Any]) -> None:
+        held.append(request)
+        if len(held) == 3:
+            connection.send(json.dumps({'id': None, 'status': 400, 'body': REFUSAL}))
+            for one in held[:2]:
+                body = {'name': one['body']['queue_name']}
+                connection.send(json.dumps({'id': one['id'], 'status': 200, 'body': body}))
+
+    with ScriptedServer(refuse_one) as server, client_of(server, timeout=1.0) as client:
+        outcomes: dict[str, Any] = {}
+
+        def ask(name: str) -> None:
+            try:
+                outcomes[name] = client.queue(name).get_metadata()
+            except Exception as error:
+                outcomes[name] = type(error)
+
+        client.capabilities()
+        threads = [threading.Thread(target=ask, args=(f'q{number}',)) for number in range(3)]
+        for number, thread in enumerate(threads):
+            thread.start()
+            wait_until(lambda: len(held) > number, 10, 'it is asked')  # noqa: B023
+        for thread in threads:
+            thread.join(10)
+        assert outcomes == {'q0': {'name': 'q0'}, 'q1': {'name': 'q1'}, 'q2': Timeout}
+        assert len(server.requests) == 1
+    assert 'without an id (status 400) while 3 requests waited' in caplog.text
+
+
+def test_a_request_that_is_longer_than_the_server_takes_is_refused_before_it_is_sent() -> None:
+    posted = (201, {'message_ids': ['1']})
+    with (
+        ScriptedServer(lambda *_: posted, max_message_size=2000) as server,
+        client_of(server) as client,
+    ):
+        # There is no connection yet, so no limit is known.
+        with pytest.raises(BodyTooLarge, match=r'has 2\d\d\d bytes.*at most 2000 ') as refused:
+            client.queue('q').post('x' * 2000)
+        assert (refused.value.status, refused.value.code) == (413, 'body_too_large')
+        assert client.queue('q').post('x' * 1000) == ['1']
+        assert len(server.asked('message_post')) == 1
+        assert len(server.requests) == 1
+
+
+def test_a_request_over_which_the_server_closes_for_its_length_is_not_repeated() -> None:
+    held: list[str] = []
+
+    def closing(connection: ServerConnection, request: dict[str, Any]) -> Any:
+        name = request['body']['queue_name']
+        held.append(name)
+        if name == 'long':
+            connection.close(1009, 'Too long.')
+        return (200, {'name': name}) if held.count(name) > 1 else None
+
+    with ScriptedServer(closing) as server, client_of(server) as client:
+        outcomes: list[Any] = []
+
+        def ask() -> None:
+            outcomes.append(client.queue('short').get_metadata())
+
+        thread = threading.Thread(target=ask)
+        thread.start()
+        wait_until(lambda: bool(held), 10, 'it is asked')
+        with pytest.raises(BodyTooLarge, match=r'has 3\d\d\d bytes.*1009'):
+            client.call('message_post', queue_name='long', messages=[{'body': 'x' * 3000}])
+        thread.join(10)
+        assert outcomes == [{'name': 'short'}]
+        assert (held.count('long'), held.count('short')) == (1, 2)
+        assert client.state == 'websocket'
+        assert len(server.requests) == 2
 
 
 def test_errors_have_what_the_server_says() -> None:

@@ -12,6 +12,23 @@ import pytest
 from zaqar_gevent.client.codecs import decode, encode
 
 
+def nested(levels: int) -> Any:
+    document: Any = []
+    for _ in range(levels - 1):
+        document = [document]
+    return document
+
+
+def circular() -> Any:
+    document: list[Any] = []
+    document.append(document)
+    return document
+
+
+class Number(enum.IntEnum):
+    LARGE = 2**63
+
+
 class Colour(enum.StrEnum):
     RED = 'red'
 
@@ -22,6 +39,11 @@ REFUSED: dict[str, Any] = {
     'bytes': b'a',
     'an array of bytes': bytearray(b'a'),
     'a view': memoryview(b'a'),
+    'an integer of 64 bits without sign': 2**63,
+    'a negative integer of 65 bits': -(2**63) - 1,
+    'a large integer of an enumeration': Number.LARGE,
+    'too many levels': nested(65),
+    'what holds itself': circular(),
     'a set': {1},
     'a date': datetime.date(2026, 1, 1),
     'a decimal': decimal.Decimal('1.5'),
@@ -46,6 +68,23 @@ def test_what_would_be_altered_is_refused(value: Any, binary: bool) -> None:
     for document in (value, [value], {'deep': [{'down': value}]}):
         with pytest.raises((TypeError, ValueError)):
             encode(document, binary=binary)
+
+
+@pytest.mark.parametrize(
+    'value', [2**63, -(2**63) - 1, 10**50, float('nan'), b'a', {1: 'a'}], ids=repr
+)
+def test_a_refusal_says_where(value: Any) -> None:
+    place = r' - at `\$\.body\.messages\[1\]\.a`$'
+    for binary in (False, True):
+        with pytest.raises((TypeError, ValueError), match=place):
+            encode({'body': {'messages': ['fine', {'a': value}]}}, binary=binary)
+
+
+def test_a_document_may_have_as_many_levels_as_servers_take() -> None:
+    for binary in (False, True):
+        assert decode(encode(nested(64), binary=binary), binary=binary) == nested(64)
+        with pytest.raises(ValueError, match=r'at most 64 levels.* - at `\$(\[0\]){64}`$'):
+            encode(nested(65), binary=binary)
 
 
 @pytest.mark.parametrize('binary', [False, True], ids=['json', 'msgpack'])
