@@ -6,6 +6,7 @@ import argparse
 import pathlib
 import sys
 from collections.abc import Sequence
+from importlib import metadata
 
 from zaqar_gevent.terminal import COMMANDS
 
@@ -88,11 +89,24 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
         metavar='FILE',
         help='an ordinary zaqar.conf; may be given more than once',
     )
+    parser.add_argument(
+        '--version', action='version', version=f'%(prog)s {metadata.version("zaqar_gevent")}'
+    )
     options, rest = parser.parse_known_args(argv)
     if rest:
-        known = ', '.join(('serve', 'check', *COMMANDS))
-        parser.error(f'what is {" ".join(rest)!r}? Commands come first: {known}')
+        parser.error(_complaint(rest))
     return options
+
+
+def _complaint(rest: Sequence[str]) -> str:
+    """What is wrong about arguments that are none of the server's."""
+    known = ', '.join(('serve', 'check', *COMMANDS))
+    command = next((one for one in rest if one in ('serve', 'check', *COMMANDS)), None)
+    if command is not None:
+        return f'the command {command} comes first: zaqar-gevent {command} ... [options]'
+    if rest[0].startswith('-'):
+        return f'there is no option {rest[0]}: zaqar-gevent --help lists all'
+    return f'there is no command {rest[0]!r}. Commands are: {known}'
 
 
 def _port(text: str) -> int:

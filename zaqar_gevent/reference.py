@@ -25,7 +25,8 @@ by `tox -e genreference`; a running server describes what it offers at `/v2/open
 `/v2/asyncapi.json`.
 
 Times are in seconds. The arguments are the members of the `body` of a WebSocket request; in REST
-they are in the path, the query or the body, as said of each. Results are those of the WebSocket;
+they are in the path, the query or the body, as said of each. The `ttl` of messages, claims and
+subscriptions and the `grace` of claims are at least 60 seconds. Results are those of the WebSocket;
 where REST has another body, it follows. Every error may also be 401 where Keystone is asked.
 """
 
@@ -37,7 +38,13 @@ def write_reference(operations: Iterable[Operation]) -> str:
     bodies = [openapi.body_type(op, status) for op in offered for status in op.success]
     known = Schemas([*(op.request for op in offered), *results, *(kind for kind in bodies if kind)])
     sections = [_section(operation, known) for operation in offered]
-    wanted = known.components_of([known.of(kind) for kind in (*results, *bodies) if kind])
+    members = [member for op in offered for member in known.members(op.request).values()]
+    wanted = known.components_of(
+        [
+            *(known.of(kind) for kind in (*results, *bodies) if kind),
+            *(member.schema for member in members),
+        ]
+    )
     types = [_type_section(name, schema) for name, schema in wanted.items()]
     return '\n'.join([_INTRODUCTION, *sections, '## Types\n', *types])
 

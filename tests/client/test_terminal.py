@@ -11,6 +11,7 @@ import signal
 import socket
 import subprocess
 import threading
+from importlib.metadata import version
 
 import pytest
 
@@ -280,11 +281,87 @@ def test_what_the_server_refuses_is_told_in_a_line(shell: Shell, tmp_path: pathl
     assert '400' in line
     status, line = shell.failure('post', 'orders', '--file', str(tmp_path))
     assert (status, str(tmp_path) in line) == (1, True)
-    file = tmp_path / 'latin'
-    for content, told in ((b'good\n\xe9\n', 'UTF-8'), (b'x' * 300_000, '4')):
-        file.write_bytes(content)
-        status, line = shell.failure('post', 'orders', '--file', str(file))
-        assert (status, told in line) == (1, True)
+    file = tmp_path / 'long'
+    file.write_bytes(b'x' * 300_000)
+    status, line = shell.failure('post', 'orders', '--file', str(file))
+    assert (status, '4' in line) == (1, True)
+
+
+# The third line is refused: before it is sent, by the client that writes it, or by the server.
+@pytest.mark.parametrize('transport', ['websocket', 'rest'])
+@pytest.mark.parametrize(
+    ('bad', 'told'),
+    [
+        (b'\xff', 'line 3 is not UTF-8; 2 were posted'),
+        (b'9' * 30, 'line 3 '),
+        (b'"\\ud800"', 'line 3 '),
+        (b'[' * 100 + b']' * 100, 'line 3 was refused: '),
+    ],
+)
+@pytest.mark.parametrize('batch', ['1', '2', '50'])
+def test_lines_before_a_bad_one_are_posted(
+    shell: Shell, tmp_path: pathlib.Path, bad: bytes, told: str, transport: str, batch: str
+) -> None:
+    file = tmp_path / 'lines'
+    file.write_bytes(b'\n'.join((b'1', b'2', bad, b'3')))
+    posting = shell.run(
+        'post', 'orders', '--file', str(file), '--transport', transport, '--batch', batch
+    )
+    assert posting.returncode == 1
+    [line] = posting.stderr.splitlines()
+    assert line.startswith(f'zaqar-gevent: {told}')
+    assert line.endswith('; 2 were posted')
+    assert len(posting.stdout.splitlines()) == 2
+    assert bodies(shell.records('list', 'orders')) == [1, 2]
+
+
+def test_the_number_of_a_bad_line_counts_empty_lines(shell: Shell, tmp_path: pathlib.Path) -> None:
+    file = tmp_path / 'lines'
+    file.write_bytes(b'\n1\n\n\xff\n')
+    posting = shell.run('post', 'orders', '--file', str(file))
+    assert posting.stderr == 'zaqar-gevent: line 4 is not UTF-8; 1 were posted\n'
+
+
+def test_a_bad_body_of_the_command_line_is_named(shell: Shell) -> None:
+    posting = shell.run('post', 'orders', '1', '9' * 30, '2')
+    assert posting.returncode == 1
+    assert posting.stderr.startswith('zaqar-gevent: body 2 ')
+    assert bodies(shell.records('list', 'orders')) == [1]
+
+
+def test_a_missing_queue_is_all_that_is_missed(shell: Shell) -> None:
+    assert shell.run('post').stderr.splitlines()[-1].endswith('required: QUEUE')
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'told'),
+    [
+        (('--prt', '1'), 'there is no option --prt: zaqar-gevent --help lists all'),
+        (('pst', 'orders'), "there is no command 'pst'. Commands are: serve, check, "),
+        (('--json', 'list'), 'the command list comes first: zaqar-gevent list ... [options]'),
+    ],
+)
+def test_what_the_server_does_not_take_is_named(
+    shell: Shell, arguments: tuple[str, ...], told: str
+) -> None:
+    finished = shell.run(*arguments)
+    assert finished.returncode == 2
+    assert f'error: {told}' in finished.stderr.splitlines()[-1]
+
+
+def test_the_version_is_told(shell: Shell) -> None:
+    finished = shell.run('--version')
+    assert (finished.returncode, finished.stderr) == (0, '')
+    assert finished.stdout == f'zaqar-gevent {version("zaqar_gevent")}\n'
+
+
+def test_a_post_without_an_answer_may_have_been_made(shell: Shell, server: ServerProcess) -> None:
+    with Intermediary(server.port, 'buffer', hold=5) as proxy:
+        status, line = shell.failure(
+            'post', 'orders', '1', '--url', proxy.url, '--transport', 'rest', '--timeout', '1'
+        )
+    assert status == 3
+    assert line.endswith('Messages that were being sent may have been posted.')
 
 
 @pytest.mark.parametrize('transport', ['websocket', 'rest'])
@@ -295,6 +372,11 @@ def test_a_body_that_cannot_be_sent_is_told_in_a_line(
     status, _ = shell.failure('post', 'orders', body, '--transport', transport)
     assert status == 1
     assert shell.records('list', 'orders') == []
+
+
+def test_a_wrong_path_of_the_server_is_told_once(shell: Shell, server: ServerProcess) -> None:
+    status, line = shell.failure('ping', '--url', f'{server.url}/xx')
+    assert (status, line) == (1, 'zaqar-gevent: 404 Not Found')
 
 
 def test_a_server_of_something_else_is_told_in_a_line(tmp_path: pathlib.Path) -> None:

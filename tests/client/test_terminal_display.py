@@ -112,6 +112,12 @@ def test_a_ping_says_how_the_server_was_reached(shell: Shell, server: ServerProc
     assert re.fullmatch(rf'{answered}\d+\.\d ms {way}', line)
 
 
+def test_a_ping_is_not_cut(server: ServerProcess) -> None:
+    narrow = Shell(server.url, 'demo', COLUMNS='40')
+    [line] = shown(narrow, 'ping')
+    assert line.endswith('zaqar.v2, msgpack)')
+
+
 def test_whoever_follows_is_told_how_to_end_it(shell: Shell) -> None:
     terminal = shell.on_terminal('tail', 'orders')
     terminal.read_until(lambda text: 'Following orders' in text)

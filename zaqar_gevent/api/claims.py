@@ -55,7 +55,12 @@ class Claim(TypedDict):
     relation='rel/post_claim',
 )
 def create_claim(context: Context, request: CreateClaim) -> Reply:
-    """Claim the oldest unclaimed messages (201); 204 when there are none."""
+    """Claim the oldest unclaimed messages (201); 204 when there are none.
+
+    `ttl` is how long the claim holds, `grace` how long its messages live after it has ended. Both
+    are at least 60 seconds, and by default at most 43200 (`[transport] max_claim_ttl` and
+    `max_claim_grace`).
+    """
     broker = context.broker
     lease = _lease(context, request)
     broker.limits.claim_creation(lease, limit=request.limit)
@@ -104,7 +109,10 @@ def get_claim(context: Context, request: NamedClaim) -> Claim:
     needs_body=True,
 )
 def update_claim(context: Context, request: UpdateClaim) -> str:
-    """Renew a claim: its time to live starts anew."""
+    """Renew a claim: its time to live starts anew.
+
+    `ttl` and `grace` have the limits that they have when a claim is created: at least 60 seconds.
+    """
     lease = _lease(context, request)
     context.broker.limits.claim_updating(lease)
     context.broker.claims.update(

@@ -41,7 +41,11 @@ class CreatedConsumer(TypedDict):
 
 @operation('queue_consume', rest=None, policy='claims:create', success=201)
 def consume_queue(context: Context, request: ConsumeQueue) -> CreatedConsumer:
-    """Be pushed the messages of a queue as they come, each claimed for this connection."""
+    """Receive the messages of a queue as they come, each claimed for this connection.
+
+    `credit` is how many messages may be unsettled at a time, 1 to 1000. `ttl` and `grace` of the
+    claims are at least 60 seconds, by default at most 43200.
+    """
     broker = context.broker
     if not 1 <= request.credit <= MAX_CREDIT:
         raise errors.BadRequest(f'The credit must be 1 to {MAX_CREDIT} messages - at `$.credit`')

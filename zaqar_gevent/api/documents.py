@@ -1,8 +1,8 @@
 """Reading and writing documents: JSON, and MsgPack restricted to what JSON can say.
 
 What arrives is untrusted. A document is accepted only if every client can be given it back in
-either encoding: no NaN or infinity, integers of 64 bits, text keys, no duplicate keys, bounded
-nesting, no binary, extension or timestamp values.
+either encoding: no NaN or infinity, integers from -2^63 to 2^63-1, text keys, no duplicate keys,
+bounded nesting, no binary, extension or timestamp values.
 """
 
 from __future__ import annotations
@@ -181,7 +181,7 @@ def _check(value: Any, levels: int) -> None:
         return
     if isinstance(value, int):
         if value not in _INT64:
-            raise _Unacceptable('An integer is larger than 64 bits')
+            raise _Unacceptable('An integer is not from -2^63 to 2^63-1')
     elif isinstance(value, float):
         if not math.isfinite(value):
             raise _Unacceptable('A number is not finite')

@@ -15,7 +15,12 @@ from zaqar_gevent.api.operation import Reply, Request, operation
 
 
 class NewMessage(msgspec.Struct):
-    """`ttl` and `delay` in seconds; left out, they are the queue's."""
+    """`ttl` and `delay` in seconds; left out, they are the queue's.
+
+    A `ttl` is at least 60, at most `[transport] max_message_ttl` (1209600 by default). A `delay` is
+    0 to `[transport] max_message_delay` (900 by default), and only counts in queues whose metadata
+    has `_default_message_delay`, as in upstream.
+    """
 
     body: Any
     ttl: int | msgspec.UnsetType = msgspec.UNSET
@@ -106,7 +111,11 @@ class SingleMessage(TypedDict):
     relation='rel/post_messages',
 )
 def post_messages(context: Context, request: PostMessages) -> PostedMessages:
-    """Post messages, in order; a queue that does not exist is created."""
+    """Post messages, in order; a queue that does not exist is created.
+
+    The `ttl` of a message is at least 60 seconds. Its `delay` only counts in queues whose metadata
+    has `_default_message_delay`, as in upstream.
+    """
     try:
         return _post(context, request)
     except storage_errors.DoesNotExist:

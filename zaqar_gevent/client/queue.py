@@ -84,8 +84,9 @@ class Source:
     def post(self, body: Any, *, ttl: int | None = None, delay: int | None = None) -> list[str]:
         """Post a message, or of a list each as one, in order; the ids.
 
-        ttl, delay: in seconds; left out, they are the queue's. A list as one body goes into a list
-        of its own: `post([[1, 2]])`. All of a list are posted or none.
+        ttl, delay: in seconds; left out, they are the queue's. A ttl is at least 60; a delay only
+        counts in queues whose metadata has `_default_message_delay`, as in upstream. A list as
+        one body goes into a list of its own: `post([[1, 2]])`. All of a list are posted or none.
         """
         bodies = body if isinstance(body, list) else [body]
         options = {'ttl': ttl, 'delay': delay}
@@ -244,8 +245,9 @@ class Queue(Source):
     ) -> Claim:
         """Claim the oldest free messages; the claim is empty where there are none.
 
-        ttl: of the claim; grace: added to its messages' own; in seconds. wait: for how long to wait
-        for a message where there is none, in seconds.
+        ttl: how long the claim holds, in seconds, 60 or more. grace: how long its messages live
+        after it has ended, in seconds, 60 or more. wait: for how many seconds to wait if the queue
+        is empty.
         """
         deadline = time.monotonic() + wait
         pace = Pace()
@@ -279,8 +281,8 @@ class Queue(Source):
     ) -> Consumer:
         """Work on the messages: each is leased to the consumer until it is settled.
 
-        credit: how many may be unsettled at a time. ttl, grace: of the leases, in seconds; they are
-        renewed as long as the consumer lives.
+        credit: how many may be unsettled at a time. ttl, grace: of the leases, in seconds, 60 or
+        more; they are renewed as long as the consumer lives.
         """
         return Consumer(self, credit, ttl, grace)
 

@@ -106,10 +106,10 @@ class _Reader:
     def push_long(self) -> None:
         count = self._number(1)
         if count > _LONG_BYTES:
-            raise NotPlainData('an integer is larger than 64 bits')
+            raise NotPlainData('an integer is not from -2^63 to 2^63-1')
         value = self._number(count, signed=True)
         if value not in _INTEGERS:
-            raise NotPlainData('an integer is larger than 64 bits')
+            raise NotPlainData('an integer is not from -2^63 to 2^63-1')
         self._stack.append(value)
 
     def push_float(self) -> None:

@@ -56,17 +56,22 @@ def _add_connection(parser: argparse.ArgumentParser, environment: Mapping[str, s
 
     told = f'where the server is (default: {DEFAULT_URL})'
     add('url', DEFAULT_URL, type=_printable, help=told)
-    told = 'the project whose queues these are (default: demo)'
+    told = 'the project of the queues (default: demo)'
     add('project', 'demo', type=_printable, help=told)
-    told = 'what Keystone gave; others may read it here, so rather set ZAQAR_TOKEN'
+    told = 'the Keystone token; others can read the command line, so better use ZAQAR_TOKEN'
     add('token', None, type=_printable, help=told)
     add('client-id', None, type=_uuid, help='a UUID (default: a new one)')
-    add('transport', 'auto', choices=TRANSPORTS, help='auto falls back to REST where it must')
-    add('encoding', 'msgpack', choices=ENCODINGS, help='of WebSocket messages')
-    told = 'for each answer, and for a connection (default: 10)'
+    add(
+        'transport',
+        'auto',
+        choices=TRANSPORTS,
+        help='auto: WebSocket, or REST where WebSockets do not get through (default: auto)',
+    )
+    add('encoding', 'msgpack', choices=ENCODINGS, help='of WebSocket messages (default: msgpack)')
+    told = 'wait so long for an answer or a connection (default: 10)'
     group.add_argument('--timeout', type=_positive, default=10.0, metavar='SECONDS', help=told)
     group.add_argument(
-        '--json', action='store_true', help='JSON lines on a terminal too, as in a pipe'
+        '--json', action='store_true', help='print JSON lines on a terminal too, as in a pipe'
     )
 
 
@@ -76,39 +81,60 @@ def _add_post(parser: argparse.ArgumentParser) -> None:
         'bodies',
         nargs='*',
         metavar='BODY',
-        help='JSON, or any text that is none; without any, each line of the standard input is one',
+        default=[],
+        help='JSON, or else text; without any, each line of the standard input is one. JSON with '
+        'an integer outside -2^63 to 2^63-1 or with half of a surrogate pair is refused; --text '
+        'posts it as text',
     )
-    parser.add_argument('--file', metavar='FILE', help='each line of it is a body; - for the input')
-    parser.add_argument('--text', action='store_true', help='take what looks like JSON as text too')
+    parser.add_argument(
+        '--file', metavar='FILE', help='post each line of FILE; - is the standard input'
+    )
+    parser.add_argument('--text', action='store_true', help='treat every body as text')
     parser.add_argument(
         '--ttl',
         type=_whole,
         metavar='SECONDS',
-        help="how long they are kept (default: the queue's own, or an hour)",
+        help='how long messages are kept, 60 or more, by default at most 1209600 '
+        "(default: the queue's own, or an hour)",
     )
-    parser.add_argument('--delay', type=_whole, metavar='SECONDS', help='until they can be claimed')
     parser.add_argument(
-        '--batch', type=_count, default=50, metavar='N', help='messages a request (default: 50)'
+        '--delay',
+        type=_whole,
+        metavar='SECONDS',
+        help='how long the messages cannot be claimed, 0 to 900; it only counts in queues whose '
+        'metadata has _default_message_delay',
+    )
+    parser.add_argument(
+        '--batch',
+        type=_count,
+        default=50,
+        metavar='N',
+        help='N messages in one request (default: 50)',
     )
 
 
 def _add_list(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('queue', nargs='?', metavar='QUEUE', help='(default: list the queues)')
-    parser.add_argument('--limit', type=_count, metavar='N', help='no more than so many')
-    parser.add_argument('--marker', metavar='ID', help='what comes after that one')
-    parser.add_argument('--unclaimed', action='store_true', help='leave out what is claimed')
-    parser.add_argument('--delayed', action='store_true', help='also what is still delayed')
+    parser.add_argument('--limit', type=_count, metavar='N', help='list at most N')
+    parser.add_argument('--marker', metavar='ID', help='begin after this message or queue')
+    parser.add_argument('--unclaimed', action='store_true', help='leave out claimed messages')
+    parser.add_argument('--delayed', action='store_true', help='list delayed messages as well')
 
 
 def _add_claim(parser: argparse.ArgumentParser) -> None:
     _add_queue(parser)
-    parser.add_argument('--limit', type=_count, default=10, metavar='N', help='(default: 10)')
+    parser.add_argument(
+        '--limit', type=_count, default=10, metavar='N', help='claim at most N (default: 10)'
+    )
     _add_lease(parser)
     parser.add_argument(
-        '--wait', type=_whole, metavar='SECONDS', help='for a message, where there is none'
+        '--wait',
+        type=_whole,
+        metavar='SECONDS',
+        help='wait up to SECONDS if the queue is empty, at most 20 (default: do not wait)',
     )
     parser.add_argument(
-        '--delete', action='store_true', help='delete each after it has been printed'
+        '--delete', action='store_true', help='delete each message after it has been printed'
     )
 
 
@@ -116,10 +142,14 @@ def _add_tail(parser: argparse.ArgumentParser) -> None:
     _add_queue(parser)
     start = parser.add_mutually_exclusive_group()
     start.add_argument(
-        '--from-start', dest='marker', action='store_const', const='', help='also what is there'
+        '--from-start',
+        dest='marker',
+        action='store_const',
+        const='',
+        help='begin with the oldest message of the queue',
     )
-    start.add_argument('--marker', metavar='ID', help='what comes after that message')
-    parser.add_argument('--limit', type=_count, metavar='N', help='end after so many')
+    start.add_argument('--marker', metavar='ID', help='begin after this message')
+    parser.add_argument('--limit', type=_count, metavar='N', help='stop after N messages')
 
 
 def _add_consume(parser: argparse.ArgumentParser) -> None:
@@ -132,18 +162,20 @@ def _add_consume(parser: argparse.ArgumentParser) -> None:
         'input. Success deletes the message; failure gives it back',
     )
     parser.add_argument(
-        '--body', action='store_true', help='the input is only the body; text is not made JSON'
+        '--body',
+        action='store_true',
+        help='the input is the body alone: text as it is, all else as JSON',
     )
     parser.add_argument(
-        '--jobs', type=_count, default=1, metavar='N', help='at a time (default: 1)'
+        '--jobs', type=_count, default=1, metavar='N', help='run N commands at a time (default: 1)'
     )
-    parser.add_argument('--limit', type=_count, metavar='N', help='end after so many')
+    parser.add_argument('--limit', type=_count, metavar='N', help='stop after N messages')
     parser.add_argument(
         '--pause',
         type=_not_negative,
         default=1.0,
         metavar='SECONDS',
-        help='before a message whose command failed is given back (default: 1)',
+        help='wait before a message whose command failed is given back (default: 1)',
     )
     _add_lease(parser)
 
@@ -156,14 +188,20 @@ def _add_stats(parser: argparse.ArgumentParser) -> None:
         nargs='?',
         const=2.0,
         metavar='SECONDS',
-        help='again and again, with what changed a second (default: every 2)',
+        help='count every SECONDS (default: 2) and show the changes per second',
     )
 
 
 def _add_ping(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument('--count', type=_count, default=1, metavar='N', help='(default: 1)')
     parser.add_argument(
-        '--interval', type=_not_negative, default=1.0, metavar='SECONDS', help='(default: 1)'
+        '--count', type=_count, default=1, metavar='N', help='ping N times (default: 1)'
+    )
+    parser.add_argument(
+        '--interval',
+        type=_not_negative,
+        default=1.0,
+        metavar='SECONDS',
+        help='time between two pings (default: 1)',
     )
 
 
@@ -172,9 +210,18 @@ def _add_queue(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_lease(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument('--ttl', type=_whole, metavar='SECONDS', help='how long a claim holds')
+    limits = '60 or more, by default at most 43200'
     parser.add_argument(
-        '--grace', type=_whole, metavar='SECONDS', help='by how much it makes messages live longer'
+        '--ttl',
+        type=_whole,
+        metavar='SECONDS',
+        help=f'how long a claim holds, {limits} (default: 300)',
+    )
+    parser.add_argument(
+        '--grace',
+        type=_whole,
+        metavar='SECONDS',
+        help=f'how long messages live after the claim has ended, {limits} (default: 60)',
     )
 
 
@@ -232,6 +279,6 @@ _COMMANDS: dict[str, tuple[str, Callable[[argparse.ArgumentParser], None]]] = {
     'claim': ('Claim messages and print them.', _add_claim),
     'tail': ('Print messages as they are posted.', _add_tail),
     'consume': ('Run a command for each message.', _add_consume),
-    'stats': ('How many messages queues hold.', _add_stats),
-    'ping': ('Ask whether the server is there, and how long an answer takes.', _add_ping),
+    'stats': ('Count the messages of queues.', _add_stats),
+    'ping': ('Say how long the server takes to answer, and how it was reached.', _add_ping),
 }

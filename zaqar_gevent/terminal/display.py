@@ -8,6 +8,9 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
+from zaqar_gevent.client import APIError
+
+_LONGEST_REASON = 300
 _CUT = '…'
 
 
@@ -20,10 +23,13 @@ class Display:
     def __init__(self, *, as_json: bool) -> None:
         self.human = sys.stdout.isatty() and not as_json
 
-    def show(self, record: Mapping[str, Any], text: str) -> None:
-        """Print a result at once: its record in a pipe, `text` on a terminal, cut to its width."""
+    def show(self, record: Mapping[str, Any], text: str, *, whole: bool = False) -> None:
+        """Print a result at once: its record in a pipe, `text` on a terminal.
+
+        whole: do not cut the text to the width of the terminal.
+        """
         if self.human:
-            print(fitted(text), flush=True)
+            print(printable(text) if whole else fitted(text), flush=True)
         else:
             print(json.dumps(record, ensure_ascii=False, default=str), flush=True)
 
@@ -36,6 +42,17 @@ class Display:
 def complain(reason: str) -> None:
     """Print one line about what went wrong."""
     print(f'zaqar-gevent: {printable(reason)}', file=sys.stderr, flush=True)
+
+
+def refusal(error: APIError) -> str:
+    """What the server said when it refused a request, each thing once.
+
+    A server of something else may answer with a page, of which only the beginning is told.
+    """
+    parts = dict.fromkeys(filter(None, (error.title, error.description)))
+    told = ': '.join(parts)[:_LONGEST_REASON]
+    status = str(error.status)
+    return told if told.startswith(status) else f'{told} ({status})'
 
 
 def printable(text: str) -> str:

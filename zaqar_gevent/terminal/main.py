@@ -11,9 +11,9 @@ import sys
 from collections.abc import Callable, Sequence
 from types import FrameType
 
-from zaqar_gevent.client import APIError, Client, ZaqarError
+from zaqar_gevent.client import APIError, Client, Timeout, ZaqarError
 from zaqar_gevent.terminal.arguments import parse
-from zaqar_gevent.terminal.display import Display, complain
+from zaqar_gevent.terminal.display import Display, complain, refusal
 
 DONE = 0
 REFUSED = 1
@@ -24,7 +24,11 @@ UNREAD = 128 + signal.SIGPIPE
 TERMINATED = 128 + signal.SIGTERM
 
 _STANDARD_ERROR = 2
-_LONGEST_REASON = 300
+# What may have happened all the same when no answer came in time.
+_MAY_BE_DONE = {
+    'post': 'Messages that were being sent may have been posted.',
+    'claim': 'Messages may have been claimed; then they are free again when the claim expires.',
+}
 
 _MODULES = {
     'post': 'posting',
@@ -86,10 +90,11 @@ def _run(arguments: argparse.Namespace) -> int:
         with _client(arguments) as client:
             return run(client, arguments, Display(as_json=arguments.json))
     except APIError as error:
-        # A server of something else may answer with a page.
-        told = ': '.join(filter(None, (error.title, error.description)))[:_LONGEST_REASON]
-        complain(f'{told} ({error.status})')
+        complain(refusal(error))
         return REFUSED
+    except Timeout as error:
+        complain(' '.join(filter(None, (str(error), _MAY_BE_DONE.get(arguments.command)))))
+        return UNREACHABLE
     except ZaqarError as error:
         complain(str(error))
         return UNREACHABLE

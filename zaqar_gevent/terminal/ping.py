@@ -24,6 +24,7 @@ def run(client: Client, arguments: argparse.Namespace, display: Display) -> int:
         display.show(
             {'url': arguments.url, 'milliseconds': milliseconds, **way},
             f'{arguments.url} answers in {milliseconds:.1f} ms ({told})',
+            whole=True,
         )
     return 0
 

@@ -10,16 +10,36 @@ import os
 import stat
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
-from zaqar_gevent.client import Client, Queue
-from zaqar_gevent.terminal.display import Display, complain
+from zaqar_gevent.client import APIError, Client, Queue
+from zaqar_gevent.terminal.display import Display, complain, refusal
 from zaqar_gevent.terminal.interrupts import interrupted_later
 
 # A request may be 256 KiB long in the server's default configuration.
 _BATCH_BYTES = 128 * 1024
 _CHUNK = 256 * 1024
 _LONGEST_LINE = 16 * 1024 * 1024
+
+# What the client raises for a body that it cannot write.
+_UNWRITABLE = (TypeError, ValueError, OverflowError, RecursionError)
+# What the server says of a request that it will never take: bad request, body too large.
+_REFUSALS = (400, 413)
+
+
+class _Line(NamedTuple):
+    """A body as it was given, and which one it was, counted from 1."""
+
+    number: int
+    text: bytes
+
+
+class _Unpostable(Exception):
+    """A line that cannot be posted, and why."""
+
+    def __init__(self, number: int, reason: str) -> None:
+        super().__init__(reason)
+        self.number = number
 
 
 def run(client: Client, arguments: argparse.Namespace, display: Display) -> int:
@@ -30,7 +50,9 @@ def run(client: Client, arguments: argparse.Namespace, display: Display) -> int:
     posting = _Posting(client.queue(arguments.queue), arguments, display)
     try:
         if arguments.bodies:
-            return posting.post_all(_grouped(map(os.fsencode, arguments.bodies), arguments.batch))
+            given = map(os.fsencode, arguments.bodies)
+            bodies = (_Line(number, text) for number, text in enumerate(given, 1))
+            return posting.post_all(_grouped(bodies, arguments.batch))
         with _opened(arguments.file) as file, _progress(file) as advance:
             lines = _Lines(file)
             status = posting.post_all(_grouped(lines, arguments.batch), advance)
@@ -78,12 +100,13 @@ class _Posting:
         options = {'ttl': arguments.ttl, 'delay': arguments.delay}
         self._options = {name: value for name, value in options.items() if value is not None}
         self._display = display
+        self._noun = 'body' if arguments.bodies else 'line'
         self.count = 0
 
     def post_all(
-        self, batches: Iterable[list[bytes]], advance: Callable[[int, int], None] | None = None
+        self, batches: Iterable[list[_Line]], advance: Callable[[int, int], None] | None = None
     ) -> int:
-        """Post each batch in one request.
+        """Post each batch in one request, up to the first line that cannot be posted.
 
         advance: called after each with how many bytes and how many messages it had.
         """
@@ -91,24 +114,53 @@ class _Posting:
             for batch in batches:
                 self._post(batch)
                 if advance is not None:
-                    advance(sum(map(len, batch)) + len(batch), len(batch))
-        except UnicodeDecodeError:
-            complain(f'what follows the first {self.count} is not UTF-8')
-            return 1
-        except (TypeError, ValueError, OverflowError) as error:
-            complain(f'what follows the first {self.count} cannot be sent: {error}')
+                    advance(sum(len(line.text) + 1 for line in batch), len(batch))
+        except _Unpostable as error:
+            complain(f'{self._noun} {error.number} {error}; {self.count} were posted')
             return 1
         return 0
 
-    def _post(self, batch: list[bytes]) -> None:
-        bodies = [self._read(line.decode()) for line in batch]
-        # Whoever interrupts it is told what became of the batch.
+    def _post(self, batch: list[_Line]) -> None:
+        bodies: list[Any] = []
+        for line in batch:
+            try:
+                bodies.append(self._read(line.text.decode()))
+            except UnicodeDecodeError:
+                self._send_readable(batch, bodies)
+                raise _Unpostable(line.number, 'is not UTF-8') from None
+        self._send_readable(batch, bodies)
+
+    def _send_readable(self, batch: list[_Line], bodies: list[Any]) -> None:
+        """Post the bodies of the first lines of a batch, one by one if they are refused together.
+
+        Nothing of a request that is refused is stored.
+        """
+        if not bodies:
+            return
+        try:
+            self._send(bodies)
+        except (APIError, *_UNWRITABLE) as error:
+            if isinstance(error, APIError) and error.status not in _REFUSALS:
+                raise
+            if len(bodies) == 1:
+                raise _Unpostable(batch[0].number, _told(error)) from None
+            for line, body in zip(batch, bodies, strict=False):
+                self._send_readable([line], [body])
+
+    def _send(self, bodies: list[Any]) -> None:
+        # An interruption waits for the answer, so that the count is right.
         with interrupted_later():
             message_ids = self._queue.post(bodies, **self._options)
             self.count += len(message_ids)
             if not self._display.human:
                 for message_id in message_ids:
                     self._display.show({'id': message_id}, '')
+
+
+def _told(error: Exception) -> str:
+    if isinstance(error, APIError):
+        return f'was refused: {refusal(error)}'
+    return f'cannot be sent: {error}'
 
 
 class _Lines:
@@ -121,42 +173,43 @@ class _Lines:
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
+        self._count = 0
         self.empty = 0
 
-    def __iter__(self) -> Iterator[bytes | None]:
+    def __iter__(self) -> Iterator[_Line | None]:
         """Each line without its end; None where nothing more is there yet."""
         rest = b''
-        is_first = True
         while chunk := self._file.read1(_CHUNK):  # type: ignore[attr-defined]
             *lines, rest = (rest + chunk).split(b'\n')
             for line in lines:
-                yield from self._told(line, is_first=is_first)
-                is_first = False
+                yield from self._told(line)
             yield None
             if len(rest) > _LONGEST_LINE:
-                raise ValueError('a line is longer than 16 MiB')
+                raise _Unpostable(self._count + 1, 'is longer than 16 MiB')
         if rest:
-            yield from self._told(rest, is_first=is_first)
+            yield from self._told(rest)
 
-    def _told(self, line: bytes, *, is_first: bool) -> Iterator[bytes]:
-        text = line.removeprefix(codecs.BOM_UTF8) if is_first else line
+    def _told(self, line: bytes) -> Iterator[_Line]:
+        self._count += 1
+        text = line.removeprefix(codecs.BOM_UTF8) if self._count == 1 else line
         text = text.removesuffix(b'\r')
         self.empty += not text
         if text:
-            yield text
+            yield _Line(self._count, text)
 
 
-def _grouped(lines: Iterable[bytes | None], limit: int) -> Iterator[list[bytes]]:
+def _grouped(lines: Iterable[_Line | None], limit: int) -> Iterator[list[_Line]]:
     """Groups of at most `limit` lines; one ends where there is nothing more yet (None)."""
-    group: list[bytes] = []
+    group: list[_Line] = []
     size = 0
     for line in lines:
-        if group and (line is None or len(group) == limit or size + len(line) > _BATCH_BYTES):
+        added = 0 if line is None else len(line.text)
+        if group and (line is None or len(group) == limit or size + added > _BATCH_BYTES):
             yield group
             group, size = [], 0
         if line is not None:
             group.append(line)
-            size += len(line)
+            size += added
     if group:
         yield group
 
