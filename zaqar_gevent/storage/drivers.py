@@ -8,7 +8,7 @@ from typing import Any
 from zaqar.storage import base, pipeline, pooling
 
 from zaqar_gevent import dead_letters
-from zaqar_gevent.storage import text_bodies
+from zaqar_gevent.storage import pooled_subscriptions, text_bodies
 
 _REDIS = 'zaqar.storage.redis'
 _SWIFT = 'zaqar.storage.swift'
@@ -38,6 +38,7 @@ def protect(storage: base.DataDriverBase) -> None:
         protect(storage._storage)
     elif isinstance(storage, pooling.DataDriver):
         bound_clients()
+        pooled_subscriptions.answer_without_pool(storage)
         catalog = storage._pool_catalog
         catalog._init_driver = _protecting(catalog._init_driver)
     elif type(storage).__module__.startswith(_UPSTREAM):
