@@ -51,13 +51,12 @@ export type Json = null | boolean | number | bigint | string | Json[] | { [name:
 /** What can be posted: members that are undefined are left out. */
 export type Postable =
   | null
-  | undefined
   | boolean
   | number
   | bigint
   | string
   | readonly Postable[]
-  | { readonly [name: string]: Postable }
+  | { readonly [name: string]: Postable | undefined }
   | { toJSON(): unknown };
 
 export interface Codec {

@@ -121,12 +121,24 @@ const textOf = (said) => (typeof said === 'string' ? said : JSON.stringify(said 
 
 // ------------------------------------------------------------------------------------- documents
 
+// The most levels that a server takes, by its default, envelope included.
+const MAX_SENT_DEPTH = 64;
+// Throws for an option that is none of these.
+function checkOptions(given, names, what = 'this') {
+  if (given === null || typeof given !== 'object') throw new ZaqarError(`The options of ${what} must be an object.`);
+  for (const name of Object.keys(given)) {
+    if (names.includes(name)) continue;
+    throw new ZaqarError(`There is no option '${name}' of ${what}; there are ${names.join(', ')}.`);
+  }
+}
+
 const SURROGATE = /\p{Surrogate}/u;
 
 // Throws EncodingError for what JSON and MsgPack cannot both say as it is. JSON.stringify would write
 // null or {} for much of it, and a TextEncoder another character. Members that are undefined are left
 // out, as JSON does, and toJSON is asked.
-function checkDocument(value, place = '$', depth = 0) {
+// depth: of what it is in; a request's body is in an envelope.
+function checkDocument(value, place = '$', depth = 1) {
   const refuse = (what) => {
     throw new EncodingError(`${what} cannot be sent - at ${place}`);
   };
@@ -135,9 +147,9 @@ function checkDocument(value, place = '$', depth = 0) {
   } else if (typeof value === 'number') {
     if (!Number.isFinite(value)) refuse(String(value));
   } else if (typeof value === 'bigint') {
-    if (!hasSixtyFourBits(value)) refuse('An integer of more than 64 bits');
+    if (BigInt.asIntN(64, value) !== value) refuse('An integer outside -2^63 to 2^63 - 1');
   } else if (value !== null && typeof value === 'object') {
-    if (depth >= MAX_DEPTH) refuse('A document that is nested so deeply, or holds itself,');
+    if (depth >= MAX_SENT_DEPTH) refuse(`A document of more than ${MAX_SENT_DEPTH} levels, or that holds itself,`);
     checkMembers(value, place, depth, refuse);
   } else if (value !== null && typeof value !== 'boolean') {
     refuse(value === undefined ? 'undefined' : `A ${typeof value}`);
@@ -177,9 +189,6 @@ function plain(value) {
   const given = Object.entries(value).filter(([, member]) => member !== undefined);
   return Object.fromEntries(given.map(([name, member]) => [name, plain(member)]));
 }
-
-const hasSixtyFourBits = (value) =>
-  BigInt.asUintN(64, value) === value || BigInt.asIntN(64, value) === value;
 
 // --------------------------------------------------------------------------------------- MsgPack
 //
@@ -1118,6 +1127,16 @@ const COMPACT = 'zaqar.v2';
 export const KEEPALIVE_SECONDS = 20;
 export const KEEPALIVE_TIMEOUT_SECONDS = 10;
 const EXPIRED = 4003;
+const TOO_LONG = 1009;
+
+function tooLong(size, reason) {
+  const description = `The request has ${size} bytes as a WebSocket message; ${reason}.`;
+  return errorOf(413, { title: 'Request body too large', description });
+}
+
+// Where the server refuses another request for its length, it refuses this one as well.
+const longestOf = (requests) =>
+  [...requests].reduce((longest, one) => (longest && longest.size >= one.size ? longest : one), null);
 
 // The envelope of `zaqar.v2`.
 const compactEnvelope = {
@@ -1234,7 +1253,11 @@ class Connection {
     const id = (this.#id += 1);
     const own = this.#options.compact ? headers : { ...this.#options.headers(), ...headers };
     const document = this.#envelope.wrap(id, action, body, own);
-    const waiting = { id, payload: this.#options.codec.encode(document), accept, ...answered };
+    const payload = this.#options.codec.encode(document);
+    const size = typeof payload === 'string' ? utf8Encoder.encode(payload).length : payload.length;
+    const limit = this.#options.compact ? (this.capabilities.max_message_size ?? Infinity) : Infinity;
+    if (size > limit) return Promise.reject(tooLong(size, `at most ${limit} are allowed`));
+    const waiting = { id, payload, size, accept, ...answered };
     this.#unsent.push(waiting);
     this.#send();
     return abortable(answered.promise, signal).finally(() => this.#forget(waiting));
@@ -1275,8 +1298,8 @@ class Connection {
     else this.listeners.get(push.subscription_id ?? push.consumer_id)?.(push, size);
   }
 
-  // Upstream does not echo the id of every request, but answers in order.
-  #answered({ id = this.#waiting.keys().next().value, status, body }) {
+  #answered({ id: said, status, body }) {
+    const id = said ?? this.#idWithout(status);
     const waiting = this.#waiting.get(id);
     if (waiting === undefined) return;
     this.#waiting.delete(id);
@@ -1287,6 +1310,18 @@ class Connection {
       waiting.resolve({ status, body });
     }
     this.#send();
+  }
+
+  // Which request an answer without an id is for; undefined where that is not known. Upstream does
+  // not echo the id of every request, but answers in order. In `zaqar.v2` such an answer refuses a
+  // frame that could not be read: where several requests wait, none may be given the refusal of
+  // another. They get their own answers, and the one that was refused times out.
+  #idWithout(status) {
+    const [first] = this.#waiting.keys();
+    if (!this.#options.compact || (this.#waiting.size === 1 && status >= 400)) return first;
+    const count = this.#waiting.size;
+    console.warn(`zaqar: an answer without an id (status ${status}) came while ${count} requests waited.`);
+    return undefined;
   }
 
   #heard() {
@@ -1330,6 +1365,8 @@ class Connection {
     const error = lost(false);
     Object.assign(error, { code, reason, reconnectAfterMs: this.#reconnectAfterMs });
     this.#left.abort(error);
+    const refused = code === TOO_LONG ? longestOf(this.#waiting.values()) : null;
+    refused?.reject(tooLong(refused.size, `the server closed the connection over it (${code})`));
     for (const waiting of this.#waiting.values()) waiting.reject(lost(true));
     for (const waiting of this.#unsent) waiting.reject(lost(false));
     this.#waiting.clear();
@@ -1529,7 +1566,9 @@ class Stream {
 
   // The next message: { value, done }. With a `timeout` in seconds, or a signal, nothing is lost
   // where that comes first.
-  async next({ timeout = null, signal } = {}) {
+  async next(options = {}) {
+    checkOptions(options, ['timeout', 'signal'], 'next()');
+    const { timeout = null, signal } = options;
     const scope = new Scope(this._client._clock, {
       signals: [signal],
       seconds: timeout,
@@ -1594,7 +1633,9 @@ export class Subscription extends Stream {
   #ready = deferred();
 
   // Not private: what the base class starts at once may need them.
-  constructor(channel, { marker, signal } = {}) {
+  constructor(channel, options = {}) {
+    checkOptions(options, ['marker', 'signal'], 'subscribe()');
+    const { marker, signal } = options;
     super(channel._client, signal);
     this.#channel = channel;
     this.#received = marker ?? undefined;
@@ -1811,7 +1852,9 @@ export class Consumer extends Stream {
   #held = new Set();
   #settled = deferred();
 
-  constructor(queue, { credit = 10, ttl, grace, signal } = {}) {
+  constructor(queue, options = {}) {
+    checkOptions(options, ['credit', 'ttl', 'grace', 'signal'], 'consume()');
+    const { credit = 10, ttl, grace, signal } = options;
     super(queue._client, signal);
     this.#queue = queue;
     this.#credit = credit;
@@ -2145,6 +2188,9 @@ class Channel {
   // Posts a body, or a list of them, together; their ids. ttl and delay in seconds.
   async post(bodies, { ttl, delay, ...options } = {}) {
     const list = Array.isArray(bodies) ? bodies : [bodies];
+    // As a member it would be left out.
+    const missing = list.findIndex((body) => body === undefined);
+    if (missing >= 0) throw new EncodingError(`undefined cannot be sent - at $.messages[${missing}].body`);
     const messages = list.map((body) => ({ body, ttl, delay }));
     const { message_ids: ids } = await this._request(this._action('message_post'), { messages }, options);
     return ids;
@@ -2152,6 +2198,8 @@ class Channel {
 
   // All messages, oldest first, by pages of `limit`.
   async *messages(given = {}) {
+    const names = ['marker', 'limit', 'echo', 'includeClaimed', 'includeDelayed', 'timeout', 'signal'];
+    checkOptions(given, names, 'messages()');
     const { marker, limit, echo = true, includeClaimed = false, includeDelayed = false } = given;
     const asked = {
       limit,
@@ -2215,6 +2263,7 @@ class Channel {
 
   // The subscriptions of URIs: { id, subscriber, source, ttl, age, options }.
   async *subscriptions(given = {}) {
+    checkOptions(given, ['marker', 'limit', 'timeout', 'signal'], 'subscriptions()');
     const asked = { marker: given.marker, limit: given.limit };
     const pages = this._pages(this._action('subscription_list'), asked, given);
     for await (const page of pages) yield* page.subscriptions;
@@ -2287,6 +2336,7 @@ class Resources {
   }
 
   async *list({ limit, detailed, ...options } = {}) {
+    checkOptions(options, ['timeout', 'signal'], 'list()');
     const list = new Channel(this.#client, this.#kind, {});
     const pages = list._pages(`${this.#kind}_list`, { limit, detailed }, options);
     for await (const page of pages) yield* page[`${this.#kind}s`];
@@ -2393,15 +2443,37 @@ class Credentials {
   }
 }
 
+const SCHEMES = ['http:', 'https:', 'ws:', 'wss:'];
+
+// The URL of a server; in a browser it may be relative to the page.
+function serverOf(given) {
+  let url = null;
+  try {
+    if (given) url = new URL(given, globalThis.location?.href);
+  } catch {
+    // It is told below.
+  }
+  if (!SCHEMES.includes(url?.protocol)) {
+    throw new ZaqarError(`Not the URL of a server: '${given}'. It begins with http, https, ws or wss.`);
+  }
+  return url;
+}
+
 // The addresses of a server: of REST, without a slash at the end, and of its WebSocket.
 function addressesOf(url, websocketUrl) {
-  const base = new URL(url, globalThis.location?.href);
+  const base = serverOf(url);
   base.protocol = base.protocol.replace(/^ws/, 'http');
   const rest = base.href.replace(/[?#].*$/, '').replace(/(\/v2)?\/*$/, '');
-  const socket = new URL(websocketUrl ?? `${rest}/v2/ws`, globalThis.location?.href);
+  const socket = serverOf(websocketUrl ?? `${rest}/v2/ws`);
   socket.protocol = socket.protocol.replace(/^http/, 'ws');
   return { rest, socket: socket.href };
 }
+
+const TRANSPORTS = ['auto', 'websocket', 'rest'];
+const CLIENT_OPTIONS = ['project', 'clientId', 'token', 'getToken', 'transport', 'encoding', 'timeout', 'headers',
+  'WebSocket', 'fetch', 'msgpack', 'websocketUrl', 'retryInterval', 'clock', 'random'];
+// accept: within this module.
+const REQUEST_OPTIONS = ['timeout', 'signal', 'headers', 'accept'];
 
 // A client of the server at `url`. Options: project; clientId, a UUID, a random one by default;
 // token or getToken(), which gives a token or { token, expiresAt }; transport, 'auto' by default,
@@ -2431,7 +2503,11 @@ export class Client extends EventTarget {
 
   constructor(url, options = {}) {
     super();
+    checkOptions(options, CLIENT_OPTIONS, 'a Client');
     const { transport = 'auto', encoding = 'msgpack', timeout = 30 } = options;
+    if (!TRANSPORTS.includes(transport)) {
+      throw new ZaqarError(`There is no transport '${transport}'; there are ${TRANSPORTS.join(', ')}.`);
+    }
     this.#options = { fetch: (...asked) => globalThis.fetch(...asked), ...options, transport };
     this._clock = options.clock ?? systemClock;
     this._random = options.random ?? Math.random;
@@ -2494,6 +2570,7 @@ export class Client extends EventTarget {
   }
 
   async *#channels(kind, Kind, { marker, limit, detailed, name, metadata, ...options } = {}) {
+    checkOptions(options, ['timeout', 'signal'], `${kind}s()`);
     const asked = { marker, limit, detailed, name, metadata };
     const pages = new Channel(this, kind, {})._pages(`${kind}_list`, asked, options);
     for await (const page of pages) for (const one of page[`${kind}s`]) yield new Kind(this, one);
@@ -2558,7 +2635,9 @@ export class Client extends EventTarget {
     }
   }
 
-  #scope({ timeout = this.timeout, signal } = {}, wait = 0) {
+  #scope(options = {}, wait = 0) {
+    checkOptions(options, REQUEST_OPTIONS, 'a request');
+    const { timeout = this.timeout, signal } = options;
     return new Scope(this._clock, { signals: [signal], seconds: timeout + (wait ?? 0) });
   }
 

@@ -23,11 +23,19 @@ function circular() {
   return list;
 }
 
+function nested(levels) {
+  let list = [];
+  for (let level = 1; level < levels; level += 1) list = [list];
+  return list;
+}
+
 const REFUSED = {
   'not a number': NaN,
   'infinity': Infinity,
   'minus infinity': -Infinity,
+  'an integer of 64 bits without sign': 2n ** 63n,
   'an integer of 65 bits': 2n ** 64n,
+  'too many levels': nested(64),
   'a negative integer of 65 bits': -(2n ** 63n) - 1n,
   'a function': () => {},
   'a symbol': Symbol('a'),
@@ -131,4 +139,21 @@ test('a refusal says where', async () => {
 test('minus zero stays minus zero in either encoding', () => {
   assert.ok(Object.is(decode(encode(-0)), -0));
   assert.ok(Object.is(fromJSON(toJSON(-0)), -0));
+});
+
+test('a document has as many levels as servers take, envelope included', async () => {
+  const { server, client } = await connected(WAYS[0]);
+  // In the envelope, its body, the list of messages, and a message.
+  await client.queue('q').post([nested(60)]);
+  assert.deepEqual(bodiesIn(server.requests), [nested(60)]);
+  await assert.rejects(client.queue('q').post([nested(61)]), /more than 64 levels.* - at \$\.messages\[0\]\.body/);
+  await client.close();
+});
+
+test('undefined is no body', async () => {
+  const { server, client } = await connected(WAYS[0]);
+  await assert.rejects(client.queue('q').post(undefined), EncodingError);
+  await assert.rejects(client.queue('q').post(), /undefined cannot be sent - at \$\.messages\[0\]\.body/);
+  assert.deepEqual(bodiesIn(server.requests), []);
+  await client.close();
 });

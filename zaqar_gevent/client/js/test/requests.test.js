@@ -2,7 +2,7 @@
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { OutcomeUnknown, uuid7 } from '../zaqar.js';
+import { BadRequest, BodyTooLarge, Client, OutcomeUnknown, ZaqarError, uuid7 } from '../zaqar.js';
 import { outcomeOf, settle } from './clocks.js';
 import { CAPABILITIES, ScriptedServer, clientOf } from './scripted_server.js';
 
@@ -215,4 +215,99 @@ test('ids of posts are in the order of time', () => {
   const ids = [1e12, 1e12 + 1, 1.7e12, 2e12].map((time) => uuid7(time));
   assert.deepEqual(ids, [...ids].sort());
   assert.equal(new Set(Array.from({ length: 1000 }, () => uuid7(1e12))).size, 1000);
+});
+
+const REFUSAL = { id: null, status: 400, body: { code: 'malformed_document', description: 'Unreadable.' } };
+
+test('a refusal without an id is that of the only request', async () => {
+  const server = new ScriptedServer();
+  const { client } = await connected(server);
+  const asked = outcomeOf(client.call('queue_get', queued));
+  await settle();
+  server.socket.receive(REFUSAL);
+  await settle();
+  assert.ok(asked.error instanceof BadRequest, asked.error);
+  await client.close();
+});
+
+test('a refusal without an id is given to none of several', async (t) => {
+  const warn = t.mock.method(console, 'warn', () => {});
+  const server = new ScriptedServer();
+  const { client } = await connected(server);
+  const asked = ['a', 'b'].map((name) => outcomeOf(client.call('queue_get', { queue_name: name })));
+  await settle();
+  server.socket.receive(REFUSAL);
+  const [{ id, socket }] = server.asked('queue_get');
+  socket.receive({ id, status: 200, body: { name: 'a' } });
+  await settle();
+  assert.deepEqual(asked.map(({ value, error }) => [value, error]), [[{ name: 'a' }, undefined], [undefined, undefined]]);
+  assert.match(warn.mock.calls[0].arguments[0], /without an id \(status 400\) came while 2 requests waited/);
+  await client.close();
+});
+
+for (const encoding of ['json', 'msgpack']) {
+  test(`what is longer than the server takes is refused before it is sent (${encoding})`, async () => {
+    const server = new ScriptedServer();
+    server.capabilities = { ...CAPABILITIES, max_message_size: 2000 };
+    const { client, clock } = clientOf(server, { encoding });
+    // There is no connection yet, so no limit is known.
+    const posted = outcomeOf(client.queue('q').post('\u00e9'.repeat(1000)));
+    await clock.step(0);
+    await settle();
+    assert.ok(posted.error instanceof BodyTooLarge, posted.error);
+    assert.match(posted.error.message, /has 2\d\d\d bytes.*at most 2000 are/);
+    assert.equal(server.asked('message_post').length, 0);
+    assert.equal(server.sockets.length, 1);
+    await client.close();
+  });
+}
+
+test('what a connection was closed over for its length is not made again, all else is', async () => {
+  const server = new ScriptedServer();
+  const { client, clock } = await connected(server);
+  const short = outcomeOf(client.call('queue_get', queued));
+  const long = outcomeOf(client.queue('q').post('x'.repeat(3000)));
+  await settle();
+  server.socket.end(1009, 'Too long.');
+  await clock.step(1);
+  assert.ok(long.error instanceof BodyTooLarge, long.error);
+  assert.match(long.error.message, /has 3\d\d\d bytes.*1009/);
+  assert.equal(server.asked('message_post').length, 1);
+  const [, { id, socket }] = server.asked('queue_get');
+  socket.receive({ id, status: 200, body: {} });
+  await settle();
+  assert.deepEqual(short.value, {});
+  assert.equal(server.sockets.length, 2);
+  await client.close();
+});
+
+test('options that there are not are refused', async () => {
+  const server = new ScriptedServer();
+  const { client } = await connected(server);
+  const queue = client.queue('q');
+  const refused = { name: 'ZaqarError', message: /There is no option 'tll'/ };
+  assert.throws(() => new Client('http://a.test', { tll: 1 }), refused);
+  assert.throws(() => queue.subscribe({ tll: 1 }), refused);
+  assert.throws(() => queue.consume({ tll: 1 }), refused);
+  for (const ask of [
+    () => queue.post('a', { tll: 1 }),
+    () => queue.claim({ tll: 1 }),
+    () => queue.create({}, { tll: 1 }),
+    () => queue.messages({ tll: 1 }).next(),
+    () => queue.subscriptions({ tll: 1 }).next(),
+    () => client.queues({ tll: 1 }).next(),
+    () => client.pools.list({ tll: 1 }).next(),
+    () => client.call('queue_get', queued, { tll: 1 }),
+    () => client.capabilities({ tll: 1 }),
+  ]) await assert.rejects(async () => ask(), refused);
+  assert.deepEqual(server.requests.map(({ action }) => action), ['hello']);
+  await client.close();
+});
+
+test('a transport or URL that is none is refused', () => {
+  assert.throws(() => new Client('http://a.test', { transport: 'pigeon' }), /no transport 'pigeon'; there are auto/);
+  for (const url of ['', undefined, null, 'ftp://a.test', 'a.test', 'http://', 'mailto:a@b.test']) {
+    assert.throws(() => new Client(url), (error) => error instanceof ZaqarError && /Not the URL of a server/.test(error.message));
+  }
+  assert.throws(() => new Client('http://a.test', { websocketUrl: 'ftp://a.test' }), /Not the URL of a server/);
 });
