@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import pathlib
+import re
 from collections.abc import Sequence
 
 from oslo_config import cfg
@@ -24,6 +25,9 @@ from zaqar_gevent.storage.sqlite.connection import sync_directory
 
 STORE_FILE = 'zaqar.sqlite'
 NOTIFIER = 'zaqar.notification.notifier'
+
+# How oslo.config names the place of a value: `detail` is the file, or the environment variable.
+_LOCATION = re.compile(r"LocationInfo\(location=.*?, detail='(?P<place>[^']*)'\)")
 
 
 class ConfigurationError(Exception):
@@ -53,8 +57,13 @@ def load(conf: cfg.ConfigOpts, config_files: Sequence[str] | None = None) -> cfg
         _read_every_value(conf)
         encryption_options.build_cipher(conf)
     except (cfg.Error, ValueError) as error:
-        raise ConfigurationError(' '.join(str(error).split())) from None
+        raise ConfigurationError(describe_error(error)) from None
     return conf
+
+
+def describe_error(error: Exception) -> str:
+    """What is wrong with the configuration, in one line that names the file."""
+    return _LOCATION.sub(r'\g<place>', ' '.join(str(error).split()))
 
 
 def register(conf: cfg.ConfigOpts) -> None:

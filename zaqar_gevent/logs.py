@@ -28,6 +28,15 @@ def set_up(conf: cfg.ConfigOpts) -> None:
             handler.setStream(sys.stderr)  # type: ignore[attr-defined]
 
 
+def level_of(error: BaseException, usual: int) -> int:
+    """The level at which to log what `error` made fail: DEBUG if its cause has been logged.
+
+    The embedded store logs each of its outages itself, once (`StoreUnavailable.is_logged`).
+    usual: the level of any other error.
+    """
+    return logging.DEBUG if getattr(error, 'is_logged', False) else usual
+
+
 def shorten_deliveries(record: logging.LogRecord) -> bool:
     """A filter that drops nothing: makes one line of a failed delivery, without the traceback."""
     if record.exc_info and record.name.startswith(_NOTIFICATION_TASKS):

@@ -35,7 +35,7 @@ from zaqar_gevent.api.broker import Broker, Capabilities
 from zaqar_gevent.api.dispatcher import Dispatcher
 from zaqar_gevent.api.policy import Policy
 from zaqar_gevent.authentication import KeystoneAuth
-from zaqar_gevent.conf import ConfigurationError
+from zaqar_gevent.conf import ConfigurationError, describe_error
 from zaqar_gevent.console import serve_console
 from zaqar_gevent.hosts import ANY, Hosts, check_hosts
 from zaqar_gevent.proxies import trust_proxies
@@ -374,7 +374,9 @@ class Service:
                 conf, self._storage, region, self._control, notifies=notifies, prefix=prefix
             ).app
         except (storage_errors.ExceptionBase, cfg.Error) as error:
-            raise ConfigurationError(f'The store cannot be opened: {error}') from error
+            raise ConfigurationError(
+                f'The store cannot be opened: {describe_error(error)}'
+            ) from error
         self._metrics = listen_for_metrics(conf)
         gevent.spawn(_measure_always, self.app.connections)
         interval = conf[options.GROUP].token_check_interval

@@ -241,6 +241,7 @@ def test_followers_go_on_when_the_store_is_back(tmp_path: pathlib.Path, how: str
         follower.join(SECONDS)
         assert not follower.is_alive()
         assert seen == ['before', 'first', 'after']
+        assert sum('has been moved' in line for line in server.output) == 1
 
 
 def test_what_nobody_asks_for_is_logged_all_the_same(tmp_path: pathlib.Path) -> None:

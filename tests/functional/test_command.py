@@ -175,6 +175,14 @@ def test_a_store_whose_module_is_missing_names_the_extra(
     assert f'zaqar_gevent[{extra}]' in line
 
 
+def test_the_file_of_a_bad_value_is_named(tmp_path: pathlib.Path) -> None:
+    file = tmp_path / 'zaqar.conf'
+    file.write_text('[drivers:transport:gevent]\nmax_depth = deep\n')
+    line = failure('--port', '0', '--config-file', str(file))
+    assert f'option max_depth from {file} is not valid' in line
+    assert 'Location' not in line
+
+
 def test_a_missing_configuration_file_gets_one_line(tmp_path: pathlib.Path) -> None:
     assert '/nowhere.conf' in failure('--config-file', f'{tmp_path}/nowhere.conf')
 

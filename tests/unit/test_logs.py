@@ -9,7 +9,8 @@ import pytest
 from oslo_config import cfg
 from oslo_log import formatters, log
 
-from zaqar_gevent.logs import Redacting, shorten_deliveries
+from zaqar_gevent.logs import Redacting, level_of, shorten_deliveries
+from zaqar_gevent.storage.sqlite import StoreUnavailable
 
 
 def logged(
@@ -83,3 +84,10 @@ def test_other_errors_keep_their_tracebacks_without_queries(is_oslo: bool) -> No
     assert 'Traceback' in text
     assert 'secret' not in text.split('raise error')[-1]
     assert 'http://a.example/v3?... now' in text
+
+
+def test_what_follows_from_a_logged_outage_is_for_debugging() -> None:
+    outage = StoreUnavailable('/store', 'it has been moved')
+    assert level_of(outage, logging.ERROR) == logging.DEBUG
+    assert level_of(OSError('refused'), logging.ERROR) == logging.ERROR
+    assert level_of(OSError('refused'), logging.WARNING) == logging.WARNING

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import logging
 import uuid
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
@@ -14,6 +15,7 @@ from zaqar.storage import errors as storage_errors
 from zaqar_gevent.api import documents, errors
 from zaqar_gevent.api.grants import UNLIMITED, Grant
 from zaqar_gevent.api.operation import Kind
+from zaqar_gevent.logs import level_of
 
 if TYPE_CHECKING:
     from zaqar_gevent.api.broker import Broker
@@ -195,7 +197,8 @@ class Context:
             try:
                 undo()
             except Exception as error:
-                LOG.error('What a client was not told could not be taken back: %s', error)
+                level = level_of(error, logging.ERROR)
+                LOG.log(level, 'What a client was not told could not be taken back: %s', error)
 
     @property
     def queues(self) -> Any:

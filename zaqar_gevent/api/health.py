@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 
 from oslo_log import log
+
+from zaqar_gevent.logs import level_of
 
 LOG = log.getLogger(__name__)
 
@@ -47,5 +50,6 @@ class Health:
             return self._is_alive()
         except Exception as error:
             # Drivers differ in what they raise; none of it means that they work.
-            LOG.warning('The store cannot say whether it works: %s', type(error).__name__)
+            level = level_of(error, logging.WARNING)
+            LOG.log(level, 'The store cannot say whether it works: %s', type(error).__name__)
             return False

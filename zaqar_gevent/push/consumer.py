@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Callable, Sequence
+from logging import ERROR, WARNING
 from typing import TYPE_CHECKING, Any
 
 import gevent
@@ -16,6 +17,7 @@ from zaqar_gevent.api import documents, errors
 from zaqar_gevent.api.grants import Grant
 from zaqar_gevent.api.messages import present
 from zaqar_gevent.api.push import Recipient, Source
+from zaqar_gevent.logs import level_of
 from zaqar_gevent.push.clocks import Clocks
 
 if TYPE_CHECKING:
@@ -134,12 +136,17 @@ class Consumer:
             return
         for outcome in _each(self._end, leases):
             if isinstance(outcome, Exception):
-                LOG.warning('A claim is left to expire: %s', outcome)
+                LOG.log(level_of(outcome, WARNING), 'A claim is left to expire: %s', outcome)
         project_id, name = self.source
         try:
             self._broker.notifier.freed(name, project_id)
         except Exception as error:
-            LOG.warning('Nobody is told of what was given back to %s: %s', name, error)
+            LOG.log(
+                level_of(error, WARNING),
+                'Nobody is told of what was given back to %s: %s',
+                name,
+                error,
+            )
 
     def _delete(self, message_id: str, lease: _Lease) -> None:
         project_id, name = self.source
@@ -175,7 +182,9 @@ class Consumer:
         try:
             return self._claim(count)
         except Exception as error:
-            LOG.error('Consumer of %s cannot claim: %s', self.source.name, error)
+            LOG.log(
+                level_of(error, ERROR), 'Consumer of %s cannot claim: %s', self.source.name, error
+            )
             gevent.sleep(_OUTAGE_SECONDS)
             return 0
 
@@ -255,7 +264,9 @@ class Consumer:
             self._leases.pop(message_id, None)
             self._settled.set()
         except Exception as error:
-            LOG.warning('Claim %s is not renewed yet: %s', lease.claim_id, error)
+            LOG.log(
+                level_of(error, WARNING), 'Claim %s is not renewed yet: %s', lease.claim_id, error
+            )
             lease.renew_at = time.monotonic()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from logging import ERROR
 from typing import TYPE_CHECKING
 
 import gevent
@@ -14,6 +15,7 @@ from oslo_log import log
 from zaqar_gevent import greenlets
 from zaqar_gevent.api import errors
 from zaqar_gevent.api.push import Source
+from zaqar_gevent.logs import level_of
 from zaqar_gevent.markers import MarkerNotGiven
 from zaqar_gevent.push.parcel import Parcel
 from zaqar_gevent.push.tail import Entry, Tail
@@ -151,8 +153,11 @@ class Feed:
                 self._advance()
         except Exception as error:
             if not isinstance(error, errors.APIError):
-                LOG.error(
-                    'Queue %s cannot be read for its subscribers: %s', self.source.name, error
+                LOG.log(
+                    level_of(error, ERROR),
+                    'Queue %s cannot be read for its subscribers: %s',
+                    self.source.name,
+                    error,
                 )
             self._is_due = True
             gevent.sleep(_OUTAGE_SECONDS)

@@ -10,12 +10,14 @@ import hmac
 import secrets
 import time
 from collections.abc import Callable
+from logging import WARNING
 from typing import Any
 
 from oslo_log import log
 
 from zaqar_gevent.api import documents
 from zaqar_gevent.api.push import Source
+from zaqar_gevent.logs import level_of
 
 LOG = log.getLogger(__name__)
 
@@ -68,7 +70,9 @@ class Fleet:
         try:
             self._reload()
         except Exception as error:
-            LOG.warning("The key of the fleet's servers cannot be read: %s", error)
+            LOG.log(
+                level_of(error, WARNING), "The key of the fleet's servers cannot be read: %s", error
+            )
             return False
         return self._is_signed(url, source)
 

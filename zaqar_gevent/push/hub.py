@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from logging import WARNING
 from typing import Any
 
 import gevent
@@ -16,6 +17,7 @@ from zaqar.storage import errors as storage_errors
 
 from zaqar_gevent.api.broker import Broker
 from zaqar_gevent.api.push import Source
+from zaqar_gevent.logs import level_of
 from zaqar_gevent.push.clocks import Clocks
 from zaqar_gevent.push.ending import End
 from zaqar_gevent.push.endpoint import Endpoint, Held
@@ -221,7 +223,12 @@ class Hub:
                 self._lose(subscription)
                 return
             except Exception as error:
-                LOG.warning('Subscription %s is not renewed yet: %s', subscription.id, error)
+                LOG.log(
+                    level_of(error, WARNING),
+                    'Subscription %s is not renewed yet: %s',
+                    subscription.id,
+                    error,
+                )
                 gevent.sleep(_OUTAGE_SECONDS)
             else:
                 held.written(ttl)
@@ -239,7 +246,12 @@ class Hub:
             try:
                 held.row = self._put(subscription.source, url, ttl, held.options)
             except Exception as error:
-                LOG.warning('Subscription %s is not made again yet: %s', subscription.id, error)
+                LOG.log(
+                    level_of(error, WARNING),
+                    'Subscription %s is not made again yet: %s',
+                    subscription.id,
+                    error,
+                )
                 gevent.sleep(_OUTAGE_SECONDS)
             else:
                 held.written(ttl)
@@ -258,7 +270,12 @@ class Hub:
             try:
                 self._broker.subscriptions.delete(name, subscription_id, project=project_id)
             except Exception as error:
-                LOG.warning('Subscription %s is left to expire: %s', subscription_id, error)
+                LOG.log(
+                    level_of(error, WARNING),
+                    'Subscription %s is left to expire: %s',
+                    subscription_id,
+                    error,
+                )
             self._broker.notifier.forget(name, project_id)
 
     def show_interest(self, source: Source, url: str) -> None:
@@ -266,7 +283,12 @@ class Hub:
         try:
             self._put(source, url, INTEREST_SECONDS, {})
         except Exception as error:
-            LOG.warning('Other processes cannot be told of a wait for %s: %s', source.name, error)
+            LOG.log(
+                level_of(error, WARNING),
+                'Other processes cannot be told of a wait for %s: %s',
+                source.name,
+                error,
+            )
 
     def _put(self, source: Source, url: str, ttl: int, options: dict[str, Any]) -> str:
         """Have a row for a subscriber of this process in the store; its id."""

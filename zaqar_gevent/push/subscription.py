@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 import time
 from collections.abc import Callable
+from logging import ERROR
 from typing import Any
 
 import gevent
@@ -13,6 +14,7 @@ from oslo_log import log
 from zaqar_gevent.api import documents
 from zaqar_gevent.api.grants import Grant
 from zaqar_gevent.api.push import Recipient, Source
+from zaqar_gevent.logs import level_of
 from zaqar_gevent.markers import MarkerNotGiven
 from zaqar_gevent.push.feed import Feed
 from zaqar_gevent.push.parcel import Parcel, opening
@@ -154,7 +156,12 @@ class Subscription:
                 self.lose_place()
                 return
             except Exception as error:
-                LOG.error('Subscription %s cannot read its queue: %s', self.id, error)
+                LOG.log(
+                    level_of(error, ERROR),
+                    'Subscription %s cannot read its queue: %s',
+                    self.id,
+                    error,
+                )
                 gevent.sleep(_OUTAGE_SECONDS)
             self._recipient.wait_for_room()
 

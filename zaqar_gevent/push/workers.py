@@ -7,6 +7,7 @@ gathers for a worker while it is being told is told together, over a connection 
 from __future__ import annotations
 
 import re
+from logging import WARNING
 from typing import Any
 
 import gevent
@@ -16,6 +17,7 @@ from oslo_log import log
 from zaqar_gevent.api import documents, errors
 from zaqar_gevent.api.broker import Broker
 from zaqar_gevent.api.push import INTERNAL_PATH, Source
+from zaqar_gevent.logs import level_of
 
 LOG = log.getLogger(__name__)
 
@@ -84,7 +86,12 @@ class Workers:
             try:
                 self._broker.subscriptions.delete(source.name, row['id'], project=source.project_id)
             except Exception as error:
-                LOG.warning('Subscription %s is left to expire: %s', row['id'], error)
+                LOG.log(
+                    level_of(error, WARNING),
+                    'Subscription %s is left to expire: %s',
+                    row['id'],
+                    error,
+                )
         self._broker.notifier.forget(source.name, source.project_id)
 
     def drop(self, worker: Worker) -> None:
