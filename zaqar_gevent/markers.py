@@ -24,6 +24,26 @@ class MarkerNotGiven(errors.ExceptionBase):
         self.marker = marker
 
 
+# The start of every queue, which clients poll from.
+_START = '0{16}'
+_FORMS = {
+    'sqlite': '[0-9a-f]{16}(-[0-9a-f]{8})?',
+    'redis': '[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}',
+    'mongodb': '[0-9]+',
+}
+
+
+def check_form(marker: str, store: str | None) -> None:
+    """Raise `MarkerNotGiven` for a text that is no marker of this store's form.
+
+    store: the name of its driver; None for any of several. A driver that is not known
+    here may have any markers.
+    """
+    forms = [*_FORMS.values()] if store is None else [_FORMS.get(store, '(?s:.*)')]
+    if not any(re.fullmatch(form, marker) for form in (_START, *forms)):
+        raise MarkerNotGiven(marker)
+
+
 def of_messages(ids: Sequence[str], last: str) -> list[str]:
     """The marker of each message of a page, whose marker is `last`.
 

@@ -534,3 +534,12 @@ def test_an_unknown_command_is_told_with_those_that_are_known(arguments: tuple[s
     last = finished.stderr.splitlines()[-1]
     assert arguments[-1] in last
     assert 'consume' in last
+
+
+@pytest.mark.parametrize('transport', ['auto', 'rest'])
+def test_tail_says_that_the_server_does_not_know_the_marker(shell: Shell, transport: str) -> None:
+    shell.records('post', 'orders', '1', '2')
+    options = ('--marker', 'nonsense', '--limit', '2', '--transport', transport)
+    ended = shell.run('tail', 'orders', *options)
+    assert [json.loads(line)['body'] for line in ended.stdout.splitlines()] == [1, 2]
+    assert 'zaqar-gevent: The server does not know the marker; orders begins anew.' in ended.stderr

@@ -317,3 +317,12 @@ def test_a_server_that_stops_answers_whoever_waits_at_once(tmp_path: pathlib.Pat
         stopper.join()
         print(f'52 waits ended in {1000 * took:.0f} ms')
         assert took < 1
+
+
+@pytest.mark.parametrize('marker', ['nonsense', '-1', '7', 'z' * 1000, '5d3c4b7a-0000'])
+def test_who_would_wait_after_what_is_no_marker_is_refused(rest: RestCaller, marker: str) -> None:
+    post(rest, 'first')
+    refused = rest.call('message_list', queue_name='orders', marker=marker, wait=20)
+    assert (refused.status, refused.body['code']) == (400, 'unknown_marker')
+    # Without waiting it is as with upstream.
+    assert rest.call('message_list', queue_name='orders', marker=marker).status == 200

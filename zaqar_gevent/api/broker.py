@@ -13,6 +13,7 @@ from zaqar.storage import base
 from zaqar.transport import validation
 from zaqar.transport.base import ResourceDefaults
 
+from zaqar_gevent import markers
 from zaqar_gevent.api.brief import Brief
 from zaqar_gevent.api.documents import MAX_DEPTH
 from zaqar_gevent.api.health import Health
@@ -190,6 +191,10 @@ class Broker:
     @functools.cached_property
     def subscriptions(self) -> Any:
         return self.storage.subscription_controller
+
+    def check_marker(self, marker: str) -> None:
+        """Raise `MarkerNotGiven` for a text that has not the form of this store's markers."""
+        markers.check_form(marker, None if self.conf.pooling else self.conf.drivers.message_store)
 
     def limit(self, name: str) -> Any:
         """The value of the `[transport]` option `name`."""

@@ -149,6 +149,9 @@ def _list(context: Context, request: ListMessages) -> MessagePage:
     broker = context.broker
     metadata = context.metadata_of(request.queue_name)
     paging = request.given('limit')
+    if request.marker and request.wait is not None:
+        # Who follows a queue would wait for ever: upstream's lists are only empty.
+        broker.check_marker(request.marker)
     results = broker.messages.list(
         request.queue_name,
         project=context.project_id,

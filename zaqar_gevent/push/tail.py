@@ -60,6 +60,7 @@ class Tail:
 
     def verify(self, marker: str) -> None:
         """Raise `MarkerNotGiven` for one that the store cannot have given."""
+        self._broker.check_marker(marker)
         self._read_page(marker, 1)
 
     def learn(self, other: Tail) -> None:
