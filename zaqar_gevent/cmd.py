@@ -58,8 +58,8 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
         prog='zaqar-gevent',
         usage='%(prog)s [serve] [options]\n       %(prog)s COMMAND ... [options]',
         description='Serve OpenStack Zaqar over REST and WebSocket on one port.',
-        epilog=f'Commands, a client of any such server: {", ".join(COMMANDS)}. Command that looks '
-        'for damage in the store: check. What each of them takes: zaqar-gevent COMMAND --help',
+        epilog=f'Commands of the client: {", ".join(COMMANDS)}. The command check looks for damage '
+        'in the store. The options of a command: zaqar-gevent COMMAND --help',
     )
     parser.add_argument(
         '--bind', metavar='ADDRESS', help='address to listen on (default: 127.0.0.1)'
