@@ -103,7 +103,7 @@ def _complaint(rest: Sequence[str]) -> str:
     known = ', '.join(('serve', 'check', *COMMANDS))
     command = next((one for one in rest if one in ('serve', 'check', *COMMANDS)), None)
     if command is not None:
-        return f'the command {command} comes first: zaqar-gevent {command} ... [options]'
+        return f'{command} has to come first, as all commands: {known}'
     if rest[0].startswith('-'):
         return f'there is no option {rest[0]}: zaqar-gevent --help lists all'
     return f'there is no command {rest[0]!r}. Commands are: {known}'
