@@ -58,8 +58,8 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
         prog='zaqar-gevent',
         usage='%(prog)s [serve] [options]\n       %(prog)s COMMAND ... [options]',
         description='Serve OpenStack Zaqar over REST and WebSocket on one port.',
-        epilog=f'Commands, a client of any such server: {", ".join(COMMANDS)}. Command that looks '
-        'for damage in the store: check. What each of them takes: zaqar-gevent COMMAND --help',
+        epilog=f'Commands of the client: {", ".join(COMMANDS)}. The command check looks for damage '
+        'in the store. The options of a command: zaqar-gevent COMMAND --help',
     )
     parser.add_argument(
         '--bind', metavar='ADDRESS', help='address to listen on (default: 127.0.0.1)'
@@ -103,7 +103,7 @@ def _complaint(rest: Sequence[str]) -> str:
     known = ', '.join(('serve', 'check', *COMMANDS))
     command = next((one for one in rest if one in ('serve', 'check', *COMMANDS)), None)
     if command is not None:
-        return f'the command {command} comes first: zaqar-gevent {command} ... [options]'
+        return f'{command} has to come first, as all commands: {known}'
     if rest[0].startswith('-'):
         return f'there is no option {rest[0]}: zaqar-gevent --help lists all'
     return f'there is no command {rest[0]!r}. Commands are: {known}'

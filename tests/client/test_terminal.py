@@ -295,7 +295,8 @@ def test_what_the_server_refuses_is_told_in_a_line(shell: Shell, tmp_path: pathl
         (b'\xff', 'line 3 is not UTF-8; 2 were posted'),
         (b'9' * 30, 'line 3 '),
         (b'"\\ud800"', 'line 3 '),
-        (b'[' * 100 + b']' * 100, 'line 3 was refused: '),
+        (b'[' * 100 + b']' * 100, 'line 3 '),
+        (b'x' * 300_000, 'line 3 was refused: '),
     ],
 )
 @pytest.mark.parametrize('batch', ['1', '2', '50'])
@@ -338,7 +339,7 @@ def test_a_missing_queue_is_all_that_is_missed(shell: Shell) -> None:
     [
         (('--prt', '1'), 'there is no option --prt: zaqar-gevent --help lists all'),
         (('pst', 'orders'), "there is no command 'pst'. Commands are: serve, check, "),
-        (('--json', 'list'), 'the command list comes first: zaqar-gevent list ... [options]'),
+        (('--json', 'list'), 'list has to come first, as all commands: serve, check, '),
     ],
 )
 def test_what_the_server_does_not_take_is_named(

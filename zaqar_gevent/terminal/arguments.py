@@ -131,7 +131,7 @@ def _add_claim(parser: argparse.ArgumentParser) -> None:
         '--wait',
         type=_whole,
         metavar='SECONDS',
-        help='wait up to SECONDS if the queue is empty, at most 20 (default: do not wait)',
+        help='wait up to SECONDS if no message is free (default: do not wait)',
     )
     parser.add_argument(
         '--delete', action='store_true', help='delete each message after it has been printed'
