@@ -44,8 +44,11 @@ def _check(given: Sequence[str]) -> int:
 
 
 def _start(options: argparse.Namespace) -> int:
-    import gevent
-    from gevent import monkey
+    try:
+        import gevent
+        from gevent import monkey
+    except ModuleNotFoundError as error:
+        return _fail(f'{error}: the server needs all the packages of zaqar_gevent; here are fewer.')
 
     monkey.patch_all()
     # PERF: where a greenlet was spawned is of interest to nobody, and costs each 1.5 KB.
@@ -77,7 +80,7 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     )
     parser.add_argument(
         '--state-path',
-        type=pathlib.Path,
+        type=_directory,
         metavar='DIR',
         help='where the embedded store keeps its file '
         '(default: $XDG_STATE_HOME/zaqar-gevent or ~/.local/state/zaqar-gevent)',
@@ -107,6 +110,12 @@ def _complaint(rest: Sequence[str]) -> str:
     if rest[0].startswith('-'):
         return f'there is no option {rest[0]}: zaqar-gevent --help lists all'
     return f'there is no command {rest[0]!r}. Commands are: {known}'
+
+
+def _directory(text: str) -> pathlib.Path:
+    if not text:
+        raise argparse.ArgumentTypeError('an empty name; give a directory')
+    return pathlib.Path(text)
 
 
 def _port(text: str) -> int:

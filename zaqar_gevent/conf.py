@@ -56,7 +56,7 @@ def load(conf: cfg.ConfigOpts, config_files: Sequence[str] | None = None) -> cfg
         register(conf)
         _read_every_value(conf)
         encryption_options.build_cipher(conf)
-    except (cfg.Error, ValueError) as error:
+    except (cfg.Error, ValueError, OSError) as error:
         raise ConfigurationError(describe_error(error)) from None
     return conf
 

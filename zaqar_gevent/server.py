@@ -364,12 +364,7 @@ class Service:
         region = zaqar_cache.get_cache(conf)
         notifies = configuration.take_over_notifier(conf)
         try:
-            self._control = _load_driver('zaqar.control.storage', conf.drivers.management_store)(
-                conf, region
-            )
-            self._storage = pipeline.DataDriver(
-                conf, self._data_driver(conf, region), self._control
-            )
+            self._open_stores(conf, region)
             self.app = TransportDriver(
                 conf, self._storage, region, self._control, notifies=notifies, prefix=prefix
             ).app
@@ -383,10 +378,23 @@ class Service:
         if conf.auth_strategy and interval:
             gevent.spawn(_check_tokens_always, self.app.connections, interval)
 
+    def _open_stores(self, conf: cfg.ConfigOpts, region: Any) -> None:
+        """Open both stores; raises `ConfigurationError`, whatever a driver raises."""
+        try:
+            self._control = _load_driver('management_store', conf)(conf, region)
+            self._storage = pipeline.DataDriver(
+                conf, self._data_driver(conf, region), self._control
+            )
+        except (ConfigurationError, storage_errors.ExceptionBase, cfg.Error):
+            raise
+        except Exception as error:
+            LOG.debug('The store cannot be opened', exc_info=True)
+            raise ConfigurationError(f'The store cannot be opened: {error}') from error
+
     def _data_driver(self, conf: cfg.ConfigOpts, region: Any) -> base.DataDriverBase:
         if conf.pooling:
             return pooling.DataDriver(conf, region, self._control)
-        factory = _load_driver('zaqar.data.storage', conf.drivers.message_store)
+        factory = _load_driver('message_store', conf)
         driver: base.DataDriverBase = factory(conf, region, self._control)
         return driver
 
@@ -504,18 +512,23 @@ def enable_reports(conf: cfg.ConfigOpts) -> None:
     guru_meditation_report.TextGuruMeditation.setup_autorun(zaqar_version, conf=conf)
 
 
-def _load_driver(namespace: str, name: str) -> Callable[..., Any]:
+_NAMESPACES = {'message_store': 'zaqar.data.storage', 'management_store': 'zaqar.control.storage'}
+
+
+def _load_driver(option: str, conf: cfg.ConfigOpts) -> Callable[..., Any]:
+    """The driver that `[drivers] option` names; raises `ConfigurationError`."""
+    namespace, name = _NAMESPACES[option], conf.drivers[option]
     try:
         factory: Callable[..., Any] = stevedore.DriverManager(
             namespace,
             name,
-            on_load_failure_callback=_report_load_failure,
+            on_load_failure_callback=functools.partial(_report_load_failure, option),
             warn_on_missing_entrypoint=False,
         ).driver
     except stevedore.exception.NoMatches:
         installed = ', '.join(sorted(_installed(namespace)))
         raise ConfigurationError(
-            f'There is no {namespace} driver {name!r}; installed are {installed}.'
+            f'[drivers] {option}: there is no driver {name!r}; installed are {installed}.'
         ) from None
     if name == 'redis':
         drivers.bound_clients()
@@ -526,7 +539,9 @@ def _installed(namespace: str) -> set[str]:
     return {entry_point.name for entry_point in entry_points(group=namespace)}
 
 
-def _report_load_failure(manager: Any, entry_point: Any, error: Exception) -> None:
+def _report_load_failure(option: str, manager: Any, entry_point: Any, error: Exception) -> None:
     extra = _EXTRAS.get(getattr(error, 'name', None) or '')
     hint = f'. Install it: pip install "zaqar_gevent[{extra}]"' if extra else ''
-    raise ConfigurationError(f'The driver {entry_point.name!r} cannot be loaded: {error}{hint}')
+    raise ConfigurationError(
+        f'[drivers] {option} is {entry_point.name!r}, which cannot be loaded: {error}{hint}'
+    )

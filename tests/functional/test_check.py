@@ -263,3 +263,11 @@ def test_of_a_damaged_store_all_other_queues_are_served(
     told = [line for line in server.output if ' is damaged: ' in line]
     assert len(told) == 1
     assert "'hurt'" in told[0]
+
+
+def test_stores_without_a_file_are_not_called_sound(tmp_path: pathlib.Path) -> None:
+    config = tmp_path / 'zaqar.conf'
+    config.write_text('[drivers]\nmessage_store = redis\nmanagement_store = redis\n')
+    told = check('--config-file', config)
+    assert told.returncode == 3
+    assert 'nothing to check here: the stores are redis' in told.stdout

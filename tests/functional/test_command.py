@@ -223,3 +223,28 @@ def test_a_connection_that_says_nothing_does_not_keep_the_server_from_stopping(
             assert server.stop() == 0
         assert time.monotonic() - began < 3
         kept.close()
+
+
+def test_a_configuration_that_cannot_be_read_is_one_line(tmp_path: pathlib.Path) -> None:
+    assert 'Is a directory' in failure('--config-file', str(tmp_path))
+    assert 'an empty name; give a directory' in run('--state-path', '').stderr
+
+
+def test_a_store_that_does_not_answer_is_one_line(tmp_path: pathlib.Path) -> None:
+    config = tmp_path / 'zaqar.conf'
+    with socket.create_server(('127.0.0.1', 0)) as nobody:
+        uri = f'redis://127.0.0.1:{nobody.getsockname()[1]}'
+    stores = 'message_store = redis\nmanagement_store = redis\n'
+    where = '\n'.join(
+        f'[drivers:{store}:redis]\nuri = {uri}' for store in ('message_store', 'management_store')
+    )
+    config.write_text(f'[drivers]\n{stores}{where}\n')
+    assert 'The store cannot be opened' in failure('--config-file', str(config))
+
+
+def test_a_store_that_there_is_not_is_told_with_its_option(tmp_path: pathlib.Path) -> None:
+    config = tmp_path / 'zaqar.conf'
+    config.write_text('[drivers]\nmessage_store = sqlite\nmanagement_store = sqlit\n')
+    assert "[drivers] management_store: there is no driver 'sqlit'" in failure(
+        '--config-file', str(config)
+    )
