@@ -356,10 +356,47 @@ store.close()
 """
 
 
-def test_a_read_only_file_system_is_refused_at_opening(directory):
+def run_mounting(program, directory):
+    """Run a program that mounts file systems, which nobody else sees."""
     alone = ['unshare', '--mount', '--map-root-user']
     if shutil.which('unshare') is None or subprocess.run([*alone, 'true']).returncode:
         pytest.skip('no file system of its own can be mounted here')
-    subprocess.run(
-        [*alone, sys.executable, '-c', READ_ONLY, str(directory)], check=True, timeout=60
-    )
+    command = [*alone, sys.executable, '-c', program, str(directory)]
+    subprocess.run(command, check=True, timeout=60)
+
+
+def test_a_read_only_file_system_is_refused_at_opening(directory):
+    run_mounting(READ_ONLY, directory)
+
+
+FULL = """
+import subprocess, sys
+from tests.unit.storage.conftest import Store
+from zaqar_gevent.storage.sqlite import StoreUnavailable
+
+def mount(*arguments):
+    subprocess.run(['mount', *arguments, sys.argv[1]], check=True)
+
+mount('-t', 'tmpfs', '-o', 'size=400k', 'none')
+store = Store(sys.argv[1])
+posted = 0
+try:
+    while posted < 3000:
+        store.post('x' * 200)
+        posted += 1
+except StoreUnavailable as error:
+    assert 'full' in str(error), error
+else:
+    raise AssertionError('never full')
+for _ in range(3):
+    assert not store.data.is_alive()
+mount('-o', 'remount,size=8m')
+assert store.data.is_alive()
+store.post('after')
+assert len(store.bodies(limit=5000)) == posted + 1
+store.close()
+"""
+
+
+def test_a_store_on_a_full_disk_is_not_alive_until_there_is_room(directory):
+    run_mounting(FULL, directory)

@@ -39,6 +39,9 @@ reading threads."""
 _WAIT = 0.003
 """Seconds after which a read of the calling thread must be waiting for the disk."""
 
+_PROBE_BYTES = 64 * 1024
+"""A full disk may have room for less."""
+
 _STEPS = 100
 """Instructions of SQLite's machine between two looks at the clock."""
 
@@ -119,7 +122,7 @@ class Database:
     def is_working(self) -> bool:
         """Whether the store can be read and written now.
 
-        Both are tried: after a failure with a write that changes nothing, before with none.
+        Both are tried: after a failure with a write of some length, before with none.
         """
         try:
             self.write(_rewrite if self._writing.failures.has_outage else _do_nothing)
@@ -243,9 +246,12 @@ def _do_nothing(cursor: sqlite3.Cursor) -> None:
 
 
 def _rewrite(cursor: sqlite3.Cursor) -> None:
-    """A transaction that writes, as the disk has to allow, and changes nothing."""
-    version = cursor.execute('PRAGMA user_version').fetchone()[0]
-    cursor.execute(f'PRAGMA user_version = {version}')
+    """A transaction that writes as much as many posts, as the disk has to allow.
+
+    What it leaves has expired, and is collected.
+    """
+    receipt = (0, 'x' * _PROBE_BYTES, 0, 0, 0.0)
+    cursor.execute('INSERT OR REPLACE INTO receipts VALUES (?, ?, ?, ?, ?)', receipt)
 
 
 def _touch(connection: sqlite3.Connection) -> None:
