@@ -23,10 +23,10 @@ const names = (...list) => Object.fromEntries(list.map((name) => [name, 'readonl
 // What browsers and Node have in common, and nothing of either alone.
 const common = names(
   ...['AbortController', 'AbortSignal', 'Event', 'EventTarget', 'TextDecoder', 'TextEncoder', 'URL'],
-  ...['clearTimeout', 'globalThis', 'performance', 'queueMicrotask', 'setTimeout'],
+  ...['clearTimeout', 'console', 'globalThis', 'performance', 'queueMicrotask', 'setTimeout'],
 );
-const node = names('Buffer', 'URLSearchParams', 'console', 'fetch', 'process', 'setImmediate');
-const browser = names('WebSocket', 'atob', 'btoa', 'console');
+const node = names('Buffer', 'URLSearchParams', 'fetch', 'process', 'setImmediate');
+const browser = names('WebSocket', 'atob', 'btoa');
 
 const latest = { ecmaVersion: 2022, sourceType: 'module' };
 
