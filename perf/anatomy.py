@@ -28,7 +28,7 @@ _FRAMES = (
     'envelope, JSON, who asks, what is asked',
     'checking and storing the message, telling who listens',
 )
-_HTTP = ('sockets and HTTP, by pywsgi and Falcon', 'all that is done with a request')
+_HTTP = ('sockets and HTTP, and Falcon alone', 'all that is done with a request')
 _COMMIT = 'the thread that commits'
 
 
@@ -58,7 +58,7 @@ WAYS = [
         *(Echo(binary=False), Compact(binary=False), _FRAMES, 16, 256),
     ),
     Way(
-        *('REST', lambda fleet: fleet.bare(bare.FALCON), Rest()),
+        *('REST', lambda fleet: fleet.bare(bare.HTTP), Rest()),
         *(Rest(), _HTTP, 1, 16),
     ),
 ]

@@ -1,6 +1,6 @@
 """Servers that do next to nothing, by what ours are built of: how fast those are alone.
 
-python -m perf.bare echo | falcon
+python -m perf.bare echo | falcon | http
 """
 
 from __future__ import annotations
@@ -8,8 +8,13 @@ from __future__ import annotations
 import contextlib
 import socket
 import sys
+from collections.abc import Callable
+from typing import Any
 
-ECHO, FALCON = 'echo', 'falcon'
+from zaqar_gevent import http
+from zaqar_gevent.sockets.unsent import Unsent
+
+ECHO, FALCON, HTTP = 'echo', 'falcon', 'http'
 
 
 def echo() -> None:
@@ -40,11 +45,10 @@ def echo() -> None:
     server.serve_forever()
 
 
-def falcon_app() -> None:
-    """Falcon under gevent's own server: reads a JSON document, and answers a short one."""
+def build_falcon() -> Any:
+    """An application of Falcon: reads a JSON document, and answers a short one."""
     import falcon
     import msgspec
-    from gevent.pywsgi import WSGIHandler, WSGIServer
 
     class Messages:
         def on_post(self, req: falcon.Request, resp: falcon.Response, queue: str) -> None:
@@ -54,15 +58,50 @@ def falcon_app() -> None:
             ids = [f'/v2/queues/{queue}/messages/{at:016x}' for at in range(len(document))]
             resp.data = msgspec.json.encode({'resources': ids})
 
+    app = falcon.App()
+    app.add_route('/v2/queues/{queue}/messages', Messages())
+    return app
+
+
+def falcon_app() -> None:
+    """Falcon under gevent's own server."""
+    from gevent.pywsgi import WSGIHandler, WSGIServer
+
     class Handler(WSGIHandler):  # type: ignore[misc]
         def __init__(self, sock: socket.socket, *arguments: object) -> None:
             # It writes head and body apart, which would wait for each other.
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             super().__init__(sock, *arguments)
 
-    app = falcon.App()
-    app.add_route('/v2/queues/{queue}/messages', Messages())
-    server = WSGIServer(('127.0.0.1', 0), app, handler_class=Handler, log=None)
+    server = WSGIServer(('127.0.0.1', 0), build_falcon(), handler_class=Handler, log=None)
+    server.start()
+    _announce(server.server_port)
+    server.serve_forever()
+
+
+class _Application:
+    """What the HTTP server asks of an application, around one that has no WebSockets."""
+
+    timeouts = http.Timeouts(5, 60, 75)
+    limits = http.Limits()
+
+    def __init__(self, app: Callable[..., Any]) -> None:
+        self.unsent = Unsent(1 << 30, 60.0)
+        self._app = app
+
+    def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Any:
+        return self._app(environ, start_response)
+
+    def drain(self) -> None:
+        """No client stays."""
+
+    def end_connections(self) -> None:
+        """None has been taken over."""
+
+
+def http_app() -> None:
+    """Falcon under the HTTP server that serves in production."""
+    server = http.Server(('127.0.0.1', 0), _Application(build_falcon()), spawn=10_000)
     server.start()
     _announce(server.server_port)
     server.serve_forever()
@@ -73,4 +112,4 @@ def _announce(port: int) -> None:
 
 
 if __name__ == '__main__':
-    {ECHO: echo, FALCON: falcon_app}[sys.argv[1]]()
+    {ECHO: echo, FALCON: falcon_app, HTTP: http_app}[sys.argv[1]]()
