@@ -206,6 +206,7 @@ def test_what_is_stored_in_the_browser_may_be_anything(page: ConsolePage) -> Non
         '[]',
         'null',
         '{"project": {"a": 1}, "transport": "carrier pigeon"}',
+        '{"encoding": "smoke", "transport": "toString"}',
     ):
         page.evaluate(f"void (localStorage['zaqar-console'] = {json.dumps(stored)})")
         page.command('Page.reload')

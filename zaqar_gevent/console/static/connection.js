@@ -4,7 +4,7 @@ import { FieldError, ask } from './dialogs.js';
 import { button, choice, element, field, replace } from './elements.js';
 import { problem } from './format.js';
 import { textField } from './inputs.js';
-import { newClientId } from './session.js';
+import { ENCODINGS, TRANSPORTS, newClientId } from './session.js';
 
 const STATES = {
   connecting: 'Connecting…',
@@ -13,12 +13,6 @@ const STATES = {
   closed: 'Closed',
   refused: 'No access',
 };
-const ENCODINGS = { msgpack: 'MsgPack', json: 'JSON' };
-const TRANSPORTS = [
-  ['auto', 'Automatic'],
-  ['websocket', 'WebSocket only'],
-  ['rest', 'Polling only'],
-];
 const PATIENCE_SECONDS = 3;
 const UUID = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i;
 
@@ -118,7 +112,7 @@ function change(session) {
     value: settings.roles,
     hint: 'Where the server asks nobody: for example admin.',
   });
-  const transport = field('Transport', choice(TRANSPORTS, settings.transport));
+  const transport = field('Transport', choice(Object.entries(TRANSPORTS), settings.transport));
   const encoding = field('Encoding', choice(Object.entries(ENCODINGS), settings.encoding));
   return ask({
     title: 'Connection',

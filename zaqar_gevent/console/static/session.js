@@ -3,6 +3,9 @@
 import { Client } from './zaqar.js';
 
 const KEY = 'zaqar-console';
+export const ENCODINGS = { msgpack: 'MsgPack', json: 'JSON' };
+export const TRANSPORTS = { auto: 'Automatic', websocket: 'WebSocket only', rest: 'Polling only' };
+const CHOICES = { encoding: ENCODINGS, transport: TRANSPORTS };
 const SERVER = new URL('..', document.baseURI).href.replace(/\/$/, '');
 
 /**
@@ -105,10 +108,14 @@ function defaults() {
   };
 }
 
+function isPossible(name, value) {
+  return typeof value === 'string' && (!(name in CHOICES) || Object.hasOwn(CHOICES[name], value));
+}
+
 function stored() {
   try {
     const found = JSON.parse(localStorage.getItem(KEY) ?? '{}');
-    const known = Object.keys(defaults()).filter((name) => typeof found?.[name] === 'string');
+    const known = Object.keys(defaults()).filter((name) => isPossible(name, found?.[name]));
     return Object.fromEntries(known.map((name) => [name, found[name]]));
   } catch {
     // Storage may be forbidden, or hold what somebody else has written: then it is as if empty.
