@@ -176,34 +176,46 @@ _pushes_of: Callable[..., Counter] = functools.cache(_PUSHES.labels)
 _refusals = {reason: _REFUSALS.labels(reason) for reason in get_args(Refusal)}
 
 
-class _Requests:
-    """Requests of one operation, transport and status that are in no metric yet."""
+class _Timed:
+    """What has happened, and how long it took, that is in no metric yet.
 
-    __slots__ = ('_answered', '_durations', 'counts', 'seconds')
+    total: counts it. durations: has how long each took, with the bounds `_SECONDS`.
+    """
 
-    def __init__(self, operation: str, transport: str, status: int) -> None:
-        self._answered = _REQUESTS_TOTAL.labels(operation, transport, status)
-        self._durations = _REQUEST_SECONDS.labels(operation, transport)
+    __slots__ = ('_counts', '_durations', '_seconds', '_total')
+
+    def __init__(self, total: Counter, durations: Histogram) -> None:
+        self._total = total
+        self._durations = durations
         self._clear()
 
     def _clear(self) -> None:
-        self.counts = [0] * (len(_SECONDS) + 1)
-        self.seconds = 0.0
+        self._counts = [0] * (len(_SECONDS) + 1)
+        self._seconds = 0.0
+
+    def add(self, seconds: float) -> None:
+        """It happened once more, and took so long."""
+        self._counts[bisect_left(_SECONDS, seconds)] += 1
+        self._seconds += seconds
 
     def flush(self) -> None:
         """Move the sums into the metrics."""
-        count = sum(self.counts)
+        count = sum(self._counts)
         if count:
-            self._answered.inc(count)
-            self._durations.add(self.counts, self.seconds)
+            self._total.inc(count)
+            self._durations.add(self._counts, self._seconds)
             self._clear()
 
 
-class _KnownRequests(dict[tuple[str, str, int], _Requests]):
+class _KnownRequests(dict[tuple[str, str, int], _Timed]):
     """By operation, transport and status."""
 
-    def __missing__(self, key: tuple[str, str, int]) -> _Requests:
-        requests = self[key] = _Requests(*key)
+    def __missing__(self, key: tuple[str, str, int]) -> _Timed:
+        operation, transport, status = key
+        requests = self[key] = _Timed(
+            _REQUESTS_TOTAL.labels(operation, transport, status),
+            _REQUEST_SECONDS.labels(operation, transport),
+        )
         return requests
 
 
@@ -220,9 +232,7 @@ def observe_request(operation: str, transport: str, status: int, seconds: float)
     status: as REST has it.
     seconds: how long it took.
     """
-    requests = _requests[operation, transport, status]
-    requests.counts[bisect_left(_SECONDS, seconds)] += 1
-    requests.seconds += seconds
+    _requests[operation, transport, status].add(seconds)
 
 
 class ConnectionKind(NamedTuple):
@@ -305,39 +315,17 @@ def set_outbox_depth(size: int, messages: int) -> None:
     _OUTBOX_MESSAGES.set(messages)
 
 
-class _Tries:
-    """Tries of one channel with one result that are in no metric yet."""
-
-    __slots__ = ('_durations', '_tries', 'counts', 'seconds')
-
-    def __init__(self, channel: Channel, result: DeliveryResult) -> None:
-        self._tries = _DELIVERIES.labels(channel, result)
-        self._durations = _DELIVERY_SECONDS.labels(channel)
-        self._clear()
-
-    def _clear(self) -> None:
-        self.counts = [0] * (len(_SECONDS) + 1)
-        self.seconds = 0.0
-
-    def flush(self) -> None:
-        """Move the sums into the metrics."""
-        count = sum(self.counts)
-        if count:
-            self._tries.inc(count)
-            self._durations.add(self.counts, self.seconds)
-            self._clear()
-
-
-_tries: dict[tuple[Channel, DeliveryResult], _Tries] = {}
+_tries: dict[tuple[Channel, DeliveryResult], _Timed] = {}
 
 
 def observe_delivery(channel: Channel, result: DeliveryResult, seconds: float) -> None:
     """Count one try to tell a subscriber."""
     tries = _tries.get((channel, result))
     if tries is None:
-        tries = _tries[channel, result] = _Tries(channel, result)
-    tries.counts[bisect_left(_SECONDS, seconds)] += 1
-    tries.seconds += seconds
+        tries = _tries[channel, result] = _Timed(
+            _DELIVERIES.labels(channel, result), _DELIVERY_SECONDS.labels(channel)
+        )
+    tries.add(seconds)
 
 
 def count_undelivered(channel: Channel, reason: UndeliveredReason, count: int) -> None:
