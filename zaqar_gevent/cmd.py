@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import pathlib
 import sys
 from collections.abc import Sequence
 from importlib import metadata
 
+from zaqar_gevent import arguments
 from zaqar_gevent.terminal import COMMANDS
 
 
@@ -78,20 +78,7 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
         help='answer to this host name too while there is no authentication; may be given more '
         'than once; * for every name (default: IP addresses, localhost, the name of this machine)',
     )
-    parser.add_argument(
-        '--state-path',
-        type=_directory,
-        metavar='DIR',
-        help='where the embedded store keeps its file '
-        '(default: $XDG_STATE_HOME/zaqar-gevent or ~/.local/state/zaqar-gevent)',
-    )
-    parser.add_argument(
-        '--config-file',
-        action='append',
-        default=[],
-        metavar='FILE',
-        help='an ordinary zaqar.conf; may be given more than once',
-    )
+    arguments.add_configuration(parser)
     parser.add_argument(
         '--version', action='version', version=f'%(prog)s {metadata.version("zaqar_gevent")}'
     )
@@ -110,12 +97,6 @@ def _complaint(rest: Sequence[str]) -> str:
     if rest[0].startswith('-'):
         return f'there is no option {rest[0]}: zaqar-gevent --help lists all'
     return f'there is no command {rest[0]!r}. Commands are: {known}'
-
-
-def _directory(text: str) -> pathlib.Path:
-    if not text:
-        raise argparse.ArgumentTypeError('an empty name; give a directory')
-    return pathlib.Path(text)
 
 
 def _port(text: str) -> int:

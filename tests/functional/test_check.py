@@ -125,6 +125,7 @@ def test_the_file_as_a_whole_may_be_damaged(
     ('options', 'status', 'told'),
     [
         (['--state-path', '/nowhere'], 3, 'does not exist'),
+        (['--state-path', ''], 2, 'give a directory'),
         (['--config-file', '/nowhere.conf'], 3, '/nowhere.conf'),
         (['--colour'], 2, '--colour'),
     ],

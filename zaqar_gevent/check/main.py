@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import pathlib
 from collections.abc import Callable, Iterator, Sequence
 
 from oslo_config import cfg
 
+from zaqar_gevent import arguments
 from zaqar_gevent import conf as configuration
 from zaqar_gevent.check import store
 from zaqar_gevent.check.finding import Finding, Verdict
@@ -78,20 +78,7 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
         epilog=_HELP,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument(
-        '--state-path',
-        type=pathlib.Path,
-        metavar='DIR',
-        help='where the embedded store keeps its file, as for the server '
-        '(default: $XDG_STATE_HOME/zaqar-gevent or ~/.local/state/zaqar-gevent)',
-    )
-    parser.add_argument(
-        '--config-file',
-        action='append',
-        default=[],
-        metavar='FILE',
-        help='the zaqar.conf of the server; may be given more than once',
-    )
+    arguments.add_configuration(parser)
     parser.add_argument(
         '--json', action='store_true', help='print each finding as one line of JSON'
     )

@@ -1,0 +1,30 @@
+"""Arguments of the command line that say where the configuration and the embedded store are."""
+
+from __future__ import annotations
+
+import argparse
+import pathlib
+
+
+def add_configuration(parser: argparse.ArgumentParser) -> None:
+    """Add `--state-path`, a path or None, and `--config-file`, a list of names."""
+    parser.add_argument(
+        '--state-path',
+        type=_directory,
+        metavar='DIR',
+        help='where the embedded store keeps its file '
+        '(default: $XDG_STATE_HOME/zaqar-gevent or ~/.local/state/zaqar-gevent)',
+    )
+    parser.add_argument(
+        '--config-file',
+        action='append',
+        default=[],
+        metavar='FILE',
+        help='an ordinary zaqar.conf; may be given more than once',
+    )
+
+
+def _directory(text: str) -> pathlib.Path:
+    if not text:
+        raise argparse.ArgumentTypeError('an empty name; give a directory')
+    return pathlib.Path(text)
