@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from tests.callers import TRANSPORTS, connect
+from tests.redis_process import RedisProcess
 from tests.server_process import ServerProcess
 
 ALL_TESTS_AT_ONCE = 2
@@ -29,6 +30,12 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
     """A server on the embedded store, shared by the tests that do not stop it."""
     config = '[DEFAULT]\nadmin_mode = True\n'
     with ServerProcess(tmp_path_factory.mktemp('server'), config=config) as process:
+        yield process
+
+
+@pytest.fixture(scope='module')
+def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisProcess]:
+    with RedisProcess(tmp_path_factory.mktemp('redis')) as process:
         yield process
 
 

@@ -51,12 +51,6 @@ class Servers(NamedTuple):
     stranger: ServerProcess
 
 
-@pytest.fixture(scope='module')
-def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisProcess]:
-    with RedisProcess(tmp_path_factory.mktemp('redis')) as process:
-        yield process
-
-
 @pytest.fixture(scope='module', params=['sqlite', 'redis'])
 def servers(
     request: pytest.FixtureRequest, redis: RedisProcess, tmp_path_factory: pytest.TempPathFactory

@@ -16,7 +16,6 @@ import pytest
 from tests.callers import Identity, RestCaller
 from tests.faults.client import DIALECTS, Client, Dialect
 from tests.faults.conftest import LOGGING
-from tests.functional.test_stores import redis  # noqa: F401
 from tests.redis_process import ON_REDIS, RedisProcess
 from tests.server_process import ServerProcess
 
@@ -30,7 +29,7 @@ PAGE = 20
 @pytest.fixture(scope='module', params=['sqlite', 'redis'])
 def serving(
     request: pytest.FixtureRequest,
-    redis: RedisProcess,  # noqa: F811
+    redis: RedisProcess,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[ServerProcess]:
     """A server on each store, which has nothing to complain of in the end."""

@@ -8,7 +8,7 @@ import msgpack
 import pytest
 
 from tests.callers import RestCaller
-from tests.functional.test_stores import redis, server  # noqa: F401
+from tests.functional.test_stores import server  # noqa: F401
 from tests.redis_process import RedisProcess
 from tests.server_process import ServerProcess
 
@@ -20,7 +20,7 @@ def rest(server: ServerProcess) -> RestCaller:  # noqa: F811
 
 def write_metadata(
     server: ServerProcess,  # noqa: F811
-    redis: RedisProcess,  # noqa: F811
+    redis: RedisProcess,
     rest: RestCaller,
     name: str,
     metadata: dict[str, Any],
@@ -56,7 +56,7 @@ def claim_all(rest: RestCaller, name: str) -> list[Any]:
 )
 def test_messages_stay_and_can_be_claimed(
     server: ServerProcess,  # noqa: F811
-    redis: RedisProcess,  # noqa: F811
+    redis: RedisProcess,
     rest: RestCaller,
     metadata: dict[str, Any],
 ) -> None:
@@ -75,7 +75,7 @@ def test_messages_stay_and_can_be_claimed(
 @pytest.mark.parametrize('server', ['redis'], indirect=True)
 def test_dead_letters_that_can_be_moved_are(
     server: ServerProcess,  # noqa: F811
-    redis: RedisProcess,  # noqa: F811
+    redis: RedisProcess,
     rest: RestCaller,
 ) -> None:
     metadata = {'_max_claim_count': 1, '_dead_letter_queue': 'dead'}

@@ -10,39 +10,19 @@ from typing import Any, NamedTuple
 import pytest
 
 from tests.callers import TRANSPORTS, Answer, Identity, RestCaller, connect, new_identity
-from tests.functional.test_stores import (
-    MANAGED_BY_SQLALCHEMY,
-    POOLED,
-    _create_tables,
-    _register_pool,
-    redis,  # noqa: F401
-)
-from tests.redis_process import ON_REDIS, RedisProcess
+from tests.redis_process import RedisProcess
 from tests.server_process import ServerProcess
-
-CONFIGURATIONS = {
-    'sqlite': '',
-    'redis': ON_REDIS,
-    'sqlalchemy': MANAGED_BY_SQLALCHEMY,
-    'pooled': POOLED,
-}
+from tests.stores import CONFIGURATIONS, serve_on
 
 
 @pytest.fixture(scope='module', params=list(CONFIGURATIONS))
 def server(
     request: pytest.FixtureRequest,
-    redis: RedisProcess,  # noqa: F811
+    redis: RedisProcess,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[ServerProcess]:
     """A server on each store in turn."""
-    directory = tmp_path_factory.mktemp(request.param)
-    config = CONFIGURATIONS[request.param].format(redis=redis.uri, directory=directory)
-    redis.client.flushall()
-    if request.param == 'sqlalchemy':
-        _create_tables(directory)
-    with ServerProcess(directory, config=config) as process:
-        if request.param == 'pooled':
-            _register_pool(process, redis)
+    with serve_on(request.param, redis, tmp_path_factory.mktemp(request.param)) as process:
         yield process
 
 

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from tests.callers import TRANSPORTS, connect
-from tests.functional.test_stores import POOLED
 from tests.server_process import ServerProcess
+from tests.stores import POOLED
 
 
 @pytest.fixture(scope='module')

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pathlib
 import threading
 import time
 from collections.abc import Iterator
@@ -11,35 +10,20 @@ from typing import Any
 import pytest
 
 from tests.callers import TRANSPORTS, Identity, RestCaller, WebSocketCaller, connect, new_identity
-from tests.functional.test_stores import POOLED, _register_pool
-from tests.redis_process import ON_REDIS, RedisProcess
+from tests.redis_process import RedisProcess
 from tests.server_process import ServerProcess
+from tests.stores import serve_on
 
 PRODUCERS = 4
 EARLIER = 2000
 MOST_SECONDS = 20
 
 
-@pytest.fixture(scope='module')
-def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisProcess]:
-    with RedisProcess(tmp_path_factory.mktemp('redis')) as process:
-        yield process
-
-
 @pytest.fixture(scope='module', params=['embedded', 'redis', 'pooled'])
 def server(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+    request: pytest.FixtureRequest, redis: RedisProcess, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[ServerProcess]:
-    directory: pathlib.Path = tmp_path_factory.mktemp(request.param)
-    config = None
-    if request.param != 'embedded':
-        redis = request.getfixturevalue('redis')
-        redis.client.flushall()
-        template = {'redis': ON_REDIS, 'pooled': POOLED}[request.param]
-        config = template.format(redis=redis.uri, directory=directory)
-    with ServerProcess(directory, config=config) as process:
-        if request.param == 'pooled':
-            _register_pool(process, redis)
+    with serve_on(request.param, redis, tmp_path_factory.mktemp(request.param)) as process:
         yield process
 
 
@@ -63,15 +47,13 @@ def post(api: Any, *bodies: Any, **more: Any) -> list[str]:
 
 def bodies(api: Any) -> list[Any]:
     """All bodies in the queue, oldest first."""
-    found: dict[str, Any] = {}
+    found: list[Any] = []
     more: dict[str, Any] = {}
     while True:
         page = api.call('message_list', queue_name='orders', echo=True, limit=20, **more).body
-        new = {message['id']: message['body'] for message in page['messages']}
-        if not new.keys() - found.keys():
-            # After the very first message, upstream's driver for Redis lists it again.
-            return list(found.values())
-        found |= new
+        if not page['messages']:
+            return found
+        found += [message['body'] for message in page['messages']]
         more = {'marker': page['marker']}
 
 

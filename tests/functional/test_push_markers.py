@@ -9,14 +9,13 @@ import pytest
 from tests.callers import RestCaller
 from tests.faults.client import COMPACT, DEFAULT, Dialect
 from tests.functional.test_push import Subscriber, post
-from tests.functional.test_stores import redis  # noqa: F401
 from tests.redis_process import ON_REDIS, RedisProcess
 from tests.server_process import ServerProcess
 
 
 @pytest.fixture(scope='module')
 def redis_server(
-    redis: RedisProcess,  # noqa: F811
+    redis: RedisProcess,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[ServerProcess]:
     config = ON_REDIS.format(redis=redis.uri)

@@ -11,7 +11,6 @@ import pytest
 from tests.callers import RestCaller
 from tests.faults.client import COMPACT, DEFAULT, DIALECTS, Dialect
 from tests.functional.test_push import COMPACTS, Subscriber, is_push, post
-from tests.functional.test_stores import redis  # noqa: F401
 from tests.redis_process import ON_REDIS, RedisProcess
 from tests.server_process import ServerProcess
 
@@ -22,7 +21,7 @@ ENGINES = {'websockets': '', 'ws4py': '[zaqar_gevent]\nwebsocket_engine = ws4py\
 
 
 @pytest.fixture(scope='module', params=['sqlite', 'redis'])
-def store(request: pytest.FixtureRequest, redis: RedisProcess) -> str:  # noqa: F811
+def store(request: pytest.FixtureRequest, redis: RedisProcess) -> str:
     """The configuration of each store in turn."""
     if request.param == 'sqlite':
         return ''

@@ -11,7 +11,7 @@ import pytest
 from tests.callers import RestCaller
 from tests.faults.client import COMPACT, DEFAULT
 from tests.functional.test_push import Subscriber, post
-from tests.functional.test_stores import redis, server  # noqa: F401
+from tests.functional.test_stores import server  # noqa: F401
 from tests.redis_process import RedisProcess
 from tests.server_process import ServerProcess
 
@@ -27,12 +27,12 @@ def rest(server: ServerProcess, subscriber: Subscriber) -> RestCaller:  # noqa: 
     return RestCaller(server.url, identity=subscriber.identity)
 
 
-def expire(redis: RedisProcess, ids: list[str]) -> None:  # noqa: F811
+def expire(redis: RedisProcess, ids: list[str]) -> None:
     """Do to messages what Redis does: their ids stay until upstream collects them."""
     assert redis.client.delete(*ids) == len(ids)
 
 
-def grow_old(redis: RedisProcess, ids: list[str]) -> None:  # noqa: F811
+def grow_old(redis: RedisProcess, ids: list[str]) -> None:
     """Let messages have been posted a minute ago."""
     for one in ids:
         assert redis.client.hset(one, 'cr', int(time.time()) - 60) == 0
@@ -65,7 +65,7 @@ def test_a_marker_resumes(subscriber: Subscriber, rest: RestCaller, seen: int) -
 def test_a_queue_is_read_on_past_what_has_expired(
     subscriber: Subscriber,
     rest: RestCaller,
-    redis: RedisProcess,  # noqa: F811
+    redis: RedisProcess,
 ) -> None:
     """However much that is."""
     ids = post(rest, *range(100))
@@ -84,7 +84,7 @@ def test_a_queue_is_read_on_past_what_has_expired(
 def test_a_newest_message_that_goes_brings_back_none_of_the_older(
     subscriber: Subscriber,
     rest: RestCaller,
-    redis: RedisProcess,  # noqa: F811
+    redis: RedisProcess,
 ) -> None:
     ids = post(rest, *range(50))
     grow_old(redis, ids)
@@ -101,7 +101,7 @@ def test_a_newest_message_that_goes_brings_back_none_of_the_older(
 def test_a_queue_whose_newest_message_has_expired_is_joined_at_its_end(
     subscriber: Subscriber,
     rest: RestCaller,
-    redis: RedisProcess,  # noqa: F811
+    redis: RedisProcess,
 ) -> None:
     ids = post(rest, *range(50))
     expire(redis, ids[-1:])

@@ -16,7 +16,6 @@ import pytest
 from tests.callers import RestCaller
 from tests.faults.client import COMPACT
 from tests.functional.test_push import Subscriber
-from tests.functional.test_stores import redis  # noqa: F401
 from tests.redis_process import ON_REDIS, RedisProcess
 from tests.server_process import ServerProcess
 
@@ -28,7 +27,7 @@ OUTAGE_SECONDS = 10
 
 @pytest.fixture(scope='module')
 def server(
-    redis: RedisProcess,  # noqa: F811
+    redis: RedisProcess,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[ServerProcess]:
     config = ON_REDIS.format(redis=redis.uri)
@@ -193,7 +192,7 @@ def test_a_queue_that_is_created_again_has_no_claims(rest: RestCaller) -> None:
 @pytest.mark.parametrize('how', ['deleted', 'expired'])
 def test_a_claim_goes_on_without_messages_that_are_gone(
     rest: RestCaller,
-    redis: RedisProcess,  # noqa: F811
+    redis: RedisProcess,
     how: str,
 ) -> None:
     ids = post(rest, 'orders', range(3))
@@ -216,7 +215,7 @@ def test_a_claim_goes_on_without_messages_that_are_gone(
 
 def test_a_claim_that_redis_has_let_expire_is_not_found(
     rest: RestCaller,
-    redis: RedisProcess,  # noqa: F811
+    redis: RedisProcess,
 ) -> None:
     post(rest, 'orders', range(1))
     target = {'queue_name': 'orders', 'claim_id': claim(rest, 'orders').body['claim_id']}
@@ -275,7 +274,7 @@ def test_operations_fail_in_time_while_redis_is_gone(tmp_path: pathlib.Path, how
 @pytest.mark.timeout(120)
 def test_an_idle_connection_that_redis_has_closed_is_replaced(
     rest: RestCaller,
-    redis: RedisProcess,  # noqa: F811
+    redis: RedisProcess,
 ) -> None:
     post(rest, 'orders', range(1))
     for _ in range(3):

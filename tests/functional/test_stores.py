@@ -9,40 +9,11 @@ from typing import Any
 
 import pytest
 import requests
-import sqlalchemy
-from zaqar.storage.sqlalchemy import tables
 
-from tests.callers import TRANSPORTS, RestCaller, connect
-from tests.redis_process import ON_REDIS, RedisProcess
+from tests.callers import TRANSPORTS, connect
+from tests.redis_process import RedisProcess
 from tests.server_process import ServerProcess
-
-MANAGED_BY_SQLALCHEMY = """
-    [drivers]
-    message_store = redis
-    management_store = sqlalchemy
-    [drivers:message_store:redis]
-    uri = {redis}
-    [drivers:management_store:sqlalchemy]
-    uri = sqlite:///{directory}/management.db
-    """
-POOLED = """
-    [DEFAULT]
-    pooling = True
-    admin_mode = True
-    [drivers]
-    message_store = redis
-    management_store = sqlite
-    [drivers:message_store:redis]
-    uri = {redis}
-    [drivers:management_store:sqlite]
-    uri = sqlite:///{directory}/management.sqlite
-    """
-
-
-@pytest.fixture(scope='module')
-def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisProcess]:
-    with RedisProcess(tmp_path_factory.mktemp('redis')) as process:
-        yield process
+from tests.stores import serve_on
 
 
 @pytest.fixture(scope='module', params=['redis', 'sqlalchemy', 'pooled'])
@@ -50,30 +21,8 @@ def server(
     request: pytest.FixtureRequest, redis: RedisProcess, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[ServerProcess]:
     """A server on Redis; in turn it is managed by Redis, by SQLAlchemy, and pooled."""
-    directory = tmp_path_factory.mktemp(request.param)
-    templates = {'redis': ON_REDIS, 'sqlalchemy': MANAGED_BY_SQLALCHEMY, 'pooled': POOLED}
-    config = templates[request.param].format(redis=redis.uri, directory=directory)
-    redis.client.flushall()
-    if request.param == 'sqlalchemy':
-        _create_tables(directory)
-    with ServerProcess(directory, config=config) as process:
-        if request.param == 'pooled':
-            _register_pool(process, redis)
+    with serve_on(request.param, redis, tmp_path_factory.mktemp(request.param)) as process:
         yield process
-
-
-def _create_tables(directory: pathlib.Path) -> None:
-    """Make upstream's tables, whose migrations are written for MySQL."""
-    engine = sqlalchemy.create_engine(f'sqlite:///{directory}/management.db')
-    tables.metadata.create_all(engine)
-    engine.dispose()
-
-
-def _register_pool(server: ServerProcess, redis: RedisProcess) -> None:
-    administrator = RestCaller(server.url)
-    headers = {**administrator.identity.headers(), 'X-Roles': 'admin'}
-    pool = {'uri': redis.uri, 'weight': 100}
-    assert administrator.call('pool_create', headers=headers, pool_name='p', **pool).status == 201
 
 
 @pytest.mark.parametrize('transport', TRANSPORTS)

@@ -71,12 +71,6 @@ class UpstreamRest:
 
 
 @pytest.fixture(scope='module')
-def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisProcess]:
-    with RedisProcess(tmp_path_factory.mktemp('redis')) as process:
-        yield process
-
-
-@pytest.fixture(scope='module')
 def upstream(
     redis: RedisProcess, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[UpstreamRest]:
