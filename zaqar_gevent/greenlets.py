@@ -6,8 +6,8 @@ one that waits costs 1 us.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, TypeVar
 
 import gevent
 from gevent import monkey
@@ -19,6 +19,10 @@ before it looks at the sockets again."""
 
 MAX_IDLE = 256
 """Greenlets of one hub that wait for something to do; each holds some 20 KB."""
+
+_AT_ONCE = 100
+
+Item = TypeVar('Item')
 
 _local = monkey.get_original('threading', 'local')
 
@@ -48,6 +52,14 @@ class _Crew:
 
 
 _crews = _local()
+
+
+def in_turns(items: Iterable[Item]) -> Iterator[Item]:
+    """The items as they are now, one by one; after some of them, others may run."""
+    for number, item in enumerate(tuple(items)):
+        if number % _AT_ONCE == _AT_ONCE - 1:
+            gevent.sleep(MOMENT)
+        yield item
 
 
 def spawn(job: Callable[..., None], *arguments: Any) -> None:

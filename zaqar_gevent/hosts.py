@@ -148,7 +148,7 @@ def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
 
 
 def _is_address(name: str) -> bool:
-    """Whether no name server was asked for it."""
+    """Whether it is an IP address, which no name server can make lead elsewhere."""
     return _address(name) is not None
 
 

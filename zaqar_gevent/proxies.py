@@ -33,7 +33,9 @@ PREFIX = 'zaqar_gevent.prefix'
 # Where the environment of a request keeps the Host that it came with, if a proxy names another.
 RECEIVED_HOST = 'zaqar_gevent.received_host'
 
-_X_NAMES = ('for', 'proto', 'host', 'prefix')
+_X_VARIABLES = {
+    name: f'HTTP_X_FORWARDED_{name.upper()}' for name in ('for', 'proto', 'host', 'prefix')
+}
 _PREFIX = re.compile(r'(?:/[\w.~-]+)+', re.ASCII)
 _SCHEMES = ('http', 'https')
 _NODE = re.compile(r'\[?(?P<address>[0-9a-fA-F.]+|[0-9a-fA-F:.]*:[0-9a-fA-F:.]*)\]?(?::\d{1,5})?')
@@ -78,10 +80,9 @@ def believe(environ: Environ, kind: str) -> None:
 
 
 def _x_forwarded(environ: Environ) -> dict[str, str]:
-    keys = {name: f'HTTP_X_FORWARDED_{name.upper()}' for name in _X_NAMES}
     return {
         name: environ[key].rsplit(',', 1)[-1].strip()
-        for name, key in keys.items()
+        for name, key in _X_VARIABLES.items()
         if key in environ
     }
 

@@ -255,7 +255,10 @@ class Connection:
         )
 
     def _write(self, data: bytes) -> None:
-        """Write `data`; returns when the client has taken it, or the connection is lost."""
+        """Write `data`; returns when the client has taken it.
+
+        Raises `ConnectionError` where it is gone.
+        """
         self._outbox.put([data])
         self._await_written()
 

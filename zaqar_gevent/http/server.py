@@ -13,7 +13,7 @@ import gevent
 from gevent.server import StreamServer
 from oslo_log import log
 
-from zaqar_gevent.greenlets import MOMENT
+from zaqar_gevent.greenlets import in_turns
 from zaqar_gevent.http.answer import Answer
 from zaqar_gevent.http.connection import Connection
 from zaqar_gevent.http.head import Limits
@@ -23,7 +23,6 @@ from zaqar_gevent.sockets.unsent import Unsent
 LOG = log.getLogger(__name__)
 
 _TICK_SECONDS = 0.1
-_AT_ONCE = 100
 _PAUSE_SECONDS = 0.1
 _QUIET_SECONDS = 10.0
 _EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
@@ -181,9 +180,7 @@ class Server(StreamServer):
         """Mind the deadlines. PERF: a timer for each request would cost 3 us."""
         while self._connections:
             now = time.monotonic()
-            for number, connection in enumerate(tuple(self._connections)):
-                if number % _AT_ONCE == _AT_ONCE - 1:
-                    gevent.sleep(MOMENT)
+            for connection in in_turns(self._connections):
                 if now >= connection.deadline:
                     connection.expire()
             gevent.sleep(_TICK_SECONDS)

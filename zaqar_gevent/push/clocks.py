@@ -26,7 +26,7 @@ class Clocks:
         self._offset = self._measure()
 
     def has_stepped(self) -> bool:
-        """Whether it has by half a second or more, since the last time that it had."""
+        """Whether the clock has moved by half a second or more since it last did."""
         offset = self._measure()
         if abs(offset - self._offset) < _TOLERANCE_SECONDS:
             return False

@@ -11,7 +11,7 @@ import gevent
 from gevent.event import Event
 from oslo_log import log
 
-from zaqar_gevent.greenlets import MOMENT
+from zaqar_gevent.greenlets import in_turns
 
 LOG = log.getLogger(__name__)
 
@@ -31,8 +31,6 @@ size, and the store answers nobody else while it reads it."""
 
 LARGE_BYTES = 256 * 1024
 """An answer of so many bytes is large."""
-
-_AT_ONCE = 100
 
 
 class Exhausted(Exception):
@@ -107,9 +105,7 @@ class Unsent:
 
     def _look_at_all(self) -> None:
         now = time.monotonic()
-        for number, holder in enumerate(tuple(self._holders)):
-            if number % _AT_ONCE == _AT_ONCE - 1:
-                gevent.sleep(MOMENT)
+        for holder in in_turns(self._holders):
             holder.look(now)
             if holder.size and now - holder.moved_at > self.write_timeout:
                 holder.cut()

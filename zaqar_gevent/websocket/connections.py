@@ -13,7 +13,7 @@ import gevent
 from oslo_log import log
 
 from zaqar_gevent.api import errors
-from zaqar_gevent.greenlets import MOMENT
+from zaqar_gevent.greenlets import in_turns
 from zaqar_gevent.sockets.unsent import Unsent
 from zaqar_gevent.websocket.connection import (
     GOING_AWAY,
@@ -24,7 +24,6 @@ from zaqar_gevent.websocket.connection import (
 
 LOG = log.getLogger(__name__)
 
-_AT_ONCE = 100
 _SPREAD_MS_EACH = 2
 _SPREAD_MS = range(1000, 30_001)
 _RECONNECT_AFTER_MS = 100
@@ -85,7 +84,7 @@ class Connections:
         self._by_address[address] += 1
 
     def admit_client(self, client: Client, address: str) -> None:
-        """Let `client` be connected without having authenticated; one that has may be.
+        """Count `client` among those that have not authenticated; one that has is not counted.
 
         Raises `errors.TooManyUnknown` or `errors.TooManyOfAddress` where there are too many.
         """
@@ -130,9 +129,7 @@ class Connections:
     def drain(self) -> None:
         """Admit no more, and close every connection as soon as its requests are answered."""
         self._is_draining = True
-        for number, connection in enumerate(self):
-            if number % _AT_ONCE == _AT_ONCE - 1:
-                gevent.sleep(MOMENT)
+        for connection in in_turns(self._open):
             connection.finish(self._stopping())
 
     def _stopping(self) -> Ending:
@@ -144,9 +141,7 @@ class Connections:
     def _keep(self) -> None:
         while self._open:
             now = time.monotonic()
-            for number, connection in enumerate(self):
-                if number % _AT_ONCE == _AT_ONCE - 1:
-                    gevent.sleep(MOMENT)
+            for connection in in_turns(self._open):
                 connection.attend(now)
             gevent.sleep(TICK_SECONDS)
         self._keeper = None
