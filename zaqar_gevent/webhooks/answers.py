@@ -23,12 +23,11 @@ class Head(NamedTuple):
 
 
 class _Bounded(io.RawIOBase):
-    """The first bytes that a socket receives; after them, or when `is_over`, the end."""
+    """The first `MAX_BYTES` bytes that a socket receives; after them, the end."""
 
     def __init__(self, sock: Any) -> None:
         self._sock = sock
         self.left = MAX_BYTES
-        self.received = 0
 
     def readable(self) -> bool:
         return True
@@ -37,7 +36,6 @@ class _Bounded(io.RawIOBase):
         view = memoryview(buffer)[: self.left]
         count: int = self._sock.recv_into(view) if len(view) else 0
         self.left -= count
-        self.received += count
         return count
 
 
@@ -51,13 +49,12 @@ class _Buffer(io.BufferedReader):
 class Answer:
     """The answer to a request that was sent over `sock`.
 
-    has_begun: whether a byte of it has come. head: once it was read.
+    has_begun: whether a byte of it has come.
     """
 
     def __init__(self, sock: Any) -> None:
         self._raw = _Bounded(sock)
         self._buffer = _Buffer(self._raw, MAX_BYTES)
-        self.head: Head | None = None
 
     def makefile(self, mode: str) -> io.BufferedReader:
         """What `http.client` reads from."""
@@ -65,7 +62,7 @@ class Answer:
 
     @property
     def has_begun(self) -> bool:
-        return self._raw.received > 0
+        return self._raw.left < MAX_BYTES
 
     def read_head(self) -> Head:
         """Read as far as the status is known.
@@ -80,10 +77,7 @@ class Answer:
         except (http.client.HTTPException, ValueError) as error:
             raise Malformed('its answer is not HTTP, or its head is too long') from error
         response = self._response
-        self.head = Head(
-            response.status, response.headers['Location'], response.headers['Retry-After']
-        )
-        return self.head
+        return Head(response.status, response.headers['Location'], response.headers['Retry-After'])
 
     def read_rest(self) -> bool:
         """Read the rest; whether another request can be sent over the same connection."""

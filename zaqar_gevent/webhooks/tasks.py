@@ -27,20 +27,15 @@ class Tasks:
     def send(self, row: Subscription, notification: Notification, project: str | None) -> Outcome:
         """Run the task once; whatever happens is an outcome."""
         scheme = row['subscriber'].partition(':')[0].lower()
-        timeout = gevent.Timeout(self._seconds)
-        timeout.start()
+        outcome = Outcome('refused', f'not done within {self._seconds:g} s')
         try:
-            run(self._execute, scheme, row, notification)
-        except gevent.Timeout as fired:
-            if fired is not timeout:
-                raise
-            return Outcome('refused', f'not done within {self._seconds:g} s')
+            with gevent.Timeout(self._seconds, False):
+                run(self._execute, scheme, row, notification)
+                outcome = DELIVERED
         except Exception as error:
             # A task may raise what it likes.
             return Outcome('refused', f'{type(error).__name__} in the task for {scheme}')
-        finally:
-            timeout.close()
-        return DELIVERED
+        return outcome
 
     def _execute(self, scheme: str, row: Subscription, notification: Notification) -> None:
         # Tasks add to what they are given.
