@@ -80,6 +80,11 @@ def encode_msgpack(document: Any) -> bytes:
     return _encode_msgpack(document)
 
 
+def encode(document: Any, *, binary: bool) -> bytes:
+    """`document` as MsgPack where `binary`, else as JSON."""
+    return (encode_msgpack if binary else encode_json)(document)
+
+
 def decode_msgpack(data: bytes, max_depth: int = MAX_DEPTH) -> Any:
     """Read one MsgPack value whose types are JSON's, nested at most `max_depth` levels.
 

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 import gevent
 
 from zaqar_gevent.api import documents, errors
+from zaqar_gevent.api.ending import End
 from zaqar_gevent.api.grants import UNLIMITED, Grant, Reason
 from zaqar_gevent.api.push import Recipient, Source
 from zaqar_gevent.push.consumer import Consumer
-from zaqar_gevent.push.ending import End
 from zaqar_gevent.push.subscription import Key, State, Subscription
 from zaqar_gevent.push.tail import Tail
 from zaqar_gevent.push.workers import token_in
@@ -242,17 +242,20 @@ class Endpoint:
                 held.expires_at = now + held.ttl
                 gevent.spawn(self._hub.renew, held, held.ttl)
             elif now >= held.expires_at:
-                self.drop(key, End.EXPIRED)
-                # The store's clock may have been set back.
-                self._hub.at_last(self._hub.delete, [(held.subscription.source, held.row)])
+                # In the store it may live on, whose clock may have been set back.
+                self._end(key, End.EXPIRED)
             elif has_stepped:
                 gevent.spawn(self._hub.renew, held, held.left)
 
     def _go_astray(self, subscription: Subscription) -> None:
         """The store has never given the marker of a subscription: it is another store by now."""
-        row = self.row_of(subscription.key)
-        self.drop(subscription.key, End.UNKNOWN_MARKER)
-        self._hub.at_last(self._hub.delete, [(subscription.source, row)])
+        self._end(subscription.key, End.UNKNOWN_MARKER)
+
+    def _end(self, key: Key, reason: End) -> None:
+        """End a subscription, and take it out of the store."""
+        row = self.row_of(key)
+        self.drop(key, reason)
+        self._hub.at_last(self._hub.delete, [(key[0], row)])
 
     def _over(self, subscription: Subscription) -> None:
         """A message cannot be pushed: the grant of the subscription has ended."""
@@ -286,8 +289,8 @@ class Endpoint:
                 'queue_name': source.name,
                 'Message_Type': 'UnsubscribeConfirmation',
             }
-        encode = documents.encode_msgpack if ended.binary else documents.encode_json
-        self._recipient.push(encode(push), binary=ended.binary, kind='ended')
+        data = documents.encode(push, binary=ended.binary)
+        self._recipient.push(data, binary=ended.binary, kind='ended')
 
     def _too_slow(self, subscription: Subscription) -> None:
         """Pause a subscription, or give up a client whose envelope cannot say so."""

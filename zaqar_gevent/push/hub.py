@@ -16,10 +16,10 @@ from oslo_log import log
 from zaqar.storage import errors as storage_errors
 
 from zaqar_gevent.api.broker import Broker
+from zaqar_gevent.api.ending import End
 from zaqar_gevent.api.push import Source
 from zaqar_gevent.logs import level_of
 from zaqar_gevent.push.clocks import Clocks
-from zaqar_gevent.push.ending import End
 from zaqar_gevent.push.endpoint import Endpoint, Held
 from zaqar_gevent.push.feed import Feed
 from zaqar_gevent.push.fleet import Fleet, load_from
@@ -85,14 +85,14 @@ class Hub:
         self._workers.tell(source, others)
 
     def ended(self, source: Source, subscription_id: str, by: object = None) -> None:
-        endpoint = self._subscriptions.get((source, subscription_id))
+        key = source, subscription_id
+        endpoint = self._subscriptions.get(key)
         if endpoint is not None:
-            key = source, subscription_id
             endpoint.drop(key, None if by is endpoint else End.DELETED)
 
     def row_of(self, source: Source, subscription_id: str) -> str:
-        endpoint = self._subscriptions.get((source, subscription_id))
         key = source, subscription_id
+        endpoint = self._subscriptions.get(key)
         return subscription_id if endpoint is None else endpoint.row_of(key)
 
     def is_worker(self, source: Source, subscriber: str) -> bool:

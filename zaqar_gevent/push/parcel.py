@@ -40,8 +40,7 @@ class Parcel:
                 'queue_name': self._queue_name,
                 'Message_Type': 'Notification',
             }
-            encode = documents.encode_msgpack if binary else documents.encode_json
-            self._forms[form] = encode(document)
+            self._forms[form] = documents.encode(document, binary=binary)
         return self._forms[form]
 
     def closing(self, *, binary: bool) -> bytes:

@@ -115,8 +115,8 @@ class Subscription:
 
     def say(self, push: dict[str, Any], *, kind: str) -> None:
         """Push something about the subscription, whether there is room or not."""
-        codec = documents.encode_msgpack if self.binary else documents.encode_json
-        self._recipient.push(codec(push), binary=self.binary, kind=kind)
+        data = documents.encode(push, binary=self.binary)
+        self._recipient.push(data, binary=self.binary, kind=kind)
 
     def _fall_behind(self) -> None:
         """There is no room for a message."""

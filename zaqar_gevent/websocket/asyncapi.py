@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, TypedDict
 
 from zaqar_gevent.api import schemas
+from zaqar_gevent.api.ending import End
 from zaqar_gevent.api.grants import Reason
 from zaqar_gevent.api.messages import Message as PushedMessage
 from zaqar_gevent.api.operation import Operation
@@ -148,13 +149,13 @@ _PUSHES: dict[str, tuple[str, dict[str, Schema], tuple[str, ...]]] = {
         ('subscription_id', 'marker'),
     ),
     'ended': (
-        'A subscription or consumer has ended with the token or pre-signed URL that it was made '
-        'with; subscribe again as somebody who may.',
+        'A subscription or consumer has ended, though the client has not ended it; `reason` says '
+        'why.',
         {
             'subscription_id': _TEXT,
             'consumer_id': _TEXT,
             'queue_name': _TEXT,
-            'reason': {'enum': [reason.value for reason in Reason]},
+            'reason': {'enum': [reason.value for reason in (*Reason, *End)]},
             'description': _TEXT,
         },
         ('queue_name', 'reason', 'description'),
