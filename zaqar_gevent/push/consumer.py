@@ -27,6 +27,9 @@ LOG = log.getLogger(__name__)
 
 # Claims that are asked for at a time; the store commits them together.
 _AT_ONCE = 16
+# A lease is renewed after this share of its time to live. A store may count whole seconds, so
+# that a claim lives up to a second less than was asked for.
+_RENEWED_AFTER = 1 / 3
 # What a claim's expiry or a delay's end brings is no news: it is looked for this often.
 _LOOK_SECONDS = 1.0
 _OUTAGE_SECONDS = 1.0
@@ -215,7 +218,7 @@ class Consumer:
     def _push(self, claim_id: str, message: dict[str, Any]) -> Exception | None:
         """Push a message, or give it back; why it could not be pushed."""
         message_id = str(message['id'])
-        lease = _Lease(claim_id, time.monotonic() + self._lease['ttl'] / 2)
+        lease = _Lease(claim_id, self._renewal_time())
         failure = None
         try:
             payload = self._write(claim_id, message)
@@ -238,30 +241,37 @@ class Consumer:
             'queue_name': name,
             'message': seen,
         }
-        encode = documents.encode_msgpack if self.binary else documents.encode_json
-        return encode(push)
+        return documents.encode(push, binary=self.binary)
 
     def _keep(self) -> None:
         """Renew the leases while the connection lasts; all at once when the wall clock was set."""
         clocks = Clocks()
         while not self._is_over():
-            gevent.sleep(min(1.0, self._lease['ttl'] / 4))
+            gevent.sleep(min(1.0, self._lease['ttl'] / 8))
             now = time.monotonic()
             has_stepped = clocks.has_stepped()
-            for message_id, lease in tuple(self._leases.items()):
-                if has_stepped or now >= lease.renew_at:
-                    lease.renew_at = now + self._lease['ttl'] / 2
-                    self._renew(message_id, lease)
+            due = [
+                (message_id, lease)
+                for message_id, lease in self._leases.items()
+                if has_stepped or now >= lease.renew_at
+            ]
+            for begin in range(0, len(due), _AT_ONCE):
+                _each(self._renew, due[begin : begin + _AT_ONCE])
+
+    def _renewal_time(self) -> float:
+        return time.monotonic() + self._lease['ttl'] * _RENEWED_AFTER
 
     def _renew(self, message_id: str, lease: _Lease) -> None:
         project_id, name = self.source
+        lease.renew_at = self._renewal_time()
         try:
             self._broker.claims.update(
                 name, claim_id=lease.claim_id, metadata=self._lease, project=project_id
             )
         except storage_errors.ClaimDoesNotExist:
             # Settled meanwhile, or lost: whoever has it now, this consumer has not.
-            self._leases.pop(message_id, None)
+            if self._leases.get(message_id) is lease:
+                del self._leases[message_id]
             self._settled.set()
         except Exception as error:
             LOG.log(
