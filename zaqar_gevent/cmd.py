@@ -78,6 +78,14 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
         help='answer to this host name too while there is no authentication; may be given more '
         'than once; * for every name (default: IP addresses, localhost, the name of this machine)',
     )
+    parser.add_argument(
+        '--allowed-origin',
+        action='append',
+        default=[],
+        metavar='URL',
+        help='let web pages of this origin use the server, for example http://localhost:5173; may '
+        "be given more than once; * for every origin (default: only the server's own pages)",
+    )
     arguments.add_configuration(parser)
     parser.add_argument(
         '--version', action='version', version=f'%(prog)s {metadata.version("zaqar_gevent")}'
@@ -126,6 +134,7 @@ def _serve(options: argparse.Namespace) -> int:
             conf, options.state_path or configuration.default_state_path()
         )
         configuration.allow_hosts(conf, options.allowed_host)
+        configuration.allow_origins(conf, options.allowed_origin)
         logs.set_up(conf)
         enable_reports(conf)
         service = Service(conf)

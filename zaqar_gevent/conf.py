@@ -13,6 +13,7 @@ from collections.abc import Sequence
 
 from oslo_config import cfg
 from oslo_log import log
+from oslo_middleware import cors
 from osprofiler import opts as profiler_options
 from zaqar.common import cache
 from zaqar.conf import drivers as driver_options
@@ -99,6 +100,14 @@ def allow_hosts(conf: cfg.ConfigOpts, names: Sequence[str]) -> None:
     """Answer to these host names too, beside those that the configuration allows."""
     allowed = [*conf[options.GROUP].allowed_hosts, *names]
     conf.set_override('allowed_hosts', allowed, group=options.GROUP)
+
+
+def allow_origins(conf: cfg.ConfigOpts, origins: Sequence[str]) -> None:
+    """Serve web pages of these origins too, beside those that the configuration allows."""
+    conf.register_opts(cors.CORS_OPTS, group='cors')
+    if origins:
+        allowed = [*(conf.cors.allowed_origin or ()), *origins]
+        conf.set_override('allowed_origin', allowed, group='cors')
 
 
 def take_over_notifier(conf: cfg.ConfigOpts) -> bool:

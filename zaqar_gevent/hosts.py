@@ -15,7 +15,10 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import Any
 from urllib.parse import urlsplit
 
+from oslo_log import log
+
 from zaqar_gevent.api import documents, errors
+from zaqar_gevent.logs import FirstTimes
 from zaqar_gevent.proxies import RECEIVED_HOST
 
 ANY = '*'
@@ -28,6 +31,8 @@ _PATTERN = re.compile(
 _SHOWN = 100
 _MAX_REMEMBERED = 1000
 
+LOG = log.getLogger(__name__)
+
 Environ = dict[str, Any]
 StartResponse = Callable[..., Any]
 Application = Callable[[Environ, StartResponse], Iterable[bytes]]
@@ -38,7 +43,8 @@ class Hosts:
 
     allowed: names as in allowed_hosts, in any case; a port is ignored. `*` allows every host.
 
-    IP addresses, names of loopback and the machine's own name are always allowed.
+    IP addresses, names of loopback and the machine's own name are always allowed. The first refusal
+    of each host is logged, up to a number of hosts.
     """
 
     def __init__(self, allowed: Collection[str]) -> None:
@@ -46,6 +52,7 @@ class Hosts:
         self._allows_any = ANY in allowed
         self._names = {_listed(entry) for entry in allowed if entry != ANY}
         self._remembered: set[str] = set()
+        self._logged = FirstTimes()
 
     def check(self, environ: Environ) -> None:
         """Raise `errors.Forbidden` unless the request is for an allowed host.
@@ -56,7 +63,15 @@ class Hosts:
             return
         for host in _hosts_in(environ):
             if not self.allows(host):
-                raise errors.Forbidden(_refusal(host), title='Host not allowed')
+                shown = host if len(host) <= _SHOWN else f'{host[:_SHOWN]}...'
+                if self._logged.is_first(shown):
+                    LOG.warning(
+                        'A request for the host %r was refused. To answer to this name, add it to '
+                        'allowed_hosts in [drivers:transport:gevent], or start the server with '
+                        '--allowed-host.',
+                        shown,
+                    )
+                raise errors.Forbidden(_refusal(shown), title='Host not allowed')
 
     def allows(self, host: str) -> bool:
         """Whether a Host header with this value (RFC 9110, section 7.2) names an allowed host.
@@ -164,8 +179,7 @@ def _own_names() -> frozenset[str]:
     return frozenset(name for name in names if name)
 
 
-def _refusal(host: str) -> str:
-    shown = host if len(host) <= _SHOWN else f'{host[:_SHOWN]}...'
+def _refusal(shown: str) -> str:
     return (
         f'Without authentication this server answers only to names that are known to be its own; '
         f'{shown!r} is not. Clients may use its IP address; the operator may add the name to '

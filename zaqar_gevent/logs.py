@@ -47,6 +47,25 @@ def shorten_deliveries(record: logging.LogRecord) -> bool:
     return True
 
 
+class FirstTimes:
+    """Tells what was seen before, so that each thing is logged once.
+
+    most: how many things are remembered; after so many, nothing counts as new any more, so that
+    clients cannot fill the log.
+    """
+
+    def __init__(self, most: int = 100) -> None:
+        self._most = most
+        self._seen: set[str] = set()
+
+    def is_first(self, what: str) -> bool:
+        """Whether this is the first time, and to be logged."""
+        if what in self._seen or len(self._seen) >= self._most:
+            return False
+        self._seen.add(what)
+        return True
+
+
 class Redacting(logging.Formatter):
     """Another formatter's text, from which the queries of URLs are taken: they may hold secrets.
 

@@ -38,29 +38,25 @@ from zaqar_gevent.authentication import KeystoneAuth
 from zaqar_gevent.conf import ConfigurationError, describe_error
 from zaqar_gevent.console import serve_console
 from zaqar_gevent.hosts import ANY, Hosts, check_hosts
+from zaqar_gevent.origins import Origins
 from zaqar_gevent.proxies import trust_proxies
 from zaqar_gevent.push.hub import Hub
 from zaqar_gevent.push.listener import Listener
 from zaqar_gevent.push.workers import PUSH_PATH
 from zaqar_gevent.rest import build_app
-from zaqar_gevent.rest.middleware import (
-    allow_origins,
-    allowed_origins,
-    identify_requests,
-    mount,
-)
+from zaqar_gevent.rest.middleware import allow_origins, identify_requests, load_origins, mount
 from zaqar_gevent.rest.observation import metrics_app, observe, serve_paths
 from zaqar_gevent.rest.openapi import build_openapi
 from zaqar_gevent.sockets.unsent import Exhausted, Unsent
 from zaqar_gevent.storage import drivers, purging
 from zaqar_gevent.storage.names import names_for
+from zaqar_gevent.unknown_options import find_unknown_options
 from zaqar_gevent.webhooks import assembly
 from zaqar_gevent.webhooks.deliveries import Deliveries
 from zaqar_gevent.websocket import engines
 from zaqar_gevent.websocket.asyncapi import build_asyncapi
 from zaqar_gevent.websocket.compact import SUBPROTOCOL
 from zaqar_gevent.websocket.connections import Connections
-from zaqar_gevent.websocket.handshake import Origins
 from zaqar_gevent.websocket.reception import Reception
 from zaqar_gevent.websocket.upgrade import Frames, Upgrade
 
@@ -226,10 +222,11 @@ class TransportDriver:
         unsent = Unsent(section.max_unsent_bytes, section.write_timeout)
         broker.room = _Room(unsent)
         hosts = _hosts(conf)
+        origins = _origins(conf)
         # What a request to REST passes on its way to an operation, the last first.
         app = build_app(dispatcher)
         auth_app = _authentication(app, conf)
-        rest = allow_origins(auth_app or app, conf)
+        rest = allow_origins(auth_app or app, conf, origins)
         rest = identify_requests(rest)
         rest = observe(rest, access_log)
         rest = serve_paths(rest, conf, broker.health.is_well)
@@ -249,7 +246,7 @@ class TransportDriver:
             ),
             options.connection_limits(conf),
             hosts,
-            Origins(allowed_origins(conf)),
+            origins,
             SUBPROTOCOLS,
             auth_app,
         )
@@ -290,6 +287,19 @@ def _hosts(conf: cfg.ConfigOpts) -> Hosts:
         return Hosts([ANY] if conf.auth_strategy else conf[options.GROUP].allowed_hosts)
     except ValueError as error:
         raise ConfigurationError(f'[{options.GROUP}] allowed_hosts: {error}.') from None
+
+
+def _origins(conf: cfg.ConfigOpts) -> Origins:
+    try:
+        return load_origins(conf)
+    except ValueError as error:
+        raise ConfigurationError(str(error)) from None
+
+
+def _warn_of_unknown_options(conf: cfg.ConfigOpts) -> None:
+    for unknown in find_unknown_options(conf):
+        if not unknown.may_be_foreign:
+            LOG.warning('%s', unknown.describe())
 
 
 def _server_name() -> str:
@@ -361,6 +371,7 @@ class Service:
 
     def __init__(self, conf: cfg.ConfigOpts, prefix: str = '') -> None:
         """Load the drivers; raises `ConfigurationError` for a store that cannot be opened."""
+        _warn_of_unknown_options(conf)
         region = zaqar_cache.get_cache(conf)
         notifies = configuration.take_over_notifier(conf)
         try:

@@ -52,12 +52,12 @@ def build_app(engine: str, *, compression: bool = True) -> Any:
     """The application, with as few limits as an echo of anything needs."""
     from zaqar_gevent import http
     from zaqar_gevent.hosts import Hosts
+    from zaqar_gevent.origins import Origins
     from zaqar_gevent.server import Application
     from zaqar_gevent.sockets.unsent import Unsent
     from zaqar_gevent.websocket import engines
     from zaqar_gevent.websocket.connections import Connections
     from zaqar_gevent.websocket.engines import Compression, FrameLimits
-    from zaqar_gevent.websocket.handshake import Origins
     from zaqar_gevent.websocket.limits import Limits
     from zaqar_gevent.websocket.upgrade import Frames, Upgrade
 

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import json
 import pathlib
+import re
 import shutil
 import subprocess
 import sys
 
 import pytest
 import requests
+from oslo_config import cfg
 
 from tests.callers import TRANSPORTS, Identity, RestCaller, connect
 from tests.damage import destroy, leaves, page_of
 from tests.server_process import ServerProcess
+from zaqar_gevent.unknown_options import find_unknown_options
+
+ROOT = pathlib.Path(__file__).parents[2]
 
 COUNT = 300
 HURT = 100
@@ -134,6 +139,40 @@ def test_what_cannot_be_checked_is_told(options: list[str], status: int, told: s
     finished = check(*options)
     assert finished.returncode == status
     assert told in finished.stdout + finished.stderr
+
+
+def test_misspelt_options_are_found(
+    sound: tuple[pathlib.Path, Identity], tmp_path: pathlib.Path
+) -> None:
+    config = tmp_path / 'zaqar.conf'
+    config.write_text(
+        '[DEFAULT]\nauth_stratgy =\ndebug = false\n'
+        '[drivers:transport:gevnt]\nmax_connections = 100\n'
+        '[drivers:transport:gevent]\nmax-connections = 100\n'
+        '[transport]\nmax_message_post_size = 262144\n'
+        '[oslo_messaging_notifications]\ndriver = noop\n'
+    )
+    finished = check('--state-path', sound[0], '--config-file', config)
+    assert finished.returncode == 4
+    ignored = [line for line in finished.stdout.splitlines() if line.startswith('ignored: ')]
+    assert [line.removeprefix(f'ignored: configuration: {config}: ') for line in ignored] == [
+        '[DEFAULT] has no option auth_stratgy; it has no effect. Did you mean auth_strategy?',
+        '[drivers:transport:gevnt] is not a group of options, and has no effect. '
+        'Did you mean [drivers:transport:gevent]?',
+        '[transport] has no option max_message_post_size; it has no effect. '
+        'Did you mean max_messages_post_size?',
+        '[oslo_messaging_notifications] is not a group of options, and has no effect',
+    ]
+
+
+def test_the_sample_configuration_has_no_unknown_options(tmp_path: pathlib.Path) -> None:
+    sample = (ROOT / 'etc' / 'zaqar-gevent.conf.sample').read_text(encoding='utf-8')
+    config = tmp_path / 'zaqar.conf'
+    config.write_text(re.sub(r'^#([a-z_]+ = )', r'\1', sample, flags=re.MULTILINE))
+    conf = cfg.ConfigOpts()
+    conf(args=[], default_config_files=[str(config)], default_config_dirs=[])
+    assert len(config.read_text().splitlines()) > 1000
+    assert list(find_unknown_options(conf)) == []
 
 
 def test_nothing_is_created(tmp_path: pathlib.Path) -> None:

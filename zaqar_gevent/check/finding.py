@@ -12,6 +12,7 @@ class Verdict(Enum):
     SOUND = 'sound'
     DAMAGED = 'damaged'
     UNCHECKED = 'unchecked'
+    IGNORED = 'ignored'
 
 
 class Finding(NamedTuple):

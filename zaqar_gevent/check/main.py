@@ -10,14 +10,15 @@ from oslo_config import cfg
 
 from zaqar_gevent import arguments
 from zaqar_gevent import conf as configuration
-from zaqar_gevent.check import store
+from zaqar_gevent.check import settings, store
 from zaqar_gevent.check.finding import Finding, Verdict
 
 CHECKS: dict[str, Callable[[cfg.ConfigOpts], Iterator[Finding]]] = {
+    'configuration': settings.check,
     'store': store.check,
 }
 
-_STATUS = {Verdict.DAMAGED: 1, Verdict.UNCHECKED: 3}
+_STATUS = {Verdict.DAMAGED: 1, Verdict.UNCHECKED: 3, Verdict.IGNORED: 4}
 
 _HELP = """
 exit status:
@@ -25,6 +26,7 @@ exit status:
   1  damage was found
   2  the command line is wrong
   3  something could not be checked: the configuration, or the file, cannot be read
+  4  the configuration has options that do not exist, and so have no effect
 """
 
 
@@ -44,13 +46,13 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _run(conf: cfg.ConfigOpts) -> Iterator[Finding]:
-    """Everything that is found; what is not checked at all is a finding, too."""
-    found = False
-    for check in CHECKS.values():
+    """Everything that is found; a store that is not checked is a finding, too."""
+    subjects = set()
+    for subject, check in CHECKS.items():
         for finding in check(conf):
-            found = True
+            subjects.add(subject)
             yield finding
-    if not found:
+    if 'store' not in subjects:
         stores = {conf.drivers.message_store, conf.drivers.management_store}
         text = f'nothing to check here: the stores are {" and ".join(sorted(stores))}'
         yield Finding(Verdict.UNCHECKED, 'store', text)
@@ -73,8 +75,9 @@ def _tell(findings: Iterator[Finding], *, as_json: bool) -> int:
 def _parse(argv: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog='zaqar-gevent check',
-        description='Look for damage in the file of the embedded store. Nothing is changed; a '
-        'server may be running meanwhile. Large files take a while: all of the file is read.',
+        description='Look for misspelt options in the configuration files, and for damage in the '
+        'file of the embedded store. Nothing is changed; a server may be running meanwhile. Large '
+        'files take a while: all of the file is read.',
         epilog=_HELP,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

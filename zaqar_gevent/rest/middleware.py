@@ -16,6 +16,7 @@ from oslo_context.context import RequestContext
 from oslo_middleware import cors
 
 from zaqar_gevent.api import documents, errors
+from zaqar_gevent.origins import Origins
 from zaqar_gevent.proxies import PREFIX
 
 Environ = dict[str, Any]
@@ -128,24 +129,31 @@ def refuse(
     return [body]
 
 
-def allowed_origins(conf: cfg.ConfigOpts) -> frozenset[str]:
-    """The origins that [cors], and the groups of `[cors.NAME]`, allow."""
-    return frozenset(cors.CORS(None, conf).allowed_origins)
+def load_origins(conf: cfg.ConfigOpts) -> Origins:
+    """The origins that [cors], and the groups of `[cors.NAME]`, allow.
+
+    Raises `ValueError` for an entry that is not an origin.
+    """
+    return Origins(cors.CORS(None, conf).allowed_origins)
 
 
-def allow_origins(app: Application, conf: cfg.ConfigOpts) -> Application:
-    """`app` for browsers at the origins that [cors] allows; `app` itself where it allows none."""
+def allow_origins(app: Application, conf: cfg.ConfigOpts, origins: Origins) -> Application:
+    """`app` for browsers, which let pages read an answer only if its headers allow their origin.
+
+    origins: those that [cors] allows; a page of another origin gets no such headers.
+    """
     cors.set_defaults(
         allow_headers=_ALLOWED_HEADERS,
         expose_headers=_EXPOSED_HEADERS,
         allow_methods=_ALLOWED_METHODS,
     )
     rules = cors.CORS(None, conf)
-    if not rules.allowed_origins:
-        return app
 
     def allowing(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         if 'HTTP_ORIGIN' not in environ:
+            return app(environ, start_response)
+        origins.allow(environ)
+        if not rules.allowed_origins:
             return app(environ, start_response)
         request = webob.Request(environ)
         if request.method == 'OPTIONS' and 'HTTP_ACCESS_CONTROL_REQUEST_METHOD' in environ:

@@ -5,9 +5,8 @@ What is refused is refused with one of the errors of the API, and so with a comp
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
-from urllib.parse import urlsplit
 
 from websockets.datastructures import Headers
 from websockets.http11 import Request
@@ -18,7 +17,6 @@ from zaqar_gevent.websocket.engines.websockets import LOG
 
 VERSION = '13'
 _TITLE = 'WebSocket handshake refused'
-_DEFAULT_PORTS = {'http': 80, 'https': 443}
 _HEADERS = ('Connection', 'Upgrade', 'Sec-WebSocket-Key', 'Sec-WebSocket-Version')
 _OFFERS = ('Sec-WebSocket-Extensions', 'Sec-WebSocket-Protocol')
 
@@ -60,43 +58,6 @@ def check_version(environ: Mapping[str, Any]) -> None:
         raise errors.UpgradeRequired(
             f'The WebSocket protocol version must be {VERSION}, not {version or "missing"}.'
         )
-
-
-class Origins:
-    """Whose pages may open connections from a browser.
-
-    allowed: origins as in [cors] allowed_origin; `*` for all.
-
-    Clients that are no browsers send no Origin; they and pages of the server itself are allowed.
-    """
-
-    def __init__(self, allowed: Collection[str]) -> None:
-        self._allowed = allowed
-
-    def check(self, environ: Mapping[str, Any]) -> None:
-        """Raise `errors.Forbidden` unless the origin in the request is allowed."""
-        origin = environ.get('HTTP_ORIGIN')
-        if origin is None or origin in self._allowed or '*' in self._allowed:
-            return
-        if not _is_same(origin, environ.get('HTTP_HOST', '')):
-            raise errors.Forbidden(
-                'Pages of this origin may not connect; [cors] allowed_origin lists those that may.',
-                title='Origin not allowed',
-            )
-
-
-def _is_same(origin: str, host: str) -> bool:
-    """Whether `origin` is that of the `host` it asks.
-
-    The scheme is the origin's: in front of a proxy that ends TLS, only the client knows it.
-    """
-    try:
-        url, target = urlsplit(origin), urlsplit(f'//{host}')
-        default = _DEFAULT_PORTS[url.scheme]
-        asked = (target.hostname, target.port or default)
-        return url.netloc != '' and (url.hostname, url.port or default) == asked
-    except (KeyError, ValueError):
-        return False
 
 
 def _check(environ: Mapping[str, Any]) -> None:

@@ -19,11 +19,11 @@ from zaqar_gevent.api import documents, errors
 from zaqar_gevent.api.context import Identity
 from zaqar_gevent.api.push import Recipient
 from zaqar_gevent.hosts import Hosts
+from zaqar_gevent.origins import Origins
 from zaqar_gevent.websocket import handshake
 from zaqar_gevent.websocket.connection import Connection, Receiver
 from zaqar_gevent.websocket.connections import Connections
 from zaqar_gevent.websocket.engines import Compression, Engine, FrameLimits
-from zaqar_gevent.websocket.handshake import Origins
 from zaqar_gevent.websocket.limits import Limits
 
 LOG = log.getLogger(__name__)

@@ -1,0 +1,83 @@
+"""Web pages of other origins: which may use a real server, and what the log says of the others."""
+
+from __future__ import annotations
+
+import pathlib
+import time
+from collections.abc import Iterator
+
+import pytest
+import requests
+import websocket
+
+from tests.functional.test_command import failure
+from tests.server_process import ServerProcess
+
+ALLOWED = 'http://localhost:5173'
+FOREIGN = 'https://evil.example'
+LOG_SECONDS = 10
+
+
+@pytest.fixture(scope='module')
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    config = '[cors]\nallowed_origin = https://shop.example\n[drivers]\nmesage_store = redis\n'
+    path = tmp_path_factory.mktemp('server')
+    with ServerProcess(path, '--allowed-origin', ALLOWED, config=config) as process:
+        yield process
+
+
+@pytest.mark.parametrize('origin', [ALLOWED, 'https://shop.example'])
+def test_pages_of_allowed_origins_use_rest_and_websockets(
+    server: ServerProcess, origin: str
+) -> None:
+    answer = requests.get(f'{server.url}/v2/ping', headers={'Origin': origin}, timeout=10)
+    assert answer.headers['Access-Control-Allow-Origin'] == origin
+    websocket.create_connection(server.websocket_url, origin=origin, timeout=10).close()
+
+
+def test_the_first_refusal_of_an_origin_or_host_is_logged(server: ServerProcess) -> None:
+    for _ in range(3):
+        with pytest.raises(websocket.WebSocketBadStatusException) as refused:
+            websocket.create_connection(server.websocket_url, origin=FOREIGN, timeout=10)
+        assert refused.value.status_code == 403
+        assert b'--allowed-origin' in refused.value.resp_body
+        over_rest = requests.get(f'{server.url}/v2/ping', headers={'Origin': FOREIGN}, timeout=10)
+        assert 'Access-Control-Allow-Origin' not in over_rest.headers
+        elsewhere = requests.get(f'{server.url}/v2', headers={'Host': 'evil.example'}, timeout=10)
+        assert elsewhere.status_code == 403
+    [origin] = logged(server, repr(FOREIGN))
+    assert 'WARNING' in origin
+    assert '--allowed-origin' in origin
+    [host] = logged(server, "'evil.example'")
+    assert '--allowed-host' in host
+
+
+def test_strangers_cannot_fill_the_log(server: ServerProcess) -> None:
+    for number in range(300):
+        headers = {'Origin': f'https://{number}.flood.example'}
+        requests.get(f'{server.url}/v2/ping', headers=headers, timeout=10)
+    assert 0 < len(logged(server, 'flood.example')) <= 100
+
+
+def test_a_misspelt_option_is_logged_at_start(server: ServerProcess) -> None:
+    [line] = logged(server, 'mesage_store')
+    assert 'Did you mean message_store?' in line
+
+
+@pytest.mark.parametrize(
+    'origin',
+    ['http://localhost:*', 'localhost:5173', 'https://shop.example/', 'https://*.shop.example'],
+)
+def test_what_is_not_an_origin_is_refused_at_start(tmp_path: pathlib.Path, origin: str) -> None:
+    told = failure('--state-path', str(tmp_path), '--port', '0', '--allowed-origin', origin)
+    assert 'allowed_origin' in told
+    assert repr(origin) in told
+    assert told.count('\n') <= 1
+
+
+def logged(server: ServerProcess, text: str) -> list[str]:
+    """The lines with `text` that the server has printed, once there is one."""
+    end = time.monotonic() + LOG_SECONDS
+    while time.monotonic() < end and not any(text in line for line in server.output):
+        time.sleep(0.05)
+    return [line for line in server.output if text in line]
