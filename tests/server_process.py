@@ -12,13 +12,18 @@ import textwrap
 import threading
 from collections.abc import Sequence
 
+from tests.fork_server import start_forked
+
+COMMAND = (sys.executable, '-m', 'zaqar_gevent.cmd')
 _LISTENING = re.compile(r'http://(?P<host>[^ ]+):(?P<port>\d+), store (?P<store>\S+)')
 START_SECONDS = 30
 
 
 class ServerProcess:
-    """The `zaqar-gevent` command, run as a user would, on a free port.
+    """The `zaqar-gevent` command on a free port.
 
+    env: variables of its environment; with any, it is started as a user would start it, and
+        otherwise by the fork server.
     state_path: where it keeps what it keeps. output: the lines it printed, as they come.
     """
 
@@ -30,8 +35,8 @@ class ServerProcess:
         env: dict[str, str] | None = None,
     ) -> None:
         self._command = [
-            *(sys.executable, '-m', 'zaqar_gevent.cmd', '--port', '0'),
-            *('--state-path', str(state_path)),
+            *COMMAND,
+            *('--port', '0', '--state-path', str(state_path)),
             *options,
         ]
         if config is not None:
@@ -39,7 +44,7 @@ class ServerProcess:
             file = state_path / 'zaqar.conf'
             file.write_text(textwrap.dedent(config))
             self._command += ['--config-file', str(file)]
-        self._env = {**os.environ, **(env or {})}
+        self._env = env and {**os.environ, **env}
         self.state_path = state_path
         self.output: list[str] = []
         self.port = 0
@@ -53,7 +58,10 @@ class ServerProcess:
 
     def start(self) -> None:
         """Start the server and wait until it says where it listens."""
-        self._process = start_process(self._command, self._env)
+        if self._env is None and tuple(self._command[: len(COMMAND)]) == COMMAND:
+            self._process = start_forked(self._command[len(COMMAND) :])
+        else:
+            self._process = start_process(self._command, self._env)
         ready = threading.Event()
         self._reader = threading.Thread(target=self._read, args=(ready,), daemon=True)
         self._reader.start()
@@ -103,7 +111,7 @@ class ServerProcess:
             self._process.stdout.close()
 
 
-def start_process(command: Sequence[str], env: dict[str, str]) -> subprocess.Popen[str]:
+def start_process(command: Sequence[str], env: dict[str, str] | None) -> subprocess.Popen[str]:
     """Start `command` with its output and errors in one pipe."""
     return subprocess.Popen(
         command, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
