@@ -12,14 +12,17 @@ from tests.callers import TRANSPORTS, connect
 from tests.redis_process import RedisProcess
 from tests.server_process import ServerProcess
 
-ALL_TESTS_AT_ONCE = 2
+ALL_TESTS_AT_ONCE = 4
 
 # Whoever is started in the background of a script ignores interrupts, and so do its children.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """All tests are run by two processes, for most of them wait; some tests by this one alone."""
+    """All tests are run by some processes, for half of the time they wait; some by this one alone.
+
+    Long files come first (`testpaths`), so that no process is left with one in the end.
+    """
     is_chosen = config.option.keyword or config.option.markexpr != 'not slow'
     is_all = config.args_source is pytest.Config.ArgsSource.TESTPATHS and not is_chosen
     return ALL_TESTS_AT_ONCE if is_all else 0

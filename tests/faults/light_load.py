@@ -10,14 +10,15 @@ from __future__ import annotations
 
 import http.client
 import json
-import pathlib
 import select
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import psutil
+
+from tests.stopwatch import Stopwatch
 
 PROMPT = 0.1
 PAUSE_SECONDS = 0.005
@@ -97,29 +98,9 @@ def _moments(duration: float) -> list[float]:
     return [duration - number * PAUSE_SECONDS for number in range(count)]
 
 
-class _RunQueue:
-    """For how long the threads of some processes have waited for a processor."""
-
-    def __init__(self, pids: Sequence[str]) -> None:
-        self._tasks = [pathlib.Path('/proc', pid, 'task') for pid in pids]
-
-    def seconds(self) -> float:
-        return sum(
-            self._waited(directory) for tasks in self._tasks for directory in tasks.iterdir()
-        )
-
-    @staticmethod
-    def _waited(directory: pathlib.Path) -> float:
-        try:
-            return int((directory / 'schedstat').read_text().split()[1]) / 1e9
-        except OSError:
-            return 0
-
-
 def _main() -> None:
     port, path, *pids = sys.argv[1:]
     connection = http.client.HTTPConnection('127.0.0.1', int(port), timeout=PATIENCE_SECONDS)
-    queue = _RunQueue([*pids, 'self'])
 
     def get() -> int:
         connection.request('GET', path, headers=HEADERS)
@@ -131,11 +112,9 @@ def _main() -> None:
     durations: list[float] = []
     print('begun', flush=True)
     while not select.select([sys.stdin], [], [], PAUSE_SECONDS)[0]:
-        waited = queue.seconds()
-        began = time.perf_counter()
+        watch = Stopwatch(*map(int, pids))
         statuses.add(get())
-        duration = time.perf_counter() - began
-        durations.append(max(0.0, duration - (queue.seconds() - waited)))
+        durations.append(watch.seconds())
     print(json.dumps([list(statuses), durations]))
 
 
