@@ -209,6 +209,7 @@ def known_to(server: ServerProcess, identity: Identity, pool_uri: str) -> dict[s
             messages=[{'body': n, 'ttl': 300} for n in range(9)],
         )
         caller.call('topic_message_post', topic_name='prices', messages=[{'body': 1}])
+        let_nobody_wait(server, identity.project_id)
         claimed = caller.call('claim_create', queue_name='orders', ttl=300, grace=300, limit=1)
         subscribed = caller.call(
             'subscription_create', queue_name='orders', subscriber='http://127.0.0.1:1/', ttl=300
@@ -220,6 +221,14 @@ def known_to(server: ServerProcess, identity: Identity, pool_uri: str) -> dict[s
     finally:
         caller.close()
     return known
+
+
+def let_nobody_wait(server: ServerProcess, project_id: str) -> None:
+    """Post as another client, so that lists find something whatever they are told to leave out."""
+    other = RestCaller(server.url, identity=Identity(project_id))
+    other.call('message_post', queue_name='orders', messages=[{'body': 'theirs'}])
+    other.call('topic_message_post', topic_name='prices', messages=[{'body': 'theirs'}])
+    other.close()
 
 
 def failures_of(
