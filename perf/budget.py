@@ -3,10 +3,12 @@
     python -m perf.budget [--renew | --check]
 
 Everything that a request passes but the sockets runs in this process: frames, sessions, REST, the
-API and the embedded store with its threads. The unit is one turn of a calibration loop, measured in
-between in the same process, so that a slower or busier machine changes both alike. Of several
-rounds the cheapest counts: what disturbs only ever adds. `--renew` writes `budget.json`, `--check`
-fails where an operation costs more than a quarter above it, and neither prints the ratios alone.
+API and the embedded store with its threads. The unit is one turn of a calibration loop, measured
+before and after each batch in the same process, so that a slower or busier machine changes both
+alike. Of the ratios of several rounds the lower quartile counts: what disturbs batches makes them
+dearer, and a loop that was disturbed, which makes a batch look cheap, changes one ratio only.
+`--renew` writes `budget.json`, `--check` fails where an operation costs more than a quarter
+above it, and neither prints the ratios alone.
 """
 
 from __future__ import annotations
@@ -17,10 +19,11 @@ import gc
 import json
 import pathlib
 import sqlite3
+import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from gevent import monkey
@@ -32,10 +35,10 @@ GROWTH = 1.25
 CLAIM = 'zaqar.v2 claim and delete'
 # Where nothing is near its limit, a few rounds will do.
 SURELY = 1.12
-LEAST_ROUNDS, ROUNDS = 3, 14
+LEAST_ROUNDS, ROUNDS = 6, 14
 GREENLETS = 16
 REQUESTS = 12
-CALIBRATION_TURNS = 250
+CALIBRATION_TURNS = 100
 
 
 class Batch(NamedTuple):
@@ -236,7 +239,7 @@ def fill(bench: Bench, dialect: Any, queue: str, count: int) -> None:
 def costs(enough: Callable[[dict[str, float]], bool]) -> dict[str, float]:
     """What each operation costs, in turns of the calibration loop.
 
-    enough: whether so many rounds will do, asked from the third on.
+    enough: whether so many rounds will do, asked after `LEAST_ROUNDS`.
     """
     with tempfile.TemporaryDirectory(dir=MEMORY if MEMORY.is_dir() else None) as directory:
         bench = Bench(pathlib.Path(directory))
@@ -246,43 +249,45 @@ def costs(enough: Callable[[dict[str, float]], bool]) -> dict[str, float]:
             bench.close()
 
 
-def _in_turns(least: dict[str, float]) -> dict[str, float]:
-    turn = least[''] / CALIBRATION_TURNS
-    each = GREENLETS * REQUESTS
-    return {name: round(used / each / turn, 2) for name, used in least.items() if name}
-
-
 def _measure(
     work: dict[str, Batch], enough: Callable[[dict[str, float]], bool]
 ) -> dict[str, float]:
-    """The least that each operation was seen to cost in several rounds."""
-    least: dict[str, float] = {}  # seconds of the processor; '' is the calibration loop
+    """What each operation was seen to cost in several rounds: the lower quartile."""
     for batch in work.values():
         batch.prepare()
         batch.perform()
     gc.collect()
     gc.freeze()
+    calibration = Batch(calibrate)
+    turns: dict[str, list[float]] = {name: [] for name in work}
+    found: dict[str, float] = {}
     for number in range(ROUNDS):
-        if number >= LEAST_ROUNDS and enough(_in_turns(least)):
+        if number >= LEAST_ROUNDS and enough(found):
             break
-        for name, batch in _interleaved(work):
-            batch.prepare()
-            gc.collect()
-            gc.disable()
-            before = time.process_time()
-            batch.perform()
-            used = time.process_time() - before
-            gc.enable()
-            least[name] = min(used, least.get(name, used))
-    return _in_turns(least)
+        before = _seconds(calibration)
+        for name, batch in work.items():
+            used = _seconds(batch)
+            after = _seconds(calibration)
+            turn = (before + after) / 2 / CALIBRATION_TURNS
+            turns[name].append(used / (GREENLETS * REQUESTS) / turn)
+            before = after
+        if number:
+            found = {
+                name: round(statistics.quantiles(each, n=4)[0], 2) for name, each in turns.items()
+            }
+    return found
 
 
-def _interleaved(work: dict[str, Batch]) -> Iterator[tuple[str, Batch]]:
-    """The batches, and the calibration loop after every third."""
-    for number, entry in enumerate(work.items()):
-        if number % 3 == 0:
-            yield '', Batch(calibrate)
-        yield entry
+def _seconds(batch: Batch) -> float:
+    """The processor time of a batch, its threads' included."""
+    batch.prepare()
+    gc.collect()
+    gc.disable()
+    before = time.process_time()
+    batch.perform()
+    used = time.process_time() - before
+    gc.enable()
+    return used
 
 
 def overruns(

@@ -12,13 +12,30 @@ import pytest
 from perf.budget import BUDGET, overruns
 
 ROOT = pathlib.Path(__file__).parents[2]
+TRIES = 4
 
 
 @pytest.mark.timeout(300)
 def test_every_operation_keeps_to_its_budget() -> None:
+    """What disturbs it only adds to a cost, so that the least of a few tries counts."""
+    budget = json.loads(BUDGET.read_text())
+    least: dict[str, float] = {}
+    for _ in range(TRIES):
+        found = measured()
+        least = {name: min(cost, least.get(name, cost)) for name, cost in found.items()}
+        if not overruns(least, budget):
+            return
+    raise AssertionError(overruns(least, budget))
+
+
+def measured() -> dict[str, float]:
+    """What each operation costs, in a process and a store of their own."""
     command = [sys.executable, '-m', 'perf.budget', '--check']
     run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert run.returncode == 0, run.stderr + run.stdout
+    found: dict[str, float] = json.loads(run.stdout)
+    # It is of the same opinion.
+    assert bool(run.returncode) is bool(overruns(found, json.loads(BUDGET.read_text()))), run.stderr
+    return found
 
 
 def test_growth_of_more_than_a_quarter_is_told() -> None:
