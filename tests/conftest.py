@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import signal
 from collections.abc import Iterator
 from typing import Any
@@ -13,6 +14,9 @@ from tests.redis_process import RedisProcess
 from tests.server_process import ServerProcess
 
 ALL_TESTS_AT_ONCE = 4
+
+# Of what is collected, twelve thousand tests, all is kept: it is not searched for garbage.
+gc.disable()
 
 # Whoever is started in the background of a script ignores interrupts, and so do its children.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -26,6 +30,12 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     is_chosen = config.option.keyword or config.option.markexpr != 'not slow'
     is_all = config.args_source is pytest.Config.ArgsSource.TESTPATHS and not is_chosen
     return ALL_TESTS_AT_ONCE if is_all else 0
+
+
+def pytest_collection_finish() -> None:
+    gc.collect()
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(scope='session')
