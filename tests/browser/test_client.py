@@ -6,11 +6,8 @@ In Chromium it runs in a page of another origin than the server's, which [cors] 
 from __future__ import annotations
 
 import json
-import os
 import pathlib
-import shutil
 import socket
-import subprocess
 import time
 import uuid
 from collections.abc import Iterator
@@ -23,7 +20,6 @@ from tests.browser.hosts import HERE, Host, running_chromium, running_node
 from tests.intermediaries import Intermediary
 from tests.server_process import ServerProcess
 
-CLIENT = ROOT / 'zaqar_gevent' / 'client' / 'js'
 TRANSCRIPT = ROOT / 'tests' / 'client' / 'scenario.json'
 SECRET = '[signed_url]\nsecret_key = a secret of the tests\n'
 IN_THE_WAY = ('strip', 'swallow', 'cut', 'buffer', 'stall')
@@ -148,26 +144,3 @@ def test_nothing_is_lost_or_doubled_when_the_server_is_killed(
         host.call('close', client)
     assert traffic['posted'] > 3
     assert traffic['received'] == list(range(traffic['posted']))
-
-
-@pytest.mark.timeout(300)
-def test_the_tests_of_the_package_pass(
-    server: ServerProcess, tmp_path_factory: pytest.TempPathFactory
-) -> None:
-    """Those of Node's own test runner."""
-    path = os.environ.get('NODE') or shutil.which('node') or shutil.which('nodejs')
-    assert path, 'Node.js is needed (package nodejs, or https://nodejs.org)'
-    config = f'[DEFAULT]\nadmin_mode = true\npooling = true\n{SECRET}'
-    pools: pathlib.Path = tmp_path_factory.mktemp('pools')
-    with ServerProcess(tmp_path_factory.mktemp('pooled'), config=config) as pooled:
-        env = {
-            **os.environ,
-            'ZAQAR_URL': server.url,
-            'ZAQAR_POOLED_URL': pooled.url,
-            'ZAQAR_POOLS': str(pools),
-            'ZAQAR_TRANSCRIPT': str(TRANSCRIPT),
-        }
-        tests = sorted(str(file) for file in (CLIENT / 'test').glob('*.test.js'))
-        command = [path, '--test', '--test-reporter=spec', *tests]
-        finished = subprocess.run(command, env=env, capture_output=True, text=True, timeout=240)
-    assert finished.returncode == 0, finished.stdout + finished.stderr
