@@ -686,6 +686,7 @@ class Reader(threading.Thread):
             client.subscribe(marker=self._marker)
             for _ in range(count):
                 push = client.push()
+                assert push['push'] == 'message', push
                 self._marker = push['marker']
                 self.seen.append(push['message']['id'])
             if self._random.random() < 0.5:
