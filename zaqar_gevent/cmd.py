@@ -7,6 +7,7 @@ import gc
 import sys
 from collections.abc import Sequence
 from importlib import metadata
+from typing import Any
 
 from zaqar_gevent import arguments
 from zaqar_gevent.terminal import COMMANDS
@@ -152,7 +153,10 @@ def _serve(options: argparse.Namespace) -> int:
         server.init_socket()
     except OSError as error:
         service.close()
-        return _fail(f'Cannot listen on {bind}:{port}: {error.strerror or error}')
+        return _fail(
+            f'Cannot listen on {bind}:{port} (--bind, --port, or [drivers:transport:wsgi] bind, '
+            f'port): {error.strerror or error}{_explain_port(conf, port)}'
+        )
     for number in (signal.SIGTERM, signal.SIGINT):
         gevent.signal_handler(number, server.close)
     settle()
@@ -174,6 +178,16 @@ def _serve(options: argparse.Namespace) -> int:
     server.serve_forever(stop_timeout=conf[transport.GROUP].graceful_timeout)
     service.close()
     return 0
+
+
+def _explain_port(conf: Any, port: int) -> str:
+    """Why nobody can listen on a port, where that is the configuration's fault."""
+    from zaqar_gevent import options as transport
+
+    section = conf[transport.GROUP]
+    if section.metrics and section.metrics_port == port:
+        return f'. [{transport.GROUP}] metrics_port is the same port; it has to be another one'
+    return ''
 
 
 def _allow_many_files() -> None:

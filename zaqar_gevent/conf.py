@@ -137,6 +137,15 @@ def describe_store(conf: cfg.ConfigOpts) -> str:
     return uri if name == 'sqlite' else name
 
 
+def is_set(conf: cfg.ConfigOpts, option: str, group: str) -> bool:
+    """Whether somebody has set an option, in a file or in the environment."""
+    location = conf.get_location(option, group)
+    return location is not None and location.location not in (
+        cfg.Locations.opt_default,
+        cfg.Locations.set_default,
+    )
+
+
 def _groups() -> list[tuple[str | None, list[cfg.Opt]]]:
     return [*zaqar_options.list_opts_by_group(), *list_opts()]
 
@@ -149,15 +158,7 @@ def _names_a_store(conf: cfg.ConfigOpts) -> bool:
         ('uri', 'drivers:message_store:mongodb'),
         ('uri', 'drivers:management_store:mongodb'),
     )
-    return any(_is_set(conf, option, group) for option, group in chosen)
-
-
-def _is_set(conf: cfg.ConfigOpts, option: str, group: str) -> bool:
-    location = conf.get_location(option, group)
-    return location is not None and location.location not in (
-        cfg.Locations.opt_default,
-        cfg.Locations.set_default,
-    )
+    return any(is_set(conf, option, group) for option, group in chosen)
 
 
 def _read_every_value(conf: cfg.ConfigOpts) -> None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import gc
 import socket
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from importlib.metadata import entry_points, version
 from typing import Any
 
@@ -78,6 +79,8 @@ _MEASURE_SECONDS = 0.5
 _HEAD_LIMITS = http.Limits()
 _FINISH_SECONDS = 5.0
 _DELIVERY_SECONDS = 3.0
+# After so long, the log says which store is waited for at start.
+_PATIENCE_SECONDS = 2.0
 
 
 class Application:
@@ -381,7 +384,7 @@ class Service:
             ).app
         except (storage_errors.ExceptionBase, cfg.Error) as error:
             raise ConfigurationError(
-                f'The store cannot be opened: {describe_error(error)}'
+                f'The store cannot be used: {describe_error(error)}'
             ) from error
         self._metrics = listen_for_metrics(conf)
         gevent.spawn(_measure_always, self.app.connections)
@@ -391,23 +394,21 @@ class Service:
 
     def _open_stores(self, conf: cfg.ConfigOpts, region: Any) -> None:
         """Open both stores; raises `ConfigurationError`, whatever a driver raises."""
-        try:
-            self._control = _load_driver('management_store', conf)(conf, region)
-            self._storage = pipeline.DataDriver(
-                conf, self._data_driver(conf, region), self._control
-            )
-        except (ConfigurationError, storage_errors.ExceptionBase, cfg.Error):
-            raise
-        except Exception as error:
-            LOG.debug('The store cannot be opened', exc_info=True)
-            raise ConfigurationError(f'The store cannot be opened: {error}') from error
-
-    def _data_driver(self, conf: cfg.ConfigOpts, region: Any) -> base.DataDriverBase:
-        if conf.pooling:
-            return pooling.DataDriver(conf, region, self._control)
-        factory = _load_driver('message_store', conf)
-        driver: base.DataDriverBase = factory(conf, region, self._control)
-        return driver
+        # The message store first: it is the one that is nearly always named.
+        load_messages = None if conf.pooling else _load_driver('message_store', conf)
+        load_names = _load_driver('management_store', conf)
+        with _opening('management_store', conf):
+            self._control = load_names(conf, region)
+            # Upstream's for MongoDB connects when these are made.
+            _ = self._control.queue_controller, self._control.topic_controller
+        with _opening('message_store', conf):
+            driver: base.DataDriverBase
+            if load_messages is None:
+                driver = pooling.DataDriver(conf, region, self._control)
+            else:
+                driver = load_messages(conf, region, self._control)
+            self._storage = pipeline.DataDriver(conf, driver, self._control)
+            _ = self._storage.message_controller, self._storage.subscription_controller
 
     def close(self) -> None:
         """Release the stores, when what is left to do is done."""
@@ -526,6 +527,41 @@ def enable_reports(conf: cfg.ConfigOpts) -> None:
 _NAMESPACES = {'message_store': 'zaqar.data.storage', 'management_store': 'zaqar.control.storage'}
 
 
+@contextlib.contextmanager
+def _opening(option: str, conf: cfg.ConfigOpts) -> Iterator[None]:
+    """While the store that `[drivers] option` names is opened.
+
+    If that takes long, the log says what is waited for. Raises `ConfigurationError`, which names
+    the option, for whatever the driver raises.
+    """
+    named = _describe_choice(option, conf)
+    waiting = gevent.spawn_later(
+        _PATIENCE_SECONDS, LOG.warning, 'The store is still being opened: %s', named
+    )
+    try:
+        yield
+    except ConfigurationError:
+        raise
+    except Exception as error:
+        LOG.debug('The store cannot be opened', exc_info=True)
+        reason = describe_error(error) or type(error).__name__
+        raise ConfigurationError(f'The store cannot be opened: {named}: {reason}') from error
+    finally:
+        waiting.kill(block=False)
+
+
+def _describe_choice(option: str, conf: cfg.ConfigOpts) -> str:
+    """Which store `[drivers] option` means, and where it is configured; without credentials."""
+    name = conf.drivers[option]
+    where = f'[drivers:{option}:{name}]'
+    if configuration.is_set(conf, option, 'drivers'):
+        return f'[drivers] {option} = {name}, configured in {where}'
+    return (
+        f'[drivers] {option} is not set, which means {name}, configured in {where}. '
+        f'To use another store, set [drivers] {option} to one of {_list_installed(option)}'
+    )
+
+
 def _load_driver(option: str, conf: cfg.ConfigOpts) -> Callable[..., Any]:
     """The driver that `[drivers] option` names; raises `ConfigurationError`."""
     namespace, name = _NAMESPACES[option], conf.drivers[option]
@@ -533,26 +569,31 @@ def _load_driver(option: str, conf: cfg.ConfigOpts) -> Callable[..., Any]:
         factory: Callable[..., Any] = stevedore.DriverManager(
             namespace,
             name,
-            on_load_failure_callback=functools.partial(_report_load_failure, option),
+            on_load_failure_callback=functools.partial(_report_load_failure, option, conf),
             warn_on_missing_entrypoint=False,
         ).driver
     except stevedore.exception.NoMatches:
-        installed = ', '.join(sorted(_installed(namespace)))
         raise ConfigurationError(
-            f'[drivers] {option}: there is no driver {name!r}; installed are {installed}.'
+            f'[drivers] {option}: there is no driver {name!r}; installed are '
+            f'{_list_installed(option)}.'
         ) from None
     if name == 'redis':
         drivers.bound_clients()
     return factory
 
 
-def _installed(namespace: str) -> set[str]:
-    return {entry_point.name for entry_point in entry_points(group=namespace)}
+def _list_installed(option: str) -> str:
+    """The names of the drivers that `[drivers] option` may name."""
+    found = entry_points(group=_NAMESPACES[option])
+    # Upstream's own tests have one that always fails.
+    return ', '.join(sorted({each.name for each in found if '.tests.' not in each.value}))
 
 
-def _report_load_failure(option: str, manager: Any, entry_point: Any, error: Exception) -> None:
+def _report_load_failure(
+    option: str, conf: cfg.ConfigOpts, manager: Any, entry_point: Any, error: Exception
+) -> None:
     extra = _EXTRAS.get(getattr(error, 'name', None) or '')
     hint = f'. Install it: pip install "zaqar_gevent[{extra}]"' if extra else ''
     raise ConfigurationError(
-        f'[drivers] {option} is {entry_point.name!r}, which cannot be loaded: {error}{hint}'
+        f'{_describe_choice(option, conf)}: the driver cannot be loaded: {error}{hint}'
     )

@@ -19,6 +19,8 @@ from tests.callers import RestCaller, WebSocketCaller
 from tests.server_process import ServerProcess
 from tests.stopwatch import Stopwatch
 
+ROOT = pathlib.Path(__file__).parents[2]
+
 
 def run(*options: str, **env: str) -> subprocess.CompletedProcess[str]:
     """Run the command to its end."""
@@ -243,7 +245,55 @@ def test_a_store_that_does_not_answer_is_one_line(tmp_path: pathlib.Path) -> Non
         f'[drivers:{store}:redis]\nuri = {uri}' for store in ('message_store', 'management_store')
     )
     config.write_text(f'[drivers]\n{stores}{where}\n')
-    assert 'The store cannot be opened' in failure('--config-file', str(config))
+    line = failure('--config-file', str(config))
+    assert 'The store cannot be opened' in line
+    assert '[drivers] message_store = redis' in line or '[drivers] management_store = redis' in line
+    assert '[drivers:m' in line
+
+
+def test_a_misspelt_message_store_is_told_though_no_management_store_is_named(
+    tmp_path: pathlib.Path,
+) -> None:
+    config = tmp_path / 'zaqar.conf'
+    config.write_text('[drivers]\nmessage_store = sqlit\n')
+    line = failure('--config-file', str(config))
+    assert "[drivers] message_store: there is no driver 'sqlit'" in line
+    assert 'sqlite' in line
+    assert 'faulty' not in line, 'a driver of tests'
+
+
+def test_a_store_that_nobody_has_named_is_told_as_the_default(tmp_path: pathlib.Path) -> None:
+    (tmp_path / 'pymongo.py').write_text(
+        'raise ModuleNotFoundError("No module named \'pymongo\'", name="pymongo")\n'
+    )
+    config = tmp_path / 'zaqar.conf'
+    config.write_text('[drivers]\nmessage_store = swift\n')
+    line = failure('--config-file', str(config), PYTHONPATH=f'{tmp_path}:{ROOT}')
+    assert '[drivers] management_store is not set, which means mongodb' in line
+    assert 'set [drivers] management_store to one of' in line
+
+
+def test_a_store_that_takes_long_to_open_is_told_at_once(tmp_path: pathlib.Path) -> None:
+    """The driver for MongoDB looks for its server for 30 s."""
+    config = tmp_path / 'zaqar.conf'
+    config.write_text('[drivers]\nmessage_store = swift\n')
+    command = [sys.executable, '-m', 'zaqar_gevent.cmd', '--config-file', str(config)]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as starting:
+        assert starting.stderr is not None
+        line = starting.stderr.readline()
+        starting.terminate()
+    assert 'still being opened: [drivers] management_store is not set' in line
+
+
+def test_a_port_that_the_metrics_have_is_told_with_both_options(tmp_path: pathlib.Path) -> None:
+    with socket.create_server(('127.0.0.1', 0)) as nobody:
+        port = nobody.getsockname()[1]
+    config = tmp_path / 'zaqar.conf'
+    config.write_text(f'[drivers:transport:gevent]\nmetrics_port = {port}\n')
+    options = ('--port', str(port), '--state-path', str(tmp_path), '--config-file', str(config))
+    line = failure(*options)
+    assert '--port' in line
+    assert '[drivers:transport:gevent] metrics_port is the same port' in line
 
 
 def test_a_store_that_there_is_not_is_told_with_its_option(tmp_path: pathlib.Path) -> None:
