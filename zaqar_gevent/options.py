@@ -195,6 +195,17 @@ _CONNECTIONS = [
     ),
 ]
 
+_SHARES = [
+    cfg.FloatOpt(
+        'scan_timeout',
+        default=10.0,
+        min=0.1,
+        help='How long reading from the store may take for one request, in seconds: a page of '
+        'queues, messages or subscriptions, statistics, and whatever else takes longer the more is '
+        'stored. A request that takes longer is answered with 503.',
+    ),
+]
+
 _ORIGIN = [
     cfg.ListOpt(
         'allowed_hosts',
@@ -394,6 +405,7 @@ ALL_OPTS: list[cfg.Opt] = [
     *_FRAMES,
     *_REQUESTS,
     *_CONNECTIONS,
+    *_SHARES,
     *_ORIGIN,
     *_KEEPALIVE,
     *_CACHES,
@@ -443,14 +455,15 @@ def metadata_seconds(conf: cfg.ConfigOpts) -> float:
     chosen: float | None = conf[GROUP].metadata_cache_seconds
     if chosen is not None:
         return chosen
-    return 1.0 if _is_embedded(conf) else 0.0
+    return 1.0 if is_embedded(conf) else 0.0
 
 
 def idempotency_seconds(conf: cfg.ConfigOpts) -> int:
     """For how long the store remembers posts by their ids; 0 where it does not."""
     seconds: int = conf[MESSAGE_GROUP].idempotency_seconds
-    return seconds if _is_embedded(conf) else 0
+    return seconds if is_embedded(conf) else 0
 
 
-def _is_embedded(conf: cfg.ConfigOpts) -> bool:
+def is_embedded(conf: cfg.ConfigOpts) -> bool:
+    """Whether messages are in the embedded store, and in no pools."""
     return bool(conf.drivers.message_store == 'sqlite' and not conf.pooling)

@@ -48,6 +48,7 @@ from zaqar_gevent.rest import build_app
 from zaqar_gevent.rest.middleware import allow_origins, identify_requests, load_origins, mount
 from zaqar_gevent.rest.observation import metrics_app, observe, serve_paths
 from zaqar_gevent.rest.openapi import build_openapi
+from zaqar_gevent.scans import explain_scan
 from zaqar_gevent.sockets.unsent import Exhausted, Unsent
 from zaqar_gevent.storage import drivers, purging
 from zaqar_gevent.storage.names import names_for
@@ -169,6 +170,25 @@ class _Room:
         self._room.__exit__(*raised)
 
 
+class _Reading:
+    """Held while something is read from a store, for at most so many seconds.
+
+    Raises `errors.ServiceUnavailable` when it takes longer.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._timeout = gevent.Timeout(seconds)
+
+    def __enter__(self) -> None:
+        self._timeout.start()
+
+    def __exit__(self, kind: Any, error: Any, traceback: Any) -> None:
+        self._timeout.close()
+        if error is self._timeout:
+            raise errors.ServiceUnavailable(explain_scan(self._seconds)) from None
+
+
 class TransportDriver:
     """REST and WebSocket over one set of stores.
 
@@ -196,6 +216,7 @@ class TransportDriver:
         section = conf[options.GROUP]
         drivers.protect(storage)
         drivers.protect_control(control)
+        drivers.bound_scans(storage, control, section.scan_timeout)
         broker = Broker(
             conf,
             storage,
@@ -208,6 +229,8 @@ class TransportDriver:
             names_for(conf, control),
         )
         dispatcher = Dispatcher(broker, Policy(conf))
+        if not options.is_embedded(conf) and monkey.is_module_patched('socket'):
+            broker.reading = functools.partial(_Reading, section.scan_timeout)
         broker.descriptions = _descriptions(dispatcher)
         broker.has_topics = drivers.has_topics(storage, control)
         broker.notifier.tells_others = notifies

@@ -22,6 +22,7 @@ from zaqar_gevent.api.networks import Networks
 from zaqar_gevent.api.notifier import Notifier
 from zaqar_gevent.encryption.options import build_cipher
 
+_UNBOUNDED = nullcontext()
 _CONTROL = re.compile(r'[\x00-\x1f\x7f]')
 
 # Options that may be changed while the server runs.
@@ -135,6 +136,8 @@ class Broker:
     capabilities: what is said of the server to whoever asks.
     purge: removes the messages that a queue holds now and that are not claimed; takes the queue and
         the project.
+    reading: made and held while something is read from stores that do not bound it by themselves;
+        raises `errors.ServiceUnavailable` when it takes too long.
     room: held while an operation with a long answer is performed; entering says whether one had to
         wait for it.
     descriptions: what builds the documents that describe each transport, by the document's name.
@@ -169,6 +172,7 @@ class Broker:
         self.purge = purge
         self.capabilities = capabilities
         self.room: AbstractContextManager[bool | None] = nullcontext()
+        self.reading: Callable[[], AbstractContextManager[Any]] = lambda: _UNBOUNDED
         self.has_topics = True
         self.descriptions: dict[str, Callable[[], dict[str, Any]]] = {}
 

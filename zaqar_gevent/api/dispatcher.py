@@ -83,17 +83,25 @@ class Dispatcher:
             if isinstance(name, str):
                 self._check_name(operation, name, context.project_id)
             request = msgspec.convert(arguments, operation.request)
-            if operation.is_long and not operation.waits:
+            if operation.waits:
+                result = operation.function(context, request)
+            elif operation.is_long:
                 with self.broker.room as has_waited:
                     if has_waited:
                         context.check_present()
-                    result = operation.function(context, request)
+                    result = self._call(operation, context, request)
             else:
-                result = operation.function(context, request)
+                result = self._call(operation, context, request)
         except Exception as error:
             context.take_back()
             raise _failure(operation, error) from None
         return result if isinstance(result, Reply) else Reply(operation.success[0], result)
+
+    def _call(self, operation: Operation, context: Context, request: Any) -> Any:
+        if not operation.reads:
+            return operation.function(context, request)
+        with self.broker.reading():
+            return operation.function(context, request)
 
     def _authorize(self, operation: Operation, context: Context, arguments: dict[str, Any]) -> None:
         if context.presented is not None:

@@ -146,6 +146,11 @@ def list_messages(context: Context, request: ListMessages) -> MessagePage:
 
 
 def _list(context: Context, request: ListMessages) -> MessagePage:
+    with context.broker.reading():
+        return _list_now(context, request)
+
+
+def _list_now(context: Context, request: ListMessages) -> MessagePage:
     broker = context.broker
     metadata = context.metadata_of(request.queue_name)
     paging = request.given('limit')

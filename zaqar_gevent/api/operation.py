@@ -129,6 +129,11 @@ class Operation:
         return 'wait' in self.request.__struct_fields__
 
     @functools.cached_property
+    def reads(self) -> bool:
+        """Whether it changes nothing, so that it may be broken off."""
+        return bool(self.route.methods) and set(self.route.methods) <= {'GET', 'HEAD'}
+
+    @functools.cached_property
     def is_long(self) -> bool:
         """Whether its answer may be long: a page, or several messages."""
         members = set(self.request.__struct_fields__)

@@ -9,6 +9,7 @@ from zaqar.storage import base, pipeline, pooling
 
 from zaqar_gevent import dead_letters
 from zaqar_gevent.storage import pooled_subscriptions, text_bodies
+from zaqar_gevent.storage.sqlite.database import Database
 
 _REDIS = 'zaqar.storage.redis'
 _SWIFT = 'zaqar.storage.swift'
@@ -56,6 +57,18 @@ def protect(storage: base.DataDriverBase) -> None:
             from zaqar_gevent.storage import mongodb_scope
 
             mongodb_scope.confine(storage)
+
+
+def bound_scans(
+    storage: base.DataDriverBase, control: base.ControlDriverBase, seconds: float
+) -> None:
+    """Let the embedded store, where it is one of these, break off reads after so many seconds."""
+    while isinstance(storage, pipeline.DataDriver):
+        storage = storage._storage
+    for driver in (storage, control):
+        database = getattr(driver, 'database', None)
+        if isinstance(database, Database):
+            database.scan_seconds = seconds
 
 
 def bound_clients() -> None:

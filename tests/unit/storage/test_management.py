@@ -11,6 +11,8 @@ from zaqar.storage.sqlalchemy import tables
 
 from tests.unit.storage.conftest import make_conf
 from zaqar_gevent.storage.sqlite import DataDriver, options
+from zaqar_gevent.storage.sqlite import queues as queues_of_sqlite
+from zaqar_gevent.storage.sqlite.outage import ScanTooLong
 
 
 def list_queues(store, **options):
@@ -69,6 +71,64 @@ def test_queues_are_found_by_a_part_of_their_name(queues, part, names):
 )
 def test_queues_are_found_by_their_metadata(queues, kfilter, names):
     assert list_queues(queues, kfilter=kfilter)[0] == names
+
+
+@pytest.mark.parametrize(
+    ('stored', 'wanted', 'is_equal'),
+    [
+        (1, 1.0, True),
+        (1, True, False),
+        (0, False, False),
+        (0, None, False),
+        ([1], [True], False),
+        ({'a': [1, 2]}, {'a': [1, 2]}, True),
+        ('1', 1, False),
+        ('', None, False),
+    ],
+)
+def test_metadata_are_compared_as_json(store, stored, wanted, is_equal):
+    store.queues.create('other', {'key': stored})
+    names, _ = list_queues(store, kfilter={'key': wanted})
+    assert names == (['other'] if is_equal else [])
+
+
+def test_a_queue_without_a_key_has_not_null_there(queues):
+    assert list_queues(queues, kfilter={'absent': None})[0] == []
+
+
+@pytest.mark.parametrize('limit', [1, 3, 10, 0])
+def test_a_list_that_is_made_in_steps_is_the_same(store, monkeypatch, limit):
+    for number in range(9):
+        store.queues.create(f'queue-{number}', {'odd': number % 2})
+    whole = list_queues(store, kfilter={'odd': 1}, limit=limit)
+    monkeypatch.setattr(queues_of_sqlite, 'STEP_SECONDS', -1)
+    assert list_queues(store, kfilter={'odd': 1}, limit=limit) == whole
+    assert whole[0] == [f'queue-{number}' for number in (1, 3, 5, 7)][: limit or None]
+
+
+def test_each_document_is_parsed_once_however_many_filters(store, monkeypatch):
+    wanted = {f'key-{number}': number for number in range(100)}
+    store.queues.create('other', {**wanted, 'more': 1})
+    parsed = []
+    decode = queues_of_sqlite.msgspec.json.decode
+
+    def count(text):
+        parsed.append(text)
+        return decode(text)
+
+    monkeypatch.setattr(queues_of_sqlite.msgspec.json, 'decode', count)
+    results = store.queues.list(kfilter=wanted, detailed=True)
+    assert [queue['metadata']['more'] for queue in next(results)] == [1]
+    assert len(parsed) == 2, 'those of `q` and `other`'
+
+
+def test_a_list_that_takes_too_long_is_broken_off(store, monkeypatch):
+    for number in range(3):
+        store.queues.create(f'queue-{number}', {'number': number})
+    monkeypatch.setattr(queues_of_sqlite, 'STEP_SECONDS', -1)
+    store.database.scan_seconds = 0.0
+    with pytest.raises(ScanTooLong, match='0 s'):
+        list_queues(store, kfilter={'number': 2})
 
 
 def test_queues_and_topics_of_one_name_are_two(store):

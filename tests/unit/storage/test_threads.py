@@ -8,6 +8,7 @@ from gevent import monkey
 
 from tests.stopwatch import Stopwatch
 from zaqar_gevent.storage.sqlite import StoreUnavailable, mailbox, origins
+from zaqar_gevent.storage.sqlite.outage import ScanTooLong
 from zaqar_gevent.storage.sqlite.reader import Reader
 from zaqar_gevent.storage.sqlite.writer import Writer
 
@@ -159,17 +160,57 @@ def test_no_call_waits_for_ever_for_a_thread_that_hangs(store, monkeypatch, capl
 
 
 def test_a_read_that_nobody_waits_for_any_more_is_broken_off(store, monkeypatch):
-    monkeypatch.setattr(origins, 'WAIT_SECONDS', 0.5)
+    store.database.scan_seconds = 0.5
     endless = 'WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT max(i) FROM n'
     reads = [
         gevent.spawn(store.database.scan, lambda connection: connection.execute(endless).fetchone())
         for _ in range(2)
     ]
     gevent.joinall(reads, timeout=10)
-    assert {type(each.exception) for each in reads} == {StoreUnavailable}
+    assert {type(each.exception) for each in reads} == {ScanTooLong}
+    assert '0.5 s' in reads[0].exception.explanation
     watch = Stopwatch()
     assert store.database.scan(lambda connection: 1) == 1
     assert watch.seconds() < 0.5
+
+
+def count_up_to(connection, project, most):
+    numbers = 'WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT ?)'
+    return connection.execute(f'{numbers} SELECT max(i) FROM n', (most,)).fetchone()[0]
+
+
+def test_long_reads_of_one_project_do_not_hold_up_those_of_another(store):
+    """However many there are: those of others are read beside them."""
+    endless = [gevent.spawn(store.database.scan, count_up_to, 'greedy', 10**12) for _ in range(20)]
+    gevent.sleep(0.5)
+    store.database.scan_seconds = 30.0
+    began = time.perf_counter()
+    assert store.database.scan(count_up_to, 'modest', 10) == 10
+    assert time.perf_counter() - began < 1.0
+    # Also those that are long themselves.
+    assert store.database.scan(count_up_to, 'modest', 3_000_000) == 3_000_000
+    assert not any(each.ready() for each in endless)
+    gevent.killall(endless)
+
+
+def test_a_read_whose_caller_is_interrupted_is_broken_off(store):
+    endless = [gevent.spawn(store.database.scan, count_up_to, 'greedy', 10**12) for _ in range(9)]
+    gevent.sleep(0.2)
+    gevent.killall(endless)
+    began = time.perf_counter()
+    assert store.database.scan(count_up_to, 'greedy', 3_000_000) == 3_000_000
+    assert time.perf_counter() - began < store.database.scan_seconds
+
+
+def test_a_write_whose_caller_is_interrupted_does_not_hold_up_others(store):
+    waiting = [gevent.spawn(store.post, number) for number in range(10)]
+    gevent.sleep(0)
+    gevent.killall(waiting[:5])
+    gevent.joinall(waiting, timeout=10)
+    began = time.perf_counter()
+    gevent.joinall([gevent.spawn(store.post, 'after') for _ in range(3)], timeout=10)
+    assert time.perf_counter() - began < 5
+    assert set(range(5, 10)) <= set(store.bodies(limit=100)) <= {*range(10), 'after'}
 
 
 def test_a_native_thread_without_a_hub_does_not_wait_for_ever_either(store, monkeypatch):

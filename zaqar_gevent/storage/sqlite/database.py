@@ -3,7 +3,8 @@
 Writes go to one native thread, which commits what has gathered as one transaction. Reads that are
 short are done by the calling thread, usually the hub's: a hand-over to another thread and back
 costs three times as much. One that turns out not to be short is broken off and goes to the reading
-threads, where those that never are go at once.
+threads, where those that never are go at once. One that is long there, too, is broken off once more
+and goes to the scanning threads. In both, projects take turns, and none has all the threads.
 """
 
 from __future__ import annotations
@@ -22,15 +23,24 @@ from zaqar_gevent.storage.sqlite import connection as connections
 from zaqar_gevent.storage.sqlite.files import Files, Handle
 from zaqar_gevent.storage.sqlite.mailbox import Mailbox, MailboxClosed, ThreadFailed
 from zaqar_gevent.storage.sqlite.origins import NotAnswered, forget_origins
-from zaqar_gevent.storage.sqlite.outage import FailureLog, StoreUnavailable
-from zaqar_gevent.storage.sqlite.reader import Reader
+from zaqar_gevent.storage.sqlite.outage import FailureLog, ScanTooLong, StoreUnavailable
+from zaqar_gevent.storage.sqlite.reader import Reader, ReadTooLong
 from zaqar_gevent.storage.sqlite.writer import Writer
 
 _allocate_lock = monkey.get_original('_thread', 'allocate_lock')
 _local = monkey.get_original('threading', 'local')
 
-READERS = 2
-"""Native threads for reads that are not short."""
+READERS = 3
+"""Native threads for reads that are not short. One project has at most all but one of them."""
+
+READ_SECONDS = 0.02
+"""Seconds of processor time that a read may take of a reading thread."""
+
+SCANNERS = 2
+"""Native threads for reads that take longer than that. One project has at most all but one."""
+
+SCAN_SECONDS = 10.0
+"""How long a read may take all in all, where nothing else is configured."""
 
 SHORT = 0.001
 """Seconds of processor time that a read may take of the calling thread; with 0 all go to the
@@ -60,6 +70,7 @@ class Database:
     def __init__(self, path: str, synchronous: str) -> None:
         self.path = path
         self.synchronous = synchronous
+        self.scan_seconds = SCAN_SECONDS
         self.users = 0
         connections.prepare(path)
         self._start()
@@ -112,8 +123,16 @@ class Database:
         return self.scan(work, *arguments)
 
     def scan(self, work: Callable[..., Any], *arguments: Any) -> Any:
-        """`work(connection, *arguments)` in a reading thread; raises like `write`."""
-        return self._call(self._reading, work, arguments)
+        """`work(connection, *arguments)` in another thread; raises like `write`, or `ScanTooLong`.
+
+        What turns out to be long is begun anew, so `work` must change nothing.
+        """
+        ends_at = time.monotonic() + self.scan_seconds
+        try:
+            return self._call(self._reading, work, arguments)
+        except ReadTooLong:
+            left = max(0.0, ends_at - time.monotonic())
+            return self._call(self._scanning, work, arguments, left)
 
     def get_row(self, statement: str, parameters: tuple[Any, ...]) -> Any:
         """The first row of a query, or None; raises like `write`."""
@@ -139,6 +158,7 @@ class Database:
                 return
             _registry.pop(self.path, None)
         have_ended = self._reading.mailbox.close(wait=wait)
+        have_ended &= self._scanning.mailbox.close(wait=wait)
         have_ended &= self._writing.mailbox.close(wait=wait)
         if have_ended:
             self._files.close()
@@ -147,7 +167,10 @@ class Database:
         opened = Files(self.path, names)
         self._files = opened
         self._writing = _Threads(self._make_writer, greedy=True)
-        self._reading = _Threads(lambda: Reader(opened), threads=READERS)
+        self._reading = _Threads(
+            lambda: Reader(opened, READ_SECONDS), threads=READERS, at_once=READERS - 1
+        )
+        self._scanning = _Threads(lambda: Reader(opened), threads=SCANNERS, at_once=SCANNERS - 1)
         self._local = _local()
 
     def _make_writer(self) -> Writer:
@@ -156,12 +179,20 @@ class Database:
     def _report_later(self, error: StoreUnavailable) -> None:
         self._writing.mailbox.tell(lambda: self._writing.failures.report(error))
 
-    def _call(self, threads: _Threads, work: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
+    def _call(
+        self,
+        threads: _Threads,
+        work: Callable[..., Any],
+        arguments: tuple[Any, ...],
+        seconds: float | None = None,
+    ) -> Any:
         try:
-            result = threads.mailbox.call(work, *arguments)
+            result = threads.mailbox.call(work, *arguments, seconds=seconds)
         except MailboxClosed:
             raise self._closed() from None
         except (ThreadFailed, NotAnswered) as failure:
+            if seconds is not None and isinstance(failure, NotAnswered):
+                raise ScanTooLong(self.scan_seconds) from None
             error = StoreUnavailable(self.path, str(failure))
             threads.failures.report(error)
             raise error from None
@@ -204,7 +235,8 @@ class Database:
 
     def forget_inherited(self) -> None:
         """In a forked child: start anew, since neither threads nor connections survive a fork."""
-        _inherited.append((self._files, self._local, self._writing, self._reading))
+        threads = (self._writing, self._reading, self._scanning)
+        _inherited.append((self._files, self._local, threads))
         self._start(self._files.names)
 
 

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 from gevent import monkey
 
+from zaqar_gevent.storage.sqlite.fairness import FairQueue
 from zaqar_gevent.storage.sqlite.origins import (
     NOWHERE,
     Call,
@@ -60,10 +61,17 @@ class Mailbox:
 
     make_server: called in each thread, once and after each failure.
     greedy: whether a thread takes all the calls that have gathered, or one at a time.
+    at_once: of several threads that take one at a time, how many may serve one project; all of
+        them where it is not given. Then projects do not take turns, either.
     """
 
     def __init__(
-        self, make_server: Callable[[], Server], *, threads: int = 1, greedy: bool = False
+        self,
+        make_server: Callable[[], Server],
+        *,
+        threads: int = 1,
+        greedy: bool = False,
+        at_once: int | None = None,
     ) -> None:
         self._make_server = make_server
         self._threads = threads
@@ -72,10 +80,10 @@ class Mailbox:
         self._closed = False
         self.lanes: dict[HubOrigin, Lane] = {}
         self._lock = _allocate_lock()
-        self._calls = _SimpleQueue()
+        self._calls: Any = _SimpleQueue() if at_once is None else FairQueue(at_once, _is_end)
 
-    def call(self, work: Callable[..., Any], *arguments: Any) -> Any:
-        """Have a thread do `work` and wait for its result.
+    def call(self, work: Callable[..., Any], *arguments: Any, seconds: float | None = None) -> Any:
+        """Have a thread do `work` and wait for its result, at most `seconds`.
 
         Raises what `work` raised; `MailboxClosed`, `ThreadFailed` or `NotAnswered`.
         """
@@ -83,7 +91,12 @@ class Mailbox:
         origin = get_origin()
         origin.expect(call)
         origin.send(self, call)
-        origin.wait(call)
+        try:
+            origin.wait(call, seconds)
+        except BaseException:
+            # Also where the caller is interrupted: nobody waits for it any more.
+            origin.abandon(call)
+            raise
         if call.error is not None:
             raise call.error
         return call.result
@@ -243,3 +256,7 @@ def _name(error: BaseException) -> str:
 
 def _end() -> None:
     """The work of a call that ends a thread."""
+
+
+def _is_end(call: Call) -> bool:
+    return call.work is _end

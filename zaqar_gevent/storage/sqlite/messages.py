@@ -218,7 +218,8 @@ class MessageController(base.Message):
         # All that was acknowledged before is committed, and what comes later has higher ids.
         last = self._database.read(removal.get_last_id)
         now = timeutils.utcnow_ts(microsecond=True)
-        while self._database.write(removal.purge, project or '', queue, last, now):
+        rest = removal.Purge(project or '', queue, last, now)
+        while self._database.write(removal.purge, rest):
             pass
 
     def pop(self, queue: str, limit: int, project: str | None = None) -> Sequence[Message]:

@@ -199,6 +199,13 @@ class HubOrigin:
                 self._forget(call)
             raise
 
+    def abandon(self, call: Call) -> None:
+        """Nobody waits for `call` any more, whether or not it is answered."""
+        if call in self._expected:
+            self._forget(call)
+            if call.lane is not None:
+                call.lane.give_up(call)
+
     def tell(self, job: Callable[[], None]) -> None:
         """In a native thread: have `job` done in a greenlet of this hub."""
         self.hub.loop.run_callback_threadsafe(gevent.spawn_raw, job)
@@ -244,9 +251,7 @@ class HubOrigin:
             self._clock.stop()
 
     def _give_up(self, call: Call) -> None:
-        self._forget(call)
-        if call.lane is not None:
-            call.lane.give_up(call)
+        self.abandon(call)
         call.waiter.throw(NotAnswered())
 
     def _forget(self, call: Call) -> None:
@@ -271,6 +276,9 @@ class LockOrigin:
         if not call.waiter.acquire(True, WAIT_SECONDS if seconds is None else seconds):
             call.is_abandoned = True
             raise NotAnswered
+
+    def abandon(self, call: Call) -> None:
+        call.is_abandoned = True
 
     def finish(self, calls: Sequence[Call]) -> None:
         for call in calls:

@@ -4,6 +4,7 @@ zaqar.storage.errors.ConnectionError
 ├── StoreUnavailable        one line: the path and the reason
 │   └── StoreDamaged        the same, of a part of the file
 └── MessageDamaged          the file can be read, but a message in it is garbled
+ScanTooLong                 the store is well, but a read took too long
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from typing import Any
 
 from oslo_log import log
 from zaqar.storage import errors
+
+from zaqar_gevent.scans import explain_scan
 
 LOG = log.getLogger(__name__)
 
@@ -71,6 +74,20 @@ class MessageDamaged(errors.ConnectionError):
         super().__init__(reason=reason)
 
 
+class ScanTooLong(errors.ExceptionBase):
+    """A read has been broken off, which looked at too much.
+
+    explanation: what a client is told. is_logged: it is no failure of the store.
+    """
+
+    is_logged = True
+    msg_format = 'A read was broken off after {seconds:g} s'
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(seconds=seconds)
+        self.explanation = explain_scan(seconds)
+
+
 def is_outage(error: BaseException) -> bool:
     """Whether `error` speaks of the file, rather than of what one call asked for."""
     return isinstance(error, sqlite3.OperationalError | sqlite3.InternalError) or (
@@ -90,7 +107,7 @@ def find_queue(work: Callable[..., Any], arguments: Sequence[Any]) -> tuple[str,
 
     They are arguments of these names, or members of one.
     """
-    given = dict(zip(_get_names(work), arguments, strict=False))
+    given = dict(zip(get_names(work), arguments, strict=False))
     for one in (given, *arguments):
         if isinstance(one, Mapping) and 'queue' in one:
             return str(one.get('project') or ''), str(one['queue'])
@@ -100,7 +117,7 @@ def find_queue(work: Callable[..., Any], arguments: Sequence[Any]) -> tuple[str,
 
 
 @functools.lru_cache
-def _get_names(work: Callable[..., Any]) -> tuple[str, ...]:
+def get_names(work: Callable[..., Any]) -> tuple[str, ...]:
     """The names of the parameters of `work` after the first, which is the cursor."""
     return tuple(inspect.signature(work).parameters)[1:]
 

@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import sqlite3
+import time
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 from zaqar.storage import base, errors
 
+from zaqar_gevent.storage.sqlite.outage import ScanTooLong
+
 if TYPE_CHECKING:
     from zaqar_gevent.storage.sqlite.driver import ControlDriver
+
+STEP_SECONDS = 0.01
+"""Seconds of processor time after which looking at metadata lets others be served."""
+
+Found = tuple[str, dict[str, Any]]
+"""The name of a queue, and its `metadata` where that is asked for."""
 
 _GET = 'SELECT metadata FROM queues WHERE project = ? AND kind = ? AND name = ?'
 _EXISTS = 'SELECT 1 FROM queues WHERE project = ? AND kind = ? AND name = ?'
@@ -35,11 +44,29 @@ class _Names:
         detailed: bool = False,
         name: str | None = None,
     ) -> Iterator[Any]:
-        rows = self._database.scan(
-            _list, project or '', self.kind, marker or '', limit, detailed, name, kfilter or {}
-        )
-        yield iter([_present(row, detailed) for row in rows])
-        yield rows[-1][0] if rows else None
+        wanted = _Wanted(name, kfilter or {}, detailed)
+        rows, last = self._find(project or '', marker or '', wanted, limit)
+        yield iter([{'name': found, **more} for found, more in rows])
+        yield last
+
+    def _find(
+        self, project: str, after: str, wanted: _Wanted, limit: int
+    ) -> tuple[list[Found], str | None]:
+        """The first queues after a name that are wanted, and the name of the last one.
+
+        Many are looked at in steps, between which others are served.
+        """
+        ends_at = time.monotonic() + self._database.scan_seconds
+        found: list[Found] = []
+        while True:
+            left = limit - len(found) if limit else -1
+            some, looked_at = self._database.scan(_find, project, self.kind, after, wanted, left)
+            found += some
+            if looked_at is None:
+                return found, found[-1][0] if found else None
+            after = looked_at
+            if time.monotonic() > ends_at:
+                raise ScanTooLong(self._database.scan_seconds)
 
     def _get(self, name: str, project: str | None = None) -> Any:
         try:
@@ -95,50 +122,68 @@ class TopicController(_Names, base.Topic):
     _missing = errors.TopicDoesNotExist
 
 
-def _present(row: tuple[str, str], detailed: bool) -> dict[str, Any]:
-    if detailed:
-        return {'name': row[0], 'metadata': msgspec.json.decode(row[1])}
-    return {'name': row[0]}
+class _Wanted(NamedTuple):
+    """Which queues are to be listed: those with `part` in their name, and with all of `metadata`.
+
+    detailed: whether with their metadata.
+    """
+
+    part: str | None
+    metadata: dict[str, Any]
+    detailed: bool
+
+    @property
+    def needs_metadata(self) -> bool:
+        return self.detailed or bool(self.metadata)
 
 
-def _list(
+def _find(
     connection: sqlite3.Connection,
     project: str,
     kind: str,
-    marker: str,
+    after: str,
+    wanted: _Wanted,
     limit: int,
-    detailed: bool,
-    name: str | None,
-    kfilter: dict[str, Any],
-) -> list[tuple[str, str]]:
-    conditions = ['project = ? AND kind = ? AND name > ?']
-    parameters: list[Any] = [project, kind, marker]
-    if name:
-        conditions.append('instr(name, ?)')
-        parameters.append(name)
-    for key, value in kfilter.items():
-        condition, wanted = _match(value)
-        conditions.append(
-            f'EXISTS (SELECT 1 FROM json_each(queues.metadata) WHERE key = ? AND {condition})'
-        )
-        parameters += [key, *wanted]
-    metadata = 'metadata' if detailed else 'NULL'
-    return connection.execute(
-        f'SELECT name, {metadata} FROM queues WHERE {" AND ".join(conditions)} '
-        'ORDER BY name LIMIT ?',
-        (*parameters, limit or -1),
-    ).fetchall()
+) -> tuple[list[Found], str | None]:
+    """Up to `limit` wanted queues after a name; and the last name looked at, if there may be more.
+
+    It ends after STEP_SECONDS, however many have been found. With a `limit` of -1 it has none.
+    """
+    ends_at = time.thread_time() + STEP_SECONDS
+    filters = {key: _comparable(value) for key, value in wanted.metadata.items()}
+    metadata = 'metadata' if wanted.needs_metadata else 'NULL'
+    condition = 'AND instr(name, :part)' if wanted.part else ''
+    rows = connection.execute(
+        f'SELECT name, {metadata} FROM queues WHERE project = :project AND kind = :kind '
+        f'AND name > :after {condition} ORDER BY name LIMIT :limit',
+        {
+            'project': project,
+            'kind': kind,
+            'after': after,
+            'part': wanted.part,
+            'limit': -1 if filters else limit,
+        },
+    )
+    found: list[Found] = []
+    for name, text in rows:
+        document = msgspec.json.decode(text) if wanted.needs_metadata else {}
+        if all(_has(document, key, value) for key, value in filters.items()):
+            found.append((name, {'metadata': document} if wanted.detailed else {}))
+            if len(found) == limit:
+                return found, None
+        if wanted.needs_metadata and time.thread_time() > ends_at:
+            return found, name
+    return found, None
 
 
-def _match(value: Any) -> tuple[str, tuple[Any, ...]]:
-    """The condition that a metadata value equals `value`, and its parameters."""
-    if value is None or isinstance(value, bool):
-        return 'type = ?', (msgspec.json.encode(value).decode(),)
-    if isinstance(value, str):
-        return "type = 'text' AND value = ?", (value,)
-    if isinstance(value, int | float):
-        return "type IN ('integer', 'real') AND value = ?", (value,)
-    return "type IN ('object', 'array') AND value = ?", (msgspec.json.encode(value).decode(),)
+def _has(document: dict[str, Any], key: str, value: Any) -> bool:
+    return key in document and _comparable(document[key]) == value
+
+
+def _comparable(value: Any) -> tuple[bool, Any]:
+    """What is equal for two metadata values that are: 1 is 1.0, and not true."""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return is_number, value if is_number else msgspec.json.encode(value)
 
 
 def _create(cursor: sqlite3.Cursor, project: str, kind: str, name: str, metadata: str) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 from zaqar_gevent.storage.sqlite.files import Files, Handle
 from zaqar_gevent.storage.sqlite.origins import Call
 from zaqar_gevent.storage.sqlite.outage import (
@@ -13,18 +15,31 @@ from zaqar_gevent.storage.sqlite.outage import (
     is_outage,
 )
 
-_STEPS = 100_000
-"""Instructions of SQLite's machine between two looks at whether an answer is still wanted."""
+_STEPS = 10_000
+"""Instructions of SQLite's machine between two looks at whether a read is to be broken off."""
+
+# A read may wait for the disk, or for a processor, so many times as long as it may work.
+_PATIENCE = 5
+
+
+class ReadTooLong(Exception):
+    """A read was broken off, to be done where it holds up nobody."""
 
 
 class Reader:
     """Runs one reading call after the other on a connection of its own.
 
     What takes so long that nobody waits for it any more is broken off.
+
+    seconds: of processor time that a read may take here, before it is broken off with
+        `ReadTooLong`; None for no limit.
     """
 
-    def __init__(self, files: Files) -> None:
+    def __init__(self, files: Files, seconds: float | None = None) -> None:
         self._files = files
+        self._seconds = seconds
+        self._began = self._used = 0.0
+        self._is_too_long = False
         self._handle: Handle | None = None
         self._call: Call | None = None
 
@@ -47,18 +62,29 @@ class Reader:
     def _read(self, call: Call) -> object:
         if self._handle is None or not self._handle.is_open:
             self._handle = self._files.connect(readonly=True)
-            self._handle.connection.set_progress_handler(self._is_abandoned, _STEPS)
+            self._handle.connection.set_progress_handler(self._is_over, _STEPS)
         with self._handle.lock:
             self._call = call
+            self._is_too_long = False
+            self._began, self._used = time.monotonic(), time.thread_time()
             return call.work(self._handle.connection, *call.arguments)
 
-    def _is_abandoned(self) -> bool:
-        return self._call is not None and self._call.is_abandoned
+    def _is_over(self) -> bool:
+        """Whether the read is to be broken off."""
+        if self._seconds is not None and not self._is_too_long:
+            passed = time.monotonic() - self._began
+            self._is_too_long = passed > self._seconds and (
+                passed > _PATIENCE * self._seconds
+                or time.thread_time() - self._used > self._seconds
+            )
+        return self._is_too_long or (self._call is not None and self._call.is_abandoned)
 
     def _name(self, error: Exception, call: Call) -> Exception:
         """What the caller is to be told of `error`."""
         if self._files.lost is not None:
             return self._files.unavailable()
+        if self._is_too_long:
+            return ReadTooLong()
         if is_damage(error):
             self.close()
             queue = find_queue(call.work, call.arguments)

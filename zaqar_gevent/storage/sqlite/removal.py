@@ -10,6 +10,7 @@ from zaqar.storage import errors
 
 from zaqar_gevent.storage.sqlite import claiming, collector, spools
 from zaqar_gevent.storage.sqlite.documents import encode_id, message, page
+from zaqar_gevent.storage.sqlite.work import Outcome, coalesced
 
 _SPOOL = '(SELECT id FROM spools WHERE project = ? AND name = ?)'
 
@@ -31,7 +32,7 @@ _DELETE_MANY = f"""DELETE FROM messages
     WHERE id IN (SELECT value FROM json_each(?)) AND spool = {_SPOOL}"""
 
 PURGE_STEP = 500
-"""Messages that one transaction of a purge deletes at most."""
+"""Messages that all purges together delete at most in one transaction."""
 
 _PURGE = """DELETE FROM messages WHERE id IN (
     SELECT id FROM messages INDEXED BY messages_free
@@ -131,14 +132,35 @@ def get_last_id(connection: sqlite3.Connection) -> int:
     return 0 if row is None else int(row[0])
 
 
-def purge(cursor: sqlite3.Cursor, project: str, queue: str, last: int, now: float) -> bool:
-    """Delete some of the messages up to `last` that are not claimed; whether there may be more."""
+class Purge(NamedTuple):
+    """The messages of a queue up to the id `last` that are not claimed at `now`."""
+
+    project: str
+    queue: str
+    last: int
+    now: float
+
+
+@coalesced
+def purge(cursor: sqlite3.Cursor, calls: Sequence[tuple[Purge]]) -> list[Outcome]:
+    """Delete some of the messages that are not claimed; for each call whether there may be more.
+
+    However many purges there are, one transaction deletes no more than one step, since others wait
+    for it.
+    """
+    step = max(1, PURGE_STEP // len(calls))
+    return [_purge(cursor, *call[0], step) for call in calls]
+
+
+def _purge(
+    cursor: sqlite3.Cursor, project: str, queue: str, last: int, now: float, step: int
+) -> bool:
     spool = spools.get(cursor, project, queue)
     if spool is None:
         return False
     more = collector.release_expired_claims(cursor, now, spool)
-    cursor.execute(_PURGE, (spool, last, PURGE_STEP))
-    return more or cursor.rowcount == PURGE_STEP
+    cursor.execute(_PURGE, (spool, last, step))
+    return more or cursor.rowcount == step
 
 
 _RESTORE = f"""INSERT OR IGNORE INTO messages

@@ -1,0 +1,124 @@
+"""Calls that wait for threads, taken in turns between projects.
+
+Everything here is made of the interpreter's own primitives: `threading` is usually patched.
+"""
+
+from __future__ import annotations
+
+import collections
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from gevent import monkey
+
+from zaqar_gevent.storage.sqlite.origins import Call
+from zaqar_gevent.storage.sqlite.outage import get_names
+
+_allocate_lock = monkey.get_original('_thread', 'allocate_lock')
+_get_ident = monkey.get_original('_thread', 'get_ident')
+_Empty = monkey.get_original('queue', 'Empty')
+
+NOBODY = ''
+"""The project of calls that do not name one."""
+
+
+class FairQueue:
+    """The queue between callers and several threads; each thread takes one call at a time.
+
+    The projects that have calls waiting take turns, and one project is served by at most `most`
+    threads at a time, so that the others are left to the rest.
+
+    is_last: whether a call is taken only after all others.
+    """
+
+    def __init__(self, most: int, is_last: Callable[[Call], bool]) -> None:
+        self._most = most
+        self._is_last = is_last
+        self._lock = _allocate_lock()
+        # By project, in the order of their turns.
+        self._waiting: dict[str, collections.deque[Call]] = {}
+        self._last: collections.deque[Call] = collections.deque()
+        # By thread, the project that it serves.
+        self._served: dict[int, str] = {}
+        self._idle: list[Any] = []
+
+    def put(self, calls: Sequence[Call]) -> None:
+        """Have threads take `calls`."""
+        with self._lock:
+            for call in calls:
+                if self._is_last(call):
+                    self._last.append(call)
+                else:
+                    project = find_project(call.work, call.arguments)
+                    self._waiting.setdefault(project, collections.deque()).append(call)
+            self._wake()
+
+    def get(self, timeout: float | None = None) -> list[Call]:
+        """The next call, when this thread is done with the one before.
+
+        Raises `queue.Empty` after `timeout` seconds; None waits for ever.
+        """
+        deadline = None if timeout is None else time.monotonic() + timeout
+        thread = _get_ident()
+        bell = None
+        while True:
+            with self._lock:
+                if self._served.pop(thread, None) is not None and self._waiting:
+                    # Others may serve this project now.
+                    self._wake()
+                call = self._take(thread)
+                if call is not None:
+                    return [call]
+                if bell is None:
+                    bell = _allocate_lock()
+                    bell.acquire()
+                self._idle.append(bell)
+            left = -1.0 if deadline is None else max(0.0, deadline - time.monotonic())
+            if not bell.acquire(True, left):
+                self._give_up(bell)
+
+    def empty(self) -> bool:
+        """Whether no call waits."""
+        return not self._waiting and not self._last
+
+    def _give_up(self, bell: Any) -> None:
+        with self._lock:
+            if bell in self._idle:
+                self._idle.remove(bell)
+        raise _Empty
+
+    def _take(self, thread: int) -> Call | None:
+        serving = collections.Counter(self._served.values())
+        for project, calls in self._waiting.items():
+            if serving[project] < self._most:
+                call = calls.popleft()
+                del self._waiting[project]
+                if calls:
+                    # Behind all others.
+                    self._waiting[project] = calls
+                self._served[thread] = project
+                return call
+        if self._waiting or not self._last:
+            return None
+        return self._last.popleft()
+
+    def _wake(self) -> None:
+        idle, self._idle = self._idle, []
+        for bell in idle:
+            bell.release()
+
+
+def find_project(work: Callable[..., Any], arguments: Sequence[Any]) -> str:
+    """The project whose call it is, as far as its arguments say so.
+
+    It is the argument of this name, a member of one, or the first parameter of a statement.
+    """
+    for name, argument in zip(get_names(work), arguments, strict=False):
+        if name == 'project':
+            return str(argument or '')
+        if isinstance(argument, Mapping):
+            return str(argument.get('project') or '')
+        if name == 'parameters' and argument and isinstance(argument[0], str):
+            return argument[0]
+    return NOBODY
