@@ -120,6 +120,33 @@ def test_the_first_page_begins_with_the_first_free_message(rest: RestCaller) -> 
     assert pages(rest, 'orders', None, include_claimed=True) == list(range(250))
 
 
+def test_many_claimed_messages_are_passed_and_counted(rest: RestCaller) -> None:
+    """More than one command looks at."""
+    ids = post(rest, 'orders', range(620))
+    for _ in range(60):
+        claim = rest.call('claim_create', queue_name='orders', ttl=300, grace=60, limit=10)
+        assert claim.status == 201
+    listed = rest.call('message_list', queue_name='orders', echo=True, limit=5).body['messages']
+    assert [message['id'] for message in listed] == ids[600:605]
+    counts = rest.call('queue_get_stats', queue_name='orders').body['messages']
+    assert (counts['claimed'], counts['free'], counts['total']) == (600, 20, 620)
+
+
+def test_a_large_queue_that_is_deleted_leaves_nothing(
+    rest: RestCaller, redis: RedisProcess
+) -> None:
+    rest.call('queue_create', queue_name='orders')
+    kept = post(rest, 'others', range(1))
+    before = redis.client.dbsize()
+    post(rest, 'orders', range(1100))
+    for _ in range(60):
+        rest.call('claim_create', queue_name='orders', ttl=300, grace=60, limit=1)
+    assert rest.call('queue_delete', queue_name='orders').status == 204
+    assert redis.client.dbsize() <= before
+    listed = rest.call('message_list', queue_name='others', echo=True).body['messages']
+    assert [message['id'] for message in listed] == kept
+
+
 def test_no_message_is_left_out_of_a_subscription_while_others_are_deleted(
     server: ServerProcess, rest: RestCaller
 ) -> None:

@@ -16,19 +16,24 @@ from zaqar.storage import errors
 from zaqar.storage.redis import claims as upstream_claims
 from zaqar.storage.redis import utils
 
-# Counts the messages that are claimed. KEYS: the queue's sorted sets of claims and of messages.
-# ARGV: now, and the prefix of the key of a claim's list of messages.
+# Counts the messages that some claims hold. KEYS: the queue's sorted sets of claims and of messages.
+# ARGV: the ranks of the first and the last claim, and the prefix of the key of a claim's list of
+# messages. Returns how many claims there were, and the count.
 _COUNT = """
 local count = 0
-for _, claim in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], '(' .. ARGV[1], '+inf')) do
-    for _, id in ipairs(redis.call('LRANGE', ARGV[2] .. '.' .. claim, 0, -1)) do
+local claims = redis.call('ZRANGE', KEYS[1], ARGV[1], ARGV[2])
+for _, claim in ipairs(claims) do
+    for _, id in ipairs(redis.call('LRANGE', ARGV[3] .. '.' .. claim, 0, -1)) do
         if redis.call('HGET', id, 'c') == claim and redis.call('ZSCORE', KEYS[2], id) then
             count = count + 1
         end
     end
 end
-return count
+return {#claims, count}
 """
+
+_CLAIMS_STEP = 50
+"""Claims that one command looks at; Redis serves nobody else meanwhile."""
 
 # Extends a claim. KEYS: the queue's sorted set of claims, the claim, its list of messages. ARGV:
 # the claim's TTL and expiry, and those that its messages have at least.
@@ -116,11 +121,16 @@ class Claims(upstream_claims.ClaimController):
         return expires is not None and bool(expires > timeutils.utcnow_ts())
 
     def _count_messages(self, queue: str, project: str | None) -> int:
-        count: int = self._own_scripts['count'](
-            keys=[_claims_key(queue, project), utils.msgset_key(queue, project)],
-            args=[timeutils.utcnow_ts(), upstream_claims.CLAIM_MESSAGES_SUFFIX],
-        )
-        return count
+        keys = [_claims_key(queue, project), utils.msgset_key(queue, project)]
+        # Those before have expired.
+        first = self._client.zcount(keys[0], '-inf', timeutils.utcnow_ts())
+        total, looked_at = 0, _CLAIMS_STEP
+        while looked_at == _CLAIMS_STEP:
+            args = [first, first + _CLAIMS_STEP - 1, upstream_claims.CLAIM_MESSAGES_SUFFIX]
+            looked_at, count = self._own_scripts['count'](keys=keys, args=args)
+            total += count
+            first += _CLAIMS_STEP
+        return total
 
     @utils.raises_conn_error
     @utils.retries_on_connection_error
@@ -166,8 +176,11 @@ class Claims(upstream_claims.ClaimController):
 
     def _delete_queue_claims(self, queue: str, project: str | None, pipe: Any) -> None:
         """Forget the claims of a queue that is deleted."""
-        claims = self._client.zrange(_claims_key(queue, project), 0, -1)
-        self._forget(queue, project, [claim_id.decode() for claim_id in claims], pipe)
+        key = _claims_key(queue, project)
+        while claims := self._client.zrange(key, 0, _CLAIMS_STEP - 1):
+            with self._client.pipeline() as step:
+                self._forget(queue, project, [claim_id.decode() for claim_id in claims], step)
+                step.execute()
 
     def _release(self, claim_id: str, ids: list[bytes], pipe: Any) -> None:
         now = timeutils.utcnow_ts()

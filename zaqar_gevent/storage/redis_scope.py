@@ -29,8 +29,9 @@ Filter = Callable[[Message, int], Any]
 
 # Finds a place in a queue and reads the page there in one step, so that nothing is left out while
 # others delete. KEYS[1] is the queue's sorted set of ids. ARGV: the marker (empty: from the start),
-# how many, and for a page without claimed messages the time now (otherwise empty). Returns the
-# hashes of the messages, which are empty where a message has expired.
+# how many, and for a page without claimed messages the time now (otherwise empty), the score to
+# search on from, and how many messages to look at. Returns the hashes of the messages, which are
+# empty where a message has expired; or instead the score up to which only claimed ones were found.
 _PAGE = """
 local limit, now = tonumber(ARGV[2]), tonumber(ARGV[3])
 local start = 0
@@ -40,29 +41,25 @@ local function is_free(id)
     return claim[1] and (claim[1] == '' or tonumber(claim[2]) <= now)
 end
 
-local function first_free()
-    local first = 0
-    while true do
-        local ids = redis.call('ZRANGE', KEYS[1], first, first + 99)
-        if #ids == 0 then
-            return 0
-        end
-        for index, id in ipairs(ids) do
-            if is_free(id) then
-                return first + index - 1
-            end
-        end
-        first = first + #ids
-    end
-end
-
 if ARGV[1] ~= '' then
     local rank = redis.call('ZRANK', KEYS[1], ARGV[1])
     if rank then
         start = rank + 1
     end
 elseif now then
-    start = first_free()
+    local found = redis.call(
+        'ZRANGEBYSCORE', KEYS[1], '(' .. ARGV[4], '+inf', 'WITHSCORES', 'LIMIT', 0, ARGV[5])
+    local first = nil
+    for index = 1, #found, 2 do
+        if is_free(found[index]) then
+            first = found[index]
+            break
+        end
+    end
+    if not first then
+        return found[#found] or {}
+    end
+    start = redis.call('ZRANK', KEYS[1], first)
 end
 local page = {}
 for index, id in ipairs(redis.call('ZRANGE', KEYS[1], start, start + limit - 1)) do
@@ -70,6 +67,13 @@ for index, id in ipairs(redis.call('ZRANGE', KEYS[1], start, start + limit - 1))
 end
 return page
 """
+
+_STEP = 500
+"""Messages that one command looks at or deletes; Redis serves nobody else meanwhile."""
+
+_DOOMED_SECONDS = 14 * 86400
+"""For how long the list of a deleted queue's messages is kept, if its deletion is broken off; they
+expire by themselves before that."""
 
 
 def confine(driver: Any) -> None:
@@ -141,9 +145,8 @@ class Messages(upstream_messages.MessageController):
             skipped.append(utils.msg_delayed_filter)
         if not echo:
             skipped.append(lambda message, _: utils.msg_echo_filter(message, client_uuid))
-        found = self._page(
-            keys=[utils.msgset_key(queue, project)],
-            args=[marker or '', limit, '' if include_claimed else now],
+        found = self._find_page(
+            utils.msgset_key(queue, project), marker or '', limit, '' if include_claimed else now
         )
         messages = [
             Message.from_hmap(dict(zip(flat[::2], flat[1::2], strict=True)))
@@ -153,6 +156,15 @@ class Messages(upstream_messages.MessageController):
         page = [one for one in messages if not any(skip(one, now) for skip in skipped)]
         following = page[-1].id if page else None
         return iter([one.to_basic(now) if to_basic else one for one in page]), following
+
+    def _find_page(self, key: str, marker: str, limit: int, now: float | str) -> list[list[bytes]]:
+        """The hashes of a page; others are served while messages that are claimed are passed."""
+        looked_at: bytes | str = '-inf'
+        while True:
+            found = self._page(keys=[key], args=[marker, limit, now, looked_at, _STEP])
+            if isinstance(found, list):
+                return found
+            looked_at = found
 
     @utils.raises_conn_error
     @utils.retries_on_connection_error
@@ -216,9 +228,31 @@ class Messages(upstream_messages.MessageController):
         self._remove(queue, held, project)
 
     def _delete_queue_messages(self, queue: str, project: str | None, pipe: Any) -> None:
-        """Remove the claims as well, which a queue that is created again would have."""
+        """Remove the claims as well, which a queue that is created again would have.
+
+        What is there now is removed in steps, between which others are served; what is posted
+        meanwhile is left to `pipe`.
+        """
+        key = utils.msgset_key(queue, project)
+        doomed = f'{key}.doomed.{uuid.uuid4().hex}'
+        try:
+            self._client.rename(key, doomed)
+        except redis.ResponseError:
+            # There is none.
+            pass
+        else:
+            self._client.expire(doomed, _DOOMED_SECONDS)
+            self._delete_listed(doomed)
         super()._delete_queue_messages(queue, project, pipe)
         self.driver.claim_controller._delete_queue_claims(queue, project, pipe)
+
+    def _delete_listed(self, key: str) -> None:
+        """Remove the messages of a sorted set of ids, and from the set."""
+        while ids := self._client.zrange(key, 0, _STEP - 1):
+            with self._client.pipeline() as pipe:
+                pipe.delete(*ids)
+                pipe.zrem(key, *ids)
+                pipe.execute()
 
     def _get_each(
         self, queue: str, message_ids: list[str], project: str | None
