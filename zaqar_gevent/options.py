@@ -196,6 +196,48 @@ _CONNECTIONS = [
 ]
 
 _SHARES = [
+    cfg.IntOpt(
+        'max_consumers_per_connection',
+        default=256,
+        min=1,
+        help='The most consumers (queue_consume) of one WebSocket connection. One more is answered '
+        'with 429.',
+    ),
+    cfg.IntOpt(
+        'max_consumers_per_project',
+        default=2000,
+        min=1,
+        help='The most consumers of one project in one process. One more is answered with 429.',
+    ),
+    cfg.IntOpt(
+        'max_subscriptions_per_connection',
+        default=1000,
+        min=1,
+        help='The most subscriptions of one WebSocket connection to its own pushes. One more is '
+        'answered with 429.',
+    ),
+    cfg.IntOpt(
+        'max_subscriptions_per_project',
+        default=20_000,
+        min=1,
+        help='The most subscriptions of connections of one project in one process. One more is '
+        'answered with 429.',
+    ),
+    cfg.IntOpt(
+        'max_subscriptions_per_queue',
+        default=10_000,
+        min=1,
+        help='The most subscriptions of one queue, of connections, webhooks and mail addresses '
+        'together. One more is answered with 429. Each post reads and tells all of them.',
+    ),
+    cfg.IntOpt(
+        'max_waits_per_project',
+        default=1000,
+        min=1,
+        help='The most requests of one project that wait for messages (the argument wait of lists '
+        'and claims) in one process at a time, of REST and WebSocket together. One more that would '
+        'have to wait is answered with 429.',
+    ),
     cfg.FloatOpt(
         'scan_timeout',
         default=10.0,

@@ -35,6 +35,7 @@ from zaqar_gevent.api import (
 from zaqar_gevent.api.broker import Broker, Capabilities
 from zaqar_gevent.api.dispatcher import Dispatcher
 from zaqar_gevent.api.policy import Policy
+from zaqar_gevent.api.quotas import Quotas, quotas
 from zaqar_gevent.authentication import KeystoneAuth
 from zaqar_gevent.conf import ConfigurationError, describe_error
 from zaqar_gevent.console import serve_console
@@ -227,6 +228,7 @@ class TransportDriver:
             section.subscription_cache_seconds,
             section.max_depth,
             names_for(conf, control),
+            _quotas(conf),
         )
         dispatcher = Dispatcher(broker, Policy(conf))
         if not options.is_embedded(conf) and monkey.is_module_patched('socket'):
@@ -304,6 +306,19 @@ def _connections(conf: cfg.ConfigOpts, unsent: Unsent) -> Connections:
         section.max_websockets_per_address,
         section.max_unauthenticated_websockets,
         unsent,
+    )
+
+
+def _quotas(conf: cfg.ConfigOpts) -> Quotas:
+    """How much projects, connections and queues may have at a time."""
+    section = conf[options.GROUP]
+    return quotas(
+        consumers_per_connection=section.max_consumers_per_connection,
+        consumers_per_project=section.max_consumers_per_project,
+        subscriptions_per_connection=section.max_subscriptions_per_connection,
+        subscriptions_per_project=section.max_subscriptions_per_project,
+        subscriptions_per_queue=section.max_subscriptions_per_queue,
+        waits_per_project=section.max_waits_per_project,
     )
 
 

@@ -15,10 +15,23 @@ class Brief(Generic[Value]):
     Each request needs the metadata of its queue, and each post the subscriptions, which hardly ever
     change. A change made in this process is seen at once, when it says `forget`; one made by
     another process after `seconds`.
+
+    most: how much is remembered at a time, in what `weigh` tells of a value; by default 10,000
+        values.
     """
 
-    def __init__(self, seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        seconds: float,
+        clock: Callable[[], float] = time.monotonic,
+        *,
+        most: int = 10_000,
+        weigh: Callable[[Value], int] = lambda _: 1,
+    ) -> None:
         self._seconds = seconds
+        self._most = most
+        self._weigh = weigh
+        self._weight = 0
         self._clock = clock
         self._known: dict[Hashable, Value] = {}
         self._renew_at = clock() + seconds
@@ -28,18 +41,36 @@ class Brief(Generic[Value]):
         """The value under `key`, not to be changed; loaded when it is not known."""
         now = self._clock()
         if now >= self._renew_at:
-            self._known = {}
+            self._clear()
             self._renew_at = now + self._seconds
         known = self._known.get(key)
         if known is not None:
             return known
         changes = self._changes
         value = load()
-        if changes == self._changes:
-            self._known[key] = value
+        if changes == self._changes and self._seconds:
+            self._keep(key, value)
         return value
+
+    def _keep(self, key: Hashable, value: Value) -> None:
+        self._drop(key)
+        weight = self._weigh(value)
+        if self._weight + weight > self._most:
+            self._clear()
+        if weight <= self._most:
+            self._known[key] = value
+            self._weight += weight
+
+    def _clear(self) -> None:
+        self._known = {}
+        self._weight = 0
 
     def forget(self, key: Hashable) -> None:
         """The value under `key` has changed."""
         self._changes += 1
-        self._known.pop(key, None)
+        self._drop(key)
+
+    def _drop(self, key: Hashable) -> None:
+        value = self._known.pop(key, None)
+        if value is not None:
+            self._weight -= self._weigh(value)

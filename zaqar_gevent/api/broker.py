@@ -14,13 +14,19 @@ from zaqar.transport import validation
 from zaqar.transport.base import ResourceDefaults
 
 from zaqar_gevent import markers
+from zaqar_gevent.api import documents
 from zaqar_gevent.api.brief import Brief
 from zaqar_gevent.api.documents import MAX_DEPTH
 from zaqar_gevent.api.health import Health
 from zaqar_gevent.api.loops import Loops
 from zaqar_gevent.api.networks import Networks
 from zaqar_gevent.api.notifier import Notifier
+from zaqar_gevent.api.quotas import Quotas
+from zaqar_gevent.api.quotas import quotas as make_quotas
 from zaqar_gevent.encryption.options import build_cipher
+
+_MOST_METADATA_BYTES = 16 * 1024 * 1024
+"""Of metadata that are remembered, as JSON."""
 
 _UNBOUNDED = nullcontext()
 _CONTROL = re.compile(r'[\x00-\x1f\x7f]')
@@ -133,6 +139,7 @@ class Broker:
     notifier: what tells subscribers; remembers the subscriptions of a queue for
         `subscription_seconds`.
     networks: where webhooks may go. loops: recognises messages that webhooks bring back.
+    quotas: how much projects, connections and queues may have at a time.
     capabilities: what is said of the server to whoever asks.
     purge: removes the messages that a queue holds now and that are not claimed; takes the queue and
         the project.
@@ -154,8 +161,10 @@ class Broker:
         subscription_seconds: float = 1.0,
         max_depth: int = MAX_DEPTH,
         names: Names | None = None,
+        quotas: Quotas | None = None,
     ) -> None:
         self.conf = conf
+        self.quotas = quotas or make_quotas()
         self.storage = storage
         self.health = Health(functools.partial(_are_alive, storage, control))
         self.control = control
@@ -163,7 +172,11 @@ class Broker:
         self.defaults = Defaults(conf)
         self.max_depth = max_depth
         self.cipher = build_cipher(conf)
-        self.metadata: Brief[dict[str, Any]] = Brief(metadata_seconds)
+        self.metadata: Brief[dict[str, Any]] = Brief(
+            metadata_seconds,
+            most=_MOST_METADATA_BYTES,
+            weigh=lambda found: len(documents.encode_json(found)),
+        )
         self.networks = Networks()
         self.loops = Loops(conf)
         self.notifier = Notifier(
@@ -194,7 +207,14 @@ class Broker:
 
     @functools.cached_property
     def subscriptions(self) -> Any:
-        return self.storage.subscription_controller
+        return _without_stages(self.storage.subscription_controller)
+
+    def count_subscriptions(self, queue_name: str, project: str | None) -> int:
+        """How many subscriptions a queue has, as far as they are to be told."""
+        count = method_of(self.subscriptions, 'count')
+        if count is not None:
+            return int(count(queue_name, project=project))
+        return len(self.notifier.subscriptions_of(queue_name, project))
 
     def check_marker(self, marker: str) -> None:
         """Raise `MarkerNotGiven` for a text that has not the form of this store's markers."""
@@ -203,6 +223,11 @@ class Broker:
     def limit(self, name: str) -> Any:
         """The value of the `[transport]` option `name`."""
         return self.limits.get_limit_conf_value(name)
+
+
+def method_of(controller: Any, name: str) -> Callable[..., Any] | None:
+    """A method that not every store has; upstream's pipeline claims to have all."""
+    return getattr(controller, name) if hasattr(type(controller), name) else None
 
 
 def _without_stages(controller: Any) -> Any:

@@ -74,7 +74,12 @@ def create_claim(context: Context, request: CreateClaim) -> Reply:
         return claim_id or '', list(found)
 
     claim_id, messages = waiting.wait_for(
-        context, request.queue_name, request.wait, claim, lambda result: bool(result[1])
+        context,
+        request.queue_name,
+        request.wait,
+        claim,
+        lambda result: bool(result[1]),
+        takes=True,
     )
     if not messages:
         return Reply(204, CreatedClaim(claim_id=claim_id or None))

@@ -16,6 +16,7 @@
     ├── BodyTooLarge            413     body_too_large
     ├── UnsupportedMediaType    415     unsupported_media_type
     ├── UpgradeRequired         426     upgrade_required
+    ├── TooMany                 429     too_many
     ├── NotImplementedHere      501     not_implemented
     └── ServiceUnavailable      503     service_unavailable
         └── AtCapacity          503     at_capacity
@@ -131,6 +132,14 @@ class UpgradeRequired(APIError):
     status = 426
     code = 'upgrade_required'
     title = 'Upgrade required'
+
+
+class TooMany(APIError):
+    """A client or its project has as many of something as it may have."""
+
+    status = 429
+    code = 'too_many'
+    title = 'Too many'
 
 
 class NotImplementedHere(APIError):

@@ -29,6 +29,13 @@ def task(scheme: str) -> Any:
     return stevedore.DriverManager('zaqar.notification.tasks', scheme, invoke_on_load=True).driver
 
 
+_MOST_KNOWN = 100_000
+"""Subscriptions that are remembered."""
+
+_PAGE = 1000
+"""So many at a time that a queue with many is read soon."""
+
+
 class Notifier:
     """Sends what was posted to the subscribers, in the background.
 
@@ -51,7 +58,9 @@ class Notifier:
         self._conf = conf
         self._loops = loops
         self._subscriptions = subscriptions
-        self._known: Brief[list[Subscription]] = Brief(seconds)
+        self._known: Brief[list[Subscription]] = Brief(
+            seconds, most=_MOST_KNOWN, weigh=lambda found: 1 + len(found)
+        )
         self._found: Brief[list[Subscription]] = Brief(seconds)
 
     def notify(
@@ -143,7 +152,9 @@ class Notifier:
         found: list[Subscription] = []
         marker = None
         while True:
-            pages = self._subscriptions.list(queue_name, project=project, marker=marker)
+            pages = self._subscriptions.list(
+                queue_name, project=project, marker=marker, limit=_PAGE
+            )
             page = list(next(pages))
             found += page
             marker = next(pages, None)

@@ -108,6 +108,10 @@ class News(Protocol):
         """Wait for the next."""
         ...
 
+    def set(self) -> None:
+        """End a wait."""
+        ...
+
 
 class Endpoint(Protocol):
     """The connection that a request came over, as a subscriber.
@@ -134,7 +138,10 @@ class Endpoint(Protocol):
         ...
 
     def url_for(self, source: Source) -> str:
-        """The URL under which other servers tell it of a queue, signed and so secret."""
+        """The URL under which other servers tell it of a queue, signed and so secret.
+
+        Raises `errors.TooMany` where there are as many subscriptions as may be.
+        """
         ...
 
     def close(self) -> None:
@@ -179,8 +186,8 @@ class Endpoint(Protocol):
         lease: `ttl` and `grace` of the claims, in seconds; they are renewed until the messages are
             settled. credit: how many messages may be unsettled at a time. grant: it ends with this.
 
-        Raises `errors.BadRequest` where the envelope has no form for it, and `errors.Forbidden`
-        where the grant has ended.
+        Raises `errors.BadRequest` where the envelope has no form for it, `errors.TooMany` where
+        there are as many as may be, and `errors.Forbidden` where the grant has ended.
         """
         ...
 
@@ -224,8 +231,11 @@ class Hub(Protocol):
         """The id that a subscription of a connected client has in the store by now."""
         ...
 
-    def listening(self, source: Source) -> AbstractContextManager[News]:
-        """Be told of news of a queue, whichever process it comes from."""
+    def listening(self, source: Source, *, takes: bool = False) -> AbstractContextManager[News]:
+        """Be told of news of a queue, whichever process it comes from.
+
+        takes: whether to be woken one after the other, since each takes what it finds.
+        """
         ...
 
     def is_hidden(self, source: Source, subscriber: str) -> bool:

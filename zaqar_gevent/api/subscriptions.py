@@ -25,6 +25,7 @@ from zaqar_gevent.api.push import (
     is_internal,
 )
 from zaqar_gevent.api.queues import NamedQueue, RetryPolicy
+from zaqar_gevent.api.quotas import too_many
 
 _TRUST = 'trust+'
 _MAIL = 'mailto:'
@@ -170,6 +171,7 @@ def _subscribe_uri(
     options = subscribers.keep_secret(request.options or {}, {})
     _check(context, {'subscriber': subscriber, 'ttl': ttl, 'options': options})
     _check_external(context, subscriber)
+    _check_number(context, request.queue_name)
     context.ensured_metadata_of(request.queue_name)
     _register(context, subscriber, options, ttl)
     created = subscriptions.create(
@@ -300,6 +302,7 @@ def _subscribe_connection(context: Context, request: CreateSubscription) -> Crea
     ttl = broker.defaults.subscription_ttl if request.ttl is None else request.ttl
     options = request.options or {}
     url = endpoint.url_for(source)
+    _check_number(context, request.queue_name)
     _check(context, {'subscriber': url, 'ttl': ttl, 'options': options})
     context.ensured_metadata_of(request.queue_name)
     if request.marker:
@@ -325,6 +328,14 @@ def _subscribe_connection(context: Context, request: CreateSubscription) -> Crea
         grant=context.grant,
     )
     return {**_created(request, str(created)), 'marker': marker or ''}
+
+
+def _check_number(context: Context, queue_name: str) -> None:
+    """Raise `errors.TooMany` where a queue has as many subscriptions as it may have."""
+    broker = context.broker
+    most = broker.quotas.subscriptions_per_queue
+    if broker.count_subscriptions(queue_name, context.project_id) >= most:
+        raise too_many('subscriptions', 'queue', most, 'max_subscriptions_per_queue')
 
 
 def _created(request: CreateSubscription, subscription_id: str) -> CreatedSubscription:

@@ -23,6 +23,8 @@ def wait_for(
     seconds: float | None,
     attempt: Callable[[], Result],
     succeeded: Callable[[Result], bool],
+    *,
+    takes: bool = False,
 ) -> Result:
     """The result of `attempt`, tried whenever there is news of the queue, for at most `seconds`.
 
@@ -30,7 +32,11 @@ def wait_for(
     no news. Without `seconds` it is tried only once. For a client that has hung up, or whose grant
     has ended, it is not tried again: it would be given what somebody else can use.
 
-    Raises `errors.BadRequest` for a time that is not allowed.
+    takes: whether what `attempt` finds is nobody else's any more. Of those one is woken after the
+        other, as long as there is something to be had, and the others all at once.
+
+    Raises `errors.BadRequest` for a time that is not allowed, and `errors.TooMany` where as many
+    requests of the project wait as may.
     """
     if seconds is not None and not 0 <= seconds <= MAX_SECONDS:
         raise errors.BadRequest(f'The time to wait must be 0 to {MAX_SECONDS} s - at `$.wait`')
@@ -43,7 +49,9 @@ def wait_for(
     if not seconds or hub is None or succeeded(result):
         return result
     deadline = time.monotonic() + min(seconds, context.grant.seconds_left)
-    with hub.listening(Source(context.project_id, queue_name)) as news:
+    source = Source(context.project_id, queue_name)
+    waits = context.broker.quotas.waits.held(context.project_id)
+    with waits, hub.listening(source, takes=takes) as news:
         while True:
             news.clear()
             with room:

@@ -16,7 +16,7 @@ from zaqar.storage import errors as storage_errors
 from zaqar_gevent.api import documents, errors
 from zaqar_gevent.api.grants import Grant
 from zaqar_gevent.api.messages import present
-from zaqar_gevent.api.push import Recipient, Source
+from zaqar_gevent.api.push import News, Recipient, Source
 from zaqar_gevent.logs import level_of
 from zaqar_gevent.push.clocks import Clocks
 
@@ -30,8 +30,8 @@ _AT_ONCE = 16
 # A lease is renewed after this share of its time to live. A store may count whole seconds, so
 # that a claim lives up to a second less than was asked for.
 _RENEWED_AFTER = 1 / 3
-# What a claim's expiry or a delay's end brings is no news: it is looked for this often.
-_LOOK_SECONDS = 1.0
+# Whatever there is to be had, the hub tells of.
+_WAIT_SECONDS = 60.0
 _OUTAGE_SECONDS = 1.0
 
 # What the store says of a message whose claim has ended meanwhile.
@@ -82,12 +82,17 @@ class Consumer:
         self._leases: dict[str, _Lease] = {}
         self._settled = Event()
         self._running: gevent.Greenlet | None = None
+        self._news: News | None = None
+        self._is_keeping = False
         self.is_stopped = False
 
     def start(self) -> None:
-        """Begin, once the answer to the request has been sent."""
+        """Begin, once the answer to the request has been sent.
+
+        Raises `errors.TooMany` where the project has as many as it may have.
+        """
+        self._broker.quotas.consumers.take(self.source.project_id)
         self._running = gevent.spawn(self._run)
-        gevent.spawn(self._keep)
 
     def acknowledge(self, message_ids: list[str]) -> None:
         leases = self._take_out(message_ids)
@@ -104,8 +109,12 @@ class Consumer:
         self._give_back(self._take_out(message_ids))
 
     def stop(self) -> None:
-        self.is_stopped = True
+        if not self.is_stopped:
+            self.is_stopped = True
+            self._broker.quotas.consumers.give_back(self.source.project_id)
         self._settled.set()
+        if self._news is not None:
+            self._news.set()
         leases, self._leases = self._leases, {}
         self._give_back(list(leases.items()))
 
@@ -131,7 +140,8 @@ class Consumer:
         if self.is_stopped:
             self._give_back(leases)
         else:
-            self._leases.update(leases)
+            for message_id, lease in leases:
+                self._hold(message_id, lease)
 
     def _give_back(self, leases: list[tuple[str, _Lease]]) -> None:
         """End leases; what cannot be given back is free when its claim expires."""
@@ -160,7 +170,8 @@ class Consumer:
         self._broker.claims.delete(name, claim_id=lease.claim_id, project=project_id)
 
     def _run(self) -> None:
-        with self._hub.listening(self.source) as news:
+        with self._hub.listening(self.source, takes=True) as news:
+            self._news = news
             while not self._is_over():
                 self._settled.clear()
                 news.clear()
@@ -168,9 +179,13 @@ class Consumer:
                 if free <= 0:
                     self._settled.wait()
                 elif not self._recipient.has_room(1):
+                    self._hub.feed(self.source).wake_taker()
                     self._recipient.wait_for_room()
-                elif not self._claim_safely(min(free, _AT_ONCE)):
-                    news.wait(_LOOK_SECONDS)
+                elif self._claim_safely(min(free, _AT_ONCE)):
+                    # There may be more, for others who wait.
+                    self._hub.feed(self.source).wake_taker()
+                else:
+                    news.wait(_WAIT_SECONDS)
 
     def _is_over(self) -> bool:
         return (
@@ -227,7 +242,7 @@ class Consumer:
         if failure is not None or self._is_over():
             self._give_back([(message_id, lease)])
         else:
-            self._leases[message_id] = lease
+            self._hold(message_id, lease)
             self._recipient.push(payload, binary=self.binary, kind='message', grant=self.grant)
         return failure
 
@@ -243,10 +258,17 @@ class Consumer:
         }
         return documents.encode(push, binary=self.binary)
 
+    def _hold(self, message_id: str, lease: _Lease) -> None:
+        """Renew a lease from now on."""
+        self._leases[message_id] = lease
+        if not self._is_keeping:
+            self._is_keeping = True
+            gevent.spawn(self._keep)
+
     def _keep(self) -> None:
         """Renew the leases while the connection lasts; all at once when the wall clock was set."""
         clocks = Clocks()
-        while not self._is_over():
+        while self._leases and not self._is_over():
             gevent.sleep(min(1.0, self._lease['ttl'] / 8))
             now = time.monotonic()
             has_stepped = clocks.has_stepped()
@@ -257,6 +279,7 @@ class Consumer:
             ]
             for begin in range(0, len(due), _AT_ONCE):
                 _each(self._renew, due[begin : begin + _AT_ONCE])
+        self._is_keeping = False
 
     def _renewal_time(self) -> float:
         return time.monotonic() + self._lease['ttl'] * _RENEWED_AFTER

@@ -14,6 +14,7 @@ from zaqar_gevent.api import documents, errors
 from zaqar_gevent.api.ending import End
 from zaqar_gevent.api.grants import UNLIMITED, Grant, Reason
 from zaqar_gevent.api.push import Recipient, Source
+from zaqar_gevent.api.quotas import too_many
 from zaqar_gevent.push.consumer import Consumer
 from zaqar_gevent.push.subscription import Key, State, Subscription
 from zaqar_gevent.push.tail import Tail
@@ -56,6 +57,7 @@ class Endpoint:
     def url_for(self, source: Source) -> str:
         if self._recipient is None:
             raise _gone()
+        self._check_number(source)
         if not self.name:
             self.name = secrets.token_hex(8)
             self._subscriptions = {}
@@ -115,9 +117,23 @@ class Endpoint:
         )
         token = token_in(self._hub.url_of(self.name, source))
         self._expected -= {token}
+        try:
+            # Others may have been made meanwhile.
+            self._check_number(source)
+            self._hub.opened(subscription, self)
+        except errors.TooMany:
+            self._hub.at_last(self._hub.delete, [(source, subscription_id)])
+            raise
         self._subscriptions[subscription.key] = Held(subscription, token, ttl, renewed, options)
-        self._hub.opened(subscription, self)
         subscription.start()
+
+    def _check_number(self, source: Source) -> None:
+        """Raise `errors.TooMany` where there are as many subscriptions as may be."""
+        quotas = self._hub.broker.quotas
+        quotas.subscriptions.check(source.project_id)
+        most = quotas.subscriptions_per_connection
+        if len(self._subscriptions or ()) >= most:
+            raise too_many('subscriptions', 'connection', most, 'max_subscriptions_per_connection')
 
     def consume(
         self, source: Source, lease: dict[str, int], *, credit: int, binary: bool, grant: Grant
@@ -126,6 +142,10 @@ class Endpoint:
             raise errors.BadRequest('This needs the subprotocol zaqar.v2.')
         if self._recipient is None or grant.is_over:
             raise _gone(grant)
+        others = [one for one in (self._consumers or {}).values() if not one.is_stopped]
+        most = self._hub.broker.quotas.consumers_per_connection
+        if len(others) >= most:
+            raise too_many('consumers', 'connection', most, 'max_consumers_per_connection')
         consumer = Consumer(
             self._hub,
             source,
@@ -135,9 +155,8 @@ class Endpoint:
             binary=binary,
             grant=grant,
         )
-        others = (self._consumers or {}).values()
-        self._consumers = {one.id: one for one in (*others, consumer) if not one.is_stopped}
         consumer.start()
+        self._consumers = {one.id: one for one in (*others, consumer)}
         return consumer.id
 
     def consumer(self, consumer_id: str, project_id: str | None) -> Consumer:

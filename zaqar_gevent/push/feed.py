@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from logging import ERROR
 from typing import TYPE_CHECKING
 
@@ -14,7 +15,7 @@ from oslo_log import log
 
 from zaqar_gevent import greenlets
 from zaqar_gevent.api import errors
-from zaqar_gevent.api.push import Source
+from zaqar_gevent.api.push import News, Source
 from zaqar_gevent.logs import level_of
 from zaqar_gevent.markers import MarkerNotGiven
 from zaqar_gevent.push.parcel import Parcel
@@ -35,6 +36,43 @@ _OUTAGE_SECONDS = 1.0
 _CHECK_SECONDS = 1.0
 
 
+class _Taker:
+    """Who takes messages from a queue; see `zaqar_gevent.api.push.News`.
+
+    While it does not wait it may be taking, and learns of all news.
+    """
+
+    def __init__(self, feed: Feed) -> None:
+        self._feed = feed
+        self._event = Event()
+        feed.waiting.add(self._event)
+
+    def wait(self, timeout: float) -> object:
+        """Wait until there may be something to take, or for `timeout` seconds."""
+        feed, event = self._feed, self._event
+        if event.is_set():
+            return True
+        feed.waiting.discard(event)
+        feed.takers[event] = None
+        try:
+            return event.wait(timeout)
+        finally:
+            feed.takers.pop(event, None)
+            feed.waiting.add(event)
+
+    def clear(self) -> object:
+        return self._event.clear()
+
+    def set(self) -> None:
+        """End a wait."""
+        self._event.set()
+
+    def leave(self) -> None:
+        """Take nothing any more."""
+        self._feed.waiting.discard(self._event)
+        self._feed.wake_taker()
+
+
 class Feed:
     """Reads a queue on whenever there is news, and hands each message to the live subscribers.
 
@@ -42,7 +80,9 @@ class Feed:
     lock: held while messages are handed out, and while a subscriber that has caught up joins.
     cursor: the marker of the last message read; meant only while there are live subscribers.
     followers: how many subscriptions there are, live or not.
-    waiting: set whenever there is news, for those who read the queue themselves.
+    waiting: told whenever there is news, all at once: they read the queue themselves.
+    takers: those that wait to take messages from the queue, who has waited longest first. With news
+        one of them is woken; when it has taken something, or does not want it, it wakes the next.
     """
 
     def __init__(self, source: Source, tail: Tail, check: Callable[[Feed], None]) -> None:
@@ -51,6 +91,7 @@ class Feed:
         self.cursor: str | None = None
         self.followers = 0
         self.waiting: set[Event] = set()
+        self.takers: dict[Event, None] = {}
         self._tail = tail
         self._check = check
         self._checked_at = 0.0
@@ -64,7 +105,12 @@ class Feed:
     @property
     def is_unused(self) -> bool:
         """Whether nobody listens, or is about to."""
-        return not self.followers and not self.waiting
+        return not self.followers and not self.is_waited_for
+
+    @property
+    def is_waited_for(self) -> bool:
+        """Whether somebody reads or takes from the queue, beside the subscribers."""
+        return bool(self.waiting or self.takers)
 
     @property
     def live(self) -> list[Subscription]:
@@ -75,7 +121,23 @@ class Feed:
         """There is news; `expected` messages are about to be stored, if they are not yet."""
         for event in self.waiting:
             event.set()
+        self.wake_taker()
         self.look(expected)
+
+    def wake_taker(self) -> None:
+        """There may be something to take, for one."""
+        for taker in self.takers:
+            # It is waited for no more, so that the next time another one is woken.
+            del self.takers[taker]
+            taker.set()
+            return
+
+    def release(self) -> None:
+        """Nobody is to wait any more."""
+        for event in (*self.waiting, *self.takers):
+            event.set()
+        self.takers.clear()
+        self.look()
 
     def look(self, expected: int = 0) -> None:
         """Read on, for the subscribers."""
@@ -87,6 +149,23 @@ class Feed:
         if self._live and not self._is_running:
             self._is_running = True
             greenlets.spawn(self._run)
+
+    @contextmanager
+    def listening(self, *, takes: bool) -> Iterator[News]:
+        """Be told of news; who `takes` messages is woken one after the other."""
+        if takes:
+            taker = _Taker(self)
+            try:
+                yield taker
+            finally:
+                taker.leave()
+        else:
+            event = Event()
+            self.waiting.add(event)
+            try:
+                yield event
+            finally:
+                self.waiting.discard(event)
 
     def join(self, subscription: Subscription) -> None:
         """Hand `subscription` what comes from here on; with the lock held."""

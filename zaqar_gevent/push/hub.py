@@ -9,15 +9,15 @@ from logging import WARNING
 from typing import Any
 
 import gevent
-from gevent.event import Event
 from gevent.pool import Group
 from oslo_config import cfg
 from oslo_log import log
 from zaqar.storage import errors as storage_errors
 
-from zaqar_gevent.api.broker import Broker
+from zaqar_gevent import greenlets
+from zaqar_gevent.api.broker import Broker, method_of
 from zaqar_gevent.api.ending import End
-from zaqar_gevent.api.push import Source
+from zaqar_gevent.api.push import News, Source
 from zaqar_gevent.logs import level_of
 from zaqar_gevent.push.clocks import Clocks
 from zaqar_gevent.push.endpoint import Endpoint, Held
@@ -32,6 +32,11 @@ LOG = log.getLogger(__name__)
 
 _TICK_SECONDS = 1.0
 _OUTAGE_SECONDS = 1.0
+# Queues that nobody waits for any more, but somebody did within two minutes.
+_MOST_IDLE = 500
+# Queues that are looked at in a second for what nobody tells of, where the store cannot say itself
+# which ones have something.
+_LOOKS = 200
 # News may get lost with the worker that brings them: each feed looks by itself this often.
 _LOOK_SECONDS = 10.0
 
@@ -58,12 +63,15 @@ class Hub:
         self._endpoints: dict[str, Endpoint | Interest] = {}
         self._subscriptions: dict[Key, Endpoint] = {}
         self._interests: dict[Source, Interest] = {}
+        self._look_for_idle_at = 2 * _MOST_IDLE
         self.is_draining = False
         self._keeper: gevent.Greenlet | None = None
         self._last_jobs = Group()
         self._tail = _tail_for(broker.conf)
         self.ids_keep_order = self._tail is MarkedTail
         self._clocks = Clocks()
+        self._looked_at = 0
+        self._is_looking = False
 
     @property
     def url(self) -> str:
@@ -114,21 +122,16 @@ class Hub:
         return self._fleet.sign(f'{self.url}{name}', source)
 
     @contextmanager
-    def listening(self, source: Source) -> Iterator[Event]:
-        news = Event()
-        feed = self.feed(source)
-        feed.waiting.add(news)
-        try:
+    def listening(self, source: Source, *, takes: bool = False) -> Iterator[News]:
+        with self.feed(source).listening(takes=takes) as news:
             self._interest_in(source).renew()
             yield news
-        finally:
-            feed.waiting.discard(news)
 
     def drain(self) -> None:
         """Nobody is to wait any more: the server is stopping."""
         self.is_draining = True
         for feed in self._feeds.values():
-            feed.wake()
+            feed.release()
 
     def at_last(self, job: Callable[..., None], *arguments: Any) -> None:
         """Do what is left to do for a connection that has ended."""
@@ -139,9 +142,19 @@ class Hub:
         self._last_jobs.join(timeout)
 
     def _interest_in(self, source: Source) -> Interest:
-        if source not in self._interests:
-            self._interests[source] = Interest(self, self.feed(source))
-        return self._interests[source]
+        """The interest of this process in a queue; those that are used last come last."""
+        interest = self._interests.pop(source, None) or Interest(self, self.feed(source))
+        self._interests[source] = interest
+        if len(self._interests) >= self._look_for_idle_at:
+            self._drop_idle()
+        return interest
+
+    def _drop_idle(self) -> None:
+        """Of the queues that nobody waits for any more, remember only the latest."""
+        idle = [source for source, interest in self._interests.items() if interest.is_idle]
+        for source in idle[:-_MOST_IDLE]:
+            self.lose_interest(self._interests[source], source)
+        self._look_for_idle_at = len(self._interests) + _MOST_IDLE
 
     def register(self, endpoint: Endpoint | Interest) -> None:
         """A connection is about to subscribe, or this process itself."""
@@ -172,7 +185,8 @@ class Hub:
         return self._tail(self._broker, source)
 
     def opened(self, subscription: Subscription, endpoint: Endpoint) -> None:
-        """A subscription begins."""
+        """A subscription begins; raises `errors.TooMany` where it may not."""
+        self._broker.quotas.subscriptions.take(subscription.source.project_id)
         self._subscriptions[subscription.key] = endpoint
         subscription.feed.followers += 1
         self.look_again(subscription.feed)
@@ -210,6 +224,7 @@ class Hub:
         """A subscription has ended."""
         if self._subscriptions.pop(subscription.key, None) is not None:
             subscription.feed.followers -= 1
+            self._broker.quotas.subscriptions.give_back(subscription.source.project_id)
         subscription.stop(State.ENDED)
 
     def renew(self, held: Held, ttl: int) -> None:
@@ -318,8 +333,11 @@ class Hub:
                 LOG.warning(
                     'The clock was set, or the machine suspended: subscriptions are renewed'
                 )
-            for endpoint in tuple(self._endpoints.values()):
+            for endpoint in greenlets.in_turns(self._endpoints.values()):
                 endpoint.attend(now, has_stepped=has_stepped)
+            if not self._is_looking:
+                self._is_looking = True
+                gevent.spawn(self._look_for_takers)
             for source, feed in tuple(self._feeds.items()):
                 if feed.is_unused and source not in self._interests:
                     del self._feeds[source]
@@ -327,6 +345,30 @@ class Hub:
                 looked_at = now
                 for feed in self._feeds.values():
                     feed.look()
+
+    def _look_for_takers(self) -> None:
+        """Wake one taker of each queue that may have something that nobody tells of.
+
+        Claims expire and delays end without news.
+        """
+        try:
+            waited = [source for source, feed in self._feeds.items() if feed.takers]
+            for source in self._find_claimable(waited) if waited else ():
+                if (feed := self._feeds.get(source)) is not None:
+                    feed.wake_taker()
+        except Exception as error:
+            LOG.log(level_of(error, WARNING), 'Queues cannot be looked at: %s', error)
+        finally:
+            self._is_looking = False
+
+    def _find_claimable(self, waited: list[Source]) -> list[Source]:
+        """Those of some queues that may have a message to be claimed."""
+        find = method_of(self._broker.claims, 'find_claimable')
+        if find is not None:
+            return [waited[number] for number in find([tuple(source) for source in waited])]
+        begin = self._looked_at % len(waited)
+        self._looked_at = begin + _LOOKS
+        return (waited[begin:] + waited[:begin])[:_LOOKS]
 
 
 def _tail_for(conf: cfg.ConfigOpts) -> type[Tail]:

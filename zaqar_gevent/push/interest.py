@@ -46,6 +46,11 @@ class Interest:
         if is_new:
             self._hub.look_again(self._feed)
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether nobody waits."""
+        return not self._feed.is_waited_for
+
     def news(self, token: str, queue_name: str, expected: int) -> bool:
         """There is news of the queue; False where it is not this one, or the token is wrong."""
         own = token_in(self._url)
@@ -63,7 +68,7 @@ class Interest:
         """
         if has_stepped:
             self._renew_at = min(self._renew_at, now)
-        if self._feed.waiting:
+        if self._feed.is_waited_for:
             if now >= self._renew_at:
                 gevent.spawn(self.renew)
         elif now >= self._renew_at + INTEREST_SECONDS / 2:

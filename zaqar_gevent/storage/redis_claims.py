@@ -16,7 +16,7 @@ from zaqar.storage import errors
 from zaqar.storage.redis import claims as upstream_claims
 from zaqar.storage.redis import utils
 
-# Counts the messages that some claims hold. KEYS: the queue's sorted sets of claims and of messages.
+# Counts what some claims hold. KEYS: the queue's sorted sets of claims and of messages.
 # ARGV: the ranks of the first and the last claim, and the prefix of the key of a claim's list of
 # messages. Returns how many claims there were, and the count.
 _COUNT = """

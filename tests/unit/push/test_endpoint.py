@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from zaqar_gevent.api.push import Source
+from zaqar_gevent.api.quotas import quotas
 from zaqar_gevent.push.endpoint import Endpoint
 from zaqar_gevent.push.fleet import Fleet
 from zaqar_gevent.push.workers import token_in
@@ -14,8 +15,16 @@ from zaqar_gevent.push.workers import token_in
 ORDERS = Source('demo', 'orders')
 
 
+class Broker:
+    """Allows as much as a server does."""
+
+    quotas = quotas()
+
+
 class Hub:
     """Knows endpoints by their names."""
+
+    broker = Broker()
 
     def __init__(self) -> None:
         self._fleet = Fleet(lambda new: new)

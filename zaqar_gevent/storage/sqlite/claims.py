@@ -5,9 +5,10 @@ from __future__ import annotations
 import functools
 import sqlite3
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 from oslo_log import log
 from oslo_utils import timeutils
 from zaqar.storage import base, errors
@@ -57,6 +58,16 @@ class ClaimController(base.Claim):
             return None, iter(())
         return lease.token, iter(decode_page(document))
 
+    def find_claimable(self, queues: Sequence[tuple[str | None, str]]) -> list[int]:
+        """Which of some queues, each (project, name), may have a message to claim; their numbers.
+
+        One read for all of them.
+        """
+        names = [(project or '', name) for project, name in queues]
+        document = msgspec.json.encode(names).decode()
+        now = timeutils.utcnow_ts(microsecond=True)
+        return self._database.scan(_find_claimable, document, now)  # type: ignore[no-any-return]
+
     def _get_dead_letters(
         self, settings: dict[str, Any], queue: str, project: str | None
     ) -> claiming.DeadLetters | None:
@@ -105,6 +116,22 @@ class ClaimController(base.Claim):
         if claiming.is_token(claim_id):
             now = timeutils.utcnow_ts(microsecond=True)
             self._database.write(claiming.release, project, queue, claim_id, now)
+
+
+# A claim that has expired may hold messages that nobody has released yet.
+_CLAIMABLE = """SELECT n.key FROM json_each(:names) n
+    JOIN spools s ON s.project = json_extract(n.value, '$[0]')
+        AND s.name = json_extract(n.value, '$[1]')
+    WHERE EXISTS (SELECT 1 FROM messages m INDEXED BY messages_free
+            WHERE m.spool = s.id AND m.claim IS NULL AND m.expires > :now
+            AND m.delayed_until <= :now)
+        OR EXISTS (SELECT 1 FROM claims c INDEXED BY claims_of_spool
+            WHERE c.spool = s.id AND c.expires <= :now)"""
+
+
+def _find_claimable(connection: sqlite3.Connection, names: str, now: float) -> list[int]:
+    rows = connection.execute(_CLAIMABLE, {'names': names, 'now': now})
+    return [number for (number,) in rows]
 
 
 def _lease(token: str, metadata: dict[str, int]) -> claiming.Lease:

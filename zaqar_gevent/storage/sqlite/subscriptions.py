@@ -24,6 +24,8 @@ _ONE = _SELECT + 'id = ?'
 _BY_SUBSCRIBER = _SELECT + 'subscriber = ?'
 _PAGE = _SELECT + 'id > ? ORDER BY id LIMIT ?'
 
+_COUNT = 'SELECT count(*) FROM subscriptions WHERE project = ? AND source = ? AND expires > ?'
+
 _LAST_ID = "SELECT ifnull(max(seq), 0) FROM sqlite_sequence WHERE name = 'subscriptions'"
 
 # An expired duplicate must not be in the way.
@@ -74,6 +76,12 @@ class SubscriptionController(base.Subscription):
     ) -> Subscription:
         """The subscription of `subscriber`, or `SubscriptionDoesNotExist`."""
         return self._get_one(_BY_SUBSCRIBER, queue, subscriber, project, subscriber)
+
+    def count(self, queue: str, project: str | None = None) -> int:
+        """How many subscriptions a queue has."""
+        now = timeutils.utcnow_ts(microsecond=True)
+        found: int = self._database.get_row(_COUNT, (project or '', queue, now))[0]
+        return found
 
     def create(
         self,
