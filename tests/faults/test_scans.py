@@ -1,0 +1,158 @@
+"""Requests that make the server look at much of what a stranger has stored."""
+
+from __future__ import annotations
+
+import contextlib
+import pathlib
+import statistics
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+
+from tests.callers import Identity, RestCaller, new_identity
+from tests.faults.light_load import PROMPT, LightLoad
+from tests.faults.memory import MB, settled
+from tests.server_process import ServerProcess
+
+QUEUES = 600
+METADATA_BYTES = 60_000
+FILTERS = 100
+AT_ONCE = 4
+SOON = 5.0
+"""Seconds; on a busy machine. They were 30 where lists of others were waited for."""
+OTHERS = new_identity()
+SCAN_TIMEOUT = 1.0
+CONFIG = f'[drivers:transport:gevent]\nscan_timeout = {SCAN_TIMEOUT}\n'
+
+
+@pytest.fixture(scope='module')
+def stored(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    with ServerProcess(tmp_path_factory.mktemp('server')) as process:
+        light = RestCaller(process.url, identity=OTHERS)
+        for number in range(3):
+            light.call('queue_create', queue_name=f'light-{number}')
+        yield process
+
+
+@pytest.fixture(scope='module')
+def stranger(stored: ServerProcess) -> RestCaller:
+    """Somebody with many queues whose metadata are long."""
+    rest = RestCaller(stored.url, identity=new_identity())
+    fill = {f'fill-{number}': 'x' * 10 for number in range(METADATA_BYTES // 30)}
+    metadata = {f'key-{number}': number for number in range(FILTERS)} | fill
+    with ThreadPoolExecutor(8) as pool:
+
+        def create(number: int) -> int:
+            caller = RestCaller(stored.url, identity=rest.identity)
+            named = {'queue_name': f'queue-{number:03}', 'metadata': metadata}
+            return int(caller.call('queue_create', **named).status)
+
+        assert set(pool.map(create, range(QUEUES))) == {201}
+    return rest
+
+
+@contextlib.contextmanager
+def repeated(server: ServerProcess, identity: Identity, ask: Callable[[Any], Any]) -> Iterator[Any]:
+    """Have several clients ask again and again meanwhile; the answers that they got."""
+    answers: list[Any] = []
+    is_over = threading.Event()
+
+    def ask_on() -> None:
+        caller = RestCaller(server.url, identity=identity)
+        while not is_over.is_set():
+            answers.append(ask(caller))
+
+    threads = [threading.Thread(target=ask_on) for _ in range(AT_ONCE)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield answers
+    finally:
+        is_over.set()
+        for thread in threads:
+            thread.join()
+
+
+def list_for(seconds: float, server: ServerProcess) -> list[float]:
+    """Have the other project list its queues for some time; how long each list took."""
+    rest = RestCaller(server.url, identity=OTHERS)
+    durations = []
+    ends_at = time.monotonic() + seconds
+    while (began := time.monotonic()) < ends_at:
+        assert rest.call('queue_list').status == 200
+        durations.append(time.monotonic() - began)
+        time.sleep(0.005)
+    return durations
+
+
+def describe(durations: list[float]) -> str:
+    median, p99 = (statistics.quantiles(durations, n=100)[at] for at in (49, 98))
+    figures = (1000 * figure for figure in (median, p99, max(durations)))
+    return 'median {:.1f}, p99 {:.1f}, longest {:.1f} ms'.format(*figures)
+
+
+def list_filtered(caller: RestCaller) -> Any:
+    """A page for which all queues are looked at, and all filters but one are met."""
+    filters = {f'key-{number}': number for number in range(FILTERS - 1)} | {'key-99': -1}
+    return caller.call('queue_list', limit=20, metadata=filters)
+
+
+def list_detailed(caller: RestCaller) -> Any:
+    return caller.call('queue_list', limit=20, detailed=True)
+
+
+def test_lists_with_filters_do_not_hold_up_those_of_others(
+    stored: ServerProcess, stranger: RestCaller
+) -> None:
+    before = settled(stored.pid)
+    with repeated(stored, stranger.identity, list_filtered) as answers:
+        durations = list_for(3, stored)
+    print(f'others: {describe(durations)}')
+    assert {answer.status for answer in answers} == {200}
+    assert {tuple(answer.body['queues']) for answer in answers} == {()}
+    assert statistics.quantiles(durations, n=100)[98] < SOON
+    growth = settled(stored.pid) - before
+    print(f'{len(answers)} lists; memory grows by {growth / MB:.1f} MB')
+    assert growth < 100 * MB
+
+
+def test_too_many_filters_are_refused(stored: ServerProcess, stranger: RestCaller) -> None:
+    filters = {f'key-{number}': number for number in range(FILTERS + 1)}
+    refused = stranger.call('queue_list', metadata=filters)
+    assert refused.status == 400
+    assert f'at most {FILTERS}' in str(refused.body)
+
+
+def test_detailed_lists_do_not_hold_up_others(stored: ServerProcess, stranger: RestCaller) -> None:
+    with (
+        repeated(stored, stranger.identity, list_detailed) as answers,
+        LightLoad(stored.port) as others,
+    ):
+        for _ in others.seconds(2):
+            time.sleep(0.1)
+    assert {answer.status for answer in answers} == {200}
+    assert others.p99 < PROMPT
+
+
+def test_a_list_that_takes_too_long_is_answered_with_503_that_says_so(
+    tmp_path: pathlib.Path,
+) -> None:
+    """What a client has posted itself is left out of its lists: here nearly everything."""
+    config = f'[transport]\nmax_messages_post_size = 8000000\n{CONFIG}'
+    with ServerProcess(tmp_path, config=config.replace('1.0', '0.1')) as server:
+        rest = RestCaller(server.url)
+        rest.call('queue_create', queue_name='long', metadata={f'k{n}': n for n in range(2000)})
+        for number in range(400):
+            name = f'queue-{number}'
+            rest.call('queue_create', queue_name=name, metadata={f'k{n}': n for n in range(2000)})
+        refused = rest.call('queue_list', metadata={'absent': 1})
+        assert refused.status == 503
+        assert 'scan_timeout' in str(refused.body)
+        assert '0.1 s' in str(refused.body)
+        assert rest.call('queue_list', limit=5).status == 200
+        assert rest.call('ping_node').status == 204
+    assert not [line for line in server.output if 'ERROR' in line]
