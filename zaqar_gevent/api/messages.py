@@ -9,7 +9,7 @@ import msgspec
 from zaqar.storage import errors as storage_errors
 
 from zaqar_gevent.api import errors, waiting
-from zaqar_gevent.api.broker import Broker
+from zaqar_gevent.api.broker import Broker, method_of
 from zaqar_gevent.api.context import Context
 from zaqar_gevent.api.operation import Reply, Request, operation
 
@@ -309,7 +309,7 @@ def _put_back(context: Context, queue_name: str, popped: list[dict[str, Any]]) -
     They go back to their places where the store can, and otherwise to the end of the queue.
     """
     broker, project_id = context.broker, context.project_id
-    restore = getattr(broker.messages, 'restore', None)
+    restore = method_of(broker.messages, 'restore')
     if restore is not None:
         restore(queue_name, popped, project=project_id)
     else:
