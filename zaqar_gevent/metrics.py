@@ -269,9 +269,9 @@ class Traffic:
         self._bytes_total = _BYTES.labels(direction, encoding)
         self.frames = self.bytes = 0
 
-    def add(self, size: int) -> None:
-        """Count a message of `size` bytes."""
-        self.frames += 1
+    def add(self, size: int, count: int = 1) -> None:
+        """Count `count` messages of `size` bytes in all."""
+        self.frames += count
         self.bytes += size
 
     def flush(self) -> None:
@@ -301,12 +301,12 @@ def count_refusal(reason: Refusal) -> None:
     _refusals[reason].inc()
 
 
-def count_push(kind: str) -> None:
+def count_push(kind: str, count: int = 1) -> None:
     """Count what a client was sent without having asked.
 
     kind: one of the protocol's own few names, never what a client sent.
     """
-    _PUSHED[kind] += 1
+    _PUSHED[kind] += count
 
 
 def set_outbox_depth(size: int, messages: int) -> None:

@@ -73,8 +73,8 @@ class Grant:
 
     @property
     def is_over(self) -> bool:
-        """Whether it has ended."""
-        return self.reason is not None
+        """Whether it has ended. PERF: it is asked before each push, mostly of what has no end."""
+        return self._reason is not None or (self.expires_at is not None and self.reason is not None)
 
     def end(self, reason: Reason) -> None:
         """End it now, unless it has ended already."""

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
 
 import stevedore
 from oslo_config import cfg
@@ -36,6 +36,18 @@ _PAGE = 1000
 """So many at a time that a queue with many is read soon."""
 
 
+class _Subscribers(NamedTuple):
+    """The subscriptions of a queue that are to be told.
+
+    every: all of them. connected: those that are connections to a server of the fleet.
+    others: the rest.
+    """
+
+    every: list[Subscription]
+    connected: list[Subscription]
+    others: list[Subscription]
+
+
 class Notifier:
     """Sends what was posted to the subscribers, in the background.
 
@@ -58,8 +70,8 @@ class Notifier:
         self._conf = conf
         self._loops = loops
         self._subscriptions = subscriptions
-        self._known: Brief[list[Subscription]] = Brief(
-            seconds, most=_MOST_KNOWN, weigh=lambda found: 1 + len(found)
+        self._known: Brief[_Subscribers] = Brief(
+            seconds, most=_MOST_KNOWN, weigh=lambda found: 1 + len(found.every)
         )
         self._found: Brief[list[Subscription]] = Brief(seconds)
 
@@ -76,9 +88,9 @@ class Notifier:
         passed: the queues that the messages have come through, see `zaqar_gevent.api.loops`.
         """
         source = Source(project, queue_name)
-        subscriptions = self.subscriptions_of(queue_name, project)
-        self._announce(source, subscriptions)
-        others = self._others(source, subscriptions) if self.tells_others else ()
+        subscribers = self._subscribers_of(source)
+        self._announce(source, subscribers)
+        others = subscribers.others if self.tells_others else ()
         if others and self.deliverer is not None:
             passed = self._loops.extend(passed, project, queue_name)
             notifications = _notifications(messages, queue_name, passed)
@@ -87,12 +99,12 @@ class Notifier:
 
     def freed(self, queue_name: str, project: str | None) -> None:
         """Tell whoever waits for messages of a queue that some can be claimed again."""
-        subscriptions = self.subscriptions_of(queue_name, project)
-        self._announce(Source(project, queue_name), subscriptions)
+        source = Source(project, queue_name)
+        self._announce(source, self._subscribers_of(source))
 
     def forget(self, queue_name: str, project: str | None) -> None:
         """The subscriptions of a queue have changed."""
-        self._known.forget((project, queue_name))
+        self._known.forget(Source(project, queue_name))
 
     def ended(self, source: Source, subscription_id: str, by: Endpoint | None = None) -> None:
         """A subscription was deleted, perhaps by a connection."""
@@ -126,26 +138,30 @@ class Notifier:
         """What asks subscribers of a queue to confirm."""
         return Confirmations(self.deliverer, source)
 
-    def _announce(self, source: Source, subscriptions: list[Subscription]) -> None:
+    def _announce(self, source: Source, subscribers: _Subscribers) -> None:
         """Tell the connections of this process, and of others."""
         if self.hub is None:
             return
         self.hub.posted(source)
-        if subscriptions:
-            is_worker = self.hub.is_worker
-            connected = [one for one in subscriptions if is_worker(source, one['subscriber'])]
-            self.hub.tell_workers(source, connected)
-
-    def _others(self, source: Source, subscriptions: list[Subscription]) -> Sequence[Subscription]:
-        """Those that are not connections."""
-        hub = self.hub
-        if hub is None:
-            return subscriptions
-        return [one for one in subscriptions if not hub.is_worker(source, one['subscriber'])]
+        if subscribers.connected:
+            self.hub.tell_workers(source, subscribers.connected)
 
     def subscriptions_of(self, queue_name: str, project: str | None) -> list[Subscription]:
         """All subscriptions of a queue that are to be told, as they were a moment ago."""
-        return self._known.get((project, queue_name), lambda: self._read(queue_name, project))
+        return self._subscribers_of(Source(project, queue_name)).every
+
+    def _subscribers_of(self, source: Source) -> _Subscribers:
+        """The same by kind. PERF: a post to a thousand connections must not look at each."""
+        return self._known.get(source, lambda: self._sort(source))
+
+    def _sort(self, source: Source) -> _Subscribers:
+        every = self._read(source.name, source.project_id)
+        hub = self.hub
+        subscribers = _Subscribers(every, [], [])
+        for one in every:
+            is_connected = hub is not None and hub.is_worker(source, one['subscriber'])
+            (subscribers.connected if is_connected else subscribers.others).append(one)
+        return subscribers
 
     def _read(self, queue_name: str, project: str | None) -> list[Subscription]:
         """All subscriptions of a queue that are to be told."""

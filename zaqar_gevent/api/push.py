@@ -40,8 +40,21 @@ class Source(NamedTuple):
     name: str
 
 
+class FrameHead(Protocol):
+    """What stands before a push of `length` bytes where it is sent."""
+
+    def __call__(self, length: int, *, binary: bool) -> bytes: ...
+
+
 class Recipient(Protocol):
-    """The connection that is pushed to."""
+    """The connection that is pushed to.
+
+    frame_head: where pushes are sent as they are, the same for many clients; None where they are
+        changed for each, as by compression.
+    """
+
+    @property
+    def frame_head(self) -> FrameHead | None: ...
 
     @property
     def is_open(self) -> bool:
@@ -56,6 +69,14 @@ class Recipient(Protocol):
         """Send a push, after the answers to the requests that are performed; does not wait.
 
         It is not sent when `grant` has ended meanwhile.
+        """
+        ...
+
+    def push_frames(self, frames: bytes, count: int, size: int, *, binary: bool) -> bool:
+        """Send `count` messages, each behind its `frame_head`; whether they are sent.
+
+        They are not where anything is to be sent before them, or the client is gone. `size` is that
+        of the messages without the heads.
         """
         ...
 

@@ -18,7 +18,7 @@ from zaqar_gevent.api import errors
 from zaqar_gevent.api.push import News, Source
 from zaqar_gevent.logs import level_of
 from zaqar_gevent.markers import MarkerNotGiven
-from zaqar_gevent.push.parcel import Parcel
+from zaqar_gevent.push.parcel import DEFAULT_JSON, Parcel, batches
 from zaqar_gevent.push.tail import Entry, Tail
 
 if TYPE_CHECKING:
@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 
 LOG = log.getLogger(__name__)
 
-TURN_SECONDS = 0.005
+# For how long messages are handed out before others have a turn: others' answers wait for it.
+TURN_SECONDS = 0.002
 # How long to look for messages that were announced before they were stored, and how often.
 _PATIENCE_SECONDS = 5.0
 _FIRST_DELAY_SECONDS = 0.01
@@ -242,13 +243,15 @@ class Feed:
             gevent.sleep(_OUTAGE_SECONDS)
 
     def _hand_out(self, entries: list[Entry]) -> None:
-        turn = time.monotonic() + TURN_SECONDS
-        for entry in entries:
-            parcel = Parcel(self.source.name, entry)
-            for subscription in tuple(self._live.values()):
-                subscription.take(parcel)
-                if time.monotonic() > turn:
+        monotonic = time.monotonic
+        turn = monotonic() + TURN_SECONDS
+        parcels = [Parcel(self.source.name, entry) for entry in entries]
+        form = next((subscription.form for subscription in self.live), DEFAULT_JSON)
+        for batch in batches(parcels, form):
+            for subscription in self.live:
+                subscription.take(batch)
+                if monotonic() > turn:
                     gevent.sleep(greenlets.MOMENT)
-                    turn = time.monotonic() + TURN_SECONDS
-            self.cursor = entry.marker
-            self._expected = max(0, self._expected - 1)
+                    turn = monotonic() + TURN_SECONDS
+            self.cursor = batch.marker
+            self._expected = max(0, self._expected - len(batch))

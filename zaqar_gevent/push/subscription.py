@@ -17,7 +17,7 @@ from zaqar_gevent.api.push import Recipient, Source
 from zaqar_gevent.logs import level_of
 from zaqar_gevent.markers import MarkerNotGiven
 from zaqar_gevent.push.feed import Feed
-from zaqar_gevent.push.parcel import Parcel, opening
+from zaqar_gevent.push.parcel import Batch, Parcel, form_of, opening
 from zaqar_gevent.push.tail import Tail
 
 LOG = log.getLogger(__name__)
@@ -43,7 +43,8 @@ class Subscription:
 
     marker: of the last message that was pushed.
     ahead: ids of messages pushed already that the feed has yet to come past.
-    binary: whether it is pushed MsgPack. created_at: in seconds of `time.monotonic`.
+    form: how its messages are written. binary: whether that is MsgPack.
+    created_at: in seconds of `time.monotonic`.
     too_slow: called when the client does not take what it is sent.
     grant: it ends with this. over: called when a message cannot be pushed since that has ended; it
     stops the subscription. astray: called when the store has never given the marker; likewise.
@@ -77,7 +78,9 @@ class Subscription:
         self._astray = astray
         self.grant = grant
         self.binary = binary
-        self._opening = opening(subscription_id, binary=binary) if compact else None
+        self._opening = opening(subscription_id, binary=binary) if compact else b''
+        self.form = form_of(len(self._opening) if compact else None, binary)
+        self._frame_head = recipient.frame_head
 
     @property
     def key(self) -> Key:
@@ -100,14 +103,12 @@ class Subscription:
         self.ahead.clear()
         self.feed.leave(self)
 
-    def take(self, parcel: Parcel) -> None:
-        """Push a message that the feed has come to, unless it has been pushed already."""
-        if self.state is not State.LIVE:
+    def take(self, batch: Batch) -> None:
+        """Push messages that the feed has come to, unless they have been pushed already."""
+        if self.state is not State.LIVE or self._take_at_once(batch):
             return
-        if parcel.id in self.ahead:
-            self.ahead.discard(parcel.id)
-        elif not self._push(parcel):
-            self._fall_behind()
+        for parcel in batch.parcels:
+            self._take_one(parcel)
 
     def lose_place(self) -> None:
         """Nothing can follow the marker, which this store has never given."""
@@ -127,16 +128,33 @@ class Subscription:
         else:
             self._too_slow(self)
 
+    def _take_one(self, parcel: Parcel) -> None:
+        if self.state is not State.LIVE:
+            return
+        if parcel.id in self.ahead:
+            self.ahead.discard(parcel.id)
+        elif not self._push(parcel):
+            self._fall_behind()
+
+    def _take_at_once(self, batch: Batch) -> bool:
+        """Push messages in one write, if nothing is in the way; whether they have been."""
+        head = self._frame_head
+        if head is None or self.ahead or self.grant.is_over:
+            return False
+        pieces, size = batch.frames(self.form, head)
+        frames = self._opening.join(pieces)
+        if not self._recipient.push_frames(frames, len(batch.parcels), size, binary=self.binary):
+            return False
+        self.marker = batch.marker
+        return True
+
     def _push(self, parcel: Parcel) -> bool:
         """Whether there was room for the message, or is no subscription any more."""
         if self.grant.is_over:
             self._over(self)
             return True
         binary = self.binary
-        if self._opening is None:
-            payload = parcel.default(binary=binary)
-        else:
-            payload = self._opening + parcel.closing(binary=binary)
+        payload = self._opening + self.form.shared(parcel)
         if not self._recipient.has_room(len(payload)):
             return False
         self._recipient.push(payload, binary=binary, kind='message', grant=self.grant)

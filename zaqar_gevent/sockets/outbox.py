@@ -94,11 +94,17 @@ class Outbox:
             return
         self._ends = self._ends or not pieces[-1]
         if data:
-            rest = data if self._waiting else self._write_now(data)
-            if rest:
-                self._keep(rest)
+            self.write(data)
         if self._ends and not self._waiting:
             self._end()
+
+    def write(self, data: bytes) -> None:
+        """The same with `data` in one piece, after which more may follow."""
+        if self.is_lost:
+            return
+        rest = data if self._waiting else self._write_now(data)
+        if rest:
+            self._keep(rest)
 
     def unless_written(self, undo: Callable[[], None]) -> None:
         """Call `undo`, in a greenlet of its own, where what was put last cannot be written."""

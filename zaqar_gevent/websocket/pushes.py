@@ -30,14 +30,15 @@ class Pushes:
     stay in order. A greenlet performs one request at a time.
 
     send: sends a push now; it must not let other greenlets run. size: bytes that are held.
+    performed: the greenlets that perform requests, and when each began, counted in requests.
     """
 
-    __slots__ = ('_begun', '_held', '_performed', '_released', '_send', 'size')
+    __slots__ = ('_begun', '_held', '_released', '_send', 'performed', 'size')
 
     def __init__(self, send: Callable[[Push], None]) -> None:
         self._send = send
         self._begun = 0
-        self._performed: dict[object, int] = {}
+        self.performed: dict[object, int] = {}
         self._held: collections.deque[tuple[int, Push]] | None = None
         self._released: Event | None = None
         self.size = 0
@@ -45,11 +46,11 @@ class Pushes:
     def begin(self) -> None:
         """This greenlet begins to perform a request."""
         self._begun += 1
-        self._performed[getcurrent()] = self._begun
+        self.performed[getcurrent()] = self._begun
 
     def end(self) -> None:
         """The answer to the request of this greenlet has been sent."""
-        del self._performed[getcurrent()]
+        del self.performed[getcurrent()]
         if self._held:
             self._release()
 
@@ -64,7 +65,7 @@ class Pushes:
 
     def add(self, push: Push) -> None:
         """Send a push, now or as soon as the requests that are performed have been answered."""
-        if not self._performed:
+        if not self.performed:
             self._send(push)
             return
         if self._held is None:
@@ -89,7 +90,7 @@ class Pushes:
 
     def _release(self) -> None:
         # Those performed are in the order in which they began.
-        oldest = next(iter(self._performed.values()), self._begun + 1)
+        oldest = next(iter(self.performed.values()), self._begun + 1)
         while self._held and self._held[0][0] < oldest:
             _, push = self._held.popleft()
             self.size -= len(push.payload)

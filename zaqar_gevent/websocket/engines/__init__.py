@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple, Protocol
 
 # By name, with what is to be said of each.
@@ -65,6 +65,7 @@ class Engine(Protocol):
     and nothing more is received. Pings are answered.
 
     name: the engine's name, one of ENGINES.
+    frame_head: what stands before a message that is sent; None where messages are compressed.
     is_open: whether messages may still be sent and received.
     is_over: whether the peer has nothing more to say either.
     close_code: with what the connection is being closed, the peer's code if it was first; 1005 for
@@ -73,6 +74,7 @@ class Engine(Protocol):
     """
 
     name: str
+    frame_head: Callable[..., bytes] | None
     is_open: bool
     is_over: bool
     close_code: int | None
@@ -117,21 +119,24 @@ NOT_SHORTEST = 'The length of a frame is not in the shortest form.'
 
 
 FIN = 0x80
+_TEXT, _BINARY = 1, 2
 _SHORT, _MEDIUM = 126, 0x10000
 _with_16_bits = struct.Struct('!BBH').pack
 _with_64_bits = struct.Struct('!BBQ').pack
 
 
 def head(opcode: int, length: int) -> bytes:
-    """The head of a whole message in one frame, or of a control frame, as a server sends it.
-
-    PERF: a push to a thousand clients has a thousand of them.
-    """
+    """The head of a whole message in one frame, or of a control frame, as a server sends it."""
     if length < _SHORT:
         return bytes((FIN | opcode, length))
     if length < _MEDIUM:
         return _with_16_bits(FIN | opcode, 126, length)
     return _with_64_bits(FIN | opcode, 127, length)
+
+
+def message_head(length: int, *, binary: bool) -> bytes:
+    """The head of a whole message of `length` bytes in one frame."""
+    return head(_BINARY if binary else _TEXT, length)
 
 
 def shorten(reason: str) -> str:

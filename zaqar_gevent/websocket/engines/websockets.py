@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from typing import Any
 
 from websockets.exceptions import ProtocolError
@@ -28,6 +28,7 @@ from zaqar_gevent.websocket.engines import (
     Message,
     head,
     is_utf8,
+    message_head,
     shorten,
 )
 
@@ -154,6 +155,10 @@ class FrameEngine:
                 compress_settings={'level': compression.level, 'memLevel': 5},
             )
         ]
+
+    @property
+    def frame_head(self) -> Callable[..., bytes] | None:
+        return None if self._protocol.extensions else message_head
 
     @property
     def is_open(self) -> bool:

@@ -29,6 +29,7 @@ from zaqar_gevent.websocket.engines import (
     Message,
     head,
     is_utf8,
+    message_head,
     shorten,
 )
 
@@ -61,6 +62,7 @@ class FrameEngine:
     """See `zaqar_gevent.websocket.engines.Engine`."""
 
     name = 'ws4py'
+    frame_head = staticmethod(message_head)
 
     __slots__ = (
         *('_buffer', '_fragment_bytes', '_fragments', '_header', '_is_receiving', '_limits'),
