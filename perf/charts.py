@@ -176,17 +176,17 @@ def connections(rows: Rows) -> Any:
 def fanout(rows: Rows) -> Any:
     """Deliveries a second, by the number of subscribers."""
     figure, axes = pyplot.subplots(figsize=(7, 3.4))
-    sizes = [row['subscribers'] for row in rows]
-    axes.plot(sizes, [row['rate'] for row in rows], marker='o', color=OURS, label='a second')
-    axes.plot(
-        *(sizes, [row['rate_of_processor'] for row in rows]),
-        marker='o',
-        color=OURS_REST,
-        label="a second of the server's CPU",
-    )
+    for in_flight in sorted({row['in_flight'] for row in rows}):
+        alike = [row for row in rows if row['in_flight'] == in_flight]
+        axes.plot(
+            *([row['subscribers'] for row in alike], [row['rate'] for row in alike]),
+            marker='o',
+            color=OURS if in_flight == 1 else OURS_REST,
+            label='one post in flight' if in_flight == 1 else f'{in_flight} posts in flight',
+        )
     axes.set_xscale('log')
     axes.set_xlabel('subscribers of one queue')
-    axes.set_ylabel('deliveries')
+    axes.set_ylabel('deliveries a second')
     axes.legend(frameon=False)
     return figure
 

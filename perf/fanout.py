@@ -1,10 +1,11 @@
 """Push: one post to many subscribers of one queue, and the time from a post to its push.
 
-    python -m perf.fanout [--subscribers 1 10 100 1000 5000] [--deliveries 40000]
+    python -m perf.fanout [--subscribers 1 10 100 1000 5000] [--in-flight 1 16] [--deliveries 40000]
 
-Subscribes that many connections to a queue of a server of its own, durable as ever, posts one
-message after the other, and reports deliveries a second (over the wall, and over the server's
-processor time) and how long after its post a message arrived. Writes `results/fanout.json`.
+Subscribes that many connections to a queue of a server of its own, durable as ever, posts messages,
+of which one is in flight or several are, and reports deliveries a second (over the wall, and over
+the server's processor time) and how long after its post a message arrived. Writes
+`results/fanout.json`.
 """
 
 from __future__ import annotations
@@ -22,32 +23,50 @@ from perf import results, tables
 from perf.crowd import allow_files, open_one
 from perf.machine import CLIENT_CORE, end_orderly, on_core, processor_time
 from perf.servers import Fleet, Server
-from perf.wire import Compact, Conversation, frame_size, receive
+from perf.wire import Compact, connect, frame_size, receive
 from perf.workloads import body_of, expect
 
 SUBSCRIBERS = (1, 10, 100, 1000, 5000)
+IN_FLIGHT = (1, 16)
 MOST_POSTS = 500
 ANSWER_SECONDS = 30
 _ROOMY = '[drivers:transport:gevent]\nmax_connections = 40000\nping_interval = 0\n'
 
 
 class Poster:
-    """Posts over a connection of its own, and knows when."""
+    """Posts over a connection of its own, and knows when.
 
-    def __init__(self, port: int, queue: str) -> None:
-        self._conversation = Conversation(port, Compact(binary=True))
-        self._message = {'body': body_of(100), 'ttl': 300}
-        self._queue = queue
+    in_flight: how many posts are not answered yet at a time.
+    """
+
+    def __init__(self, port: int, queue: str, in_flight: int) -> None:
+        self._dialect = Compact(binary=True)
+        self._socket = connect(port, self._dialect)
+        self._body = {'queue_name': queue, 'messages': [{'body': body_of(100), 'ttl': 300}]}
+        self._in_flight = in_flight
         self.posted_at: list[float] = []
 
     def post(self, count: int) -> None:
-        for _ in range(count):
-            self.posted_at.append(time.perf_counter())
-            expect(
-                self._conversation.ask(
-                    'message_post', queue_name=self._queue, messages=[self._message]
-                )
-            )
+        with self._socket:
+            received = bytearray()
+            answered = 0
+            while answered < count:
+                self._send(min(count, answered + self._in_flight))
+                received += self._socket.recv(65536)
+                while (size := frame_size(received)) and len(received) >= size:
+                    expect(self._dialect.decode(received[:size]))
+                    del received[:size]
+                    answered += 1
+
+    def _send(self, until: int) -> None:
+        """Post until there have been so many."""
+        begin = len(self.posted_at)
+        self.posted_at += [time.perf_counter()] * (until - begin)
+        requests = [
+            self._dialect.encode('message_post', self._body, 1 + number % self._in_flight)
+            for number in range(begin, until)
+        ]
+        self._socket.sendall(b''.join(requests))
 
 
 def subscribe(port: int, number: int, queue: str) -> socket.socket:
@@ -96,19 +115,22 @@ def _take(key: selectors.SelectorKey, posted_at: list[float], latencies: list[fl
         key.data[1] += 1
 
 
-def measure(server: Server, subscribers: int, deliveries: int) -> dict[str, Any]:
+def measure(
+    server: Server, subscribers: int, deliveries: int, in_flight: int = 1
+) -> dict[str, Any]:
     """Push to so many, until there were about so many deliveries."""
-    queue = f'q{subscribers}'
+    queue = f'q{subscribers}-{in_flight}'
     clients = [subscribe(server.port, number, queue) for number in range(subscribers)]
     time.sleep(1)
     posts = min(MOST_POSTS, max(5, deliveries // subscribers))
     before = processor_time(server.pids)
-    latencies, took, busy = deliver(clients, Poster(server.port, queue), posts)
+    latencies, took, busy = deliver(clients, Poster(server.port, queue, in_flight), posts)
     used = processor_time(server.pids) - before
     for client in clients:
         client.close()
     return {
         'subscribers': subscribers,
+        'in_flight': in_flight,
         'posts': posts,
         'rate': results.significant(len(latencies) / took),
         'rate_of_processor': results.significant(len(latencies) / used),
@@ -123,6 +145,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument('--subscribers', type=int, nargs='+', default=SUBSCRIBERS)
+    parser.add_argument('--in-flight', type=int, nargs='+', default=IN_FLIGHT)
     parser.add_argument('--deliveries', type=int, default=60_000)
     parser.add_argument('--out', type=pathlib.Path, default=results.DIRECTORY, help='directory')
     options = parser.parse_args(argv)
@@ -130,7 +153,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     allow_files()
     with Fleet() as fleet, on_core(CLIENT_CORE):
         server = fleet.own(config=_ROOMY)
-        found = [measure(server, number, options.deliveries) for number in options.subscribers]
+        found = [
+            measure(server, number, options.deliveries, in_flight)
+            for in_flight in options.in_flight
+            for number in options.subscribers
+        ]
     print(tables.fanout(found))
     print(results.save('fanout', found, options.out))
 

@@ -117,12 +117,13 @@ def fanout(rows: Sequence[dict[str, Any]]) -> str:
     """Pushes to many."""
     return table(
         [
-            *('subscribers', 'deliveries a second', 'a second of CPU', 'CPU of each'),
-            *('p50', 'p99', 'client busy'),
+            *('subscribers', 'posts in flight', 'deliveries a second', 'a second of CPU'),
+            *('CPU of each', 'p50', 'p99', 'client busy'),
         ],
         [
             [
                 f'{row["subscribers"]:,}',
+                f'{row["in_flight"]}',
                 count(row['rate']),
                 count(row['rate_of_processor']),
                 f'{row["server_us"]:.1f} µs',
