@@ -254,9 +254,13 @@ def move_connection(before: ConnectionKind | None, after: ConnectionKind | None)
     None is for not being open: there is no `before` when it opens and no `after` when it ends.
     """
     if before is not None:
-        _connections_of(*before).dec()
+        _MOVED[before] -= 1
     if after is not None:
-        _connections_of(*after).inc()
+        _MOVED[after] += 1
+
+
+# By kind, how many more connections are open than the metric says.
+_MOVED: collections.Counter[ConnectionKind] = collections.Counter()
 
 
 class Traffic:
@@ -287,13 +291,14 @@ RECEIVED = (Traffic('in', 'json'), Traffic('in', 'msgpack'))
 SENT = (Traffic('out', 'json'), Traffic('out', 'msgpack'))
 
 
-# Pushes by kind that are in no metric yet.
+# Pushes by kind, and ends of connections by code, that are in no metric yet.
 _PUSHED: collections.Counter[str] = collections.Counter()
+_CLOSED: collections.Counter[int | str] = collections.Counter()
 
 
 def count_close(code: int) -> None:
     """Count a WebSocket connection that was closed with `code`; one not in CLOSE_CODES as other."""
-    _CLOSES.labels(code if code in CLOSE_CODES else 'other').inc()
+    _CLOSED[code if code in CLOSE_CODES else 'other'] += 1
 
 
 def count_refusal(reason: Refusal) -> None:
@@ -363,6 +368,12 @@ def flush() -> None:
     for kind, count in _PUSHED.items():
         _pushes_of(kind).inc(count)
     _PUSHED.clear()
+    for code, count in _CLOSED.items():
+        _CLOSES.labels(code).inc(count)
+    _CLOSED.clear()
+    for moved, count in _MOVED.items():
+        _connections_of(*moved).inc(count)
+    _MOVED.clear()
     _flush_commits()
 
 

@@ -297,8 +297,8 @@ class Connection:
         sock = self._socket
         if isinstance(sock, ssl.SSLSocket):
             return Takeover(sock, early, _run_here)
-        moved = gevent_socket.socket(sock.family, sock.type, sock.proto, fileno=sock.detach())
-        return Takeover(moved, early, self._server.run)
+        self._server.let_go(sock)
+        return Takeover(sock, early, self._server.run)
 
 
 _FAILED = Refused(

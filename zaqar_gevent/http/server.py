@@ -79,6 +79,7 @@ class Server(StreamServer):
         self.application = application
         self.is_draining = False
         self._connections: set[Connection] = set()
+        self._taken: set[socket.socket] = set()
         self._keeper: gevent.Greenlet | None = None
         self._complained_at = -_QUIET_SECONDS
         super().__init__(listener, spawn=Places(size, self._end_all), **options)
@@ -130,6 +131,17 @@ class Server(StreamServer):
 
     def note(self, environ: dict[str, Any], answer: Answer, began: float) -> None:
         """A request was answered; began: in seconds since the epoch."""
+
+    def let_go(self, sock: socket.socket) -> None:
+        """A connection is taken over, and so closed by whoever takes it."""
+        self._taken.add(sock)
+
+    def do_close(self, sock: socket.socket, *address: Any) -> None:
+        """Close a connection that has been served, or could not be, unless it was taken over."""
+        if sock in self._taken:
+            self._taken.discard(sock)
+        else:
+            super().do_close(sock, *address)
 
     def run(self, serve: Callable[[], None]) -> None:
         """Serve a connection taken over in a greenlet that counts as the server's others do."""

@@ -15,6 +15,8 @@ _READABLE = 1
 class Inbox:
     """Reads from `sock`, in the one greenlet that does.
 
+    is_drained: whether nothing is expected to have come yet.
+
     PERF: a socket of gevent's tries to read before it waits, which fails for each message of a
     client that waits for the answer to the one before. Here it is waited first where nothing was
     left.
@@ -22,9 +24,9 @@ class Inbox:
 
     __slots__ = ('_hub', '_is_drained', '_socket', '_watcher')
 
-    def __init__(self, sock: socket.socket) -> None:
+    def __init__(self, sock: socket.socket, *, is_drained: bool = False) -> None:
         self._socket = sock
-        self._is_drained = False
+        self._is_drained = is_drained
         self._hub: Hub = gevent.get_hub()
         is_plain = not isinstance(sock, ssl.SSLSocket)
         self._watcher = self._hub.loop.io(sock.fileno(), _READABLE) if is_plain else None

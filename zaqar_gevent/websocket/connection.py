@@ -147,7 +147,8 @@ class Connection:
         self._engine = engine
         self.receiver = receiver
         self._limits = limits
-        self._inbox = Inbox(sock)
+        # Clients wait for the end of the handshake before they send anything.
+        self._inbox = Inbox(sock, is_drained=True)
         self.outbox = Outbox(sock, limits.outbox_bytes, limits.outbox_messages, unsent)
         self._pushes = Pushes(self._send_push)
         self.opened_at = self.request_at = self._heard_at = time.monotonic()
@@ -484,7 +485,8 @@ class Connection:
             for _ in self._engine.receive(self._inbox.read(READ_BYTES)):
                 pass
             self._flush()
-            gevent.sleep(MOMENT)
+            if not self._engine.is_over:
+                gevent.sleep(MOMENT)
 
     def _check_rights(self, now: float) -> None:
         limits, receiver = self._limits, self.receiver

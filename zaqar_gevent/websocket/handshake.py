@@ -5,20 +5,27 @@ What is refused is refused with one of the errors of the API, and so with a comp
 
 from __future__ import annotations
 
+import functools
+import re
+import time
 from collections.abc import Mapping, Sequence
+from email.utils import formatdate
 from typing import Any, NamedTuple
 
 from websockets.datastructures import Headers
-from websockets.http11 import Request
+from websockets.exceptions import InvalidHandshake
+from websockets.headers import parse_connection, parse_subprotocol, parse_upgrade
 from websockets.server import ServerProtocol
+from websockets.utils import accept_key
 
 from zaqar_gevent.api import errors
 from zaqar_gevent.websocket.engines.websockets import LOG
 
 VERSION = '13'
 _TITLE = 'WebSocket handshake refused'
-_HEADERS = ('Connection', 'Upgrade', 'Sec-WebSocket-Key', 'Sec-WebSocket-Version')
-_OFFERS = ('Sec-WebSocket-Extensions', 'Sec-WebSocket-Protocol')
+_EXTENSIONS = 'Sec-WebSocket-Extensions'
+# 16 bytes in base64.
+_KEY = re.compile(r'[A-Za-z0-9+/]{22}==')
 
 
 class Accepted(NamedTuple):
@@ -39,16 +46,25 @@ def accept(
     Raises `errors.BadRequest`, or `errors.UpgradeRequired` for another version of the protocol.
     """
     _check(environ)
-    offered: Any = {'subprotocols': subprotocols, 'extensions': extensions}
-    protocol = ServerProtocol(select_subprotocol=_select, logger=LOG, **offered)
-    response = protocol.accept(Request(environ['PATH_INFO'], _headers_of(environ)))
-    if response.status_code != 101:
-        refusal = errors.UpgradeRequired if response.status_code == 426 else errors.BadRequest
-        raise refusal(bytes(response.body or b'').decode().strip(), title=_TITLE)
-    # They are the connection's now: until the next garbage collection the protocol would keep what
-    # is left in them.
-    negotiated, protocol.extensions = protocol.extensions, []
-    return Accepted(response.serialize(), protocol.subprotocol, negotiated)
+    try:
+        _check_upgrade(environ.get('HTTP_CONNECTION', ''), environ.get('HTTP_UPGRADE', ''))
+        key = _key_in(environ)
+        answer, negotiated = _negotiate(environ, extensions)
+        subprotocol = _choose(environ, subprotocols)
+    except InvalidHandshake as error:
+        raise errors.BadRequest(f'The handshake is malformed: {error}.', title=_TITLE) from None
+    lines = [
+        'HTTP/1.1 101 Switching Protocols',
+        _date(int(time.time())),
+        'Upgrade: websocket',
+        'Connection: Upgrade',
+        f'Sec-WebSocket-Accept: {accept_key(key)}',
+    ]
+    if answer is not None:
+        lines.append(f'{_EXTENSIONS}: {answer}')
+    if subprotocol is not None:
+        lines.append(f'Sec-WebSocket-Protocol: {subprotocol}')
+    return Accepted('\r\n'.join([*lines, '', '']).encode(), subprotocol, negotiated)
 
 
 def check_version(environ: Mapping[str, Any]) -> None:
@@ -74,12 +90,54 @@ def _check(environ: Mapping[str, Any]) -> None:
     check_version(environ)
 
 
-def _headers_of(environ: Mapping[str, Any]) -> Headers:
-    variables = ((name, f'HTTP_{name.upper().replace("-", "_")}') for name in _HEADERS + _OFFERS)
-    return Headers([(name, environ[key]) for name, key in variables if key in environ])
+def _check_upgrade(connection: str, upgrade: str) -> None:
+    """Raise unless the client asks for an upgrade to WebSocket, and to nothing else.
+
+    PERF: nearly all ask in the same words, which need no parser.
+    """
+    if connection.lower() != 'upgrade':
+        options = parse_connection(connection) if connection else []
+        if 'upgrade' not in [option.lower() for option in options]:
+            raise _upgrade_required('Connection', 'Upgrade')
+    if upgrade.lower() != 'websocket':
+        protocols = parse_upgrade(upgrade) if upgrade else []
+        if [protocol.lower() for protocol in protocols] != ['websocket']:
+            raise _upgrade_required('Upgrade', 'websocket')
 
 
-def _select(protocol: ServerProtocol, offered: Sequence[str]) -> Any:
+def _upgrade_required(header: str, value: str) -> errors.UpgradeRequired:
+    return errors.UpgradeRequired(f'The header {header} must say {value}.', title=_TITLE)
+
+
+def _key_in(environ: Mapping[str, Any]) -> str:
+    key: str = environ.get('HTTP_SEC_WEBSOCKET_KEY', '')
+    if _KEY.fullmatch(key) is None:
+        raise errors.BadRequest(
+            'The header Sec-WebSocket-Key must be 16 bytes in base64.', title=_TITLE
+        )
+    return key
+
+
+def _negotiate(
+    environ: Mapping[str, Any], extensions: Sequence[Any]
+) -> tuple[str | None, Sequence[Any]]:
+    """What is said of the extensions that both know, and those."""
+    offered = environ.get('HTTP_SEC_WEBSOCKET_EXTENSIONS')
+    if not offered or not extensions:
+        return None, ()
+    protocol = ServerProtocol(extensions=extensions, logger=LOG)
+    return protocol.process_extensions(Headers([(_EXTENSIONS, offered)]))
+
+
+def _choose(environ: Mapping[str, Any], known: Sequence[str]) -> str | None:
     """The best subprotocol that both know; a client that offers only others gets the default."""
-    known = protocol.available_subprotocols or ()
-    return next((name for name in known if name in offered), None)
+    offered = environ.get('HTTP_SEC_WEBSOCKET_PROTOCOL')
+    if not offered:
+        return None
+    names = [offered] if offered in known else parse_subprotocol(offered)
+    return next((name for name in known if name in names), None)
+
+
+@functools.lru_cache(maxsize=1)
+def _date(seconds: int) -> str:
+    return f'Date: {formatdate(seconds, usegmt=True)}'

@@ -6,6 +6,7 @@ import itertools
 import random
 import struct
 from collections.abc import Iterable
+from typing import NamedTuple
 
 import pytest
 
@@ -43,6 +44,13 @@ FRAMES = {
 ENDS = {
     'nothing': b'',
     'close': frame(CLOSE, b'\x03\xe8'),
+    'close without a code': frame(CLOSE, b''),
+    'going away': frame(CLOSE, b'\x03\xe9'),
+    'close with a reason': frame(CLOSE, b'\x03\xe8done'),
+    'close with a code that none may have': frame(CLOSE, b'\x03\xed'),
+    'close with half a code': frame(CLOSE, b'\x03'),
+    'close that is not masked': frame(CLOSE, b'\x03\xe8', masked=False),
+    'more after a close': frame(CLOSE, b'\x03\xe8') + frame(TEXT, b'x'),
     'not masked': frame(TEXT, b'x', masked=False),
     'reserved bit': frame(TEXT | 0x40, b'x'),
     'reserved opcode': frame(0x83, b'x'),
@@ -53,14 +61,33 @@ ENDS = {
 }
 
 
-def outcome(data: Iterable[bytes]) -> tuple[list[Message], bytes, int | None]:
-    """What an engine makes of data that comes in pieces: messages, its own frames, close code."""
+class Outcome(NamedTuple):
+    """What an engine makes of data: messages, its own frames, whether it ends the stream, the close
+    code, and the same frames and code once the client has ended the stream as well.
+    """
+
+    messages: list[Message]
+    frames: bytes
+    ends: bool
+    code: int | None
+    last_frames: bytes
+    last_code: int | None
+
+
+def outcome(data: Iterable[bytes]) -> Outcome:
+    """What an engine makes of data that comes in pieces."""
     engine = FrameEngine(LIMITS)
     messages = [message for piece in data for message in engine.receive(piece)]
-    return messages, b''.join(engine.outgoing()), engine.close_code
+    outgoing, code = engine.outgoing(), engine.close_code
+    assert engine.is_open is (code is None)
+    assert not engine.is_over
+    assert not list(engine.receive(b''))
+    assert engine.is_over
+    frames, last_frames = b''.join(outgoing), b''.join(engine.outgoing())
+    return Outcome(messages, frames, b'' in outgoing, code, last_frames, engine.close_code)
 
 
-def by_the_library(data: bytes) -> tuple[list[Message], bytes, int | None]:
+def by_the_library(data: bytes) -> Outcome:
     """The same, in single bytes, of which none is a message."""
     return outcome(data[place : place + 1] for place in range(len(data)))
 
@@ -91,7 +118,22 @@ def test_a_plain_message_takes_the_short_way(name: str) -> None:
     assert found is not None
     binary, payload, end = found
     assert end == 2 + len(data)
-    assert [Message(payload, binary)] == by_the_library(data)[0]
+    assert [Message(payload, binary)] == by_the_library(data).messages
+
+
+def test_connections_with_other_limits_do_not_hear_of_each_other() -> None:
+    """What reads frames that are not plain serves one connection after the other."""
+    for limit in (100, 1000, 100):
+        engine = FrameEngine(FrameLimits(limit, limit, 8))
+        assert not list(engine.receive(FRAMES['ping']))
+        assert engine.outgoing() == [b'\x8a\x01?']
+        assert list(engine.receive(FRAMES['text'])) == [Message('snö ☃'.encode(), binary=False)]
+        assert not list(engine.receive(frame(BINARY, b'x' * limit)[:8]))
+        assert engine.is_open
+        [message] = engine.receive(frame(BINARY, b'x' * limit)[8:])
+        assert len(message.payload) == limit
+        assert not list(engine.receive(frame(BINARY, b'x' * (limit + 1))))
+        assert engine.close_code == 1009
 
 
 def test_what_is_not_plain_or_not_whole_does_not() -> None:

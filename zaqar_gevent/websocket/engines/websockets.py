@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from websockets.exceptions import ProtocolError
 from websockets.extensions.permessage_deflate import ServerPerMessageDeflateFactory
@@ -37,11 +37,18 @@ LOG = logging.getLogger('websockets.server')
 LOG.setLevel(logging.WARNING)
 
 _DATA = (Opcode.TEXT, Opcode.BINARY, Opcode.CONT)
-_TEXT, _BINARY = int(Opcode.TEXT), int(Opcode.BINARY)
+_TEXT, _BINARY, _CLOSE = int(Opcode.TEXT), int(Opcode.BINARY), int(Opcode.CLOSE)
+# By their payloads, the codes of close frames that are no errors.
+_PLAIN_CLOSES = {
+    b'': int(CloseCode.NO_STATUS_RCVD),
+    **{code.to_bytes(2): int(code) for code in (CloseCode.NORMAL_CLOSURE, CloseCode.GOING_AWAY)},
+}
 _MASKED = 0x80
 _LENGTH_16, _LENGTH_64 = 126, 127
 # A masked frame without a payload.
 _SHORTEST = 6
+# Those that wait for a connection to need them.
+MAX_SPARE_PROTOCOLS = 16
 _ABNORMAL = Close(CloseCode.ABNORMAL_CLOSURE, '')
 
 
@@ -67,6 +74,18 @@ def plain_message(data: bytes, start: int, max_bytes: int) -> tuple[bool, bytes,
         return None
     payload = apply_mask(data[begin:end], data[mask:begin])
     return (binary, payload, end) if binary or is_utf8(payload) else None
+
+
+def plain_close(data: bytes) -> bytes | None:
+    """The payload of a close frame, which is all of `data`.
+
+    None for anything else: another frame, one with a reason or with a code that clients seldom use.
+    """
+    size = len(data) - _SHORTEST
+    if size not in (0, 2) or data[0] != FIN | _CLOSE or data[1] != _MASKED | size:
+        return None
+    payload = apply_mask(data[_SHORTEST:], data[2:_SHORTEST])
+    return payload if payload in _PLAIN_CLOSES else None
 
 
 class _StrictReader(StreamReader):
@@ -111,13 +130,41 @@ def _check_length(buffer: bytearray, form: int) -> None:
 
 
 class _Protocol(ServerProtocol):
-    """The library's protocol, in two places as RFC 6455 has it."""
+    """The library's protocol, in two places as RFC 6455 has it.
 
-    def __init__(self, max_size: tuple[int, int]) -> None:
-        super().__init__(state=State.OPEN, max_size=max_size, logger=LOG)
+    It begins open, between two frames.
+    """
+
+    _spare: ClassVar[list[_Protocol]] = []
+
+    def __init__(self) -> None:
+        super().__init__(state=State.OPEN, logger=LOG)
         self.reader: _StrictReader = _StrictReader()
         self.parser = self.parse()
         next(self.parser)
+
+    @classmethod
+    def take(cls, limits: FrameLimits) -> _Protocol:
+        """One for a connection with these limits."""
+        protocol = cls._spare.pop() if cls._spare else cls()
+        protocol.max_message_size = limits.message_bytes
+        protocol.max_fragment_size = limits.frame_bytes
+        return protocol
+
+    def give_back(self) -> None:
+        """Leave it to any connection; all that it had to say has been taken from it."""
+        if len(self._spare) < MAX_SPARE_PROTOCOLS:
+            self._spare.append(self)
+
+    @property
+    def is_fresh(self) -> bool:
+        """Whether it is as it began."""
+        return (
+            self.reader.is_between_frames
+            and self.state is State.OPEN
+            and self.current_size is None
+            and not self.extensions
+        )
 
     def recv_frame(self, frame: Frame) -> None:
         """A message that was begun may be given up by a close frame, as by any other (5.4)."""
@@ -132,17 +179,32 @@ class _Protocol(ServerProtocol):
 
 
 class FrameEngine:
-    """See `zaqar_gevent.websocket.engines.Engine`."""
+    """See `zaqar_gevent.websocket.engines.Engine`.
+
+    PERF: a connection has a protocol of the library only while it receives what is not plain, and
+    where it compresses; it is most of an engine's memory.
+    """
 
     name = 'websockets'
 
+    __slots__ = (
+        *('_binary', '_fragments', '_limits', '_max_bytes', '_outgoing', '_protocol'),
+        *('close_code', 'is_open', 'is_over'),
+    )
+
     def __init__(self, limits: FrameLimits, extensions: Sequence[Any] = ()) -> None:
-        self._protocol = _Protocol((limits.message_bytes, limits.frame_bytes))
-        self._protocol.extensions = list(extensions)
-        self._max_fragments = limits.fragments
+        self._limits = limits
         self._max_bytes = min(limits.message_bytes, limits.frame_bytes)
+        self._protocol: _Protocol | None = None
+        if extensions:
+            self._protocol = _Protocol.take(limits)
+            self._protocol.extensions = list(extensions)
         self._fragments: list[bytes] = []
+        self._outgoing: list[bytes] = []
         self._binary = False
+        self.is_open = True
+        self.is_over = False
+        self.close_code: int | None = None
 
     @classmethod
     def offer(cls, compression: Compression | None) -> list[Any]:
@@ -158,41 +220,22 @@ class FrameEngine:
 
     @property
     def frame_head(self) -> Callable[..., bytes] | None:
-        return None if self._protocol.extensions else message_head
-
-    @property
-    def is_open(self) -> bool:
-        return self._protocol.state is State.OPEN
-
-    @property
-    def is_over(self) -> bool:
-        return self._protocol.state is State.CLOSED
-
-    @property
-    def close_code(self) -> int | None:
         protocol = self._protocol
-        if protocol.state is State.OPEN:
-            return None
-        first = protocol.close_rcvd if protocol.close_rcvd_then_sent else protocol.close_sent
-        return (first or protocol.close_rcvd or _ABNORMAL).code
+        return message_head if protocol is None or not protocol.extensions else None
 
     def receive(self, data: bytes) -> Iterable[Message]:
         """PERF: nearly always `data` is one or a few messages, whole and plain, and then the
         library, which is made to be fed single bytes, need not see it."""
-        messages, end = self._plain_messages(data) if self._expects_message() else ([], 0)
+        if self._protocol is not None:
+            return self._receive_frames([], data)
+        if not self.is_open:
+            # Closed plainly: what comes now is not looked at.
+            self.is_over = not data
+            return ()
+        messages, end = self._plain_messages(data)
         if messages and end == len(data):
             return messages
         return self._receive_frames(messages, data[end:])
-
-    def _expects_message(self) -> bool:
-        """Whether what comes next is the begin of a frame, and may be of a plain message."""
-        protocol = self._protocol
-        return (
-            protocol.reader.is_between_frames
-            and protocol.state is State.OPEN
-            and not self._fragments
-            and not protocol.extensions
-        )
 
     def _plain_messages(self, data: bytes) -> tuple[list[Message], int]:
         """The messages at the front of `data` that are plain, and where they end."""
@@ -205,48 +248,86 @@ class FrameEngine:
 
     def _receive_frames(self, messages: list[Message], data: bytes) -> Iterator[Message]:
         yield from messages
+        if self._protocol is None and (payload := plain_close(data)) is not None:
+            self._close_plainly(payload)
+            return
+        protocol = self._parsing()
         was_open = self.is_open
         if data:
-            self._protocol.receive_data(data)
+            protocol.receive_data(data)
         else:
-            self._protocol.receive_eof()
-        if not self.is_open:
-            self._forget()
-        frames = self._protocol.events_received()
+            protocol.receive_eof()
+        if protocol.state is not State.OPEN:
+            self._note_closing(protocol)
+            self._forget(protocol)
+        frames = protocol.events_received()
         try:
             for frame in frames if was_open else ():
                 if isinstance(frame, Frame) and (message := self._assemble(frame)):
                     yield message
         except Failure as failure:
-            self._fail(failure)
+            self._fail(protocol, failure)
+        if protocol.is_fresh and not self._fragments:
+            self._outgoing += protocol.data_to_send()
+            self._protocol = None
+            protocol.give_back()
 
     def send(self, payload: bytes, *, binary: bool) -> None:
         protocol = self._protocol
-        if protocol.state is not State.OPEN:
+        if not self.is_open:
             return
-        if protocol.extensions:
+        if protocol is None:
+            self._outgoing.append(message_head(len(payload), binary=binary) + payload)
+        elif protocol.extensions:
             (protocol.send_binary if binary else protocol.send_text)(payload)
         else:
-            protocol.writes.append(head(_BINARY if binary else _TEXT, len(payload)) + payload)
+            protocol.writes.append(message_head(len(payload), binary=binary) + payload)
 
     def ping(self) -> None:
-        if self.is_open:
+        if not self.is_open:
+            return
+        if self._protocol is None:
+            self._outgoing.append(head(Opcode.PING, 0))
+        else:
             self._protocol.send_ping(b'')
 
     def close(self, code: int, reason: str = '') -> None:
         if self.is_open:
-            self._protocol.send_close(code, shorten(reason))
+            protocol = self._parsing()
+            protocol.send_close(code, shorten(reason))
+            self._note_closing(protocol)
 
     def outgoing(self) -> list[bytes]:
-        return self._protocol.data_to_send()
+        outgoing, self._outgoing = self._outgoing, []
+        if self._protocol is not None:
+            outgoing += self._protocol.data_to_send()
+        return outgoing
 
-    def _forget(self) -> None:
+    def _parsing(self) -> _Protocol:
+        if self._protocol is None:
+            self._protocol = _Protocol.take(self._limits)
+        return self._protocol
+
+    def _close_plainly(self, payload: bytes) -> None:
+        """Answer a close frame in its own words, and end the stream."""
+        self.is_open = False
+        self.close_code = _PLAIN_CLOSES[payload]
+        self._outgoing += [head(_CLOSE, len(payload)) + payload, b'']
+
+    def _note_closing(self, protocol: _Protocol) -> None:
+        """The library has begun to close the connection, or gone on with it."""
+        self.is_open = False
+        self.is_over = protocol.state is State.CLOSED
+        first = protocol.close_rcvd if protocol.close_rcvd_then_sent else protocol.close_sent
+        self.close_code = (first or protocol.close_rcvd or _ABNORMAL).code
+
+    def _forget(self, protocol: _Protocol) -> None:
         """Drop what was received: it would stay until the next garbage collection.
 
         An exception has all that was being parsed, an extension its buffers and what it has left.
         """
-        self._protocol.parser_exc = None
-        self._protocol.extensions = []
+        protocol.parser_exc = None
+        protocol.extensions = []
 
     def _assemble(self, frame: Frame) -> Message | None:
         if frame.opcode not in _DATA:
@@ -255,8 +336,8 @@ class FrameEngine:
             self._binary = frame.opcode is Opcode.BINARY
         self._fragments.append(bytes(frame.data))
         if not frame.fin:
-            if len(self._fragments) >= self._max_fragments:
-                reason = f'A message exceeds {self._max_fragments} fragments.'
+            if len(self._fragments) >= self._limits.fragments:
+                reason = f'A message exceeds {self._limits.fragments} fragments.'
                 raise Failure(CloseCode.MESSAGE_TOO_BIG, reason)
             return None
         payload = b''.join(self._fragments)
@@ -265,8 +346,9 @@ class FrameEngine:
             raise Failure(CloseCode.INVALID_DATA, 'A text message is not UTF-8.')
         return Message(payload, self._binary)
 
-    def _fail(self, failure: Failure) -> None:
+    def _fail(self, protocol: _Protocol, failure: Failure) -> None:
         self._fragments.clear()
         if self.is_open:
-            self._protocol.fail(failure.code, failure.reason)
-            self._forget()
+            protocol.fail(failure.code, failure.reason)
+            self._note_closing(protocol)
+            self._forget(protocol)
