@@ -6,7 +6,6 @@ import collections
 import random
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Protocol
 
 import gevent
@@ -104,27 +103,26 @@ class Connections:
             )
         self._unknown[client] = address
 
-    def leave(self, address: str, client: Client | None = None) -> None:
-        """Give the room back."""
-        if client is not None:
-            self._unknown.pop(client, None)
+    def look_after(self, connection: Connection) -> None:
+        """Look after a connection until it leaves."""
+        self._open.add(connection)
+        if self._keeper is None:
+            self._keeper = gevent.spawn(self._keep)
+        if self._is_draining:
+            connection.finish(self._stopping())
+
+    def leave(self, address: str, connection: Connection) -> None:
+        """A connection is over."""
+        self._open.discard(connection)
+        self._unknown.pop(connection.receiver, None)
+        self.give_back(address)
+
+    def give_back(self, address: str) -> None:
+        """Give back the room that was taken up."""
         self._taken -= 1
         self._by_address[address] -= 1
         if not self._by_address[address]:
             del self._by_address[address]
-
-    @contextmanager
-    def looking_after(self, connection: Connection) -> Iterator[None]:
-        """Look after a connection while it is being served."""
-        self._open.add(connection)
-        if self._keeper is None:
-            self._keeper = gevent.spawn(self._keep)
-        try:
-            if self._is_draining:
-                connection.finish(self._stopping())
-            yield
-        finally:
-            self._open.discard(connection)
 
     def drain(self) -> None:
         """Admit no more, and close every connection as soon as its requests are answered."""

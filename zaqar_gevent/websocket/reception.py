@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Protocol
@@ -53,38 +54,40 @@ class Reception:
         address: str = '',
     ) -> Receiver:
         """A session for a new connection; see `zaqar_gevent.websocket.upgrade.NewReceiver`."""
-
-        def observe(
-            operation: str,
-            protocol: str,
-            binary: bool,
-            status: int,
-            seconds: float,
-            caller: Caller,
-            bytes_in: int,
-            bytes_out: int,
-        ) -> None:
-            transport = _TRANSPORTS[protocol, binary]
-            metrics.observe_request(operation, transport, status, seconds)
-            if self._access_log.enabled:
-                current = oslo_context.get_current()
-                self._access_log.write(
-                    request_id=current.request_id if current else None,
-                    transport=transport,
-                    operation=operation,
-                    status=status,
-                    seconds=seconds,
-                    project_id=caller.project_id,
-                    user_id=caller.user_id,
-                    client_id=caller.client_id,
-                    remote=address,
-                    bytes_in=bytes_in,
-                    bytes_out=bytes_out,
-                )
-
         compact = subprotocol == SUBPROTOCOL
         endpoint = self._hub.endpoint(compact=compact)
+        observe = functools.partial(self._observe, address)
         known = (self._dispatcher, self._identify, identity, observe, endpoint)
         if compact:
             return CompactSession(*known, handshake=headers)
         return DefaultSession(*known)
+
+    def _observe(
+        self,
+        address: str,
+        operation: str,
+        protocol: str,
+        binary: bool,
+        status: int,
+        seconds: float,
+        caller: Caller,
+        bytes_in: int,
+        bytes_out: int,
+    ) -> None:
+        transport = _TRANSPORTS[protocol, binary]
+        metrics.observe_request(operation, transport, status, seconds)
+        if self._access_log.enabled:
+            current = oslo_context.get_current()
+            self._access_log.write(
+                request_id=current.request_id if current else None,
+                transport=transport,
+                operation=operation,
+                status=status,
+                seconds=seconds,
+                project_id=caller.project_id,
+                user_id=caller.user_id,
+                client_id=caller.client_id,
+                remote=address,
+                bytes_in=bytes_in,
+                bytes_out=bytes_out,
+            )

@@ -7,6 +7,7 @@ gevent-websocket's handler, which has answered it already; and servers that cann
 
 from __future__ import annotations
 
+import functools
 import socket
 import ssl
 from collections.abc import Callable, Iterable, Mapping
@@ -163,7 +164,7 @@ class Upgrade:
             takeover.socket, engine, receiver, self._limits, self.connections.unsent
         )
         connection.outbox.put([accepted.response])
-        takeover.start(lambda: self._run(connection, address, takeover.early))
+        takeover.start(functools.partial(self._run, connection, address, takeover.early))
 
     def _admit(self, environ: Environ, address: str, subprotocol: str | None) -> Receiver:
         """Let a client in, which takes up room; raises `_Refused`."""
@@ -182,7 +183,7 @@ class Upgrade:
             receiver = self._new_receiver(subprotocol, identity, headers, address)
             self.connections.admit_client(receiver, address)
         except errors.APIError as error:
-            self.connections.leave(address)
+            self.connections.give_back(address)
             raise _Refused(error, _reason_of(error)) from None
         return receiver
 
@@ -238,10 +239,10 @@ class Upgrade:
     def _run(self, connection: Connection, address: str, early: bytes) -> None:
         LOG.debug('WebSocket connected: %s', address)
         try:
-            with self.connections.looking_after(connection):
-                connection.run(early)
+            self.connections.look_after(connection)
+            connection.run(early)
         finally:
-            self.connections.leave(address, connection.receiver)
+            self.connections.leave(address, connection)
             LOG.debug('WebSocket disconnected: %s', address)
 
 
