@@ -273,9 +273,9 @@ class Traffic:
         self._bytes_total = _BYTES.labels(direction, encoding)
         self.frames = self.bytes = 0
 
-    def add(self, size: int, count: int = 1) -> None:
-        """Count `count` messages of `size` bytes in all."""
-        self.frames += count
+    def add(self, size: int) -> None:
+        """Count a message of `size` bytes."""
+        self.frames += 1
         self.bytes += size
 
     def flush(self) -> None:
@@ -306,12 +306,20 @@ def count_refusal(reason: Refusal) -> None:
     _refusals[reason].inc()
 
 
-def count_push(kind: str, count: int = 1) -> None:
+def count_messages(count: int, size: int, *, binary: bool) -> None:
+    """Count messages of queues that a client was sent without having asked, `size` bytes in all."""
+    _PUSHED['message'] += count
+    sent = SENT[binary]
+    sent.frames += count
+    sent.bytes += size
+
+
+def count_push(kind: str) -> None:
     """Count what a client was sent without having asked.
 
     kind: one of the protocol's own few names, never what a client sent.
     """
-    _PUSHED[kind] += count
+    _PUSHED[kind] += 1
 
 
 def set_outbox_depth(size: int, messages: int) -> None:

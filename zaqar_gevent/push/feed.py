@@ -254,4 +254,4 @@ class Feed:
                     gevent.sleep(greenlets.MOMENT)
                     turn = monotonic() + TURN_SECONDS
             self.cursor = batch.marker
-            self._expected = max(0, self._expected - len(batch))
+            self._expected = max(0, self._expected - batch.count)

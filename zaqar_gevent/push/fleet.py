@@ -62,6 +62,10 @@ class Fleet:
             self._known[url, source] = known
         return known
 
+    def has_verified(self, url: str, source: Source) -> bool:
+        """Whether `is_genuine` has found so before; no key is ever withdrawn."""
+        return self._known.get((url, source), False)
+
     def _verify(self, url: str, source: Source) -> bool:
         if self._is_signed(url, source):
             return True

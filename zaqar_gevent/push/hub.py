@@ -18,6 +18,7 @@ from zaqar_gevent import greenlets
 from zaqar_gevent.api.broker import Broker, method_of
 from zaqar_gevent.api.ending import End
 from zaqar_gevent.api.push import News, Source
+from zaqar_gevent.greenlets import in_turns
 from zaqar_gevent.logs import level_of
 from zaqar_gevent.push.clocks import Clocks
 from zaqar_gevent.push.endpoint import Endpoint, Held
@@ -104,7 +105,9 @@ class Hub:
         return subscription_id if endpoint is None else endpoint.row_of(key)
 
     def is_worker(self, source: Source, subscriber: str) -> bool:
-        return is_worker(subscriber) and self._fleet.is_genuine(subscriber, source)
+        return self._fleet.has_verified(subscriber, source) or (
+            is_worker(subscriber) and self._fleet.is_genuine(subscriber, source)
+        )
 
     def endpoint(self, *, compact: bool) -> Endpoint:
         """The subscriber that a new connection can be."""
@@ -205,7 +208,7 @@ class Hub:
         project_id, name = feed.source
         listed = self._broker.notifier.subscriptions_of(name, project_id)
         known = {one['id'] for one in listed}
-        for subscription in feed.live:
+        for subscription in in_turns(feed.live):
             row = self.row_of(feed.source, subscription.id)
             if row in known or subscription.created_at >= began:
                 continue

@@ -119,18 +119,16 @@ class Batch:
     PERF: for a thousand subscribers their frames are made once; one `join` puts into them what is
     the subscriber's own, and one write takes them all.
 
-    marker: of the last one.
+    marker: of the last one. count: how many they are.
     """
 
-    __slots__ = ('_frames', 'marker', 'parcels')
+    __slots__ = ('_frames', 'count', 'marker', 'parcels')
 
     def __init__(self, parcels: Sequence[Parcel]) -> None:
         self.parcels = parcels
+        self.count = len(parcels)
         self.marker = parcels[-1].marker
         self._frames: dict[tuple[Form, FrameHead], Frames] = {}
-
-    def __len__(self) -> int:
-        return len(self.parcels)
 
     def frames(self, form: Form, head: FrameHead) -> Frames:
         """The frames of the messages, in order."""

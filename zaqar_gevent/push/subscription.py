@@ -38,6 +38,10 @@ class State(enum.Enum):
     ENDED = enum.auto()
 
 
+# PERF: of an enumeration, a member is slow to look up.
+_LIVE = State.LIVE
+
+
 class Subscription:
     """Gets a queue's messages to one connection, each once and in order.
 
@@ -105,8 +109,15 @@ class Subscription:
 
     def take(self, batch: Batch) -> None:
         """Push messages that the feed has come to, unless they have been pushed already."""
-        if self.state is not State.LIVE or self._take_at_once(batch):
+        if self.state is not _LIVE:
             return
+        head = self._frame_head
+        if head is not None and not self.ahead and not self.grant.is_over:
+            pieces, size = batch.frames(self.form, head)
+            frames = self._opening.join(pieces)
+            if self._recipient.push_frames(frames, batch.count, size, binary=self.binary):
+                self.marker = batch.marker
+                return
         for parcel in batch.parcels:
             self._take_one(parcel)
 
@@ -135,18 +146,6 @@ class Subscription:
             self.ahead.discard(parcel.id)
         elif not self._push(parcel):
             self._fall_behind()
-
-    def _take_at_once(self, batch: Batch) -> bool:
-        """Push messages in one write, if nothing is in the way; whether they have been."""
-        head = self._frame_head
-        if head is None or self.ahead or self.grant.is_over:
-            return False
-        pieces, size = batch.frames(self.form, head)
-        frames = self._opening.join(pieces)
-        if not self._recipient.push_frames(frames, len(batch.parcels), size, binary=self.binary):
-            return False
-        self.marker = batch.marker
-        return True
 
     def _push(self, parcel: Parcel) -> bool:
         """Whether there was room for the message, or is no subscription any more."""

@@ -40,7 +40,7 @@ class Outbox:
     __slots__ = (
         *(
             '_ends',
-            '_is_plain',
+            '_fd',
             '_undo',
             '_max_bytes',
             '_max_messages',
@@ -59,7 +59,8 @@ class Outbox:
         unsent: Unsent | None = None,
     ) -> None:
         self._socket = sock
-        self._is_plain = not isinstance(sock, ssl.SSLSocket)
+        # Written to without waiting, which TLS has no way of.
+        self._fd = None if isinstance(sock, ssl.SSLSocket) else sock.fileno()
         self._max_bytes = max_bytes
         self._max_messages = max_messages
         self._waiting: collections.deque[bytes | memoryview] | None = None
@@ -99,10 +100,25 @@ class Outbox:
             self._end()
 
     def write(self, data: bytes) -> None:
-        """The same with `data` in one piece, after which more may follow."""
+        """The same with `data` in one piece, after which more may follow.
+
+        PERF: a socket's own `send` would wait, and look for its descriptor each time. Until the
+        outbox is closed, which comes first, the socket has it.
+        """
         if self.is_lost:
             return
-        rest = data if self._waiting else self._write_now(data)
+        rest: bytes | memoryview = data
+        if self._fd is not None and not self._waiting:
+            try:
+                written = os.write(self._fd, data)
+            except BlockingIOError:
+                pass
+            except OSError:
+                self.close()
+                return
+            else:
+                # A copy, so that of a long answer only this is kept.
+                rest = data[written:]
         if rest:
             self._keep(rest)
 
@@ -164,23 +180,6 @@ class Outbox:
             self._progress = Event()
         self._progress.clear()
         self._progress.wait()
-
-    def _write_now(self, data: bytes) -> bytes | memoryview:
-        """Write what can be written at once; returns the rest.
-
-        PERF: a socket's own `send` would wait; TLS has no way of writing that does not.
-        """
-        if not self._is_plain:
-            return data
-        try:
-            written = os.write(self._socket.fileno(), data)
-        except BlockingIOError:
-            return data
-        except OSError:
-            self.close()
-            return b''
-        # A copy, so that of a long answer only this is kept.
-        return data[written:]
 
     def _keep(self, data: bytes | memoryview) -> None:
         self.size += len(data)

@@ -229,8 +229,7 @@ class Connection:
         outbox = self.outbox
         if outbox.size or self._unwritten or self._pushes.performed or not self._engine.is_open:
             return False
-        metrics.count_push('message', count)
-        metrics.SENT[binary].add(size, count)
+        metrics.count_messages(count, size, binary=binary)
         outbox.write(frames)
         return True
 

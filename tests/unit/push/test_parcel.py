@@ -81,7 +81,7 @@ def test_forms_of_other_lengths_and_encodings_are_kept_apart() -> None:
 def test_a_long_message_is_alone_and_short_ones_share_a_batch_up_to_64_kb() -> None:
     bodies = ['x', 'y', 'z' * 70_000, *['w' * 10_000] * 8]
     found = list(batches(parcels(bodies), form_of(None, False)))
-    assert [len(batch) for batch in found] == [2, 1, 6, 2]
+    assert [batch.count for batch in found] == [2, 1, 6, 2]
     assert [batch.marker for batch in found] == ['m1', 'm2', 'm8', 'm10']
 
 
