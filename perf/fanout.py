@@ -63,7 +63,7 @@ class Poster:
         begin = len(self.posted_at)
         self.posted_at += [time.perf_counter()] * (until - begin)
         requests = [
-            self._dialect.encode('message_post', self._body, 1 + number % self._in_flight)
+            self._dialect.encode('message_post', self._body, number)
             for number in range(begin, until)
         ]
         self._socket.sendall(b''.join(requests))

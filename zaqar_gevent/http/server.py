@@ -99,14 +99,18 @@ class Server(StreamServer):
             # Other processes accept on the same socket.
             self.max_accept = 1
 
-    def handle(self, sock: socket.socket, address: Any) -> None:
-        """Serve one connection.
+    def init_socket(self) -> None:
+        """Listen.
 
         PERF: without TCP_NODELAY an answer in more than one piece waits 40 ms for the client's
-        delayed acknowledgement.
+        delayed acknowledgement. Connections have it from the socket that accepts them.
         """
-        if sock.family in (socket.AF_INET, socket.AF_INET6):
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        super().init_socket()
+        if self.socket.family in (socket.AF_INET, socket.AF_INET6):
+            self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+    def handle(self, sock: socket.socket, address: Any) -> None:
+        """Serve one connection."""
         connection = Connection(self, sock, self._environ_of(address))
         self._connections.add(connection)
         if self._keeper is None:

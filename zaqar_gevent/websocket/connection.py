@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import functools
 import socket
 import time
 from collections.abc import Iterator
@@ -51,6 +52,10 @@ GOING_AWAY = 1001
 NORMAL = 1000
 ABNORMAL = 1006
 POLICY_VIOLATION = 1008
+
+
+# One for all connections of a kind.
+_kind_of = functools.cache(ConnectionKind)
 
 
 class Receiver(Protocol):
@@ -167,7 +172,7 @@ class Connection:
         self._close_by: float | None = None
         self._context: RequestContext | None = None
         self._latest: bool | None = None
-        self._kind = ConnectionKind(engine.name, receiver.protocol)
+        self._kind = _kind_of(engine.name, receiver.protocol)
 
     def run(self, early: bytes = b'') -> None:
         """Serve the client until the connection is over; returns, whatever the client does.
@@ -336,7 +341,8 @@ class Connection:
         if self._latest is None:
             self._context = RequestContext()
         self._latest = binary
-        kind = self._kind._replace(encoding='msgpack' if binary else 'json')
+        encoding = 'msgpack' if binary else 'json'
+        kind = _kind_of(self._kind.engine, self._kind.protocol, encoding)
         metrics.move_connection(self._kind, kind)
         self._kind = kind
 

@@ -22,6 +22,7 @@ from zaqar_gevent.websocket import envelope
 from zaqar_gevent.websocket.codecs import Codec, codec_of
 from zaqar_gevent.websocket.engines import Message
 
+_NOBODY = Caller(None, None)
 AUTHENTICATE = 'authenticate'
 UNKNOWN = 'unknown'
 
@@ -111,7 +112,7 @@ class Session:
         self.expires_at = identity.expires_at if identity else None
         self.is_known = self.is_known or identity is not None
         self._headers: Any = None
-        self._caller = Caller(None, None)
+        self._caller = _NOBODY
         self._presented: Presented | None = None
         self._presented_grant: Grant | None = None
         self._environ: Mapping[str, Any] | None = None
