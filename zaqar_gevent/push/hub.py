@@ -18,7 +18,6 @@ from zaqar_gevent import greenlets
 from zaqar_gevent.api.broker import Broker, method_of
 from zaqar_gevent.api.ending import End
 from zaqar_gevent.api.push import News, Source
-from zaqar_gevent.greenlets import in_turns
 from zaqar_gevent.logs import level_of
 from zaqar_gevent.push.clocks import Clocks
 from zaqar_gevent.push.endpoint import Endpoint, Held
@@ -208,7 +207,7 @@ class Hub:
         project_id, name = feed.source
         listed = self._broker.notifier.subscriptions_of(name, project_id)
         known = {one['id'] for one in listed}
-        for subscription in in_turns(feed.live):
+        for subscription in greenlets.in_turns(feed.live):
             row = self.row_of(feed.source, subscription.id)
             if row in known or subscription.created_at >= began:
                 continue
