@@ -117,7 +117,7 @@ def collected(store):
     def count(connection):
         return connection.execute(
             'SELECT spool, count(*) FROM messages INDEXED BY messages_free '
-            'WHERE claim IS NULL GROUP BY spool'
+            'WHERE claim IS NULL AND delayed_until = 0 GROUP BY spool'
         ).fetchall()
 
     last, since = None, time.monotonic()
