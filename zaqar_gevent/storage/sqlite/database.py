@@ -192,7 +192,13 @@ class Database:
         self._local = _local()
 
     def _make_writer(self) -> Writer:
-        return Writer(self._files, lambda: self.synchronous, self._report_later, self._announce)
+        return Writer(
+            self._files,
+            lambda: self.synchronous,
+            self._report_later,
+            self._announce,
+            lambda: bool(self._listening),
+        )
 
     def _announce(self, dues: list[Due]) -> None:
         """In the writing thread: tell the listeners, each once."""

@@ -151,7 +151,10 @@ def _encode(numbers: Iterable[int]) -> str:
 class Schedule:
     """When the writing thread makes messages visible.
 
+    Where nobody is told of them in this process, that is left to others, or to lists and claims.
+
     path: of the file. report: told of what is damaged. announce: told of what has become visible.
+    has_listeners: whether that is told to anybody.
     """
 
     def __init__(
@@ -159,10 +162,12 @@ class Schedule:
         path: str,
         report: Callable[[StoreDamaged], None],
         announce: Callable[[list[Due]], None],
+        has_listeners: Callable[[], bool],
     ) -> None:
         self._path = path
         self._report = report
         self._announce = announce
+        self._has_listeners = has_listeners
         self._next: float | None = None
         self._look_at = time.monotonic()
         self._damaged: dict[int, float] = {}
@@ -180,6 +185,8 @@ class Schedule:
 
         close: closes the connection, which must not be used any more after damage was met.
         """
+        if not self._has_listeners():
+            return LOOK_SECONDS
         if self._get_wait() <= 0:
             now = timeutils.utcnow_ts(microsecond=True)
             try:

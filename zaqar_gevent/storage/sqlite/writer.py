@@ -34,7 +34,8 @@ class Writer:
     """Runs batches of writing calls, each batch in one transaction.
 
     get_synchronous: the current value of the option. report: tells of what no call is told.
-    announce: tells of delayed messages that have become visible.
+    announce: tells of delayed messages that have become visible. has_listeners: whether anybody is
+    told of them.
     """
 
     def __init__(
@@ -43,6 +44,7 @@ class Writer:
         get_synchronous: Callable[[], str],
         report: Callable[[StoreUnavailable], None],
         announce: Callable[[list[Due]], None],
+        has_listeners: Callable[[], bool],
     ) -> None:
         self._files = files
         self._get_synchronous = get_synchronous
@@ -52,7 +54,7 @@ class Writer:
         self._opening = 0
         self._announce = announce
         self._collection = collector.Schedule(files.path, report)
-        self._delays = delays.Schedule(files.path, report, announce)
+        self._delays = delays.Schedule(files.path, report, announce, has_listeners)
         # The queues whose calls have failed: they do not share a transaction with others any more.
         self._damaged: set[tuple[str, str]] = set()
 
