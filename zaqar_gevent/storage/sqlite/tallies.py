@@ -52,16 +52,15 @@ _JUST_FREED = f"""SELECT count(*) FROM (
         WHERE spool = s.id AND expires > :second AND expires <= :now LIMIT {MAX_LOOKED_AT}) ended
     CROSS JOIN messages m INDEXED BY messages_held ON m.claim = ended.id"""
 
-COUNTS = f"""SELECT s.total - ifnull(sum(e.expiring), 0) + (
-        SELECT ifnull(sum(expiring), 0) FROM changes NOT INDEXED
-        WHERE spool = s.id AND expires_at > :second)
-    + (SELECT count(*) {_NEW} AND spool = s.id AND expires > :second)
+COUNTS = f"""SELECT s.total - ifnull(sum(e.expiring), 0) + noted.expiring + (
+        SELECT count(*) {_NEW} AND spool = s.id AND expires > :second)
     - ({_JUST_EXPIRED}) AS total,
-    s.held - ifnull(sum(e.freed), 0) + (
-        SELECT ifnull(sum(freed), 0) FROM changes NOT INDEXED
-        WHERE spool = s.id AND frees_at > :second)
-    - ({_JUST_FREED}) AS claimed
-    FROM spools s LEFT JOIN endings e ON e.spool = s.id AND e.second <= :second
+    s.held - ifnull(sum(e.freed), 0) + noted.freed - ({_JUST_FREED}) AS claimed
+    FROM spools s CROSS JOIN (
+        SELECT ifnull(sum(CASE WHEN expires_at > :second THEN expiring END), 0) AS expiring,
+            ifnull(sum(CASE WHEN frees_at > :second THEN freed END), 0) AS freed
+        FROM changes NOT INDEXED WHERE spool = {SPOOL}) noted
+    LEFT JOIN endings e ON e.spool = s.id AND e.second <= :second
     WHERE s.id = {SPOOL}"""
 """The messages of a queue that have not expired, and those of them that are claimed.
 
