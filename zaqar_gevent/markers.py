@@ -1,7 +1,8 @@
 """Markers of messages, as far as the API, the push hub and the stores have to agree on them.
 
-To clients a marker is opaque. A store makes it of a message's id, and adds what tells whether this
-store, with this history, can have given it.
+To clients a marker is opaque. A store makes it of a message's position, and adds what tells whether
+this store, with this history, can have given it. The embedded store's position is the message's id,
+unless the message was delayed.
 """
 
 from __future__ import annotations
@@ -44,15 +45,15 @@ def check_form(marker: str, store: str | None) -> None:
         raise MarkerNotGiven(marker)
 
 
-def of_messages(ids: Sequence[str], last: str) -> list[str]:
+def of_positions(positions: Sequence[str], last: str) -> list[str]:
     """The marker of each message of a page, whose marker is `last`.
 
-    It is the message's id with what follows the id in `last`.
+    It is the message's position with what follows the position in `last`.
     """
-    if not ids or not last.startswith(ids[-1]):
-        return list(ids)
-    addition = last[len(ids[-1]) :]
-    return [one + addition for one in ids]
+    if not positions or not last.startswith(positions[-1]):
+        return list(positions)
+    addition = last[len(positions[-1]) :]
+    return [one + addition for one in positions]
 
 
 def bare(marker: str) -> str:

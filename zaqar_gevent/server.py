@@ -42,6 +42,7 @@ from zaqar_gevent.console import serve_console
 from zaqar_gevent.hosts import ANY, Hosts, check_hosts
 from zaqar_gevent.origins import Origins
 from zaqar_gevent.proxies import trust_proxies
+from zaqar_gevent.push.delays import Delays
 from zaqar_gevent.push.hub import Hub
 from zaqar_gevent.push.listener import Listener
 from zaqar_gevent.push.workers import PUSH_PATH
@@ -239,6 +240,8 @@ class TransportDriver:
         broker.networks = assembly.networks(conf)
         deliveries = assembly.deliveries(conf, broker.networks, _server_name())
         deliveries.find_by(broker.notifier.find)
+        delays = Delays(broker, functools.partial(drivers.tells_due, storage))
+        drivers.listen(storage, delays.became_due)
         broker.notifier.deliverer = deliveries
         hub = Hub(
             broker, functools.partial(_listen_for_news, conf), section.subscription_cache_seconds
@@ -246,6 +249,7 @@ class TransportDriver:
         if monkey.is_module_patched('socket'):
             # Elsewhere nobody can be connected, and nobody should wait.
             broker.notifier.hub = hub
+            broker.delays = delays
         access_log = AccessLog(section.access_log)
         unsent = Unsent(section.max_unsent_bytes, section.write_timeout)
         broker.room = _Room(unsent)

@@ -352,7 +352,7 @@ def test_leases_are_renewed_while_the_connection_lasts_and_no_longer(
 
 
 def test_what_becomes_free_by_itself_is_found(tmp_path: pathlib.Path) -> None:
-    """The end of somebody's claim, and of a delay, are no news to anybody."""
+    """The end of somebody's claim is no news to anybody; that of a delay is."""
     with Hasty(tmp_path) as server, Worker(server.port) as worker:
         rest = RestCaller(server.url, identity=worker.identity)
         rest.call('queue_create', queue_name='later', metadata={'_default_message_delay': 1})

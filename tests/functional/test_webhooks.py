@@ -429,7 +429,7 @@ def test_a_webhook_over_https_is_told_if_its_certificate_is_believed(
     tmp_path: pathlib.Path, certificate: pathlib.Path, by_environment: bool
 ) -> None:
     config = f'[drivers:transport:gevent]\nwebhook_ca_file = {certificate}\n'
-    more: dict[str, Any] = {'config': _notifying(tmp_path, config)}
+    more: dict[str, Any] = {'config': notifying(tmp_path, config)}
     if by_environment:
         more = {'env': {'REQUESTS_CA_BUNDLE': str(certificate)}}
     with Receivers(certificate) as receivers, ServerProcess(tmp_path, **more) as server:
@@ -457,7 +457,7 @@ def test_a_webhook_whose_certificate_nobody_believes_is_not_told(
 # Where they may go
 
 
-def _notifying(state: pathlib.Path, more: str) -> str:
+def notifying(state: pathlib.Path, more: str) -> str:
     """A configuration that notifies, on a store of its own."""
     return (
         '[drivers]\nmessage_store = sqlite\nmanagement_store = sqlite\n'
@@ -503,7 +503,7 @@ def choosy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
         '[drivers:transport:gevent]\nwebhook_denied_networks = 127.0.0.0/8, ::1/128\n'
         'webhook_allowed_networks = 127.0.0.1/32\nwebhook_redirects = 2\n'
     )
-    with ServerProcess(state, config=_notifying(state, config)) as server:
+    with ServerProcess(state, config=notifying(state, config)) as server:
         yield server
 
 
@@ -511,7 +511,7 @@ def test_a_name_that_leads_to_a_denied_address_is_not_connected_to(
     tmp_path: pathlib.Path, receivers: Receivers
 ) -> None:
     config = '[drivers:transport:gevent]\nwebhook_denied_networks = 127.0.0.0/8, ::1/128\n'
-    with ServerProcess(tmp_path, config=_notifying(tmp_path, config)) as server:
+    with ServerProcess(tmp_path, config=notifying(tmp_path, config)) as server:
         caller = RestCaller(server.url)
         path = f'prompt/{caller.identity.project_id}'
         target = subscribe(caller, f'http://localhost:{receivers.port}/{path}')
@@ -721,7 +721,7 @@ def test_a_webhook_to_its_own_queue_ends_at_once(server: ServerProcess) -> None:
 
 
 def test_so_does_one_over_others_and_by_a_presigned_url(tmp_path: pathlib.Path) -> None:
-    config = _notifying(tmp_path, '[signed_url]\nsecret_key = key\n')
+    config = notifying(tmp_path, '[signed_url]\nsecret_key = key\n')
     with ServerProcess(tmp_path, config=config) as server:
         caller = RestCaller(server.url)
         forward(server, caller, 'a', 'b')
@@ -758,7 +758,7 @@ def test_a_chain_is_no_loop_but_has_an_end(server: ServerProcess) -> None:
 @pytest.fixture
 def two(tmp_path: pathlib.Path) -> Iterator[tuple[RestCaller, RestCaller]]:
     """Callers of one project at two servers with one store."""
-    config = _notifying(tmp_path, '')
+    config = notifying(tmp_path, '')
     with (
         ServerProcess(tmp_path / 'a', config=config) as first,
         ServerProcess(tmp_path / 'b', config=config) as second,
@@ -864,7 +864,7 @@ def test_mail_that_cannot_be_sent_holds_up_nothing_and_ends(
         f'[notification]\nsmtp_command = {command}\nmax_notifier_workers = 2\n'
         '[drivers:transport:gevent]\nmail_timeout = 1\n'
     )
-    with ServerProcess(tmp_path, config=_notifying(tmp_path, config)) as server:
+    with ServerProcess(tmp_path, config=notifying(tmp_path, config)) as server:
         caller = RestCaller(server.url)
         path = f'prompt/{caller.identity.project_id}'
         target = subscribe(caller, 'mailto:a@example.com')

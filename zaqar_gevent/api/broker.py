@@ -16,6 +16,7 @@ from zaqar.transport.base import ResourceDefaults
 from zaqar_gevent import markers
 from zaqar_gevent.api import documents
 from zaqar_gevent.api.brief import Brief
+from zaqar_gevent.api.delivery import DelayedDelivery
 from zaqar_gevent.api.documents import MAX_DEPTH
 from zaqar_gevent.api.health import Health
 from zaqar_gevent.api.loops import Loops
@@ -138,6 +139,7 @@ class Broker:
     has_topics: whether the store has topics; upstream's for Redis has none.
     notifier: what tells subscribers; remembers the subscriptions of a queue for
         `subscription_seconds`.
+    delays: tells of delayed messages when they are due, where clients can be connected.
     networks: where webhooks may go. loops: recognises messages that webhooks bring back.
     quotas: how much projects, connections and queues may have at a time.
     capabilities: what is said of the server to whoever asks.
@@ -182,6 +184,7 @@ class Broker:
         self.notifier = Notifier(
             conf, storage.subscription_controller, subscription_seconds, self.loops
         )
+        self.delays: DelayedDelivery | None = None
         self.purge = purge
         self.capabilities = capabilities
         self.room: AbstractContextManager[bool | None] = nullcontext()

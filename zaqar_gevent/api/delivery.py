@@ -58,6 +58,23 @@ class DeliveryState(TypedDict):
     dropped: int
 
 
+class DelayedDelivery(Protocol):
+    """Whoever tells subscribers, and those who wait, of delayed messages when they are due."""
+
+    def remember(
+        self,
+        source: Source,
+        messages: Sequence[Mapping[str, Any]],
+        ids: Sequence[str],
+        passed: str | None,
+    ) -> None:
+        """Messages with these ids were posted just now, some with a `delay` in seconds.
+
+        passed: the queues that they came through by webhooks.
+        """
+        ...
+
+
 class Deliverer(Protocol):
     """Whoever tells subscribers over HTTP and by mail; nothing here waits.
 

@@ -12,14 +12,15 @@ from zaqar_gevent.api import errors, waiting
 from zaqar_gevent.api.broker import Broker, method_of
 from zaqar_gevent.api.context import Context
 from zaqar_gevent.api.operation import Reply, Request, operation
+from zaqar_gevent.api.push import Source
 
 
 class NewMessage(msgspec.Struct):
     """`ttl` and `delay` in seconds; left out, they are the queue's.
 
     A `ttl` is at least 60, at most `[transport] max_message_ttl` (1209600 by default). A `delay` is
-    0 to `[transport] max_message_delay` (900 by default), and only counts in queues whose metadata
-    has `_default_message_delay`, as in upstream.
+    0 to `[transport] max_message_delay` (900 by default). Until it is over, the message is neither
+    claimed nor pushed, and only listed with `include_delayed`.
     """
 
     body: Any
@@ -42,6 +43,8 @@ class ListMessages(Request):
 
     `wait`: for how long to wait for a message where there is none, in seconds, at most 20. With it,
     an empty page has a marker, too.
+
+    `include_delayed`: also messages whose delay is not over, which are listed once more when it is.
     """
 
     queue_name: str
@@ -113,8 +116,9 @@ class SingleMessage(TypedDict):
 def post_messages(context: Context, request: PostMessages) -> PostedMessages:
     """Post messages, in order; a queue that does not exist is created.
 
-    The `ttl` of a message is at least 60 seconds. Its `delay` only counts in queues whose metadata
-    has `_default_message_delay`, as in upstream.
+    The `ttl` of a message is at least 60 seconds. A message with a `delay` takes its place in the
+    queue when the delay is over, behind all that was visible before. Unlike upstream, where a delay
+    only counts in queues whose metadata has `_default_message_delay`, it counts in every queue.
     """
     try:
         return _post(context, request)
@@ -152,7 +156,6 @@ def _list(context: Context, request: ListMessages) -> MessagePage:
 
 def _list_now(context: Context, request: ListMessages) -> MessagePage:
     broker = context.broker
-    metadata = context.metadata_of(request.queue_name)
     paging = request.given('limit')
     if request.marker and request.wait is not None:
         # Who follows a queue would wait for ever: upstream's lists are only empty.
@@ -164,7 +167,7 @@ def _list_now(context: Context, request: ListMessages) -> MessagePage:
         marker=request.marker,
         echo=request.echo,
         include_claimed=request.include_claimed,
-        include_delayed=request.include_delayed or not metadata.get('_default_message_delay'),
+        include_delayed=request.include_delayed,
         **paging,
     )
     try:
@@ -271,23 +274,34 @@ def _post(context: Context, request: PostMessages) -> PostedMessages:
     _check_sent_size(context, request.messages, metadata)
     messages = [_complete(broker, message, metadata) for message in request.messages]
     broker.limits.message_posting(messages)
+    delayed = [message for message in messages if message.get('delay')]
     if request.post_id is not None:
         _identify(broker, messages, request.post_id)
     stored = messages
     if metadata.get('_enable_encrypt_messages'):
         check_encryption(broker)
         stored = broker.cipher.encrypt(messages, context.project_id, request.queue_name)
-    message_ids = broker.messages.post(
-        request.queue_name,
-        messages=stored,
-        project=context.project_id,
-        client_uuid=context.client_uuid,
+    if delayed and context.passed is not None:
+        stored = [{**stored[0], 'passed': context.passed}, *stored[1:]]
+    message_ids = list(
+        broker.messages.post(
+            request.queue_name,
+            messages=stored,
+            project=context.project_id,
+            client_uuid=context.client_uuid,
+        )
     )
-    retry_policy = metadata.get('_retry_policy') or {}
-    broker.notifier.notify(
-        request.queue_name, context.project_id, messages, retry_policy, context.passed
-    )
-    return {'message_ids': list(message_ids)}
+    if delayed:
+        if broker.delays is not None:
+            source = Source(context.project_id, request.queue_name)
+            broker.delays.remember(source, messages, message_ids, context.passed)
+        messages = [message for message in messages if not message.get('delay')]
+    if messages or not delayed:
+        retry_policy = metadata.get('_retry_policy') or {}
+        broker.notifier.notify(
+            request.queue_name, context.project_id, messages, retry_policy, context.passed
+        )
+    return {'message_ids': message_ids}
 
 
 def _pop(context: Context, queue_name: str, count: int) -> dict[str, Any]:
@@ -300,6 +314,7 @@ def _pop(context: Context, queue_name: str, count: int) -> dict[str, Any]:
     for message in found:
         if type(message['body']) is bytes:
             message['body'] = broker.cipher.decrypt(message['body'], context.project_id)
+        message.pop('position', None)
     return {'messages': found}
 
 
@@ -355,17 +370,16 @@ def _present(broker: Broker, found: dict[str, Any], project_id: str | None) -> M
 
 
 def _complete(broker: Broker, message: NewMessage, metadata: dict[str, Any]) -> dict[str, Any]:
-    """The message to store: with the queue's time to live and delay where it has none.
-
-    As upstream, delays count only in queues that have a default delay.
-    """
+    """The message to store: with the queue's time to live and delay where it has none."""
     ttl = message.ttl
     if ttl is msgspec.UNSET:
         ttl = metadata.get('_default_message_ttl') or broker.defaults.message_ttl
     complete = {'ttl': ttl, 'body': message.body}
     queue_delay = metadata.get('_default_message_delay')
-    if queue_delay:
-        complete['delay'] = queue_delay if message.delay is None else message.delay
+    delay = queue_delay if message.delay is None else message.delay
+    # Webhooks are told of no delay only where upstream tells of it.
+    if delay or queue_delay:
+        complete['delay'] = delay
     return complete
 
 

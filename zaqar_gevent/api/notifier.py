@@ -83,7 +83,7 @@ class Notifier:
         retry_policy: Mapping[str, Any],
         passed: str | None,
     ) -> None:
-        """Tell the subscribers of a queue of `messages`; returns at once.
+        """Tell the subscribers of a queue of `messages`, which are not delayed; returns at once.
 
         passed: the queues that the messages have come through, see `zaqar_gevent.api.loops`.
         """
@@ -96,6 +96,28 @@ class Notifier:
             notifications = _notifications(messages, queue_name, passed)
             for subscription in others:
                 self.deliverer.deliver(source, subscription, notifications, retry_policy)
+
+    def became_due(
+        self, source: Source, messages: Sequence[Mapping[str, Any]], policy: Mapping[str, Any]
+    ) -> None:
+        """Tell the subscribers of a queue of delayed messages that are visible now.
+
+        messages: for webhooks, each with its `delay` and what it has `passed`; there are none where
+            nobody is sent any. policy: the queue's retry policy.
+        """
+        project, queue_name = source
+        subscriptions = self.subscriptions_of(queue_name, project)
+        self._announce(source, subscriptions)
+        others = self._others(source, subscriptions) if self.tells_others and messages else ()
+        if not others or self.deliverer is None:
+            return
+        notifications: list[Notification] = []
+        for message in messages:
+            told = {name: message[name] for name in ('ttl', 'body', 'delay')}
+            passed = self._loops.extend(message['passed'], project, queue_name)
+            notifications += _notifications([told], queue_name, passed)
+        for subscription in others:
+            self.deliverer.deliver(source, subscription, notifications, policy)
 
     def freed(self, queue_name: str, project: str | None) -> None:
         """Tell whoever waits for messages of a queue that some can be claimed again."""

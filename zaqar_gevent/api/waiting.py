@@ -28,9 +28,9 @@ def wait_for(
 ) -> Result:
     """The result of `attempt`, tried whenever there is news of the queue, for at most `seconds`.
 
-    It is tried at once, and once more at the end: what a claim's expiry or a delay's end brings is
-    no news. Without `seconds` it is tried only once. For a client that has hung up, or whose grant
-    has ended, it is not tried again: it would be given what somebody else can use.
+    It is tried at once, and once more at the end: what a claim's expiry brings is no news. Without
+    `seconds` it is tried only once. For a client that has hung up, or whose grant has ended, it is
+    not tried again: it would be given what somebody else can use.
 
     takes: whether what `attempt` finds is nobody else's any more. Of those one is woken after the
         other, as long as there is something to be had, and the others all at once.

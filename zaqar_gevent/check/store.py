@@ -7,7 +7,7 @@ import pathlib
 import re
 import sqlite3
 import urllib.parse
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import closing
 
 from oslo_config import cfg
@@ -29,13 +29,20 @@ _CONDITION = re.compile(r'\bWHERE\b.*', re.DOTALL)
 
 _SPOOLS = 'SELECT id, project, name FROM spools'
 _READ = """SELECT count(*), ifnull(sum(json_valid(body)), 0), sum(length(checksum))
-    FROM messages INDEXED BY {index} WHERE spool = ? AND claim {free}"""
-_LIST = 'SELECT id FROM messages INDEXED BY {index} WHERE spool = ? AND claim {free}'
+    FROM messages INDEXED BY {index} WHERE spool = ? AND {condition}"""
+_LIST = 'SELECT id FROM messages INDEXED BY {index} WHERE spool = ? AND {condition}'
 _READ_ONE = 'SELECT json_valid(body), checksum FROM messages WHERE id = ?'
-_HALVES = (
-    {'index': 'messages_free', 'free': 'IS NULL'},
-    {'index': 'messages_held_in_order', 'free': 'IS NOT NULL'},
+_PARTS = (
+    {'index': 'messages_free', 'condition': 'claim IS NULL AND delayed_until = 0'},
+    {'index': 'messages_delayed', 'condition': 'delayed_until > 0'},
+    {'index': 'messages_held_in_order', 'condition': 'claim IS NOT NULL'},
 )
+# Up to format version 4.
+_OLD_PARTS = (
+    {'index': 'messages_free', 'condition': 'claim IS NULL'},
+    {'index': 'messages_held_in_order', 'condition': 'claim IS NOT NULL'},
+)
+_LAST_OLD = 4
 
 
 def check(conf: cfg.ConfigOpts) -> Iterator[Finding]:
@@ -62,8 +69,8 @@ def check_file(path: str) -> Iterator[Finding]:
     try:
         uri = f'file:{urllib.parse.quote(path)}?mode=ro'
         with closing(sqlite3.connect(uri, uri=True, isolation_level=None)) as connection:
-            schema.check_version(connection)
-            yield from _check_content(connection, path, subject)
+            parts = _OLD_PARTS if schema.check_version(connection) <= _LAST_OLD else _PARTS
+            yield from _check_content(connection, path, subject, parts)
     except schema.UnknownFormat as error:
         yield Finding(Verdict.UNCHECKED, subject, str(error))
     except sqlite3.DatabaseError as error:
@@ -73,7 +80,9 @@ def check_file(path: str) -> Iterator[Finding]:
             yield Finding(Verdict.DAMAGED, subject, f'as a whole: {error}')
 
 
-def _check_content(connection: sqlite3.Connection, path: str, subject: str) -> Iterator[Finding]:
+def _check_content(
+    connection: sqlite3.Connection, path: str, subject: str, parts: Iterable[dict[str, str]]
+) -> Iterator[Finding]:
     is_sound = True
     problems = (*_read_journal(path), *_read_trees(connection), *_check_integrity(connection))
     for text in problems:
@@ -81,7 +90,7 @@ def _check_content(connection: sqlite3.Connection, path: str, subject: str) -> I
         yield Finding(Verdict.DAMAGED, subject, text)
     queues = messages = 0
     for spool, project, name in _get_spools(connection):
-        total, unreadable = _count(connection, spool)
+        total, unreadable = _count(connection, spool, parts)
         queues += 1
         messages += total
         if unreadable:
@@ -116,7 +125,9 @@ def _read_journal(path: str) -> Iterator[str]:
 
 def _read_trees(connection: sqlite3.Connection) -> Iterator[str]:
     """What cannot be read of the tables and indices, each by itself."""
-    rows = connection.execute('SELECT type, name, tbl_name, sql FROM sqlite_master').fetchall()
+    rows = connection.execute(
+        "SELECT type, name, tbl_name, sql FROM sqlite_master WHERE type IN ('table', 'index')"
+    ).fetchall()
     for kind, name, table, sql in rows:
         if kind == 'table':
             columns = connection.execute(f'PRAGMA table_info("{name}")').fetchall()
@@ -153,26 +164,28 @@ def _get_spools(connection: sqlite3.Connection) -> list[tuple[int, str, str]]:
     return connection.execute(f'{_SPOOLS} ORDER BY project, name').fetchall()
 
 
-def _count(connection: sqlite3.Connection, spool: int) -> tuple[int, int]:
+def _count(
+    connection: sqlite3.Connection, spool: int, parts: Iterable[dict[str, str]]
+) -> tuple[int, int]:
     """How many messages a queue has, as far as is known, and how many of them are damaged."""
     total = unreadable = 0
-    for half in _HALVES:
+    for part in parts:
         try:
-            found, valid, _ = connection.execute(_READ.format(**half), (spool,)).fetchone()
+            found, valid, _ = connection.execute(_READ.format(**part), (spool,)).fetchone()
         except sqlite3.DatabaseError:
-            found, valid = _count_one_by_one(connection, spool, half)
+            found, valid = _count_one_by_one(connection, spool, part)
         total += found
         unreadable += found - valid
     return total, unreadable
 
 
 def _count_one_by_one(
-    connection: sqlite3.Connection, spool: int, half: dict[str, str]
+    connection: sqlite3.Connection, spool: int, part: dict[str, str]
 ) -> tuple[int, int]:
     """How many messages an index has, and how many of them can be read."""
     ids = []
     try:
-        for row in connection.execute(_LIST.format(**half), (spool,)):
+        for row in connection.execute(_LIST.format(**part), (spool,)):
             ids.append(row[0])  # noqa: PERF401  (what came before an error counts)
     except sqlite3.DatabaseError:
         # There is one at least that cannot be read.

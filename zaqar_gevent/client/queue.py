@@ -84,8 +84,8 @@ class Source:
     def post(self, body: Any, *, ttl: int | None = None, delay: int | None = None) -> list[str]:
         """Post a message, or of a list each as one, in order; the ids.
 
-        ttl, delay: in seconds; left out, they are the queue's. A ttl is at least 60; a delay only
-        counts in queues whose metadata has `_default_message_delay`, as in upstream. A list as
+        ttl, delay: in seconds; left out, they are the queue's. A ttl is at least 60; a
+        message is neither given to anybody nor listed before its delay is over. A list as
         one body goes into a list of its own: `post([[1, 2]])`. All of a list are posted or none.
         """
         bodies = body if isinstance(body, list) else [body]

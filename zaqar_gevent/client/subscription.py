@@ -399,7 +399,6 @@ class Subscription(Stream):
             limit=PAGE_MESSAGES,
             echo=True,
             include_claimed=True,
-            include_delayed=None if link.kind == 'default' else True,
             # Who may wait is told where an empty page stands.
             wait=wait if link.capabilities.max_wait else None,
         )

@@ -216,7 +216,7 @@ class Consumer:
         found = [one for one in outcomes if isinstance(one, tuple)]
         if self._hub.ids_keep_order:
             # Of those who claimed at once, one may have waited for something else meanwhile.
-            found.sort(key=_id_of)
+            found.sort(key=_position_of)
         failures += [error for one in found if (error := self._push(*one)) is not None]
         if failures:
             raise failures[0]
@@ -303,9 +303,10 @@ class Consumer:
             lease.renew_at = time.monotonic()
 
 
-def _id_of(claimed: Claimed) -> str:
-    message_id: str = claimed[1]['id']
-    return message_id
+def _position_of(claimed: Claimed) -> str:
+    message = claimed[1]
+    position: str = message.get('position') or message['id']
+    return position
 
 
 def _each(job: Callable[..., Any], arguments: Sequence[tuple[Any, ...]]) -> list[Any]:

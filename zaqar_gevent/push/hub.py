@@ -47,7 +47,8 @@ class Hub:
     open_listener: starts the listener that other workers tell, and returns its URL; called when
         the first client subscribes.
     known_seconds: for how long other workers may not yet know of a new subscription.
-    ids_keep_order: whether the ids of a queue's messages sort as they were posted.
+    ids_keep_order: whether the ids of a queue's messages, or the positions of those that were
+        delayed, sort in the queue's order.
     """
 
     def __init__(

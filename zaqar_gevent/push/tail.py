@@ -87,7 +87,6 @@ class Tail:
             limit=limit,
             echo=True,
             include_claimed=True,
-            include_delayed=True,
         )
 
     def _entries(self, found: list[dict[str, Any]]) -> list[Entry]:
@@ -102,13 +101,14 @@ class MarkedTail(Tail):
     """Reads the embedded store, whose markers keep their order even where the message is gone."""
 
     def end(self) -> str | None:
-        newest = super().end()
-        return None if newest is None else str(self._read_page(newest, 1)[1])
+        end: str | None = self._broker.messages.end(self._source.name, self._source.project_id)
+        return end
 
     def after(self, marker: str | None) -> list[Entry]:
         found, following = self._read_page(marker, PAGE)
+        positions = [str(message.get('position') or message['id']) for message in found]
+        of_each = markers.of_positions(positions, str(following))
         entries = self._entries(found)
-        of_each = markers.of_messages([entry.marker for entry in entries], str(following))
         return [entry._replace(marker=own) for entry, own in zip(entries, of_each, strict=True)]
 
     def _read_page(self, marker: str | None, limit: int) -> tuple[list[dict[str, Any]], Any]:

@@ -32,8 +32,8 @@ def protect(storage: base.DataDriverBase) -> None:
     """Correct upstream's drivers.
 
     Ids count only within their queue and project, claims leave dead letters alone that they would
-    lose, and Swift's keep encrypted bodies apart from texts. Drivers of pools are protected when
-    they are made.
+    lose, no message is due too early, and Swift's keep encrypted bodies apart from texts. Drivers
+    of pools are protected when they are made.
     """
     if isinstance(storage, pipeline.DataDriver):
         protect(storage._storage)
@@ -53,6 +53,8 @@ def protect(storage: base.DataDriverBase) -> None:
 
             redis_scope.confine(storage)
             _pass_over_expired(storage.subscription_controller)
+        else:
+            _round_delays_up(storage.message_controller)
         if _is_mongodb(storage):
             from zaqar_gevent.storage import mongodb_scope
 
@@ -69,6 +71,32 @@ def bound_scans(
         database = getattr(driver, 'database', None)
         if isinstance(database, Database):
             database.scan_seconds = seconds
+
+
+def listen(storage: base.DataDriverBase, listener: Callable[..., None]) -> None:
+    """Have `listener` told of delayed messages that become visible, by the stores that can tell.
+
+    It is called with the project, the queue and messages as `Delays.became_due` of the API wants.
+    """
+    if isinstance(storage, pipeline.DataDriver):
+        listen(storage._storage, listener)
+    elif isinstance(storage, pooling.DataDriver):
+        catalog = storage._pool_catalog
+        make = catalog._init_driver
+
+        def make_heard(*args: Any, **kwargs: Any) -> base.DataDriverBase:
+            driver = make(*args, **kwargs)
+            listen(driver, listener)
+            return driver
+
+        catalog._init_driver = make_heard
+    elif hasattr(storage, 'listen'):
+        storage.listen(listener)
+
+
+def tells_due(storage: base.DataDriverBase, queue: str, project: str | None) -> bool:
+    """Whether a queue's store tells of delayed messages that become visible."""
+    return hasattr(find(storage, queue, project), 'listen')
 
 
 def bound_clients() -> None:
@@ -108,6 +136,19 @@ def is_redis(driver: object) -> bool:
 
 def _is_mongodb(driver: object) -> bool:
     return type(driver).__module__.startswith(_MONGODB)
+
+
+def _round_delays_up(messages: Any) -> None:
+    """Let no message be due before its time in stores that count whole seconds."""
+    post = messages.post
+
+    def post_later(queue: str, messages: Any, *args: Any, **kwargs: Any) -> Any:
+        later = [
+            {**one, 'delay': one['delay'] + 1} if one.get('delay') else one for one in messages
+        ]
+        return post(queue, later, *args, **kwargs)
+
+    messages.post = post_later
 
 
 def _pass_over_expired(subscriptions: Any) -> None:
@@ -151,7 +192,10 @@ class _ClaimDriver:
 
 
 class _QueuesToClaimFrom:
-    """The queue controller, whose metadata name a dead letter queue only if it can be used."""
+    """The queue controller, whose metadata name a dead letter queue only if it can be used.
+
+    All queues seem to have a default delay: without one, upstream's drivers claim delayed messages.
+    """
 
     def __init__(self, driver: Any) -> None:
         self._queues = driver.queue_controller
@@ -169,6 +213,8 @@ class _QueuesToClaimFrom:
     def _without_lost(
         self, name: str, project: str | None, metadata: dict[str, Any]
     ) -> dict[str, Any]:
+        delay = metadata.get('_default_message_delay') or 1
+        metadata = {**metadata, '_default_message_delay': delay}
         if '_dead_letter_queue' not in metadata or self._is_of_use(name, project, metadata):
             return metadata
         return {key: value for key, value in metadata.items() if key != '_dead_letter_queue'}

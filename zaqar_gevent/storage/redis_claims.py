@@ -16,6 +16,8 @@ from zaqar.storage import errors
 from zaqar.storage.redis import claims as upstream_claims
 from zaqar.storage.redis import utils
 
+from zaqar_gevent.storage import redis_delays
+
 # Counts what some claims hold. KEYS: the queue's sorted sets of claims and of messages.
 # ARGV: the ranks of the first and the last claim, and the prefix of the key of a claim's list of
 # messages. Returns how many claims there were, and the count.
@@ -34,6 +36,42 @@ return {#claims, count}
 
 _CLAIMS_STEP = 50
 """Claims that one command looks at; Redis serves nobody else meanwhile."""
+
+# Claims messages. KEYS: see `redis_delays`. ARGV: now, how many, the claim and its expiry, the TTL
+# and expiry that the messages have at least, and the exact time. Returns their ids. Upstream's
+# script looks at the first free message only, and takes what follows whether that is free or not.
+_CLAIM = f"""{redis_delays.PLACE}
+place(KEYS[1], KEYS[2], KEYS[3], ARGV[7])
+local now, limit, expires = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[4])
+local claimed, gone, first = {{}}, {{}}, 0
+while #claimed < limit do
+    local ids = redis.call('ZRANGE', KEYS[1], first, first + 99)
+    if #ids == 0 then
+        break
+    end
+    first = first + #ids
+    for _, id in ipairs(ids) do
+        local held = redis.call('HMGET', id, 'c', 'c.e', 'd', 'e')
+        if not held[4] then
+            gone[#gone + 1] = id
+        elseif (held[1] == '' or tonumber(held[2]) <= now) and tonumber(held[3] or 0) <= now then
+            redis.call('HMSET', id, 'c', ARGV[3], 'c.e', expires)
+            if tonumber(held[4]) < expires then
+                redis.call('HMSET', id, 't', ARGV[5], 'e', ARGV[6])
+                redis.call('EXPIREAT', id, ARGV[6])
+            end
+            claimed[#claimed + 1] = id
+            if #claimed == limit then
+                break
+            end
+        end
+    end
+end
+for _, id in ipairs(gone) do
+    redis.call('ZREM', KEYS[1], id)
+end
+return claimed
+"""
 
 # Extends a claim. KEYS: the queue's sorted set of claims, the claim, its list of messages. ARGV:
 # the claim's TTL and expiry, and those that its messages have at least.
@@ -76,7 +114,7 @@ class Claims(upstream_claims.ClaimController):
 
     @functools.cached_property
     def _own_scripts(self) -> dict[str, Any]:
-        texts = {'count': _COUNT, 'renew': _RENEW, 'release': _RELEASE}
+        texts = {'claim': _CLAIM, 'count': _COUNT, 'renew': _RENEW, 'release': _RELEASE}
         return {name: self._client.register_script(text) for name, text in texts.items()}
 
     @utils.raises_conn_error
@@ -85,7 +123,7 @@ class Claims(upstream_claims.ClaimController):
     ) -> tuple[str | None, Any]:
         # Upstream does not tell the claim's id when it has moved all messages: a copy for this call
         # keeps it. What is made once has to be made before.
-        _ = self._scripts
+        _ = self._own_scripts
         call = copy.copy(self)
         claim_id, found = super(Claims, call).create(queue, metadata, project=project, limit=limit)
         messages = list(found)
@@ -96,7 +134,10 @@ class Claims(upstream_claims.ClaimController):
     def _claim_messages(
         self, msgset_key: str, now: int, limit: int, claim_id: str, *times: int
     ) -> list[bytes]:
-        ids: list[bytes] = super()._claim_messages(msgset_key, now, limit, claim_id, *times)
+        ids: list[bytes] = self._own_scripts['claim'](
+            keys=redis_delays.keys(msgset_key),
+            args=[now, limit, claim_id, *times, redis_delays.now()],
+        )
         self._taken = (claim_id, ids) if ids else None
         return ids
 

@@ -9,6 +9,8 @@ from oslo_utils import timeutils
 from zaqar.storage import errors
 from zaqar.storage.redis import utils
 
+from zaqar_gevent.storage import redis_delays
+
 # Upstream ranks messages as they were posted: KEYS[1] is a queue's sorted set of ids. ARGV: now,
 # the ranks to look at (after, up to), and how many. Returns the last rank that was looked at, or
 # false at the end.
@@ -37,6 +39,7 @@ def purge(driver: Any, queue: str, project: str | None, step: int) -> None:
     key = utils.msgset_key(queue, project)
     purge_some = client.register_script(_STEP)
     try:
+        _purge_delayed(client, key, step)
         newest = client.zrevrange(key, 0, 0, withscores=True)
         looked_at = '-inf'
         while newest and looked_at:
@@ -44,3 +47,19 @@ def purge(driver: Any, queue: str, project: str | None, step: int) -> None:
             looked_at = purge_some(keys=[key], args=[now, looked_at, newest[0][1], step])
     except redis.RedisError as error:
         raise errors.ConnectionError(error) from error
+
+
+def _purge_delayed(client: Any, key: str, step: int) -> None:
+    """Remove what is delayed now; what becomes due meanwhile has a place, and is found there."""
+    delayed = redis_delays.of_set(key)
+    ids = client.zrange(delayed, 0, -1)
+    for begin in range(0, len(ids), step):
+        some = ids[begin : begin + step]
+        with client.pipeline() as pipe:
+            for one in some:
+                pipe.zscore(delayed, one)
+            pipe.zrem(delayed, *some)
+            scores = pipe.execute()[:-1]
+        left = [one for one, score in zip(some, scores, strict=True) if score is not None]
+        if left:
+            client.delete(*left)

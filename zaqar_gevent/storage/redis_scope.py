@@ -7,9 +7,11 @@ with what is read, so it costs no further round trip.
 
 from __future__ import annotations
 
+import copy
 import functools
+import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import msgpack
@@ -21,6 +23,7 @@ from zaqar.storage.redis import queues as upstream_queues
 from zaqar.storage.redis import utils
 from zaqar.storage.redis.models import Message
 
+from zaqar_gevent.storage import redis_delays
 from zaqar_gevent.storage.redis_claims import Claims
 
 Fields = dict[bytes, bytes]
@@ -28,11 +31,13 @@ Claim = tuple[bytes, bytes]
 Filter = Callable[[Message, int], Any]
 
 # Finds a place in a queue and reads the page there in one step, so that nothing is left out while
-# others delete. KEYS[1] is the queue's sorted set of ids. ARGV: the marker (empty: from the start),
-# how many, and for a page without claimed messages the time now (otherwise empty), the score to
-# search on from, and how many messages to look at. Returns the hashes of the messages, which are
-# empty where a message has expired; or instead the score up to which only claimed ones were found.
-_PAGE = """
+# others delete. KEYS: see `redis_delays`. ARGV: the marker (empty: from the start), how many, for a
+# page without claimed messages the time now (otherwise empty), the score to search on from, how
+# many messages to look at, the exact time, and whether delayed messages follow (otherwise empty).
+# Returns the hashes of the messages, which are empty where a message has expired; or instead the
+# score up to which only claimed ones were found.
+_PAGE = f"""{redis_delays.PLACE}
+place(KEYS[1], KEYS[2], KEYS[3], ARGV[6])
 local limit, now = tonumber(ARGV[2]), tonumber(ARGV[3])
 local start = 0
 
@@ -41,6 +46,20 @@ local function is_free(id)
     return claim[1] and (claim[1] == '' or tonumber(claim[2]) <= now)
 end
 
+local function with_delayed(page, first)
+    if ARGV[7] ~= '' and #page < limit then
+        local last = first + limit - #page - 1
+        for _, id in ipairs(redis.call('ZRANGE', KEYS[2], first, last)) do
+            page[#page + 1] = redis.call('HGETALL', id)
+        end
+    end
+    return page
+end
+
+local delayed = ARGV[7] ~= '' and redis.call('ZRANK', KEYS[2], ARGV[1])
+if delayed then
+    return with_delayed({{}}, delayed + 1)
+end
 if ARGV[1] ~= '' then
     local rank = redis.call('ZRANK', KEYS[1], ARGV[1])
     if rank then
@@ -57,15 +76,15 @@ elseif now then
         end
     end
     if not first then
-        return found[#found] or {}
+        return found[#found] or with_delayed({{}}, 0)
     end
     start = redis.call('ZRANK', KEYS[1], first)
 end
-local page = {}
+local page = {{}}
 for index, id in ipairs(redis.call('ZRANGE', KEYS[1], start, start + limit - 1)) do
     page[index] = redis.call('HGETALL', id)
 end
-return page
+return with_delayed(page, 0)
 """
 
 _STEP = 500
@@ -103,7 +122,12 @@ class _Containers:
 
 
 class Messages(upstream_messages.MessageController):
-    """Messages, found by project, queue and id."""
+    """Messages, found by project, queue and id.
+
+    Delayed ones take their places when they are due, see `redis_delays`.
+    """
+
+    _post_delays: Sequence[int] = ()
 
     @functools.cached_property
     def _queue_ctrl(self) -> _Containers:
@@ -146,7 +170,11 @@ class Messages(upstream_messages.MessageController):
         if not echo:
             skipped.append(lambda message, _: utils.msg_echo_filter(message, client_uuid))
         found = self._find_page(
-            utils.msgset_key(queue, project), marker or '', limit, '' if include_claimed else now
+            utils.msgset_key(queue, project),
+            marker or '',
+            limit,
+            '' if include_claimed else now,
+            include_delayed=include_delayed,
         )
         messages = [
             Message.from_hmap(dict(zip(flat[::2], flat[1::2], strict=True)))
@@ -157,11 +185,15 @@ class Messages(upstream_messages.MessageController):
         following = page[-1].id if page else None
         return iter([one.to_basic(now) if to_basic else one for one in page]), following
 
-    def _find_page(self, key: str, marker: str, limit: int, now: float | str) -> list[list[bytes]]:
+    def _find_page(
+        self, key: str, marker: str, limit: int, now: float | str, *, include_delayed: bool
+    ) -> list[list[bytes]]:
         """The hashes of a page; others are served while messages that are claimed are passed."""
         looked_at: bytes | str = '-inf'
+        more = [redis_delays.now(), 'yes' if include_delayed else '']
         while True:
-            found = self._page(keys=[key], args=[marker, limit, now, looked_at, _STEP])
+            args = [marker, limit, now, looked_at, _STEP, *more]
+            found = self._page(keys=redis_delays.keys(key), args=args)
             if isinstance(found, list):
                 return found
             looked_at = found
@@ -227,23 +259,56 @@ class Messages(upstream_messages.MessageController):
                 raise errors.ClaimDoesNotMatch(holder, queue, project)
         self._remove(queue, held, project)
 
+    def post(
+        self,
+        queue: str,
+        messages: Iterable[dict[str, Any]],
+        client_uuid: object,
+        project: str | None = None,
+    ) -> list[str]:
+        messages = list(messages)
+        call = copy.copy(self)
+        call._post_delays = [message.get('delay') or 0 for message in messages]
+        ids: list[str] = super(Messages, call).post(queue, messages, client_uuid, project)
+        return ids
+
+    def _index_messages(self, msgset_key: str, counter_key: str, message_ids: list[str]) -> None:
+        now = time.time()
+        delays = dict(zip(message_ids, self._post_delays, strict=False))
+        at_once = [one for one in message_ids if not delays.get(one)]
+        # Those of one post keep their order.
+        due = {
+            one: now + delay + place / 1e6
+            for place, (one, delay) in enumerate(delays.items())
+            if delay
+        }
+        if at_once:
+            super()._index_messages(msgset_key, counter_key, at_once)
+        if due:
+            self._client.zadd(redis_delays.of_set(msgset_key), due)
+
+    def _count(self, queue: str, project: str | None) -> int:
+        delayed: int = self._client.zcard(redis_delays.delayed_key(queue, project))
+        return delayed + int(super()._count(queue, project))
+
     def _delete_queue_messages(self, queue: str, project: str | None, pipe: Any) -> None:
         """Remove the claims as well, which a queue that is created again would have.
 
         What is there now is removed in steps, between which others are served; what is posted
         meanwhile is left to `pipe`.
         """
-        key = utils.msgset_key(queue, project)
-        doomed = f'{key}.doomed.{uuid.uuid4().hex}'
-        try:
-            self._client.rename(key, doomed)
-        except redis.ResponseError:
-            # There is none.
-            pass
-        else:
+        delayed = redis_delays.delayed_key(queue, project)
+        for key in (utils.msgset_key(queue, project), delayed):
+            doomed = f'{key}.doomed.{uuid.uuid4().hex}'
+            try:
+                self._client.rename(key, doomed)
+            except redis.ResponseError:
+                # There is none.
+                continue
             self._client.expire(doomed, _DOOMED_SECONDS)
             self._delete_listed(doomed)
         super()._delete_queue_messages(queue, project, pipe)
+        pipe.delete(delayed, *self._client.zrange(delayed, 0, -1))
         self.driver.claim_controller._delete_queue_claims(queue, project, pipe)
 
     def _delete_listed(self, key: str) -> None:
@@ -291,15 +356,17 @@ class Messages(upstream_messages.MessageController):
         with self._client.pipeline(transaction=False) as pipe:
             for message_id in message_ids:
                 pipe.zscore(key, message_id)
+                pipe.zscore(redis_delays.of_set(key), message_id)
                 read(pipe, message_id)
             # An id that is not of the queue may be the key of anything, which cannot be read so.
             results = pipe.execute(raise_on_error=False)
         found = {}
-        answers = zip(message_ids, results[::2], results[1::2], strict=True)
-        for message_id, score, result in answers:
-            if isinstance(score, redis.RedisError):
-                raise score
-            if score is None:
+        answers = zip(message_ids, results[::3], results[1::3], results[2::3], strict=True)
+        for message_id, rank, due, result in answers:
+            for score in (rank, due):
+                if isinstance(score, redis.RedisError):
+                    raise score
+            if rank is None and due is None:
                 continue
             if isinstance(result, redis.RedisError):
                 raise result
@@ -313,6 +380,7 @@ class Messages(upstream_messages.MessageController):
         with self._client.pipeline() as pipe:
             pipe.delete(*held)
             pipe.zrem(key, *held)
+            pipe.zrem(redis_delays.of_set(key), *held)
             for message_id, claim_id in held.items():
                 if claim_id is not None:
                     self.driver.claim_controller._del_message(

@@ -101,8 +101,7 @@ def _add_post(parser: argparse.ArgumentParser) -> None:
         '--delay',
         type=_whole,
         metavar='SECONDS',
-        help='how long the messages cannot be claimed, 0 to 900; it only counts in queues whose '
-        'metadata has _default_message_delay',
+        help='how long the messages reach nobody, 0 to 900 (default: as long as the queue says)',
     )
     parser.add_argument(
         '--batch',

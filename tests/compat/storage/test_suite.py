@@ -5,7 +5,9 @@ import shutil
 import tempfile
 import unittest
 import uuid
+from unittest import mock
 
+from oslo_utils import timeutils
 from zaqar import tests as testing
 from zaqar.storage import errors, pooling
 from zaqar.tests.unit.storage import base
@@ -132,15 +134,31 @@ class PooledMessagesTest(Pooled, base.MessageControllerTest):
     gc_interval = 1
 
 
-class ClaimsTest(OneFile, base.ClaimControllerTest):
+class FullTimeToLive:
+    """Claims that live as long as was asked for, where upstream's may end a second earlier."""
+
+    def test_delete_message_expired_claim(self):
+        """Upstream's test of this name, in which a second more passes."""
+        target = {'project': self.project}
+        new = [{'ttl': 60, 'body': {}} for _ in range(3)]
+        self.message_controller.post(self.queue_name, new, client_uuid=uuid.uuid1(), **target)
+        _, held = self.controller.create(self.queue_name, {'ttl': 2, 'grace': 2}, **target)
+        later = timeutils.utcnow_ts() + 3
+        with mock.patch('oslo_utils.timeutils.utcnow_ts', return_value=later):
+            ids = [message['id'] for message in held]
+            self.message_controller.delete(self.queue_name, ids.pop(), **target)
+            self.message_controller.bulk_delete(self.queue_name, ids, **target)
+
+
+class ClaimsTest(FullTimeToLive, OneFile, base.ClaimControllerTest):
     controller_class = claims.ClaimController
 
 
-class ClaimsOfTwoFilesTest(TwoFiles, base.ClaimControllerTest):
+class ClaimsOfTwoFilesTest(FullTimeToLive, TwoFiles, base.ClaimControllerTest):
     controller_class = claims.ClaimController
 
 
-class PooledClaimsTest(Pooled, base.ClaimControllerTest):
+class PooledClaimsTest(FullTimeToLive, Pooled, base.ClaimControllerTest):
     controller_class = pooling.ClaimController
 
     def setUp(self):

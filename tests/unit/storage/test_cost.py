@@ -3,9 +3,18 @@
 Cost is counted in instructions of SQLite's virtual machine, which is exact.
 """
 
+import functools
+
 import pytest
 
-from zaqar_gevent.storage.sqlite import claiming, collector, documents, messages, spools
+from zaqar_gevent.storage.sqlite import (
+    claiming,
+    collector,
+    delays,
+    documents,
+    messages,
+    spools,
+)
 
 FILL = """WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT :count)
     INSERT INTO messages (spool, claim, ttl, created, expires, delayed_until, body)
@@ -89,6 +98,27 @@ def test_cost_does_not_grow_with_what_is_claimed(make_queue, operation):
     assert many <= few * 1.2 + 100
 
 
+@pytest.mark.parametrize('operation', ['claim', 'pop'])
+def test_claims_do_not_walk_through_what_has_expired_again_and_again(
+    make_queue, clock, operation, monkeypatch
+):
+    # The collector is too slow.
+    monkeypatch.setattr(collector.Schedule, 'run', lambda *_: 1.0)
+    costs = []
+    for count in (100, 10_000):
+        store = make_queue(f'{operation}{count}', count)
+        clock.advance(4000)
+        store.post(*range(500), ttl=9000)
+        take = functools.partial(store.messages.pop, 'q', 10)
+        if operation == 'claim':
+            take = functools.partial(store.claim, limit=10)
+        for _ in range(11):
+            take()
+        costs.append(count_steps(store, take))
+    few, many = costs
+    assert many <= few * 1.2
+
+
 STATEMENTS = [
     *(
         messages._list_statement(echo, claimed, delayed, has_epoch)
@@ -98,12 +128,14 @@ STATEMENTS = [
         for has_epoch in (None, False, True)
     ),
     messages._GET_MANY,
-    *claiming._FIND_FREE.values(),
+    claiming._FIND_FREE,
     claiming.HELD,
     claiming._EXTEND,
-    spools._COUNTS,
-    spools._OLDEST,
-    spools._NEWEST,
+    spools._STATS,
+    delays._NEXT.replace('?', ':ids'),
+    delays._NEXT_OF_SPOOL,
+    *spools._EDGES.values(),
+    spools._END,
     collector._DUE,
     collector._MESSAGES,
     collector._SUBSCRIPTIONS,
@@ -124,6 +156,7 @@ PARAMETERS = dict.fromkeys(
         'ttl',
         'grace',
         'claim_expires',
+        'second',
     ],
     0,
 )

@@ -22,18 +22,19 @@ HURT = 100
 def make_damaged(tmp_path):
     """A store with the queues `q`, which is sound, and `hurt`, with a damaged page in the middle.
 
-    ttl: of all messages that are in both from the beginning.
+    ttl, delay: of all messages that are in both from the beginning.
     """
     stores = []
 
-    def make(ttl=300, before=None, page=None, others=COUNT):
+    def make(ttl=300, before=None, page=None, others=COUNT, delay=0):
+        more = {'ttl': ttl, 'delay': delay}
         store = Store(tmp_path)
         store.queues.create('hurt')
-        store.post(*(f'before-{number:04}' + 'x' * 50 for number in range(others)), ttl=ttl)
+        store.post(*(f'before-{number:04}' + 'x' * 50 for number in range(others)), **more)
         store.post(
-            *(f'hurt-{number:04}' + 'x' * 50 for number in range(COUNT)), queue='hurt', ttl=ttl
+            *(f'hurt-{number:04}' + 'x' * 50 for number in range(COUNT)), queue='hurt', **more
         )
-        store.post(*(f'after-{number:04}' + 'x' * 50 for number in range(others)), ttl=ttl)
+        store.post(*(f'after-{number:04}' + 'x' * 50 for number in range(others)), **more)
         if before is not None:
             before(store)
         store.close()
@@ -117,7 +118,7 @@ def collected(store):
     def count(connection):
         return connection.execute(
             'SELECT spool, count(*) FROM messages INDEXED BY messages_free '
-            'WHERE claim IS NULL GROUP BY spool'
+            'WHERE claim IS NULL AND delayed_until = 0 GROUP BY spool'
         ).fetchall()
 
     last, since = None, time.monotonic()
@@ -147,6 +148,26 @@ def test_expired_messages_beyond_the_damage_are_removed(make_damaged, clock, cap
     assert store.bodies() == ['wakes the collector']
     [told] = damages(caplog)
     assert "'hurt'" in told
+
+
+def test_delayed_messages_of_other_queues_are_due_in_time(make_damaged, caplog):
+    store = make_damaged(delay=1)
+    store.data.listen(lambda *_: None)
+
+    def visible():
+        return store.database.get_row(
+            """SELECT count(*) FROM messages INDEXED BY messages_free
+            WHERE spool = (SELECT id FROM spools WHERE name = 'q')
+            AND claim IS NULL AND delayed_until = 0""",
+            (),
+        )[0]
+
+    with gevent.Timeout(10):
+        while visible() < 2 * COUNT or not damages(caplog):
+            gevent.sleep(0.02)
+    [told] = damages(caplog)
+    assert "'hurt'" in told
+    assert len(store.bodies(limit=0)) == 2 * COUNT
 
 
 @pytest.mark.usefixtures('_often')

@@ -8,7 +8,7 @@ from contextlib import closing
 import pytest
 
 from tests.unit.storage.conftest import Store
-from zaqar_gevent.markers import MarkerNotGiven, of_messages
+from zaqar_gevent.markers import MarkerNotGiven, of_positions
 from zaqar_gevent.storage.sqlite import epochs, schema
 
 
@@ -84,7 +84,7 @@ def test_each_marker_of_a_page_is_valid_whatever_restarts_lie_between(reopen):
         store.post(number, number)
     for limit in range(1, 9):
         ids, following = read(store, limit=limit)
-        markers = of_messages(ids, following)
+        markers = of_positions(ids, following)
         assert [read(store, marker)[0] for marker in markers] == [
             read(store)[0][position:] for position in range(1, limit + 1)
         ]

@@ -55,16 +55,17 @@ def test_a_delayed_message_is_listed_when_its_time_has_come(store, clock):
     assert store.bodies() == ['later']
 
 
-def test_a_delayed_message_is_neither_claimed_nor_popped_in_a_queue_with_delays(store):
-    store.queues.set_metadata('q', {'_default_message_delay': 5})
-    store.post('later', delay=5)
-    assert store.claim() == (None, [])
-    assert store.messages.pop('q', 5) == []
-
-
-def test_delays_do_not_count_for_claims_of_a_queue_without_default_delay(store):
-    store.post('later', delay=5)
-    assert len(store.claim()[1]) == 1
+@pytest.mark.parametrize('metadata', [{}, {'_default_message_delay': 5}])
+def test_a_delayed_message_is_claimed_and_popped_when_it_is_due(store, clock, metadata):
+    store.queues.set_metadata('q', metadata)
+    store.post('first', 'second', delay=5)
+    for _ in range(2):
+        assert store.claim() == (None, [])
+        assert store.messages.pop('q', 5) == []
+        clock.advance(2.4)
+    clock.advance(0.2)
+    assert [message['body'] for message in store.claim(limit=1)[1]] == ['first']
+    assert [message['body'] for message in store.messages.pop('q', 5)] == ['second']
 
 
 def test_a_client_does_not_hear_its_own_echo(store):

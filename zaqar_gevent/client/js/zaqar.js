@@ -1778,7 +1778,6 @@ export class Subscription extends Stream {
       limit: PAGE,
       echo: true,
       include_claimed: true,
-      include_delayed: true,
       // Who may wait is told where an empty page stands.
       wait: transport.capabilities?.max_wait ? wait : undefined,
     };

@@ -5,9 +5,10 @@ from __future__ import annotations
 import sqlite3
 from typing import Any, NamedTuple
 
-from zaqar_gevent.storage.sqlite import spools
+from zaqar_gevent.storage.sqlite import delays, spools, tallies
 from zaqar_gevent.storage.sqlite.collector import release_expired_claims
 from zaqar_gevent.storage.sqlite.documents import message, page
+from zaqar_gevent.storage.sqlite.work import Transaction
 
 _TOKEN_LENGTH = 32
 _TOKEN_DIGITS = frozenset('0123456789abcdef')
@@ -15,25 +16,33 @@ _TOKEN_DIGITS = frozenset('0123456789abcdef')
 _ROUNDS = 50
 """How often one claim moves dead letters away before it makes do with what is left."""
 
-_FREE = """SELECT json_group_array(id), count(*) FROM (
-    SELECT id FROM messages INDEXED BY messages_free
-    WHERE spool = :spool AND claim IS NULL AND expires > :now {delays}
-    ORDER BY id LIMIT :limit)"""
-_FIND_FREE = {
-    False: _FREE.format(delays=''),
-    True: _FREE.format(delays='AND delayed_until <= :now'),
-}
+EXPIRED_STEP = 1000
+"""Messages at the front of a queue of which one claim removes those that have expired."""
 
-_TAKE = """UPDATE messages SET claim = :claim, claim_count = claim_count + 1,
-        ttl = CASE WHEN expires < :claim_expires THEN :ttl + :grace ELSE ttl END,
-        expires = CASE WHEN expires < :claim_expires THEN :claim_expires + :grace ELSE expires END
+# What a claim would have to walk through again and again; most queues have none of it.
+_LOOK_AT_FRONT = """SELECT (SELECT due FROM delays WHERE spool = :spool) <= :now, (
+    SELECT expires FROM messages INDEXED BY messages_free
+    WHERE spool = :spool AND claim IS NULL AND delayed_until = 0
+    ORDER BY position LIMIT 1) <= :now"""
+
+_DROP_EXPIRED = """DELETE FROM messages WHERE id IN (SELECT id FROM (
+    SELECT id, expires FROM messages INDEXED BY messages_free
+    WHERE spool = ? AND claim IS NULL AND delayed_until = 0
+    ORDER BY position LIMIT ?) WHERE expires <= ?)"""
+
+_FIND_FREE = """SELECT json_group_array(id), count(*), min(expires) FROM (
+    SELECT id, expires FROM messages INDEXED BY messages_free
+    WHERE spool = :spool AND claim IS NULL AND delayed_until = 0 AND expires > :now
+    ORDER BY position LIMIT :limit)"""
+
+_TAKE = """UPDATE messages SET claim = :claim, claim_count = claim_count + 1
     WHERE id IN (SELECT value FROM json_each(:ids))"""
 
 _EXTEND = """UPDATE messages SET ttl = :ttl + :grace, expires = :claim_expires + :grace
     WHERE claim = :claim AND expires < :claim_expires"""
 
-HELD = page(f"""SELECT m.id AS id, {message(':token')} AS document
-    FROM messages m INDEXED BY messages_held WHERE m.claim = :claim ORDER BY m.id""")
+HELD = page(f"""SELECT m.position AS position, {message(':token')} AS document
+    FROM messages m INDEXED BY messages_held WHERE m.claim = :claim ORDER BY m.position""")
 """The page of the messages that a claim holds."""
 
 _WORN = """SELECT json_group_array(id) FROM messages
@@ -44,7 +53,7 @@ _BURY = """INSERT INTO messages
         encrypted)
     SELECT :spool, claim_count, ifnull(:ttl, ttl), created, ifnull(:now + :ttl, expires), 0,
         client, checksum, body, encrypted
-    FROM messages WHERE id IN (SELECT value FROM json_each(:ids)) ORDER BY id"""
+    FROM messages WHERE id IN (SELECT value FROM json_each(:ids)) ORDER BY position"""
 
 _GET = """SELECT id, ttl, expires FROM claims WHERE token = ? AND expires > ?
     AND spool = (SELECT id FROM spools WHERE project = ? AND name = ?)"""
@@ -60,8 +69,7 @@ class Lease(NamedTuple):
 
     @property
     def expires(self) -> float:
-        # Whole seconds, as the ages and times to live that clients see.
-        return int(self.now) + self.ttl
+        return self.now + self.ttl
 
 
 class DeadLetters(NamedTuple):
@@ -93,46 +101,62 @@ def get(
     return row
 
 
-def find_free(cursor: sqlite3.Cursor, spool: int, now: float, limit: int, delays: bool) -> str:
-    """The first messages that can be claimed, as a JSON array of their numbers."""
+class Free(NamedTuple):
+    """Messages that can be claimed: a JSON array of their numbers, how many, when one expires."""
+
+    ids: str
+    size: int
+    expires: float
+
+
+def find_free(cursor: Transaction, spool: int, now: float, limit: int) -> Free:
+    """The first messages of a spool that can be claimed."""
+    is_due, has_expired = cursor.execute(_LOOK_AT_FRONT, {'spool': spool, 'now': now}).fetchone()
+    if is_due:
+        delays.place_of_spool(cursor, spool, now)
+    if has_expired:
+        cursor.execute(_DROP_EXPIRED, (spool, EXPIRED_STEP, now))
     while True:
         more = release_expired_claims(cursor, now, spool)
-        ids, found = cursor.execute(
-            _FIND_FREE[delays], {'spool': spool, 'now': now, 'limit': limit}
+        ids, found, expires = cursor.execute(
+            _FIND_FREE, {'spool': spool, 'now': now, 'limit': limit}
         ).fetchone()
         if found == limit or not more:
-            return str(ids)
+            return Free(ids, found, expires)
 
 
 def create(
-    cursor: sqlite3.Cursor,
+    cursor: Transaction,
     project: str,
     queue: str,
     lease: Lease,
     limit: int,
-    delays: bool,
     dead_letters: DeadLetters | None,
 ) -> bytes | None:
     """Claim messages; their page, or None when there are none to claim."""
     spool = spools.get(cursor, project, queue)
     if spool is None:
         return None
-    ids = find_free(cursor, spool, lease.now, limit, delays)
+    free = find_free(cursor, spool, lease.now, limit)
     if dead_letters is not None:
         for _ in range(_ROUNDS):
-            if not _bury(cursor, project, ids, lease.now, dead_letters):
+            if not _bury(cursor, project, free.ids, lease.now, dead_letters):
                 break
-            ids = find_free(cursor, spool, lease.now, limit, delays)
+            free = find_free(cursor, spool, lease.now, limit)
         else:
             return None
-    if ids == '[]':
+    if not free.size:
         return None
     cursor.execute(
         'INSERT INTO claims (spool, token, ttl, expires) VALUES (?, ?, ?, ?)',
         (spool, lease.token, lease.ttl, lease.expires),
     )
     parameters = _parameters(lease, cursor.lastrowid or 0)
-    cursor.execute(_TAKE, {**parameters, 'ids': ids})
+    tallies.claimed(cursor, spool, free.size, lease.expires)
+    cursor.execute(_TAKE, {**parameters, 'ids': free.ids})
+    # PERF: few messages have to live longer, and no index has to be changed for all others.
+    if free.expires < lease.expires:
+        cursor.execute(_EXTEND, parameters)
     document: bytes = cursor.execute(HELD, parameters).fetchone()[0]
     return document
 
@@ -149,6 +173,7 @@ def _bury(
         spool = spools.make(cursor, project, dead_letters.queue)
     # New ids, so that who follows the dead letter queue by its markers gets to see them.
     cursor.execute(_BURY, {'spool': spool, 'ttl': dead_letters.ttl, 'now': now, 'ids': worn})
+    tallies.update(cursor, cursor.lastrowid or 0, cursor.rowcount)
     cursor.execute('DELETE FROM messages WHERE id IN (SELECT value FROM json_each(?))', (worn,))
     return True
 
@@ -171,8 +196,8 @@ def release(
     """End a claim; its messages are free."""
     row = get(cursor, project, queue, token, now)
     if row is not None:
-        cursor.execute('UPDATE messages SET claim = NULL WHERE claim = ?', (row[0],))
         cursor.execute('DELETE FROM claims WHERE id = ?', (row[0],))
+        cursor.execute('UPDATE messages SET claim = NULL WHERE claim = ?', (row[0],))
 
 
 def _parameters(lease: Lease, claim: int) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from oslo_utils import timeutils
 from zaqar.storage import base, errors
 
 from zaqar_gevent import dead_letters
-from zaqar_gevent.storage.sqlite import claiming
+from zaqar_gevent.storage.sqlite import claiming, delays
 from zaqar_gevent.storage.sqlite.documents import Message, decode_page
 
 if TYPE_CHECKING:
@@ -51,7 +51,6 @@ class ClaimController(base.Claim):
             queue,
             lease,
             limit,
-            bool(settings.get('_default_message_delay')),
             self._get_dead_letters(settings, queue, project),
         )
         if document is None:
@@ -119,12 +118,12 @@ class ClaimController(base.Claim):
 
 
 # A claim that has expired may hold messages that nobody has released yet.
-_CLAIMABLE = """SELECT n.key FROM json_each(:names) n
+_CLAIMABLE = f"""SELECT n.key FROM json_each(:names) n
     JOIN spools s ON s.project = json_extract(n.value, '$[0]')
         AND s.name = json_extract(n.value, '$[1]')
     WHERE EXISTS (SELECT 1 FROM messages m INDEXED BY messages_free
-            WHERE m.spool = s.id AND m.claim IS NULL AND m.expires > :now
-            AND m.delayed_until <= :now)
+            WHERE m.spool = s.id AND m.claim IS NULL AND m.delayed_until = 0 AND m.expires > :now)
+        OR {delays.IS_DUE.format(spool='s.id')}
         OR EXISTS (SELECT 1 FROM claims c INDEXED BY claims_of_spool
             WHERE c.spool = s.id AND c.expires <= :now)"""
 

@@ -49,7 +49,10 @@ _RECEIPTS = """DELETE FROM receipts WHERE (spool, post_id) IN (
 _DOOMED_MESSAGES = (
     """DELETE FROM messages WHERE id IN (
         SELECT id FROM messages INDEXED BY messages_free
-        WHERE spool = ? AND claim IS NULL LIMIT ?)""",
+        WHERE spool = ? AND claim IS NULL AND delayed_until = 0 LIMIT ?)""",
+    """DELETE FROM messages WHERE id IN (
+        SELECT id FROM messages INDEXED BY messages_delayed
+        WHERE spool = ? AND delayed_until > 0 LIMIT ?)""",
     """DELETE FROM messages WHERE id IN (
         SELECT id FROM messages INDEXED BY messages_held_in_order
         WHERE spool = ? AND claim IS NOT NULL LIMIT ?)""",
@@ -151,8 +154,8 @@ def release_expired_claims(cursor: sqlite3.Cursor, now: float, spool: int | None
         )
     rows = cursor.fetchall()
     for row in rows:
-        cursor.execute('UPDATE messages SET claim = NULL WHERE claim = ?', row)
         cursor.execute('DELETE FROM claims WHERE id = ?', row)
+        cursor.execute('UPDATE messages SET claim = NULL WHERE claim = ?', row)
     return len(rows) == CLAIMS_STEP
 
 

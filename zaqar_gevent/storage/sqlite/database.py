@@ -17,18 +17,29 @@ import weakref
 from collections.abc import Callable, Iterable
 from typing import Any
 
+import gevent
 from gevent import monkey
 
 from zaqar_gevent.storage.sqlite import connection as connections
+from zaqar_gevent.storage.sqlite.documents import decode_page
 from zaqar_gevent.storage.sqlite.files import Files, Handle
 from zaqar_gevent.storage.sqlite.mailbox import Mailbox, MailboxClosed, ThreadFailed
 from zaqar_gevent.storage.sqlite.origins import NotAnswered, forget_origins
-from zaqar_gevent.storage.sqlite.outage import FailureLog, ScanTooLong, StoreUnavailable
+from zaqar_gevent.storage.sqlite.outage import (
+    FailureLog,
+    MessageDamaged,
+    ScanTooLong,
+    StoreUnavailable,
+)
 from zaqar_gevent.storage.sqlite.reader import Reader, ReadTooLong
+from zaqar_gevent.storage.sqlite.work import Due
 from zaqar_gevent.storage.sqlite.writer import Writer
 
 _allocate_lock = monkey.get_original('_thread', 'allocate_lock')
 _local = monkey.get_original('threading', 'local')
+
+Listener = Callable[[str | None, str, list[dict[str, Any]]], None]
+"""Whoever is told of delayed messages that have become visible."""
 
 READERS = 3
 """Native threads for reads that are not short. One project has at most all but one of them."""
@@ -72,6 +83,7 @@ class Database:
         self.synchronous = synchronous
         self.scan_seconds = SCAN_SECONDS
         self.users = 0
+        self._listening: weakref.WeakSet[Lease] = weakref.WeakSet()
         connections.prepare(path)
         self._start()
         try:
@@ -138,6 +150,12 @@ class Database:
         """The first row of a query, or None; raises like `write`."""
         return self.read(_get_row, statement, parameters)
 
+    def add_listener(self, lease: Lease) -> None:
+        """Have the listener of a lease told, for as long as there is that lease."""
+        with _registry_lock:
+            self._listening.add(lease)
+        self._writing.mailbox.wake()
+
     def is_working(self) -> bool:
         """Whether the store can be read and written now.
 
@@ -174,7 +192,25 @@ class Database:
         self._local = _local()
 
     def _make_writer(self) -> Writer:
-        return Writer(self._files, lambda: self.synchronous, self._report_later)
+        return Writer(
+            self._files,
+            lambda: self.synchronous,
+            self._report_later,
+            self._announce,
+            lambda: bool(self._listening),
+        )
+
+    def _announce(self, dues: list[Due]) -> None:
+        """In the writing thread: tell the listeners, each once."""
+        with _registry_lock:
+            listeners = {lease.listener: lease.hub for lease in self._listening if lease.listener}
+        for due in dues:
+            for listener, hub in listeners.items():
+                try:
+                    hub.loop.run_callback_threadsafe(gevent.spawn_raw, _tell, listener, due)
+                except (AttributeError, RuntimeError, ValueError):
+                    # The hub has been destroyed.
+                    continue
 
     def _report_later(self, error: StoreUnavailable) -> None:
         self._writing.mailbox.tell(lambda: self._writing.failures.report(error))
@@ -245,12 +281,25 @@ class Lease:
 
     def __init__(self, database: Database) -> None:
         self.database = database
+        self.listener: Listener | None = None
+        self.hub: Any = None
         # Garbage is collected anywhere, also under locks: the finalizer only takes a note.
         self._finalizer = weakref.finalize(self, _abandoned.append, database)
         self._finalizer.atexit = False
 
+    def listen(self, listener: Listener) -> None:
+        """Have `listener` called in a greenlet of this hub when delayed messages become visible.
+
+        It is told of those that this process makes visible: of each message, one process is told.
+        It is given the project, the queue and, where that has subscriptions, the messages, with
+        their `delay` in seconds and what they have `passed`.
+        """
+        self.listener, self.hub = listener, gevent.get_hub()
+        self.database.add_listener(self)
+
     def close(self) -> None:
         """Give it up, once; returns when the threads of a file nobody uses have ended."""
+        self.listener = None
         if self._finalizer.detach():
             self.database.release(wait=True)
 
@@ -267,6 +316,18 @@ def _is_long(read: Any) -> bool:
     """
     passed = time.perf_counter() - read.began
     return bool(passed > SHORT and (passed > _WAIT or time.thread_time() - read.used > SHORT))
+
+
+def _tell(listener: Listener, due: Due) -> None:
+    messages = []
+    for document, delay, passed in due.deliveries:
+        try:
+            [message] = decode_page(b'[%b]' % document)
+        except MessageDamaged:
+            # Nobody can read it.
+            continue
+        messages.append(message | {'delay': delay, 'passed': passed})
+    listener(due.project or None, due.queue, messages)
 
 
 def _get_row(connection: sqlite3.Connection, statement: str, parameters: tuple[Any, ...]) -> Any:

@@ -48,21 +48,28 @@ _ENCRYPTED = b',"encrypted":true'
 
 
 def message(claim: str) -> str:
-    """SQL for the document of the message `m`, held by the claim token that `claim` gives."""
+    """SQL for the document of the message `m`, held by the claim token that `claim` gives.
+
+    It has the `position` of a message that was delayed; that of any other is its id.
+    """
     return f"""'{{"id":"' || printf('%016x', m.id)
         || '","age":' || max(0, CAST(:now - m.created AS INTEGER))
         || ',"ttl":' || m.ttl
         || ',"claim_count":' || m.claim_count
         || ',"claim_id":' || ifnull('"' || {claim} || '"', 'null')
         || ifnull(',"checksum":"' || m.checksum || '"', '')
+        || CASE WHEN m.placed IS NULL THEN ''
+            ELSE ',"position":"' || printf('%016x', m.placed) || '"' END
         || CASE m.encrypted WHEN 0 THEN '' ELSE '{_ENCRYPTED.decode()}' END
         || ',"body":' || m.body || '}}'"""
 
 
 def page(rows: str) -> str:
-    """SQL for one row with the page and the last id of `rows`, a query of `id`, `document`."""
+    """SQL for one row with the page and the last position of `rows`, a query of `position` and
+    `document`.
+    """
     return f"""SELECT CAST('[' || ifnull(group_concat(document), '') || ']' AS BLOB) AS document,
-        max(id) AS last FROM ({rows})"""
+        max(position) AS last FROM ({rows})"""
 
 
 def decode_page(document: bytes) -> list[Message]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Callable
 from typing import Any
 
 from oslo_config import cfg
@@ -96,6 +97,10 @@ class DataDriver(base.DataDriverBase):
                 _get_volume, timeutils.utcnow_ts(microsecond=True)
             )
         return health
+
+    def listen(self, listener: Callable[[str | None, str, list[dict[str, Any]]], None]) -> None:
+        """Have `listener` told of delayed messages that become visible; see `Lease.listen`."""
+        self._lease.listen(listener)
 
     def gc(self) -> None:
         """Remove what has expired or been left behind by now; returns when it is gone."""

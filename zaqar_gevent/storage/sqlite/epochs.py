@@ -3,15 +3,16 @@
 Ids grow, so a file that is replaced by a new one, or by an older backup, gives the same ids again
 for other messages. A follower that comes with a marker of before would miss those messages without
 a word. So an epoch begins whenever the file is opened to be written: it has a random name, and the
-ids that are given from then on are its own. A marker is the id of a message with the name of its
-epoch, and it is valid if the file knows the epoch and the id is older than the next one.
+ids that are given from then on are its own. A marker is the position of a message, which is its id
+unless it was delayed, with the name of its epoch. It is valid if the file knows the epoch and the
+position is older than the next one.
 
 A backup knows the epochs up to its own making, and the last of them ends where the backup does,
 since the server that opens it begins another. So every marker that was given after the backup was
 made is told from the new ones, whatever ids have been given since.
 
-A message's id alone is taken as a marker, too. It is told from one that was never given only as
-long as no message has got this id.
+A message's id alone is taken as a marker, too, wherever the message has its position. It is told
+from one that was never given only as long as no message has got this id.
 """
 
 from __future__ import annotations
@@ -35,6 +36,9 @@ _BEGIN = f"""INSERT INTO epochs (first, name)
 OF_ID = '(SELECT name FROM epochs WHERE first <= {id} ORDER BY first DESC LIMIT 1)'
 """SQL for the name of the epoch that an id is of; to be formatted with it."""
 
+POSITION = 'ifnull((SELECT placed FROM messages WHERE id = :marker), :marker)'
+"""SQL for the position of the message whose id is `:marker`."""
+
 IS_GIVEN = {
     False: f':marker <= {_LAST_ID}',
     True: f"""(:marker <= {_LAST_ID} AND EXISTS (
@@ -45,7 +49,10 @@ IS_GIVEN = {
 
 
 class Marker(NamedTuple):
-    """The id of a message, and the name of its epoch or of a later one; None where none is told."""
+    """The position of a message, and the name of its epoch or of a later one.
+
+    Without an epoch it is the message's id.
+    """
 
     id: int
     epoch: str | None = None

@@ -14,7 +14,7 @@ from zaqar.storage import base, errors
 from zaqar.storage import utils as storage_utils
 
 from zaqar_gevent.markers import MarkerNotGiven
-from zaqar_gevent.storage.sqlite import epochs, posting, removal, spools
+from zaqar_gevent.storage.sqlite import delays, epochs, posting, removal, spools
 from zaqar_gevent.storage.sqlite.documents import (
     SPOOL,
     Message,
@@ -26,6 +26,7 @@ from zaqar_gevent.storage.sqlite.documents import (
     message,
     page,
 )
+from zaqar_gevent.storage.sqlite.outage import StoreUnavailable
 
 if TYPE_CHECKING:
     from zaqar_gevent.storage.sqlite.driver import DataDriver
@@ -54,7 +55,8 @@ class MessageController(base.Message):
         A body of bytes, which must be ASCII, is an encrypted one; it is given back as bytes.
 
         A post whose first message has a `post_id` is made once: repeated within the driver's
-        `idempotency_seconds` it has the same ids.
+        `idempotency_seconds` it has the same ids. The first may have a `passed` as well, which is
+        told to `listen`ers when delayed messages of the post are due.
 
         Raises `QueueDoesNotExist`; `ValueError` for a client that is not a UUID.
         """
@@ -63,13 +65,16 @@ class MessageController(base.Message):
         keeps_names = self.driver.keeps_names
         if not keeps_names and not self.driver.has_queue(queue, project):
             raise errors.QueueDoesNotExist(queue, project)
+        first_message = messages[0] if messages else {}
         new = posting.Post(
             project or '',
             queue,
             self._complete(messages, client_uuid, now),
             keeps_names,
-            messages[0].get('post_id') if messages else None,
+            first_message.get('post_id'),
             now + self.driver.idempotency_seconds,
+            min((now + one['delay'] for one in messages if one.get('delay')), default=None),
+            first_message.get('passed'),
         )
         first, last = self._database.write(posting.post, new)
         ids = [encode_id(number) for number in range(first, last + 1)]
@@ -89,8 +94,6 @@ class MessageController(base.Message):
             body = new.get('body', {})
             ttl = new['ttl']
             checksum = storage_utils.get_checksum(body) or None if checked else None
-            # Without a delay there is nothing to compare a clock with: a reader whose clock was
-            # read a moment before would pass over the message, and its marker with it.
             delay = new.get('delay')
             delayed_until = now + delay if delay else 0.0
             text, is_encrypted = encode_body(body), type(body) is bytes
@@ -117,7 +120,11 @@ class MessageController(base.Message):
         include_claimed: bool = False,
         include_delayed: bool = False,
     ) -> Iterator[Any]:
-        """A page of messages, oldest first, and the marker of the next: that of its last message.
+        """A page of messages in their order, and the marker of the next: that of its last message.
+
+        A message that was delayed has a `position` instead of its id in the marker. With
+        `include_delayed`, delayed messages are listed as if they were not, and once more when they
+        are due.
 
         The marker of an empty page is the given one. Nothing comes after what has not the form of
         a marker, as with upstream's drivers. Raises `MarkerNotGiven` for one of another store.
@@ -132,24 +139,42 @@ class MessageController(base.Message):
             include_delayed,
             after.epoch is not None if after.id else None,
         )
-        document, last, epoch, is_given = self._database.read(
-            _get_marked_page,
-            statement,
-            {
-                'project': project or '',
-                'queue': queue,
-                'now': timeutils.utcnow_ts(microsecond=True),
-                'marker': after.id,
-                'epoch': after.epoch,
-                'limit': limit or -1,
-                'client': client,
-            },
+        parameters = {
+            'project': project or '',
+            'queue': queue,
+            'now': timeutils.utcnow_ts(microsecond=True),
+            'marker': after.id,
+            'epoch': after.epoch,
+            'limit': limit or -1,
+            'client': client,
+        }
+        document, last, epoch, is_given, is_due = self._database.read(
+            _get_marked_page, statement, parameters
         )
+        if is_due and self._place(project, queue, parameters['now']):
+            document, last, epoch, is_given, _ = self._database.read(
+                _get_marked_page, statement, parameters
+            )
         if marker and not is_given:
             raise MarkerNotGiven(marker)
-        if last is None:
-            last = after.id
         return iter((iter(decode_page(document)), epochs.encode(last, epoch) if last else marker))
+
+    def _place(self, project: str | None, queue: str, now: float) -> bool:
+        """Make messages visible that are due; whether that could be done.
+
+        Where nothing can be written, there is a list of the others still.
+        """
+        try:
+            self._database.write(delays.place_of_queue, project or '', queue, now)
+        except StoreUnavailable:
+            return False
+        return True
+
+    def end(self, queue: str, project: str | None = None) -> str | None:
+        """A marker after all that is visible in a queue now; None if that is the start."""
+        now = timeutils.utcnow_ts(microsecond=True)
+        row = self._database.read(spools.get_end, project or '', queue, now)
+        return None if row is None else epochs.encode(*row)
 
     def first(self, queue: str, project: str | None = None, sort: int = 1) -> Message:
         """The oldest message, or with `sort=-1` the newest, claimed or not; or `QueueIsEmpty`."""
@@ -224,14 +249,8 @@ class MessageController(base.Message):
 
     def pop(self, queue: str, limit: int, project: str | None = None) -> Sequence[Message]:
         """Take up to `limit` messages that are not claimed from the front of the queue."""
-        metadata = self.driver.queue_controller.get(queue, project=project)
         document = self._database.write(
-            removal.pop,
-            project or '',
-            queue,
-            timeutils.utcnow_ts(microsecond=True),
-            limit,
-            bool(metadata.get('_default_message_delay')),
+            removal.pop, project or '', queue, timeutils.utcnow_ts(microsecond=True), limit
         )
         return decode_page(document)
 
@@ -247,6 +266,7 @@ class MessageController(base.Message):
                 one.get('checksum'),
                 encode_body(one['body']),
                 type(one['body']) is bytes,
+                decode_id(one.get('position')),
             )
             for one in popped
         ]
@@ -269,8 +289,8 @@ def _get_page(
 
 def _get_marked_page(
     connection: sqlite3.Connection, statement: str, parameters: dict[str, Any]
-) -> tuple[bytes, int | None, str, int]:
-    row: tuple[bytes, int | None, str, int] = connection.execute(statement, parameters).fetchone()
+) -> tuple[bytes, int, str, int, int]:
+    row: tuple[bytes, int, str, int, int] = connection.execute(statement, parameters).fetchone()
     return row
 
 
@@ -278,37 +298,43 @@ def _get_marked_page(
 def _list_statement(
     others_only: bool, include_claimed: bool, include_delayed: bool, has_epoch: bool | None
 ) -> str:
-    """The page of messages after `:marker`, the epoch of its last one, and if the marker is valid.
+    """The page of messages after `:marker`, the marker of its last one with its epoch, whether
+    `:marker` is valid, and whether there are messages that are due.
 
     has_epoch: whether the marker is to be checked with an `:epoch`, without (False), or not at all.
 
-    The free messages are one branch. The other is, with `include_claimed`, all the held ones, and
-    otherwise those whose claim has expired without having been released yet.
+    The free messages are one branch. The next is, with `include_claimed`, all the held ones, and
+    otherwise those whose claim has expired without having been released yet. With `include_delayed`
+    the delayed ones are the third.
     """
-    conditions = 'm.id > :marker AND m.expires > :now'
+    after = epochs.POSITION if has_epoch is False else ':marker'
+    conditions = f'm.position > {after} AND m.expires > :now'
     if others_only:
         conditions += ' AND m.client IS NOT :client'
-    if not include_delayed:
-        conditions += ' AND m.delayed_until <= :now'
-    free = f"""SELECT m.id AS id, {message('NULL')} AS document
+    found = f"""SELECT m.position AS position, {message('NULL')} AS document
         FROM messages m INDEXED BY messages_free
-        WHERE m.spool = {SPOOL} AND m.claim IS NULL AND {conditions}"""
+        WHERE m.spool = {SPOOL} AND m.claim IS NULL AND m.delayed_until = 0 AND {conditions}"""
     if include_claimed:
-        held = f"""SELECT m.id AS id, {message('c.token')} AS document
+        found += f""" UNION ALL SELECT m.position AS position, {message('c.token')} AS document
             FROM messages m INDEXED BY messages_held_in_order {_ACTIVE_CLAIM}
             WHERE m.spool = {SPOOL} AND m.claim IS NOT NULL AND {conditions}"""
     else:
-        held = f"""SELECT m.id AS id, {message('NULL')} AS document
+        found += f""" UNION ALL SELECT m.position AS position, {message('NULL')} AS document
             FROM claims c INDEXED BY claims_of_spool
             CROSS JOIN messages m INDEXED BY messages_held ON m.claim = c.id
             WHERE c.spool = {SPOOL} AND c.expires <= :now AND {conditions}"""
-    found = page(f'{free} UNION ALL {held} ORDER BY id LIMIT :limit')
+    if include_delayed:
+        found += f""" UNION ALL SELECT m.position AS position, {message('NULL')} AS document
+            FROM messages m INDEXED BY messages_delayed
+            WHERE m.spool = {SPOOL} AND m.delayed_until > 0 AND {conditions}"""
     is_given = '1' if has_epoch is None else epochs.IS_GIVEN[has_epoch]
-    return f"""SELECT document, last, {epochs.OF_ID.format(id='ifnull(last, :marker)')}, {is_given}
-        FROM ({found})"""
+    return f"""SELECT document, last, {epochs.OF_ID.format(id='last')}, {is_given},
+            {delays.IS_DUE.format(spool=SPOOL)}
+        FROM (SELECT document, ifnull(last, {after}) AS last
+            FROM ({page(f'{found} ORDER BY position LIMIT :limit')}))"""
 
 
-_GET_MANY = page(f"""SELECT m.id AS id, {message('c.token')} AS document
+_GET_MANY = page(f"""SELECT m.position AS position, {message('c.token')} AS document
     FROM messages m {_ACTIVE_CLAIM}
     WHERE m.id IN (SELECT value FROM json_each(:ids)) AND m.spool = {SPOOL} AND m.expires > :now
-    ORDER BY m.id""")
+    ORDER BY m.position""")

@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 
 from zaqar.storage import errors
 
-from zaqar_gevent.storage.sqlite import receipts, spools
-from zaqar_gevent.storage.sqlite.work import Outcome, coalesced
+from zaqar_gevent.storage.sqlite import delays, receipts, spools, tallies
+from zaqar_gevent.storage.sqlite.work import Outcome, Transaction, coalesced
 
 Row = tuple[int, float, float, float, bytes | None, str | None, str, bool]
 """ttl, created, expires, delayed_until, client, checksum, body, encrypted."""
@@ -29,7 +29,9 @@ class Post(NamedTuple):
     """Messages for one queue.
 
     check: whether the queue must exist in this file. post_id: what tells this post from others, to
-        be remembered until `forget_at`; None where nothing does.
+        be remembered until `forget_at`; None where nothing does. due: when the first of its
+        delayed messages is due; None where none is delayed. passed: the queues that the messages
+        came through by webhooks, which is remembered for delayed ones.
     """
 
     project: str
@@ -38,10 +40,15 @@ class Post(NamedTuple):
     check: bool
     post_id: str | None = None
     forget_at: float = 0.0
+    due: float | None = None
+    passed: str | None = None
+
+
+_PASSED = 'UPDATE messages SET passed = ? WHERE id BETWEEN ? AND ? AND delayed_until > 0'
 
 
 @coalesced
-def post(cursor: sqlite3.Cursor, posts: Sequence[tuple[Post]]) -> list[Outcome]:
+def post(cursor: Transaction, posts: Sequence[tuple[Post]]) -> list[Outcome]:
     """For each post: the first and the last id of its messages, or an error.
 
     One that has been made before is not made again; its outcome is what it was.
@@ -58,10 +65,16 @@ def post(cursor: sqlite3.Cursor, posts: Sequence[tuple[Post]]) -> list[Outcome]:
         if key[0] is not None and key not in spans:
             made.setdefault(key, one)
     rows = [(spool, *row) for (spool, _), one in made.items() for row in one.rows]
-    following = _insert(cursor, rows) - len(rows) + 1
+    last = _insert(cursor, rows)
+    following = last - len(rows) + 1
     for key, one in made.items():
         spans[key] = following, following + len(one.rows) - 1
         following += len(one.rows)
+        if one.passed is not None and one.due is not None:
+            cursor.execute(_PASSED, (one.passed, *spans[key]))
+        if one.due is not None and key[0] is not None:
+            delays.note(cursor, key[0], one.due)
+    tallies.update(cursor, last, len(rows))
     receipts.keep(cursor, [(key, spans[key], one.forget_at) for key, one in made.items()])
     return [
         spans.get(key) or errors.QueueDoesNotExist(one.queue, one.project or None)

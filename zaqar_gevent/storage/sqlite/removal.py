@@ -8,9 +8,9 @@ from typing import NamedTuple
 
 from zaqar.storage import errors
 
-from zaqar_gevent.storage.sqlite import claiming, collector, spools
+from zaqar_gevent.storage.sqlite import claiming, collector, spools, tallies
 from zaqar_gevent.storage.sqlite.documents import encode_id, message, page
-from zaqar_gevent.storage.sqlite.work import Outcome, coalesced
+from zaqar_gevent.storage.sqlite.work import Outcome, Transaction, coalesced
 
 _SPOOL = '(SELECT id FROM spools WHERE project = ? AND name = ?)'
 
@@ -34,12 +34,18 @@ _DELETE_MANY = f"""DELETE FROM messages
 PURGE_STEP = 500
 """Messages that all purges together delete at most in one transaction."""
 
-_PURGE = """DELETE FROM messages WHERE id IN (
-    SELECT id FROM messages INDEXED BY messages_free
-    WHERE spool = ? AND claim IS NULL AND id <= ? LIMIT ?)"""
+# The delayed ones first, which are visible by the next step if they are due meanwhile.
+_PURGE = (
+    """DELETE FROM messages WHERE id IN (
+        SELECT id FROM messages INDEXED BY messages_delayed
+        WHERE spool = ? AND delayed_until > 0 AND id <= ? LIMIT ?)""",
+    """DELETE FROM messages WHERE id IN (
+        SELECT id FROM messages INDEXED BY messages_free
+        WHERE spool = ? AND claim IS NULL AND delayed_until = 0 AND id <= ? LIMIT ?)""",
+)
 
-_POPPED = page(f"""SELECT m.id AS id, {message('NULL')} AS document
-    FROM messages m WHERE m.id IN (SELECT value FROM json_each(:ids)) ORDER BY m.id""")
+_POPPED = page(f"""SELECT m.position AS position, {message('NULL')} AS document
+    FROM messages m WHERE m.id IN (SELECT value FROM json_each(:ids)) ORDER BY m.position""")
 
 
 def delete(
@@ -113,14 +119,12 @@ def _check_holders(
             raise errors.ClaimDoesNotExist(holder, queue, project)
 
 
-def pop(
-    cursor: sqlite3.Cursor, project: str, queue: str, now: float, limit: int, delays: bool
-) -> bytes:
+def pop(cursor: Transaction, project: str, queue: str, now: float, limit: int) -> bytes:
     """Take the first messages that are not claimed; their page."""
     spool = spools.get(cursor, project, queue)
     if spool is None:
         return b'[]'
-    ids = claiming.find_free(cursor, spool, now, limit, delays)
+    ids = claiming.find_free(cursor, spool, now, limit).ids
     document: bytes = cursor.execute(_POPPED, {'ids': ids, 'now': now}).fetchone()[0]
     cursor.execute('DELETE FROM messages WHERE id IN (SELECT value FROM json_each(?))', (ids,))
     return document
@@ -159,13 +163,16 @@ def _purge(
     if spool is None:
         return False
     more = collector.release_expired_claims(cursor, now, spool)
-    cursor.execute(_PURGE, (spool, last, step))
-    return more or cursor.rowcount == step
+    for statement in _PURGE:
+        cursor.execute(statement, (spool, last, step))
+        more = more or cursor.rowcount == step
+    return more
 
 
 _RESTORE = f"""INSERT OR IGNORE INTO messages
-        (id, spool, claim_count, ttl, created, expires, delayed_until, checksum, body, encrypted)
-    SELECT ?, {_SPOOL}, ?, ?, ?, ?, 0, ?, ?, ? WHERE {_SPOOL} IS NOT NULL"""
+        (id, spool, claim_count, ttl, created, expires, delayed_until, checksum, body, encrypted,
+        placed)
+    SELECT ?, {_SPOOL}, ?, ?, ?, ?, 0, ?, ?, ?, ? WHERE {_SPOOL} IS NOT NULL"""
 
 
 class Popped(NamedTuple):
@@ -178,6 +185,7 @@ class Popped(NamedTuple):
     checksum: str | None
     body: str
     encrypted: bool
+    placed: int | None = None
 
 
 def restore(cursor: sqlite3.Cursor, project: str, queue: str, popped: Sequence[Popped]) -> None:
@@ -188,6 +196,9 @@ def restore(cursor: sqlite3.Cursor, project: str, queue: str, popped: Sequence[P
             _RESTORE,
             (
                 *(one.number, *scope, one.claim_count, one.ttl, one.created),
-                *(one.created + one.ttl, one.checksum, one.body, one.encrypted, *scope),
+                *(one.created + one.ttl, one.checksum, one.body, one.encrypted, one.placed),
+                *scope,
             ),
         )
+        if cursor.rowcount > 0:
+            tallies.restored(cursor, one.number)

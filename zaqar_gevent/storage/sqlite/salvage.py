@@ -42,7 +42,7 @@ _EXPIRED_MESSAGES = f"""SELECT id, spool FROM messages INDEXED BY messages_expir
     WHERE expires <= :now AND id {_OTHERS} ORDER BY expires {{order}} LIMIT :limit"""
 
 _DOOMED_MESSAGES = f"""SELECT m.id, NULL FROM doomed_spools d
-    CROSS JOIN messages m INDEXED BY {{index}} ON m.spool = d.id AND m.claim {{free}}
+    CROSS JOIN messages m INDEXED BY {{index}} ON m.spool = d.id AND {{condition}}
     WHERE m.id {_OTHERS} LIMIT :limit"""
 
 _REMOVE_MESSAGES = (f'DELETE FROM messages WHERE id {_THESE}',)
@@ -51,8 +51,8 @@ _KINDS = {
     'claims': Kind(
         (f'SELECT id, spool FROM claims WHERE expires <= :now AND id {_OTHERS} LIMIT :limit',),
         (
-            f'UPDATE messages SET claim = NULL WHERE claim {_THESE}',
             f'DELETE FROM claims WHERE id {_THESE}',
+            f'UPDATE messages SET claim = NULL WHERE claim {_THESE}',
         ),
     ),
     'messages': Kind(
@@ -74,10 +74,19 @@ _KINDS = {
         (f'DELETE FROM receipts WHERE expires <= :now AND spool {_THESE}',),
     ),
     'free messages of deleted queues': Kind(
-        (_DOOMED_MESSAGES.format(index='messages_free', free='IS NULL'),), _REMOVE_MESSAGES
+        (
+            _DOOMED_MESSAGES.format(
+                index='messages_free', condition='m.claim IS NULL AND m.delayed_until = 0'
+            ),
+        ),
+        _REMOVE_MESSAGES,
+    ),
+    'delayed messages of deleted queues': Kind(
+        (_DOOMED_MESSAGES.format(index='messages_delayed', condition='m.delayed_until > 0'),),
+        _REMOVE_MESSAGES,
     ),
     'held messages of deleted queues': Kind(
-        (_DOOMED_MESSAGES.format(index='messages_held_in_order', free='IS NOT NULL'),),
+        (_DOOMED_MESSAGES.format(index='messages_held_in_order', condition='m.claim IS NOT NULL'),),
         _REMOVE_MESSAGES,
     ),
     'claims of deleted queues': Kind(
@@ -90,7 +99,9 @@ _KINDS = {
     'deleted queues': Kind(
         (
             f"""SELECT id, NULL FROM doomed_spools d WHERE id {_OTHERS}
-            AND NOT EXISTS (SELECT 1 FROM messages m WHERE m.spool = d.id AND m.claim IS NULL)
+            AND NOT EXISTS (SELECT 1 FROM messages m
+                WHERE m.spool = d.id AND m.claim IS NULL AND m.delayed_until = 0)
+            AND NOT EXISTS (SELECT 1 FROM messages m WHERE m.spool = d.id AND m.delayed_until > 0)
             AND NOT EXISTS (SELECT 1 FROM messages m WHERE m.spool = d.id AND m.claim IS NOT NULL)
             LIMIT :limit""",
         ),

@@ -7,6 +7,7 @@ are in the same file, a queue and its messages go in one transaction.
 from __future__ import annotations
 
 import datetime
+import math
 import sqlite3
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,7 @@ import msgspec
 from oslo_utils import timeutils
 from zaqar.storage import base, errors
 
-from zaqar_gevent.storage.sqlite import documents
+from zaqar_gevent.storage.sqlite import documents, epochs, tallies
 from zaqar_gevent.storage.sqlite.documents import SPOOL
 
 if TYPE_CHECKING:
@@ -27,26 +28,31 @@ _RESOLVE = """SELECT json_group_array(json_array(s.id, EXISTS (
           FROM json_each(?) ORDER BY key) j
     LEFT JOIN spools s ON s.project = j.project AND s.name = j.name"""
 
-_CLAIMS = 'FROM claims c JOIN messages m INDEXED BY messages_held ON m.claim = c.id'
-
-# A claimed message lives at least as long as its claim: the expired ones are not among them.
-_COUNTS = f"""SELECT
-    (SELECT count(*) {_CLAIMS} WHERE c.spool = {SPOOL} AND c.expires > :now),
-    (SELECT count(*) FROM messages INDEXED BY messages_free
-        WHERE spool = {SPOOL} AND claim IS NULL)
-    + (SELECT count(*) {_CLAIMS} WHERE c.spool = {SPOOL} AND c.expires <= :now)
-    - (SELECT count(*) FROM messages INDEXED BY messages_expiry
-        WHERE expires <= :now AND spool = {SPOOL})"""
-
-_EDGE = """SELECT id, created FROM (
-    SELECT id, created FROM messages INDEXED BY messages_free
-    WHERE spool = {spool} AND claim IS NULL AND expires > :now
+_EDGE = """SELECT {columns} FROM (
+    SELECT id, created, position FROM messages INDEXED BY messages_free
+    WHERE spool = {spool} AND claim IS NULL AND delayed_until = 0 AND expires > :now
     UNION ALL
-    SELECT id, created FROM messages INDEXED BY messages_held_in_order
+    SELECT id, created, position FROM messages INDEXED BY messages_delayed
+    WHERE spool = {spool} AND delayed_until > 0 AND expires > :now
+    UNION ALL
+    SELECT id, created, position FROM messages INDEXED BY messages_held_in_order
     WHERE spool = {spool} AND claim IS NOT NULL AND expires > :now
-    ORDER BY id {order} LIMIT 1)"""
-_OLDEST = _EDGE.format(spool=SPOOL, order='ASC')
-_NEWEST = _EDGE.format(spool=SPOOL, order='DESC')
+    ORDER BY position {order} LIMIT 1)"""
+_EDGES = {order: _EDGE.format(columns='id', spool=SPOOL, order=order) for order in ('ASC', 'DESC')}
+
+# Visible messages only: the position of a delayed one is still to be given.
+_END = f"""SELECT position, {epochs.OF_ID.format(id='position')} FROM (
+    SELECT position FROM messages INDEXED BY messages_free
+    WHERE spool = {SPOOL} AND claim IS NULL AND delayed_until = 0 AND expires > :now
+    UNION ALL
+    SELECT position FROM messages INDEXED BY messages_held_in_order
+    WHERE spool = {SPOOL} AND claim IS NOT NULL AND expires > :now
+    ORDER BY position DESC LIMIT 1)"""
+
+_STATS = f"""SELECT total, claimed, oldest, (SELECT created FROM messages WHERE id = oldest),
+        newest, (SELECT created FROM messages WHERE id = newest)
+    FROM (SELECT ({_EDGES['ASC']}) AS oldest, ({_EDGES['DESC']}) AS newest) LEFT JOIN
+        ({tallies.COUNTS})"""
 
 
 def resolve(cursor: sqlite3.Cursor, names: list[tuple[str, str]]) -> list[tuple[int | None, bool]]:
@@ -76,18 +82,19 @@ def unmap(cursor: sqlite3.Cursor, project: str, queue: str) -> None:
     spool = get(cursor, project, queue)
     if spool is not None:
         cursor.execute('DELETE FROM spools WHERE id = ?', (spool,))
+        cursor.execute('DELETE FROM delays WHERE spool = ?', (spool,))
         cursor.execute('INSERT INTO doomed_spools (id) VALUES (?)', (spool,))
 
 
 def count(connection: sqlite3.Connection, project: str, queue: str, now: float) -> dict[str, Any]:
-    """What `stats` says of the messages of a queue."""
-    parameters = {'project': project, 'queue': queue, 'now': now}
-    claimed, free = connection.execute(_COUNTS, parameters).fetchone()
-    stats: dict[str, Any] = {'claimed': claimed, 'free': free, 'total': claimed + free}
-    for name, statement in (('oldest', _OLDEST), ('newest', _NEWEST)):
-        row = connection.execute(statement, parameters).fetchone()
-        if row is not None:
-            stats[name] = _describe(row[0], row[1], now)
+    """What `stats` says of the messages of a queue; see `tallies` for the counts."""
+    parameters = {'project': project, 'queue': queue, 'now': now, 'second': math.floor(now)}
+    total, claimed, *edges = connection.execute(_STATS, parameters).fetchone()
+    total, claimed = total or 0, claimed or 0
+    stats: dict[str, Any] = {'claimed': claimed, 'free': total - claimed, 'total': total}
+    for name, number, created in (('oldest', *edges[:2]), ('newest', *edges[2:])):
+        if number is not None:
+            stats[name] = _describe(number, created, now)
     return stats
 
 
@@ -96,8 +103,17 @@ def get_edge(
 ) -> int | None:
     """The id of the oldest message of a queue, or with `sort=-1` of the newest, if any."""
     parameters = {'project': project, 'queue': queue, 'now': now}
-    row = connection.execute(_OLDEST if sort == 1 else _NEWEST, parameters).fetchone()
+    row = connection.execute(_EDGES['ASC' if sort == 1 else 'DESC'], parameters).fetchone()
     return None if row is None else int(row[0])
+
+
+def get_end(
+    connection: sqlite3.Connection, project: str, queue: str, now: float
+) -> tuple[int, str] | None:
+    """The position of the last message of a queue that is visible, and its epoch."""
+    parameters = {'project': project, 'queue': queue, 'now': now}
+    row: tuple[int, str] | None = connection.execute(_END, parameters).fetchone()
+    return row
 
 
 def _describe(number: int, created: float, now: float) -> dict[str, Any]:

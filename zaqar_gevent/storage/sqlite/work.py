@@ -4,14 +4,50 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 Outcome = Any
 """A result, or the exception that the call is to raise."""
 
 
+class Delivery(NamedTuple):
+    """A message for which subscribers were not told of the post, since it was delayed.
+
+    document: the message as in a page. delay: that it was posted with, in seconds. passed: the
+        queues that it came through by webhooks.
+    """
+
+    document: bytes
+    delay: float
+    passed: str | None
+
+
+class Due(NamedTuple):
+    """A queue of which delayed messages have become visible.
+
+    deliveries: these messages, where the queue has subscriptions.
+    """
+
+    project: str
+    queue: str
+    deliveries: list[Delivery]
+
+
+class Transaction(sqlite3.Cursor):
+    """What works are done with.
+
+    due: what they have made visible, to be told when it is committed. next_due: when the first of
+        the messages is due that they have delayed, in seconds since the epoch; None for none.
+    """
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        super().__init__(connection)
+        self.due: list[Due] = []
+        self.next_due: float | None = None
+
+
 def coalesced(
-    work: Callable[[sqlite3.Cursor, Sequence[tuple[Any, ...]]], list[Outcome]],
+    work: Callable[[Transaction, Sequence[tuple[Any, ...]]], list[Outcome]],
 ) -> Callable[..., Outcome]:
     """Make `work` serve all its calls of one transaction at once, given their arguments.
 

@@ -16,7 +16,7 @@ from typing import Any
 from zaqar.storage import errors
 
 from zaqar_gevent.metrics import COMMIT_SIZES
-from zaqar_gevent.storage.sqlite import collector, epochs
+from zaqar_gevent.storage.sqlite import collector, delays, epochs
 from zaqar_gevent.storage.sqlite.files import LOOK_SECONDS, Files, Handle
 from zaqar_gevent.storage.sqlite.origins import Call
 from zaqar_gevent.storage.sqlite.outage import (
@@ -27,12 +27,15 @@ from zaqar_gevent.storage.sqlite.outage import (
     is_damage,
     is_outage,
 )
+from zaqar_gevent.storage.sqlite.work import Due, Transaction
 
 
 class Writer:
     """Runs batches of writing calls, each batch in one transaction.
 
     get_synchronous: the current value of the option. report: tells of what no call is told.
+    announce: tells of delayed messages that have become visible. has_listeners: whether anybody is
+    told of them.
     """
 
     def __init__(
@@ -40,6 +43,8 @@ class Writer:
         files: Files,
         get_synchronous: Callable[[], str],
         report: Callable[[StoreUnavailable], None],
+        announce: Callable[[list[Due]], None],
+        has_listeners: Callable[[], bool],
     ) -> None:
         self._files = files
         self._get_synchronous = get_synchronous
@@ -47,7 +52,9 @@ class Writer:
         self._synchronous = ''
         self._handle: Handle | None = None
         self._opening = 0
+        self._announce = announce
         self._collection = collector.Schedule(files.path, report)
+        self._delays = delays.Schedule(files.path, report, announce, has_listeners)
         # The queues whose calls have failed: they do not share a transaction with others any more.
         self._damaged: set[tuple[str, str]] = set()
 
@@ -64,13 +71,15 @@ class Writer:
             self._report(self._files.unavailable())
             return LOOK_SECONDS
         try:
-            return min(LOOK_SECONDS, self._collection.run(self._get_connection, self.close))
+            connect, close = self._get_connection, self.close
+            wait = min(self._delays.run(connect, close), self._collection.run(connect, close))
+            return min(LOOK_SECONDS, wait)
         except (sqlite3.Error, errors.ExceptionBase) as error:
             # Nobody waits for it; an outage the next call will be told.
             self.close()
             if is_damage(error):
                 self._report(StoreDamaged(self._files.path, str(error)))
-            return min(LOOK_SECONDS, self._collection.postpone())
+            return min(LOOK_SECONDS, self._delays.postpone(), self._collection.postpone())
 
     def close(self) -> None:
         """Close the connection, which rolls back whatever it is in the middle of."""
@@ -91,7 +100,7 @@ class Writer:
 
     def _commit(self, calls: list[Call]) -> None:
         self._files.watch()
-        cursor = self._get_connection().cursor()
+        cursor = Transaction(self._get_connection())
         try:
             cursor.execute('BEGIN IMMEDIATE')
             _perform(cursor, calls)
@@ -100,6 +109,9 @@ class Writer:
             # One that an error's traceback held would hold the transaction too.
             cursor.close()
         self._files.confirm()
+        if cursor.next_due is not None or cursor.due:
+            self._delays.delayed(cursor.next_due)
+            self._announce(cursor.due)
         COMMIT_SIZES.append(len(calls))
 
     def _recover(self, calls: list[Call], error: BaseException) -> None:
@@ -163,7 +175,7 @@ class Writer:
         return handle
 
 
-def _perform(cursor: sqlite3.Cursor, calls: list[Call]) -> None:
+def _perform(cursor: Transaction, calls: list[Call]) -> None:
     waiting: dict[Callable[..., Any], list[Call]] = {}
     for call in calls:
         if hasattr(call.work, 'is_coalesced'):

@@ -1,0 +1,88 @@
+"""How many messages a spool has, counted without walking through them.
+
+A spool's row has the numbers of its messages and of those that claims hold. What expires later by
+itself is counted by the second in which it does, in `endings`. So the counts at any time are those
+of the spool less what has ended since, second by second.
+
+What has happened last is not in these counts yet, which a post or a deletion would have to pay for.
+Messages that were posted last are counted one by one, until there are `STEP`. What is deleted, held
+or freed is noted in `changes`, by triggers but for what `claimed` is told, and added to the counts
+when `schema.CHANGES` have gathered.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+
+from zaqar_gevent.storage.sqlite.documents import SPOOL
+from zaqar_gevent.storage.sqlite.schema import SECOND
+
+STEP = 256
+"""Numbers that are given to messages between two counts."""
+
+_NEW = 'FROM messages NOT INDEXED WHERE id > (SELECT last FROM tallied)'
+
+_COUNT_NEW = (
+    f"""INSERT INTO endings (spool, second, expiring)
+        SELECT spool, {SECOND.format(time='expires')}, count(*) {_NEW} GROUP BY 1, 2
+        ON CONFLICT (spool, second) DO UPDATE SET expiring = expiring + excluded.expiring""",
+    f"""UPDATE spools SET total = total + new.count
+        FROM (SELECT spool, count(*) AS count {_NEW} GROUP BY spool) new
+        WHERE spools.id = new.spool""",
+    "UPDATE tallied SET last = (SELECT seq FROM sqlite_sequence WHERE name = 'messages')",
+)
+
+_RESTORED = f"""INSERT INTO changes (spool, expiring, expires_at, freed)
+    SELECT spool, 1, {SECOND.format(time='expires')}, 0 FROM messages
+    WHERE id = ? AND id <= (SELECT last FROM tallied)"""
+
+_CLAIMED = f"""INSERT INTO changes (spool, expiring, freed, frees_at)
+    VALUES (:spool, 0, :count, {SECOND.format(time=':expires')})"""
+
+MAX_LOOKED_AT = 1000
+"""What ends within the present second is counted one by one, but for more than this."""
+
+_JUST_EXPIRED = f"""SELECT count(*) FROM (
+        SELECT spool FROM messages INDEXED BY messages_expiry
+        WHERE expires > :second AND expires <= :now LIMIT {MAX_LOOKED_AT})
+    WHERE spool = s.id"""
+
+_JUST_FREED = f"""SELECT count(*) FROM (
+        SELECT id FROM claims INDEXED BY claims_of_spool
+        WHERE spool = s.id AND expires > :second AND expires <= :now LIMIT {MAX_LOOKED_AT}) ended
+    CROSS JOIN messages m INDEXED BY messages_held ON m.claim = ended.id"""
+
+COUNTS = f"""SELECT s.total - ifnull(sum(e.expiring), 0) + noted.expiring + (
+        SELECT count(*) {_NEW} AND spool = s.id AND expires > :second)
+    - ({_JUST_EXPIRED}) AS total,
+    s.held - ifnull(sum(e.freed), 0) + noted.freed - ({_JUST_FREED}) AS claimed
+    FROM spools s CROSS JOIN (
+        SELECT ifnull(sum(CASE WHEN expires_at > :second THEN expiring END), 0) AS expiring,
+            ifnull(sum(CASE WHEN frees_at > :second THEN freed END), 0) AS freed
+        FROM changes NOT INDEXED WHERE spool = {SPOOL}) noted
+    LEFT JOIN endings e ON e.spool = s.id AND e.second <= :second
+    WHERE s.id = {SPOOL}"""
+"""The messages of a queue that have not expired, and those of them that are claimed.
+
+`:second` is the last whole second before `:now`. If more messages of the file, or claims of the
+queue, end within a second than are looked at, some are counted until it is over.
+
+A row of nulls for a queue without any.
+"""
+
+
+def update(cursor: sqlite3.Cursor, last: int, given: int) -> None:
+    """Count new messages if it is time, now that `given` numbers up to `last` have been given."""
+    if last // STEP != (last - given) // STEP:
+        for statement in _COUNT_NEW:
+            cursor.execute(statement)
+
+
+def restored(cursor: sqlite3.Cursor, number: int) -> None:
+    """A message is back that was deleted."""
+    cursor.execute(_RESTORED, (number,))
+
+
+def claimed(cursor: sqlite3.Cursor, spool: int, count: int, expires: float) -> None:
+    """A new claim holds `count` messages."""
+    cursor.execute(_CLAIMED, {'spool': spool, 'count': count, 'expires': expires})
