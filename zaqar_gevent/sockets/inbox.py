@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import socket
 import ssl
+from typing import Any
 
 import gevent
+from gevent import getcurrent
 from gevent.hub import Hub
 
 _READABLE = 1
@@ -19,17 +21,20 @@ class Inbox:
 
     PERF: a socket of gevent's tries to read before it waits, which fails for each message of a
     client that waits for the answer to the one before. Here it is waited first where nothing was
-    left.
+    left. The watcher is not stopped after each wait: to start it again takes two system calls.
     """
 
-    __slots__ = ('_hub', '_is_drained', '_socket', '_watcher')
+    __slots__ = ('_fd', '_hub', '_is_drained', '_is_watching', '_reader', '_socket', '_watcher')
 
     def __init__(self, sock: socket.socket, *, is_drained: bool = False) -> None:
         self._socket = sock
+        self._fd = sock.fileno()
         self._is_drained = is_drained
+        self._is_watching = False
+        self._reader: Any = None
         self._hub: Hub = gevent.get_hub()
         is_plain = not isinstance(sock, ssl.SSLSocket)
-        self._watcher = self._hub.loop.io(sock.fileno(), _READABLE) if is_plain else None
+        self._watcher = self._hub.loop.io(self._fd, _READABLE) if is_plain else None
 
     def read(self, size: int) -> bytes:
         """What has come, at most `size` bytes; waits for some. Nothing at the end of the stream.
@@ -41,12 +46,12 @@ class Inbox:
             data: bytes = self._socket.recv(size)
             return data
         if self._is_drained:
-            self._hub.wait(self._watcher)
+            self._wait()
         while True:
             try:
-                data = os.read(self._socket.fileno(), size)
+                data = os.read(self._fd, size)
             except BlockingIOError:
-                self._hub.wait(self._watcher)
+                self._wait()
             else:
                 self._is_drained = len(data) < size
                 return data
@@ -54,4 +59,31 @@ class Inbox:
     def close(self) -> None:
         """Nothing is read any more; before the socket is closed."""
         if self._watcher is not None:
+            self._watcher.stop()
             self._watcher.close()
+        # The number may soon be another socket's.
+        self._fd = -1
+
+    def _wait(self) -> None:
+        """Wait until something has come."""
+        if not self._is_watching and self._watcher is not None:
+            self._watcher.start(self._wake)
+            self._is_watching = True
+        current = self._reader = getcurrent()
+        try:
+            # Others may switch to this greenlet, too.
+            while self._reader is current:
+                self._hub.switch()
+        finally:
+            self._reader = None
+
+    def _wake(self) -> None:
+        """In the hub: something has come."""
+        reader = self._reader
+        if reader is not None:
+            self._reader = None
+            reader.switch()
+        elif self._watcher is not None:
+            # Nobody reads now: the loop would come back at once, again and again.
+            self._watcher.stop()
+            self._is_watching = False
