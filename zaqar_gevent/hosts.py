@@ -61,6 +61,13 @@ class Hosts:
         """
         if self._allows_any:
             return
+        if (
+            environ.get('HTTP_HOST') in self._remembered
+            and RECEIVED_HOST not in environ
+            and environ.get('PATH_INFO', '')[:1] == '/'
+        ):
+            # PERF: nearly every request.
+            return
         for host in _hosts_in(environ):
             if not self.allows(host):
                 shown = host if len(host) <= _SHOWN else f'{host[:_SHOWN]}...'

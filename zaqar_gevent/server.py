@@ -47,11 +47,11 @@ from zaqar_gevent.push.hub import Hub
 from zaqar_gevent.push.listener import Listener
 from zaqar_gevent.push.workers import PUSH_PATH
 from zaqar_gevent.rest import build_app
-from zaqar_gevent.rest.middleware import allow_origins, identify_requests, load_origins, mount
+from zaqar_gevent.rest.middleware import allow_origins, load_origins, mount
 from zaqar_gevent.rest.observation import metrics_app, observe, serve_paths
 from zaqar_gevent.rest.openapi import build_openapi
 from zaqar_gevent.scans import explain_scan
-from zaqar_gevent.sockets.unsent import Exhausted, Unsent
+from zaqar_gevent.sockets.unsent import Unsent
 from zaqar_gevent.storage import drivers, purging
 from zaqar_gevent.storage.names import names_for
 from zaqar_gevent.unknown_options import find_unknown_options
@@ -151,27 +151,6 @@ class Application:
         self.connections.capacity = self._max_websockets(connections)
 
 
-class _Room:
-    """Held while an operation with a long answer is performed.
-
-    Raises `errors.ServiceUnavailable` where too much waits to be written.
-    """
-
-    def __init__(self, unsent: Unsent) -> None:
-        self._room = unsent.room
-
-    def __enter__(self) -> bool:
-        try:
-            return self._room.__enter__()
-        except Exhausted:
-            raise errors.ServiceUnavailable(
-                'Too many answers wait for clients to read them. Please try again in a few seconds.'
-            ) from None
-
-    def __exit__(self, *raised: Any) -> None:
-        self._room.__exit__(*raised)
-
-
 class _Reading:
     """Held while something is read from a store, for at most so many seconds.
 
@@ -252,14 +231,14 @@ class TransportDriver:
             broker.delays = delays
         access_log = AccessLog(section.access_log)
         unsent = Unsent(section.max_unsent_bytes, section.write_timeout)
-        broker.room = _Room(unsent)
+        unsent.room.refusal = _too_many_unread
+        broker.room = unsent.room
         hosts = _hosts(conf)
         origins = _origins(conf)
         # What a request to REST passes on its way to an operation, the last first.
         app = build_app(dispatcher)
         auth_app = _authentication(app, conf)
         rest = allow_origins(auth_app or app, conf, origins)
-        rest = identify_requests(rest)
         rest = observe(rest, access_log)
         rest = serve_paths(rest, conf, broker.health.is_well)
         if section.console:
@@ -345,6 +324,12 @@ def _warn_of_unknown_options(conf: cfg.ConfigOpts) -> None:
     for unknown in find_unknown_options(conf):
         if not unknown.may_be_foreign:
             LOG.warning('%s', unknown.describe())
+
+
+def _too_many_unread() -> errors.ServiceUnavailable:
+    return errors.ServiceUnavailable(
+        'Too many answers wait for clients to read them. Please try again in a few seconds.'
+    )
 
 
 def _server_name() -> str:

@@ -66,21 +66,31 @@ class Dispatcher:
         a body is read.
         """
         try:
-            self._authorize(operation, context, arguments)
+            if context.presented is not None:
+                self._admit(context.presented, operation, context, arguments)
+            elif context.grant.reason is not None:
+                # The grant has ended while the request waited for its turn.
+                raise context.grant.reason.refusal
+            caller = context.caller
+            if not operation.anonymous and caller[:2] not in self._identified:
+                self._identify(caller)
+            policy = operation.policy
+            if policy is not None and not self._policy.allows(policy, caller):
+                raise errors.Forbidden('You are not authorized to complete this action.')
         except Exception as error:
             raise _failure(operation, error) from None
 
     def perform(self, operation: Operation, context: Context, arguments: dict[str, Any]) -> Reply:
         """Perform `operation` for a caller that was let in; raises `errors.APIError` only."""
         try:
-            context.kind = operation.kind
-            if operation.kind is Kind.TOPIC and not self.broker.has_topics:
+            kind = context.kind = operation.kind
+            if kind is Kind.TOPIC and not self.broker.has_topics:
                 raise errors.BadRequest(
                     'The store of this server has no topics; use a queue.',
                     title='Topics not available',
                 )
             name = arguments.get(operation.container)
-            if isinstance(name, str):
+            if isinstance(name, str) and (kind, name, context.project_id) not in self._named:
                 self._check_name(operation, name, context.project_id)
             request = msgspec.convert(arguments, operation.request)
             if operation.waits:
@@ -102,19 +112,6 @@ class Dispatcher:
             return operation.function(context, request)
         with self.broker.reading():
             return operation.function(context, request)
-
-    def _authorize(self, operation: Operation, context: Context, arguments: dict[str, Any]) -> None:
-        if context.presented is not None:
-            self._admit(context.presented, operation, context, arguments)
-        elif context.grant.reason is not None:
-            # The grant has ended while the request waited for its turn.
-            raise context.grant.reason.refusal
-        if not operation.anonymous and context.caller[:2] not in self._identified:
-            self._identify(context.caller)
-        if operation.policy is not None and not self._policy.allows(
-            operation.policy, context.caller
-        ):
-            raise errors.Forbidden('You are not authorized to complete this action.')
 
     def _admit(
         self,
@@ -170,8 +167,6 @@ class Dispatcher:
         PERF: those that can are remembered, up to a number.
         """
         limits, kind = self.broker.limits, operation.kind
-        if (kind, name, project) in self._named:
-            return
         check = limits.queue_identification if kind is Kind.QUEUE else limits.topic_identification
         try:
             check(name, project)

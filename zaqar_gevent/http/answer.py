@@ -22,16 +22,16 @@ class Answer:
 
     status: with its reason, as WSGI has it; empty until the application has called `start`.
     headers: as the application gave them.
-    closes: whether the application wants the connection closed.
+    closes: whether the connection is closed after it, once it is composed.
     size: of the body, in bytes.
     """
 
-    __slots__ = ('_has_length', 'closes', 'headers', 'size', 'status')
+    __slots__ = ('closes', 'headers', 'size', 'status')
 
     def __init__(self) -> None:
         self.status = ''
         self.headers: list[tuple[str, str]] = []
-        self.closes = self._has_length = False
+        self.closes = False
         self.size = 0
 
     def start(
@@ -40,31 +40,33 @@ class Answer:
         """WSGI's `start_response`; the old `write` is not supported."""
         self.status = status
         self.headers = headers
-        self.closes = self._has_length = False
-        for name, value in headers:
-            # PERF: by their lengths nearly all are told from these two.
-            if len(name) == _LENGTH_OF_CONTENT_LENGTH and name.lower() == 'content-length':
-                self._has_length = True
-            elif len(name) == _LENGTH_OF_CONNECTION and name.lower() == 'connection':
-                self.closes = value.lower() == 'close'
         return _refuse_to_write
 
     def compose(self, body: Iterable[bytes], head: Head, *, closes: bool) -> bytes:
         """Head and body as they are written.
 
-        head: of the request. closes: whether the connection is closed after it, and the
-        application has not said so itself.
+        head: of the request. closes: whether the connection is closed after it, even if the
+        application does not say so.
         """
         content = _join(body)
-        lines = [f'HTTP/1.1 {self.status}', *[f'{name}: {value}' for name, value in self.headers]]
+        lines = [f'HTTP/1.1 {self.status}']
+        has_length = says_that_it_closes = False
+        for name, value in self.headers:
+            lines.append(f'{name}: {value}')
+            # PERF: by their lengths nearly all are told from these two.
+            if len(name) == _LENGTH_OF_CONTENT_LENGTH and name.lower() == 'content-length':
+                has_length = True
+            elif len(name) == _LENGTH_OF_CONNECTION and name.lower() == 'connection':
+                says_that_it_closes = value.lower() == 'close'
         if self.status.startswith(_NO_CONTENT):
             content = b''
-        elif not self._has_length:
+        elif not has_length:
             lines.append(f'Content-Length: {len(content)}')
         lines.append(_date(int(time.time())))
-        if closes:
+        self.closes = closes or says_that_it_closes
+        if closes and not says_that_it_closes:
             lines.append('Connection: close')
-        elif head.is_old and head.keeps:
+        elif head.is_old and not self.closes:
             lines.append('Connection: keep-alive')
         text = '\r\n'.join(lines)
         if text.count('\n') != len(lines) - 1:

@@ -8,7 +8,7 @@ import socket
 import ssl
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from gevent import socket as gevent_socket
 from oslo_log import log
@@ -61,7 +61,7 @@ class Connection:
         self._server = server
         self._socket = sock
         self._environ = {**environ, CLIENT: self, TAKEOVER: self._take_over}
-        self._latest: tuple[bytes, Head] | None = None
+        self._latest: _Latest | None = None
         self._stream = Stream(sock)
         self._outbox = Outbox(sock, 0, 0, server.application.unsent)
         self._is_first = True
@@ -137,32 +137,31 @@ class Connection:
 
     def _await_head(self) -> Head | None:
         """The next request's head; None where there will be none. Raises `Refused`."""
-        server, stream = self._server, self._stream
+        stream, latest = self._stream, self._latest
         if not stream.received and not self._await_request():
             return None
-        self.deadline = time.monotonic() + server.application.timeouts.head
-        latest = self._latest
-        if latest is not None and stream.received.startswith(latest[0]):
-            head: Head | None = latest[1]
+        # PERF: on a connection that is kept, clients often send the very same head again.
+        if latest is not None and stream.received.startswith(latest.text):
+            head = latest.head
         else:
-            head = read_head(stream.received, server.application.limits)
-        while head is None:
-            if not stream.fill(_READ_BYTES):
-                self._check_ending()
+            read = self._read_head()
+            if read is None:
                 return None
-            head = read_head(stream.received, server.application.limits)
-        self._remember(head)
+            head = read
         stream.received = stream.received[head.size :]
         return head
 
-    def _remember(self, head: Head) -> None:
-        """Remember the head that was read last.
-
-        PERF: on a connection that is kept, clients often send the very same one again.
-        """
-        if self._latest is None or self._latest[1] is not head:
-            text = self._stream.received[: head.size]
-            self._latest = (text, head) if head.size <= _REMEMBERED_BYTES else None
+    def _read_head(self) -> Head | None:
+        """Read up to the end of a head; None where the stream ends before. Raises `Refused`."""
+        application, stream = self._server.application, self._stream
+        self.deadline = time.monotonic() + application.timeouts.head
+        while (head := read_head(stream.received, application.limits)) is None:
+            if not stream.fill(_READ_BYTES):
+                self._check_ending()
+                return None
+        text = stream.received[: head.size]
+        self._latest = _Latest(text, head) if head.size <= _REMEMBERED_BYTES else None
+        return head
 
     def _await_request(self) -> bool:
         server = self._server
@@ -227,9 +226,9 @@ class Connection:
                 answer.status = '101 Switching Protocols'
                 keeps = False
             else:
-                keeps = self._keeps(head, body, answer)
-                closes = not keeps and not answer.closes
+                closes = not self._keeps(head, body)
                 self._outbox.put([answer.compose(said, head, closes=closes)])
+                keeps = not answer.closes
                 # A long answer that waits to be written is kept once, by the outbox.
                 del said
                 self._await_written()
@@ -244,13 +243,12 @@ class Connection:
         self._server.note(environ, answer, began)
         return keeps
 
-    def _keeps(self, head: Head, body: Body, answer: Answer) -> bool:
-        """Whether the connection is kept for another request."""
+    def _keeps(self, head: Head, body: Body) -> bool:
+        """Whether the connection is kept for another request, if the application agrees."""
         return (
             head.keeps
             and not self._server.is_draining
             and not self._stream.is_over
-            and not answer.closes
             and (body.is_whole or body.is_skippable(_DISCARDED_BYTES))
         )
 
@@ -299,6 +297,13 @@ class Connection:
             return Takeover(sock, early, _run_here)
         self._server.let_go(sock)
         return Takeover(sock, early, self._server.run)
+
+
+class _Latest(NamedTuple):
+    """The head of the latest request, as it came and as it was read."""
+
+    text: bytes
+    head: Head
 
 
 _FAILED = Refused(

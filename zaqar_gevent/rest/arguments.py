@@ -20,6 +20,7 @@ _INT64 = range(-(2**63), 2**63)
 ABSURD_BYTES = 8 * 1024 * 1024
 
 _FORM = 'application/x-www-form-urlencoded'
+_WITH_BODY = frozenset(('POST', 'PUT', 'PATCH'))
 
 Reader = Callable[[falcon.Request, str], Any]
 
@@ -94,10 +95,10 @@ class ArgumentReader:
         """
         arguments: dict[str, Any] = {}
         size = None
-        if req.method in ('POST', 'PUT', 'PATCH'):
+        if req.method in _WITH_BODY:
             size = self._read_body(req, arguments)
         query: dict[str, Any] = {}
-        if req.params:
+        if req.query_string and req.params:
             self._read_query(req, query, arguments)
         if self._operation.filters is not None:
             filters = arguments[self._operation.filters] = self._read_filters(req)
@@ -182,7 +183,8 @@ def _check_media_type(req: falcon.Request, operation: Operation) -> None:
         raise errors.UnsupportedMediaType(
             f'Accepted media type for {req.method}: {", ".join(operation.media_types)}.'
         )
-    if (req.content_type or '').lower() == _FORM and req.content_length:
+    content_type = req.content_type
+    if content_type is not None and content_type.lower() == _FORM and req.content_length:
         raise errors.BadRequest(
             f'This endpoint does not accept `{_FORM}`; send `application/json`.',
             title='Invalid Content-Type',

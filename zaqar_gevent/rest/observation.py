@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
 from oslo_config import cfg
 from oslo_middleware import exceptions, healthcheck
@@ -14,7 +14,13 @@ from zaqar_gevent import metrics, options
 from zaqar_gevent.access_log import AccessLog
 from zaqar_gevent.api import errors
 from zaqar_gevent.conf import ConfigurationError
-from zaqar_gevent.rest.middleware import Application, Environ, StartResponse, refuse
+from zaqar_gevent.rest.middleware import (
+    Application,
+    Environ,
+    StartResponse,
+    identify_request,
+    refuse,
+)
 from zaqar_gevent.rest.resource import OPERATION
 
 METRICS_PATH = '/metrics'
@@ -28,72 +34,72 @@ class _MethodNotAllowed(errors.APIError):
 
 
 def observe(app: Application, access_log: AccessLog) -> Application:
-    """`app`, whose requests are counted, timed and written down.
+    """`app`, whose requests get ids, and are counted, timed and written down.
 
-    It stands around everything that answers REST, `identify_requests` included, whose request id
-    it reads. A request is over when `app` has returned.
+    It stands around everything that answers REST. Each answer carries its X-OpenStack-Request-ID.
+    A request is over when `app` has returned.
     """
 
     def observed(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
-        observation = _Observation(start_response)
+        began = time.perf_counter()
+        request_id = identify_request(environ)
+        # Until the application says otherwise: what it raises, a server answers so.
+        status = 500
+        headers: list[tuple[str, str]] = []
         body: Iterable[bytes] = ()
+
+        def start(line: str, given: list[tuple[str, str]], *exc_info: Any) -> Any:
+            nonlocal status, headers
+            status = int(line[:3])
+            headers = given
+            # The list is the server's to change (PEP 3333).
+            given.append(('X-OpenStack-Request-ID', request_id))
+            return start_response(line, given, *exc_info)
+
         try:
-            body = app(environ, observation.start)
+            body = app(environ, start)
         finally:
-            seconds = time.perf_counter() - observation.started
+            seconds = time.perf_counter() - began
             operation = environ.get(OPERATION, 'none')
-            metrics.observe_request(operation, 'rest', observation.status, seconds)
+            metrics.observe_request(operation, 'rest', status, seconds)
             if access_log.enabled:
-                _write(access_log, environ, observation, body, seconds)
+                answer = _Answer(request_id, status, headers, body)
+                _write(access_log, environ, answer, seconds)
         return body
 
     return observed
 
 
-class _Observation:
-    """A request that is being answered.
+class _Answer(NamedTuple):
+    """The answer to a request, for the access log."""
 
-    status: 500 until the application says otherwise: what it raises, a server answers so.
-    """
+    request_id: str
+    status: int
+    headers: list[tuple[str, str]]
+    body: Iterable[bytes]
 
-    __slots__ = ('_start_response', 'headers', 'started', 'status')
-
-    def __init__(self, start_response: StartResponse) -> None:
-        self._start_response = start_response
-        self.status = 500
-        self.headers: list[tuple[str, str]] = []
-        self.started = time.perf_counter()
-
-    def start(self, status: str, headers: list[tuple[str, str]], *exc_info: Any) -> Any:
-        """A WSGI `start_response`."""
-        self.status = int(status[:3])
-        self.headers = headers
-        return self._start_response(status, headers, *exc_info)
-
-    def header(self, name: str) -> str | None:
-        """The value of a header of the answer; `name` in lower case."""
-        return next((value for key, value in self.headers if key.lower() == name), None)
+    @property
+    def size(self) -> int | None:
+        """Of the body, in bytes; None where it is not known."""
+        if isinstance(self.body, (list, tuple)):
+            return sum(map(len, self.body))
+        lengths = (value for name, value in self.headers if name.lower() == 'content-length')
+        return _length(next(lengths, ''))
 
 
-def _write(
-    access_log: AccessLog,
-    environ: Environ,
-    observation: _Observation,
-    body: Iterable[bytes],
-    seconds: float,
-) -> None:
+def _write(access_log: AccessLog, environ: Environ, answer: _Answer, seconds: float) -> None:
     access_log.write(
-        request_id=observation.header('x-openstack-request-id'),
+        request_id=answer.request_id,
         transport='rest',
         operation=environ.get(OPERATION, 'none'),
-        status=observation.status,
+        status=answer.status,
         seconds=seconds,
         project_id=environ.get('HTTP_X_PROJECT_ID', environ.get('HTTP_X_TENANT_ID')),
         user_id=environ.get('HTTP_X_USER_ID'),
         client_id=environ.get('HTTP_CLIENT_ID'),
         remote=environ.get('REMOTE_ADDR'),
         bytes_in=_bytes_in(environ),
-        bytes_out=_bytes_out(environ, observation, body),
+        bytes_out=0 if environ['REQUEST_METHOD'] == 'HEAD' else answer.size,
         method=environ['REQUEST_METHOD'],
         path=_path(environ),
     )
@@ -104,14 +110,6 @@ def _bytes_in(environ: Environ) -> int | None:
     if 'HTTP_TRANSFER_ENCODING' in environ:
         return None
     return _length(environ.get('CONTENT_LENGTH') or '0')
-
-
-def _bytes_out(environ: Environ, observation: _Observation, body: Iterable[bytes]) -> int | None:
-    if environ['REQUEST_METHOD'] == 'HEAD':
-        return 0
-    if isinstance(body, (list, tuple)):
-        return sum(map(len, body))
-    return _length(observation.header('content-length') or '')
 
 
 def _length(text: str) -> int | None:

@@ -138,7 +138,8 @@ class Home(TypedDict):
 
 def _path(req: falcon.Request) -> str:
     """The path as the client knows it, below where the API is mounted."""
-    return _prefix(req) + req.path
+    path: str = req.env.get(PREFIX, '') + req.path
+    return path
 
 
 def _prefix(req: falcon.Request) -> str:
@@ -193,9 +194,9 @@ def _one_message(req: falcon.Request, resp: falcon.Response, reply: Reply) -> Li
 
 
 def _posted_messages(req: falcon.Request, resp: falcon.Response, reply: Reply) -> Addresses:
-    message_ids = reply.body['message_ids']
-    resp.location = f'{_path(req)}?ids={",".join(message_ids)}'
-    return {'resources': [f'{_path(req)}/{message_id}' for message_id in message_ids]}
+    path, message_ids = _path(req), reply.body['message_ids']
+    resp.location = f'{path}?ids={",".join(message_ids)}'
+    return {'resources': [f'{path}/{message_id}' for message_id in message_ids]}
 
 
 def _created_claim(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import time
+from collections.abc import Callable
 from types import TracebackType
 from typing import Protocol
 
@@ -134,13 +135,16 @@ class Unsent:
 
 
 class _Room:
-    """Held while work with a long answer is done; raises `Exhausted` where there is no room.
+    """Held while work with a long answer is done.
+
+    refusal: makes what is raised where there is no room.
 
     How large an answer will be is not known before, so few are begun at once until some have turned
     out small, and few again after a large one.
     """
 
     def __init__(self, unsent: Unsent) -> None:
+        self.refusal: Callable[[], Exception] = Exhausted
         self._unsent = unsent
         self._allowed = LARGE_AT_ONCE
         self._busy = 0
@@ -163,7 +167,7 @@ class _Room:
             deadline = deadline or time.monotonic() + ROOM_SECONDS
             if not unsent.wait_for_room(deadline - time.monotonic()):
                 self._leave()
-                raise Exhausted
+                raise self.refusal()
         return deadline > 0
 
     def __exit__(
@@ -186,7 +190,7 @@ class _Room:
             if not turn.is_set():
                 self._waiting.remove(turn)
         if not turn.is_set():
-            raise Exhausted
+            raise self.refusal()
 
     def _leave(self) -> None:
         self._busy -= 1

@@ -23,7 +23,6 @@ from zaqar_gevent.api.dispatcher import Dispatcher
 from zaqar_gevent.api.policy import Policy
 from zaqar_gevent.conf import ConfigurationError
 from zaqar_gevent.rest import build_app
-from zaqar_gevent.rest.middleware import identify_requests
 from zaqar_gevent.rest.observation import metrics_app, observe, serve_paths
 from zaqar_gevent.server import capabilities
 from zaqar_gevent.storage import purging
@@ -59,7 +58,7 @@ def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
         capabilities(conf),
         options.metadata_seconds(conf),
     )
-    yield identify_requests(build_app(Dispatcher(broker, Policy(conf))))
+    yield build_app(Dispatcher(broker, Policy(conf)))
     storage.close()
     control.close()
 
