@@ -17,6 +17,7 @@ from zaqar_gevent.http.answer import Answer, refusal
 from zaqar_gevent.http.body import NO_BODY, Body, ChunkedBody, SizedBody
 from zaqar_gevent.http.head import Head, Refused, read_head
 from zaqar_gevent.http.stream import Stream
+from zaqar_gevent.sockets.batch import get_batch
 from zaqar_gevent.sockets.hangup import has_hung_up
 from zaqar_gevent.sockets.outbox import Outbox
 from zaqar_gevent.websocket.upgrade import TAKEOVER, Takeover
@@ -32,6 +33,8 @@ CLIENT = 'zaqar_gevent.client'
 _READ_BYTES = 16 * 1024
 # A longer head is not remembered.
 _REMEMBERED_BYTES = 1024
+# Longer answers do not wait for others to be written with.
+_SOON_BYTES = 16 * 1024
 _CONTINUE = b'HTTP/1.1 100 Continue\r\n\r\n'
 # The rest of a body that the application did not read is skipped, up to so many bytes.
 _DISCARDED_BYTES = 64 * 1024
@@ -53,8 +56,8 @@ class Connection:
     """
 
     __slots__ = (
-        *('_environ', '_is_first', '_is_late', '_is_taken', '_latest', '_outbox', '_server'),
-        *('_socket', '_stream', '_undo', 'deadline', 'is_idle'),
+        *('_batch', '_environ', '_is_first', '_is_late', '_is_taken', '_latest', '_outbox'),
+        *('_server', '_socket', '_stream', '_undo', '_unwritten', 'deadline', 'is_idle'),
     )
 
     def __init__(self, server: Server, sock: socket.socket, environ: dict[str, Any]) -> None:
@@ -64,6 +67,9 @@ class Connection:
         self._latest: _Latest | None = None
         self._stream = Stream(sock)
         self._outbox = Outbox(sock, 0, 0, server.application.unsent)
+        # TLS has no way of writing that does not wait.
+        self._batch = None if isinstance(sock, ssl.SSLSocket) else get_batch()
+        self._unwritten: list[bytes] = []
         self._is_first = True
         self._is_late = False
         self._is_taken = False
@@ -83,6 +89,7 @@ class Connection:
             # It refers to this connection; nothing is to wait for the garbage collector.
             self._environ = {}
             if not self._is_taken:
+                self._flush()
                 self._outbox.close()
                 self._stream.close()
 
@@ -123,6 +130,8 @@ class Connection:
             self._linger()
             return False
         if head is None:
+            self._flush()
+            self._await_written()
             return False
         content = self._take_content(head)
         body = self._body_of(head) if content is None else NO_BODY
@@ -220,6 +229,10 @@ class Connection:
         environ['wsgi.input'] = body if content is None else io.BytesIO(content)
         environ['wsgi.input_terminated'] = head.length is None
         self._undo.clear()
+        if self._unwritten and 'HTTP_UPGRADE' in environ:
+            # Whoever takes the connection over has an outbox of its own.
+            self._flush()
+        self._await_written()
         try:
             said = self._server.application(environ, answer.start)
             if self._is_taken:
@@ -227,11 +240,11 @@ class Connection:
                 keeps = False
             else:
                 closes = not self._keeps(head, body)
-                self._outbox.put([answer.compose(said, head, closes=closes)])
+                self._unwritten.append(answer.compose(said, head, closes=closes))
                 keeps = not answer.closes
                 # A long answer that waits to be written is kept once, by the outbox.
                 del said
-                self._await_written()
+                self._send(answer.size, is_last=not keeps)
         except ConnectionError:
             self._give_back()
             raise
@@ -257,8 +270,25 @@ class Connection:
 
         Raises `ConnectionError` where it is gone.
         """
-        self._outbox.put([data])
+        self._unwritten.append(data)
+        self._flush()
         self._await_written()
+
+    def _send(self, size: int, *, is_last: bool) -> None:
+        """Write an answer of `size` bytes, now or at the end of the loop's turn.
+
+        One that must be undone where it cannot be written, is written now.
+        """
+        if self._batch is None or is_last or self._undo or size > _SOON_BYTES:
+            self._flush()
+            self._await_written()
+        else:
+            self._batch.add(self._flush)
+
+    def _flush(self) -> None:
+        if self._unwritten:
+            pieces, self._unwritten = self._unwritten, []
+            self._outbox.put(pieces)
 
     def _await_written(self) -> None:
         """Return when the client has taken what was written; raise if it is gone."""

@@ -24,6 +24,7 @@ from zaqar_gevent.api.grants import UNLIMITED, Grant
 from zaqar_gevent.api.push import FrameHead, Recipient
 from zaqar_gevent.greenlets import MOMENT
 from zaqar_gevent.metrics import ConnectionKind
+from zaqar_gevent.sockets.batch import get_batch
 from zaqar_gevent.sockets.hangup import has_hung_up
 from zaqar_gevent.sockets.inbox import Inbox
 from zaqar_gevent.sockets.outbox import Outbox
@@ -127,6 +128,7 @@ class Connection:
             '_pinged_at',
         ),
         *(
+            '_batch',
             '_behind',
             '_inbox',
             '_long',
@@ -155,6 +157,7 @@ class Connection:
         # Clients wait for the end of the handshake before they send anything.
         self._inbox = Inbox(sock, is_drained=True)
         self.outbox = Outbox(sock, limits.outbox_bytes, limits.outbox_messages, unsent)
+        self._batch = get_batch()
         self._pushes = Pushes(self._send_push)
         self.opened_at = self.request_at = self._heard_at = time.monotonic()
         self._pinged_at: float | None = None
@@ -295,13 +298,15 @@ class Connection:
             if self._ending is not None:
                 break
             self._take(self._read())
+        self._flush()
         self._await_answers(0)
         self._send_close()
 
     def _take(self, data: bytes) -> None:
         for message in self._engine.receive(data):
             self._answer(message)
-        self._flush()
+        if not self._unwritten:
+            self._flush()
 
     def _read(self) -> bytes:
         began = time.monotonic()
@@ -328,7 +333,7 @@ class Connection:
         try:
             answer = self.receiver.receive(message.payload, binary=binary)
             if isinstance(answer, bytes):
-                self._send(answer, binary=binary)
+                self._send_in_batch(answer, binary=binary)
             elif isinstance(answer, Retractable):
                 self._send_retractable(answer, binary=binary)
         finally:
@@ -348,9 +353,11 @@ class Connection:
 
     def _await_turn(self) -> None:
         """Wait until the next request may begin: by the client's rights, and for others' sake."""
-        self._await_room()
+        if self.outbox.size:
+            self._await_room()
         now = self.request_at = time.monotonic()
-        self._give_way(now)
+        if now >= self._next_turn:
+            self._give_way(now)
         if self._pace is not None:
             gevent.sleep(self._pace.delay(now))
 
@@ -435,6 +442,18 @@ class Connection:
         metrics.SENT[binary].add(len(payload))
         self._engine.send(payload, binary=binary)
         self._flush()
+
+    def _send_in_batch(self, payload: bytes, *, binary: bool) -> None:
+        """Send right before or after the answers to other clients."""
+        metrics.SENT[binary].add(len(payload))
+        self._engine.send(payload, binary=binary)
+        is_first = not self._unwritten
+        self._unwritten += len(payload)
+        if self._unwritten > TOGETHER_BYTES:
+            self._flush()
+        elif is_first:
+            # It may flush at once.
+            self._batch.add(self._flush)
 
     def _send_retractable(self, answer: Retractable, *, binary: bool) -> None:
         if self.is_gone():
