@@ -124,6 +124,9 @@ class Upgrade:
         self._authenticator = authenticator
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+        if TAKEOVER in environ and 'HTTP_UPGRADE' not in environ:
+            # PERF: nearly every request.
+            return self._app(environ, start_response)
         if environ.get('wsgi.websocket') is not None:
             self._continue_upgraded(environ)
             return []
