@@ -230,7 +230,7 @@ class Connection:
         environ['wsgi.input_terminated'] = head.length is None
         self._undo.clear()
         if self._unwritten and 'HTTP_UPGRADE' in environ:
-            # Whoever takes the connection over has an outbox of its own.
+            # The WebSocket will have an outbox of its own.
             self._flush()
         self._await_written()
         try:

@@ -17,7 +17,7 @@ from zaqar_gevent.api.signed_urls import Presented
 from zaqar_gevent.rest import shapes
 from zaqar_gevent.rest.arguments import ArgumentReader, BodyLimits
 
-# What clients accept that accept JSON, as they usually say it.
+# The usual values of Accept that allow JSON.
 _ACCEPTING = frozenset((None, '*/*', 'application/json'))
 
 # Where the environment of a request says which operation it means.
@@ -51,7 +51,7 @@ class _Responder:
         self._choices = choices
 
     def __call__(self, req: falcon.Request, resp: falcon.Response, **path: str) -> None:
-        # PERF: nearly all clients say one of a few things.
+        # PERF: Falcon parses the header each time.
         if req.env.get('HTTP_ACCEPT') not in _ACCEPTING and not req.client_accepts_json:
             raise errors.NotAcceptable('This endpoint only serves `application/json`.')
         for choice in self._choices:
@@ -85,7 +85,7 @@ class _Choice:
             resp.data = documents.encode_json(body)
 
 
-# PERF: clients say the same with each request. Callers are bounded in size.
+# PERF: a client sends the same headers with each request. Their lengths are bounded.
 _caller_of = functools.lru_cache(maxsize=1024)(Caller.of)
 
 

@@ -10,17 +10,20 @@ import gevent
 from gevent import monkey
 
 MAX_WRITES = 16
+"""When so many writes wait, they are made at once."""
+
 MAX_SECONDS = 0.001
-"""No answer waits for more than so many others, or begins another wait after so long."""
+"""When the first write has waited for this time, the next one ends the wait."""
 
 _local = monkey.get_original('threading', 'local')
 
 
 class Batch:
-    """Writes that wait for the end of the present turn of the loop.
+    """Writes that wait for the end of the current turn of the event loop.
 
-    PERF: a write to a client that sleeps, be it a proxy on the same machine, wakes it, which costs
-    more than the write. While it takes the first of several answers, the others find it awake.
+    PERF: a write wakes a receiver that sleeps, such as a proxy on the same machine, and that costs
+    more than the write itself. A receiver that is still busy with the first answer need not be
+    woken for the others.
     """
 
     __slots__ = ('_began', '_is_scheduled', '_waiting', 'hub')
