@@ -31,16 +31,20 @@ class Server(http.Server):
     ) -> None:
         super().__init__(listener, application, environ, **options)
         self._log = log
+        # Loggers of others need not say so.
+        self._has_access_log = getattr(log, 'access_log_enabled', True)
 
     def note(self, environ: dict[str, Any], answer: Answer, began: float) -> None:
         """Write a line of the access log, where there is one."""
+        if not self._has_access_log:
+            return
         taken = datetime.timedelta(seconds=time.time() - began)
         response = GeventResponse(answer.status, answer.headers, answer.size)
         self._log.access(response, _headers_of(environ), environ, taken)
 
 
 def _headers_of(environ: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    """PERF: where there is no access log, gunicorn does not look at them."""
+    """The headers of a request, of which gunicorn looks for those in its log's format."""
     return (
         (name.removeprefix('HTTP_').replace('_', '-'), value)
         for name, value in environ.items()
