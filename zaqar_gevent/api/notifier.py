@@ -106,9 +106,9 @@ class Notifier:
             nobody is sent any. policy: the queue's retry policy.
         """
         project, queue_name = source
-        subscriptions = self.subscriptions_of(queue_name, project)
-        self._announce(source, subscriptions)
-        others = self._others(source, subscriptions) if self.tells_others and messages else ()
+        subscribers = self._subscribers_of(source)
+        self._announce(source, subscribers)
+        others = subscribers.others if self.tells_others and messages else ()
         if not others or self.deliverer is None:
             return
         notifications: list[Notification] = []
