@@ -19,6 +19,8 @@ BUSY_TIMEOUT = 5.0
 """Seconds to wait for a lock that another process or connection holds."""
 
 _CACHE_KIB = 16 * 1024
+# SQLite empties the cache of a reading connection whenever another one has written.
+_READING_CACHE_KIB = 4 * 1024
 _CHECKPOINT_PAGES = 4000
 
 
@@ -64,7 +66,8 @@ def connect(
         check_same_thread=False,
     )
     connection.execute(f'PRAGMA synchronous = {synchronous}')
-    connection.execute(f'PRAGMA cache_size = -{_CACHE_KIB}')
+    cache_kib = _READING_CACHE_KIB if readonly else _CACHE_KIB
+    connection.execute(f'PRAGMA cache_size = -{cache_kib}')
     connection.execute(f'PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}')
     connection.execute(f'PRAGMA query_only = {int(readonly)}')
     return connection
