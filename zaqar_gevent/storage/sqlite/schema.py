@@ -164,7 +164,7 @@ SECOND = '(CAST({time} AS INTEGER) + ({time} > CAST({time} AS INTEGER)))'
 
 _CHANGE = 'INSERT INTO changes (spool, expiring, expires_at, freed, frees_at)'
 
-CHANGES = 256
+CHANGES = 128
 """Changes that are kept until they are counted."""
 
 # New messages are not counted by a trigger, which each post would have to pay for: see `tallies`.
