@@ -42,7 +42,7 @@ from oslo_config import cfg
 from zaqar_gevent import conf as configuration
 from zaqar_gevent.storage.sqlite import connection
 # So that there are many checkpoints, and the journal begins anew as often.
-connection._CHECKPOINT_PAGES = 30
+connection.CHECKPOINT_PAGES = 30
 from zaqar_gevent.storage.sqlite import ControlDriver, DataDriver
 
 state, told, name, rounds, lives = sys.argv[1:]

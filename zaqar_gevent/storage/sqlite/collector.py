@@ -73,6 +73,15 @@ class Schedule:
         self._salvage: Salvage | None = None
         self._salvage_until = 0.0
 
+    @property
+    def seconds(self) -> float:
+        """Seconds until the next step."""
+        return max(0.0, self._due - time.monotonic())
+
+    @property
+    def is_due(self) -> bool:
+        return not self.seconds
+
     def run(
         self, get_connection: Callable[[], sqlite3.Connection], close: Callable[[], None]
     ) -> float:
@@ -80,7 +89,7 @@ class Schedule:
 
         close: closes the connection, which is not to be used any more after damage was met.
         """
-        if time.monotonic() >= self._due:
+        if self.is_due:
             try:
                 # One that an error's traceback held would hold the transaction too.
                 with closing(get_connection().cursor()) as cursor:
@@ -95,7 +104,7 @@ class Schedule:
                 self._due = time.monotonic()
                 return 0.0
             self.postpone()
-        return max(0.0, self._due - time.monotonic())
+        return self.seconds
 
     def postpone(self) -> float:
         """Look again after the interval."""

@@ -21,7 +21,15 @@ BUSY_TIMEOUT = 5.0
 _CACHE_KIB = 16 * 1024
 # SQLite empties the cache of a reading connection whenever another one has written.
 _READING_CACHE_KIB = 4 * 1024
-_CHECKPOINT_PAGES = 4000
+
+CHECKPOINT_PAGES = 4000
+"""So many pages of log make a checkpoint due."""
+
+MAX_WAL_BYTES = 32 * 1024 * 1024
+"""What is kept of the log when it begins anew: to write over what exists is faster."""
+
+# Should no checkpoint be made elsewhere, SQLite makes one after a commit.
+_LATE = 4
 
 
 def prepare(path: str) -> None:
@@ -68,7 +76,8 @@ def connect(
     connection.execute(f'PRAGMA synchronous = {synchronous}')
     cache_kib = _READING_CACHE_KIB if readonly else _CACHE_KIB
     connection.execute(f'PRAGMA cache_size = -{cache_kib}')
-    connection.execute(f'PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}')
+    connection.execute(f'PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES * _LATE}')
+    connection.execute(f'PRAGMA journal_size_limit = {MAX_WAL_BYTES}')
     connection.execute(f'PRAGMA query_only = {int(readonly)}')
     return connection
 

@@ -21,6 +21,7 @@ import gevent
 from gevent import monkey
 
 from zaqar_gevent.storage.sqlite import connection as connections
+from zaqar_gevent.storage.sqlite.checkpoints import Checkpointer
 from zaqar_gevent.storage.sqlite.documents import decode_page
 from zaqar_gevent.storage.sqlite.files import Files, Handle
 from zaqar_gevent.storage.sqlite.mailbox import Mailbox, MailboxClosed, ThreadFailed
@@ -178,6 +179,7 @@ class Database:
         have_ended = self._reading.mailbox.close(wait=wait)
         have_ended &= self._scanning.mailbox.close(wait=wait)
         have_ended &= self._writing.mailbox.close(wait=wait)
+        have_ended &= self._checkpointing.close(wait=wait)
         if have_ended:
             self._files.close()
 
@@ -189,6 +191,7 @@ class Database:
             lambda: Reader(opened, READ_SECONDS), threads=READERS, at_once=READERS - 1
         )
         self._scanning = _Threads(lambda: Reader(opened), threads=SCANNERS, at_once=SCANNERS - 1)
+        self._checkpointing = Mailbox(lambda: Checkpointer(opened), greedy=True)
         self._local = _local()
 
     def _make_writer(self) -> Writer:
@@ -198,6 +201,7 @@ class Database:
             self._report_later,
             self._announce,
             lambda: bool(self._listening),
+            self._checkpointing.wake,
         )
 
     def _announce(self, dues: list[Due]) -> None:
@@ -271,7 +275,7 @@ class Database:
 
     def forget_inherited(self) -> None:
         """In a forked child: start anew, since neither threads nor connections survive a fork."""
-        threads = (self._writing, self._reading, self._scanning)
+        threads = (self._writing, self._reading, self._scanning, self._checkpointing)
         _inherited.append((self._files, self._local, threads))
         self._start(self._files.names)
 

@@ -178,6 +178,11 @@ class Schedule:
         if due is not None and (self._next is None or due < self._next):
             self._next = due
 
+    @property
+    def is_due(self) -> bool:
+        """Whether it is time for a step."""
+        return self._has_listeners() and self._get_wait() <= 0
+
     def run(
         self, get_connection: Callable[[], sqlite3.Connection], close: Callable[[], None]
     ) -> float:

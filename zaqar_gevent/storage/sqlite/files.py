@@ -23,7 +23,8 @@ from typing import Any
 from gevent import monkey
 
 from zaqar_gevent.storage.sqlite import connection as connections
-from zaqar_gevent.storage.sqlite.outage import StoreUnavailable
+from zaqar_gevent.storage.sqlite.outage import StoreUnavailable, describe
+from zaqar_gevent.storage.sqlite.wal import Wal
 
 LOOK_SECONDS = 0.25
 """How often the files are looked at where nothing is written."""
@@ -101,6 +102,7 @@ class Files:
     names: the paths by which the database file is known.
     look_at: when they are to be looked at again, by `time.perf_counter`.
     openings: how often they have been opened.
+    writing: held by the thread of this process that writes.
     """
 
     def __init__(self, path: str, names: Iterable[str] = ()) -> None:
@@ -116,6 +118,7 @@ class Files:
         # It keeps the other files from being removed and made anew as connections come and go.
         self._anchor: sqlite3.Connection | None = None
         self._lost_at = 0.0
+        self.writing = _allocate_lock()
         self._lock = _allocate_lock()
 
     def add_name(self, name: str) -> None:
@@ -146,6 +149,13 @@ class Files:
             handle = Handle(connections.connect(self.path, **options))
             self._handles = [*(each for each in self._handles if each.is_open), handle]
         return handle
+
+    def open_wal(self) -> Wal:
+        """The log, for one thread; raises `StoreUnavailable`."""
+        try:
+            return Wal(self.path)
+        except OSError as error:
+            raise StoreUnavailable(self.path, describe(error)) from error
 
     def _open(self) -> None:
         known = self._known.get(self.path)

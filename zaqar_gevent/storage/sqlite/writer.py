@@ -10,13 +10,15 @@ connection.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 from zaqar.storage import errors
 
 from zaqar_gevent.metrics import COMMIT_SIZES
-from zaqar_gevent.storage.sqlite import collector, delays, epochs
+from zaqar_gevent.storage.sqlite import checkpoints, collector, delays, epochs
 from zaqar_gevent.storage.sqlite.files import LOOK_SECONDS, Files, Handle
 from zaqar_gevent.storage.sqlite.origins import Call
 from zaqar_gevent.storage.sqlite.outage import (
@@ -27,7 +29,11 @@ from zaqar_gevent.storage.sqlite.outage import (
     is_damage,
     is_outage,
 )
+from zaqar_gevent.storage.sqlite.wal import Wal
 from zaqar_gevent.storage.sqlite.work import Due, Transaction
+
+_WAL_LOOK_SECONDS = 0.05
+"""How often the length of the log is looked at, at most."""
 
 
 class Writer:
@@ -36,6 +42,7 @@ class Writer:
     get_synchronous: the current value of the option. report: tells of what no call is told.
     announce: tells of delayed messages that have become visible. has_listeners: whether anybody is
     told of them.
+    checkpoint: asks for a checkpoint, which is due.
     """
 
     def __init__(
@@ -45,10 +52,14 @@ class Writer:
         report: Callable[[StoreUnavailable], None],
         announce: Callable[[list[Due]], None],
         has_listeners: Callable[[], bool],
+        checkpoint: Callable[[], None],
     ) -> None:
         self._files = files
         self._get_synchronous = get_synchronous
         self._report = report
+        self._checkpoint = checkpoint
+        self._wal: Wal | None = None
+        self._look_at = 0.0
         self._synchronous = ''
         self._handle: Handle | None = None
         self._opening = 0
@@ -71,8 +82,14 @@ class Writer:
             self._report(self._files.unavailable())
             return LOOK_SECONDS
         try:
+            self._look_at_wal()
             connect, close = self._get_connection, self.close
-            wait = min(self._delays.run(connect, close), self._collection.run(connect, close))
+            is_due = self._delays.is_due or self._collection.is_due
+            if is_due:
+                # The turn is one of the connection, which is opened anew when damage is met.
+                connect()
+            with self._turn() if is_due else nullcontext():
+                wait = min(self._delays.run(connect, close), self._collection.run(connect, close))
             return min(LOOK_SECONDS, wait)
         except (sqlite3.Error, errors.ExceptionBase) as error:
             # Nobody waits for it; an outage the next call will be told.
@@ -87,6 +104,9 @@ class Writer:
             handle, self._handle = self._handle, None
             if handle.is_open:
                 handle.close()
+        if self._wal is not None:
+            wal, self._wal = self._wal, None
+            wal.close()
 
     def _part(self, calls: list[Call]) -> list[list[Call]]:
         """What is to be committed together: no damaged queue with any other."""
@@ -102,9 +122,10 @@ class Writer:
         self._files.watch()
         cursor = Transaction(self._get_connection())
         try:
-            cursor.execute('BEGIN IMMEDIATE')
-            _perform(cursor, calls)
-            cursor.execute('COMMIT')
+            with self._turn():
+                cursor.execute('BEGIN IMMEDIATE')
+                _perform(cursor, calls)
+                cursor.execute('COMMIT')
         finally:
             # One that an error's traceback held would hold the transaction too.
             cursor.close()
@@ -160,7 +181,24 @@ class Writer:
             self.close()
             handle = self._connect(synchronous)
             self._handle, self._synchronous = handle, synchronous
+            self._wal = self._files.open_wal()
+            self._wal.turns.announce()
+            self._wal.turns.look_for_others()
         return handle.connection
+
+    @contextmanager
+    def _turn(self) -> Iterator[None]:
+        """Be the one who writes, of this process and of all, as far as that can be had."""
+        with self._files.writing, nullcontext() if self._wal is None else self._wal.turn():
+            yield
+
+    def _look_at_wal(self) -> None:
+        now = time.monotonic()
+        if self._wal is not None and now >= self._look_at:
+            self._look_at = now + _WAL_LOOK_SECONDS
+            self._wal.turns.look_for_others()
+            if checkpoints.is_due(self._wal):
+                self._checkpoint()
 
     def _connect(self, synchronous: str) -> Handle:
         """Open the file to be written: an epoch begins if it may be another one than before."""
