@@ -17,6 +17,7 @@ REQUIREMENTS = [
     'keystonemiddleware>=10.9',
     'msgpack>=1.1',
     'msgspec>=0.19',
+    'orjson>=3.10',
     'oslo.config>=9.6',
     'oslo.context>=5.6',
     'oslo.log>=6.1',
@@ -25,6 +26,8 @@ REQUIREMENTS = [
     'oslo.reports>=3.4',
     'oslo.utils>=7.3',
     'prometheus-client>=0.21',
+    # Without a wheel it would need a compiler; what it does is done more slowly then.
+    'pysimdjson>=7.0; python_version < "3.14"',
     'rich>=13.7',
     'stevedore>=5.3',
     'urllib3>=2.2',

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import pathlib
 import sqlite3
 import uuid
@@ -13,6 +12,7 @@ import pytest
 
 from tests.callers import TRANSPORTS, Answer, connect
 from tests.server_process import ServerProcess
+from zaqar_gevent.bodies import Body, Encoding
 
 CONFIG = '[DEFAULT]\nadmin_mode = True\npooling = True\n'
 
@@ -77,9 +77,9 @@ def _clean_up(admin: Administrator) -> None:
 def bodies_in(file: pathlib.Path) -> list[Any]:
     """The bodies of the messages that a store's file holds."""
     connection = sqlite3.connect(f'file:{file}?mode=ro', uri=True)
-    rows = connection.execute('SELECT body FROM messages ORDER BY id').fetchall()
+    rows = connection.execute('SELECT encrypted, body FROM messages ORDER BY id').fetchall()
     connection.close()
-    return [json.loads(body) for (body,) in rows]
+    return [Body(Encoding(encoding), body).value for encoding, body in rows]
 
 
 @pytest.fixture

@@ -76,6 +76,25 @@ def test_bad_json_is_400(connect: Connect, dialect: Dialect, payload: bytes) -> 
     assert_400(connect(dialect), payload)
 
 
+# In a post, the last of several keys that are the same counts.
+TWICE = frozenset({'key-twice-inside', 'key-twice-spelled-otherwise', 'key-twice'})
+
+
+POST_IN_JSON = b'"body": {"queue_name": "q", "messages": [{"ttl": 60, "body": 7}], "x": '
+
+
+@pytest.mark.parametrize('name', [name for name in BAD_JSON if name not in TWICE])
+@pytest.mark.parametrize('dialect', JSON, ids=str)
+def test_bad_json_in_a_post_is_400(connect: Connect, dialect: Dialect, name: str) -> None:
+    """Beside its messages and in the body of one."""
+    payload = BAD_JSON[name].replace(b'ping_node', b'message_post')
+    client = connect(dialect)
+    assert_400(client, payload.replace(b'"body": {"x": ', POST_IN_JSON))
+    inside = POST_IN_JSON.replace(b'"body": 7}], "x": ', b'"body": {"x": ')
+    inner = payload.replace(b'"body": {"x": ', inside)
+    assert_400(client, inner.removesuffix(b'}}') + b'}}]}}' if inner.endswith(b'}}') else inner)
+
+
 def in_msgpack(value: bytes) -> bytes:
     """The same in MsgPack."""
     return b'\x84' + msgpack.packb(REQUEST)[1:] + b'\xa4body\x81\xa1x' + value
@@ -130,6 +149,36 @@ BAD_MSGPACK = {
 @pytest.mark.parametrize('dialect', MSGPACK, ids=str)
 def test_bad_msgpack_is_400(connect: Connect, dialect: Dialect, payload: bytes) -> None:
     assert_400(connect(dialect), payload)
+
+
+# Two members of a post, and a message in it that ends with its body, or such a member.
+POST_IN_MSGPACK = b'\xa4body\x82\xaaqueue_name\xa1q\xa8messages\x91'
+BODY_IN_MSGPACK = b'\x82\xa3ttl\x3c\xa4body\x81\xa1x'
+
+
+@pytest.mark.parametrize('name', [name for name in BAD_MSGPACK if not name.startswith('key-twice')])
+@pytest.mark.parametrize('dialect', MSGPACK, ids=str)
+def test_bad_msgpack_in_a_post_is_400(connect: Connect, dialect: Dialect, name: str) -> None:
+    """In the body of a message, and beside its messages."""
+    payload = BAD_MSGPACK[name].replace(b'\xa9ping_node', b'\xacmessage_post')
+    client = connect(dialect)
+    assert_400(client, payload.replace(b'\xa4body\x81\xa1x', POST_IN_MSGPACK + BODY_IN_MSGPACK))
+    beside = POST_IN_MSGPACK.replace(b'\x82\xaa', b'\x83\xaa') + b'\x81\xa4body\x07\xa1x'
+    assert_400(client, payload.replace(b'\xa4body\x81\xa1x', beside))
+
+
+@pytest.mark.parametrize('value', [None, [], [[1]], {'x': -(2**63)}, 'ÿ🐘', 0.5], ids=repr)
+def test_what_surrounds_the_bad_values_in_a_post_is_good(client: Client, value: Any) -> None:
+    encoded = client.dialect.encode(value)
+    if client.dialect.binary:
+        payload = in_msgpack(encoded).replace(b'\xa9ping_node', b'\xacmessage_post')
+        payload = payload.replace(b'\xa4body\x81\xa1x', POST_IN_MSGPACK + BODY_IN_MSGPACK)
+    else:
+        payload = in_json(encoded).replace(b'ping_node', b'message_post')
+        inside = POST_IN_JSON.replace(b'"body": 7}], "x": ', b'"body": {"x": ')
+        payload = payload.replace(b'"body": {"x": ', inside).removesuffix(b'}}') + b'}}]}}'
+    client.send(frame(client.dialect.opcode, payload))
+    assert client.status() == 201
 
 
 ANYTHING: list[Any] = [None, True, 0, 1.5, 'x', '', [], ['x'], {}, {'x': 'x'}]

@@ -145,7 +145,7 @@ def test_after_a_stop_the_file_alone_holds_everything(
     shutil.copy(store, alone)
     with contextlib.closing(sqlite3.connect(alone)) as copy:
         bodies = copy.execute('SELECT body FROM messages ORDER BY id').fetchall()
-    assert bodies == [(str(number),) for number in range(8)]
+    assert bodies == [(str(number).encode(),) for number in range(8)]
 
 
 def test_what_is_loaded_is_spared_the_garbage_collector(tmp_path: pathlib.Path) -> None:

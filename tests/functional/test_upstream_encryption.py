@@ -20,7 +20,7 @@ from tests.callers import TRANSPORTS, Identity, RestCaller, connect, new_identit
 from tests.client.upstream_process import UpstreamProcess
 from tests.redis_process import ON_REDIS, RedisProcess
 from tests.server_process import ServerProcess
-from zaqar_gevent.encryption.upstream import UpstreamFormat
+from tests.unit.encryption.values import UpstreamFormat
 
 START_SECONDS = 30
 KEY = 'the key of the fleet'

@@ -244,4 +244,4 @@ class Context:
         """
         if self.sent_bytes is None or self.exact_size or self.sent_bytes <= limit:
             return self.sent_bytes
-        return len(documents.encode_json(document))
+        return len(documents.encode(document, binary=self.binary))

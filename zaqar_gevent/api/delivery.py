@@ -12,6 +12,7 @@ from typing import Any, Protocol, TypedDict
 
 from zaqar_gevent.api import documents
 from zaqar_gevent.api.push import Source
+from zaqar_gevent.bodies import Body
 
 Subscription = dict[str, Any]
 
@@ -35,6 +36,13 @@ class Notification:
         self.passed = passed
         self.expires_at = None if ttl is None else time.monotonic() + ttl
         self.holders = 0
+
+    def values(self) -> dict[str, Any]:
+        """The notification, with the value of the message's body."""
+        body = self.document.get('body')
+        return (
+            {**self.document, 'body': body.value} if isinstance(body, Body) else {**self.document}
+        )
 
 
 class Failure(TypedDict):

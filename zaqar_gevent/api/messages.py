@@ -13,6 +13,7 @@ from zaqar_gevent.api.broker import Broker, method_of
 from zaqar_gevent.api.context import Context
 from zaqar_gevent.api.operation import Reply, Request, operation
 from zaqar_gevent.api.push import Source
+from zaqar_gevent.bodies import Body, Encoding
 
 
 class NewMessage(msgspec.Struct):
@@ -312,7 +313,7 @@ def _pop(context: Context, queue_name: str, count: int) -> dict[str, Any]:
         popped = [dict(message) for message in found]
         context.undo = functools.partial(_put_back, context, queue_name, popped)
     for message in found:
-        if type(message['body']) is bytes:
+        if message['body'].encoding is Encoding.ENCRYPTED:
             message['body'] = broker.cipher.decrypt(message['body'], context.project_id)
         message.pop('position', None)
     return {'messages': found}
@@ -353,9 +354,8 @@ def present(broker: Broker, found: list[dict[str, Any]], project_id: str | None)
 
 
 def _present(broker: Broker, found: dict[str, Any], project_id: str | None) -> Message:
-    body = found['body']
-    # The store gives an encrypted body as bytes, and no other.
-    if type(body) is bytes:
+    body: Body = found['body']
+    if body.encoding is Encoding.ENCRYPTED:
         body = broker.cipher.decrypt(body, project_id)
     message: Message = {
         'id': found['id'],
@@ -374,7 +374,8 @@ def _complete(broker: Broker, message: NewMessage, metadata: dict[str, Any]) -> 
     ttl = message.ttl
     if ttl is msgspec.UNSET:
         ttl = metadata.get('_default_message_ttl') or broker.defaults.message_ttl
-    complete = {'ttl': ttl, 'body': message.body}
+    body = message.body if isinstance(message.body, Body) else Body.of(message.body)
+    complete = {'ttl': ttl, 'body': body}
     queue_delay = metadata.get('_default_message_delay')
     delay = queue_delay if message.delay is None else message.delay
     # Webhooks are told of no delay only where upstream tells of it.

@@ -10,6 +10,7 @@ import urllib.parse
 from collections.abc import Iterable, Iterator
 from contextlib import closing
 
+import msgspec
 from oslo_config import cfg
 
 from zaqar_gevent.check import journal
@@ -28,10 +29,10 @@ _TREE = re.compile(r'^Tree (\d+)(?= )')
 _CONDITION = re.compile(r'\bWHERE\b.*', re.DOTALL)
 
 _SPOOLS = 'SELECT id, project, name FROM spools'
-_READ = """SELECT count(*), ifnull(sum(json_valid(body)), 0), sum(length(checksum))
+_READ = """SELECT count(*), ifnull(sum(is_sound(body)), 0), sum(length(checksum))
     FROM messages INDEXED BY {index} WHERE spool = ? AND {condition}"""
 _LIST = 'SELECT id FROM messages INDEXED BY {index} WHERE spool = ? AND {condition}'
-_READ_ONE = 'SELECT json_valid(body), checksum FROM messages WHERE id = ?'
+_READ_ONE = 'SELECT is_sound(body), checksum FROM messages WHERE id = ?'
 _PARTS = (
     {'index': 'messages_free', 'condition': 'claim IS NULL AND delayed_until = 0'},
     {'index': 'messages_delayed', 'condition': 'delayed_until > 0'},
@@ -70,6 +71,7 @@ def check_file(path: str) -> Iterator[Finding]:
         uri = f'file:{urllib.parse.quote(path)}?mode=ro'
         with closing(sqlite3.connect(uri, uri=True, isolation_level=None)) as connection:
             parts = _OLD_PARTS if schema.check_version(connection) <= _LAST_OLD else _PARTS
+            connection.create_function('is_sound', 1, _is_sound)
             yield from _check_content(connection, path, subject, parts)
     except schema.UnknownFormat as error:
         yield Finding(Verdict.UNCHECKED, subject, str(error))
@@ -78,6 +80,18 @@ def check_file(path: str) -> Iterator[Finding]:
             yield Finding(Verdict.UNCHECKED, subject, f'it cannot be read: {error}')
         else:
             yield Finding(Verdict.DAMAGED, subject, f'as a whole: {error}')
+
+
+def _is_sound(body: str | bytes) -> bool:
+    """Whether the body of a message can be read, in whichever encoding it is."""
+    data = body.encode() if isinstance(body, str) else body
+    for decode in (msgspec.json.decode, msgspec.msgpack.decode):
+        try:
+            decode(data)
+        except (ValueError, RecursionError, msgspec.MsgspecError):
+            continue
+        return True
+    return False
 
 
 def _check_content(

@@ -25,14 +25,13 @@ import base64
 import functools
 import os
 from collections.abc import Sequence
-from typing import Any
 
-import msgspec
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
+from zaqar_gevent.bodies import Body, Encoding
 from zaqar_gevent.encryption.formats import Unreadable
 
 PREFIX = b'zgev1.'
@@ -41,7 +40,9 @@ NONCE_BYTES = 12
 TAG_BYTES = 16
 
 _KEY_BYTES = 32
-_JSON = 1
+# What stands for each encoding of the plaintext.
+_NUMBER_OF = {Encoding.JSON: 1, Encoding.MSGPACK: 2}
+_ENCODING_OF = {number: encoding for encoding, number in _NUMBER_OF.items()}
 _REMEMBERED_KEYS = 4096
 
 
@@ -55,18 +56,18 @@ class AuthenticatedFormat:
         # PERF: deriving a key costs ten times what encrypting a short body does.
         self._cipher_of = functools.lru_cache(_REMEMBERED_KEYS)(self._derive_cipher)
 
-    def encrypt(self, body: Any, project: str | None, queue: str) -> bytes:
+    def encrypt(self, body: Body, project: str | None, queue: str) -> bytes:
         """`body` encrypted for a queue of a project."""
         name = queue.encode()
-        plaintext = msgspec.json.encode(body)
+        plaintext = memoryview(body.data)
         size = KEY_ID_BYTES + 2 + len(name) + NONCE_BYTES + len(plaintext) + TAG_BYTES
         fill = bytes([3 - size % 3]) * (3 - size % 3)
-        head = b''.join((fill, self._key_id, bytes((_JSON, len(name))), name))
+        head = b''.join((fill, self._key_id, bytes((_NUMBER_OF[body.encoding], len(name))), name))
         nonce = os.urandom(NONCE_BYTES)
         ciphertext = self._cipher_of(self._key_id, project, name).encrypt(nonce, plaintext, head)
         return PREFIX + base64.b64encode(head + nonce + ciphertext)
 
-    def decrypt(self, encrypted: bytes, project: str | None) -> Any:
+    def decrypt(self, encrypted: bytes, project: str | None) -> Body:
         """The body that was encrypted for this project; raises `Unreadable`."""
         if not encrypted.startswith(PREFIX):
             raise Unreadable('it is in another format')
@@ -78,13 +79,14 @@ class AuthenticatedFormat:
             nonce_at = name_at + data[encoding_at + 1]
         except (ValueError, IndexError):
             raise Unreadable('it is damaged') from None
-        if data[encoding_at] != _JSON:
+        encoding = _ENCODING_OF.get(data[encoding_at])
+        if encoding is None:
             raise Unreadable('it is from a newer version')
         key_id = data[key_at:encoding_at]
         if key_id not in self._keys:
             raise Unreadable(f'the key {key_id.hex()} is not configured')
         cipher = self._cipher_of(key_id, project, data[name_at:nonce_at])
-        return _open(cipher, data, nonce_at)
+        return Body(encoding, _open(cipher, data, nonce_at))
 
     def _derive_cipher(self, key_id: bytes, project: str | None, name: bytes) -> AESGCM:
         # A name is at most 255 bytes long, so that no two pairs look the same.
@@ -92,14 +94,11 @@ class AuthenticatedFormat:
         return AESGCM(_derive(self._keys[key_id], _KEY_BYTES, about))
 
 
-def _open(cipher: AESGCM, data: bytes, nonce_at: int) -> Any:
-    """The body behind the nonce."""
+def _open(cipher: AESGCM, data: bytes, nonce_at: int) -> bytes:
+    """The plaintext of what is behind the nonce."""
     ciphertext_at = nonce_at + NONCE_BYTES
     try:
-        plaintext = cipher.decrypt(
-            data[nonce_at:ciphertext_at], data[ciphertext_at:], data[:nonce_at]
-        )
-        return msgspec.json.decode(plaintext)
+        return cipher.decrypt(data[nonce_at:ciphertext_at], data[ciphertext_at:], data[:nonce_at])
     except (InvalidTag, ValueError):
         raise Unreadable('it was encrypted for another project, or is damaged') from None
 

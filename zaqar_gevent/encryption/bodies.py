@@ -8,6 +8,7 @@ from typing import Any
 
 from oslo_log import log
 
+from zaqar_gevent.bodies import Body, Encoding, ValueBody
 from zaqar_gevent.encryption.formats import Format, Unreadable
 
 LOG = log.getLogger(__name__)
@@ -61,26 +62,31 @@ class BodyCipher:
             )
         encrypt = self._writer.encrypt
         return [
-            {**message, 'body': encrypt(message['body'], project, queue)} for message in messages
+            {
+                **message,
+                'body': Body(Encoding.ENCRYPTED, encrypt(message['body'], project, queue)),
+            }
+            for message in messages
         ]
 
-    def decrypt(self, body: bytes, project: str | None) -> Any:
+    def decrypt(self, body: Body, project: str | None) -> Body:
         """The body that was encrypted; where that cannot be told, `body` as it is, as text.
 
         A body that is not ASCII was not encrypted: upstream's WebSocket stores binary values, too.
 
         project: the one that the message belongs to.
         """
-        if not body.isascii():
-            return body
+        encrypted = bytes(body.data)
+        if not encrypted.isascii():
+            return ValueBody(encrypted)
         reasons = []
         for reader in self._readers:
             try:
-                return reader.decrypt(body, project)
+                return reader.decrypt(encrypted, project)
             except Unreadable as error:
                 reasons.append(str(error))
         self._warn(reasons)
-        return body.decode()
+        return ValueBody(encrypted.decode())
 
     def _warn(self, reasons: Sequence[str]) -> None:
         """Say so, but not for each message."""

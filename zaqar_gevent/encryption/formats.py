@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Protocol
+
+from zaqar_gevent.bodies import Body
 
 AUTHENTICATED = 'aes-gcm'
 UPSTREAM = 'upstream'
@@ -17,8 +19,8 @@ class Unreadable(ValueError):
 class Format(Protocol):
     """One way to encrypt bodies. Encrypted bodies are ASCII, whichever the format."""
 
-    def encrypt(self, body: Any, project: str | None, queue: str) -> bytes:
+    def encrypt(self, body: Body, project: str | None, queue: str) -> bytes:
         """A body that is posted to a queue of a project, encrypted with the first key."""
 
-    def decrypt(self, encrypted: bytes, project: str | None) -> Any:
+    def decrypt(self, encrypted: bytes, project: str | None) -> Body:
         """The body that was encrypted; raises `Unreadable`."""

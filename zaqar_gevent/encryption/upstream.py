@@ -24,6 +24,7 @@ from typing import Any
 from cryptography.hazmat.primitives import padding
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
+from zaqar_gevent.bodies import Body, ValueBody
 from zaqar_gevent.encryption import pickled
 from zaqar_gevent.encryption.formats import Unreadable
 
@@ -38,15 +39,15 @@ class UpstreamFormat:
     def __init__(self, keys: Sequence[str]) -> None:
         self._keys = [algorithms.AES(hashlib.sha256(key.encode()).digest()) for key in keys]
 
-    def encrypt(self, body: Any, project: str | None, queue: str) -> bytes:
+    def encrypt(self, body: Body, project: str | None, queue: str) -> bytes:
         """`body` encrypted; project and queue leave no trace in it."""
         iv = os.urandom(_BLOCK_BYTES)
         padder = padding.PKCS7(algorithms.AES.block_size).padder()
         encryptor = Cipher(self._keys[0], modes.CBC(iv)).encryptor()
-        padded = padder.update(pickle.dumps(body, protocol=4)) + padder.finalize()
+        padded = padder.update(pickle.dumps(body.value, protocol=4)) + padder.finalize()
         return base64.b64encode(iv + encryptor.update(padded) + encryptor.finalize())
 
-    def decrypt(self, encrypted: bytes, project: str | None) -> Any:
+    def decrypt(self, encrypted: bytes, project: str | None) -> Body:
         """The body that was encrypted, for any project; raises `Unreadable`."""
         try:
             data = base64.b64decode(encrypted, validate=True)
@@ -56,7 +57,7 @@ class UpstreamFormat:
             raise Unreadable('it is not a number of blocks')
         for key in self._keys:
             try:
-                return _load(_decrypt(key, data))
+                return ValueBody(_load(_decrypt(key, data)))
             except ValueError:
                 continue
         raise Unreadable('none of the keys fits')

@@ -20,6 +20,7 @@ from zaqar.storage import errors as storage_errors
 
 from zaqar_gevent.api.broker import Broker
 from zaqar_gevent.api.push import Source
+from zaqar_gevent.bodies import Encoding
 from zaqar_gevent.logs import level_of
 
 LOG = log.getLogger(__name__)
@@ -70,7 +71,7 @@ class Delays:
         try:
             policy = self._get_retry_policy(source) if messages else {}
             for message in messages:
-                if type(message['body']) is bytes:
+                if message['body'].encoding is Encoding.ENCRYPTED:
                     message['body'] = broker.cipher.decrypt(message['body'], project_id)
             broker.notifier.became_due(source, messages, policy)
         except Exception as error:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import falcon
 import msgspec
 
-from zaqar_gevent.api import documents, errors
+from zaqar_gevent.api import documents, errors, posts
 from zaqar_gevent.api.operation import Operation
 
 # The integers that a document can hold, and so metadata.
@@ -78,6 +78,7 @@ class ArgumentReader:
         self._operation = operation
         self._limits = limits
         fields = {field.name: field for field in msgspec.structs.fields(operation.request)}
+        self._is_post = 'messages' in fields
         self._query: dict[str, tuple[str, Reader]] = {}
         self.required: list[str] = []
         for parameter in operation.route.query:
@@ -128,7 +129,11 @@ class ArgumentReader:
             if self._operation.needs_body:
                 raise errors.MalformedDocument('The request must have a body, an object - at `$`')
             return None
-        document = _decode(body, self._limits.max_depth)
+        if self._is_post and (post := posts.read_post(body, binary=False)) is not None:
+            _read_document(documents.check_json, body, self._limits.max_depth)
+            arguments.update(post.arguments(binary=False))
+            return len(body)
+        document = _read_document(documents.decode_json, body, self._limits.max_depth)
         if payload is not None:
             expected = list if self._operation.media_types else dict
             if not isinstance(document, expected):
@@ -152,9 +157,9 @@ class ArgumentReader:
         }
 
 
-def _decode(body: bytes, max_depth: int) -> Any:
+def _read_document(read: Callable[[bytes, int], Any], body: bytes, max_depth: int) -> Any:
     try:
-        return documents.decode_json(body, max_depth)
+        return read(body, max_depth)
     except errors.MalformedDocument as error:
         raise errors.MalformedDocument(
             f'The request body could not be parsed. {error.description}'

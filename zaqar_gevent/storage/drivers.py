@@ -8,7 +8,7 @@ from typing import Any
 from zaqar.storage import base, pipeline, pooling
 
 from zaqar_gevent import dead_letters
-from zaqar_gevent.storage import pooled_subscriptions, text_bodies
+from zaqar_gevent.storage import pooled_subscriptions, text_bodies, value_bodies
 from zaqar_gevent.storage.sqlite.database import Database
 
 _REDIS = 'zaqar.storage.redis'
@@ -29,7 +29,7 @@ def find(storage: Any, queue: str, project: str | None) -> Any:
 
 
 def protect(storage: base.DataDriverBase) -> None:
-    """Correct upstream's drivers.
+    """Have drivers carry bodies, and correct upstream's.
 
     Ids count only within their queue and project, claims leave dead letters alone that they would
     lose, no message is due too early, and Swift's keep encrypted bodies apart from texts. Drivers
@@ -37,28 +37,38 @@ def protect(storage: base.DataDriverBase) -> None:
     """
     if isinstance(storage, pipeline.DataDriver):
         protect(storage._storage)
+        for controller in ('_lazy_message_controller', '_lazy_claim_controller'):
+            # It may have been made of the driver's as they were before.
+            vars(storage).pop(controller, None)
     elif isinstance(storage, pooling.DataDriver):
         bound_clients()
         pooled_subscriptions.answer_without_pool(storage)
         catalog = storage._pool_catalog
         catalog._init_driver = _protecting(catalog._init_driver)
-    elif type(storage).__module__.startswith(_UPSTREAM):
-        claims = storage.claim_controller
-        claims.driver = _ClaimDriver(claims.driver)
-        if type(storage).__module__.startswith(_SWIFT):
-            text_bodies.keep_apart(storage)
-        if is_redis(storage):
-            # Its library is only there if it is used.
-            from zaqar_gevent.storage import redis_scope
+    else:
+        if type(storage).__module__.startswith(_UPSTREAM):
+            _correct(storage)
+        value_bodies.carry_bodies(storage)
 
-            redis_scope.confine(storage)
-            _pass_over_expired(storage.subscription_controller)
-        else:
-            _round_delays_up(storage.message_controller)
-        if _is_mongodb(storage):
-            from zaqar_gevent.storage import mongodb_scope
 
-            mongodb_scope.confine(storage)
+def _correct(storage: base.DataDriverBase) -> None:
+    """Correct one of upstream's drivers."""
+    claims = storage.claim_controller
+    claims.driver = _ClaimDriver(claims.driver)
+    if type(storage).__module__.startswith(_SWIFT):
+        text_bodies.keep_apart(storage)
+    if is_redis(storage):
+        # Its library is only there if it is used.
+        from zaqar_gevent.storage import redis_scope
+
+        redis_scope.confine(storage)
+        _pass_over_expired(storage.subscription_controller)
+    else:
+        _round_delays_up(storage.message_controller)
+    if _is_mongodb(storage):
+        from zaqar_gevent.storage import mongodb_scope
+
+        mongodb_scope.confine(storage)
 
 
 def bound_scans(

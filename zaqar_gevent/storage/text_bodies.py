@@ -14,6 +14,7 @@ from typing import Any
 from zaqar.storage import base
 
 from zaqar_gevent.encryption import authenticated, upstream
+from zaqar_gevent.storage.wrapped import Wrapped
 
 PREFIX = 'zgev0.'
 """What a plain text begins with that would be taken for an encrypted body."""
@@ -59,17 +60,7 @@ def _read(messages: Iterable[Message]) -> Iterator[Message]:
         yield {**message, 'body': from_text(message['body'])}
 
 
-class _Wrapped:
-    """A controller, some of whose methods are others."""
-
-    def __init__(self, controller: Any) -> None:
-        self._controller = controller
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._controller, name)
-
-
-class _Messages(_Wrapped):
+class _Messages(Wrapped):
     """Upstream's message controller. Its `pop` makes a claim, which is wrapped, too."""
 
     def post(
@@ -97,7 +88,7 @@ class _Messages(_Wrapped):
         return _read(self._controller.bulk_get(*args, **kwargs))
 
 
-class _Claims(_Wrapped):
+class _Claims(Wrapped):
     """Upstream's claim controller."""
 
     def create(self, *args: Any, **kwargs: Any) -> tuple[Any, Any]:

@@ -39,7 +39,7 @@ class Tasks:
 
     def _execute(self, scheme: str, row: Subscription, notification: Notification) -> None:
         # Tasks add to what they are given.
-        given = dict(row), [dict(notification.document)]
+        given = dict(row), [notification.values()]
         task(scheme).execute(*given, conf=self._conf, queue_retry_policy={})
 
 

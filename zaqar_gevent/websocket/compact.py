@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from zaqar_gevent.api import errors
+from zaqar_gevent.api import errors, posts
 from zaqar_gevent.api.context import Caller, Context
 from zaqar_gevent.api.operation import Operation
 from zaqar_gevent.websocket import envelope
@@ -51,6 +51,16 @@ class _Request(msgspec.Struct):
     id: int | str | None = None
     headers: dict[str, str] | None = None
     body: dict[str, Any] | None = None
+
+
+class _Post(msgspec.Struct):
+    action: posts.Action
+    body: posts.Post
+    id: int | str | None = None
+    headers: dict[str, str] | None = None
+
+
+_read_post = posts.Decoder(_Post).read
 
 
 class _Named(msgspec.Struct):
@@ -100,9 +110,17 @@ class CompactSession(Session):
         asked = Asked(None, codec, size, began)
         action = UNKNOWN
         try:
-            document = self._decode(codec, payload)
-            asked = Asked(_ident_of(document), codec, size, began)
-            request = _check(document)
+            post = _read_post(payload, binary=binary) if posts.NAME in payload else None
+            if post is None:
+                document = self._decode(codec, payload)
+                asked = Asked(_ident_of(document), codec, size, began)
+                request = _check(document)
+                body = request.body or {}
+            else:
+                self._check(codec, payload)
+                asked = Asked(post.id, codec, size, began)
+                request = post
+                body = post.body.arguments(binary=binary)
             if request.action in self._own:
                 action = request.action
                 return self._reply(asked, action, 200, self._own[action](self, request))
@@ -115,7 +133,6 @@ class CompactSession(Session):
             return self._reply(asked, action, error.status, error.to_document())
         except errors.APIError as error:
             return self._reply(asked, action, error.status, error.to_document())
-        body = request.body or {}
         perform = functools.partial(self._answer, asked, operation, context, body)
         return Work(perform, operation.name in self._dispatcher.long_operations)
 
@@ -125,7 +142,7 @@ class CompactSession(Session):
         push = {'push': 'closing', 'reason': reason, 'reconnect_after_ms': reconnect_after_ms}
         return Message(self._codec.encode(push), self._codec.binary)
 
-    def _begin(self, request: _Request, size: int, binary: bool) -> Context:
+    def _begin(self, request: _Request | _Post, size: int, binary: bool) -> Context:
         if request.id is None:
             raise errors.BadRequest('The request has no id; give it an integer or a string.')
         if request.id in self._in_flight:

@@ -40,6 +40,8 @@ LOG = log.getLogger(__name__)
 # A message of 4 KB at once. What is read is parsed before others have a turn, and in the smallest
 # frames that is nearly a thousand of them.
 READ_BYTES = 5 * 1024
+# Of one long message as much as this: it is parsed once all of it is there.
+READ_LONG_BYTES = 128 * 1024
 # Requests in flight with long answers that are served at once: as many answers may be more than the
 # outbox holds, and keep others waiting for the store.
 LONG_AT_ONCE = 4
@@ -311,7 +313,7 @@ class Connection:
     def _read(self) -> bytes:
         began = time.monotonic()
         self._is_waiting = True
-        data = self._inbox.read(READ_BYTES)
+        data = self._inbox.read(max(READ_BYTES, min(self._engine.missing, READ_LONG_BYTES)))
         self._is_waiting = False
         now = self._heard_at = time.monotonic()
         if now - began > BREAK_SECONDS:

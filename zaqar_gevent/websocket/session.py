@@ -10,7 +10,9 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Protocol
 
-from zaqar_gevent.api import errors, microversions
+import msgspec
+
+from zaqar_gevent.api import errors, microversions, posts
 from zaqar_gevent.api.context import Caller, Context, Identity
 from zaqar_gevent.api.dispatcher import Dispatcher
 from zaqar_gevent.api.grants import Grant, Reason
@@ -214,16 +216,23 @@ class Session:
             shows_extensions=self._shows_extensions,
         )
 
+    def _check(self, codec: Codec, payload: bytes) -> None:
+        """Raise what `_decode` would raise, without making anything of the payload."""
+        self._read(codec, codec.check, payload)
+
     def _decode(self, codec: Codec, payload: bytes) -> dict[str, Any]:
+        document = self._read(codec, codec.decode, payload)
+        if not isinstance(document, dict):
+            raise errors.MalformedDocument('Unexpected body type. Expected dict or dict like.')
+        return document
+
+    def _read(self, codec: Codec, read: Callable[[bytes, int], Any], payload: bytes) -> Any:
         try:
-            document = codec.decode(payload, self._dispatcher.broker.max_depth)
+            return read(payload, self._dispatcher.broker.max_depth)
         except errors.MalformedDocument as error:
             raise errors.MalformedDocument(
                 f"Can't decode {codec.name} request. {error.description}"
             ) from None
-        if not isinstance(document, dict):
-            raise errors.MalformedDocument('Unexpected body type. Expected dict or dict like.')
-        return document
 
     def _perform(self, operation: Any, context: Context, body: dict[str, Any]) -> tuple[int, Any]:
         reply = self._dispatcher.call(operation, context, body)
@@ -259,6 +268,39 @@ def _change_between(before: Identity | None, after: Identity | None) -> Reason |
     return None
 
 
+class _Frame(msgspec.Struct):
+    action: posts.Action
+    body: msgspec.Raw
+    headers: dict[str, str] | None = None
+
+
+class _KnownFrame(msgspec.Struct):
+    action: posts.Action
+    body: posts.KnownPost
+    headers: dict[str, str] | None = None
+
+
+_read_frame = posts.Decoder(_Frame).read
+_read_known_frame = posts.Decoder(_KnownFrame).read
+
+
+def _read_post(payload: bytes, *, binary: bool) -> tuple[dict[str, Any], dict[str, Any]] | None:
+    """The members of a request that is a post, and its arguments; None for any other.
+
+    PERF: a post with members that are not known is read twice, since all of it is echoed.
+    """
+    frame = _read_known_frame(payload, binary=binary)
+    if frame is not None:
+        post = frame.body
+    else:
+        frame = _read_frame(payload, binary=binary)
+        post = frame and posts.read_post(frame.body, binary=binary)
+    if post is None:
+        return None
+    document = {'action': frame.action, 'headers': frame.headers, 'body': frame.body}
+    return document, post.arguments(binary=binary)
+
+
 class DefaultSession(Session):
     """The conversation of one connection in the default envelope, upstream's."""
 
@@ -275,13 +317,21 @@ class DefaultSession(Session):
         document: dict[str, Any] = {}
         context: Context | None = None
         try:
-            document = self._decode(codec, payload)
-            operation = self._begin(document)
+            post = _read_post(payload, binary=binary) if posts.NAME in payload else None
+            if post is None:
+                document = self._decode(codec, payload)
+                operation = self._begin(document)
+                arguments = document.get('body') or {}
+            else:
+                self._check(codec, payload)
+                document, arguments = post
+                operation = self._dispatcher.find(document['action'])
+                self._meet(document['headers'] or {})
             if operation is None:
                 status, body = self._authenticate(document)
             else:
                 context = self._context(len(payload), binary=binary)
-                status, body = self._perform(operation, context, document.get('body') or {})
+                status, body = self._perform(operation, context, arguments)
         except errors.APIError as error:
             status, body = error.status, envelope.describe(error)
         answer = codec.encode(envelope.wrap(document, self._echo(document), status, body))

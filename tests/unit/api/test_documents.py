@@ -151,3 +151,88 @@ def test_too_deep_is_found_wherever_it_is(levels: int) -> None:
             with pytest.raises(errors.MalformedDocument, match='nested too deeply'):
                 documents.decode_msgpack(msgpack.packb(document), levels)
             assert documents.decode_msgpack(msgpack.packb(document), levels + 1) == document
+
+
+def outcome(read: Any, data: bytes, *limits: int) -> str | None:
+    """What is said of a document that is refused."""
+    try:
+        read(data, *limits)
+    except errors.MalformedDocument as error:
+        return error.description
+    return None
+
+
+BAD_TEXTS = [
+    *('', ' ', '{', '{}{}', '[1,]', "['a']", '[01]', '[1.]', '[+1]', '[NaN]', '[Infinity]'),
+    *('[1e400]', '[-1e400]', '["\\ud800"]', '["\\udc00\\ud800"]', '["\n"]', '["\\x"]', '\ufeff{}'),
+    *(f'[{2**63}]', f'[{-(2**63) - 1}]', f'{{"a": {{"b": [0, {2**64}]}}}}', '9' * 5000),
+    *('[' * 65 + ']' * 65, '{"a":' * 65 + '1' + '}' * 65, '[' * 2000 + ']' * 2000),
+    *('["[", "]"' + ', [' * 65 + ']' * 65 + ']', '["\\"[", "\\\\"' + ', [' * 65 + ']' * 65 + ']'),
+]
+
+
+@pytest.mark.parametrize('text', BAD_TEXTS, ids=range(len(BAD_TEXTS)))
+def test_what_is_only_checked_is_refused_with_the_same_words(text: str) -> None:
+    refusal = outcome(documents.decode_json, text.encode())
+    assert refusal is not None
+    assert outcome(documents.check_json, text.encode()) == refusal
+
+
+@pytest.mark.parametrize('data', [b'["\xff"]', b'["\xed\xa0\x80"]', b'{"\xc0\x80": 1}'])
+def test_what_is_only_checked_must_be_utf8(data: bytes) -> None:
+    refusal = outcome(documents.decode_json, data)
+    assert refusal is not None
+    assert outcome(documents.check_json, data) == refusal
+
+
+GOOD_TEXTS = [
+    '[' * 64 + ']' * 64,
+    '["[[[["' + ', []' * 100 + ']',
+    '["]]", "[["' + ', {"a": []}' * 100 + ']',
+    '["\\"[", "\\\\", "]"' + ', [[]]' * 100 + ']',
+    f'[{2**63 - 1}, {-(2**63)}]',
+    '"' + '9' * 500 + '"',
+    '[0.' + '1' * 400 + ']',
+    '[1e308, 1E-400, -0]',
+    '{"a": 1, "a": 2}',
+    '"' + 'x' * 70_000 + '"',
+]
+
+
+@pytest.mark.parametrize('text', GOOD_TEXTS, ids=range(len(GOOD_TEXTS)))
+def test_what_is_only_checked_is_accepted(text: str) -> None:
+    documents.check_json(text.encode())
+    documents.check_msgpack(msgpack.packb(json.loads(text)))
+
+
+@pytest.mark.parametrize('seed', range(40))
+def test_a_check_and_a_decoder_agree_on_whatever_is_sent(seed: int) -> None:
+    """Of damaged documents in either encoding, none of which has a key twice."""
+    chance = random.Random(seed)
+    for _ in range(100):
+        fault = chance.choice([[], [chance.choice([2**63, 2**64 - 1, 0.1, 'a[b{c', '\\"[', {}])]])
+        document = grown(chance, fault, chance.randrange(6))
+        for data, check, decode in (
+            (json.dumps(document).encode(), documents.check_json, documents.decode_json),
+            (msgpack.packb(document), documents.check_msgpack, documents.decode_msgpack),
+        ):
+            damaged = bytearray(data)
+            for _ in range(chance.choice([0, 0, 1, 2])):
+                damaged[chance.randrange(len(damaged))] = chance.choice(
+                    [*b'[]{}",:\\09e-', *range(256)]
+                )
+            limit = chance.choice([3, 5, 64])
+            refusal = outcome(decode, bytes(damaged), limit)
+            if refusal is None or 'same key twice' not in refusal:
+                assert outcome(check, bytes(damaged), limit) == refusal, bytes(damaged)
+
+
+@pytest.mark.parametrize('size', [10, 300, 5000])
+@pytest.mark.parametrize('place', range(12))
+def test_a_long_number_is_found_wherever_it_is(size: int, place: int) -> None:
+    text = b'"' + b'x' * (size + place) + b'"'
+    assert outcome(documents.check_json, b'[%b,%d,%b]' % (text, 2**63 - 1, text)) is None
+    for number in (2**63, -(2**63) - 1, 2**64 - 1):
+        refusal = outcome(documents.check_json, b'[%b,%d,%b]' % (text, number, text))
+        assert refusal is not None
+        assert refusal.endswith('at `$[1]`')

@@ -10,9 +10,11 @@ import pytest
 from oslo_config import cfg
 from zaqar.transport import encryptor
 
-from zaqar_gevent.encryption.authenticated import PREFIX, AuthenticatedFormat
+from tests.unit.encryption.values import AuthenticatedFormat, UpstreamFormat
+from zaqar_gevent.bodies import Body, Encoding
+from zaqar_gevent.encryption import authenticated
+from zaqar_gevent.encryption.authenticated import PREFIX
 from zaqar_gevent.encryption.formats import Unreadable
-from zaqar_gevent.encryption.upstream import UpstreamFormat
 
 KEY, OTHER_KEY = 'a key of 16 chars', 'another key of 16 chars'
 BODIES: list[Any] = ['text', '', 'ü\0', {'sku': [42, None, 1.5]}, [], 7, None, True, 'x' * 100_000]
@@ -108,3 +110,11 @@ def test_upstream_gives_it_out_as_it_is(own: AuthenticatedFormat, length: int) -
         message = {'body': encrypted}
         upstream.message_decrypted([message])
         assert message['body'] == encrypted
+
+
+@pytest.mark.parametrize('encoding', [Encoding.JSON, Encoding.MSGPACK])
+def test_a_body_stays_as_it_is_encoded(encoding: Encoding) -> None:
+    data = {Encoding.JSON: b'{"sku" :\t4.20e1}', Encoding.MSGPACK: b'\x81\xa3sku\xcd\x00\x2a'}
+    own = authenticated.AuthenticatedFormat([KEY])
+    body = own.decrypt(own.encrypt(Body(encoding, data[encoding]), 'p', 'q'), 'p')
+    assert (body.encoding, body.data) == (encoding, data[encoding])

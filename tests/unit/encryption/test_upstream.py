@@ -15,9 +15,8 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from oslo_config import cfg
 from zaqar.transport import encryptor
 
-from zaqar_gevent.encryption.authenticated import AuthenticatedFormat
+from tests.unit.encryption.values import AuthenticatedFormat, UpstreamFormat
 from zaqar_gevent.encryption.formats import Unreadable
-from zaqar_gevent.encryption.upstream import UpstreamFormat
 
 KEY = 'a key'
 BODIES: list[Any] = ['text', '', 'I1\n.', 'ü\0', {'sku': [42, None, 1.5]}, [], 7, None, True]

@@ -6,7 +6,7 @@ import sqlite3
 
 import pytest
 
-from zaqar_gevent.encryption.upstream import UpstreamFormat
+from tests.unit.encryption.values import UpstreamFormat
 from zaqar_gevent.storage.sqlite import schema
 
 # Plain bodies that look encrypted, in the document of a message or by themselves.

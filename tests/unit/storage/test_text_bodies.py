@@ -9,9 +9,10 @@ import swiftclient
 from oslo_config import cfg
 from zaqar.storage.swift import driver as swift
 
+from tests.unit.encryption.values import AuthenticatedFormat, UpstreamFormat
 from zaqar_gevent import conf as configuration
-from zaqar_gevent.encryption.authenticated import AuthenticatedFormat
-from zaqar_gevent.encryption.upstream import UpstreamFormat, looks_encrypted
+from zaqar_gevent.bodies import Body, Encoding
+from zaqar_gevent.encryption.upstream import looks_encrypted
 from zaqar_gevent.storage import drivers, text_bodies
 
 OWN = AuthenticatedFormat(['k' * 16]).encrypt('secret', 'p', 'q')
@@ -74,12 +75,16 @@ def store(monkeypatch):
 
 
 def post(store, *bodies):
-    messages = [{'body': body, 'ttl': 300} for body in bodies]
+    messages = [{'body': Body.of(body), 'ttl': 300} for body in bodies]
     return store.message_controller.post('q', messages, 'client', project='p')
 
 
 def bodies_of(messages):
-    return [message['body'] for message in messages]
+    return [value_of(message['body']) for message in messages]
+
+
+def value_of(body):
+    return bytes(body.data) if body.encoding is Encoding.ENCRYPTED else body.value
 
 
 def test_bytes_are_given_back_as_bytes_and_text_as_text(store):
@@ -89,8 +94,8 @@ def test_bytes_are_given_back_as_bytes_and_text_as_text(store):
     assert bodies_of(next(results)) == BODIES
     assert next(results) == ids[-1]
     assert bodies_of(messages.bulk_get('q', ids, 'p')) == BODIES
-    assert [messages.get('q', one, 'p')['body'] for one in ids] == BODIES
-    assert messages.first('q', 'p')['body'] == BODIES[0]
+    assert bodies_of(messages.get('q', one, 'p') for one in ids) == BODIES
+    assert bodies_of([messages.first('q', 'p')]) == BODIES[:1]
     claim_id, claimed = claims.create('q', {'ttl': 60, 'grace': 60}, 'p', limit=100)
     assert bodies_of(claimed) == BODIES
     assert bodies_of(claims.get('q', claim_id, 'p')[1]) == BODIES

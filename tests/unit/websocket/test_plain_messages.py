@@ -111,10 +111,12 @@ def test_frames_are_the_same_however_they_are_cut(seed: int) -> None:
     assert outcome(piece for piece in pieces if piece) == by_the_library(stream)
 
 
-@pytest.mark.parametrize('name', ['empty text', 'text', 'binary', '16 bits of length'])
+@pytest.mark.parametrize(
+    'name', ['empty text', 'text', 'binary', '16 bits of length', '64 bits of length']
+)
 def test_a_plain_message_takes_the_short_way(name: str) -> None:
     data = FRAMES[name]
-    found = plain_message(b'..' + data + b'..', 2, 200)
+    found = plain_message(b'..' + data + b'..', 2, LIMITS.message_bytes)
     assert found is not None
     binary, payload, end = found
     assert end == 2 + len(data)
@@ -138,7 +140,7 @@ def test_connections_with_other_limits_do_not_hear_of_each_other() -> None:
 
 def test_what_is_not_plain_or_not_whole_does_not() -> None:
     assert plain_message(FRAMES['16 bits of length'], 0, 125) is None
-    for name in ('64 bits of length', 'fragments', 'ping'):
+    for name in ('fragments', 'ping'):
         assert plain_message(FRAMES[name], 0, LIMITS.message_bytes) is None
     for end in set(ENDS.values()) - {ENDS['too long']}:
         assert plain_message(end, 0, LIMITS.message_bytes) is None
@@ -146,3 +148,42 @@ def test_what_is_not_plain_or_not_whole_does_not() -> None:
         data = FRAMES[name]
         for size in range(len(data)):
             assert plain_message(data[:size], 0, LIMITS.message_bytes) is None
+
+
+@pytest.mark.parametrize('end', ENDS)
+@pytest.mark.parametrize('cuts', [[6], [8], [14], [20, 21], [300], [65_000], [10, 65_535, 65_540]])
+@pytest.mark.parametrize('name', ['16 bits of length', 'the most of 16 bits', '64 bits of length'])
+def test_a_long_message_in_pieces_is_what_it_is_in_single_bytes(
+    name: str, cuts: list[int], end: str
+) -> None:
+    stream = FRAMES['text'] + FRAMES[name] + ENDS[end]
+    bounds = [0, *(len(FRAMES['text']) + cut for cut in cuts), len(stream)]
+    pieces = [stream[start:end] for start, end in itertools.pairwise(bounds)]
+    assert outcome(piece for piece in pieces if piece) == by_the_library(stream)
+
+
+def test_what_is_missing_of_a_message_is_known_until_it_has_come() -> None:
+    engine = FrameEngine(LIMITS)
+    data = FRAMES['64 bits of length']
+    assert [*engine.receive(data[:100])] == []
+    assert engine.missing == len(data) - 100
+    assert [*engine.receive(data[100:1000])] == []
+    assert engine.missing == len(data) - 1000
+    assert len([*engine.receive(data[1000:] + FRAMES['text'])]) == 2
+    assert engine.missing == 0
+
+
+@pytest.mark.parametrize('is_closed', [False, True])
+def test_a_message_that_is_cut_off_is_none(is_closed: bool) -> None:
+    engine = FrameEngine(LIMITS)
+    data = FRAMES['64 bits of length']
+    assert [*engine.receive(data[:100])] == []
+    if is_closed:
+        engine.close(1000)
+        assert engine.missing == 0
+        assert [*engine.receive(data[100:])] == []
+        assert [*engine.receive(ENDS['close'])] == []
+    else:
+        assert [*engine.receive(b'')] == []
+    assert engine.close_code == (1000 if is_closed else 1006)
+    assert engine.is_over or is_closed

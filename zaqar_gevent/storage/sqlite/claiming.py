@@ -41,7 +41,7 @@ _TAKE = """UPDATE messages SET claim = :claim, claim_count = claim_count + 1
 _EXTEND = """UPDATE messages SET ttl = :ttl + :grace, expires = :claim_expires + :grace
     WHERE claim = :claim AND expires < :claim_expires"""
 
-HELD = page(f"""SELECT m.position AS position, {message(':token')} AS document
+HELD = page(f"""SELECT m.position AS position, {message(':token')}
     FROM messages m INDEXED BY messages_held WHERE m.claim = :claim ORDER BY m.position""")
 """The page of the messages that a claim holds."""
 

@@ -15,7 +15,7 @@ from zaqar.storage import base, errors
 
 from zaqar_gevent import dead_letters
 from zaqar_gevent.storage.sqlite import claiming, delays
-from zaqar_gevent.storage.sqlite.documents import Message, decode_page
+from zaqar_gevent.storage.sqlite.documents import Message, read_page
 
 if TYPE_CHECKING:
     from zaqar_gevent.storage.sqlite.driver import DataDriver
@@ -55,7 +55,7 @@ class ClaimController(base.Claim):
         )
         if document is None:
             return None, iter(())
-        return lease.token, iter(decode_page(document))
+        return lease.token, iter(read_page(document, as_bodies=self.driver.carries_bodies))
 
     def find_claimable(self, queues: Sequence[tuple[str | None, str]]) -> list[int]:
         """Which of some queues, each (project, name), may have a message to claim; their numbers.
@@ -93,13 +93,13 @@ class ClaimController(base.Claim):
         """
         now = timeutils.utcnow_ts(microsecond=True)
         found = claiming.is_token(claim_id) and self._database.read(
-            _get, project, queue, claim_id, now
+            _get, project, queue, claim_id, now, self.driver.carries_bodies
         )
         if not found:
             raise errors.ClaimDoesNotExist(claim_id, queue, project)
-        ttl, expires, document = found
+        ttl, expires, messages = found
         age = max(0, int(now - (expires - ttl)))
-        return {'id': claim_id, 'ttl': ttl, 'age': age}, iter(decode_page(document))
+        return {'id': claim_id, 'ttl': ttl, 'age': age}, iter(messages)
 
     def update(
         self, queue: str, claim_id: str, metadata: dict[str, int], project: str | None = None
@@ -139,11 +139,17 @@ def _lease(token: str, metadata: dict[str, int]) -> claiming.Lease:
 
 
 def _get(
-    connection: sqlite3.Connection, project: str | None, queue: str, token: str, now: float
-) -> tuple[int, float, bytes] | None:
+    connection: sqlite3.Connection,
+    project: str | None,
+    queue: str,
+    token: str,
+    now: float,
+    as_bodies: bool,
+) -> tuple[int, float, list[Message]] | None:
     row = claiming.get(connection, project, queue, token, now)
     if row is None:
         return None
     claim, ttl, expires = row
     parameters = {'claim': claim, 'token': token, 'now': now}
-    return ttl, expires, connection.execute(claiming.HELD, parameters).fetchone()[0]
+    document = connection.execute(claiming.HELD, parameters).fetchone()[0]
+    return ttl, expires, read_page(document, as_bodies=as_bodies)

@@ -326,7 +326,7 @@ def _tell(listener: Listener, due: Due) -> None:
     messages = []
     for document, delay, passed in due.deliveries:
         try:
-            [message] = decode_page(b'[%b]' % document)
+            [message] = decode_page(document)
         except MessageDamaged:
             # Nobody can read it.
             continue

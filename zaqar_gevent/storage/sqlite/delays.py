@@ -16,7 +16,7 @@ import msgspec
 from oslo_utils import timeutils
 
 from zaqar_gevent.storage.sqlite import spools, tallies
-from zaqar_gevent.storage.sqlite.documents import message
+from zaqar_gevent.storage.sqlite.documents import alone
 from zaqar_gevent.storage.sqlite.outage import StoreDamaged, is_damage
 from zaqar_gevent.storage.sqlite.work import Delivery, Due, Transaction
 
@@ -56,7 +56,7 @@ _NAME = """SELECT project, name, EXISTS (
         WHERE u.project = s.project AND u.source = s.name AND u.expires > ?)
     FROM spools s WHERE id = ?"""
 
-_DELIVERIES = f"""SELECT CAST({message('NULL')} AS BLOB), m.delayed_until - m.created, m.passed,
+_DELIVERIES = f"""SELECT {alone('NULL')}, m.delayed_until - m.created, m.passed,
         m.expires > :now
     FROM json_each(:ids) j CROSS JOIN messages m ON m.id = j.value ORDER BY j.key"""
 

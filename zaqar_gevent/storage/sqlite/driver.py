@@ -35,12 +35,15 @@ _VOLUME = """SELECT
 class DataDriver(base.DataDriverBase):
     """Messages, claims and subscriptions in one SQLite file.
 
-    idempotency_seconds: for how long the id of a post is remembered.
+    idempotency_seconds: for how long the id of a post is remembered. carries_bodies: whether the
+    body of a message is a `Body` here, or its value, as upstream's servers want it.
 
     Raises `StoreUnavailable` when the file cannot be opened, `NotConfigured` without a `uri`.
     """
 
     BASE_CAPABILITIES = tuple(base.Capabilities)
+
+    carries_bodies = False
 
     _DRIVER_OPTIONS = [(options.MESSAGE_GROUP, options.MESSAGE_OPTS)]
 
@@ -100,7 +103,14 @@ class DataDriver(base.DataDriverBase):
 
     def listen(self, listener: Callable[[str | None, str, list[dict[str, Any]]], None]) -> None:
         """Have `listener` told of delayed messages that become visible; see `Lease.listen`."""
-        self._lease.listen(listener)
+
+        def told(project: str | None, queue: str, messages: list[dict[str, Any]]) -> None:
+            if not self.carries_bodies:
+                for one in messages:
+                    one['body'] = one['body'].value
+            listener(project, queue, messages)
+
+        self._lease.listen(told)
 
     def gc(self) -> None:
         """Remove what has expired or been left behind by now; returns when it is gone."""

@@ -13,6 +13,7 @@ from oslo_utils import timeutils
 from zaqar.storage import base, errors
 from zaqar.storage import utils as storage_utils
 
+from zaqar_gevent.bodies import Body
 from zaqar_gevent.markers import MarkerNotGiven
 from zaqar_gevent.storage.sqlite import delays, epochs, posting, removal, spools
 from zaqar_gevent.storage.sqlite.documents import (
@@ -20,11 +21,11 @@ from zaqar_gevent.storage.sqlite.documents import (
     Message,
     decode_id,
     decode_ids,
-    decode_page,
     encode_body,
     encode_id,
     message,
     page,
+    read_page,
 )
 from zaqar_gevent.storage.sqlite.outage import StoreUnavailable
 
@@ -52,7 +53,8 @@ class MessageController(base.Message):
     ) -> list[str]:
         """Post `messages` (`ttl`, `body`, `delay` in seconds), in order; their ids.
 
-        A body of bytes, which must be ASCII, is an encrypted one; it is given back as bytes.
+        The body of a message is a `Body` where the driver `carries_bodies`, and otherwise a value:
+        then one of bytes, which must be ASCII, is an encrypted one, and is given back as bytes.
 
         A post whose first message has a `post_id` is made once: repeated within the driver's
         `idempotency_seconds` it has the same ids. The first may have a `passed` as well, which is
@@ -89,16 +91,22 @@ class MessageController(base.Message):
     ) -> list[posting.Row]:
         client = _encode_client(client_uuid)
         checked = self._has_checksums()
-        rows = []
+        rows: list[posting.Row] = []
         for new in messages:
             body = new.get('body', {})
+            if not isinstance(body, Body):
+                body = Body.of(body)
             ttl = new['ttl']
-            checksum = storage_utils.get_checksum(body) or None if checked else None
+            checksum = storage_utils.get_checksum(body.value) or None if checked else None
             delay = new.get('delay')
             delayed_until = now + delay if delay else 0.0
-            text, is_encrypted = encode_body(body), type(body) is bytes
             expires = now + ttl
-            rows.append((ttl, now, expires, delayed_until, client, checksum, text, is_encrypted))
+            rows.append(
+                (
+                    *(ttl, now, expires, delayed_until, client, checksum),
+                    *(encode_body(body), body.encoding),
+                )
+            )
         return rows
 
     def _has_checksums(self) -> bool:
@@ -148,16 +156,17 @@ class MessageController(base.Message):
             'limit': limit or -1,
             'client': client,
         }
-        document, last, epoch, is_given, is_due = self._database.read(
-            _get_marked_page, statement, parameters
+        as_bodies = self.driver.carries_bodies
+        messages, last, epoch, is_given, is_due = self._database.read(
+            _get_marked_page, as_bodies, statement, parameters
         )
         if is_due and self._place(project, queue, parameters['now']):
-            document, last, epoch, is_given, _ = self._database.read(
-                _get_marked_page, statement, parameters
+            messages, last, epoch, is_given, _ = self._database.read(
+                _get_marked_page, as_bodies, statement, parameters
             )
         if marker and not is_given:
             raise MarkerNotGiven(marker)
-        return iter((iter(decode_page(document)), epochs.encode(last, epoch) if last else marker))
+        return iter((iter(messages), epochs.encode(last, epoch) if last else marker))
 
     def _place(self, project: str | None, queue: str, now: float) -> bool:
         """Make messages visible that are due; whether that could be done.
@@ -197,8 +206,9 @@ class MessageController(base.Message):
         self, queue: str, message_ids: Sequence[str], project: str | None = None
     ) -> Iterator[Message]:
         """Those of the messages that exist, oldest first."""
-        document, _ = self._database.read(
+        messages: list[Message] = self._database.read(
             _get_page,
+            self.driver.carries_bodies,
             _GET_MANY,
             {
                 'project': project or '',
@@ -207,7 +217,7 @@ class MessageController(base.Message):
                 'ids': decode_ids(message_ids),
             },
         )
-        return iter(decode_page(document))
+        return iter(messages)
 
     def delete(
         self, queue: str, message_id: str, project: str | None = None, claim: str | None = None
@@ -252,7 +262,7 @@ class MessageController(base.Message):
         document = self._database.write(
             removal.pop, project or '', queue, timeutils.utcnow_ts(microsecond=True), limit
         )
-        return decode_page(document)
+        return read_page(document, as_bodies=self.driver.carries_bodies)
 
     def restore(self, queue: str, popped: Sequence[Message], project: str | None = None) -> None:
         """Put messages that `pop` gave back in their places; `echo` no longer knows who posted."""
@@ -264,11 +274,12 @@ class MessageController(base.Message):
                 one['ttl'],
                 now - one['age'],
                 one.get('checksum'),
-                encode_body(one['body']),
-                type(one['body']) is bytes,
+                encode_body(body),
+                body.encoding,
                 decode_id(one.get('position')),
             )
             for one in popped
+            for body in [one['body'] if isinstance(one['body'], Body) else Body.of(one['body'])]
         ]
         self._database.write(removal.restore, project or '', queue, rows)
 
@@ -280,18 +291,21 @@ def _encode_client(client: uuid.UUID | str | None) -> bytes | None:
     return client.bytes if isinstance(client, uuid.UUID) else uuid.UUID(client).bytes
 
 
+# Pages are taken apart where they are read: long ones by a reading thread, which lets the hub run
+# between two bodies.
 def _get_page(
-    connection: sqlite3.Connection, statement: str, parameters: dict[str, Any]
-) -> tuple[bytes, int | None]:
-    row: tuple[bytes, int | None] = connection.execute(statement, parameters).fetchone()
-    return row
+    connection: sqlite3.Connection, as_bodies: bool, statement: str, parameters: dict[str, Any]
+) -> list[Message]:
+    document, _ = connection.execute(statement, parameters).fetchone()
+    return read_page(document, as_bodies=as_bodies)
 
 
 def _get_marked_page(
-    connection: sqlite3.Connection, statement: str, parameters: dict[str, Any]
-) -> tuple[bytes, int, str, int, int]:
-    row: tuple[bytes, int, str, int, int] = connection.execute(statement, parameters).fetchone()
-    return row
+    connection: sqlite3.Connection, as_bodies: bool, statement: str, parameters: dict[str, Any]
+) -> tuple[list[Message], int, str, int, int]:
+    document, *rest = connection.execute(statement, parameters).fetchone()
+    last, epoch, is_given, is_due = rest
+    return read_page(document, as_bodies=as_bodies), last, epoch, is_given, is_due
 
 
 @functools.cache
@@ -311,20 +325,20 @@ def _list_statement(
     conditions = f'm.position > {after} AND m.expires > :now'
     if others_only:
         conditions += ' AND m.client IS NOT :client'
-    found = f"""SELECT m.position AS position, {message('NULL')} AS document
+    found = f"""SELECT m.position AS position, {message('NULL')}
         FROM messages m INDEXED BY messages_free
         WHERE m.spool = {SPOOL} AND m.claim IS NULL AND m.delayed_until = 0 AND {conditions}"""
     if include_claimed:
-        found += f""" UNION ALL SELECT m.position AS position, {message('c.token')} AS document
+        found += f""" UNION ALL SELECT m.position AS position, {message('c.token')}
             FROM messages m INDEXED BY messages_held_in_order {_ACTIVE_CLAIM}
             WHERE m.spool = {SPOOL} AND m.claim IS NOT NULL AND {conditions}"""
     else:
-        found += f""" UNION ALL SELECT m.position AS position, {message('NULL')} AS document
+        found += f""" UNION ALL SELECT m.position AS position, {message('NULL')}
             FROM claims c INDEXED BY claims_of_spool
             CROSS JOIN messages m INDEXED BY messages_held ON m.claim = c.id
             WHERE c.spool = {SPOOL} AND c.expires <= :now AND {conditions}"""
     if include_delayed:
-        found += f""" UNION ALL SELECT m.position AS position, {message('NULL')} AS document
+        found += f""" UNION ALL SELECT m.position AS position, {message('NULL')}
             FROM messages m INDEXED BY messages_delayed
             WHERE m.spool = {SPOOL} AND m.delayed_until > 0 AND {conditions}"""
     is_given = '1' if has_epoch is None else epochs.IS_GIVEN[has_epoch]
@@ -334,7 +348,7 @@ def _list_statement(
             FROM ({page(f'{found} ORDER BY position LIMIT :limit')}))"""
 
 
-_GET_MANY = page(f"""SELECT m.position AS position, {message('c.token')} AS document
+_GET_MANY = page(f"""SELECT m.position AS position, {message('c.token')}
     FROM messages m {_ACTIVE_CLAIM}
     WHERE m.id IN (SELECT value FROM json_each(:ids)) AND m.spool = {SPOOL} AND m.expires > :now
     ORDER BY m.position""")

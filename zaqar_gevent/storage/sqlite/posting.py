@@ -8,11 +8,12 @@ from typing import Any, NamedTuple
 
 from zaqar.storage import errors
 
+from zaqar_gevent.bodies import Data
 from zaqar_gevent.storage.sqlite import delays, receipts, spools, tallies
 from zaqar_gevent.storage.sqlite.work import Outcome, Transaction, coalesced
 
-Row = tuple[int, float, float, float, bytes | None, str | None, str, bool]
-"""ttl, created, expires, delayed_until, client, checksum, body, encrypted."""
+Row = tuple[int, float, float, float, bytes | None, str | None, Data, int]
+"""ttl, created, expires, delayed_until, client, checksum, body, encoding."""
 
 _COLUMNS = '(spool, ttl, created, expires, delayed_until, client, checksum, body, encrypted)'
 _PLACEHOLDERS = '(?, ?, ?, ?, ?, ?, ?, ?, ?)'

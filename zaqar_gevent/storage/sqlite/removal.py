@@ -8,8 +8,9 @@ from typing import NamedTuple
 
 from zaqar.storage import errors
 
+from zaqar_gevent.bodies import Data
 from zaqar_gevent.storage.sqlite import claiming, collector, spools, tallies
-from zaqar_gevent.storage.sqlite.documents import encode_id, message, page
+from zaqar_gevent.storage.sqlite.documents import EMPTY_PAGE, encode_id, message, page
 from zaqar_gevent.storage.sqlite.work import Outcome, Transaction, coalesced
 
 _SPOOL = '(SELECT id FROM spools WHERE project = ? AND name = ?)'
@@ -44,7 +45,7 @@ _PURGE = (
         WHERE spool = ? AND claim IS NULL AND delayed_until = 0 AND id <= ? LIMIT ?)""",
 )
 
-_POPPED = page(f"""SELECT m.position AS position, {message('NULL')} AS document
+_POPPED = page(f"""SELECT m.position AS position, {message('NULL')}
     FROM messages m WHERE m.id IN (SELECT value FROM json_each(:ids)) ORDER BY m.position""")
 
 
@@ -123,7 +124,7 @@ def pop(cursor: Transaction, project: str, queue: str, now: float, limit: int) -
     """Take the first messages that are not claimed; their page."""
     spool = spools.get(cursor, project, queue)
     if spool is None:
-        return b'[]'
+        return EMPTY_PAGE
     ids = claiming.find_free(cursor, spool, now, limit).ids
     document: bytes = cursor.execute(_POPPED, {'ids': ids, 'now': now}).fetchone()[0]
     cursor.execute('DELETE FROM messages WHERE id IN (SELECT value FROM json_each(?))', (ids,))
@@ -183,8 +184,8 @@ class Popped(NamedTuple):
     ttl: int
     created: float
     checksum: str | None
-    body: str
-    encrypted: bool
+    body: Data
+    encoding: int
     placed: int | None = None
 
 
@@ -196,7 +197,7 @@ def restore(cursor: sqlite3.Cursor, project: str, queue: str, popped: Sequence[P
             _RESTORE,
             (
                 *(one.number, *scope, one.claim_count, one.ttl, one.created),
-                *(one.created + one.ttl, one.checksum, one.body, one.encrypted, one.placed),
+                *(one.created + one.ttl, one.checksum, one.body, one.encoding, one.placed),
                 *scope,
             ),
         )

@@ -10,7 +10,9 @@ messages        `id` grows in the order of commits over all processes and is nev
                 visible for the first time. A message that is hidden again keeps its position;
                 `delayed_until` is 0 unless the message is hidden until then;
                 `claim` is the claim that holds the message, whether it has expired or not;
-                with `encrypted` the body is a JSON text with what the server made of it;
+                `body` is encoded as the number in `encrypted` says: 0 JSON, 2 MsgPack; with 1
+                it is a JSON text with what the server made of the body to encrypt it. It is
+                text in rows of older versions, and a BLOB in all others;
                 `passed` names the queues that a delayed message came through by webhooks
 delays          the spools with delayed messages; at `due` or later the next one is due
 receipts        what posts with an id of the client's were answered, `first` to `last`

@@ -71,6 +71,7 @@ class Engine(Protocol):
     close_code: with what the connection is being closed, the peer's code if it was first; 1005 for
         a close frame without one and 1006 where the stream ended without a close frame; None while
         it is open.
+    missing: how many bytes of the message that has begun are known to be still to come.
     """
 
     name: str
@@ -78,6 +79,7 @@ class Engine(Protocol):
     is_open: bool
     is_over: bool
     close_code: int | None
+    missing: int
 
     def __init__(self, limits: FrameLimits, extensions: Sequence[Any] = ()) -> None: ...
 

@@ -52,27 +52,38 @@ MAX_SPARE_PROTOCOLS = 16
 _ABNORMAL = Close(CloseCode.ABNORMAL_CLOSURE, '')
 
 
+def plain_payload(data: bytes, start: int, max_bytes: int) -> tuple[int, int] | None:
+    """Where the payload of a message in one frame, which begins at `start`, begins and ends; the
+    end may still be to come.
+
+    None for anything else: less than a head, another kind of frame, a longer message, one that is
+    not masked, a length that is not in the shortest form.
+    """
+    if len(data) - start < _SHORTEST or data[start] not in (FIN | _TEXT, FIN | _BINARY):
+        return None
+    begin = start + _SHORTEST
+    length = data[start + 1] - _MASKED
+    if length >= _LENGTH_16:
+        size, least = (2, _LENGTH_16) if length == _LENGTH_16 else (8, 0x10000)
+        begin += size
+        length = int.from_bytes(data[start + 2 : start + 2 + size])
+        if length < least or begin > len(data):
+            return None
+    return (begin, begin + length) if 0 <= length <= max_bytes else None
+
+
 def plain_message(data: bytes, start: int, max_bytes: int) -> tuple[bool, bytes, int] | None:
     """The message in one frame that stands whole at `start`: whether it is binary, its payload, and
     where it ends.
 
-    None for anything else: part of a frame, another kind of frame, a longer message, one that is
-    not masked or not UTF-8, a length that is not in the shortest form or needs 64 bits.
+    None for anything else, see `plain_payload`, and for a text that is not UTF-8.
     """
-    if len(data) - start < _SHORTEST or data[start] not in (FIN | _TEXT, FIN | _BINARY):
+    place = plain_payload(data, start, max_bytes)
+    if place is None or place[1] > len(data):
         return None
-    binary, form = data[start] == FIN | _BINARY, data[start + 1]
-    mask = start + 2
-    length = form - _MASKED
-    if length == _LENGTH_16:
-        length = int.from_bytes(data[mask : mask + 2])
-        mask += 2
-        if length < _LENGTH_16:
-            return None
-    begin, end = mask + 4, mask + 4 + length
-    if not 0 <= length <= max_bytes or form == _MASKED | _LENGTH_64 or end > len(data):
-        return None
-    payload = apply_mask(data[begin:end], data[mask:begin])
+    begin, end = place
+    binary = data[start] == FIN | _BINARY
+    payload = apply_mask(data[begin:end], data[begin - 4 : begin])
     return (binary, payload, end) if binary or is_utf8(payload) else None
 
 
@@ -189,7 +200,7 @@ class FrameEngine:
 
     __slots__ = (
         *('_binary', '_fragments', '_limits', '_max_bytes', '_outgoing', '_protocol'),
-        *('close_code', 'is_open', 'is_over'),
+        *('_begun', 'close_code', 'is_open', 'is_over', 'missing'),
     )
 
     def __init__(self, limits: FrameLimits, extensions: Sequence[Any] = ()) -> None:
@@ -205,6 +216,8 @@ class FrameEngine:
         self.is_open = True
         self.is_over = False
         self.close_code: int | None = None
+        self._begun: bytearray | None = None
+        self.missing = 0
 
     @classmethod
     def offer(cls, compression: Compression | None) -> list[Any]:
@@ -224,8 +237,17 @@ class FrameEngine:
         return message_head if protocol is None or not protocol.extensions else None
 
     def receive(self, data: bytes) -> Iterable[Message]:
-        """PERF: nearly always `data` is one or a few messages, whole and plain, and then the
-        library, which is made to be fed single bytes, need not see it."""
+        """PERF: nearly always `data` is one or a few messages, whole and plain, or parts of a long
+        one, and then the library, which is made to be fed single bytes, need not see it."""
+        if self._begun is not None:
+            begun = self._begun
+            begun += data
+            self.missing -= len(data)
+            if self.missing > 0 and data and self.is_open:
+                return ()
+            self._begun, self.missing = None, 0
+            # What a stream ends in the middle of is no message.
+            return self.receive(bytes(begun) if data else data)
         if self._protocol is not None:
             return self._receive_frames([], data)
         if not self.is_open:
@@ -234,6 +256,10 @@ class FrameEngine:
             return ()
         messages, end = self._plain_messages(data)
         if messages and end == len(data):
+            return messages
+        if (place := plain_payload(data, end, self._max_bytes)) and place[1] > len(data):
+            self._begun = bytearray(data[end:])
+            self.missing = place[1] - len(data)
             return messages
         return self._receive_frames(messages, data[end:])
 
@@ -292,6 +318,7 @@ class FrameEngine:
             self._protocol.send_ping(b'')
 
     def close(self, code: int, reason: str = '') -> None:
+        self.missing = 0
         if self.is_open:
             protocol = self._parsing()
             protocol.send_close(code, shorten(reason))

@@ -63,6 +63,7 @@ class FrameEngine:
 
     name = 'ws4py'
     frame_head = staticmethod(message_head)
+    missing = 0
 
     __slots__ = (
         *('_buffer', '_fragment_bytes', '_fragments', '_header', '_is_receiving', '_limits'),

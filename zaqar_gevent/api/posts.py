@@ -1,0 +1,83 @@
+"""Posts as they are sent, read without making values of the bodies of their messages.
+
+Only what is as it should be is read here. Whatever is not is left to the decoder of all other
+requests, which says what is wrong.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import msgspec
+from msgspec import UNSET, Raw, UnsetType
+
+from zaqar_gevent.api.messages import NewMessage
+from zaqar_gevent.bodies import Body, Encoding
+
+NAME = b'message_post'
+"""What is in every request that is a post."""
+
+Action = Literal['message_post', 'topic_message_post']
+"""The names of the operations that post."""
+
+_UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+
+
+class _Message(msgspec.Struct):
+    body: Raw
+    ttl: int | UnsetType = UNSET
+    delay: int | UnsetType | None = UNSET
+
+
+class _KnownMessage(_Message, forbid_unknown_fields=True):
+    pass
+
+
+class Post(msgspec.Struct):
+    """The arguments of a post. `messages` are checked, the others not yet."""
+
+    messages: list[_Message]
+    queue_name: Any = UNSET
+    topic_name: Any = UNSET
+    post_id: Any = UNSET
+
+    def arguments(self, *, binary: bool) -> dict[str, Any]:
+        """The arguments by name, each message with its body in the encoding of the request."""
+        encoding = Encoding.MSGPACK if binary else Encoding.JSON
+        named: dict[str, Any] = {
+            'messages': [
+                NewMessage(
+                    Body(encoding, one.body), one.ttl, None if one.delay is UNSET else one.delay
+                )
+                for one in self.messages
+            ]
+        }
+        for name in ('queue_name', 'topic_name', 'post_id'):
+            value = getattr(self, name)
+            if value is not UNSET:
+                named[name] = value
+        return named
+
+
+class KnownPost(Post, forbid_unknown_fields=True):
+    """A post that is complete in this form: it is as it was sent when it is encoded again."""
+
+    messages: list[_KnownMessage]  # type: ignore[assignment]
+
+
+class Decoder:
+    """Reads one type of structure in either encoding."""
+
+    def __init__(self, kind: type[Any]) -> None:
+        self._json = msgspec.json.Decoder(kind).decode
+        self._msgpack = msgspec.msgpack.Decoder(kind).decode
+
+    def read(self, document: bytes | Raw, *, binary: bool) -> Any:
+        """The structure; None where the document is not one."""
+        try:
+            return (self._msgpack if binary else self._json)(document)
+        except _UNREADABLE:
+            return None
+
+
+read_post = Decoder(Post).read
