@@ -137,6 +137,8 @@ class WebSocketClient:
         if self._code is None:
             self._client.send_close(websocket.STATUS_NORMAL)
             opcode, payload = self._client.recv_data(control_frame=True)
+            while opcode == websocket.ABNF.OPCODE_PING:
+                opcode, payload = self._client.recv_data(control_frame=True)
             assert opcode == websocket.ABNF.OPCODE_CLOSE
             self._code = int.from_bytes(payload[:2])
             with pytest.raises(websocket.WebSocketConnectionClosedException):
