@@ -210,11 +210,11 @@ class Broker:
 
     @functools.cached_property
     def subscriptions(self) -> Any:
-        return _without_stages(self.storage.subscription_controller)
+        return self.storage.subscription_controller
 
     def count_subscriptions(self, queue_name: str, project: str | None) -> int:
         """How many subscriptions a queue has, as far as they are to be told."""
-        count = method_of(self.subscriptions, 'count')
+        count = method_of(_without_stages(self.subscriptions), 'count')
         if count is not None:
             return int(count(queue_name, project=project))
         return len(self.notifier.subscriptions_of(queue_name, project))
