@@ -114,7 +114,7 @@ def test_whoever_never_reads_costs_little_and_is_given_up(
             assert time.monotonic() - began > PING_INTERVAL
     print(f'outbox {watch.most / MB:.1f} MB, memory {peak.growth / MB:.1f} MB')
     assert 0 < watch.most < OUTBOX_BYTES + at_once * page
-    assert peak.growth < 80 * MB + 4 * at_once * page
+    assert peak.growth < 100 * MB + 4 * at_once * page
     assert rest.p99 < PROMPT
 
 
