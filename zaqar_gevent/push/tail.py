@@ -166,7 +166,7 @@ class ForgetfulTail(Tail):
         # The embedded store in a pool knows the bare ids, too.
         marker = marker and markers.bare(marker)
         found = self._page(marker)
-        if found and marker is not None and not self._exist([marker]):
+        if found and marker is not None and self._is_lost(marker):
             found = self._resume(marker, found)
         if found:
             self._recent.extend(str(message['id']) for message in found)
@@ -206,6 +206,13 @@ class ForgetfulTail(Tail):
             return found
         known = self._exist(list(self._recent)[-_LOOKED_FOR:])
         return self._skip(self._page(known[-1]) if known else found)
+
+    def _is_lost(self, marker: str) -> bool:
+        """Whether the list after this marker has begun anew."""
+        keeps_place = getattr(self._broker.messages, 'keeps_place', None)
+        if keeps_place is not None and keeps_place(marker):
+            return False
+        return not self._exist([marker])
 
     def _exist(self, ids: list[str]) -> list[str]:
         """Those of the messages that are still there, in the order given."""

@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from oslo_config import cfg
 from zaqar.storage import base, pipeline, pooling
+from zaqar.storage import utils as upstream_utils
 
 from zaqar_gevent import dead_letters
 from zaqar_gevent.storage import pooled_subscriptions, text_bodies
+from zaqar_gevent.storage.redis import options as redis_options
 from zaqar_gevent.storage.sqlite.database import Database
 
 _REDIS = 'zaqar.storage.redis'
@@ -107,6 +110,48 @@ def bound_clients() -> None:
         # Its library is not installed, so that it is not used.
         return
     redis_clients.bound()
+
+
+def native_redis(conf: cfg.ConfigOpts) -> Any:
+    """The module of the native drivers for Redis; None where upstream's are chosen.
+
+    Raises `ImportError` where its library is not installed.
+    """
+    if conf.drivers.redis_driver != redis_options.NATIVE:
+        return None
+    from zaqar_gevent.storage.redis import driver
+
+    return driver
+
+
+def load_redis_by_choice() -> None:
+    """Let upstream's pools load the driver for Redis that is chosen, also for `rediss://`."""
+    if not isinstance(upstream_utils.load_storage_driver, _Loader):
+        upstream_utils.load_storage_driver = _Loader(upstream_utils.load_storage_driver)
+
+
+class _Loader:
+    """Loads drivers, as upstream's function of its name."""
+
+    def __init__(self, load: Callable[..., Any]) -> None:
+        self._load = load
+
+    def __call__(
+        self,
+        conf: Any,
+        cache: Any,
+        storage_type: str | None = None,
+        control_mode: bool = False,
+        control_driver: Any = None,
+    ) -> Any:
+        conf.register_opts(redis_options.DRIVERS_OPTS, group=redis_options.DRIVERS_GROUP)
+        chosen = conf.drivers.management_store if control_mode else conf.drivers.message_store
+        native = native_redis(conf) if (storage_type or chosen) in ('redis', 'rediss') else None
+        if native is None:
+            return self._load(conf, cache, storage_type, control_mode, control_driver)
+        if control_mode:
+            return native.ControlDriver(conf, cache)
+        return native.DataDriver(conf, cache, control_driver)
 
 
 def has_topics(storage: base.DataDriverBase, control: base.ControlDriverBase) -> bool:

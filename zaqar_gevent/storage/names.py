@@ -70,4 +70,5 @@ def names_for(conf: cfg.ConfigOpts, control: base.ControlDriverBase) -> Names:
 
 def _pooled_drivers(control: Any) -> set[str]:
     pools = next(control.pools_controller.list(limit=0))
-    return {str(pool['uri']).partition(':')[0] for pool in pools}
+    # What is spoken over TLS is the same store.
+    return {str(pool['uri']).partition(':')[0].replace('rediss', 'redis') for pool in pools}

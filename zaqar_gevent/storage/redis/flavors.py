@@ -1,0 +1,78 @@
+"""Flavors: what kinds of pools a queue can ask for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from zaqar.storage import base, errors
+
+from zaqar_gevent.storage.redis import bodies
+from zaqar_gevent.storage.redis.records import Records
+
+if TYPE_CHECKING:
+    from zaqar_gevent.storage.redis.driver import ControlDriver
+
+Flavor = dict[str, Any]
+
+_NAMES = 'flavors'
+_SUFFIX = '.flavors'
+
+
+class FlavorsController(base.FlavorsBase):
+    """Flavors by name; as with upstream's driver, a name is of one project only."""
+
+    def __init__(self, driver: ControlDriver) -> None:
+        super().__init__(driver)
+        self._records = Records(driver.server, '', ('f', 'p', 'c'))
+
+    def list(
+        self,
+        project: str | None = None,
+        marker: str | None = None,
+        limit: int = 10,
+        detailed: bool = False,
+    ) -> Iterator[Any]:
+        after = marker and marker + _SUFFIX
+        page: list[Flavor] = []
+        found = self._records.list(_NAMES, after, 0)
+        for record in found:
+            if record[1] == (project or '').encode() and (not limit or len(page) < limit):
+                page.append(_present(record, detailed))
+        return iter((iter(page), page[-1]['name'] if page else None))
+
+    def create(self, name: str, project: str | None = None, capabilities: Any = None) -> None:
+        """Create a flavor, or replace the one of that name."""
+        fields = {'f': name, 'p': project or '', 'c': bodies.pack(capabilities or {})}
+        self._records.put(name + _SUFFIX, (_NAMES, f'{project or ""}{_SUFFIX}'), fields)
+
+    def get(self, name: str, project: str | None = None, detailed: bool = False) -> Flavor:
+        """One flavor, or `FlavorDoesNotExist`."""
+        found = self._records.get(name + _SUFFIX)
+        if found is None:
+            raise errors.FlavorDoesNotExist(name)
+        return _present(found, detailed)
+
+    def exists(self, name: str, project: str | None = None) -> bool:
+        return self._records.get(name + _SUFFIX) is not None
+
+    def update(self, name: str, project: str | None = None, capabilities: Any = None) -> None:
+        """Replace the capabilities; raises `FlavorDoesNotExist`."""
+        assert capabilities is not None, '`capabilities` not found in kwargs'
+        fields = {'p': project or '', 'c': bodies.pack(capabilities)}
+        names = (_NAMES, f'{project or ""}{_SUFFIX}')
+        if not self._records.put(name + _SUFFIX, names, fields, must_exist=True):
+            raise errors.FlavorDoesNotExist(name)
+
+    def delete(self, name: str, project: str | None = None) -> None:
+        self._records.delete(name + _SUFFIX, (_NAMES, f'{project or ""}{_SUFFIX}'))
+
+    def drop_all(self) -> None:
+        self._records.delete_all(_NAMES)
+
+
+def _present(record: list[Any], detailed: bool) -> Flavor:
+    name, _, capabilities = record
+    if detailed:
+        return {'name': name.decode(), 'capabilities': bodies.unpack(capabilities)}
+    return {'name': name.decode()}

@@ -1,0 +1,65 @@
+-- Lists messages. Returns a page and, where it had to stop before it was full, the rank after which
+-- to go on; nothing at all for a marker that has not been given.
+-- KEYS: messages, rank counter. ARGV: now, marker (an id, '(' and a rank, or '' for the start),
+-- limit, client whose messages are left out ('': none), and '1' to include those that are claimed,
+-- those that are delayed.
+local CHUNK, MOST = 100, 1000
+local now, marker, limit = tonumber(ARGV[1]), ARGV[2], tonumber(ARGV[3])
+local others, claimed, delayed = ARGV[4], ARGV[5] == '1', ARGV[6] == '1'
+
+local function count_up_to(rank)
+    return call('ZCOUNT', KEYS[1], '-inf', rank)
+end
+
+local start = 0
+if string.sub(marker, 1, 1) == '(' then
+    start = count_up_to(string.sub(marker, 2))
+elseif marker ~= '' then
+    local at = call('ZRANK', KEYS[1], marker)
+    -- The ids of this driver end with the rank: their place is known when they are gone.
+    local rank = not at and string.match(marker, '^%x+%-%x+%-8%x+%-%x+%-(%x+)$')
+    if at then
+        start = at + 1
+    elseif rank then
+        rank = tonumber(rank, 16)
+        if rank >= (tonumber(call('GET', KEYS[2])) or 0) then
+            return false
+        end
+        start = count_up_to(rank)
+    end
+end
+
+local function is_wanted(m)
+    return not has_expired(m, now)
+        and (claimed or holder(m, now) == '')
+        and (delayed or not is_delayed(m, now))
+        and (others == '' or m[CLIENT] ~= others)
+end
+
+local page, looked_at, wary = {}, 0, false
+local chunk = math.min(limit, CHUNK)
+while true do
+    local ids = call('ZRANGE', KEYS[1], start, start + chunk - 1)
+    for _, id in ipairs(ids) do
+        -- After one that is left out, more may be: their bodies are not read in vain.
+        if not wary or is_wanted(glance(id)) then
+            local m = read(id)
+            wary = not (m[B] and is_wanted(m))
+            if not wary then
+                page[#page + 1] = present(id, m, now)
+                if #page == limit then
+                    return {page}
+                end
+            end
+        end
+    end
+    start = start + #ids
+    looked_at = looked_at + #ids
+    if #ids < chunk then
+        return {page}
+    end
+    if looked_at >= MOST then
+        return {page, call('ZSCORE', KEYS[1], ids[#ids])}
+    end
+    chunk = CHUNK
+end
