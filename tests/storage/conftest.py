@@ -1,7 +1,7 @@
 """Each test of this directory runs on every store, by the drivers that a server would load.
 
-What a store cannot do is listed in `EXCEPTIONS`, with the reason. It is run all the same: a test that
-starts to pass fails the run, so that the list can only shrink.
+What a store cannot do is listed in `EXCEPTIONS`, with the reason. It is run all the same: a test
+that starts to pass fails the run, so that the list can only shrink.
 """
 
 from __future__ import annotations
@@ -41,8 +41,10 @@ management_store = redis
 redis_driver = {driver}
 [drivers:message_store:redis]
 uri = {redis}
+reconnect_sleep = 0.1
 [drivers:management_store:redis]
 uri = {redis}
+reconnect_sleep = 0.1
 """
 
 STORES = ('sqlite', 'native', 'upstream')
@@ -56,13 +58,12 @@ EXCEPTIONS: dict[str, dict[str, str]] = {
         'test_a_list_goes_on_after_a_deleted_marker': 'begins anew at the head',
         'test_a_marker_of_another_store_is_refused': 'lists from the head after any marker',
         'test_what_is_no_marker_has_nothing_behind_it': 'lists from the head after any marker',
-        'test_a_page_is_full_where_messages_are_left_out': 'leaves them out of the page it has read',
+        'test_a_page_is_full_where_messages_are_left_out': 'leaves them out of its page',
         'test_a_queue_must_exist': 'leaves that to the API',
         'test_a_post_with_an_id_is_made_once': 'knows no post_id',
         'test_popped_messages_go_back_to_their_places': 'knows no places',
         'test_a_message_is_never_held_by_two': 'takes all behind a free message for free',
-        'test_a_delayed_message_is_not_claimed_behind_a_free_one': 'takes all behind a free message '
-        'for free',
+        'test_a_delayed_message_is_not_claimed_behind_a_free_one': 'takes all behind for free',
         'test_expired_messages_are_not_counted': 'counts what has not been collected',
         'test_each_claim_is_counted': 'counts claims in queues with a dead letter queue only',
         'test_queues_are_found_by_name_and_metadata': 'knows no filters',

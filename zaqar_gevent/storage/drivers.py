@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -45,6 +46,7 @@ def protect(storage: base.DataDriverBase) -> None:
         pooled_subscriptions.answer_without_pool(storage)
         catalog = storage._pool_catalog
         catalog._init_driver = _protecting(catalog._init_driver)
+        storage.message_controller.keeps_place = functools.partial(_keeps_place, storage)
     elif type(storage).__module__.startswith(_UPSTREAM):
         claims = storage.claim_controller
         claims.driver = _ClaimDriver(claims.driver)
@@ -100,6 +102,15 @@ def listen(storage: base.DataDriverBase, listener: Callable[..., None]) -> None:
 def tells_due(storage: base.DataDriverBase, queue: str, project: str | None) -> bool:
     """Whether a queue's store tells of delayed messages that become visible."""
     return hasattr(find(storage, queue, project), 'listen')
+
+
+def _keeps_place(
+    storage: base.DataDriverBase, queue: str, marker: str | None, project: str | None = None
+) -> bool:
+    """Whether the pool of a queue knows the place of a marker even if its message is gone."""
+    driver = find(storage, queue, project)
+    own = driver and getattr(driver.message_controller, 'keeps_place', None)
+    return bool(own and own(queue, marker, project))
 
 
 def bound_clients() -> None:

@@ -87,8 +87,13 @@ class _Outages:
             LOG.error('Redis at %s is unavailable: %s', self._address, reason)
         self._reason = reason
 
+    @property
+    def is_on(self) -> bool:
+        """Whether nothing has worked since the last failure."""
+        return self._reason is not None
+
     def works(self) -> None:
-        if self._reason is not None:
+        if self.is_on:
             LOG.info('Redis at %s is available again.', self._address)
         self._reason = None
 
@@ -112,6 +117,7 @@ class HubLink:
         self._sent_at = 0.0
         self._reason = 'it cannot be reached'
         self._is_opening = False
+        self._is_unfit = False
         self._is_closed = False
         self._is_due = False
         self._clock = hub.loop.timer(_TICK_SECONDS, _TICK_SECONDS, ref=False)
@@ -231,12 +237,15 @@ class HubLink:
             elif meaning in (Meaning.WRONG_SERVER, Meaning.NOT_NOW):
                 # Not begun: it is asked again on a new connection, as long as there is time.
                 self._waiting.appendleft(call)
+                self._is_unfit = True
                 lost = reason
             else:
                 self._outages.failed(reason)
                 call.answer = RedisUnavailable(self._address, reason)
                 answered.append(call)
         self._waiting.extendleft(reversed(retried))
+        if answered and self._outages.is_on and not isinstance(answers[-1], hiredis.ReplyError):
+            self._outages.works()
         if lost is not None:
             self._lose(lost)
         elif not self._sent:
@@ -268,6 +277,10 @@ class HubLink:
     def _open(self) -> None:
         """In a greenlet: connect, and try it again as long as somebody waits."""
         try:
+            if self._is_unfit:
+                # Connected to at once, it would refuse the same calls at once.
+                self._is_unfit = False
+                gevent.sleep(_PAUSE_SECONDS)
             while self._waiting and not self._is_closed:
                 try:
                     wire = dial(self._address, gevent.socket)
@@ -278,7 +291,6 @@ class HubLink:
                     continue
                 self._wire = _without_gevent(wire)
                 self._watch(_READ)
-                self._outages.works()
                 return
         finally:
             self._is_opening = False

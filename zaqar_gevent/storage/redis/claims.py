@@ -16,6 +16,9 @@ from zaqar_gevent.storage.redis.servers import load
 if TYPE_CHECKING:
     from zaqar_gevent.storage.redis.driver import DataDriver
 
+MOST_GRACE = 10**9
+"""A message does not live longer than this for a claim; Redis cannot count any further."""
+
 _TAKE = load('take', is_repeatable=False)
 _GET = load('claim_get')
 _RENEW = load('claim_renew')
@@ -43,7 +46,7 @@ class ClaimController(base.Claim):
         is on the same server (with pools, both queues must be in one pool) and does not lead back.
         """
         claim = str(uuid.uuid4())
-        lease = (claim, metadata['ttl'], metadata['grace'])
+        lease = (claim, metadata['ttl'], min(metadata['grace'], MOST_GRACE))
         found = self.driver.take(_TAKE, queue, project, limit, lease)
         return (claim, iter(found)) if found else (None, iter(()))
 
@@ -75,7 +78,7 @@ class ClaimController(base.Claim):
             timeutils.utcnow_ts(),
             claim_id or '',
             metadata.get('ttl', 0),
-            metadata.get('grace', 0),
+            min(metadata.get('grace', 0), MOST_GRACE),
         ):
             raise errors.ClaimDoesNotExist(claim_id, queue, project)
 

@@ -115,7 +115,7 @@ class DataDriver(base.DataDriverBase):
                 *lease,
                 most,
                 ttl,
-                messages.new_ids() if dead else '',
+                messages.new_ids(dead) if dead else '',
             )
             if found == 1:
                 worn = self._get_dead_letters(queue, project)

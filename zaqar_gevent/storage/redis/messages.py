@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import os
 import re
 import time
@@ -37,6 +38,8 @@ _PURGE = load('purge')
 _RESTORE = load('restore')
 _COLLECT = load('collect')
 
+Arguments = list[Any]
+
 _NOBODY = str(uuid.UUID(int=0))
 _ALL = 2**31
 
@@ -46,14 +49,22 @@ _START = '0' * 16
 _RANKED = re.compile('[0-9a-f]{8}-[0-9a-f]{4}-8[0-9a-f]{3}-[0-9a-f]{4}-[0-9a-f]{12}')
 
 
-def new_ids() -> str:
+def new_ids(key: str) -> str:
     """What the ids of the messages of one call begin with; their ranks follow.
 
-    They are UUIDs of version 8 (RFC 9562), by which the place of a message is known when it is
-    gone. Those of upstream's servers have version 4, and are read alike.
+    key: of the queue's messages.
+
+    They are UUIDs of version 8 (RFC 9562), by which queue and place of a message are known when it
+    is gone. Those of upstream's servers have version 4, and are read alike.
     """
-    digits = os.urandom(9).hex()
-    return f'{digits[:8]}-{digits[8:12]}-8{digits[12:15]}-a{digits[15:]}-'
+    digits = os.urandom(5).hex()
+    return f'{_digest(key)}-{digits[:4]}-8{digits[4:7]}-a{digits[7:]}-'
+
+
+@functools.lru_cache(maxsize=4096)
+def _digest(key: str) -> str:
+    """What the ids of a queue begin with: as `list.lua` makes it of the key."""
+    return hashlib.sha1(key.encode(), usedforsecurity=False).hexdigest()[:8]
 
 
 class MessageController(base.Message):
@@ -89,11 +100,11 @@ class MessageController(base.Message):
             raise errors.QueueDoesNotExist(queue, project)
         post_id = messages[0].get('post_id')
         seconds = self.driver.idempotency_seconds if post_id is not None and keeps_names else 0
-        name = keys.queue(queue, project)
+        name, key = keys.queue(queue, project), keys.messages(queue, project)
         found = self._server.run(
             _REPEATABLE_POST if seconds else _POST,
             (
-                keys.messages(queue, project),
+                key,
                 keys.rank_counter(queue, project),
                 keys.queues(project),
                 keys.topics(project),
@@ -101,7 +112,7 @@ class MessageController(base.Message):
                 keys.receipt(queue, project, str(post_id)) if seconds else '',
             ),
             name if keeps_names else '',
-            *self._complete(messages, client_uuid, seconds),
+            *self._complete(messages, client_uuid, new_ids(key), seconds),
         )
         if found is None:
             raise errors.QueueDoesNotExist(queue, project)
@@ -113,12 +124,16 @@ class MessageController(base.Message):
         return ids
 
     def _complete(
-        self, messages: list[dict[str, Any]], client_uuid: uuid.UUID | str | None, seconds: int
-    ) -> list[Any]:
+        self,
+        messages: Page,
+        client_uuid: uuid.UUID | str | None,
+        ids: str,
+        seconds: int,
+    ) -> Arguments:
         """The arguments of the script for `messages`."""
         now = timeutils.utcnow_ts()
         checked = self._has_checksums()
-        arguments: list[Any] = [now, _encode_client(client_uuid), new_ids(), seconds]
+        arguments: Arguments = [now, _encode_client(client_uuid), ids, seconds]
         for new in messages:
             body = new.get('body', {})
             checksum = storage_utils.get_checksum(body) if checked else ''
@@ -177,9 +192,12 @@ class MessageController(base.Message):
             after = f'({found[1].decode()}' if len(found) > 1 else None
         return iter((iter(page), page[-1]['id'] if page else marker))
 
-    def keeps_place(self, marker: str) -> bool:
-        """Whether the place of a marker is known even if its message is gone."""
-        return _RANKED.fullmatch(marker) is not None
+    def keeps_place(self, queue: str, marker: str | None, project: str | None = None) -> bool:
+        """Whether the place of a marker is known even if its message is gone; None is the start."""
+        if marker is None:
+            return True
+        digest = _digest(keys.messages(queue, project))
+        return marker.startswith(digest) and _RANKED.fullmatch(marker) is not None
 
     def first(self, queue: str, project: str | None = None, sort: int = 1) -> Message:
         """The oldest message, or with `sort=-1` the newest, claimed or not; or `QueueIsEmpty`."""
@@ -271,7 +289,7 @@ class MessageController(base.Message):
     def restore(self, queue: str, popped: Sequence[Message], project: str | None = None) -> None:
         """Put messages that `pop` gave back in their places; `echo` no longer knows who posted."""
         now = timeutils.utcnow_ts()
-        arguments: list[Any] = []
+        arguments: Arguments = []
         for one in popped:
             arguments += (
                 one['id'],

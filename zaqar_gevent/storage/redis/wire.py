@@ -119,6 +119,8 @@ def dial(address: Address, sockets: Any) -> Wire:
             [host] = address.hosts or (None,)
             return _greet(address, host, sockets)
         return _greet(address, _find_master(address, sockets), sockets)
+    except UnsuitableServer:
+        raise
     except hiredis.ReplyError as error:
         raise RedisUnavailable(address, read_error(str(error))[1]) from None
     except (OSError, ValueError) as error:

@@ -16,8 +16,12 @@ if string.sub(marker, 1, 1) == '(' then
     start = count_up_to(string.sub(marker, 2))
 elseif marker ~= '' then
     local at = call('ZRANK', KEYS[1], marker)
-    -- The ids of this driver end with the rank: their place is known when they are gone.
-    local rank = not at and string.match(marker, '^%x+%-%x+%-8%x+%-%x+%-(%x+)$')
+    -- The ids of this driver begin with a digest of the queue and end with the rank: their place is
+    -- known when they are gone. The page after any other that is not there is the first.
+    local rank
+    if not at and string.sub(marker, 1, 8) == string.sub(redis.sha1hex(KEYS[1]), 1, 8) then
+        rank = string.match(marker, '^%x+%-%x+%-8%x+%-%x+%-(%x+)$')
+    end
     if at then
         start = at + 1
     elseif rank then
