@@ -35,7 +35,16 @@ def present_all(records: Iterable[Record], now: int) -> Page:
 
 
 def present_edge(record: Record, now: int) -> Message:
-    """The first or the last message as `stats` shows it, with `created` in ISO 8601."""
-    message = present(record, now)
-    moment = datetime.datetime.fromtimestamp(int(record[3]), datetime.UTC)
-    return {**message, 'created': moment.strftime('%Y-%m-%dT%H:%M:%SZ')}
+    """The first or the last message, with `created` in ISO 8601."""
+    return {**present(record, now), **describe([record[0], record[3]], now)}
+
+
+def describe(record: Record, now: int) -> Message:
+    """What `stats` tells of a message of which this is the id and when it was created."""
+    created = int(record[1])
+    moment = datetime.datetime.fromtimestamp(created, datetime.UTC)
+    return {
+        'id': record[0].decode(),
+        'age': max(0, now - created),
+        'created': moment.strftime('%Y-%m-%dT%H:%M:%SZ'),
+    }

@@ -155,10 +155,17 @@ class DataDriver(base.DataDriverBase):
 
     def _health(self) -> dict[str, Any]:
         reachable = self.is_alive()
-        return {
+        health: dict[str, Any] = {
             'storage_reachable': reachable,
             'operation_status': self._get_operation_status() if reachable else {},
+            'message_volume': {'free': 0, 'claimed': 0, 'total': 0},
         }
+        if reachable:
+            for key in self.message_controller.find_queues():
+                counts = queues.count(self.server, (key, '')) or {}
+                for kind in health['message_volume']:
+                    health['message_volume'][kind] += counts[kind]
+        return health
 
     def gc(self) -> None:
         """Take what has expired out of all queues."""

@@ -304,13 +304,14 @@ class MessageController(base.Message):
 
     def gc(self) -> int:
         """Take what has expired out of all queues; how many messages."""
-        removed = 0
-        marker = '-'
-        while names := self._server.ask('ZRANGEBYLEX', keys.INDEX, marker, '+', 'LIMIT', 0, STEP):
-            for name in names:
-                removed += self._collect(name.decode())
-            marker = f'({names[-1].decode()}'
-        return removed
+        return sum(self._collect(key) for key in self.find_queues())
+
+    def find_queues(self) -> Iterator[str]:
+        """The keys of the messages of all queues and topics."""
+        after = '-'
+        while found := self._server.ask('ZRANGEBYLEX', keys.INDEX, after, '+', 'LIMIT', 0, STEP):
+            yield from (key.decode() for key in found)
+            after = f'({found[-1].decode()}'
 
     def _collect(self, key: str) -> int:
         removed = 0

@@ -13,7 +13,7 @@ NATIVE, UPSTREAM = 'native', 'upstream'
 DRIVERS_OPTS = [
     cfg.StrOpt(
         'redis_driver',
-        default=UPSTREAM,
+        default=NATIVE,
         choices=[
             (NATIVE, "this project's own, on upstream's keys and formats; needs Redis 5 or later"),
             (UPSTREAM, "upstream's"),

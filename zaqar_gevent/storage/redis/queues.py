@@ -10,8 +10,9 @@ from oslo_utils import timeutils
 from zaqar.storage import base, errors
 
 from zaqar_gevent.storage.redis import bodies, keys
+from zaqar_gevent.storage.redis.documents import describe
 from zaqar_gevent.storage.redis.messages import STEP
-from zaqar_gevent.storage.redis.servers import load
+from zaqar_gevent.storage.redis.servers import Server, load
 
 if TYPE_CHECKING:
     from zaqar_gevent.storage.redis.driver import ControlDriver, DataDriver
@@ -210,26 +211,14 @@ class _Spooled:
             detach(self._names, name, project)
 
     def _stats(self, name: str, project: str | None = None) -> dict[str, Any]:
-        if not self._names.exists(name, project=project):
+        keeps_names = self.driver.keeps_names  # type: ignore[attr-defined]
+        if not keeps_names and not self._names.exists(name, project=project):
             raise self._missing(name, project)
-        now = timeutils.utcnow_ts()
-        messages: dict[str, Any] = {'claimed': 0, 'free': 0, 'total': 0}
-        key = keys.messages(name, project)
-        after: Any = b'-inf'
-        while after is not None:
-            total, claimed, after = self._server.run(_STATS, (key,), now, after, STEP)
-            messages['total'] += total
-            messages['claimed'] += claimed
-        messages['free'] = messages['total'] - messages['claimed']
-        controller = self.driver.message_controller  # type: ignore[attr-defined]
-        if messages['total']:
-            try:
-                for edge, sort in (('oldest', 1), ('newest', -1)):
-                    found = controller.first(name, project, sort)
-                    messages[edge] = {part: found[part] for part in ('id', 'age', 'created')}
-            except errors.QueueIsEmpty:
-                pass
-        return {'messages': messages}
+        places = keys.messages(name, project), self._names.names(project) if keeps_names else ''
+        found = count(self._server, places, keys.queue(name, project) if keeps_names else '')
+        if found is None:
+            raise self._missing(name, project)
+        return {'messages': found}
 
 
 class SpooledQueues(_Spooled, base.Queue):
@@ -245,6 +234,28 @@ class SpooledTopics(_Spooled, base.Topic):
     """Topics, like queues."""
 
     _missing = errors.TopicDoesNotExist
+
+
+def count(server: Server, places: tuple[str, str], member: str = '') -> dict[str, Any] | None:
+    """What `stats` says of the messages of a queue; None where it does not exist.
+
+    places: the keys of its messages and of the names among which `member` must be, if it is given.
+    """
+    now = timeutils.utcnow_ts()
+    stats: dict[str, Any] = {'claimed': 0, 'free': 0, 'total': 0}
+    after: Any = b'-inf'
+    while after is not None:
+        found = server.run(_STATS, places, now, after, STEP, member)
+        if found is None:
+            return None
+        total, claimed, oldest, newest, after = found
+        stats['total'] += total
+        stats['claimed'] += claimed
+        for edge, record in (('oldest', oldest), ('newest', newest)):
+            if record is not None:
+                stats.setdefault(edge, describe(record, now))
+    stats['free'] = stats['total'] - stats['claimed']
+    return stats
 
 
 def detach(names: _Names, name: str, project: str | None) -> None:

@@ -1,17 +1,43 @@
--- Counts messages, some at a time. Returns how many there are, how many are claimed, and the rank
--- after which to go on, or nothing at the end.
--- KEYS: messages. ARGV: now, rank to begin after ('-inf'), how many to look at.
-local now, total, claimed = tonumber(ARGV[1]), 0, 0
-local start = ARGV[2] == '-inf' and '-inf' or '(' .. ARGV[2]
+-- Counts messages, some at a time. Returns how many there are, how many are claimed, id and creation
+-- of the oldest of them (and of the newest of all, where it begins at the start), and the rank after
+-- which to go on; nothing at all where the queue does not exist.
+-- KEYS: messages, names of queues or topics. ARGV: now, rank to begin after ('-inf'), how many to
+-- look at, queue ('': is not checked).
+local now, total, claimed, oldest, newest = tonumber(ARGV[1]), 0, 0, false, false
+if ARGV[4] ~= '' and not call('ZSCORE', KEYS[2], ARGV[4]) then
+    return false
+end
+
+local function created(id)
+    local found = call('HMGET', id, 'cr', 'e')
+    if found[1] and tonumber(found[2]) > now and call('HEXISTS', id, 'b') == 1 then
+        return {id, found[1]}
+    end
+    return false
+end
+
+local start = '(' .. ARGV[2]
+if ARGV[2] == '-inf' then
+    start = '-inf'
+    local back = 0
+    repeat
+        local ids = call('ZREVRANGE', KEYS[1], back, back + 9)
+        for _, id in ipairs(ids) do
+            newest = newest or created(id)
+        end
+        back = back + 10
+    until newest or #ids < 10
+end
 local ids = call('ZRANGEBYSCORE', KEYS[1], start, '+inf', 'LIMIT', 0, ARGV[3])
 for _, id in ipairs(ids) do
     local m = glance(id)
     if not has_expired(m, now) and call('HEXISTS', id, 'b') == 1 then
         total = total + 1
+        oldest = oldest or created(id)
         if holder(m, now) ~= '' then
             claimed = claimed + 1
         end
     end
 end
 local is_end = #ids < tonumber(ARGV[3])
-return {total, claimed, not is_end and call('ZSCORE', KEYS[1], ids[#ids])}
+return {total, claimed, oldest, newest, not is_end and call('ZSCORE', KEYS[1], ids[#ids])}
