@@ -1,8 +1,8 @@
 """Upstream's REST tests on a real Redis, through the native driver.
 
-`ZAQAR_COMPAT_REDIS_DRIVER=upstream` runs them through upstream's driver. `ZAQAR_COMPAT_TRANSPORT=wsgi`
-runs them on upstream's own transport as well: what fails there too is the driver's doing, and only
-that may be listed in `impossible_upstream.txt`.
+`ZAQAR_COMPAT_REDIS_DRIVER=upstream` runs them through upstream's driver, and
+`ZAQAR_COMPAT_TRANSPORT=wsgi` on upstream's own transport as well: what fails there too is the
+driver's doing, and only that may be listed in `impossible_upstream.txt`.
 """
 
 from __future__ import annotations
