@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import _socket
 import collections
+import contextlib
 import time
 from collections.abc import Callable
 from typing import Any
@@ -120,7 +121,8 @@ class HubLink:
         self._is_unfit = False
         self._is_closed = False
         self._is_due = False
-        self._clock = hub.loop.timer(_TICK_SECONDS, _TICK_SECONDS, ref=False)
+        # It keeps the loop from ending while answers are due; the idle connection does not.
+        self._clock = hub.loop.timer(_TICK_SECONDS, _TICK_SECONDS)
 
     def call(self, command: Command, again: Command | None, *, is_repeatable: bool) -> Any:
         """The answer to a command; raises `RedisUnavailable`."""
@@ -132,7 +134,13 @@ class HubLink:
         call.waiter = Waiter(self.hub)
         self._waiting.append(call)
         self._flush_soon()
-        call.waiter.get()
+        try:
+            call.waiter.get()
+        except BaseException:
+            # Nobody waits for it any more, so it must not be begun.
+            with contextlib.suppress(ValueError):
+                self._waiting.remove(call)
+            raise
         if isinstance(call.answer, BaseException):
             raise call.answer
         return call.answer
@@ -193,7 +201,7 @@ class HubLink:
             self._watcher.close()
             self._watcher = None
         if self._wire is not None and events:
-            self._watcher = self.hub.loop.io(self._wire.sock.fileno(), events)
+            self._watcher = self.hub.loop.io(self._wire.sock.fileno(), events, ref=False)
             self._watcher.start(self._on_event)
 
     def _on_event(self) -> None:

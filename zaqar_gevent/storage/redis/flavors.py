@@ -15,16 +15,13 @@ if TYPE_CHECKING:
 
 Flavor = dict[str, Any]
 
-_NAMES = 'flavors'
-_SUFFIX = '.flavors'
-
 
 class FlavorsController(base.FlavorsBase):
-    """Flavors by name; as with upstream's driver, a name is of one project only."""
+    """Flavors by project and name."""
 
     def __init__(self, driver: ControlDriver) -> None:
         super().__init__(driver)
-        self._records = Records(driver.server, '', ('f', 'p', 'c'))
+        self._records = Records(driver.server, 'flavor', ('f', 'c'))
 
     def list(
         self,
@@ -33,46 +30,41 @@ class FlavorsController(base.FlavorsBase):
         limit: int = 10,
         detailed: bool = False,
     ) -> Iterator[Any]:
-        after = marker and marker + _SUFFIX
-        page: list[Flavor] = []
-        found = self._records.list(_NAMES, after, 0)
-        for record in found:
-            if record[1] == (project or '').encode() and (not limit or len(page) < limit):
-                page.append(_present(record, detailed))
+        found = self._records.list(project or '', marker, limit)
+        page = [_present(one, detailed) for one in found]
         return iter((iter(page), page[-1]['name'] if page else None))
 
     def create(self, name: str, project: str | None = None, capabilities: Any = None) -> None:
         """Create a flavor, or replace the one of that name."""
-        fields = {'f': name, 'p': project or '', 'c': bodies.pack(capabilities or {})}
-        self._records.put(name + _SUFFIX, (_NAMES, f'{project or ""}{_SUFFIX}'), fields)
+        fields = {'f': name, 'c': bodies.pack(capabilities or {})}
+        self._records.put(project or '', name, fields)
 
     def get(self, name: str, project: str | None = None, detailed: bool = False) -> Flavor:
         """One flavor, or `FlavorDoesNotExist`."""
-        found = self._records.get(name + _SUFFIX)
+        found = self._records.get(project or '', name)
         if found is None:
             raise errors.FlavorDoesNotExist(name)
         return _present(found, detailed)
 
     def exists(self, name: str, project: str | None = None) -> bool:
-        return self._records.get(name + _SUFFIX) is not None
+        return self._records.get(project or '', name) is not None
 
     def update(self, name: str, project: str | None = None, capabilities: Any = None) -> None:
         """Replace the capabilities; raises `FlavorDoesNotExist`."""
         assert capabilities is not None, '`capabilities` not found in kwargs'
-        fields = {'p': project or '', 'c': bodies.pack(capabilities)}
-        names = (_NAMES, f'{project or ""}{_SUFFIX}')
-        if not self._records.put(name + _SUFFIX, names, fields, must_exist=True):
+        fields = {'c': bodies.pack(capabilities)}
+        if not self._records.put(project or '', name, fields, must_exist=True):
             raise errors.FlavorDoesNotExist(name)
 
     def delete(self, name: str, project: str | None = None) -> None:
-        self._records.delete(name + _SUFFIX, (_NAMES, f'{project or ""}{_SUFFIX}'))
+        self._records.delete(project or '', name)
 
     def drop_all(self) -> None:
-        self._records.delete_all(_NAMES)
+        self._records.delete_all()
 
 
 def _present(record: list[Any], detailed: bool) -> Flavor:
-    name, _, capabilities = record
+    name, capabilities = record
     if detailed:
         return {'name': name.decode(), 'capabilities': bodies.unpack(capabilities)}
     return {'name': name.decode()}

@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Any
 from zaqar.storage import base, errors
 
 from zaqar_gevent.storage.redis import bodies
-from zaqar_gevent.storage.redis.records import Fields, Records
+from zaqar_gevent.storage.redis.records import Records
 
 if TYPE_CHECKING:
     from zaqar_gevent.storage.redis.driver import ControlDriver
 
 Pool = dict[str, Any]
 
-_NAMES = 'pools'
-_SUFFIX = '.pools'
+# Pools are of no project.
+_SCOPE = ''
 
 
 class PoolsController(base.PoolsBase):
@@ -24,18 +24,18 @@ class PoolsController(base.PoolsBase):
 
     def __init__(self, driver: ControlDriver) -> None:
         super().__init__(driver)
-        self._records = Records(driver.server, '', ('pl', 'u', 'w', 'f', 'o'))
+        self._records = Records(driver.server, 'pool', ('pl', 'u', 'w', 'f', 'o'))
 
     def _list(
         self, marker: str | None = None, limit: int = 10, detailed: bool = False
     ) -> Iterator[Any]:
-        found = self._records.list(_NAMES, marker and marker + _SUFFIX, limit)
+        found = self._records.list(_SCOPE, marker, limit)
         page = [_present(one, detailed) for one in found]
         yield iter(page)
         yield page[-1]['name'] if page else None
 
     def _get(self, name: str, detailed: bool = False) -> Pool:
-        found = self._records.get(name + _SUFFIX)
+        found = self._records.get(_SCOPE, name)
         if found is None:
             raise errors.PoolDoesNotExist(name)
         return _present(found, detailed)
@@ -61,13 +61,13 @@ class PoolsController(base.PoolsBase):
     ) -> None:
         self._check_uri(name, uri)
         fields = {'pl': name, 'u': uri, 'w': weight, 'f': flavor or ''}
-        self._records.put(name + _SUFFIX, (_NAMES,), {**fields, 'o': bodies.pack(options or {})})
+        self._records.put(_SCOPE, name, {**fields, 'o': bodies.pack(options or {})})
 
     def _exists(self, name: str) -> bool:
-        return self._records.get(name + _SUFFIX) is not None
+        return self._records.get(_SCOPE, name) is not None
 
     def _update(self, name: str, **kwargs: Any) -> None:
-        fields: Fields = {
+        fields: dict[str, Any] = {
             key[0]: kwargs[key]
             for key in ('uri', 'weight', 'flavor', 'options')
             if kwargs.get(key) is not None
@@ -77,7 +77,7 @@ class PoolsController(base.PoolsBase):
             fields['o'] = bodies.pack(fields['o'])
         if 'u' in fields:
             self._check_uri(name, fields['u'])
-        if not self._records.put(name + _SUFFIX, (_NAMES,), fields, must_exist=True):
+        if not self._records.put(_SCOPE, name, fields, must_exist=True):
             raise errors.PoolDoesNotExist(name)
 
     def _delete(self, name: str) -> None:
@@ -86,13 +86,13 @@ class PoolsController(base.PoolsBase):
         flavor = pools.get(name)
         if flavor is not None and list(pools.values()).count(flavor) == 1:
             raise errors.PoolInUseByFlavor(name, flavor)
-        self._records.delete(name + _SUFFIX, (_NAMES,))
+        self._records.delete(_SCOPE, name)
 
     def _drop_all(self) -> None:
-        self._records.delete_all(_NAMES)
+        self._records.delete_all()
 
     def _all(self, detailed: bool = False) -> list[Pool]:
-        return [_present(one, detailed) for one in self._records.list(_NAMES)]
+        return [_present(one, detailed) for one in self._records.list(_SCOPE)]
 
     def _check_uri(self, name: str, uri: str) -> None:
         if any(one['uri'] == uri and one['name'] != name for one in self._all()):
