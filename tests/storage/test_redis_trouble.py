@@ -34,7 +34,7 @@ def open_store(uri: str, redis: RedisProcess, directory: pathlib.Path) -> Iterat
     """A store at `uri`."""
     gevent.get_hub()
     path = directory / 'zaqar.conf'
-    path.write_text(ON_REDIS.format(driver='native', redis=uri))
+    path.write_text(ON_REDIS.format(driver='native', redis=uri, is_shared=True))
     conf = configuration.load(cfg.ConfigOpts(), [str(path)])
     driver, control = open_drivers('native', conf)
     yield Store('native', pipeline.DataDriver(conf, driver, control), control, redis)

@@ -84,14 +84,15 @@ class ClaimController(base.Claim):
 
     def delete(self, queue: str, claim_id: str, project: str | None = None) -> None:
         """Release the messages of a claim, which may have ended already."""
-        key = keys.claims(queue, project)
-        self._server.run(_RELEASE, (key,), timeutils.utcnow_ts(), claim_id or '')
+        places = keys.claims(queue, project), self.driver.head(queue, project)
+        self._server.run(_RELEASE, places, timeutils.utcnow_ts(), claim_id or '')
 
     def _places(self, queue: str, project: str | None) -> tuple[str, ...]:
         return (
             keys.messages(queue, project),
             keys.claims(queue, project),
             keys.queues(project),
+            self.driver.head(queue, project),
         )
 
     def _checked(self, queue: str, project: str | None) -> str:

@@ -63,6 +63,7 @@ class DataDriver(base.DataDriverBase):
         self._use = _open(uri, section)
         self.server = self._use.server
         self.idempotency_seconds: int = section.idempotency_seconds
+        self._is_shared: bool = section.shared_with_upstream
 
     @property
     def capabilities(self) -> tuple[base.Capabilities, ...]:
@@ -72,6 +73,13 @@ class DataDriver(base.DataDriverBase):
     def keeps_names(self) -> bool:
         """Whether the names of queues are on the same server as their messages."""
         return getattr(self.control_driver, 'server', None) is self.server
+
+    def head(self, queue: str, project: str | None) -> str:
+        """The key of the place of a queue's first free message; empty where it is not kept.
+
+        Upstream's servers would not tell when they make messages free.
+        """
+        return '' if self._is_shared else keys.head(queue, project)
 
     def has_queue(self, name: str, project: str | None) -> bool:
         """Whether the control driver knows a queue or a topic of that name."""
@@ -108,6 +116,7 @@ class DataDriver(base.DataDriverBase):
                     dead,
                     counter,
                     keys.queue(queue, project),
+                    self.head(queue, project),
                 ),
                 now,
                 limit,

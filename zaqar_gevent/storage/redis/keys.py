@@ -44,6 +44,11 @@ def claims(name: str, project: str | None) -> str:
     return f'{project or ""}.{name}.claims'
 
 
+def head(name: str, project: str | None) -> str:
+    """Where the first free message of a queue may be. Our own."""
+    return f'{project or ""}.{name}:head'
+
+
 CLAIMED = 'messages.'
 """What the key of the messages of a claim has before its id."""
 

@@ -178,7 +178,11 @@ class MessageController(base.Message):
         while after is not None:
             found = self._server.run(
                 _LIST,
-                (keys.messages(queue, project), keys.rank_counter(queue, project)),
+                (
+                    keys.messages(queue, project),
+                    keys.rank_counter(queue, project),
+                    self.driver.head(queue, project),
+                ),
                 now,
                 after,
                 limit - len(page),
@@ -299,7 +303,11 @@ class MessageController(base.Message):
                 bodies.pack(one['body']),
                 one.get('checksum', ''),
             )
-        places = (keys.messages(queue, project), keys.rank_counter(queue, project))
+        places = (
+            keys.messages(queue, project),
+            keys.rank_counter(queue, project),
+            self.driver.head(queue, project),
+        )
         self._server.run(_RESTORE, places, now, _NOBODY, *arguments)
 
     def gc(self) -> int:

@@ -24,6 +24,14 @@ DRIVERS_OPTS = [
 ]
 
 MESSAGE_OPTS = [
+    cfg.BoolOpt(
+        'shared_with_upstream',
+        default=True,
+        help="Whether upstream's servers work on this Redis as well. If they do not, set it to "
+        'false: the native driver then remembers where the first free message of a queue may be, '
+        'so that claims and lists take the same time however many messages are claimed. With '
+        "upstream's servers it would overlook for a while what they make free.",
+    ),
     cfg.IntOpt(
         'idempotency_seconds',
         default=300,

@@ -1,5 +1,5 @@
 -- Begins the TTL of a claim anew. Returns 1; nothing where there is no such claim.
--- KEYS: messages, claims, names of queues. ARGV: queue ('': is not checked), now, claim, TTL, grace.
+-- KEYS: messages, claims, names of queues, head ('' where it is not kept). ARGV: queue ('': is not checked), now, claim, TTL, grace.
 local now, claim, ttl, grace = tonumber(ARGV[2]), ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5])
 local expires, list = now + ttl, 'messages.' .. claim
 local until_now = call('ZSCORE', KEYS[2], claim)
@@ -20,6 +20,10 @@ for _, id in ipairs(call('LRANGE', list, 0, -1)) do
             call('EXPIRE', id, seconds)
         end
     end
+end
+local _, head_ends = find_head(KEYS[4], now)
+if head_ends and expires < head_ends then
+    call('DEL', KEYS[4])
 end
 call('HSET', claim, 't', ttl, 'e', expires)
 call('EXPIRE', claim, ttl)

@@ -1,6 +1,6 @@
 -- Lists messages. Returns a page and, where it had to stop before it was full, the rank after which
 -- to go on; nothing at all for a marker that has not been given.
--- KEYS: messages, rank counter. ARGV: now, marker (an id, '(' and a rank, or '' for the start),
+-- KEYS: messages, rank counter, head ('' where it is not kept). ARGV: now, marker (an id, '(' and a rank, or '' for the start),
 -- limit, client whose messages are left out ('': none), and '1' to include those that are claimed,
 -- those that are delayed.
 local CHUNK, MOST = 100, 1000
@@ -12,7 +12,12 @@ local function count_up_to(rank)
 end
 
 local start = 0
-if string.sub(marker, 1, 1) == '(' then
+if marker == '' and not claimed then
+    local rank, _, passes_delayed = find_head(KEYS[3], now)
+    if rank and not (delayed and passes_delayed) then
+        start = call('ZCOUNT', KEYS[1], '-inf', '(' .. rank)
+    end
+elseif string.sub(marker, 1, 1) == '(' then
     start = count_up_to(string.sub(marker, 2))
 elseif marker ~= '' then
     local at = call('ZRANK', KEYS[1], marker)

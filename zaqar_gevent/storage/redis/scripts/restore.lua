@@ -1,9 +1,10 @@
 -- Puts messages that were taken away back at the front, in their order.
--- KEYS: messages, rank counter. ARGV: now, client, and of each message id, TTL, created, claim
+-- KEYS: messages, rank counter, head ('' where it is not kept). ARGV: now, client, and of each message id, TTL, created, claim
 -- count, body, checksum ('' for none).
 local now = tonumber(ARGV[1])
 local first = call('ZRANGE', KEYS[1], 0, 0, 'WITHSCORES')[2] or call('GET', KEYS[2]) or 0
 local count = (#ARGV - 2) / 6
+call('DEL', KEYS[3])
 for index = 0, count - 1 do
     local at = 3 + 6 * index
     local id, ttl, created = ARGV[at], tonumber(ARGV[at + 1]), tonumber(ARGV[at + 2])

@@ -43,6 +43,19 @@ local function present(id, m, now)
     return {id, m[B], m[TTL], m[CREATED], holder(m, now), m[COUNT], m[CHECKSUM]}
 end
 
+-- Where the first message may be that is free, if nobody else works on the queue: its rank, until
+-- when that holds, and whether delayed messages are before it. Nothing where that is not known.
+local function find_head(key, now)
+    local found = key ~= '' and call('GET', key)
+    if not found then
+        return
+    end
+    local rank, ends, delayed = string.match(found, '^(%S+) (%S+) (%S)$')
+    if tonumber(ends) > now then
+        return rank, tonumber(ends), delayed == '1'
+    end
+end
+
 -- Takes a message out of its queue, and out of the claim that holds it.
 local function remove(messages, id, claim)
     call('DEL', id)

@@ -1,7 +1,8 @@
 -- Takes the first free messages: under a claim, or away.
 -- Returns the messages and, where none was found yet, the rank after which to go on; 1 where the
 -- queue may have a dead letter queue that has to be looked up first.
--- KEYS: messages, claims, messages and rank counter of the dead letter queue, queue.
+-- KEYS: messages, claims, messages and rank counter of the dead letter queue, queue, head ('' where
+-- it is not kept).
 -- ARGV: now, limit, rank to begin after ('-inf'), claim ('': take away), its TTL, grace, claims
 -- after which a message is a dead letter (0: never, '?': to be looked up), TTL of dead letters
 -- ('': theirs), start of their ids.
@@ -47,7 +48,18 @@ local function is_free(m)
 end
 
 local page, ids, gone, looked_at, wary = {}, {}, {}, 0, false
-local start = ARGV[3] == '-inf' and 0 or call('ZCOUNT', KEYS[1], '-inf', ARGV[3])
+local rank, head_ends, head_delayed = find_head(KEYS[6], now)
+head_ends = head_ends or math.huge
+local start = 0
+if ARGV[3] ~= '-inf' then
+    start = call('ZCOUNT', KEYS[1], '-inf', ARGV[3])
+    if not rank then
+        -- What is before it has not been looked at here.
+        head_ends = 0
+    end
+elseif rank then
+    start = call('ZCOUNT', KEYS[1], '-inf', '(' .. rank)
+end
 local chunk = math.min(limit, CHUNK)
 local last
 repeat
@@ -73,21 +85,41 @@ repeat
         end
         if not m[EXPIRES] then
             gone[#gone + 1] = id
+        elseif not has_expired(m, now) and wary then
+            -- It is left out until then.
+            if holder(m, now) ~= '' then
+                head_ends = math.min(head_ends, tonumber(m[CLAIM_EXPIRES]))
+            end
+            if is_delayed(m, now) then
+                head_ends = math.min(head_ends, tonumber(m[DELAYED]))
+                head_delayed = true
+            end
         end
+        last = id
         if #page == limit then
             break
         end
     end
     looked_at = looked_at + #some
     start = start + #some - left
-    last = #some > 0 and some[#some]
     local is_end = #some < chunk
     chunk = CHUNK
 until #page == limit or is_end or looked_at >= MOST
 
+if KEYS[6] ~= '' and last then
+    if claim ~= '' and #ids > 0 then
+        head_ends = math.min(head_ends, claim_expires)
+    end
+    local ends = math.min(head_ends, now + 3600)
+    local after = call('ZSCORE', KEYS[1], last)
+    if after and ends > now then
+        call('SET', KEYS[6], string.format('%.0f %.0f %d', after + 1, ends, head_delayed and 1 or 0),
+            'EX', ends - now)
+    end
+end
 local continue = false
 if #page == 0 and looked_at >= MOST then
-    continue = call('ZSCORE', KEYS[1], last)
+    continue = last and call('ZSCORE', KEYS[1], last)
 end
 for index = 1, #gone, 1000 do
     call('ZREM', KEYS[1], unpack(gone, index, math.min(index + 999, #gone)))
