@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import functools
 from typing import Any
 
-import msgpack
+import msgspec
 from zaqar.storage import errors
 
-pack = functools.partial(msgpack.packb, use_bin_type=True)
+pack = msgspec.msgpack.Encoder().encode
+"""The bytes to store of a value. Raises `OverflowError` or `ValueError` for what has none."""
+
+_decode = msgspec.msgpack.Decoder().decode
 
 
 class Garbled(errors.ConnectionError):
@@ -24,6 +26,6 @@ class Garbled(errors.ConnectionError):
 def unpack(packed: bytes) -> Any:
     """The value; raises `Garbled`."""
     try:
-        return msgpack.unpackb(packed, strict_map_key=False)
-    except (ValueError, msgpack.UnpackException) as error:
+        return _decode(packed)
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         raise Garbled(str(error)) from None
