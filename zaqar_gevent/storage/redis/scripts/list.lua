@@ -51,7 +51,10 @@ while true do
     local ids = call('ZRANGE', KEYS[1], start, start + chunk - 1)
     for _, id in ipairs(ids) do
         -- After one that is left out, more may be: their bodies are not read in vain.
-        if not wary or is_wanted(glance(id)) then
+        local held_until = wary and not claimed and call('HGET', id, 'c.e')
+        if held_until and tonumber(held_until) > now then
+            -- It is held. PERF: a single field tells the most.
+        elseif not wary or is_wanted(glance(id)) then
             local m = read(id)
             wary = not (m[B] and is_wanted(m))
             if not wary then
