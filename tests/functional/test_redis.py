@@ -15,6 +15,7 @@ import pytest
 
 from tests.callers import RestCaller
 from tests.faults.client import COMPACT
+from tests.functional.test_command import failure
 from tests.functional.test_push import Subscriber
 from tests.redis_process import ON_REDIS, ON_UPSTREAMS_REDIS, RedisProcess
 from tests.server_process import ServerProcess
@@ -314,3 +315,19 @@ def test_an_idle_connection_that_redis_has_closed_is_replaced(
     for _ in range(3):
         redis.client.client_kill_filter(_type='normal', skipme=True)
         post(rest, 'orders', range(1))
+
+
+def test_a_server_that_evicts_is_refused_at_start(
+    redis: RedisProcess, tmp_path: pathlib.Path
+) -> None:
+    file = tmp_path / 'zaqar.conf'
+    file.write_text(ON_REDIS.format(redis=redis.uri))
+    redis.client.config_set('maxmemory', '1gb')
+    redis.client.config_set('maxmemory-policy', 'volatile-ttl')
+    try:
+        line = failure('--port', '0', '--config-file', str(file))
+    finally:
+        redis.client.config_set('maxmemory-policy', 'noeviction')
+        redis.client.config_set('maxmemory', 0)
+    assert 'maxmemory-policy volatile-ttl' in line
+    assert 'noeviction' in line
