@@ -133,7 +133,7 @@ def test_scripts_are_loaded_again(store: Store, own: RedisProcess) -> None:
 
 
 def test_nothing_is_made_that_was_refused_for_want_of_memory(
-    store: Store, own: RedisProcess
+    store: Store, own: RedisProcess, caplog: pytest.LogCaptureFixture
 ) -> None:
     queue = store.queue()
     store.post(queue, 'x')
@@ -146,6 +146,8 @@ def test_nothing_is_made_that_was_refused_for_want_of_memory(
     ):
         with pytest.raises(RedisUnavailable, match='out of memory'):
             call()
+        assert store.list(queue) == ['x']
+    assert len([line for line in caplog.messages if 'out of memory' in line]) == 1
     assert store.list(queue) == ['x']
     assert store.counts(queue) == (0, 1)
     assert list(next(store.subscriptions.list(queue))) == []

@@ -47,6 +47,8 @@ MAX_WAITING = 10_000
 MAX_BATCH = 256
 """Calls that are sent together."""
 
+_AGAIN_SECONDS = 60.0
+_MOST_REASONS = 100
 _PAUSE_SECONDS = 0.1
 _TICK_SECONDS = 0.1
 _READ, _WRITE = 1, 2
@@ -77,25 +79,36 @@ class Call:
 
 
 class _Outages:
-    """Logs outages, each once."""
+    """Logs outages, each once, and what single calls are refused for once a minute."""
 
     def __init__(self, address: Address) -> None:
         self._address = address
         self._reason: str | None = None
-
-    def failed(self, reason: str) -> None:
-        if reason != self._reason:
-            LOG.error('Redis at %s is unavailable: %s', self._address, reason)
-        self._reason = reason
+        self._refused_at: dict[str, float] = {}
 
     @property
     def is_on(self) -> bool:
         """Whether nothing has worked since the last failure."""
         return self._reason is not None
 
+    def failed(self, reason: str) -> None:
+        """The server cannot be used."""
+        if reason != self._reason:
+            LOG.error('Redis at %s is unavailable: %s', self._address, reason)
+        self._reason = reason
+
+    def refused(self, reason: str) -> None:
+        """It refuses some calls, and serves others."""
+        now = time.monotonic()
+        if now >= self._refused_at.get(reason, 0.0):
+            if len(self._refused_at) >= _MOST_REASONS:
+                self._refused_at.clear()
+            self._refused_at[reason] = now + _AGAIN_SECONDS
+            LOG.error('Redis at %s refuses calls: %s', self._address, reason)
+
     def works(self) -> None:
-        if self.is_on:
-            LOG.info('Redis at %s is available again.', self._address)
+        """It has answered."""
+        LOG.info('Redis at %s is available again.', self._address)
         self._reason = None
 
 
@@ -248,7 +261,7 @@ class HubLink:
                 self._is_unfit = True
                 lost = reason
             else:
-                self._outages.failed(reason)
+                self._outages.refused(reason)
                 call.answer = RedisUnavailable(self._address, reason)
                 answered.append(call)
         self._waiting.extendleft(reversed(retried))
