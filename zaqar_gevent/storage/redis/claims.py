@@ -65,7 +65,7 @@ class ClaimController(base.Claim):
             raise errors.ClaimDoesNotExist(claim_id, queue, project)
         ttl, expires, held = int(found[0]), int(float(found[1])), found[2]
         age = max(0, now - (expires - ttl))
-        return {'id': claim_id, 'ttl': ttl, 'age': age}, iter(present_all(held, now))
+        return {'id': claim_id, 'ttl': ttl, 'age': age}, iter(present_all(held))
 
     def update(
         self, queue: str, claim_id: str, metadata: dict[str, int], project: str | None = None

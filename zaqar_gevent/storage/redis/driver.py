@@ -128,10 +128,10 @@ class DataDriver(base.DataDriverBase):
             )
             if found == 1:
                 worn = self._get_dead_letters(queue, project)
-            elif found[0] or found[1] is None:
-                return present_all(found[0], now)
+            elif found[0] or found[2] is None:
+                return present_all(found[1])
             else:
-                after = found[1]
+                after = found[2]
 
     def _get_dead_letters(self, queue: str, project: str | None) -> tuple[Any, Any, str, str]:
         """Claims after which messages are dead letters (0: never), the TTL they get, their keys."""

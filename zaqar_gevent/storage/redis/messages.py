@@ -192,7 +192,7 @@ class MessageController(base.Message):
             )
             if found is None:
                 raise MarkerNotGiven(str(marker))
-            page += present_all(found[0], now)
+            page += present_all(found[0])
             after = f'({found[1].decode()}' if len(found) > 1 else None
         return iter((iter(page), page[-1]['id'] if page else marker))
 
@@ -225,7 +225,7 @@ class MessageController(base.Message):
         """Those of the messages that exist."""
         now = timeutils.utcnow_ts()
         key = keys.messages(queue, project)
-        return iter(present_all(self._server.run(_GET, (key,), now, *message_ids), now))
+        return iter(present_all(self._server.run(_GET, (key,), now, *message_ids)))
 
     def delete(
         self, queue: str, message_id: str, project: str | None = None, claim: str | None = None

@@ -253,7 +253,7 @@ def count(server: Server, places: tuple[str, str], member: str = '') -> dict[str
         stats['claimed'] += claimed
         for edge, record in (('oldest', oldest), ('newest', newest)):
             if record is not None:
-                stats.setdefault(edge, describe(record, now))
+                stats.setdefault(edge, describe(record[0].decode(), int(record[1]), now))
     stats['free'] = stats['total'] - stats['claimed']
     return stats
 

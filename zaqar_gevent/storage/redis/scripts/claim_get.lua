@@ -17,4 +17,4 @@ for _, id in ipairs(call('LRANGE', 'messages.' .. claim, 0, -1)) do
         held[#held + 1] = present(id, m, now)
     end
 end
-return {ttl, expires, held}
+return {ttl, expires, paginate(held)}

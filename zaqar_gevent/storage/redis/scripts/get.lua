@@ -9,4 +9,4 @@ for index = 2, #ARGV do
         end
     end
 end
-return found
+return paginate(found)

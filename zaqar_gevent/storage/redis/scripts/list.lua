@@ -60,7 +60,7 @@ while true do
             if not wary then
                 page[#page + 1] = present(id, m, now)
                 if #page == limit then
-                    return {page}
+                    return {paginate(page)}
                 end
             end
         end
@@ -68,10 +68,10 @@ while true do
     start = start + #ids
     looked_at = looked_at + #ids
     if #ids < chunk then
-        return {page}
+        return {paginate(page)}
     end
     if looked_at >= MOST then
-        return {page, call('ZSCORE', KEYS[1], ids[#ids])}
+        return {paginate(page), call('ZSCORE', KEYS[1], ids[#ids])}
     end
     chunk = CHUNK
 end

@@ -38,9 +38,36 @@ local function is_delayed(m, now)
     return (tonumber(m[DELAYED]) or 0) > now
 end
 
--- A message as the driver reads it.
+-- A message as the rest of the server wants it, as a map in MsgPack. PERF: the body is in MsgPack
+-- already; so a page is one string, which the driver unpacks at once.
 local function present(id, m, now)
-    return {id, m[B], m[TTL], m[CREATED], holder(m, now), m[COUNT], m[CHECKSUM]}
+    local claim = holder(m, now)
+    local age = math.max(0, now - tonumber(m[CREATED]))
+    local head = cmsgpack.pack('id', id, 'age', age, 'ttl', tonumber(m[TTL]), 'body')
+    local count = tonumber(m[COUNT]) or 0
+    if claim == '' then
+        claim = nil
+    end
+    if not m[CHECKSUM] then
+        return '\134' .. head .. m[B] .. cmsgpack.pack('claim_count', count, 'claim_id', claim)
+    end
+    return '\135' .. head .. m[B]
+        .. cmsgpack.pack('claim_count', count, 'checksum', m[CHECKSUM], 'claim_id', claim)
+end
+
+-- Such messages as an array in MsgPack.
+local function paginate(messages)
+    local count = #messages
+    local head
+    if count < 16 then
+        head = string.char(144 + count)
+    elseif count < 65536 then
+        head = string.char(220, math.floor(count / 256), count % 256)
+    else
+        head = string.char(221, 0, math.floor(count / 65536), math.floor(count / 256) % 256,
+            count % 256)
+    end
+    return head .. table.concat(messages)
 end
 
 -- Where the first message may be that is free, if nobody else works on the queue: its rank, until

@@ -1,5 +1,5 @@
 -- Takes the first free messages: under a claim, or away.
--- Returns the messages and, where none was found yet, the rank after which to go on; 1 where the
+-- Returns how many messages, the messages and, where none was found yet, the rank after which to go on; 1 where the
 -- queue may have a dead letter queue that has to be looked up first.
 -- KEYS: messages, claims, messages and rank counter of the dead letter queue, queue, head ('' where
 -- it is not kept).
@@ -148,4 +148,4 @@ elseif claim == '' then
         remove(KEYS[1], id, '')
     end
 end
-return {page, continue}
+return {#page, paginate(page), continue}
