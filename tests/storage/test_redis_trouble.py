@@ -230,6 +230,38 @@ def test_calls_that_wait_are_bounded(
     assert store.list(queue) == []
 
 
+def test_whoever_waits_is_told_when_the_driver_is_closed(
+    own: RedisProcess, tmp_path: pathlib.Path
+) -> None:
+    with open_store(own.uri, own, tmp_path) as store:
+        queue = store.queue()
+        os.kill(own.pid, signal.SIGSTOP)
+        waiting = [gevent.spawn(attempt, lambda: store.post(queue, 'x')) for _ in range(3)]
+        gevent.sleep(0.1)
+        waiting += [gevent.spawn(attempt, lambda: store.list(queue)) for _ in range(3)]
+        gevent.sleep(0)
+    try:
+        gevent.joinall(waiting, timeout=5, raise_error=True)
+        assert all(isinstance(one.value[0], RedisUnavailable) for one in waiting)
+    finally:
+        os.kill(own.pid, signal.SIGCONT)
+
+
+def test_a_killed_greenlet_leaves_nothing_behind(store: Store, own: RedisProcess) -> None:
+    queue = store.queue()
+    os.kill(own.pid, signal.SIGSTOP)
+    try:
+        first = gevent.spawn(attempt, lambda: store.list(queue))
+        gevent.sleep(0.1)
+        never_sent = gevent.spawn(attempt, lambda: store.post(queue, 'x'))
+        gevent.sleep(0.1)
+        never_sent.kill()
+    finally:
+        os.kill(own.pid, signal.SIGCONT)
+    assert first.get()[0] == []
+    assert store.list(queue) == []
+
+
 class Relay:
     """Passes on what is said to Redis, until it is to lose an answer."""
 

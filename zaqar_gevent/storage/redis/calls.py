@@ -45,7 +45,8 @@ MAX_WAITING = 10_000
 """Calls that may wait to be sent; further ones fail at once."""
 
 MAX_BATCH = 256
-"""Calls that are sent together."""
+MAX_BATCH_BYTES = 1024 * 1024
+"""Calls, and about how many bytes of them, that are sent together."""
 
 _AGAIN_SECONDS = 60.0
 _MOST_REASONS = 100
@@ -128,7 +129,8 @@ class HubLink:
         self._wire: Wire | None = None
         self._watcher: Any = None
         self._unsent = b''
-        self._sent_at = 0.0
+        # When anything was sent or came the last time.
+        self._heard_at = 0.0
         self._reason = 'it cannot be reached'
         self._is_opening = False
         self._is_unfit = False
@@ -163,7 +165,8 @@ class HubLink:
         self._is_closed = True
         self._reason = 'it has been closed'
         self._disconnect()
-        self._fail(self._waiting)
+        self._fail(self._waiting, RedisUnavailable)
+        self._fail(self._sent, OutcomeUnknown)
         self._clock.stop()
 
     def forget(self) -> None:
@@ -190,10 +193,18 @@ class HubLink:
                 self._is_opening = True
                 gevent.spawn_raw(self._open)
             return
-        while self._waiting and len(self._sent) < MAX_BATCH:
-            self._sent.append(self._waiting.popleft())
-        self._sent_at = time.monotonic()
-        self._send(self._wire.encode(b''.join([call.data for call in self._sent])))
+        size = 0
+        while self._waiting and len(self._sent) < MAX_BATCH and size < MAX_BATCH_BYTES:
+            call = self._waiting.popleft()
+            size += len(call.data)
+            self._sent.append(call)
+        self._heard_at = time.monotonic()
+        try:
+            data = self._wire.encode(b''.join([call.data for call in self._sent]))
+        except OSError as error:
+            self._lose(str(error))
+            return
+        self._send(data)
 
     def _send(self, data: bytes) -> None:
         assert self._wire is not None
@@ -226,6 +237,7 @@ class HubLink:
                 data = self._wire.sock.recv(CHUNK)
                 if not data:
                     raise OSError('it has closed the connection')
+                self._heard_at = time.monotonic()
                 answers += self._wire.decode(data)
                 if len(data) < CHUNK:
                     break
@@ -282,12 +294,10 @@ class HubLink:
             self._outages.failed(reason)
         sent, self._sent = self._sent, collections.deque()
         self._disconnect()
-        lost = [call for call in sent if not call.is_repeatable]
+        lost = collections.deque(call for call in sent if not call.is_repeatable)
         self._waiting.extendleft(reversed([call for call in sent if call.is_repeatable]))
         self._flush_soon()
-        for call in lost:
-            call.answer = OutcomeUnknown(self._address, reason)
-            self.hub.loop.run_callback(call.waiter.switch, None)
+        self._fail(lost, OutcomeUnknown)
 
     def _disconnect(self) -> None:
         wire, self._wire, self._unsent = self._wire, None, b''
@@ -323,20 +333,20 @@ class HubLink:
     def _tick(self) -> None:
         """Give up what has waited too long."""
         now = time.monotonic()
-        if self._sent and now - self._sent_at > self._address.timeout:
+        if self._sent and now - self._heard_at > self._address.timeout:
             self._lose('it does not answer')
         late = [call for call in self._waiting if call.until < now]
         if late:
             # Those that came last have waited least.
             self._waiting = collections.deque(one for one in self._waiting if one.until >= now)
-            self._fail(collections.deque(late))
+            self._fail(collections.deque(late), RedisUnavailable)
         if not self._sent and not self._waiting:
             self._clock.stop()
 
-    def _fail(self, calls: collections.deque[Call]) -> None:
+    def _fail(self, calls: collections.deque[Call], error: type[RedisUnavailable]) -> None:
         while calls:
             call = calls.popleft()
-            call.answer = RedisUnavailable(self._address, self._reason)
+            call.answer = error(self._address, self._reason)
             self.hub.loop.run_callback(call.waiter.switch, None)
 
 

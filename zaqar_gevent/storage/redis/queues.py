@@ -34,7 +34,6 @@ _ABSENT = object()
 class _Names:
     """Queues or topics: the two differ in their keys and in the error for a missing one."""
 
-    kind: str
     _missing: type[errors.DoesNotExist]
 
     def __init__(self, driver: ControlDriver) -> None:
@@ -145,7 +144,6 @@ class _Names:
 class QueueController(_Names, base.Queue):
     """Queues and their metadata."""
 
-    kind = 'queue'
     _missing = errors.QueueDoesNotExist
 
     def key(self, name: str, project: str | None) -> str:
@@ -161,7 +159,6 @@ class QueueController(_Names, base.Queue):
 class TopicController(_Names, base.Topic):
     """Topics and their metadata. Upstream has none on Redis."""
 
-    kind = 'topic'
     _missing = errors.TopicDoesNotExist
 
     def key(self, name: str, project: str | None) -> str:
