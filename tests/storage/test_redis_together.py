@@ -90,9 +90,7 @@ def test_claims_are_respected(pair: tuple[Store, Store]) -> None:
     reader.claims.update(queue, claim, {'ttl': 100, 'grace': 60})
     assert writer.claims.get(queue, claim)[0]['ttl'] == 100
     reader.claims.delete(queue, claim)
-    free = [one['body'] for one in writer.claim(queue)[1]]
-    # Upstream takes what is behind a free message for free.
-    assert free == ([1] if writer.name == 'native' else [1, 2])
+    assert [one['body'] for one in writer.claim(queue)[1]] == [1]
 
 
 def test_subscriptions_are_read(pair: tuple[Store, Store]) -> None:
@@ -137,6 +135,7 @@ def test_a_message_that_upstream_would_let_vanish_is_kept(both: Both, redis: Red
     queue = queue_of(both.native)
     [message_id] = both.native.post(queue, 'x', ttl=60)
     claim, _ = both.upstream.claim(queue, ttl=300)
-    assert redis.client.ttl(message_id) <= 60
+    # As an upstream server leaves it.
+    redis.client.expire(message_id, 60)
     both.native.claims.update(queue, claim, {'ttl': 300, 'grace': 60})
     assert redis.client.ttl(message_id) >= 300

@@ -76,7 +76,7 @@ class OneServer:
 
         for patched in (
             mock.patch.object(base, 'time', types.SimpleNamespace(sleep=sleep, time=time.time)),
-            mock.patch.object(timeutils, 'utcnow_ts', lambda *args: read(*args) + ahead[0]),
+            mock.patch.object(timeutils, 'utcnow_ts', lambda **more: read(**more) + ahead[0]),
         ):
             patched.start()
             self.addCleanup(patched.stop)

@@ -125,6 +125,7 @@ class DataDriver(base.DataDriverBase):
                 most,
                 ttl,
                 messages.new_ids(dead) if dead else '',
+                messages.exact_time(),
             )
             if found == 1:
                 worn = self._get_dead_letters(queue, project)

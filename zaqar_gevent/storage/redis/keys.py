@@ -34,6 +34,11 @@ def messages(name: str, project: str | None) -> str:
     return f'{project or ""}.{name}.messages'
 
 
+DELAYED = '.delayed'
+"""What the key of the messages that are not due yet has behind that of the others; by when they
+are due. Also of this project's corrections of upstream's driver."""
+
+
 def rank_counter(name: str, project: str | None) -> str:
     """The next rank."""
     return f'{project or ""}.{name}.rank_counter'

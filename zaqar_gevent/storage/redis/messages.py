@@ -46,7 +46,7 @@ _ALL = 2**31
 # The start of every queue, which clients poll from, is a marker as well.
 _MARKER = re.compile('0{16}|[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}')
 _START = '0' * 16
-_RANKED = re.compile('[0-9a-f]{8}-[0-9a-f]{4}-8[0-9a-f]{3}-[0-9a-f]{4}-[0-9a-f]{12}')
+_RANKED = re.compile('[0-9a-f]{8}-[0-9a-f]{4}-8[0-9a-f]{3}-a[0-9a-f]{3}-[0-9a-f]{12}')
 
 
 def new_ids(key: str) -> str:
@@ -137,8 +137,7 @@ class MessageController(base.Message):
         for new in messages:
             body = new.get('body', {})
             checksum = storage_utils.get_checksum(body) if checked else ''
-            delayed_until = _delayed_until(new, now)
-            arguments += (new['ttl'], delayed_until, bodies.pack(body), checksum)
+            arguments += (new['ttl'], _due_at(new), bodies.pack(body), checksum)
         return arguments
 
     def _has_checksums(self) -> bool:
@@ -186,6 +185,7 @@ class MessageController(base.Message):
                 now,
                 after,
                 limit - len(page),
+                exact_time(),
                 client,
                 '1' if include_claimed else '',
                 '1' if include_delayed else '',
@@ -208,7 +208,7 @@ class MessageController(base.Message):
         if sort not in (1, -1):
             raise ValueError('sort must be 1 (oldest first) or -1 (newest first)')
         now = timeutils.utcnow_ts()
-        found = self._server.run(_EDGE, (keys.messages(queue, project),), now, sort)
+        found = self._server.run(_EDGE, (keys.messages(queue, project),), now, sort, exact_time())
         if found is None:
             raise errors.QueueIsEmpty(queue, project)
         return present_edge(found, now)
@@ -333,10 +333,15 @@ class MessageController(base.Message):
         return removed
 
 
-def _delayed_until(new: dict[str, Any], now: int) -> int:
-    """When a message becomes visible. Without a delay 0: another server's clock may be behind."""
+def exact_time() -> str:
+    """Now, as scripts compare it with when messages are due."""
+    return repr(float(timeutils.utcnow_ts(microsecond=True)))
+
+
+def _due_at(new: dict[str, Any]) -> str | int:
+    """When a message becomes visible; 0 for at once: another server's clock may be behind."""
     delay: int = new.get('delay') or 0
-    return now + delay if delay else 0
+    return repr(float(timeutils.utcnow_ts(microsecond=True)) + delay) if delay else 0
 
 
 @functools.lru_cache(maxsize=4096)

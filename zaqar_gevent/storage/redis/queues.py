@@ -11,7 +11,7 @@ from zaqar.storage import base, errors
 
 from zaqar_gevent.storage.redis import bodies, keys
 from zaqar_gevent.storage.redis.documents import describe
-from zaqar_gevent.storage.redis.messages import STEP
+from zaqar_gevent.storage.redis.messages import STEP, exact_time
 from zaqar_gevent.storage.redis.servers import Server, load
 
 if TYPE_CHECKING:
@@ -242,7 +242,7 @@ def count(server: Server, places: tuple[str, str], member: str = '') -> dict[str
     stats: dict[str, Any] = {'claimed': 0, 'free': 0, 'total': 0}
     after: Any = b'-inf'
     while after is not None:
-        found = server.run(_STATS, places, now, after, STEP, member)
+        found = server.run(_STATS, places, now, after, STEP, member, exact_time())
         if found is None:
             return None
         total, claimed, oldest, newest, after = found
@@ -275,8 +275,9 @@ def detach(names: _Names, name: str, project: str | None) -> None:
         keys.queue(name, project),
         _KEPT_SECONDS,
     )
-    while names.server.run(_WIPE, (doomed,), STEP):
-        pass
+    for key in (doomed, doomed + keys.DELAYED):
+        while names.server.run(_WIPE, (key,), STEP):
+            pass
     while names.server.run(_WIPE, (doomed_claims,), STEP, keys.CLAIMED):
         pass
 

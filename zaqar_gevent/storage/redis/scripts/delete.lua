@@ -2,7 +2,7 @@
 -- holds it, 4 there is no such claim.
 -- KEYS: messages, claims. ARGV: now, id, claim ('': none).
 local now, id, claim = tonumber(ARGV[1]), ARGV[2], ARGV[3]
-if not call('ZSCORE', KEYS[1], id) then
+if not belongs(KEYS[1], id) then
     return 0
 end
 local m = glance(id)

@@ -9,7 +9,7 @@ end
 local seen = {}
 for index = 3 + claims, #ARGV do
     local id = ARGV[index]
-    if not seen[id] and call('ZSCORE', KEYS[1], id) then
+    if not seen[id] and belongs(KEYS[1], id) then
         seen[id] = true
         local m = glance(id)
         local held_by = holder(m, now)
@@ -36,6 +36,7 @@ for index = 1, #ids, 1000 do
     local last = math.min(index + 999, #ids)
     call('DEL', unpack(ids, index, last))
     call('ZREM', KEYS[1], unpack(ids, index, last))
+    call('ZREM', KEYS[1] .. LATER, unpack(ids, index, last))
 end
 for claim, of_claim in pairs(by_claim) do
     local list = 'messages.' .. claim

@@ -2,7 +2,7 @@
 local now, found = tonumber(ARGV[1]), {}
 for index = 2, #ARGV do
     local id = ARGV[index]
-    if call('ZSCORE', KEYS[1], id) then
+    if belongs(KEYS[1], id) then
         local m = read(id)
         if is_alive(m, now) then
             found[#found + 1] = present(id, m, now)

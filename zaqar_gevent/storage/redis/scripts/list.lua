@@ -1,11 +1,12 @@
 -- Lists messages. Returns a page and, where it had to stop before it was full, the rank after which
 -- to go on; nothing at all for a marker that has not been given.
 -- KEYS: messages, rank counter, head ('' where it is not kept). ARGV: now, marker (an id, '(' and a rank, or '' for the start),
--- limit, client whose messages are left out ('': none), and '1' to include those that are claimed,
+-- limit, exact time, client whose messages are left out ('': none), and '1' to include those that are claimed,
 -- those that are delayed.
 local CHUNK, MOST = 100, 1000
 local now, marker, limit = tonumber(ARGV[1]), ARGV[2], tonumber(ARGV[3])
-local others, claimed, delayed = ARGV[4], ARGV[5] == '1', ARGV[6] == '1'
+local others, claimed, delayed = ARGV[5], ARGV[6] == '1', ARGV[7] == '1'
+place(KEYS[1], ARGV[4])
 
 local function count_up_to(rank)
     return call('ZCOUNT', KEYS[1], '-inf', rank)
@@ -25,7 +26,7 @@ elseif marker ~= '' then
     -- known when they are gone. The page after any other that is not there is the first.
     local rank
     if not at and string.sub(marker, 1, 8) == string.sub(redis.sha1hex(KEYS[1]), 1, 8) then
-        rank = string.match(marker, '^%x+%-%x+%-8%x+%-%x+%-(%x+)$')
+        rank = string.match(marker, '^%x+%-%x+%-8%x+%-a%x+%-(%x+)$')
     end
     if at then
         start = at + 1
@@ -46,6 +47,24 @@ local function is_wanted(m)
 end
 
 local page, looked_at, wary = {}, 0, false
+
+-- The page, filled with messages that are not due yet, from this one on.
+local function with_delayed(first)
+    if delayed and #page < limit then
+        for _, id in ipairs(call('ZRANGE', KEYS[1] .. LATER, first, first + limit - #page - 1)) do
+            local m = read(id)
+            if m[B] and is_wanted(m) then
+                page[#page + 1] = present(id, m, now)
+            end
+        end
+    end
+    return {paginate(page)}
+end
+
+local among_delayed = delayed and marker ~= '' and call('ZRANK', KEYS[1] .. LATER, marker)
+if among_delayed then
+    return with_delayed(among_delayed + 1)
+end
 local chunk = math.min(limit, CHUNK)
 while true do
     local ids = call('ZRANGE', KEYS[1], start, start + chunk - 1)
@@ -68,7 +87,7 @@ while true do
     start = start + #ids
     looked_at = looked_at + #ids
     if #ids < chunk then
-        return {paginate(page)}
+        return with_delayed(0)
     end
     if looked_at >= MOST then
         return {paginate(page), call('ZSCORE', KEYS[1], ids[#ids])}

@@ -3,6 +3,7 @@
 -- ARGV: queue ('': is not checked), now, client, start of the ids, seconds to remember the post
 -- (0: not at all), and of each message TTL, delayed until, body, checksum ('' for none).
 local now, seconds = tonumber(ARGV[2]), tonumber(ARGV[5])
+local unplaced = string.gsub(ARGV[4], '-a(%x+)-$', '-b%1-')
 local keeper = ARGV[1]
 if keeper ~= '' and not call('ZSCORE', KEYS[3], keeper) then
     if not call('ZSCORE', KEYS[4], keeper) then
@@ -33,9 +34,11 @@ local ids, ranked = {}, {}
 for index = 0, count - 1 do
     local at = 6 + 4 * index
     local ttl = tonumber(ARGV[at])
-    local id = ARGV[4] .. string.format('%012x', rank + index)
+    local due = tonumber(ARGV[at + 1])
+    -- The place of a delayed message is not known yet, and its id does not tell one.
+    local id = (due > 0 and unplaced or ARGV[4]) .. string.format('%012x', rank + index)
     local fields = {'id', id, 't', ttl, 'cr', now, 'e', now + ttl, 'u', ARGV[3], 'c', '',
-        'c.e', now, 'c.c', 0, 'd', ARGV[at + 1], 'b', ARGV[at + 2]}
+        'c.e', now, 'c.c', 0, 'd', math.ceil(due), 'b', ARGV[at + 2]}
     if ARGV[at + 3] ~= '' then
         fields[#fields + 1] = 'cs'
         fields[#fields + 1] = ARGV[at + 3]
@@ -43,8 +46,12 @@ for index = 0, count - 1 do
     call('HSET', id, unpack(fields))
     call('EXPIRE', id, ttl)
     ids[index + 1] = id
-    ranked[#ranked + 1] = rank + index
-    ranked[#ranked + 1] = id
+    if due > 0 then
+        call('ZADD', KEYS[1] .. LATER, string.format('%.6f', due + index / 1e6), id)
+    else
+        ranked[#ranked + 1] = rank + index
+        ranked[#ranked + 1] = id
+    end
     if #ranked >= 1000 then
         call('ZADD', KEYS[1], unpack(ranked))
         ranked = {}

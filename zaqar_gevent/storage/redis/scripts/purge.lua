@@ -8,6 +8,11 @@ if last == '' then
     local newest = call('ZREVRANGE', KEYS[1], 0, 0, 'WITHSCORES')
     last = newest[2]
 end
+if ARGV[3] == '' then
+    for _, id in ipairs(call('ZRANGE', KEYS[1] .. LATER, 0, 4999)) do
+        remove(KEYS[1], id, '')
+    end
+end
 if not last then
     return false
 end

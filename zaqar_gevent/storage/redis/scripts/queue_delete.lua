@@ -8,9 +8,10 @@ if call('ZSCORE', KEYS[3], ARGV[1]) then
     return
 end
 call('ZREM', KEYS[4], KEYS[5])
-for index = 5, 6 do
-    if call('EXISTS', KEYS[index]) == 1 then
-        call('RENAME', KEYS[index], KEYS[index + 2])
-        call('EXPIRE', KEYS[index + 2], ARGV[2])
+local moved = {{KEYS[5], KEYS[7]}, {KEYS[6], KEYS[8]}, {KEYS[5] .. LATER, KEYS[7] .. LATER}}
+for _, pair in ipairs(moved) do
+    if call('EXISTS', pair[1]) == 1 then
+        call('RENAME', pair[1], pair[2])
+        call('EXPIRE', pair[2], ARGV[2])
     end
 end

@@ -9,7 +9,7 @@ for index = 0, count - 1 do
     local at = 3 + 6 * index
     local id, ttl, created = ARGV[at], tonumber(ARGV[at + 1]), tonumber(ARGV[at + 2])
     if created + ttl > now then
-        local rank = string.match(id, '^%x+%-%x+%-8%x+%-%x+%-(%x+)$')
+        local rank = string.match(id, '^%x+%-%x+%-8%x+%-a%x+%-(%x+)$')
         rank = rank and tonumber(rank, 16) or tonumber(first) - count + index
         call('HSET', id, 'id', id, 't', ttl, 'cr', created, 'e', created + ttl, 'u', ARGV[2],
             'c', '', 'c.e', now, 'c.c', ARGV[at + 3], 'd', 0, 'b', ARGV[at + 4])

@@ -83,10 +83,36 @@ local function find_head(key, now)
     end
 end
 
+-- Delayed messages are in a set of their own, by when they are due, and get their ranks then. The
+-- keys are those of the corrected driver of upstream, see redis_delays.py.
+local LATER = '.delayed'
+
+-- Gives places to some of the messages that are due by `exactly`.
+local function place(messages, exactly)
+    local due = call('ZRANGEBYSCORE', messages .. LATER, '-inf', exactly, 'LIMIT', 0, 100)
+    if #due == 0 then
+        return
+    end
+    local counter = string.sub(messages, 1, -9) .. 'rank_counter'
+    for _, id in ipairs(due) do
+        call('ZREM', messages .. LATER, id)
+        if call('EXISTS', id) == 1 then
+            call('ZADD', messages, call('INCRBY', counter, 1) - 1, id)
+            call('HSET', id, 'd', 0)
+        end
+    end
+end
+
+local function belongs(messages, id)
+    return call('ZSCORE', messages, id) or call('ZSCORE', messages .. LATER, id)
+end
+
 -- Takes a message out of its queue, and out of the claim that holds it.
 local function remove(messages, id, claim)
     call('DEL', id)
-    call('ZREM', messages, id)
+    if call('ZREM', messages, id) == 0 then
+        call('ZREM', messages .. LATER, id)
+    end
     if claim ~= '' and call('LREM', 'messages.' .. claim, 1, id) > 0
             and call('EXISTS', claim) == 1 then
         call('HINCRBY', claim, 'n', -1)

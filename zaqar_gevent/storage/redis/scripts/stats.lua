@@ -2,10 +2,21 @@
 -- of the oldest of them (and of the newest of all, where it begins at the start), and the rank after
 -- which to go on; nothing at all where the queue does not exist.
 -- KEYS: messages, names of queues or topics. ARGV: now, rank to begin after ('-inf'), how many to
--- look at, queue ('': is not checked).
+-- look at, queue ('': is not checked), exact time.
 local now, total, claimed, oldest, newest = tonumber(ARGV[1]), 0, 0, false, false
 if ARGV[4] ~= '' and not call('ZSCORE', KEYS[2], ARGV[4]) then
     return false
+end
+
+place(KEYS[1], ARGV[5])
+if ARGV[2] == '-inf' then
+    -- Those that are not due are there, too.
+    for _, id in ipairs(call('ZRANGE', KEYS[1] .. LATER, 0, 4999)) do
+        if call('EXISTS', id) == 1 then
+            total = total + 1
+        end
+    end
+    total = total + math.max(0, call('ZCARD', KEYS[1] .. LATER) - 5000)
 end
 
 local function created(id)

@@ -5,7 +5,7 @@
 -- it is not kept).
 -- ARGV: now, limit, rank to begin after ('-inf'), claim ('': take away), its TTL, grace, claims
 -- after which a message is a dead letter (0: never, '?': to be looked up), TTL of dead letters
--- ('': theirs), start of their ids.
+-- ('': theirs), start of their ids, exact time.
 local CHUNK, MOST = 100, 1000
 local now, limit, claim = tonumber(ARGV[1]), tonumber(ARGV[2]), ARGV[4]
 local ttl, grace = tonumber(ARGV[5]), tonumber(ARGV[6])
@@ -17,6 +17,7 @@ if ARGV[7] == '?' then
     end
 end
 local most_claims = tonumber(ARGV[7]) or 0
+place(KEYS[1], ARGV[10])
 
 local function bury(id)
     local rank = call('INCRBY', KEYS[4], 1) - 1
