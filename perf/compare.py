@@ -63,7 +63,8 @@ SERVERS: dict[str, Callable[[Fleet], Server]] = {
     'upstream-websocket-durable': lambda fleet: fleet.upstream_websocket(fleet.redis(durable=True)),
     'ours': lambda fleet: fleet.own(),
     'ours-gunicorn': lambda fleet: fleet.own_under_gunicorn(),
-    'ours-redis': lambda fleet: fleet.own(redis=fleet.redis()),
+    'ours-redis': lambda fleet: fleet.own(redis=fleet.redis(), redis_driver='upstream'),
+    'ours-native-redis': lambda fleet: fleet.own(redis=fleet.redis(), redis_driver='native'),
 }
 EMBEDDED, REDIS, DURABLE_REDIS = 'embedded, fsync', 'Redis, memory', 'Redis, fsync'
 JSON, MSGPACK = {'binary': False}, {'binary': True}
@@ -87,6 +88,12 @@ VARIANTS = [
     Variant('ours REST on Redis', 'ours-redis', REDIS, Rest()),
     Variant('ours WebSocket JSON on Redis', 'ours-redis', REDIS, Default(**JSON)),
     Variant('ours zaqar.v2 MsgPack on Redis', 'ours-redis', REDIS, Compact(**MSGPACK)),
+    Variant('ours REST on Redis, native', 'ours-native-redis', REDIS, Rest()),
+    Variant('ours WebSocket JSON on Redis, native', 'ours-native-redis', REDIS, Default(**JSON)),
+    Variant(
+        *('ours zaqar.v2 MsgPack on Redis, native', 'ours-native-redis'),
+        *(REDIS, Compact(**MSGPACK)),
+    ),
 ]
 QUICK = [Cell(POST, '100 B'), Cell(LIST, '100 B'), Cell(CLAIM, '100 B'), Cell(GET)]
 # Claims a second that a server is at first thought to be capable of.

@@ -135,13 +135,17 @@ class Fleet(ExitStack):
             process.client.config_set('appendonly', 'yes')
         return process
 
-    def own(self, *, redis: RedisProcess | None = None, config: str = '') -> Server:
+    def own(
+        self, *, redis: RedisProcess | None = None, redis_driver: str = 'native', config: str = ''
+    ) -> Server:
         """The `zaqar-gevent` command, on the embedded store or on Redis."""
         directory = self.directory()
         command = [sys.executable, '-m', 'zaqar_gevent.cmd', '--port', '0']
         command += ['--state-path', str(directory)]
         if redis is not None:
-            config = _QUIET + ON_REDIS.format(redis=redis.uri) + config
+            stores = ON_REDIS.format(redis=redis.uri)
+            stores = stores.replace('[drivers]', f'[drivers]\nredis_driver = {redis_driver}')
+            config = _QUIET + stores + config
         if config:
             (directory / 'zaqar.conf').write_text(config)
             command += ['--config-file', str(directory / 'zaqar.conf')]

@@ -31,6 +31,9 @@ uri = {redis}
 """
 """The configuration of a server, upstream's or ours, that keeps everything there."""
 
+ON_UPSTREAMS_REDIS = ON_REDIS.replace('[drivers]', '[drivers]\nredis_driver = upstream', 1)
+"""The same by upstream's driver."""
+
 
 class RedisProcess:
     """Redis on a free port of loopback, keeping nothing on disk."""

@@ -10,7 +10,7 @@ import sqlalchemy
 from zaqar.storage.sqlalchemy import tables
 
 from tests.callers import RestCaller
-from tests.redis_process import ON_REDIS, RedisProcess
+from tests.redis_process import ON_REDIS, ON_UPSTREAMS_REDIS, RedisProcess
 from tests.server_process import ServerProcess
 
 MANAGED_BY_SQLALCHEMY = """
@@ -37,6 +37,7 @@ POOLED = """
 CONFIGURATIONS = {
     'embedded': '',
     'redis': ON_REDIS,
+    'upstream': ON_UPSTREAMS_REDIS,
     'sqlalchemy': MANAGED_BY_SQLALCHEMY,
     'pooled': POOLED,
 }

@@ -21,6 +21,7 @@ from zaqar.conf import opts as zaqar_options
 
 from zaqar_gevent import options
 from zaqar_gevent.encryption import options as encryption_options
+from zaqar_gevent.storage.redis import options as redis_options
 from zaqar_gevent.storage.sqlite import options as sqlite_options
 from zaqar_gevent.storage.sqlite.connection import sync_directory
 
@@ -41,6 +42,7 @@ def list_opts() -> list[tuple[str, list[cfg.Opt]]]:
         (options.GROUP, options.ALL_OPTS),
         *encryption_options.list_opts(),
         *sqlite_options.list_opts(),
+        *redis_options.list_opts(),
     ]
 
 

@@ -7,7 +7,8 @@ from typing import Any
 from oslo_config import cfg
 
 from zaqar_gevent.proxies import KINDS, X_FORWARDED
-from zaqar_gevent.storage.sqlite.options import MESSAGE_GROUP
+from zaqar_gevent.storage.redis import options as redis_options
+from zaqar_gevent.storage.sqlite import options as sqlite_options
 from zaqar_gevent.websocket.engines import ENGINES, Compression, FrameLimits
 from zaqar_gevent.websocket.limits import Limits
 
@@ -497,15 +498,30 @@ def metadata_seconds(conf: cfg.ConfigOpts) -> float:
     chosen: float | None = conf[GROUP].metadata_cache_seconds
     if chosen is not None:
         return chosen
-    return 1.0 if is_embedded(conf) else 0.0
+    return 0.0 if _own_store(conf) is None else 1.0
 
 
 def idempotency_seconds(conf: cfg.ConfigOpts) -> int:
     """For how long the store remembers posts by their ids; 0 where it does not."""
-    seconds: int = conf[MESSAGE_GROUP].idempotency_seconds
-    return seconds if is_embedded(conf) else 0
+    group = _own_store(conf)
+    return 0 if group is None else int(conf[group].idempotency_seconds)
 
 
 def is_embedded(conf: cfg.ConfigOpts) -> bool:
     """Whether messages are in the embedded store, and in no pools."""
     return bool(conf.drivers.message_store == 'sqlite' and not conf.pooling)
+
+
+def _own_store(conf: cfg.ConfigOpts) -> str | None:
+    """The options of the message store where one of this project's drivers keeps it."""
+    if conf.pooling:
+        return None
+    if conf.drivers.message_store == 'sqlite':
+        return sqlite_options.MESSAGE_GROUP
+    if (
+        conf.drivers.message_store == conf.drivers.management_store == 'redis'
+        and conf.drivers.redis_driver == redis_options.NATIVE
+        and conf[redis_options.MESSAGE_GROUP].uri == conf[redis_options.MANAGEMENT_GROUP].uri
+    ):
+        return redis_options.MESSAGE_GROUP
+    return None

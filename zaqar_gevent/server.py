@@ -76,7 +76,7 @@ BACKLOG = 2048
 clients come back at once, and whoever finds no place tries again a second later."""
 
 # The extras that bring the modules that upstream's drivers need.
-_EXTRAS = {'redis': 'redis', 'pymongo': 'mongodb', 'bson': 'mongodb'}
+_EXTRAS = {'redis': 'redis', 'hiredis': 'redis', 'pymongo': 'mongodb', 'bson': 'mongodb'}
 
 _MEASURE_SECONDS = 0.5
 _HEAD_LIMITS = http.Limits()
@@ -431,6 +431,7 @@ class Service:
         with _opening('message_store', conf):
             driver: base.DataDriverBase
             if load_messages is None:
+                drivers.load_redis_by_choice()
                 driver = pooling.DataDriver(conf, region, self._control)
             else:
                 driver = load_messages(conf, region, self._control)
@@ -592,6 +593,10 @@ def _describe_choice(option: str, conf: cfg.ConfigOpts) -> str:
 def _load_driver(option: str, conf: cfg.ConfigOpts) -> Callable[..., Any]:
     """The driver that `[drivers] option` names; raises `ConfigurationError`."""
     namespace, name = _NAMESPACES[option], conf.drivers[option]
+    if name == 'redis':
+        native = _native_redis(option, conf)
+        if native is not None:
+            return native
     try:
         factory: Callable[..., Any] = stevedore.DriverManager(
             namespace,
@@ -606,6 +611,23 @@ def _load_driver(option: str, conf: cfg.ConfigOpts) -> Callable[..., Any]:
         ) from None
     if name == 'redis':
         drivers.bound_clients()
+    return factory
+
+
+def _native_redis(option: str, conf: cfg.ConfigOpts) -> Callable[..., Any] | None:
+    """The native driver for Redis, where it is chosen; raises `ConfigurationError`."""
+    try:
+        native = drivers.native_redis(conf)
+    except ImportError as error:
+        raise ConfigurationError(
+            f'[drivers] {option} is redis and redis_driver is native, which cannot be loaded: '
+            f'{error}. Install it: pip install "zaqar_gevent[redis]"'
+        ) from None
+    if native is None:
+        return None
+    factory: Callable[..., Any] = (
+        native.ControlDriver if option == 'management_store' else native.DataDriver
+    )
     return factory
 
 

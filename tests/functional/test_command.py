@@ -167,16 +167,22 @@ def test_a_bad_configuration_file_gets_one_line(
 
 
 @pytest.mark.parametrize(
-    ('store', 'module', 'extra'), [('redis', 'redis', 'redis'), ('mongodb', 'pymongo', 'mongodb')]
+    ('store', 'driver', 'module', 'extra'),
+    [
+        ('redis', 'native', 'hiredis', 'redis'),
+        ('redis', 'upstream', 'redis', 'redis'),
+        ('mongodb', 'native', 'pymongo', 'mongodb'),
+    ],
 )
 def test_a_store_whose_module_is_missing_names_the_extra(
-    tmp_path: pathlib.Path, store: str, module: str, extra: str
+    tmp_path: pathlib.Path, store: str, driver: str, module: str, extra: str
 ) -> None:
     (tmp_path / f'{module}.py').write_text(
         f'raise ModuleNotFoundError("No module named {module!r}", name={module!r})\n'
     )
     file = tmp_path / 'zaqar.conf'
-    file.write_text(f'[drivers]\nmessage_store = {store}\nmanagement_store = {store}\n')
+    stores = f'message_store = {store}\nmanagement_store = {store}\n'
+    file.write_text(f'[drivers]\nredis_driver = {driver}\n{stores}')
     line = failure('--port', '0', '--config-file', str(file), PYTHONPATH=str(tmp_path))
     assert f"No module named '{module}'" in line
     assert f'zaqar_gevent[{extra}]' in line

@@ -15,8 +15,9 @@ import pytest
 
 from tests.callers import RestCaller
 from tests.faults.client import COMPACT
+from tests.functional.test_command import failure
 from tests.functional.test_push import Subscriber
-from tests.redis_process import ON_REDIS, RedisProcess
+from tests.redis_process import ON_REDIS, ON_UPSTREAMS_REDIS, RedisProcess
 from tests.server_process import ServerProcess
 
 MANY = 1000
@@ -25,12 +26,16 @@ DELETERS = 3
 OUTAGE_SECONDS = 10
 
 
-@pytest.fixture(scope='module')
+DRIVERS = {'native': ON_REDIS, 'upstream': ON_UPSTREAMS_REDIS}
+
+
+@pytest.fixture(scope='module', params=DRIVERS)
 def server(
+    request: pytest.FixtureRequest,
     redis: RedisProcess,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[ServerProcess]:
-    config = ON_REDIS.format(redis=redis.uri)
+    config = DRIVERS[request.param].format(redis=redis.uri)
     with ServerProcess(tmp_path_factory.mktemp('server'), config=config) as process:
         yield process
 
@@ -276,10 +281,13 @@ def try_all(rest: RestCaller) -> list[tuple[int, float]]:
 
 
 @pytest.mark.parametrize('how', ['killed', 'stopped'])
+@pytest.mark.parametrize('driver', DRIVERS)
 @pytest.mark.timeout(120)
-def test_operations_fail_in_time_while_redis_is_gone(tmp_path: pathlib.Path, how: str) -> None:
+def test_operations_fail_in_time_while_redis_is_gone(
+    tmp_path: pathlib.Path, driver: str, how: str
+) -> None:
     with RedisProcess(tmp_path) as process:
-        config = ON_REDIS.format(redis=process.uri)
+        config = DRIVERS[driver].format(redis=process.uri)
         with ServerProcess(tmp_path / 'server', config=config) as server:
             rest = RestCaller(server.url)
             post(rest, 'orders', range(3))
@@ -307,3 +315,19 @@ def test_an_idle_connection_that_redis_has_closed_is_replaced(
     for _ in range(3):
         redis.client.client_kill_filter(_type='normal', skipme=True)
         post(rest, 'orders', range(1))
+
+
+def test_a_server_that_evicts_is_refused_at_start(
+    redis: RedisProcess, tmp_path: pathlib.Path
+) -> None:
+    file = tmp_path / 'zaqar.conf'
+    file.write_text(ON_REDIS.format(redis=redis.uri))
+    redis.client.config_set('maxmemory', '1gb')
+    redis.client.config_set('maxmemory-policy', 'volatile-ttl')
+    try:
+        line = failure('--port', '0', '--config-file', str(file))
+    finally:
+        redis.client.config_set('maxmemory-policy', 'noeviction')
+        redis.client.config_set('maxmemory', 0)
+    assert 'maxmemory-policy volatile-ttl' in line
+    assert 'noeviction' in line

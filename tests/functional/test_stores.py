@@ -1,4 +1,4 @@
-"""Upstream's storage drivers, chosen by an ordinary configuration file."""
+"""Redis and what may manage it, chosen by an ordinary configuration file."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from tests.server_process import ServerProcess
 from tests.stores import serve_on
 
 
-@pytest.fixture(scope='module', params=['redis', 'sqlalchemy', 'pooled'])
+@pytest.fixture(scope='module', params=['redis', 'upstream', 'sqlalchemy', 'pooled'])
 def server(
     request: pytest.FixtureRequest, redis: RedisProcess, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[ServerProcess]:
-    """A server on Redis; in turn it is managed by Redis, by SQLAlchemy, and pooled."""
+    """A server on Redis; by upstream's driver, too, managed by SQLAlchemy, and pooled."""
     with serve_on(request.param, redis, tmp_path_factory.mktemp(request.param)) as process:
         yield process
 
@@ -60,7 +60,12 @@ def test_a_queue_is_subscribed_to(server: ServerProcess, transport: str) -> None
     caller.close()
 
 
-def test_a_store_that_cannot_tell_posts_apart_says_so(api: Any) -> None:
+@pytest.mark.parametrize('server', ['upstream', 'sqlalchemy', 'pooled'], indirect=True)
+@pytest.mark.parametrize('transport', TRANSPORTS)
+def test_a_store_that_cannot_tell_posts_apart_says_so(
+    server: ServerProcess, transport: str
+) -> None:
+    api: Any = connect(transport, server.url, server.websocket_url)
     assert api.call('get_capabilities').body['idempotency_seconds'] == 0
     answer = api.call('message_post', queue_name='q', messages=[{'body': 1}], post_id='p-1')
     assert answer.status == 400

@@ -20,6 +20,7 @@ from zaqar_gevent.api import REGISTRY
 ETC = pathlib.Path(__file__).parents[2] / 'etc'
 CONFIGURATION = (ETC / 'zaqar-gevent.conf.sample').read_text(encoding='utf-8')
 POLICIES = (ETC / 'policy.yaml.sample').read_text(encoding='utf-8')
+OURS = '#\n# From zaqar_gevent\n#\n'
 GROUPS = [group for group, _ in conf.list_opts()]
 
 
@@ -44,7 +45,9 @@ def generated() -> dict[str, str]:
 
 @pytest.mark.parametrize('group', GROUPS)
 def test_our_options_are_in_the_sample_as_they_are(generated: dict[str, str], group: str) -> None:
-    assert groups_of(CONFIGURATION)[group] == generated[group], 'run tox -e genconfig'
+    # Where upstream has the group, too, ours come last.
+    _, ours, text = groups_of(CONFIGURATION)[group].rpartition(OURS)
+    assert ours + text == generated[group], 'run tox -e genconfig'
 
 
 @pytest.mark.parametrize(

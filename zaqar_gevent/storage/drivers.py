@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
+from oslo_config import cfg
 from zaqar.storage import base, pipeline, pooling
+from zaqar.storage import utils as upstream_utils
 
 from zaqar_gevent import dead_letters
 from zaqar_gevent.storage import pooled_subscriptions, text_bodies, value_bodies
+from zaqar_gevent.storage.redis import options as redis_options
 from zaqar_gevent.storage.sqlite.database import Database
 
 _REDIS = 'zaqar.storage.redis'
@@ -45,6 +49,7 @@ def protect(storage: base.DataDriverBase) -> None:
         pooled_subscriptions.answer_without_pool(storage)
         catalog = storage._pool_catalog
         catalog._init_driver = _protecting(catalog._init_driver)
+        storage.message_controller.keeps_place = functools.partial(_keeps_place, storage)
     else:
         if type(storage).__module__.startswith(_UPSTREAM):
             _correct(storage)
@@ -109,6 +114,15 @@ def tells_due(storage: base.DataDriverBase, queue: str, project: str | None) -> 
     return hasattr(find(storage, queue, project), 'listen')
 
 
+def _keeps_place(
+    storage: base.DataDriverBase, queue: str, marker: str | None, project: str | None = None
+) -> bool:
+    """Whether the pool of a queue knows the place of a marker even if its message is gone."""
+    driver = find(storage, queue, project)
+    own = driver and getattr(driver.message_controller, 'keeps_place', None)
+    return bool(own and own(queue, marker, project))
+
+
 def bound_clients() -> None:
     """Let the clients for Redis that drivers make from now on give up within a few seconds."""
     try:
@@ -117,6 +131,48 @@ def bound_clients() -> None:
         # Its library is not installed, so that it is not used.
         return
     redis_clients.bound()
+
+
+def native_redis(conf: cfg.ConfigOpts) -> Any:
+    """The module of the native drivers for Redis; None where upstream's are chosen.
+
+    Raises `ImportError` where its library is not installed.
+    """
+    if conf.drivers.redis_driver != redis_options.NATIVE:
+        return None
+    from zaqar_gevent.storage.redis import driver
+
+    return driver
+
+
+def load_redis_by_choice() -> None:
+    """Let upstream's pools load the driver for Redis that is chosen, also for `rediss://`."""
+    if not isinstance(upstream_utils.load_storage_driver, _Loader):
+        upstream_utils.load_storage_driver = _Loader(upstream_utils.load_storage_driver)
+
+
+class _Loader:
+    """Loads drivers, as upstream's function of its name."""
+
+    def __init__(self, load: Callable[..., Any]) -> None:
+        self._load = load
+
+    def __call__(
+        self,
+        conf: Any,
+        cache: Any,
+        storage_type: str | None = None,
+        control_mode: bool = False,
+        control_driver: Any = None,
+    ) -> Any:
+        conf.register_opts(redis_options.DRIVERS_OPTS, group=redis_options.DRIVERS_GROUP)
+        chosen = conf.drivers.management_store if control_mode else conf.drivers.message_store
+        native = native_redis(conf) if (storage_type or chosen) in ('redis', 'rediss') else None
+        if native is None:
+            return self._load(conf, cache, storage_type, control_mode, control_driver)
+        if control_mode:
+            return native.ControlDriver(conf, cache)
+        return native.DataDriver(conf, cache, control_driver)
 
 
 def has_topics(storage: base.DataDriverBase, control: base.ControlDriverBase) -> bool:

@@ -17,7 +17,8 @@ from zaqar.transport.validation import ValidationFailed
 # In Redis PROJECT.QUEUE is a queue, PROJECT.queues_set names a project's queues, and what belongs
 # to a queue is at PROJECT.QUEUE.KIND. What belongs to a claim is at messages.ID.
 _REDIS_RESERVED = 'queues_set'
-_REDIS_KINDS = ('messages', 'claims', 'subscriptions', 'rank_counter')
+# `.messages.delayed` is this project's own.
+_REDIS_KINDS = ('messages', 'claims', 'subscriptions', 'rank_counter', 'messages.delayed')
 _REDIS_CLAIMS = 'messages'
 _UUID = re.compile('[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}', re.IGNORECASE)
 
@@ -42,10 +43,9 @@ class Names:
 
     def check_queue(self, queue: str, project: str | None) -> None:
         """Raise `ValidationFailed` for a queue that cannot be kept."""
-        before, dot, kind = queue.rpartition('.')
         is_taken = (
             queue == _REDIS_RESERVED
-            or (dot and before and kind in _REDIS_KINDS)
+            or any(queue.endswith(f'.{kind}') and queue != f'.{kind}' for kind in _REDIS_KINDS)
             or (project == _REDIS_CLAIMS and _UUID.fullmatch(queue))
         )
         if is_taken and self._uses('redis'):
@@ -70,4 +70,5 @@ def names_for(conf: cfg.ConfigOpts, control: base.ControlDriverBase) -> Names:
 
 def _pooled_drivers(control: Any) -> set[str]:
     pools = next(control.pools_controller.list(limit=0))
-    return {str(pool['uri']).partition(':')[0] for pool in pools}
+    # What is spoken over TLS is the same store.
+    return {str(pool['uri']).partition(':')[0].replace('rediss', 'redis') for pool in pools}

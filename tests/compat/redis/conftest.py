@@ -1,7 +1,8 @@
-"""Upstream's REST tests on a real Redis, through upstream's storage driver.
+"""Upstream's REST tests on a real Redis, through the native driver.
 
-`ZAQAR_COMPAT_TRANSPORT=wsgi` runs them on upstream's own transport instead: what fails there too is
-the driver's doing, and only that may be listed in `impossible.txt` for it.
+`ZAQAR_COMPAT_REDIS_DRIVER=upstream` runs them through upstream's driver, and
+`ZAQAR_COMPAT_TRANSPORT=wsgi` on upstream's own transport as well: what fails there too is the
+driver's doing, and only that may be listed in `impossible_upstream.txt`.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import pytest
 from tests.compat import impossible
 from tests.compat.conftest import choose_store
 from tests.redis_process import RedisProcess
+from zaqar_gevent.storage import drivers
 
 
 @pytest.fixture(scope='session')
@@ -23,15 +25,25 @@ def redis_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisPro
         yield process
 
 
+TRANSPORT = os.environ.get('ZAQAR_COMPAT_TRANSPORT', 'ours')
+DRIVER = os.environ.get(
+    'ZAQAR_COMPAT_REDIS_DRIVER', 'native' if TRANSPORT == 'ours' else 'upstream'
+)
+LISTS = {'native': 'impossible.txt', 'upstream': 'impossible_upstream.txt'}
+
+
 @pytest.fixture
 def store(redis_process: RedisProcess) -> dict[str, dict[str, str]]:
     redis_process.client.flushall()
-    return choose_store('redis', redis_process.uri)
+    drivers.load_redis_by_choice()
+    options = choose_store('redis', redis_process.uri)
+    options['drivers']['redis_driver'] = DRIVER
+    return options
 
 
 @pytest.fixture
 def transport() -> str:
-    return os.environ.get('ZAQAR_COMPAT_TRANSPORT', 'ours')
+    return TRANSPORT
 
 
 @pytest.fixture
@@ -40,4 +52,4 @@ def pool_uri(redis_process: RedisProcess) -> str:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    impossible.expect_failures(items, pathlib.Path(__file__).parent)
+    impossible.expect_failures(items, pathlib.Path(__file__).parent, LISTS[DRIVER])

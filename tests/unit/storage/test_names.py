@@ -10,7 +10,7 @@ from zaqar.transport.validation import ValidationFailed
 
 from zaqar_gevent.storage.names import Names
 
-KINDS = ('messages', 'claims', 'subscriptions', 'rank_counter')
+KINDS = ('messages', 'claims', 'subscriptions', 'rank_counter', 'messages.delayed')
 HARMLESS = [
     'orders',
     'messages',

@@ -1,0 +1,221 @@
+"""Claims: leases, and what becomes of messages when they end."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from zaqar.storage import errors
+
+from tests.storage.conftest import Store
+
+
+def bodies(messages: list[dict[str, Any]]) -> list[Any]:
+    return [one['body'] for one in messages]
+
+
+def test_the_oldest_free_messages_are_claimed(store: Store) -> None:
+    queue = store.queue()
+    store.post(queue, *range(5))
+    first, messages = store.claim(queue, limit=2)
+    assert bodies(messages) == [0, 1]
+    assert {one['claim_id'] for one in messages} == {first}
+    assert bodies(store.claim(queue, limit=2)[1]) == [2, 3]
+    assert store.list(queue) == [4]
+    assert store.counts(queue) == (4, 1)
+    assert bodies(list(store.claims.get(queue, first)[1])) == [0, 1]
+
+
+def test_there_may_be_nothing_to_claim(store: Store) -> None:
+    assert store.claim(store.queue())[1] == []
+
+
+def test_a_claim_ends_by_itself(store: Store) -> None:
+    queue = store.queue()
+    store.post(queue, *range(2))
+    claim, _ = store.claim(queue, ttl=60)
+    with store.later(59):
+        assert store.counts(queue) == (2, 0)
+        assert store.claims.get(queue, claim)[0] == {'id': claim, 'ttl': 60, 'age': 59}
+    with store.later(60):
+        assert store.counts(queue) == (0, 2)
+        assert store.list(queue) == [0, 1]
+        with pytest.raises(errors.ClaimDoesNotExist):
+            store.claims.get(queue, claim)
+        with pytest.raises(errors.ClaimDoesNotExist):
+            store.claims.update(queue, claim, {'ttl': 60, 'grace': 60})
+        assert bodies(store.claim(queue)[1]) == [0, 1]
+
+
+def test_a_claim_is_renewed(store: Store) -> None:
+    queue = store.queue()
+    store.post(queue, 'x')
+    claim, _ = store.claim(queue, ttl=60)
+    with store.later(50):
+        store.claims.update(queue, claim, {'ttl': 100, 'grace': 60})
+        assert store.claims.get(queue, claim)[0] == {'id': claim, 'ttl': 100, 'age': 0}
+    with store.later(149):
+        assert store.counts(queue) == (1, 0)
+        assert store.claim(queue)[1] == []
+    with store.later(150):
+        assert store.counts(queue) == (0, 1)
+
+
+def test_a_claim_is_released(store: Store) -> None:
+    queue = store.queue()
+    store.post(queue, *range(2))
+    claim, _ = store.claim(queue)
+    store.claims.delete(queue, claim)
+    assert store.counts(queue) == (0, 2)
+    with pytest.raises(errors.ClaimDoesNotExist):
+        store.claims.get(queue, claim)
+    # It is gone, which is no error.
+    store.claims.delete(queue, claim)
+    assert bodies(store.claim(queue)[1]) == [0, 1]
+
+
+def test_a_claim_counts_within_its_queue_and_project(store: Store) -> None:
+    queue, other = store.queue(), store.queue()
+    store.post(queue, 'x')
+    claim, _ = store.claim(queue)
+    with pytest.raises(errors.ClaimDoesNotExist):
+        store.claims.get(other, claim)
+    with pytest.raises(errors.ClaimDoesNotExist):
+        store.claims.update(queue, claim, {'ttl': 60, 'grace': 60}, project='p')
+    store.claims.delete(other, claim)
+    assert store.counts(queue) == (1, 0)
+
+
+def test_a_claim_keeps_its_messages_alive(store: Store) -> None:
+    queue = store.queue()
+    [message_id] = store.post(queue, 'x', ttl=60)
+    claim, [message] = store.claim(queue, ttl=100, grace=50)
+    assert message['ttl'] == 150
+    if store.name in ('native', 'unshared'):
+        assert store.redis.client.ttl(message_id) > 140
+    store.claims.update(queue, claim, {'ttl': 300, 'grace': 50})
+    if store.name != 'sqlite':
+        assert store.redis.client.ttl(message_id) > 340
+    with store.later(299):
+        assert bodies(list(store.claims.get(queue, claim)[1])) == ['x']
+    with store.later(349):
+        assert store.list(queue) == ['x']
+    with store.later(350):
+        assert store.list(queue) == []
+
+
+def test_a_message_is_never_held_by_two(store: Store) -> None:
+    queue = store.queue()
+    store.post(queue, *range(2))
+    store.claim(queue, limit=1, ttl=60)
+    longer, _ = store.claim(queue, limit=1, ttl=300)
+    with store.later(61):
+        assert bodies(store.claim(queue)[1]) == [0]
+        assert bodies(list(store.claims.get(queue, longer)[1])) == [1]
+
+
+def test_a_delayed_message_is_not_claimed_behind_a_free_one(store: Store) -> None:
+    queue = store.queue(_default_message_delay=60)
+    store.post(queue, 'now', delay=0)
+    store.post(queue, 'later', delay=60)
+    assert bodies(store.claim(queue)[1]) == ['now']
+    with store.later(61):
+        assert bodies(store.claim(queue)[1])[-1] == 'later'
+
+
+def test_a_claim_passes_over_many_that_are_held(store: Store) -> None:
+    queue = store.queue()
+    store.post(queue, *range(300))
+    held = []
+    for _ in range(29):
+        held += bodies(store.claim(queue, limit=10)[1])
+    assert held == list(range(290))
+    assert bodies(store.claim(queue, limit=20)[1]) == list(range(290, 300))
+    assert store.claim(queue)[1] == []
+    assert store.counts(queue) == (300, 0)
+
+
+def test_each_claim_is_counted(store: Store) -> None:
+    queue = store.queue()
+    [message_id] = store.post(queue, 'x')
+    for count in (1, 2):
+        claim, [message] = store.claim(queue)
+        assert message['claim_count'] == count
+        store.claims.delete(queue, claim)
+    assert store.messages.get(queue, message_id)['claim_count'] == 2
+
+
+def bury(store: Store, count: int) -> tuple[str, str]:
+    """A queue with messages that have been claimed as often as they may, and where they go."""
+    dead = store.queue()
+    queue = store.queue(
+        _max_claim_count=1, _dead_letter_queue=dead, _dead_letter_queue_messages_ttl=500
+    )
+    store.post(queue, *range(count))
+    claim, messages = store.claim(queue, limit=20)
+    assert bodies(messages) == list(range(count))
+    store.claims.delete(queue, claim)
+    return queue, dead
+
+
+def test_dead_letters_are_moved(store: Store) -> None:
+    queue, dead = bury(store, 3)
+    store.post(queue, 'fresh')
+    assert bodies(store.claim(queue)[1])[-1:] == ['fresh']
+    assert store.list(dead) == [0, 1, 2]
+    assert store.counts(dead) == (0, 3)
+    assert store.counts(queue) == (1, 0)
+    claim, messages = store.claim(dead)
+    assert bodies(messages) == [0, 1, 2]
+    assert {one['ttl'] for one in messages} == {500}
+    for one in messages:
+        store.messages.delete(dead, one['id'], claim=claim)
+    assert store.counts(dead) == (0, 0)
+
+
+def test_a_pop_moves_dead_letters(store: Store) -> None:
+    queue, dead = bury(store, 2)
+    assert list(store.messages.pop(queue, 5)) == []
+    assert store.list(dead) == [0, 1]
+
+
+def test_dead_letters_that_would_come_back_stay(store: Store) -> None:
+    queue = store.queue()
+    store.queues.set_metadata(queue, {'_max_claim_count': 1, '_dead_letter_queue': queue})
+    store.post(queue, 'x')
+    for _ in range(3):
+        claim, messages = store.claim(queue)
+        assert bodies(messages) == ['x']
+        store.claims.delete(queue, claim)
+
+
+def test_what_becomes_free_before_others_is_claimed_first(store: Store) -> None:
+    """By each way in which it can."""
+    queue = store.queue()
+    store.post(queue, *range(8))
+    claims = [store.claim(queue, limit=2, ttl=ttl)[0] for ttl in (300, 300, 100, 300)]
+    assert store.claim(queue)[1] == []
+    assert store.list(queue) == []
+    store.claims.delete(queue, claims[1])
+    assert store.list(queue) == [2, 3]
+    assert bodies(store.claim(queue, limit=1, ttl=300)[1]) == [2]
+    store.claims.update(queue, claims[0], {'ttl': 60, 'grace': 60})
+    with store.later(61):
+        assert store.list(queue) == [0, 1, 3]
+        assert bodies(store.claim(queue, limit=1, ttl=300)[1]) == [0]
+    with store.later(101):
+        assert store.list(queue) == [1, 3, 4, 5]
+        assert bodies(store.claim(queue, limit=3, ttl=300)[1]) == [1, 3, 4]
+
+
+def test_what_is_due_before_others_is_claimed_first(store: Store) -> None:
+    queue = store.queue(_default_message_delay=60)
+    store.post(queue, 'later', delay=60)
+    store.post(queue, 'now', delay=0)
+    assert bodies(store.claim(queue, ttl=300)[1]) == ['now']
+    assert store.claim(queue)[1] == []
+    assert store.list(queue) == []
+    assert store.list(queue, include_delayed=True) == ['later']
+    with store.later(61):
+        assert store.list(queue) == ['later']
+        assert bodies(store.claim(queue)[1]) == ['later']

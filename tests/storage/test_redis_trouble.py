@@ -1,0 +1,381 @@
+"""The native driver for Redis when the server is gone, full, busy, or not what it should be."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pathlib
+import select
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import gevent
+import pytest
+import redis as redis_py
+from oslo_config import cfg
+from zaqar.storage import pipeline
+
+from tests.redis_process import RedisProcess
+from tests.storage.conftest import ON_REDIS, Store, open_drivers
+from zaqar_gevent import conf as configuration
+from zaqar_gevent.storage.redis import calls
+from zaqar_gevent.storage.redis.outage import OutcomeUnknown, RedisUnavailable, UnsuitableServer
+
+# A call may wait for an answer, then for a connection; a busy machine has some of it.
+MOST_SECONDS = 8.0
+
+
+@contextlib.contextmanager
+def open_store(uri: str, redis: RedisProcess, directory: pathlib.Path) -> Iterator[Store]:
+    """A store at `uri`."""
+    gevent.get_hub()
+    path = directory / 'zaqar.conf'
+    path.write_text(ON_REDIS.format(driver='native', redis=uri, is_shared=True))
+    conf = configuration.load(cfg.ConfigOpts(), [str(path)])
+    driver, control = open_drivers('native', conf)
+    yield Store('native', pipeline.DataDriver(conf, driver, control), control, redis)
+    driver.close()
+    control.close()
+
+
+@pytest.fixture
+def own(tmp_path: pathlib.Path) -> Iterator[RedisProcess]:
+    """A server that the test may do with what it likes."""
+    with RedisProcess(tmp_path) as process:
+        yield process
+
+
+@pytest.fixture
+def store(own: RedisProcess, tmp_path: pathlib.Path) -> Iterator[Store]:
+    with open_store(own.uri, own, tmp_path) as opened:
+        yield opened
+
+
+def attempt(call: Callable[[], Any]) -> tuple[Any, float]:
+    """What a call returns or raises, and how many seconds it takes."""
+    began = time.monotonic()
+    try:
+        return call(), time.monotonic() - began
+    except RedisUnavailable as error:
+        return error, time.monotonic() - began
+
+
+def all_at_once(*attempts: Callable[[], Any]) -> list[Any]:
+    greenlets = [gevent.spawn(attempt, one) for one in attempts]
+    gevent.joinall(greenlets, timeout=30, raise_error=True)
+    return [greenlet.get(block=False) for greenlet in greenlets]
+
+
+def test_a_paused_server_is_given_up_in_time(store: Store, own: RedisProcess) -> None:
+    queue = store.queue()
+    ticks = []
+
+    def tick() -> None:
+        while True:
+            gevent.sleep(0.05)
+            ticks.append(time.monotonic())
+
+    ticker = gevent.spawn(tick)
+    os.kill(own.pid, signal.SIGSTOP)
+    try:
+        calls_made = [lambda: store.post(queue, 'x'), lambda: store.list(queue)] * 4
+        outcomes = all_at_once(*calls_made, *[lambda: store.claim(queue)] * 2)
+    finally:
+        os.kill(own.pid, signal.SIGCONT)
+    ticker.kill()
+    assert all(isinstance(outcome, RedisUnavailable) for outcome, _ in outcomes)
+    assert max(seconds for _, seconds in outcomes) < MOST_SECONDS
+    # The others go on meanwhile.
+    assert len(ticks) > 5
+    assert store.post(queue, 'y')
+    # A post whose outcome is not known may have been made.
+    assert set(store.list(queue, limit=20)) <= {'x', 'y'}
+
+
+def test_calls_wait_for_a_server_that_restarts(store: Store, own: RedisProcess) -> None:
+    queue = store.queue()
+    own.__exit__()
+    restart = gevent.spawn_later(0.3, own.__enter__)
+    # Nothing was kept, so that the queue is made anew; what counts is that nobody is refused.
+    outcomes = all_at_once(*[lambda: store.queues.create(queue)] * 5)
+    restart.get()
+    assert sorted(outcome for outcome, _ in outcomes) == [False] * 4 + [True]
+    assert store.post(queue, 'x')
+    assert store.list(queue) == ['x']
+
+
+def test_a_server_that_is_gone_is_told_in_time(store: Store, own: RedisProcess) -> None:
+    queue = store.queue()
+    own.__exit__()
+    try:
+        for outcome, seconds in all_at_once(*[lambda: store.list(queue)] * 5):
+            assert isinstance(outcome, RedisUnavailable)
+            assert str(own.port) in str(outcome)
+            assert seconds < MOST_SECONDS
+        assert not store.data.is_alive()
+    finally:
+        own.__enter__()
+    assert store.data.is_alive()
+    assert store.list(queue) == []
+
+
+def test_scripts_are_loaded_again(store: Store, own: RedisProcess) -> None:
+    queue = store.queue()
+    for number in range(3):
+        own.client.script_flush()
+        results = all_at_once(*[lambda: store.post(queue, 'x')] * 20)
+        assert all(len(ids) == 1 for ids, _ in results)
+        assert store.counts(queue) == (0, 20 * (number + 1))
+
+
+def test_nothing_is_made_that_was_refused_for_want_of_memory(
+    store: Store, own: RedisProcess, caplog: pytest.LogCaptureFixture
+) -> None:
+    queue = store.queue()
+    store.post(queue, 'x')
+    own.client.config_set('maxmemory', 1)
+    for call in (
+        lambda: store.post(queue, 'y'),
+        lambda: store.claim(queue),
+        lambda: store.queues.create('other'),
+        lambda: store.subscriptions.create(queue, 'http://a', 300, {}),
+    ):
+        with pytest.raises(RedisUnavailable, match='out of memory'):
+            call()
+        assert store.list(queue) == ['x']
+    assert len([line for line in caplog.messages if 'out of memory' in line]) == 1
+    assert store.list(queue) == ['x']
+    assert store.counts(queue) == (0, 1)
+    assert list(next(store.subscriptions.list(queue))) == []
+    [message] = store.messages.pop(queue, 1)
+    assert message['body'] == 'x'
+    own.client.config_set('maxmemory', 0)
+    assert store.post(queue, 'y')
+
+
+def test_a_server_that_evicts_is_refused(own: RedisProcess, tmp_path: pathlib.Path) -> None:
+    own.client.config_set('maxmemory', '100mb')
+    own.client.config_set('maxmemory-policy', 'allkeys-lru')
+    with (
+        pytest.raises(UnsuitableServer, match='maxmemory-policy allkeys-lru'),
+        open_store(own.uri, own, tmp_path),
+    ):
+        pass
+    own.client.config_set('maxmemory-policy', 'noeviction')
+    with open_store(own.uri, own, tmp_path) as opened:
+        assert opened.data.is_alive()
+
+
+def test_a_replica_is_not_written(
+    store: Store, own: RedisProcess, redis: RedisProcess, tmp_path: pathlib.Path
+) -> None:
+    queue = store.queue()
+    store.post(queue, 'x')
+    redis.client.replicaof('127.0.0.1', own.port)
+    with open_store(redis.uri, redis, tmp_path) as replicated:
+        while not replicated.queues.exists(queue):
+            gevent.sleep(0.05)
+        with pytest.raises(RedisUnavailable, match='replica'):
+            replicated.post(queue, 'y')
+        assert replicated.list(queue) == ['x']
+        redis.client.replicaof('no', 'one')
+        assert replicated.post(queue, 'y')
+        assert replicated.list(queue) == ['x', 'y']
+
+
+def test_a_busy_server_is_waited_for(store: Store, own: RedisProcess) -> None:
+    queue = store.queue()
+    own.client.config_set('lua-time-limit', 50)
+
+    def spin() -> None:
+        with contextlib.suppress(redis_py.RedisError), redis_py.Redis(port=own.port) as client:
+            client.eval('while true do end', 0)
+
+    spinning = threading.Thread(target=spin)
+    spinning.start()
+    killing = threading.Timer(0.5, own.client.script_kill)
+    killing.start()
+    outcomes = all_at_once(*[lambda: store.post(queue, 'x')] * 3)
+    spinning.join()
+    killing.join()
+    assert all(isinstance(outcome, list) for outcome, _ in outcomes)
+    assert store.counts(queue) == (0, 3)
+
+
+def test_a_wrong_password_is_told(own: RedisProcess, tmp_path: pathlib.Path) -> None:
+    own.client.config_set('requirepass', 'right')
+    for uri in (own.uri, own.uri.replace('//', '//:wrong@')):
+        with pytest.raises(RedisUnavailable, match='password'), open_store(uri, own, tmp_path):
+            pass
+    with open_store(own.uri.replace('//', '//:right@'), own, tmp_path) as opened:
+        assert opened.data.is_alive()
+
+
+def test_calls_that_wait_are_bounded(
+    store: Store, own: RedisProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    queue = store.queue()
+    monkeypatch.setattr(calls, 'MAX_WAITING', 5)
+    os.kill(own.pid, signal.SIGSTOP)
+    try:
+        outcomes = all_at_once(*[lambda: store.list(queue)] * 20)
+    finally:
+        os.kill(own.pid, signal.SIGCONT)
+    at_once = [outcome for outcome, seconds in outcomes if 'too many calls' in str(outcome)]
+    assert len(at_once) == 15
+    assert store.list(queue) == []
+
+
+def test_whoever_waits_is_told_when_the_driver_is_closed(
+    own: RedisProcess, tmp_path: pathlib.Path
+) -> None:
+    with open_store(own.uri, own, tmp_path) as store:
+        queue = store.queue()
+        os.kill(own.pid, signal.SIGSTOP)
+        waiting = [gevent.spawn(attempt, lambda: store.post(queue, 'x')) for _ in range(3)]
+        gevent.sleep(0.1)
+        waiting += [gevent.spawn(attempt, lambda: store.list(queue)) for _ in range(3)]
+        gevent.sleep(0)
+    try:
+        gevent.joinall(waiting, timeout=5, raise_error=True)
+        assert all(isinstance(one.value[0], RedisUnavailable) for one in waiting)
+    finally:
+        os.kill(own.pid, signal.SIGCONT)
+
+
+def test_a_killed_greenlet_leaves_nothing_behind(store: Store, own: RedisProcess) -> None:
+    queue = store.queue()
+    os.kill(own.pid, signal.SIGSTOP)
+    try:
+        first = gevent.spawn(attempt, lambda: store.list(queue))
+        gevent.sleep(0.1)
+        never_sent = gevent.spawn(attempt, lambda: store.post(queue, 'x'))
+        gevent.sleep(0.1)
+        never_sent.kill()
+    finally:
+        os.kill(own.pid, signal.SIGCONT)
+    assert first.get()[0] == []
+    assert store.list(queue) == []
+
+
+class Relay:
+    """Passes on what is said to Redis, until it is to lose an answer."""
+
+    def __init__(self, port: int) -> None:
+        self._port = port
+        self._listener = socket.create_server(('127.0.0.1', 0))
+        self.port: int = self._listener.getsockname()[1]
+        self.loses = threading.Event()
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def close(self) -> None:
+        self._listener.close()
+
+    def _serve(self) -> None:
+        while True:
+            try:
+                client, _ = self._listener.accept()
+            except OSError:
+                return
+            threading.Thread(target=self._pass, args=(client,), daemon=True).start()
+
+    def _pass(self, client: socket.socket) -> None:
+        with client, socket.create_connection(('127.0.0.1', self._port)) as server:
+            while True:
+                ready, _, _ = select.select([client, server], [], [], 10)
+                for one in ready:
+                    data = one.recv(65536)
+                    if not data:
+                        return
+                    if one is server and self.loses.is_set():
+                        # It was done, and nobody is told.
+                        self.loses.clear()
+                        return
+                    (client if one is server else server).sendall(data)
+
+
+@pytest.fixture
+def relay(own: RedisProcess) -> Iterator[Relay]:
+    opened = Relay(own.port)
+    yield opened
+    opened.close()
+
+
+def test_an_outcome_that_is_not_known_is_told(
+    relay: Relay, own: RedisProcess, tmp_path: pathlib.Path
+) -> None:
+    with open_store(f'redis://127.0.0.1:{relay.port}', own, tmp_path) as store:
+        queue = store.queue()
+        store.post(queue, 'before')
+        relay.loses.set()
+        outcomes = all_at_once(*[lambda: store.post(queue, 'x')] * 5)
+        assert all(isinstance(outcome, OutcomeUnknown) for outcome, _ in outcomes)
+        assert 'post_id' in outcomes[0][0].explanation
+        assert store.list(queue) == ['before', *['x'] * 5]
+
+
+def test_what_can_be_repeated_is(relay: Relay, own: RedisProcess, tmp_path: pathlib.Path) -> None:
+    with open_store(f'redis://127.0.0.1:{relay.port}', own, tmp_path) as store:
+        queue = store.queue()
+        ids = store.post(queue, 'x', post_id='warm')
+        relay.loses.set()
+        assert store.list(queue) == ['x']
+        relay.loses.set()
+        once = store.post(queue, 'y', post_id='p1')
+        assert store.list(queue) == ['x', 'y']
+        relay.loses.set()
+        store.messages.delete(queue, ids[0])
+        assert [one['id'] for one in store.messages.bulk_get(queue, [*ids, *once])] == once
+
+
+def test_a_unix_socket_serves(tmp_path: pathlib.Path, own: RedisProcess) -> None:
+    # By the name below the directory of the server: the whole path may be too long.
+    own.client.config_set('dir', str(tmp_path))
+    listener = socket.socket(socket.AF_UNIX)
+    path = tmp_path / 'r.sock'
+    listener.bind(str(path))
+    listener.listen()
+
+    def serve() -> None:
+        while True:
+            try:
+                client, _ = listener.accept()
+            except OSError:
+                return
+            threading.Thread(target=relay_bytes, args=(client, own.port), daemon=True).start()
+
+    threading.Thread(target=serve, daemon=True).start()
+    with open_store(f'redis://{path}', own, tmp_path) as store:
+        queue = store.queue()
+        store.post(queue, 'x')
+        assert store.list(queue) == ['x']
+    listener.close()
+
+
+def relay_bytes(client: socket.socket, port: int) -> None:
+    with client, socket.create_connection(('127.0.0.1', port)) as server:
+        while True:
+            ready, _, _ = select.select([client, server], [], [], 10)
+            for one in ready:
+                data = one.recv(65536)
+                if not data:
+                    return
+                (client if one is server else server).sendall(data)
+
+
+def test_many_claim_at_once_and_no_message_is_held_twice(store: Store) -> None:
+    queue = store.queue()
+    all_at_once(*[lambda: store.post(queue, *range(10))] * 30)
+    claimed: list[str] = []
+
+    def work() -> None:
+        while found := store.claim(queue, limit=7)[1]:
+            claimed.extend(one['id'] for one in found)
+
+    all_at_once(*[work] * 20)
+    assert len(claimed) == len(set(claimed)) == 300
+    assert store.counts(queue) == (300, 0)

@@ -1,0 +1,100 @@
+"""Claims: leases on messages."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from oslo_utils import timeutils
+from zaqar.storage import base, errors
+
+from zaqar_gevent.storage.redis import keys
+from zaqar_gevent.storage.redis.documents import Message, present_all
+from zaqar_gevent.storage.redis.servers import load
+
+if TYPE_CHECKING:
+    from zaqar_gevent.storage.redis.driver import DataDriver
+
+MOST_GRACE = 10**9
+"""A message does not live longer than this for a claim; Redis cannot count any further."""
+
+_TAKE = load('take', is_repeatable=False)
+_GET = load('claim_get')
+_RENEW = load('claim_renew')
+_RELEASE = load('claim_release')
+
+
+class ClaimController(base.Claim):
+    """The claims of one server. `ttl` and `grace` are in seconds."""
+
+    def __init__(self, driver: DataDriver) -> None:
+        super().__init__(driver)
+        self._server = driver.server
+
+    def create(
+        self,
+        queue: str,
+        metadata: dict[str, int],
+        project: str | None = None,
+        limit: int = base.DEFAULT_MESSAGES_PER_CLAIM,
+    ) -> tuple[str | None, Iterator[Message]]:
+        """Claim the first messages that are free; their claim and them, or None and none.
+
+        A message that would expire before its claim lives until `grace` after it. One that has
+        been claimed as often as its queue allows goes to the dead letter queue instead, if that
+        is on the same server (with pools, both queues must be in one pool) and does not lead back.
+        """
+        claim = str(uuid.uuid4())
+        lease = (claim, metadata['ttl'], min(metadata['grace'], MOST_GRACE))
+        found = self.driver.take(_TAKE, queue, project, limit, lease)
+        return (claim, iter(found)) if found else (None, iter(()))
+
+    def get(
+        self, queue: str, claim_id: str, project: str | None = None
+    ) -> tuple[dict[str, Any], Iterator[Message]]:
+        """A claim (`id`, `ttl`, `age` since it was last renewed) and the messages it holds.
+
+        Raises `ClaimDoesNotExist`, also for an expired one.
+        """
+        now = timeutils.utcnow_ts()
+        found = self._server.run(
+            _GET, self._places(queue, project), self._checked(queue, project), now, claim_id or ''
+        )
+        if found is None:
+            raise errors.ClaimDoesNotExist(claim_id, queue, project)
+        ttl, expires, held = int(found[0]), int(float(found[1])), found[2]
+        age = max(0, now - (expires - ttl))
+        return {'id': claim_id, 'ttl': ttl, 'age': age}, iter(present_all(held))
+
+    def update(
+        self, queue: str, claim_id: str, metadata: dict[str, int], project: str | None = None
+    ) -> None:
+        """Renew a claim: its time to live starts anew. Raises `ClaimDoesNotExist`."""
+        if not self._server.run(
+            _RENEW,
+            self._places(queue, project),
+            self._checked(queue, project),
+            timeutils.utcnow_ts(),
+            claim_id or '',
+            metadata.get('ttl', 0),
+            min(metadata.get('grace', 0), MOST_GRACE),
+        ):
+            raise errors.ClaimDoesNotExist(claim_id, queue, project)
+
+    def delete(self, queue: str, claim_id: str, project: str | None = None) -> None:
+        """Release the messages of a claim, which may have ended already."""
+        places = keys.claims(queue, project), self.driver.head(queue, project)
+        self._server.run(_RELEASE, places, timeutils.utcnow_ts(), claim_id or '')
+
+    def _places(self, queue: str, project: str | None) -> tuple[str, ...]:
+        return (
+            keys.messages(queue, project),
+            keys.claims(queue, project),
+            keys.queues(project),
+            self.driver.head(queue, project),
+        )
+
+    def _checked(self, queue: str, project: str | None) -> str:
+        """The queue if the script is to see whether it exists: upstream leaves its claims there."""
+        return keys.queue(queue, project) if self.driver.keeps_names else ''

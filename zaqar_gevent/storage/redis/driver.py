@@ -1,0 +1,274 @@
+"""The native drivers for Redis, on upstream's keys and formats."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+from oslo_config import cfg
+from oslo_log import log
+from oslo_utils import timeutils
+from zaqar.common import decorators
+from zaqar.conf import drivers_management_store_redis as management_options
+from zaqar.conf import drivers_message_store_redis as message_options
+from zaqar.storage import base, errors
+
+from zaqar_gevent import dead_letters
+from zaqar_gevent.storage.redis import (
+    addresses,
+    catalogue,
+    claims,
+    flavors,
+    keys,
+    messages,
+    options,
+    pools,
+    queues,
+    subscriptions,
+)
+from zaqar_gevent.storage.redis.calls import PATIENCE_SECONDS
+from zaqar_gevent.storage.redis.documents import Page, present_all
+from zaqar_gevent.storage.redis.outage import RedisUnavailable
+from zaqar_gevent.storage.redis.servers import Script, Server, Use
+
+LOG = log.getLogger(__name__)
+
+Lease = tuple[str, int, int]
+"""The id of a claim, its TTL and grace in seconds."""
+
+_NEVER = (0, '', '', '')
+
+
+class DataDriver(base.DataDriverBase):
+    """Messages, claims and subscriptions on one server.
+
+    idempotency_seconds: for how long the id of a post is remembered.
+
+    Raises `RedisUnavailable`, `UnsuitableServer`, `zaqar.common.errors.ConfigurationError`.
+    """
+
+    BASE_CAPABILITIES = tuple(base.Capabilities)
+
+    _DRIVER_OPTIONS = [
+        (message_options.GROUP_NAME, [*message_options.ALL_OPTS, *options.MESSAGE_OPTS])
+    ]
+
+    def __init__(self, conf: cfg.ConfigOpts, cache: Any, control_driver: Any) -> None:
+        super().__init__(conf, cache, control_driver)
+        # Read now: the pools of a process share one configuration and override it in turn.
+        section = conf[message_options.GROUP_NAME]
+        # Of a pool, upstream names the group by the scheme of its URI.
+        is_secure_pool = conf.drivers.message_store == 'rediss'
+        uri = conf['drivers:message_store:rediss'].uri if is_secure_pool else section.uri
+        self._use = _open(uri, section)
+        self.server = self._use.server
+        self.idempotency_seconds: int = section.idempotency_seconds
+        self._is_shared: bool = section.shared_with_upstream
+
+    @property
+    def capabilities(self) -> tuple[base.Capabilities, ...]:
+        return self.BASE_CAPABILITIES
+
+    @property
+    def keeps_names(self) -> bool:
+        """Whether the names of queues are on the same server as their messages."""
+        return getattr(self.control_driver, 'server', None) is self.server
+
+    def head(self, queue: str, project: str | None) -> str:
+        """The key of the place of a queue's first free message; empty where it is not kept.
+
+        Upstream's servers would not tell when they make messages free.
+        """
+        return '' if self._is_shared else keys.head(queue, project)
+
+    def has_queue(self, name: str, project: str | None) -> bool:
+        """Whether the control driver knows a queue or a topic of that name."""
+        control = self.control_driver
+        if control.queue_controller.exists(name, project=project):
+            return True
+        # Not every driver has topics.
+        topics = control.topic_controller
+        return topics is not None and bool(topics.exists(name, project=project))
+
+    def take(
+        self,
+        script: Script,
+        queue: str,
+        project: str | None,
+        limit: int,
+        lease: Lease = ('', 0, 0),
+    ) -> Page:
+        """Take the first messages that are free: under a claim, or away without a lease.
+
+        Dead letters are moved instead.
+        """
+        now = timeutils.utcnow_ts()
+        # PERF: a queue without dead letters is told by the script, and costs no further call.
+        worn = ('?', '', '', '') if self.keeps_names else self._get_dead_letters(queue, project)
+        after: Any = '-inf'
+        while True:
+            most, ttl, dead, counter = worn
+            found = self.server.run(
+                script,
+                (
+                    keys.messages(queue, project),
+                    keys.claims(queue, project),
+                    dead,
+                    counter,
+                    keys.queue(queue, project),
+                    self.head(queue, project),
+                ),
+                now,
+                limit,
+                after,
+                *lease,
+                most,
+                ttl,
+                messages.new_ids(dead) if dead else '',
+                messages.exact_time(),
+            )
+            if found == 1:
+                worn = self._get_dead_letters(queue, project)
+            elif found[0] or found[2] is None:
+                return present_all(found[1])
+            else:
+                after = found[2]
+
+    def _get_dead_letters(self, queue: str, project: str | None) -> tuple[Any, Any, str, str]:
+        """Claims after which messages are dead letters (0: never), the TTL they get, their keys."""
+        get = functools.partial(self.queue_controller.get, project=project)
+        settings = get(queue) or {}
+        if not dead_letters.may_bury(queue, settings, lambda name: get(name) or {}):
+            return _NEVER
+        dead = settings['_dead_letter_queue']
+        if not self._share_pool(queue, dead, project):
+            # Rather delivered once more than put where nobody would ever look.
+            LOG.warning('The dead letter queue %s of %s is in another pool.', dead, queue)
+            return _NEVER
+        ttl = settings.get('_dead_letter_queue_messages_ttl') or ''
+        counter = keys.rank_counter(dead, project)
+        return settings['_max_claim_count'], ttl, keys.messages(dead, project), counter
+
+    def _share_pool(self, queue: str, other: str, project: str | None) -> bool:
+        """Whether the messages of two queues are on one server."""
+        return self.keeps_names or self._get_pool(queue, project) == self._get_pool(other, project)
+
+    def _get_pool(self, queue: str, project: str | None) -> str | None:
+        try:
+            entry = self.control_driver.catalogue_controller.get(project, queue)
+        except errors.QueueNotMapped:
+            return None
+        return str(entry['pool'])
+
+    def is_alive(self) -> bool:
+        return _is_alive(self.server)
+
+    def _health(self) -> dict[str, Any]:
+        reachable = self.is_alive()
+        health: dict[str, Any] = {
+            'storage_reachable': reachable,
+            'operation_status': self._get_operation_status() if reachable else {},
+            'message_volume': {'free': 0, 'claimed': 0, 'total': 0},
+        }
+        if reachable:
+            for key in self.message_controller.find_queues():
+                counts = queues.count(self.server, (key, '')) or {}
+                for kind in health['message_volume']:
+                    health['message_volume'][kind] += counts[kind]
+        return health
+
+    def gc(self) -> None:
+        """Take what has expired out of all queues."""
+        self.message_controller.gc()
+
+    def close(self) -> None:
+        self._use.close()
+
+    @decorators.lazy_property(write=False)
+    def queue_controller(self) -> queues.SpooledQueues:
+        return queues.SpooledQueues(self, self.control_driver.queue_controller)
+
+    @decorators.lazy_property(write=False)
+    def topic_controller(self) -> queues.SpooledTopics | None:
+        topics = self.control_driver.topic_controller
+        return None if topics is None else queues.SpooledTopics(self, topics)
+
+    @decorators.lazy_property(write=False)
+    def message_controller(self) -> messages.MessageController:
+        return messages.MessageController(self)
+
+    @decorators.lazy_property(write=False)
+    def claim_controller(self) -> claims.ClaimController:
+        return claims.ClaimController(self)
+
+    @decorators.lazy_property(write=False)
+    def subscription_controller(self) -> subscriptions.SubscriptionController:
+        return subscriptions.SubscriptionController(self)
+
+
+class ControlDriver(base.ControlDriverBase):
+    """Queues, topics, pools, flavors and the catalogue on one server.
+
+    Raises `RedisUnavailable`, `UnsuitableServer`, `zaqar.common.errors.ConfigurationError`.
+    """
+
+    _DRIVER_OPTIONS = [(management_options.GROUP_NAME, management_options.ALL_OPTS)]
+
+    def __init__(self, conf: cfg.ConfigOpts, cache: Any) -> None:
+        super().__init__(conf, cache)
+        section = conf[management_options.GROUP_NAME]
+        self._use = _open(section.uri, section)
+        self.server = self._use.server
+
+    def is_alive(self) -> bool:
+        """Whether the server answers."""
+        return _is_alive(self.server)
+
+    def close(self) -> None:
+        self._use.close()
+
+    @decorators.lazy_property(write=False)
+    def queue_controller(self) -> queues.QueueController:
+        return queues.QueueController(self)
+
+    @decorators.lazy_property(write=False)
+    def topic_controller(self) -> queues.TopicController:
+        return queues.TopicController(self)
+
+    @decorators.lazy_property(write=False)
+    def pools_controller(self) -> pools.PoolsController:
+        return pools.PoolsController(self)
+
+    @decorators.lazy_property(write=False)
+    def flavors_controller(self) -> flavors.FlavorsController:
+        return flavors.FlavorsController(self)
+
+    @decorators.lazy_property(write=False)
+    def catalogue_controller(self) -> catalogue.CatalogueController:
+        return catalogue.CatalogueController(self)
+
+
+def _open(uri: str, section: Any) -> Use:
+    """The use of the server at `uri`, which has answered.
+
+    section: the group of options.
+
+    A call waits as long as upstream's driver would sleep in its attempts, and not longer than
+    `PATIENCE_SECONDS`.
+    """
+    address = addresses.parse(uri)
+    slept = max(1, section.max_reconnect_attempts) * section.reconnect_sleep
+    use = Use(address, min(PATIENCE_SECONDS, slept))
+    try:
+        use.server.check()
+    except BaseException:
+        use.close()
+        raise
+    return use
+
+
+def _is_alive(server: Server) -> bool:
+    try:
+        return bool(server.ask('PING'))
+    except RedisUnavailable:
+        return False

@@ -1,0 +1,73 @@
+"""The keys in Redis: upstream's, and our own beside them.
+
+No name of a queue has a colon, so a key with a colon behind its first dot is of our own: upstream
+never reads it, and it is of no use without upstream's keys.
+"""
+
+from __future__ import annotations
+
+INDEX = 'msgset_index'
+"""Names the keys of the messages of all queues."""
+
+
+def queue(name: str, project: str | None) -> str:
+    """Metadata of a queue, and its member in the names of queues."""
+    return f'{project or ""}.{name}'
+
+
+def queues(project: str | None) -> str:
+    """Names of queues."""
+    return f'{project or ""}.queues_set'
+
+
+def topics(project: str | None) -> str:
+    """Names of topics; their members are those of queues. Our own."""
+    return f'{project or ""}.:topics'
+
+
+TOPIC = ':topic'
+"""What the key of a topic has behind the name. Our own."""
+
+
+def messages(name: str, project: str | None) -> str:
+    """Ids of the messages of a queue, by rank."""
+    return f'{project or ""}.{name}.messages'
+
+
+DELAYED = '.delayed'
+"""What the key of the messages that are not due yet has behind that of the others; by when they
+are due. Also of this project's corrections of upstream's driver."""
+
+
+def rank_counter(name: str, project: str | None) -> str:
+    """The next rank."""
+    return f'{project or ""}.{name}.rank_counter'
+
+
+def claims(name: str, project: str | None) -> str:
+    """Ids of the claims of a queue, by when they expire."""
+    return f'{project or ""}.{name}.claims'
+
+
+def head(name: str, project: str | None) -> str:
+    """Where the first free message of a queue may be. Our own."""
+    return f'{project or ""}.{name}:head'
+
+
+CLAIMED = 'messages.'
+"""What the key of the messages of a claim has before its id."""
+
+
+def subscriptions(name: str, project: str | None) -> str:
+    """Ids of the subscriptions of a queue."""
+    return f'{project or ""}.{name}.subscriptions'
+
+
+def receipt(name: str, project: str | None, post_id: str) -> str:
+    """What a post with this id was answered. Our own."""
+    return f'{project or ""}.{name}:post:{post_id}'
+
+
+def doomed(name: str, project: str | None, kind: str, token: str) -> str:
+    """Messages or claims of a queue that is gone, until they are deleted. Our own."""
+    return f'{project or ""}.{name}:{kind}:{token}'

@@ -1,0 +1,360 @@
+"""Messages: posted, listed, read, taken and deleted."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import os
+import re
+import time
+import uuid
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from oslo_utils import timeutils
+from zaqar.storage import base, errors
+from zaqar.storage import utils as storage_utils
+
+from zaqar_gevent.markers import MarkerNotGiven
+from zaqar_gevent.storage.redis import bodies, keys
+from zaqar_gevent.storage.redis.documents import Message, Page, present_all, present_edge
+from zaqar_gevent.storage.redis.servers import load
+
+if TYPE_CHECKING:
+    from zaqar_gevent.storage.redis.driver import DataDriver
+
+STEP = 500
+"""Messages that one call looks at where a whole queue is counted, purged or deleted."""
+
+_POST = load('post', is_repeatable=False)
+_REPEATABLE_POST = load('post')
+_LIST = load('list')
+_GET = load('get')
+_EDGE = load('edge')
+_DELETE = load('delete')
+_DELETE_MANY = load('delete_many')
+_TAKE = load('take', is_repeatable=False)
+_PURGE = load('purge')
+_RESTORE = load('restore')
+_COLLECT = load('collect')
+
+Arguments = list[Any]
+
+_NOBODY = str(uuid.UUID(int=0))
+_ALL = 2**31
+
+# The start of every queue, which clients poll from, is a marker as well.
+_MARKER = re.compile('0{16}|[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}')
+_START = '0' * 16
+_RANKED = re.compile('[0-9a-f]{8}-[0-9a-f]{4}-8[0-9a-f]{3}-a[0-9a-f]{3}-[0-9a-f]{12}')
+
+
+def new_ids(key: str) -> str:
+    """What the ids of the messages of one call begin with; their ranks follow.
+
+    key: of the queue's messages.
+
+    They are UUIDs of version 8 (RFC 9562), by which queue and place of a message are known when it
+    is gone. Those of upstream's servers have version 4, and are read alike.
+    """
+    digits = os.urandom(5).hex()
+    return f'{_digest(key)}-{digits[:4]}-8{digits[4:7]}-a{digits[7:]}-'
+
+
+@functools.lru_cache(maxsize=4096)
+def _digest(key: str) -> str:
+    """What the ids of a queue begin with: as `list.lua` makes it of the key."""
+    return hashlib.sha1(key.encode(), usedforsecurity=False).hexdigest()[:8]
+
+
+class MessageController(base.Message):
+    """The messages of one server. Times are in seconds."""
+
+    def __init__(self, driver: DataDriver) -> None:
+        super().__init__(driver)
+        self._server = driver.server
+        self._checksums = False
+        self._look_up_at = 0.0
+
+    def post(
+        self,
+        queue: str,
+        messages: Iterable[dict[str, Any]],
+        client_uuid: uuid.UUID | str | None,
+        project: str | None = None,
+    ) -> list[str]:
+        """Post `messages` (`ttl`, `body`, `delay`), in order; their ids.
+
+        A body of bytes is an encrypted one; it is given back as bytes.
+
+        A post whose first message has a `post_id` is made once: repeated within the driver's
+        `idempotency_seconds` it has the same ids.
+
+        Raises `QueueDoesNotExist`; `ValueError` for a client that is not a UUID; `OutcomeUnknown`.
+        """
+        messages = list(messages)
+        if not messages:
+            return []
+        keeps_names = self.driver.keeps_names
+        if not keeps_names and not self.driver.has_queue(queue, project):
+            raise errors.QueueDoesNotExist(queue, project)
+        post_id = messages[0].get('post_id')
+        seconds = self.driver.idempotency_seconds if post_id is not None and keeps_names else 0
+        name, key = keys.queue(queue, project), keys.messages(queue, project)
+        found = self._server.run(
+            _REPEATABLE_POST if seconds else _POST,
+            (
+                key,
+                keys.rank_counter(queue, project),
+                keys.queues(project),
+                keys.topics(project),
+                name + keys.TOPIC,
+                keys.receipt(queue, project, str(post_id)) if seconds else '',
+            ),
+            name if keeps_names else '',
+            *self._complete(messages, client_uuid, new_ids(key), seconds),
+        )
+        if found is None:
+            raise errors.QueueDoesNotExist(queue, project)
+        ids = [one.decode() for one in found]
+        if not keeps_names and not self.driver.has_queue(queue, project):
+            # Deleted between the check and the post: nobody else will remove these.
+            self.bulk_delete(queue, ids, project)
+            raise errors.QueueDoesNotExist(queue, project)
+        return ids
+
+    def _complete(
+        self,
+        messages: Page,
+        client_uuid: uuid.UUID | str | None,
+        ids: str,
+        seconds: int,
+    ) -> Arguments:
+        """The arguments of the script for `messages`."""
+        now = timeutils.utcnow_ts()
+        checked = self._has_checksums()
+        arguments: Arguments = [now, _encode_client(client_uuid), ids, seconds]
+        for new in messages:
+            body = new.get('body', {})
+            checksum = storage_utils.get_checksum(body) if checked else ''
+            arguments += (new['ttl'], _due_at(new), bodies.pack(body), checksum)
+        return arguments
+
+    def _has_checksums(self) -> bool:
+        """Whether messages get a checksum. PERF: the option is looked up once a second."""
+        now = time.monotonic()
+        if now >= self._look_up_at:
+            self._checksums = self.driver.conf.enable_checksum
+            self._look_up_at = now + 1.0
+        return self._checksums
+
+    def list(
+        self,
+        queue: str,
+        project: str | None = None,
+        marker: str | None = None,
+        limit: int | None = base.DEFAULT_MESSAGES_PER_PAGE,
+        echo: bool = False,
+        client_uuid: uuid.UUID | str | None = None,
+        include_claimed: bool = False,
+        include_delayed: bool = False,
+    ) -> Iterator[Any]:
+        """A page of messages, oldest first, and the marker of the next: that of its last message.
+
+        The marker of an empty page is the given one. The page after a message that is gone goes on
+        from its place; where an upstream server had posted it that is not known, and the page is
+        the first. Nothing comes after what has not the form of a marker.
+
+        Raises `MarkerNotGiven` for one of another store.
+        """
+        if marker and not _MARKER.fullmatch(marker):
+            return iter((iter(()), None))
+        now = timeutils.utcnow_ts()
+        limit = limit or _ALL
+        page: Page = []
+        after: str | None = '' if not marker or marker == _START else marker
+        client = '' if echo or not client_uuid else str(client_uuid)
+        while after is not None:
+            found = self._server.run(
+                _LIST,
+                (
+                    keys.messages(queue, project),
+                    keys.rank_counter(queue, project),
+                    self.driver.head(queue, project),
+                ),
+                now,
+                after,
+                limit - len(page),
+                exact_time(),
+                client,
+                '1' if include_claimed else '',
+                '1' if include_delayed else '',
+            )
+            if found is None:
+                raise MarkerNotGiven(str(marker))
+            page += present_all(found[0])
+            after = f'({found[1].decode()}' if len(found) > 1 else None
+        return iter((iter(page), page[-1]['id'] if page else marker))
+
+    def keeps_place(self, queue: str, marker: str | None, project: str | None = None) -> bool:
+        """Whether the place of a marker is known even if its message is gone; None is the start."""
+        if marker is None:
+            return True
+        digest = _digest(keys.messages(queue, project))
+        return marker.startswith(digest) and _RANKED.fullmatch(marker) is not None
+
+    def first(self, queue: str, project: str | None = None, sort: int = 1) -> Message:
+        """The oldest message, or with `sort=-1` the newest, claimed or not; or `QueueIsEmpty`."""
+        if sort not in (1, -1):
+            raise ValueError('sort must be 1 (oldest first) or -1 (newest first)')
+        now = timeutils.utcnow_ts()
+        found = self._server.run(_EDGE, (keys.messages(queue, project),), now, sort, exact_time())
+        if found is None:
+            raise errors.QueueIsEmpty(queue, project)
+        return present_edge(found, now)
+
+    def get(self, queue: str, message_id: str, project: str | None = None) -> Message:
+        """One message, or `MessageDoesNotExist`."""
+        for found in self.bulk_get(queue, [message_id], project):
+            return found
+        raise errors.MessageDoesNotExist(message_id, queue, project)
+
+    def bulk_get(
+        self, queue: str, message_ids: Sequence[str], project: str | None = None
+    ) -> Iterator[Message]:
+        """Those of the messages that exist."""
+        now = timeutils.utcnow_ts()
+        key = keys.messages(queue, project)
+        return iter(present_all(self._server.run(_GET, (key,), now, *message_ids)))
+
+    def delete(
+        self, queue: str, message_id: str, project: str | None = None, claim: str | None = None
+    ) -> None:
+        """Delete a message, which may be gone already; a claimed one only by its claim.
+
+        Raises `MessageIsClaimed`, `MessageNotClaimed`, `MessageNotClaimedBy` or
+        `ClaimDoesNotExist`.
+        """
+        refusal = self._server.run(
+            _DELETE,
+            (keys.messages(queue, project), keys.claims(queue, project)),
+            timeutils.utcnow_ts(),
+            message_id,
+            claim or '',
+        )
+        if not refusal:
+            return
+        if claim is None or refusal == 1:
+            raise errors.MessageIsClaimed(message_id)
+        if refusal == 4 or not _is_uuid(claim):
+            raise errors.ClaimDoesNotExist(claim, queue, project)
+        if refusal == 2:
+            raise errors.MessageNotClaimed(message_id)
+        raise errors.MessageNotClaimedBy(message_id, claim)
+
+    def bulk_delete(
+        self,
+        queue: str,
+        message_ids: Sequence[str],
+        project: str | None = None,
+        claim_ids: Sequence[str] | None = None,
+    ) -> None:
+        """Delete messages, claimed or not; with `claim_ids`, only if those claims hold them.
+
+        Raises `ClaimDoesNotMatch` or `MessageNotClaimed`, and deletes nothing then.
+        """
+        claims = claim_ids or ()
+        key = keys.messages(queue, project)
+        refusal = self._server.run(
+            _DELETE_MANY, (key,), timeutils.utcnow_ts(), len(claims), *claims, *message_ids
+        )
+        if refusal is None:
+            return
+        message_id, *holder = [one.decode() for one in refusal]
+        if not holder:
+            raise errors.MessageNotClaimed(message_id)
+        raise errors.ClaimDoesNotMatch(holder[0], queue, project)
+
+    def purge(self, queue: str, project: str | None = None) -> None:
+        """Delete the messages that are there now and not claimed, some in each call."""
+        after, last = b'-inf', b''
+        key = keys.messages(queue, project)
+        while found := self._server.run(_PURGE, (key,), timeutils.utcnow_ts(), after, last, STEP):
+            after, last = found
+
+    def pop(self, queue: str, limit: int, project: str | None = None) -> Page:
+        """Take up to `limit` messages that are not claimed from the front of the queue.
+
+        As with upstream's driver it counts as a claim: dead letters are moved instead.
+        """
+        taken: Page = self.driver.take(_TAKE, queue, project, limit)
+        return taken
+
+    def restore(self, queue: str, popped: Sequence[Message], project: str | None = None) -> None:
+        """Put messages that `pop` gave back in their places; `echo` no longer knows who posted."""
+        now = timeutils.utcnow_ts()
+        arguments: Arguments = []
+        for one in popped:
+            arguments += (
+                one['id'],
+                one['ttl'],
+                now - one['age'],
+                one['claim_count'],
+                bodies.pack(one['body']),
+                one.get('checksum', ''),
+            )
+        places = (
+            keys.messages(queue, project),
+            keys.rank_counter(queue, project),
+            self.driver.head(queue, project),
+        )
+        self._server.run(_RESTORE, places, now, _NOBODY, *arguments)
+
+    def gc(self) -> int:
+        """Take what has expired out of all queues; how many messages."""
+        return sum(self._collect(key) for key in self.find_queues())
+
+    def find_queues(self) -> Iterator[str]:
+        """The keys of the messages of all queues and topics."""
+        after = '-'
+        while found := self._server.ask('ZRANGEBYLEX', keys.INDEX, after, '+', 'LIMIT', 0, STEP):
+            yield from (key.decode() for key in found)
+            after = f'({found[-1].decode()}'
+
+    def _collect(self, key: str) -> int:
+        removed = 0
+        after: Any = b'-inf'
+        claims = key.removesuffix('messages') + 'claims'
+        while after is not None:
+            count, after = self._server.run(
+                _COLLECT, (key, claims), timeutils.utcnow_ts(), after, STEP
+            )
+            removed += count
+        return removed
+
+
+def exact_time() -> str:
+    """Now, as scripts compare it with when messages are due."""
+    return repr(float(timeutils.utcnow_ts(microsecond=True)))
+
+
+def _due_at(new: dict[str, Any]) -> str | int:
+    """When a message becomes visible; 0 for at once: another server's clock may be behind."""
+    delay: int = new.get('delay') or 0
+    return repr(float(timeutils.utcnow_ts(microsecond=True)) + delay) if delay else 0
+
+
+@functools.lru_cache(maxsize=4096)
+def _encode_client(client: uuid.UUID | str | None) -> str:
+    """As upstream stores it; raises `ValueError` for what is not a UUID."""
+    if client is None:
+        return _NOBODY
+    return str(client if isinstance(client, uuid.UUID) else uuid.UUID(client))
+
+
+def _is_uuid(text: str) -> bool:
+    try:
+        uuid.UUID(text)
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,98 @@
+"""What callers get when Redis cannot be used.
+
+zaqar.storage.errors.ConnectionError
+├── UnsuitableServer        the same, where no later request will succeed
+└── RedisUnavailable        one line: the address and the reason
+    └── OutcomeUnknown      the call was sent, and no answer came
+"""
+
+from __future__ import annotations
+
+import enum
+import re
+
+from oslo_config import cfg
+from zaqar.storage import errors
+
+# An error is named at its start or, where it comes out of a script, behind a dash.
+_CODE = re.compile(r'(?:^|-)(?P<code>[A-Z]{3,})\b')
+_SENSELESS = re.compile(r'ERR Error running script \(call to [^)]*\): (@user_script:\s*\d+: )*-?')
+
+
+class UnsuitableServer(errors.ConnectionError, cfg.ConfigFileValueError):
+    """The server is set up so that it would lose messages, or cannot serve them at all."""
+
+    msg_format = 'Redis at {address} {reason}'
+
+    def __init__(self, address: object, reason: str) -> None:
+        super().__init__(address=address, reason=reason)
+        self.reason = reason
+
+
+class RedisUnavailable(errors.ConnectionError):
+    """Redis cannot be reached or refuses to work; a later request may succeed.
+
+    is_logged: the driver itself logs each outage, once and not for each call that it fails.
+    """
+
+    is_logged = True
+    msg_format = 'Redis at {address} is unavailable: {reason}'
+
+    def __init__(self, address: object, reason: str) -> None:
+        super().__init__(address=address, reason=reason)
+        self.reason = reason
+
+
+class OutcomeUnknown(RedisUnavailable):
+    """The call was sent and no answer came: it may have been performed or not.
+
+    explanation: what a client is told.
+    """
+
+    msg_format = 'Redis at {address} has not answered: {reason}'
+    explanation = (
+        'It may have been done or not. To repeat a post without making it twice, give it a '
+        '`post_id`.'
+    )
+
+
+class Meaning(enum.Enum):
+    """What an error that Redis answers means for the call."""
+
+    UNKNOWN_SCRIPT = 'send the text of the script'
+    WRONG_SERVER = 'look for the master, and ask it'
+    NOT_NOW = 'ask again in a moment'
+    REFUSED = 'fail'
+
+
+_MEANINGS = {
+    'NOSCRIPT': Meaning.UNKNOWN_SCRIPT,
+    'READONLY': Meaning.WRONG_SERVER,
+    'MASTERDOWN': Meaning.WRONG_SERVER,
+    'LOADING': Meaning.NOT_NOW,
+    'BUSY': Meaning.NOT_NOW,
+    'TRYAGAIN': Meaning.NOT_NOW,
+}
+
+_REASONS = {
+    'LOADING': 'it is loading its data',
+    'BUSY': 'it is busy with a script',
+    'READONLY': 'it is a replica, which cannot be written',
+    'MASTERDOWN': 'it is a replica without its master',
+    'OOM': 'it is out of memory (maxmemory)',
+    'MISCONF': 'it cannot save to disk, and so refuses to be written',
+    'NOREPLICAS': 'it has too few replicas, and so refuses to be written',
+    'MOVED': 'it is part of a Redis Cluster, which the keys of Zaqar cannot be spread over; use '
+    'pools of single servers instead',
+    'NOAUTH': 'it wants a password',
+    'WRONGPASS': 'the user name or the password is wrong',
+    'NOPERM': 'the user may not do what is needed',
+}
+
+
+def read_error(text: str) -> tuple[Meaning, str]:
+    """What an error means for the call, and the reason in a few words."""
+    codes = [match['code'] for match in _CODE.finditer(text)]
+    code = next((one for one in codes if one in _MEANINGS or one in _REASONS), '')
+    reason = _REASONS.get(code) or _SENSELESS.sub('', text)
+    return _MEANINGS.get(code, Meaning.REFUSED), reason

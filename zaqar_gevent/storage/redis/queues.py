@@ -1,0 +1,288 @@
+"""Queues and topics: their names and metadata, and what the data driver adds to them."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from oslo_utils import timeutils
+from zaqar.storage import base, errors
+
+from zaqar_gevent.storage.redis import bodies, keys
+from zaqar_gevent.storage.redis.documents import describe
+from zaqar_gevent.storage.redis.messages import STEP, exact_time
+from zaqar_gevent.storage.redis.servers import Server, load
+
+if TYPE_CHECKING:
+    from zaqar_gevent.storage.redis.driver import ControlDriver, DataDriver
+
+_CREATE = load('queue_create')
+_LIST = load('queue_list')
+_UPDATE = load('queue_update')
+_DELETE = load('queue_delete')
+_WIPE = load('wipe')
+_STATS = load('stats')
+
+_PAGE = 100
+_KEPT_SECONDS = 24 * 60 * 60
+"""How long what is left of a queue stays if the server ends while it is being deleted."""
+
+_ABSENT = object()
+
+
+class _Names:
+    """Queues or topics: the two differ in their keys and in the error for a missing one."""
+
+    _missing: type[errors.DoesNotExist]
+
+    def __init__(self, driver: ControlDriver) -> None:
+        super().__init__(driver)  # type: ignore[call-arg]
+        self.server = driver.server
+
+    def key(self, name: str, project: str | None) -> str:
+        """The key of one of them."""
+        raise NotImplementedError
+
+    def names(self, project: str | None) -> str:
+        """The key of the names of all of them."""
+        raise NotImplementedError
+
+    def other_names(self, project: str | None) -> str:
+        """The key of the names of the other kind."""
+        raise NotImplementedError
+
+    def _list(
+        self,
+        project: str | None = None,
+        kfilter: dict[str, Any] | None = None,
+        marker: str | None = None,
+        limit: int = base.DEFAULT_QUEUES_PER_PAGE,
+        detailed: bool = False,
+        name: str | None = None,
+    ) -> Iterator[Any]:
+        """A page by name, and the marker of the next.
+
+        kfilter: metadata that they have. name: a part of their names. limit: 0 for all.
+        """
+        page: list[dict[str, Any]] = []
+        after = marker or ''
+        while True:
+            wanted = _PAGE if kfilter or name or not limit else limit
+            found = self._read(project, after, wanted)
+            for after, metadata in found:
+                if _matches(after, metadata, name, kfilter or {}):
+                    entry: dict[str, Any] = {'name': after}
+                    page.append({**entry, 'metadata': metadata} if detailed else entry)
+                if len(page) == limit:
+                    break
+            if len(found) < wanted or len(page) == limit:
+                break
+        yield iter(page)
+        yield page[-1]['name'] if page else None
+
+    def _read(self, project: str | None, after: str, limit: int) -> list[tuple[str, Any]]:
+        scope = keys.queue('', project)
+        suffix = self.key('', project).removeprefix(scope)
+        first = f'({scope}{after}' if after else '-'
+        found = self.server.run(_LIST, (self.names(project),), first, limit, suffix)
+        return [
+            (
+                member.decode().removeprefix(scope),
+                _ABSENT if packed is None else bodies.unpack(packed),
+            )
+            for member, packed in found
+        ]
+
+    def _get(self, name: str, project: str | None = None) -> Any:
+        try:
+            return self.get_metadata(name, project)
+        except errors.DoesNotExist:
+            return {}
+
+    def get_metadata(self, name: str, project: str | None = None) -> Any:
+        packed = self.server.ask('HGET', self.key(name, project), 'm')
+        if packed is None:
+            raise self._missing(name, project)
+        return bodies.unpack(packed)
+
+    def set_metadata(self, name: str, metadata: dict[str, Any], project: str | None = None) -> None:
+        key = self.key(name, project)
+        if not self.server.run(_UPDATE, (key,), bodies.pack(metadata)):
+            raise self._missing(name, project)
+
+    def _create(
+        self, name: str, metadata: dict[str, Any] | None = None, project: str | None = None
+    ) -> bool:
+        """Create one; False where there is one, which is left as it is."""
+        return bool(
+            self.server.run(
+                _CREATE,
+                (self.names(project), self.key(name, project), keys.INDEX),
+                keys.queue(name, project),
+                bodies.pack(metadata or {}),
+                timeutils.utcnow_ts(),
+                keys.messages(name, project),
+            )
+        )
+
+    def _exists(self, name: str, project: str | None = None) -> bool:
+        member = keys.queue(name, project)
+        return self.server.ask('ZSCORE', self.names(project), member) is not None
+
+    def _delete(self, name: str, project: str | None = None) -> None:
+        detach(self, name, project)
+
+    def _stats(self, name: str, project: str | None = None) -> None:
+        """Nothing: the messages are the data driver's."""
+
+    def _calculate_resource_count(self, project: str | None = None) -> int:
+        count: int = self.server.ask('ZCARD', self.names(project))
+        return count
+
+
+class QueueController(_Names, base.Queue):
+    """Queues and their metadata."""
+
+    _missing = errors.QueueDoesNotExist
+
+    def key(self, name: str, project: str | None) -> str:
+        return keys.queue(name, project)
+
+    def names(self, project: str | None) -> str:
+        return keys.queues(project)
+
+    def other_names(self, project: str | None) -> str:
+        return keys.topics(project)
+
+
+class TopicController(_Names, base.Topic):
+    """Topics and their metadata. Upstream has none on Redis."""
+
+    _missing = errors.TopicDoesNotExist
+
+    def key(self, name: str, project: str | None) -> str:
+        return keys.queue(name, project) + keys.TOPIC
+
+    def names(self, project: str | None) -> str:
+        return keys.topics(project)
+
+    def other_names(self, project: str | None) -> str:
+        return keys.queues(project)
+
+
+class _Spooled:
+    """Names that the control driver keeps, with messages that this data driver keeps."""
+
+    _missing: type[errors.DoesNotExist]
+
+    def __init__(self, driver: DataDriver, names: Any) -> None:
+        super().__init__(driver)  # type: ignore[call-arg]
+        self._names = names
+        self._server = driver.server
+
+    def _list(self, *args: Any, **kwargs: Any) -> Any:
+        return self._names._list(*args, **kwargs)
+
+    def _get(self, name: str, project: str | None = None) -> Any:
+        return self._names.get(name, project=project)
+
+    def get_metadata(self, name: str, project: str | None = None) -> Any:
+        return self._names.get_metadata(name, project=project)
+
+    def set_metadata(self, name: str, metadata: Any, project: str | None = None) -> Any:
+        return self._names.set_metadata(name, metadata=metadata, project=project)
+
+    def _create(self, name: str, metadata: Any = None, project: str | None = None) -> Any:
+        return self._names.create(name, metadata=metadata, project=project)
+
+    def _exists(self, name: str, project: str | None = None) -> Any:
+        return self._names.exists(name, project=project)
+
+    def _delete(self, name: str, project: str | None = None) -> None:
+        if not self.driver.keeps_names:  # type: ignore[attr-defined]
+            # In this order: a post that comes in between sees that the queue is gone.
+            self._names.delete(name, project=project)
+            detach(QueueController(self.driver), name, project)  # type: ignore[attr-defined]
+        else:
+            detach(self._names, name, project)
+
+    def _stats(self, name: str, project: str | None = None) -> dict[str, Any]:
+        keeps_names = self.driver.keeps_names  # type: ignore[attr-defined]
+        if not keeps_names and not self._names.exists(name, project=project):
+            raise self._missing(name, project)
+        places = keys.messages(name, project), self._names.names(project) if keeps_names else ''
+        found = count(self._server, places, keys.queue(name, project) if keeps_names else '')
+        if found is None:
+            raise self._missing(name, project)
+        return {'messages': found}
+
+
+class SpooledQueues(_Spooled, base.Queue):
+    """Queues with their messages: `delete` and `stats` are complete."""
+
+    _missing = errors.QueueDoesNotExist
+
+    def _calculate_resource_count(self, project: str | None = None) -> Any:
+        return self._names.calculate_resource_count(project=project)
+
+
+class SpooledTopics(_Spooled, base.Topic):
+    """Topics, like queues."""
+
+    _missing = errors.TopicDoesNotExist
+
+
+def count(server: Server, places: tuple[str, str], member: str = '') -> dict[str, Any] | None:
+    """What `stats` says of the messages of a queue; None where it does not exist.
+
+    places: the keys of its messages and of the names among which `member` must be, if it is given.
+    """
+    now = timeutils.utcnow_ts()
+    stats: dict[str, Any] = {'claimed': 0, 'free': 0, 'total': 0}
+    after: Any = b'-inf'
+    while after is not None:
+        found = server.run(_STATS, places, now, after, STEP, member, exact_time())
+        if found is None:
+            return None
+        total, claimed, oldest, newest, after = found
+        stats['total'] += total
+        stats['claimed'] += claimed
+        for edge, record in (('oldest', oldest), ('newest', newest)):
+            if record is not None:
+                stats.setdefault(edge, describe(record[0].decode(), int(record[1]), now))
+    stats['free'] = stats['total'] - stats['claimed']
+    return stats
+
+
+def detach(names: _Names, name: str, project: str | None) -> None:
+    """Delete a queue or topic at once, then its messages and claims, some in each call."""
+    token = uuid.uuid4().hex
+    doomed = keys.doomed(name, project, 'messages', token)
+    doomed_claims = keys.doomed(name, project, 'claims', token)
+    names.server.run(
+        _DELETE,
+        (
+            names.names(project),
+            names.key(name, project),
+            names.other_names(project),
+            keys.INDEX,
+            keys.messages(name, project),
+            keys.claims(name, project),
+            doomed,
+            doomed_claims,
+        ),
+        keys.queue(name, project),
+        _KEPT_SECONDS,
+    )
+    for key in (doomed, doomed + keys.DELAYED):
+        while names.server.run(_WIPE, (key,), STEP):
+            pass
+    while names.server.run(_WIPE, (doomed_claims,), STEP, keys.CLAIMED):
+        pass
+
+
+def _matches(found: str, metadata: Any, name: str | None, kfilter: dict[str, Any]) -> bool:
+    if metadata is _ABSENT or (name and name not in found):
+        return False
+    return all(key in metadata and metadata[key] == value for key, value in kfilter.items())

@@ -1,0 +1,20 @@
+-- Returns the TTL of a claim, when it expires and its messages; nothing where there is no such claim.
+-- KEYS: messages, claims, names of queues. ARGV: queue ('': is not checked), now, claim.
+local now, claim = tonumber(ARGV[2]), ARGV[3]
+local expires = call('ZSCORE', KEYS[2], claim)
+if not expires or tonumber(expires) <= now
+        or ARGV[1] ~= '' and not call('ZSCORE', KEYS[3], ARGV[1]) then
+    return false
+end
+local ttl = call('HGET', claim, 't')
+if not ttl then
+    return false
+end
+local held = {}
+for _, id in ipairs(call('LRANGE', 'messages.' .. claim, 0, -1)) do
+    local m = read(id)
+    if is_alive(m, now) and m[CLAIM] == claim and call('ZSCORE', KEYS[1], id) then
+        held[#held + 1] = present(id, m, now)
+    end
+end
+return {ttl, expires, paginate(held)}

@@ -1,0 +1,54 @@
+-- Deletes messages: all of them, or none where the claims given do not hold them all.
+-- Returns nothing, or the message that is not claimed, or the message and its claim.
+-- KEYS: messages. ARGV: now, how many claims are given, the claims, the ids.
+local now, claims = tonumber(ARGV[1]), tonumber(ARGV[2])
+local given, found = {}, {}
+for index = 3, 2 + claims do
+    given[ARGV[index]] = true
+end
+local seen = {}
+for index = 3 + claims, #ARGV do
+    local id = ARGV[index]
+    if not seen[id] and belongs(KEYS[1], id) then
+        seen[id] = true
+        local m = glance(id)
+        local held_by = holder(m, now)
+        if claims > 0 and not has_expired(m, now) then
+            if held_by == '' then
+                return {id}
+            elseif not given[held_by] then
+                return {id, held_by}
+            end
+        end
+        found[#found + 1] = {id, held_by}
+    end
+end
+-- PERF: together, since most messages of a claim are deleted together.
+local ids, by_claim = {}, {}
+for index, one in ipairs(found) do
+    ids[index] = one[1]
+    if one[2] ~= '' then
+        by_claim[one[2]] = by_claim[one[2]] or {}
+        table.insert(by_claim[one[2]], one[1])
+    end
+end
+for index = 1, #ids, 1000 do
+    local last = math.min(index + 999, #ids)
+    call('DEL', unpack(ids, index, last))
+    call('ZREM', KEYS[1], unpack(ids, index, last))
+    call('ZREM', KEYS[1] .. LATER, unpack(ids, index, last))
+end
+for claim, of_claim in pairs(by_claim) do
+    local list = 'messages.' .. claim
+    if call('LLEN', list) == #of_claim then
+        call('DEL', list)
+    else
+        for _, id in ipairs(of_claim) do
+            call('LREM', list, 1, id)
+        end
+    end
+    if call('EXISTS', claim) == 1 then
+        call('HINCRBY', claim, 'n', -#of_claim)
+    end
+end
+return false

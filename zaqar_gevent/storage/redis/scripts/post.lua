@@ -1,0 +1,66 @@
+-- Posts messages. Returns their ids; nothing where the queue does not exist.
+-- KEYS: messages, rank counter, names of queues, names of topics, topic, receipt.
+-- ARGV: queue ('': is not checked), now, client, start of the ids, seconds to remember the post
+-- (0: not at all), and of each message TTL, delayed until, body, checksum ('' for none).
+local now, seconds = tonumber(ARGV[2]), tonumber(ARGV[5])
+local unplaced = string.gsub(ARGV[4], '-a(%x+)-$', '-b%1-')
+local keeper = ARGV[1]
+if keeper ~= '' and not call('ZSCORE', KEYS[3], keeper) then
+    if not call('ZSCORE', KEYS[4], keeper) then
+        return false
+    end
+    keeper = KEYS[5]
+end
+-- A receipt is of no use once the queue has been deleted, by whichever driver: it names a token
+-- that goes with the queue.
+local token
+if seconds > 0 then
+    token = call('HGET', keeper, 'g')
+    if not token then
+        token = ARGV[4]
+        call('HSET', keeper, 'g', token)
+    end
+    local found = call('GET', KEYS[6])
+    if found then
+        local receipt = cmsgpack.unpack(found)
+        if receipt[1] == token then
+            return receipt[2]
+        end
+    end
+end
+local count = (#ARGV - 5) / 4
+local rank = call('INCRBY', KEYS[2], count) - count
+local ids, ranked = {}, {}
+for index = 0, count - 1 do
+    local at = 6 + 4 * index
+    local ttl = tonumber(ARGV[at])
+    local due = tonumber(ARGV[at + 1])
+    -- The place of a delayed message is not known yet, and its id does not tell one.
+    local id = (due > 0 and unplaced or ARGV[4]) .. string.format('%012x', rank + index)
+    local fields = {'id', id, 't', ttl, 'cr', now, 'e', now + ttl, 'u', ARGV[3], 'c', '',
+        'c.e', now, 'c.c', 0, 'd', math.ceil(due), 'b', ARGV[at + 2]}
+    if ARGV[at + 3] ~= '' then
+        fields[#fields + 1] = 'cs'
+        fields[#fields + 1] = ARGV[at + 3]
+    end
+    call('HSET', id, unpack(fields))
+    call('EXPIRE', id, ttl)
+    ids[index + 1] = id
+    if due > 0 then
+        call('ZADD', KEYS[1] .. LATER, string.format('%.6f', due + index / 1e6), id)
+    else
+        ranked[#ranked + 1] = rank + index
+        ranked[#ranked + 1] = id
+    end
+    if #ranked >= 1000 then
+        call('ZADD', KEYS[1], unpack(ranked))
+        ranked = {}
+    end
+end
+if #ranked > 0 then
+    call('ZADD', KEYS[1], unpack(ranked))
+end
+if token then
+    call('SET', KEYS[6], cmsgpack.pack({token, ids}), 'EX', seconds)
+end
+return ids

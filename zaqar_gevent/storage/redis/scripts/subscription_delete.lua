@@ -1,0 +1,4 @@
+-- Ends a subscription of the queue. KEYS: subscriptions, subscription. ARGV: id.
+if call('ZREM', KEYS[1], ARGV[1]) == 1 then
+    call('DEL', KEYS[2])
+end

@@ -1,0 +1,21 @@
+-- Returns a page of subscriptions.
+-- KEYS: subscriptions. ARGV: where to begin, limit, subscriber to look for ('' for any).
+local CHUNK = 100
+local limit, after, page = tonumber(ARGV[2]), ARGV[1], {}
+while true do
+    local ids = call('ZRANGEBYLEX', KEYS[1], after, '+', 'LIMIT', 0, CHUNK)
+    for _, id in ipairs(ids) do
+        local one = call('HMGET', id, 's', 'u', 't', 'e', 'o', 'c')
+        -- One without a subscriber has expired.
+        if one[2] and (ARGV[3] == '' or ARGV[3] == one[2]) then
+            page[#page + 1] = {id, one}
+            if #page == limit then
+                return page
+            end
+        end
+    end
+    if #ids < CHUNK then
+        return page
+    end
+    after = '(' .. ids[#ids]
+end

@@ -1,0 +1,144 @@
+"""The servers that a process speaks to, each by one connection a hub."""
+
+from __future__ import annotations
+
+import _socket
+import collections
+import hashlib
+import os
+import pathlib
+import weakref
+from typing import Any, NamedTuple
+
+import gevent.socket
+from gevent import monkey
+from gevent._hub_local import get_hub_if_exists
+
+from zaqar_gevent.storage.redis.addresses import Address
+from zaqar_gevent.storage.redis.calls import PATIENCE_SECONDS, HubLink, Link, ThreadLink
+from zaqar_gevent.storage.redis.wire import dial
+
+_SCRIPTS = pathlib.Path(__file__).parent / 'scripts'
+
+_allocate_lock = monkey.get_original('_thread', 'allocate_lock')
+_local = monkey.get_original('threading', 'local')
+
+
+class Script(NamedTuple):
+    """A script, and whether running it twice does no harm."""
+
+    digest: str
+    text: str
+    is_repeatable: bool
+
+
+def load(name: str, *, is_repeatable: bool = True) -> Script:
+    """The script of this name, behind what all of them share."""
+    shared = (_SCRIPTS / 'shared.lua').read_text(encoding='utf-8')
+    text = shared + (_SCRIPTS / f'{name}.lua').read_text(encoding='utf-8')
+    digest = hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
+    return Script(digest, text, is_repeatable)
+
+
+class Server:
+    """A Redis server, as the drivers of this process that name it use it. See `Use`."""
+
+    def __init__(self, address: Address) -> None:
+        self.address = address
+        self.uses = 0
+        self.patience = PATIENCE_SECONDS
+        self.start()
+
+    def run(self, script: Script, keys: tuple[str, ...], *arguments: Any) -> Any:
+        """The answer of a script; raises `RedisUnavailable`."""
+        rest = (len(keys), *keys, *arguments)
+        return self._link().call(
+            ('EVALSHA', script.digest, *rest),
+            ('EVAL', script.text, *rest),
+            is_repeatable=script.is_repeatable,
+        )
+
+    def ask(self, *command: Any) -> Any:
+        """The answer to a command that does no harm when it is sent twice."""
+        return self._link().call(command, None, is_repeatable=True)
+
+    def check(self) -> None:
+        """Raise `RedisUnavailable` or `UnsuitableServer` where messages cannot be kept now."""
+        sockets = _socket if get_hub_if_exists() is None else gevent.socket
+        dial(self.address, sockets).close()
+
+    def start(self) -> None:
+        """Have no connections yet."""
+        self.links: list[Link] = [ThreadLink(self.address, self.patience)]
+        self._own = _local()
+
+    def _link(self) -> Link:
+        hub = get_hub_if_exists()
+        if hub is None:
+            return self.links[0]
+        link: HubLink | None = getattr(self._own, 'link', None)
+        if link is None or link.hub is not hub:
+            link = self._own.link = HubLink(self.address, self.patience, hub)
+            self.links.append(link)
+        return link
+
+
+class Use:
+    """The use of the server at an address by a driver.
+
+    patience: seconds that a call waits for a connection, at most `PATIENCE_SECONDS`.
+    """
+
+    def __init__(self, address: Address, patience: float) -> None:
+        _release_abandoned()
+        with _registry_lock:
+            server = _registry.get(address)
+            if server is None:
+                server = _registry[address] = Server(address)
+            server.patience = min(patience, server.patience)
+            server.uses += 1
+        self.server = server
+        # Garbage is collected anywhere, also under locks: the finalizer only takes a note.
+        self._finalizer = weakref.finalize(self, _abandoned.append, server)
+        self._finalizer.atexit = False
+
+    def close(self) -> None:
+        """Give it up, once; the last use closes the connections."""
+        if self._finalizer.detach():
+            _release(self.server)
+
+
+def _release(server: Server) -> None:
+    with _registry_lock:
+        server.uses -= 1
+        if server.uses:
+            return
+        _registry.pop(server.address, None)
+    for link in server.links:
+        link.close()
+
+
+def _release_abandoned() -> None:
+    while _abandoned:
+        _release(_abandoned.popleft())
+
+
+_abandoned: collections.deque[Server] = collections.deque()
+_registry: dict[Address, Server] = {}
+_registry_lock = _allocate_lock()
+
+
+def _after_fork() -> None:
+    """In a forked child: start anew, since a connection cannot be shared."""
+    global _registry_lock
+    _registry_lock = _allocate_lock()
+    for server in _registry.values():
+        for link in server.links:
+            if isinstance(link, HubLink):
+                link.forget()
+            else:
+                link.close()
+        server.start()
+
+
+os.register_at_fork(after_in_child=_after_fork)

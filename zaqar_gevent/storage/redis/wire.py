@@ -1,0 +1,228 @@
+"""One connection to Redis: opened, greeted and spoken to in RESP, over TCP, Unix sockets or TLS.
+
+Everything that waits uses the sockets of a module that is handed in: gevent's where greenlets wait,
+the interpreter's own elsewhere.
+"""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Sequence
+from typing import Any
+
+import hiredis
+
+from zaqar_gevent.storage.redis.addresses import Address, Credentials
+from zaqar_gevent.storage.redis.outage import RedisUnavailable, UnsuitableServer, read_error
+
+Command = tuple[Any, ...]
+
+pack = hiredis.pack_command
+
+CHUNK = 64 * 1024
+"""Bytes that are read at a time."""
+
+_NOTHING = object()
+_NAME = 'zaqar_gevent'
+_LEAST_VERSION = (5, 0)
+
+
+class Wire:
+    """The bytes of one connection."""
+
+    def __init__(self, sock: Any) -> None:
+        self.sock = sock
+        self._tls: ssl.SSLObject | None = None
+        self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self._reader = hiredis.Reader(notEnoughData=_NOTHING, replyError=hiredis.ReplyError)
+
+    def encode(self, data: bytes) -> bytes:
+        """The bytes to send for packed commands."""
+        if self._tls is None:
+            return data
+        self._tls.write(data)
+        return self._outgoing.read()
+
+    def decode(self, data: bytes) -> list[Any]:
+        """The answers that are complete with `data`; an error is a `hiredis.ReplyError`.
+
+        Raises `OSError` for what is no answer of Redis.
+        """
+        try:
+            if self._tls is None:
+                self._reader.feed(data)
+            else:
+                self._incoming.write(data)
+                self._decrypt(self._tls)
+            answers = []
+            while (answer := self._reader.gets()) is not _NOTHING:
+                answers.append(answer)
+            return answers
+        except hiredis.ProtocolError as error:
+            raise OSError(str(error)) from None
+
+    def ask(self, commands: Sequence[Command]) -> list[Any]:
+        """Send `commands` and wait for their answers; raises `OSError`, `hiredis.ReplyError`."""
+        self.sock.sendall(self.encode(b''.join([pack(command) for command in commands])))
+        answers: list[Any] = []
+        while len(answers) < len(commands):
+            data = self.sock.recv(CHUNK)
+            if not data:
+                raise OSError('it has closed the connection')
+            answers += self.decode(data)
+        for answer in answers:
+            if isinstance(answer, hiredis.ReplyError):
+                raise answer
+        return answers
+
+    def secure(self, name: str) -> None:
+        """Begin TLS with the server of this name."""
+        tls = ssl.create_default_context().wrap_bio(
+            self._incoming, self._outgoing, server_hostname=name
+        )
+        while True:
+            try:
+                tls.do_handshake()
+            except ssl.SSLWantReadError:
+                self.sock.sendall(self._outgoing.read())
+                data = self.sock.recv(CHUNK)
+                if not data:
+                    raise OSError('it has closed the connection') from None
+                self._incoming.write(data)
+                continue
+            break
+        rest = self._outgoing.read()
+        if rest:
+            self.sock.sendall(rest)
+        self._tls = tls
+
+    def close(self) -> None:
+        self.sock.close()
+
+    def _decrypt(self, tls: ssl.SSLObject) -> None:
+        try:
+            while data := tls.read(CHUNK):
+                self._reader.feed(data)
+        except ssl.SSLWantReadError:
+            return
+
+
+def dial(address: Address, sockets: Any) -> Wire:
+    """A connection to the server that is to be written, greeted.
+
+    sockets: the module whose sockets wait: `gevent.socket` or `_socket`.
+
+    Raises `RedisUnavailable`; `UnsuitableServer` where it could not keep messages.
+    """
+    try:
+        if address.master is None:
+            [host] = address.hosts or (None,)
+            return _greet(address, host, sockets)
+        return _greet(address, _find_master(address, sockets), sockets)
+    except UnsuitableServer:
+        raise
+    except hiredis.ReplyError as error:
+        raise RedisUnavailable(address, read_error(str(error))[1]) from None
+    except (OSError, ValueError) as error:
+        raise RedisUnavailable(address, _describe(error)) from None
+
+
+def _greet(address: Address, host: tuple[str, int] | None, sockets: Any) -> Wire:
+    wire = _open(address, host, sockets)
+    try:
+        commands = [*_authenticate(address.credentials), ('CLIENT', 'SETNAME', _NAME)]
+        if address.database:
+            commands.append(('SELECT', address.database))
+        _check(address, wire.ask([*commands, ('INFO',)])[-1].decode())
+    except BaseException:
+        wire.close()
+        raise
+    return wire
+
+
+def _check(address: Address, info: str) -> None:
+    """Raise an error for a server that cannot keep messages, by what it says of itself."""
+    facts = dict(line.split(':', 1) for line in info.splitlines() if ':' in line)
+    version = facts.get('redis_version', '0')
+    if tuple(int(part) for part in version.split('.')[:2]) < _LEAST_VERSION:
+        raise UnsuitableServer(address, f'is {version}; it must be 5.0 or later.')
+    if facts.get('cluster_enabled') == '1':
+        raise UnsuitableServer(
+            address,
+            'is part of a Redis Cluster, which the keys of Zaqar cannot be spread over. Use single '
+            'servers, and several of them as pools.',
+        )
+    policy = facts.get('maxmemory_policy', 'noeviction')
+    if policy != 'noeviction' and facts.get('maxmemory', '0') != '0':
+        raise UnsuitableServer(
+            address,
+            f'removes keys when its memory is full (maxmemory-policy {policy}), so messages would '
+            'be lost. Set maxmemory-policy to noeviction.',
+        )
+    if address.master is not None and facts.get('role') != 'master':
+        raise OSError('Sentinel names a server as the master that is none (any more)')
+
+
+def _find_master(address: Address, sockets: Any) -> tuple[str, int]:
+    """Where the master is, as the first Sentinel that answers says."""
+    ask = ('SENTINEL', 'GET-MASTER-ADDR-BY-NAME', address.master)
+    reasons = []
+    for host in address.hosts:
+        try:
+            wire = _open(address, host, sockets)
+            try:
+                found = wire.ask([*_authenticate(address.sentinel_credentials), ask])[-1]
+            finally:
+                wire.close()
+        except (OSError, hiredis.ReplyError) as error:
+            reasons.append(f'{host[0]}:{host[1]}: {_describe(error)}')
+            continue
+        if found:
+            return found[0].decode(), int(found[1])
+        reasons.append(f'{host[0]}:{host[1]} does not know it')
+    raise OSError(f'no Sentinel knows the master {address.master} ({"; ".join(reasons)})')
+
+
+def _authenticate(credentials: Credentials) -> list[Command]:
+    if credentials.password is None:
+        return []
+    named = [credentials.user] if credentials.user else []
+    return [('AUTH', *named, credentials.password)]
+
+
+def _open(address: Address, host: tuple[str, int] | None, sockets: Any) -> Wire:
+    if host is None:
+        return Wire(_connect(sockets, sockets.AF_UNIX, address.path, address.timeout))
+    error = OSError(f'{host[0]} has no address')
+    for family, _, _, _, place in sockets.getaddrinfo(*host, 0, sockets.SOCK_STREAM):
+        try:
+            wire = Wire(_connect(sockets, family, place, address.timeout))
+        except OSError as failure:
+            error = failure
+            continue
+        wire.sock.setsockopt(sockets.IPPROTO_TCP, sockets.TCP_NODELAY, 1)
+        if address.is_secure:
+            try:
+                wire.secure(host[0])
+            except BaseException:
+                wire.close()
+                raise
+        return wire
+    raise error
+
+
+def _connect(sockets: Any, family: int, place: Any, timeout: float) -> Any:
+    sock = sockets.socket(family, sockets.SOCK_STREAM)
+    try:
+        sock.settimeout(timeout)
+        sock.connect(place)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def _describe(error: BaseException) -> str:
+    if isinstance(error, TimeoutError):
+        return 'it does not answer'
+    return getattr(error, 'strerror', None) or str(error) or type(error).__name__
