@@ -131,6 +131,11 @@ class ValueBody(Body):
         return self._value
 
 
+def body_of(value: Any) -> Body:
+    """The body that a store gave as a value; `bytes` are an encrypted one."""
+    return Body(Encoding.ENCRYPTED, value) if type(value) is bytes else ValueBody(value)
+
+
 def _refuse(value: object) -> Any:
     raise TypeError(f'A {type(value).__name__} value is no part of a document')
 

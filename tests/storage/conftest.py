@@ -22,6 +22,7 @@ from zaqar.storage import base, pipeline
 
 from tests.redis_process import RedisProcess
 from zaqar_gevent import conf as configuration
+from zaqar_gevent.bodies import Body
 from zaqar_gevent.storage import drivers, purging
 from zaqar_gevent.storage import sqlite as embedded
 
@@ -91,6 +92,32 @@ class _Scoped:
         return lambda *args, **more: method(*args, **{'project': PROJECT, **more})
 
 
+class _Valued(_Scoped):
+    """A controller that carries bodies, for tests that look at their values."""
+
+    def __getattr__(self, name: str) -> Any:
+        method = super().__getattr__(name)
+        return lambda *args, **more: _values(method(*map(_bodies, args), **more))
+
+
+def _bodies(argument: Any) -> Any:
+    """An argument, whose messages, if it is a list of some, have bodies."""
+    if not isinstance(argument, list) or not all(isinstance(one, dict) for one in argument):
+        return argument
+    return [{**one, 'body': Body.of(one['body'])} if 'body' in one else one for one in argument]
+
+
+def _values(found: Any) -> Any:
+    """A result, whose messages have values instead of bodies."""
+    if isinstance(found, Iterator):
+        return map(_values, found)
+    if isinstance(found, list | tuple):
+        return type(found)(map(_values, found))
+    if isinstance(found, dict) and isinstance(found.get('body'), Body):
+        return {**found, 'body': found['body'].value}
+    return found
+
+
 class Store:
     """The drivers of one store, and its clock."""
 
@@ -98,8 +125,8 @@ class Store:
         self.name = name
         self.data: Any = data
         self.control = control
-        self.messages = _Scoped(data.message_controller)
-        self.claims = _Scoped(data.claim_controller)
+        self.messages = _Valued(data.message_controller)
+        self.claims = _Valued(data.claim_controller)
         self.queues = _Scoped(data.queue_controller)
         self.topics = _Scoped(data.topic_controller)
         self.subscriptions = _Scoped(data.subscription_controller)

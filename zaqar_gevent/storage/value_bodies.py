@@ -11,7 +11,7 @@ from typing import Any
 
 from zaqar.storage import base
 
-from zaqar_gevent.bodies import Body, Encoding, ValueBody
+from zaqar_gevent.bodies import Body, body_of
 from zaqar_gevent.storage.wrapped import Wrapped
 
 Message = dict[str, Any]
@@ -35,11 +35,7 @@ def _read(messages: Iterable[Message]) -> Iterator[Message]:
     for message in messages:
         value = message['body']
         # Upstream's `pop` gives what a claim has given.
-        yield message if isinstance(value, Body) else {**message, 'body': _body_of(value)}
-
-
-def _body_of(value: Any) -> Body:
-    return Body(Encoding.ENCRYPTED, value) if type(value) is bytes else ValueBody(value)
+        yield message if isinstance(value, Body) else {**message, 'body': body_of(value)}
 
 
 class _Messages(Wrapped):

@@ -10,7 +10,7 @@ from oslo_utils import timeutils
 from zaqar.storage import base, errors
 
 from zaqar_gevent.storage.redis import keys
-from zaqar_gevent.storage.redis.documents import Message, present_all
+from zaqar_gevent.storage.redis.documents import Message
 from zaqar_gevent.storage.redis.servers import load
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ class ClaimController(base.Claim):
             raise errors.ClaimDoesNotExist(claim_id, queue, project)
         ttl, expires, held = int(found[0]), int(float(found[1])), found[2]
         age = max(0, now - (expires - ttl))
-        return {'id': claim_id, 'ttl': ttl, 'age': age}, iter(present_all(held))
+        return {'id': claim_id, 'ttl': ttl, 'age': age}, iter(self.driver.present(held))
 
     def update(
         self, queue: str, claim_id: str, metadata: dict[str, int], project: str | None = None

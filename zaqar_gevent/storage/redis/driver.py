@@ -14,6 +14,7 @@ from zaqar.conf import drivers_message_store_redis as message_options
 from zaqar.storage import base, errors
 
 from zaqar_gevent import dead_letters
+from zaqar_gevent.bodies import body_of
 from zaqar_gevent.storage.redis import (
     addresses,
     catalogue,
@@ -42,12 +43,15 @@ _NEVER = (0, '', '', '')
 class DataDriver(base.DataDriverBase):
     """Messages, claims and subscriptions on one server.
 
-    idempotency_seconds: for how long the id of a post is remembered.
+    idempotency_seconds: for how long the id of a post is remembered. carries_bodies: whether the
+        body of a message is taken and given as a `Body`; otherwise it is a value, and `bytes` for
+        an encrypted one.
 
     Raises `RedisUnavailable`, `UnsuitableServer`, `zaqar.common.errors.ConfigurationError`.
     """
 
     BASE_CAPABILITIES = tuple(base.Capabilities)
+    carries_bodies = False
 
     _DRIVER_OPTIONS = [
         (message_options.GROUP_NAME, [*message_options.ALL_OPTS, *options.MESSAGE_OPTS])
@@ -130,9 +134,17 @@ class DataDriver(base.DataDriverBase):
             if found == 1:
                 worn = self._get_dead_letters(queue, project)
             elif found[0] or found[2] is None:
-                return present_all(found[1])
+                return self.present(found[1])
             else:
                 after = found[2]
+
+    def present(self, page: bytes) -> Page:
+        """The messages of a script's answer."""
+        found = present_all(page)
+        if self.carries_bodies:
+            for message in found:
+                message['body'] = body_of(message['body'])
+        return found
 
     def _get_dead_letters(self, queue: str, project: str | None) -> tuple[Any, Any, str, str]:
         """Claims after which messages are dead letters (0: never), the TTL they get, their keys."""

@@ -15,9 +15,10 @@ from oslo_utils import timeutils
 from zaqar.storage import base, errors
 from zaqar.storage import utils as storage_utils
 
+from zaqar_gevent.bodies import Body, body_of
 from zaqar_gevent.markers import MarkerNotGiven
 from zaqar_gevent.storage.redis import bodies, keys
-from zaqar_gevent.storage.redis.documents import Message, Page, present_all, present_edge
+from zaqar_gevent.storage.redis.documents import Message, Page, present_edge
 from zaqar_gevent.storage.redis.servers import load
 
 if TYPE_CHECKING:
@@ -85,7 +86,7 @@ class MessageController(base.Message):
     ) -> list[str]:
         """Post `messages` (`ttl`, `body`, `delay`), in order; their ids.
 
-        A body of bytes is an encrypted one; it is given back as bytes.
+        A body is a `Body` or a value, of which bytes are an encrypted one.
 
         A post whose first message has a `post_id` is made once: repeated within the driver's
         `idempotency_seconds` it has the same ids.
@@ -135,7 +136,7 @@ class MessageController(base.Message):
         checked = self._has_checksums()
         arguments: Arguments = [now, _encode_client(client_uuid), ids, seconds]
         for new in messages:
-            body = new.get('body', {})
+            body = _value_of(new.get('body', {}))
             checksum = storage_utils.get_checksum(body) if checked else ''
             arguments += (new['ttl'], _due_at(new), bodies.pack(body), checksum)
         return arguments
@@ -192,7 +193,7 @@ class MessageController(base.Message):
             )
             if found is None:
                 raise MarkerNotGiven(str(marker))
-            page += present_all(found[0])
+            page += self.driver.present(found[0])
             after = f'({found[1].decode()}' if len(found) > 1 else None
         return iter((iter(page), page[-1]['id'] if page else marker))
 
@@ -211,7 +212,8 @@ class MessageController(base.Message):
         found = self._server.run(_EDGE, (keys.messages(queue, project),), now, sort, exact_time())
         if found is None:
             raise errors.QueueIsEmpty(queue, project)
-        return present_edge(found, now)
+        edge = present_edge(found, now)
+        return {**edge, 'body': body_of(edge['body'])} if self.driver.carries_bodies else edge
 
     def get(self, queue: str, message_id: str, project: str | None = None) -> Message:
         """One message, or `MessageDoesNotExist`."""
@@ -225,7 +227,7 @@ class MessageController(base.Message):
         """Those of the messages that exist."""
         now = timeutils.utcnow_ts()
         key = keys.messages(queue, project)
-        return iter(present_all(self._server.run(_GET, (key,), now, *message_ids)))
+        return iter(self.driver.present(self._server.run(_GET, (key,), now, *message_ids)))
 
     def delete(
         self, queue: str, message_id: str, project: str | None = None, claim: str | None = None
@@ -300,7 +302,7 @@ class MessageController(base.Message):
                 one['ttl'],
                 now - one['age'],
                 one['claim_count'],
-                bodies.pack(one['body']),
+                bodies.pack(_value_of(one['body'])),
                 one.get('checksum', ''),
             )
         places = (
@@ -342,6 +344,10 @@ def _due_at(new: dict[str, Any]) -> str | int:
     """When a message becomes visible; 0 for at once: another server's clock may be behind."""
     delay: int = new.get('delay') or 0
     return repr(float(timeutils.utcnow_ts(microsecond=True)) + delay) if delay else 0
+
+
+def _value_of(body: Any) -> Any:
+    return body.value if isinstance(body, Body) else body
 
 
 @functools.lru_cache(maxsize=4096)
