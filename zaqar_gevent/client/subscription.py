@@ -394,11 +394,14 @@ class Subscription(Stream):
         self, link: Link, marker: str | None, wait: float
     ) -> tuple[list[Message], str | None]:
         """The messages that follow a marker, and the marker of the page, if it has one."""
+        is_upstream = link.kind == 'rest' and not link.capabilities.protocols
         arguments = self.source.arguments(
             marker=marker or BEFORE_ALL,
             limit=PAGE_MESSAGES,
             echo=True,
             include_claimed=True,
+            # A server of upstream's does not move a delayed message behind what was visible before.
+            include_delayed=True if is_upstream else None,
             # Who may wait is told where an empty page stands.
             wait=wait if link.capabilities.max_wait else None,
         )

@@ -1778,6 +1778,8 @@ export class Subscription extends Stream {
       limit: PAGE,
       echo: true,
       include_claimed: true,
+      // A server of upstream's does not move a delayed message behind what was visible before it.
+      include_delayed: transport.capabilities?.protocols.includes(COMPACT) ? undefined : true,
       // Who may wait is told where an empty page stands.
       wait: transport.capabilities?.max_wait ? wait : undefined,
     };
