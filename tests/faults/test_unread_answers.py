@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import pathlib
 import socket
+import statistics
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from typing import Any
 
@@ -260,6 +262,47 @@ class Deaf:
     def __exit__(self, *exc_info: object) -> None:
         for connection in self._sockets:
             connection.close()
+
+
+def median_seconds(ask: Callable[[], object], until: float) -> float:
+    """How long `ask` takes, asked over and over until `until`, by `time.monotonic`."""
+    taken = []
+    while not taken or time.monotonic() < until:
+        began = time.monotonic()
+        ask()
+        taken.append(time.monotonic() - began)
+    return statistics.median(taken)
+
+
+def test_large_answers_of_one_project_do_not_delay_claims_of_others(
+    bounded: ServerProcess,
+) -> None:
+    """Among themselves they wait: each takes as long as those of all the crowd together."""
+    large, other = full_of_large(bounded), new_identity()
+    crowd = 24
+    until = time.monotonic() + 2.5
+
+    def list_pages(_: int) -> float:
+        caller = RestCaller(bounded.url, identity=large)
+        try:
+            return median_seconds(
+                lambda: caller.call('message_list', queue_name='q', limit=PAGE, echo=True), until
+            )
+        finally:
+            caller.close()
+
+    with ThreadPoolExecutor(crowd) as threads:
+        lists = threads.map(list_pages, range(crowd))
+        caller = RestCaller(bounded.url, identity=other)
+        statuses = set()
+        claim = median_seconds(
+            lambda: statuses.add(caller.call('claim_create', queue_name='empty').status), until
+        )
+        caller.close()
+        page = statistics.median(lists)
+    print(f'a claim takes {claim * 1000:.0f} ms, a page of the crowd {page * 1000:.0f} ms')
+    assert statuses == {204}
+    assert claim < page / 4
 
 
 def connections(server: ServerProcess) -> int:

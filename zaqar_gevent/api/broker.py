@@ -72,6 +72,28 @@ class _Snapshot:
         return getattr(self, name)
 
 
+class Room(Protocol):
+    """Limits the operations with long answers that are performed at once."""
+
+    def place(self, project: str | None) -> AbstractContextManager[bool]:
+        """Hold a place for an operation of `project`; yields whether it had to wait for one."""
+        ...
+
+    def report(self, project: str | None, size: int) -> None:
+        """An answer to `project` has `size` bytes."""
+        ...
+
+
+class _Unlimited:
+    """Room for everything."""
+
+    def place(self, project: str | None) -> AbstractContextManager[bool]:
+        return nullcontext(False)
+
+    def report(self, project: str | None, size: int) -> None:
+        pass
+
+
 class Names(Protocol):
     """Whoever knows which names the store can keep apart; raises `ValidationFailed`."""
 
@@ -147,8 +169,7 @@ class Broker:
         the project.
     reading: made and held while something is read from stores that do not bound it by themselves;
         raises `errors.ServiceUnavailable` when it takes too long.
-    room: held while an operation with a long answer is performed; entering says whether one had to
-        wait for it.
+    room: limits the operations with long answers that are performed at once.
     descriptions: what builds the documents that describe each transport, by the document's name.
     """
 
@@ -187,7 +208,7 @@ class Broker:
         self.delays: DelayedDelivery | None = None
         self.purge = purge
         self.capabilities = capabilities
-        self.room: AbstractContextManager[bool | None] = nullcontext()
+        self.room: Room = _Unlimited()
         self.reading: Callable[[], AbstractContextManager[Any]] = lambda: _UNBOUNDED
         self.has_topics = True
         self.descriptions: dict[str, Callable[[], dict[str, Any]]] = {}

@@ -190,6 +190,10 @@ class Context:
         if self.client is not None and self.client.is_gone():
             raise errors.ClientGone('The client hung up before anything was taken.')
 
+    def report_size(self, size: int) -> None:
+        """The answer has `size` bytes; to be called as soon as it is encoded."""
+        self.broker.room.report(self.project_id, size)
+
     def take_back(self) -> None:
         """The answer cannot be sent: undo what gave the client something."""
         undo, self.undo = self.undo, None

@@ -96,7 +96,7 @@ class Dispatcher:
             if operation.waits:
                 result = operation.function(context, request)
             elif operation.is_long:
-                with self.broker.room as has_waited:
+                with self.broker.room.place(context.project_id) as has_waited:
                     if has_waited:
                         context.check_present()
                     result = self._call(operation, context, request)

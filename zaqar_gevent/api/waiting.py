@@ -41,7 +41,7 @@ def wait_for(
     if seconds is not None and not 0 <= seconds <= MAX_SECONDS:
         raise errors.BadRequest(f'The time to wait must be 0 to {MAX_SECONDS} s - at `$.wait`')
     room = context.broker.room
-    with room as has_waited:
+    with room.place(context.project_id) as has_waited:
         if has_waited:
             context.check_present()
         result = attempt()
@@ -54,7 +54,7 @@ def wait_for(
     with waits, hub.listening(source, takes=takes) as news:
         while True:
             news.clear()
-            with room:
+            with room.place(context.project_id):
                 result = attempt()
             left = deadline - time.monotonic()
             if left <= 0 or succeeded(result) or hub.is_draining:

@@ -83,6 +83,7 @@ class _Choice:
         body = self._shape(req, resp, reply)
         if body is not None:
             resp.data = documents.encode_json(body)
+            context.report_size(len(resp.data))
 
 
 # PERF: a client sends the same headers with each request. Their lengths are bounded.

@@ -20,7 +20,7 @@ from collections.abc import Callable
 import gevent
 from gevent.event import Event
 
-from zaqar_gevent.sockets.unsent import LARGE_BYTES, Unsent
+from zaqar_gevent.sockets.unsent import Unsent
 
 _NUMBER = bytes(4)
 _A_FEW_BYTES = 1024
@@ -89,8 +89,6 @@ class Outbox:
         Never waits and never fails: that a client is gone is for its reader to find out.
         """
         data = b''.join(pieces)
-        if len(data) >= LARGE_BYTES and self._total is not None:
-            self._total.room.narrow()
         if self.is_lost:
             return
         self._ends = self._ends or not pieces[-1]

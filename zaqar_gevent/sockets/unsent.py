@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import collections
 import time
-from collections.abc import Callable
-from types import TracebackType
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Protocol
 
 import gevent
@@ -23,12 +23,23 @@ STALL_SECONDS = 1.0
 ROOM_SECONDS = 10.0
 """How long work with a long answer waits for room before it is refused."""
 
-LONG_AT_ONCE = 32
-"""The most requests with long answers that are served at once by a process."""
+LONG_AT_ONCE = 30
+"""The most requests with long answers that are served at once by a process, for projects whose
+latest answers were not large."""
+
+LONG_PER_PROJECT = 24
+"""The most of them for one project."""
 
 LARGE_AT_ONCE = 2
-"""The same where the latest answers were large: until it is written, each takes several times its
-size, and the store answers nobody else while it reads it."""
+"""The most requests that are served at once for projects whose latest answer was large or that have
+not been answered yet: until it is written, a large answer takes several times its size in memory,
+and its making delays all others."""
+
+LARGE_PER_PROJECT = 1
+"""The most of them for one project, so that others find a place."""
+
+MAX_REMEMBERED = 10_000
+"""Projects of which it is remembered whether their answers are large."""
 
 LARGE_BYTES = 256 * 1024
 """An answer of so many bytes is large."""
@@ -69,7 +80,7 @@ class Unsent:
         self.limit = limit
         self.write_timeout = write_timeout
         self.size = 0
-        self.room = _Room(self)
+        self.room = Room(self)
         self._holders: set[Holder] = set()
         self._keeper: gevent.Greenlet | None = None
         self._relief = Event()
@@ -134,66 +145,170 @@ class Unsent:
             )
 
 
-class _Room:
-    """Held while work with a long answer is done.
+class _Share:
+    """What one project has of the room.
 
-    refusal: makes what is raised where there is no room.
+    allowed: how many of its requests may be served at once, by its latest answers.
+    held: places it has. unsettled: answers that were finished and not reported as large since.
+    waiting: its requests that wait for a place, the first first.
+    """
 
-    How large an answer will be is not known before, so few are begun at once until some have turned
-    out small, and few again after a large one.
+    __slots__ = ('allowed', 'held', 'unsettled', 'waiting')
+
+    def __init__(self) -> None:
+        self.allowed = LARGE_PER_PROJECT
+        self.held = 0
+        self.unsettled = 0
+        self.waiting: collections.deque[_Turn] = collections.deque()
+
+    @property
+    def is_small(self) -> bool:
+        """Whether the latest answers of the project were small."""
+        return self.allowed > LARGE_PER_PROJECT
+
+
+class _Turn(Event):
+    """The wait of one request; is_small is the kind of place that it was given."""
+
+    is_small = False
+
+
+class Room:
+    """Limits the work with long answers that is done at once, fairly between projects.
+
+    refusal: makes the exception that is raised when there is no room in time.
+
+    The size of an answer is not known before it is made. A project whose latest answer was large,
+    or that has not been answered before, shares LARGE_AT_ONCE places with all such projects, and
+    has one of them at most. Each answer that is not large allows the project one more request at
+    once; those requests have LONG_AT_ONCE places of their own, of which one project has at most
+    LONG_PER_PROJECT, and do not wait for places of projects with large answers.
+    Projects whose requests wait take turns.
     """
 
     def __init__(self, unsent: Unsent) -> None:
         self.refusal: Callable[[], Exception] = Exhausted
         self._unsent = unsent
-        self._allowed = LARGE_AT_ONCE
-        self._busy = 0
-        self._waiting: collections.deque[Event] = collections.deque()
+        self._large = 0
+        self._small = 0
+        # By project, the least recently served first.
+        self._shares: collections.OrderedDict[str | None, _Share] = collections.OrderedDict()
+        # Projects with requests that wait, in the order of their turns.
+        self._waiting: dict[str | None, _Share] = {}
 
-    def narrow(self) -> None:
-        """An answer was large."""
-        self._allowed = LARGE_AT_ONCE
+    def report(self, project: str | None, size: int) -> None:
+        """An answer to `project` has `size` bytes; to be called before others can run."""
+        if size < LARGE_BYTES:
+            return
+        share = self._shares.get(project)
+        if share is not None:
+            share.allowed = LARGE_PER_PROJECT
+            share.unsettled = 0
 
-    def __enter__(self) -> bool:
-        """Whether there was anything to wait for: the client may be gone."""
+    @contextmanager
+    def place(self, project: str | None) -> Iterator[bool]:
+        """Hold a place for a request of `project`, and wait for it first.
+
+        Yields whether the request had to wait: the client may be gone. Raises `refusal` after
+        ROOM_SECONDS.
+        """
         unsent = self._unsent
-        deadline = 0.0
-        if self._waiting or self._busy >= self._allowed:
-            deadline = time.monotonic() + ROOM_SECONDS
-            self._await_turn(deadline)
+        deadline = time.monotonic() + ROOM_SECONDS
+        share = self._share_of(project)
+        self._settle(share)
+        has_waited = bool(share.waiting) or not self._is_free(share)
+        is_small = self._await_turn(project, share, deadline) if has_waited else self._take(share)
+        try:
+            if unsent.size > unsent.limit:
+                has_waited = True
+                if not unsent.wait_for_room(deadline - time.monotonic()):
+                    raise self.refusal()
+            yield has_waited
+            self._settle(share)
+            share.unsettled = 1
+        finally:
+            self._leave(share, is_small=is_small)
+
+    def _share_of(self, project: str | None) -> _Share:
+        share = self._shares.get(project)
+        if share is None:
+            share = self._shares[project] = _Share()
+            if len(self._shares) > MAX_REMEMBERED:
+                self._forget_one()
         else:
-            self._busy += 1
-        if unsent.size > unsent.limit:
-            deadline = deadline or time.monotonic() + ROOM_SECONDS
-            if not unsent.wait_for_room(deadline - time.monotonic()):
-                self._leave()
-                raise self.refusal()
-        return deadline > 0
+            self._shares.move_to_end(project)
+        return share
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        if kind is None and self._allowed < LONG_AT_ONCE:
-            self._allowed += 1
-        self._leave()
+    def _forget_one(self) -> None:
+        project, share = next(iter(self._shares.items()))
+        if share.held or share.waiting:
+            self._shares.move_to_end(project)
+        else:
+            del self._shares[project]
 
-    def _await_turn(self, deadline: float) -> None:
-        """Wait behind those who came before; whoever leaves counts the next one in."""
-        turn = Event()
-        self._waiting.append(turn)
+    def _settle(self, share: _Share) -> None:
+        """Count the answer that was finished before: had it been large, that was reported."""
+        share.allowed = min(share.allowed + share.unsettled, LONG_PER_PROJECT)
+        share.unsettled = 0
+
+    def _is_free(self, share: _Share) -> bool:
+        """Whether a request of the project may be served now."""
+        if share.held >= share.allowed:
+            return False
+        return self._small < LONG_AT_ONCE if share.is_small else self._large < LARGE_AT_ONCE
+
+    def _take(self, share: _Share) -> bool:
+        share.held += 1
+        if share.is_small:
+            self._small += 1
+        else:
+            self._large += 1
+        return share.is_small
+
+    def _leave(self, share: _Share, *, is_small: bool) -> None:
+        share.held -= 1
+        if is_small:
+            self._small -= 1
+        else:
+            self._large -= 1
+        self._admit()
+
+    def _await_turn(self, project: str | None, share: _Share, deadline: float) -> bool:
+        """Wait for a place; whoever leaves one gives it to the project whose turn it is."""
+        turn = _Turn()
+        share.waiting.append(turn)
+        self._waiting.setdefault(project, share)
         try:
             turn.wait(deadline - time.monotonic())
-        finally:
-            if not turn.is_set():
-                self._waiting.remove(turn)
+        except BaseException:
+            if turn.is_set():
+                self._leave(share, is_small=turn.is_small)
+            else:
+                self._withdraw(project, share, turn)
+            raise
         if not turn.is_set():
+            self._withdraw(project, share, turn)
             raise self.refusal()
+        return turn.is_small
 
-    def _leave(self) -> None:
-        self._busy -= 1
-        while self._waiting and self._busy < self._allowed:
-            self._busy += 1
-            self._waiting.popleft().set()
+    def _withdraw(self, project: str | None, share: _Share, turn: _Turn) -> None:
+        share.waiting.remove(turn)
+        if not share.waiting:
+            del self._waiting[project]
+
+    def _admit(self) -> None:
+        """Give each project whose requests wait one place in turn, until no more are free."""
+        is_given = True
+        while is_given:
+            is_given = False
+            for project, share in tuple(self._waiting.items()):
+                if not self._is_free(share):
+                    continue
+                turn = share.waiting.popleft()
+                # Its next request waits behind those of all others.
+                del self._waiting[project]
+                if share.waiting:
+                    self._waiting[project] = share
+                turn.is_small = self._take(share)
+                turn.set()
+                is_given = True

@@ -164,6 +164,7 @@ class CompactSession(Session):
             status, result = error.status, error.to_document()
         self._in_flight.discard(asked.ident)
         answer = self._reply(asked, operation.name, status, result, context.caller)
+        context.report_size(len(answer))
         return retractable(answer, context)
 
     def _reply(

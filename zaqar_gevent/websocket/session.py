@@ -335,6 +335,8 @@ class DefaultSession(Session):
         except errors.APIError as error:
             status, body = error.status, envelope.describe(error)
         answer = codec.encode(envelope.wrap(document, self._echo(document), status, body))
+        if context is not None:
+            context.report_size(len(answer))
         name = self._name_of(document.get('action'))
         self._observe(name, codec, status, began, len(payload), len(answer))
         return retractable(answer, context)

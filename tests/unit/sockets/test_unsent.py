@@ -79,62 +79,119 @@ def test_work_with_a_long_answer_waits_for_room() -> None:
     unsent = Unsent(LIMIT, write_timeout=100.0)
     held = Held(unsent, LIMIT + 1, time.monotonic())
     gevent.spawn_later(0.02, held.cut)
-    with unsent.room:
+    with unsent.room.place('a'):
         assert held.is_cut
 
 
 def test_work_is_refused_where_there_is_no_room_in_time() -> None:
     unsent = Unsent(LIMIT, write_timeout=100.0)
     Held(unsent, LIMIT + 1, time.monotonic())
-    with pytest.raises(Exhausted), unsent.room:
+    with pytest.raises(Exhausted), unsent.room.place('a'):
         raise AssertionError('there is no room')
 
 
-def test_only_so_many_work_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, 'LONG_AT_ONCE', 2)
-    unsent = Unsent(LIMIT, write_timeout=100.0)
-    with unsent.room, unsent.room, pytest.raises(Exhausted), unsent.room:
-        raise AssertionError('there is no place')
-    with unsent.room:
-        pass
+def answer(unsent: Unsent, project: str, size: int = 1) -> None:
+    with unsent.room.place(project) as has_waited:
+        assert not has_waited
+    unsent.room.report(project, size)
 
 
-def test_few_work_at_a_time_after_a_large_answer(
-    pair: tuple[socket.socket, socket.socket],
-) -> None:
-    """As many as may once some answers were small."""
+def test_one_project_has_one_place_for_large_answers_and_another_finds_one() -> None:
+    """Whether it has not been answered yet, or its latest answer was large."""
     unsent = Unsent(LIMIT, write_timeout=100.0)
-    for _ in range(module.LONG_AT_ONCE):
-        with unsent.room:
-            pass
+    for _ in range(2):
+        with unsent.room.place('a'):
+            with pytest.raises(Exhausted), unsent.room.place('a'):
+                raise AssertionError('there is no place')
+            with unsent.room.place('b') as has_waited:
+                assert not has_waited
+                with pytest.raises(Exhausted), unsent.room.place('c'):
+                    raise AssertionError('there is no place')
+        for project in 'abc':
+            unsent.room.report(project, module.LARGE_BYTES)
+
+
+def test_large_answers_delay_no_project_whose_answers_are_small() -> None:
+    unsent = Unsent(LIMIT, write_timeout=100.0)
+    answer(unsent, 'small')
     with ExitStack() as stack:
-        for _ in range(module.LONG_AT_ONCE):
-            assert not stack.enter_context(unsent.room)
-    outbox = Outbox(pair[0], LIMIT, 100, unsent)
-    outbox.put([b'x' * module.LARGE_BYTES])
+        for project in ('a', 'b'):
+            assert not stack.enter_context(unsent.room.place(project))
+        assert not stack.enter_context(unsent.room.place('small'))
+
+
+def test_more_are_served_at_once_after_small_answers_and_one_after_a_large_one() -> None:
+    unsent = Unsent(LIMIT, write_timeout=100.0)
+    for _ in range(module.LONG_PER_PROJECT):
+        answer(unsent, 'a')
     with ExitStack() as stack:
-        for _ in range(module.LARGE_AT_ONCE):
-            stack.enter_context(unsent.room)
+        for _ in range(module.LONG_PER_PROJECT):
+            assert not stack.enter_context(unsent.room.place('a'))
         with pytest.raises(Exhausted):
-            stack.enter_context(unsent.room)
-    outbox.close()
+            stack.enter_context(unsent.room.place('a'))
+    answer(unsent, 'a', module.LARGE_BYTES)
+    with (
+        unsent.room.place('a') as has_waited,
+        pytest.raises(Exhausted),
+        unsent.room.place('a'),
+    ):
+        raise AssertionError('there is no place')
+    assert not has_waited
 
 
-def test_who_waits_works_in_turn_and_is_told_that_it_has_waited() -> None:
+def test_a_project_is_forgotten_only_when_none_of_its_requests_is_served(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, 'MAX_REMEMBERED', 2)
     unsent = Unsent(LIMIT, write_timeout=100.0)
-    order: list[tuple[int, bool]] = []
+    with unsent.room.place('a'):
+        for number in range(5):
+            answer(unsent, str(number))
+        with pytest.raises(Exhausted), unsent.room.place('a'):
+            raise AssertionError('there is no place')
 
-    def work(number: int) -> None:
-        with unsent.room as has_waited:
-            order.append((number, bool(has_waited)))
-            gevent.sleep(0.01)
+
+def test_projects_that_wait_take_turns_and_are_told_that_they_have_waited() -> None:
+    unsent = Unsent(LIMIT, write_timeout=100.0)
+    order: list[str] = []
+    waits: list[bool] = []
+
+    def work(name: str) -> None:
+        with unsent.room.place(name[0]) as has_waited:
+            order.append(name)
+            waits.append(has_waited)
+            gevent.sleep(0)
             raise ValueError
 
-    greenlets = [gevent.Greenlet(work, number) for number in range(5)]
+    names = ('a1', 'b1', 'a2', 'a3', 'a4', 'c1', 'd1')
+    greenlets = [gevent.Greenlet(work, name) for name in names]
     for greenlet in greenlets:
         greenlet.start()
     gevent.joinall(greenlets)
-    assert order == [(0, False), (1, False), (2, True), (3, True), (4, True)]
+    assert waits == [False] * 2 + [True] * 5
+    assert sorted(order) == sorted(names)
+    # 'a' has one place at most, and the others come before its third request.
+    assert order[:2] == ['a1', 'b1']
+    assert max(order.index('c1'), order.index('d1')) < order.index('a3')
+
+
+def test_a_request_that_is_ended_while_it_waits_leaves_its_turn_to_the_next() -> None:
+    unsent = Unsent(LIMIT, write_timeout=100.0)
+    served: list[int] = []
+
+    def work(number: int) -> None:
+        with unsent.room.place('a'):
+            served.append(number)
+
+    with unsent.room.place('a'):
+        greenlets = [gevent.spawn(work, number) for number in range(3)]
+        gevent.sleep(0)
+        greenlets[0].kill()
+    # It has been given the place, but does not run yet.
+    greenlets[1].kill()
+    gevent.joinall(greenlets)
+    assert 0 not in served
+    assert served[-1] == 2
 
 
 def test_what_waits_in_outboxes_is_counted_until_it_is_taken_or_forgotten(
