@@ -233,6 +233,13 @@ _SHARES = [
     ),
     cfg.IntOpt(
         'max_waits_per_project',
+    cfg.IntOpt(
+        'max_subscription_options_size',
+        default=16 * 1024,
+        min=1024,
+        help='The largest options of one subscription, in bytes of JSON. Larger ones are answered '
+        'with 400; those that are stored already still work.',
+    ),
         default=1000,
         min=1,
         help='The most requests of one project that wait for messages (the argument wait of lists '
