@@ -111,7 +111,9 @@ _CONNECTIONS = [
         default=10_000,
         min=2,
         help='The most connections the server takes at a time, of REST and WebSocket together. '
-        'Further ones wait to be accepted. Under gunicorn its worker_connections are what counts.',
+        'A further one takes the place of the REST connection that has been idle longest, of the '
+        'client address with most of those; where none is idle it waits to be accepted. Under '
+        'gunicorn its worker_connections are what counts.',
     ),
     cfg.IntOpt(
         'max_websockets',
@@ -230,6 +232,13 @@ _SHARES = [
         min=1,
         help='The most subscriptions of one queue, of connections, webhooks and mail addresses '
         'together. One more is answered with 429. Each post reads and tells all of them.',
+    ),
+    cfg.IntOpt(
+        'max_subscription_options_size',
+        default=16 * 1024,
+        min=1024,
+        help='The largest options of one subscription, in bytes of JSON. Larger ones are answered '
+        'with 400; those that are stored already still work.',
     ),
     cfg.IntOpt(
         'max_waits_per_project',

@@ -301,6 +301,7 @@ def _quotas(conf: cfg.ConfigOpts) -> Quotas:
         subscriptions_per_connection=section.max_subscriptions_per_connection,
         subscriptions_per_project=section.max_subscriptions_per_project,
         subscriptions_per_queue=section.max_subscriptions_per_queue,
+        subscription_options_bytes=section.max_subscription_options_size,
         waits_per_project=section.max_waits_per_project,
     )
 

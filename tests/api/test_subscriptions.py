@@ -151,6 +151,8 @@ def test_projects_do_not_see_each_others_subscriptions(api: Any) -> None:
             {'subscriber': SUBSCRIBER, 'options': {'_retry_policy': {'minimum_delay': 'x'}}},
             '$.options._retry_policy.minimum_delay',
         ),
+        ({'subscriber': SUBSCRIBER, 'options': {'x': 'y' * 16384}}, 'at most 16384 bytes'),
+        ({'subscriber': f'http://a.example/{"x" * 8192}'}, 'at most 8192 characters'),
     ],
 )
 def test_a_wrong_subscription_is_named(api: Any, arguments: dict[str, Any], told: str) -> None:
@@ -158,6 +160,15 @@ def test_a_wrong_subscription_is_named(api: Any, arguments: dict[str, Any], told
     assert answer.status == 400
     assert told in str(answer.body)
     assert api.call('subscription_list', queue_name='orders').body['subscriptions'] == []
+
+
+def test_options_may_have_so_many_bytes_and_no_more(api: Any) -> None:
+    target = subscribe(api, options={'x': 'y' * (16384 - len('{"x":""}'))})
+    larger = {'x': 'y' * (16385 - len('{"x":""}'))}
+    answer = api.call('subscription_update', **target, options=larger)
+    assert answer.status == 400
+    assert 'max_subscription_options_size' in str(answer.body)
+    assert api.call('subscription_update', **target, ttl=300).status == 204
 
 
 @pytest.mark.parametrize('arguments', [{}, {'subscriber': None}])

@@ -8,7 +8,9 @@ import hashlib
 import hmac
 import json
 import pathlib
+import sqlite3
 import time
+import uuid
 from collections.abc import Iterator
 from typing import Any
 
@@ -49,6 +51,12 @@ def path(api: Any) -> str:
     """A part of a path that no other test uses."""
     project: str = api.identity.project_id
     return project
+
+
+@pytest.fixture
+def path_of_rest() -> str:
+    """The same where there is one transport."""
+    return uuid.uuid4().hex
 
 
 def subscribe(
@@ -120,6 +128,29 @@ def test_what_a_post_is_told_apart_by_is_not_sent(
     post(api, 'x', post_id='id')
     [received] = receivers.wait_for(1, f'prompt/{path}')
     assert set(received.document) == {'body', 'ttl', 'queue_name', 'Message_Type'}
+
+
+def test_subscriptions_with_large_options_are_all_told(
+    server: ServerProcess, receivers: Receivers, path_of_rest: str
+) -> None:
+    """More of them than are read at a time, and one larger than may be made today."""
+    caller = RestCaller(server.url)
+    urls = [receivers.url(f'prompt/{path_of_rest}?{number}') for number in range(120)]
+    targets = [subscribe(caller, url, x='y' * 16_000) for url in urls]
+    store = server.output[0].partition('store sqlite:///')[2]
+    with contextlib.closing(sqlite3.connect(store, isolation_level=None)) as program:
+        changed = program.execute(
+            'UPDATE subscriptions SET options = ? WHERE subscriber = ?',
+            (json.dumps({'x': 'y' * 200_000}), urls[0]),
+        )
+        assert changed.rowcount == 1
+    caller.call('subscription_delete', **targets.pop())
+    urls.pop()
+    for body in ('first', 'second'):
+        post(caller, body)
+    for number in range(len(urls)):
+        assert bodies(receivers, 2, f'prompt/{path_of_rest}?{number}') == ['first', 'second']
+    caller.close()
 
 
 def test_headers_are_the_subscriptions_own(api: Any, receivers: Receivers, path: str) -> None:

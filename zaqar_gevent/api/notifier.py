@@ -17,6 +17,7 @@ from zaqar.notification import notifier as upstream
 from zaqar.storage import base
 from zaqar.storage import errors as storage_errors
 
+from zaqar_gevent.api import documents
 from zaqar_gevent.api.brief import Brief
 from zaqar_gevent.api.delivery import Deliverer, DeliveryState, Notification, Subscription
 from zaqar_gevent.api.loops import Loops
@@ -29,23 +30,30 @@ def task(scheme: str) -> Any:
     return stevedore.DriverManager('zaqar.notification.tasks', scheme, invoke_on_load=True).driver
 
 
-_MOST_KNOWN = 100_000
-"""Subscriptions that are remembered."""
+_KNOWN_BYTES = 32 * 1024 * 1024
+"""Bytes of subscriptions that are remembered, of all queues."""
 
-_PAGE = 1000
-"""So many at a time that a queue with many is read soon."""
+_ROW_BYTES = 512
+"""Bytes of a subscription without its subscriber and its options."""
+
+_FIRST_PAGE = 100
+_LONGEST_PAGE = 1000
+_PAGE_BYTES = 1024 * 1024
+"""Pages are so long that a queue with many subscriptions is read soon, and so short that one whose
+subscriptions have large options does not hold up others."""
 
 
 class _Subscribers(NamedTuple):
     """The subscriptions of a queue that are to be told.
 
     every: all of them. connected: those that are connections to a server of the fleet.
-    others: the rest.
+    others: the rest. size: of all of them, in bytes.
     """
 
     every: list[Subscription]
     connected: list[Subscription]
     others: list[Subscription]
+    size: int
 
 
 class Notifier:
@@ -71,7 +79,7 @@ class Notifier:
         self._loops = loops
         self._subscriptions = subscriptions
         self._known: Brief[_Subscribers] = Brief(
-            seconds, most=_MOST_KNOWN, weigh=lambda found: 1 + len(found.every)
+            seconds, most=_KNOWN_BYTES, weigh=lambda found: found.size
         )
         self._found: Brief[list[Subscription]] = Brief(seconds)
 
@@ -177,30 +185,34 @@ class Notifier:
         return self._known.get(source, lambda: self._sort(source))
 
     def _sort(self, source: Source) -> _Subscribers:
-        every = self._read(source.name, source.project_id)
+        every, size = self._read(source.name, source.project_id)
         hub = self.hub
-        subscribers = _Subscribers(every, [], [])
+        subscribers = _Subscribers(every, [], [], size)
         for one in every:
             is_connected = hub is not None and hub.is_worker(source, one['subscriber'])
             (subscribers.connected if is_connected else subscribers.others).append(one)
         return subscribers
 
-    def _read(self, queue_name: str, project: str | None) -> list[Subscription]:
-        """All subscriptions of a queue that are to be told."""
+    def _read(self, queue_name: str, project: str | None) -> tuple[list[Subscription], int]:
+        """All subscriptions of a queue that are to be told, and their size in bytes."""
         found: list[Subscription] = []
-        marker = None
+        size = _ROW_BYTES
+        needs_confirmation = self._conf.notification.require_confirmation
+        limit, marker = _FIRST_PAGE, None
         while True:
             pages = self._subscriptions.list(
-                queue_name, project=project, marker=marker, limit=_PAGE
+                queue_name, project=project, marker=marker, limit=limit
             )
             page = list(next(pages))
-            found += page
             marker = next(pages, None)
+            page_bytes = sum(map(_size_of, page))
+            size += page_bytes
+            found += (
+                [one for one in page if one.get('confirmed', True)] if needs_confirmation else page
+            )
             if not page or not marker:
-                break
-        if self._conf.notification.require_confirmation:
-            return [one for one in found if one.get('confirmed', True)]
-        return found
+                return found, size
+            limit = max(1, min(_LONGEST_PAGE, _PAGE_BYTES * len(page) // page_bytes))
 
 
 class Confirmations(upstream.NotifierDriver):
@@ -225,6 +237,13 @@ class Confirmations(upstream.NotifierDriver):
                 for message in messages
             ]
             self._deliverer.deliver(self._source, subscription, found, retry_policy or {})
+
+
+def _size_of(subscription: Subscription) -> int:
+    """About how many bytes a subscription takes; its options count as JSON."""
+    options = subscription.get('options')
+    size = len(documents.encode_json(options)) if options else 0
+    return _ROW_BYTES + len(subscription['subscriber']) + size
 
 
 def _notifications(

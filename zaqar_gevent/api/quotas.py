@@ -50,9 +50,9 @@ class Quota:
 
 
 class Quotas(NamedTuple):
-    """The quotas of projects, and the most that one connection or queue may have.
+    """The quotas of projects, and the most that one connection, queue or subscription may have.
 
-    subscriptions: of connections.
+    subscriptions: of connections. subscription_options_bytes: as JSON.
     """
 
     consumers: Quota
@@ -61,6 +61,7 @@ class Quotas(NamedTuple):
     consumers_per_connection: int
     subscriptions_per_connection: int
     subscriptions_per_queue: int
+    subscription_options_bytes: int
 
 
 def too_many(what: str, owner: str, most: int, option: str) -> errors.TooMany:
@@ -77,6 +78,7 @@ def quotas(
     subscriptions_per_connection: int = 1000,
     subscriptions_per_project: int = 20_000,
     subscriptions_per_queue: int = 10_000,
+    subscription_options_bytes: int = 16 * 1024,
     waits_per_project: int = 1000,
 ) -> Quotas:
     """Quotas of so many each."""
@@ -91,4 +93,5 @@ def quotas(
         consumers_per_connection,
         subscriptions_per_connection,
         subscriptions_per_queue,
+        subscription_options_bytes,
     )

@@ -22,6 +22,9 @@ PLACEHOLDER = '"$zaqar_message$"'
 MAX_PLACEHOLDERS = 10
 """Times that the message may stand in `post_data`."""
 
+MAX_SUBSCRIBER_SIZE = 8192
+"""Characters of the URI of a subscriber."""
+
 MAX_HEADERS_SIZE = 8192
 """Characters of all `post_headers` together."""
 

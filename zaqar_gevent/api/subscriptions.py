@@ -12,7 +12,7 @@ from keystoneauth1.exceptions import MissingAuthPlugin
 from oslo_utils import timeutils
 from zaqar.storage import errors as storage_errors
 
-from zaqar_gevent.api import errors, subscribers
+from zaqar_gevent.api import documents, errors, subscribers
 from zaqar_gevent.api.context import Context
 from zaqar_gevent.api.delivery import DeliveryState
 from zaqar_gevent.api.notifier import task
@@ -381,13 +381,31 @@ def _check(context: Context, given: dict[str, Any]) -> None:
     if given.get('ttl') == 0:
         # Upstream's validator takes these for what is not given.
         raise errors.BadRequest('A subscription must not have expired already - at `$.ttl`')
+    _check_size(context, given.get('options') or {})
     subscribers.check_options(given.get('options') or {})
+
+
+def _check_size(context: Context, options: dict[str, Any]) -> None:
+    """Raise for options that are too large to be read again and again."""
+    size = len(documents.encode_json(options))
+    most = context.broker.quotas.subscription_options_bytes
+    if size > most:
+        raise errors.BadRequest(
+            f'The options of a subscription may have at most {most} bytes as JSON '
+            '([drivers:transport:gevent] max_subscription_options_size), and these have '
+            f'{size} - at `$.options`'
+        )
 
 
 def _check_subscriber(context: Context, subscriber: str) -> None:
     """Raise for a subscriber that could never be told."""
     if not subscriber:
         raise errors.BadRequest('A subscriber must not be empty - at `$.subscriber`')
+    if len(subscriber) > subscribers.MAX_SUBSCRIBER_SIZE:
+        raise errors.BadRequest(
+            f'A subscriber may have at most {subscribers.MAX_SUBSCRIBER_SIZE} characters - at '
+            '`$.subscriber`'
+        )
     if subscriber != subscriber.strip() or _CONTROL.search(subscriber):
         raise errors.BadRequest(
             'A subscriber must not hold control characters, nor begin or end with white space - at '

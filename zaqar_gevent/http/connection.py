@@ -18,7 +18,7 @@ from zaqar_gevent.http.body import NO_BODY, Body, ChunkedBody, SizedBody
 from zaqar_gevent.http.head import Head, Refused, read_head
 from zaqar_gevent.http.stream import Stream
 from zaqar_gevent.sockets.batch import get_batch
-from zaqar_gevent.sockets.hangup import has_hung_up
+from zaqar_gevent.sockets.hangup import has_hung_up, has_input
 from zaqar_gevent.sockets.outbox import Outbox
 from zaqar_gevent.websocket.upgrade import TAKEOVER, Takeover
 
@@ -112,6 +112,16 @@ class Connection:
         except OSError:
             LOG.debug('A connection was lost before its time was up')
 
+    @property
+    def address(self) -> str:
+        """The client's address; '' where it has none."""
+        address: str = self._environ['REMOTE_ADDR']
+        return address
+
+    def has_input(self) -> bool:
+        """Whether the client has sent something that was not read, or has hung up."""
+        return has_input(self._socket)
+
     def is_gone(self) -> bool:
         """Whether the client has hung up, as far as can be told without waiting."""
         return self._outbox.is_lost or has_hung_up(self._socket)
@@ -177,14 +187,19 @@ class Connection:
         if server.is_draining:
             return False
         timeouts = server.application.timeouts
-        seconds = timeouts.head if self._is_first else timeouts.keepalive
+        is_kept = not self._is_first
+        seconds = timeouts.keepalive if is_kept else timeouts.head
         self._is_first = False
         self.deadline = time.monotonic() + seconds
         self.is_idle = True
+        if is_kept:
+            server.began_to_wait(self)
         try:
             return self._stream.fill(_READ_BYTES)
         finally:
             self.is_idle = False
+            if is_kept:
+                server.idle.discard(self)
 
     def _check_ending(self) -> None:
         """Raise `Refused` where the stream has ended within a head."""

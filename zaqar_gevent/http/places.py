@@ -17,13 +17,15 @@ LOG = log.getLogger(__name__)
 class Places:
     """What gevent's servers, and gunicorn's workers, use of a `gevent.pool.Pool`.
 
-    size: how many greenlets may run at a time. end_all: makes them end soon.
+    size: how many greenlets may run at a time, but for those whose places are about to be free.
+    end_all: makes them end soon.
 
     PERF: the greenlets are used again; a pool's are made anew for every connection.
     """
 
     def __init__(self, size: int, end_all: Callable[[], None]) -> None:
         self.size = size
+        self._running = 0
         self._end_all = end_all
         self._is_empty = Event()
         self._is_empty.set()
@@ -31,7 +33,8 @@ class Places:
         self._semaphore = Semaphore(size)
 
     def spawn(self, job: Callable[..., None], *arguments: Any) -> None:
-        """Have `job(*arguments)` done; there must be room."""
+        """Have `job(*arguments)` done; there must be room, or be about to be."""
+        self._running += 1
         self._semaphore.acquire(blocking=False)
         self._is_empty.clear()
         greenlets.spawn(self._run, job, arguments)
@@ -60,6 +63,8 @@ class Places:
         except Exception:
             LOG.exception('A connection failed')
         finally:
-            self._semaphore.release()
-            if self._semaphore.counter == self.size:
+            self._running -= 1
+            if self._running < self.size:
+                self._semaphore.release()
+            if not self._running:
                 self._is_empty.set()

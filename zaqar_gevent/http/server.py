@@ -17,6 +17,7 @@ from zaqar_gevent.greenlets import in_turns
 from zaqar_gevent.http.answer import Answer
 from zaqar_gevent.http.connection import Connection
 from zaqar_gevent.http.head import Limits
+from zaqar_gevent.http.idle import IdleConnections
 from zaqar_gevent.http.places import Places
 from zaqar_gevent.sockets.unsent import Unsent
 
@@ -64,6 +65,8 @@ class Server(StreamServer):
     spawn: the most connections at a time, or a pool of that size, which is not used otherwise.
     options: others of gevent's `StreamServer`.
     is_draining: whether it has been told to stop.
+    idle: the connections that are kept for another request. Where there is no place for a new
+        connection, it gets the place of one of them.
     """
 
     def __init__(
@@ -78,6 +81,8 @@ class Server(StreamServer):
         size: int = getattr(spawn, 'size', spawn)
         self.application = application
         self.is_draining = False
+        self.idle = IdleConnections()
+        self._replaceable: Connection | None = None
         self._connections: set[Connection] = set()
         self._taken: set[socket.socket] = set()
         self._keeper: gevent.Greenlet | None = None
@@ -132,6 +137,35 @@ class Server(StreamServer):
             self.handle(wrapped, address)
         finally:
             wrapped.close()
+
+    def set_spawn(self, spawn: Any) -> None:
+        """Accept connections while there are places, or some that can be made free."""
+        super().set_spawn(spawn)
+        self.full = self._is_full
+
+    def do_handle(self, *arguments: Any) -> None:
+        """Serve a new connection, in place of another where all places are taken."""
+        replaced = self._replaceable
+        if replaced is not None and self.pool.full():
+            self._replaceable = None
+            self.idle.discard(replaced)
+            replaced.stop_reading()
+        super().do_handle(*arguments)
+
+    def began_to_wait(self, connection: Connection) -> None:
+        """A connection waits for its next request, so that its place can be made free."""
+        self.idle.add(connection)
+        if self._watcher is None and self.started and self.pool.full():
+            # It was to be told when a place is free.
+            self.pool._semaphore.unlink(self._start_accepting_if_started)
+            self.start_accepting()
+
+    def _is_full(self) -> bool:
+        """Whether there is no place, and none that can be made free."""
+        if not self.pool.full():
+            return False
+        self._replaceable = self.idle.longest()
+        return self._replaceable is None
 
     def note(self, environ: dict[str, Any], answer: Answer, began: float) -> None:
         """A request was answered; began: in seconds since the epoch."""

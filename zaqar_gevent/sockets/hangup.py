@@ -1,4 +1,4 @@
-"""Whether a client is still there."""
+"""Whether a client is still there, and whether it has sent anything."""
 
 from __future__ import annotations
 
@@ -15,9 +15,18 @@ def has_hung_up(sock: socket.socket) -> bool:
 
     What it has sent before may still be unread.
     """
+    return _is_reported(sock, select.POLLRDHUP)
+
+
+def has_input(sock: socket.socket) -> bool:
+    """Whether the peer has sent something that was not read, or has closed the connection."""
+    return _is_reported(sock, select.POLLIN | select.POLLRDHUP)
+
+
+def _is_reported(sock: socket.socket, events: int) -> bool:
     poller = _poll()
     try:
-        poller.register(sock.fileno(), select.POLLRDHUP)
+        poller.register(sock.fileno(), events)
     except (OSError, ValueError):
         return True
     return bool(poller.poll(0))

@@ -250,6 +250,8 @@ class Scheduler:
             if self.bytes <= enough:
                 break
             self._drop(backlog, 'memory', (len(backlog.waiting) + 1) // 2)
+            if not backlog.waiting:
+                self._hold(backlog, backlog.renew(None))
 
     def _wake(self, backlog: Backlog) -> None:
         """Let a backlog take its turn, if it has something to send and need not wait."""

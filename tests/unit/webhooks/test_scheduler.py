@@ -526,3 +526,14 @@ def test_whatever_happens_the_order_holds_and_nothing_is_left(seed: int) -> None
     for share in (office.scheduler._prompt, office.scheduler._others):
         assert not share._turns
         assert not share._queue
+
+
+def test_large_options_are_let_go_with_what_is_dropped() -> None:
+    """Otherwise nothing is left to drop, and whoever is told next loses its notifications."""
+    office = Office(ROOMY._replace(running=2, backlog_bytes=400_000))
+    for number in range(100):
+        office.deliver(f'{number}', 'x', options={'post_data': 'y' * 16_000})
+        assert office.scheduler.bytes <= 400_000
+    assert office.drops['memory'] < 90
+    office.finish_all()
+    assert office.scheduler.bytes == 0
