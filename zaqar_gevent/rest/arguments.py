@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import falcon
 import msgspec
 
+from zaqar_gevent import long_documents
 from zaqar_gevent.api import documents, errors, posts
 from zaqar_gevent.api.operation import Operation
 
@@ -87,8 +88,12 @@ class ArgumentReader:
             if field.required:
                 self.required.append(parameter)
 
-    def read(self, req: falcon.Request, path: dict[str, Any]) -> tuple[dict[str, Any], int | None]:
+    def read(
+        self, req: falcon.Request, path: dict[str, Any], project_id: str | None
+    ) -> tuple[dict[str, Any], int | None]:
         """The arguments, and how many bytes of body were sent (None without a body).
+
+        project_id: of whoever asks; projects take turns with long bodies.
 
         What the path says wins over the query, and the query over the body. The query as it was
         read is left in `req.context.query`. Raises `errors.APIError` or `falcon.HTTPError` for what
@@ -97,7 +102,7 @@ class ArgumentReader:
         arguments: dict[str, Any] = {}
         size = None
         if req.method in _WITH_BODY:
-            size = self._read_body(req, arguments)
+            size = self._read_body(req, arguments, project_id)
         query: dict[str, Any] = {}
         if req.query_string and req.params:
             self._read_query(req, query, arguments)
@@ -121,18 +126,25 @@ class ArgumentReader:
                 if value is not None:
                     query[parameter] = arguments[member] = value
 
-    def _read_body(self, req: falcon.Request, arguments: dict[str, Any]) -> int | None:
+    def _read_body(
+        self, req: falcon.Request, arguments: dict[str, Any], project_id: str | None
+    ) -> int | None:
         _check_media_type(req, self._operation)
         body = _read_bytes(req, self._limits.max_bytes)
-        payload = self._operation.payload
         if not body:
             if self._operation.needs_body:
                 raise errors.MalformedDocument('The request must have a body, an object - at `$`')
             return None
+        with long_documents.turn(len(body), project_id):
+            self._read_arguments(body, arguments)
+        return len(body)
+
+    def _read_arguments(self, body: bytes, arguments: dict[str, Any]) -> None:
+        payload = self._operation.payload
         if self._is_post and (post := posts.read_post(body, binary=False)) is not None:
             _read_document(documents.check_json, body, self._limits.max_depth)
             arguments.update(post.arguments(binary=False))
-            return len(body)
+            return
         document = _read_document(documents.decode_json, body, self._limits.max_depth)
         if payload is not None:
             expected = list if self._operation.media_types else dict
@@ -144,7 +156,6 @@ class ArgumentReader:
             arguments.update(document)
         else:
             raise _wrong_type(document, dict)
-        return len(body)
 
     def _check_members(self, document: dict[str, Any]) -> None:
         for name in self._operation.body_members:

@@ -75,7 +75,7 @@ class _Choice:
         environ[OPERATION] = operation.name
         context = _context(dispatcher, environ)
         dispatcher.authorize(operation, context, path)
-        arguments, context.sent_bytes = self._reader.read(req, path)
+        arguments, context.sent_bytes = self._reader.read(req, path, context.project_id)
         reply = dispatcher.perform(operation, context, arguments)
         if context.undo is not None and CLIENT in environ:
             environ[CLIENT].unless_answered(context.take_back)

@@ -110,14 +110,17 @@ class CompactSession(Session):
         asked = Asked(None, codec, size, began)
         action = UNKNOWN
         try:
-            post = _read_post(payload, binary=binary) if posts.NAME in payload else None
+            with self._turn(size):
+                post = _read_post(payload, binary=binary) if posts.NAME in payload else None
+                if post is None:
+                    document = self._decode(codec, payload)
+                else:
+                    self._check(codec, payload)
             if post is None:
-                document = self._decode(codec, payload)
                 asked = Asked(_ident_of(document), codec, size, began)
                 request = _check(document)
                 body = request.body or {}
             else:
-                self._check(codec, payload)
                 asked = Asked(post.id, codec, size, began)
                 request = post
                 body = post.body.arguments(binary=binary)

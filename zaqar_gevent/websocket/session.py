@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
+from zaqar_gevent import long_documents
 from zaqar_gevent.api import errors, microversions, posts
 from zaqar_gevent.api.context import Caller, Context, Identity
 from zaqar_gevent.api.dispatcher import Dispatcher
@@ -216,6 +218,10 @@ class Session:
             shows_extensions=self._shows_extensions,
         )
 
+    def _turn(self, size: int) -> AbstractContextManager[None]:
+        """What to hold while a message of `size` bytes is read, for the project that is known."""
+        return long_documents.turn(size, self._caller.project_id or id(self))
+
     def _check(self, codec: Codec, payload: bytes) -> None:
         """Raise what `_decode` would raise, without making anything of the payload."""
         self._read(codec, codec.check, payload)
@@ -317,13 +323,16 @@ class DefaultSession(Session):
         document: dict[str, Any] = {}
         context: Context | None = None
         try:
-            post = _read_post(payload, binary=binary) if posts.NAME in payload else None
+            with self._turn(len(payload)):
+                post = _read_post(payload, binary=binary) if posts.NAME in payload else None
+                if post is None:
+                    document = self._decode(codec, payload)
+                else:
+                    self._check(codec, payload)
             if post is None:
-                document = self._decode(codec, payload)
                 operation = self._begin(document)
                 arguments = document.get('body') or {}
             else:
-                self._check(codec, payload)
                 document, arguments = post
                 operation = self._dispatcher.find(document['action'])
                 self._meet(document['headers'] or {})

@@ -1,0 +1,113 @@
+"""Turns of those who read long documents, so that others wait for one of them, not for all.
+
+To read one may take the interpreter for tens of milliseconds.
+"""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+from collections.abc import Hashable
+from types import TracebackType
+from typing import Any
+
+import gevent
+from gevent import monkey
+from gevent.event import Event
+
+from zaqar_gevent.greenlets import MOMENT
+
+LONG_BYTES = 32 * 1024
+"""Documents of at least so many bytes are read one at a time."""
+
+_local = monkey.get_original('threading', 'local')
+
+
+class _Turns:
+    """The turns in one hub: after each, the sockets and all that is ready to run come first."""
+
+    def __init__(self, hub: Any) -> None:
+        self.hub = hub
+        self._is_taken = False
+        # By project, in the order of their turns.
+        self._waiting: dict[Hashable, collections.deque[Event]] = {}
+        self._end = hub.loop.timer(MOMENT)
+
+    def take(self, project: Hashable) -> None:
+        """Wait for a turn; the projects that wait take them in rotation."""
+        if not self._is_taken:
+            self._is_taken = True
+            return
+        turn = Event()
+        self._waiting.setdefault(project, collections.deque()).append(turn)
+        try:
+            turn.wait()
+        except BaseException:
+            if turn.is_set():
+                self.give_up()
+            else:
+                self._forget(project, turn)
+            raise
+
+    def give_up(self) -> None:
+        """The next one has its turn when the loop has looked at the sockets."""
+        self._end.start(self._pass_on)
+
+    def _forget(self, project: Hashable, turn: Event) -> None:
+        waiting = self._waiting[project]
+        waiting.remove(turn)
+        if not waiting:
+            del self._waiting[project]
+
+    def _pass_on(self) -> None:
+        if not self._waiting:
+            self._is_taken = False
+            return
+        project = next(iter(self._waiting))
+        waiting = self._waiting.pop(project)
+        turn = waiting.popleft()
+        if waiting:
+            # Behind all others.
+            self._waiting[project] = waiting
+        turn.set()
+
+
+_turns = _local()
+
+
+class _Turn:
+    """Held while a long document is read."""
+
+    __slots__ = ('_project', '_turns')
+
+    def __init__(self, turns: _Turns, project: Hashable) -> None:
+        self._turns = turns
+        self._project = project
+
+    def __enter__(self) -> None:
+        self._turns.take(self._project)
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._turns.give_up()
+
+
+_AT_ONCE: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
+
+
+def turn(size: int, project: Hashable) -> contextlib.AbstractContextManager[None]:
+    """What to hold while a document of `size` bytes is read; nobody waits for a short one.
+
+    project: who takes turns with others; the connection where the project is not known.
+    """
+    if size < LONG_BYTES:
+        return _AT_ONCE
+    hub = gevent.get_hub()
+    turns: _Turns | None = getattr(_turns, 'turns', None)
+    if turns is None or turns.hub is not hub:
+        turns = _turns.turns = _Turns(hub)
+    return _Turn(turns, project)
