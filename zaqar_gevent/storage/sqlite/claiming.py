@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 from typing import Any, NamedTuple
 
-from zaqar_gevent.storage.sqlite import delays, spools, tallies
+from zaqar_gevent.storage.sqlite import delays, spools, steps, tallies
 from zaqar_gevent.storage.sqlite.collector import release_expired_claims
 from zaqar_gevent.storage.sqlite.documents import message, page
 from zaqar_gevent.storage.sqlite.work import Transaction
@@ -13,11 +13,12 @@ from zaqar_gevent.storage.sqlite.work import Transaction
 _TOKEN_LENGTH = 32
 _TOKEN_DIGITS = frozenset('0123456789abcdef')
 
-_ROUNDS = 50
-"""How often one claim moves dead letters away before it makes do with what is left."""
+ROUNDS = 50
+"""How many times as many dead letters one claim moves away at most as it may have messages."""
 
 EXPIRED_STEP = 1000
-"""Messages at the front of a queue of which one claim removes those that have expired."""
+"""Messages at the front of a queue of which one claim removes those that have expired, up to
+`steps.BYTES`."""
 
 # What a claim would have to walk through again and again; most queues have none of it.
 _LOOK_AT_FRONT = """SELECT (SELECT due FROM delays WHERE spool = :spool) <= :now, (
@@ -25,10 +26,11 @@ _LOOK_AT_FRONT = """SELECT (SELECT due FROM delays WHERE spool = :spool) <= :now
     WHERE spool = :spool AND claim IS NULL AND delayed_until = 0
     ORDER BY position LIMIT 1) <= :now"""
 
-_DROP_EXPIRED = """DELETE FROM messages WHERE id IN (SELECT id FROM (
-    SELECT id, expires FROM messages INDEXED BY messages_free
+_EXPIRED = f"""SELECT id, size FROM (
+    SELECT id, position, expires, {steps.SIZE} FROM messages INDEXED BY messages_free
     WHERE spool = ? AND claim IS NULL AND delayed_until = 0
-    ORDER BY position LIMIT ?) WHERE expires <= ?)"""
+    ORDER BY position LIMIT ?) WHERE expires <= ?"""
+_DROP_EXPIRED = f'DELETE FROM messages WHERE id IN ({steps.first(_EXPIRED)})'
 
 _FIND_FREE = """SELECT json_group_array(id), count(*), min(expires) FROM (
     SELECT id, expires FROM messages INDEXED BY messages_free
@@ -45,8 +47,12 @@ HELD = page(f"""SELECT m.position AS position, {message(':token')}
     FROM messages m INDEXED BY messages_held WHERE m.claim = :claim ORDER BY m.position""")
 """The page of the messages that a claim holds."""
 
-_WORN = """SELECT json_group_array(id) FROM messages
-    WHERE id IN (SELECT value FROM json_each(?)) AND claim_count >= ?"""
+_WORN = steps.first(
+    f"""SELECT id, position, {steps.SIZE} FROM messages
+    WHERE id IN (SELECT value FROM json_each(?)) AND claim_count >= ?""",
+    'position',
+    columns='json_group_array(id)',
+)
 
 _BURY = """INSERT INTO messages
         (spool, claim_count, ttl, created, expires, delayed_until, client, checksum, body,
@@ -102,27 +108,40 @@ def get(
 
 
 class Free(NamedTuple):
-    """Messages that can be claimed: a JSON array of their numbers, how many, when one expires."""
+    """Messages that can be claimed: a JSON array of their numbers, how many, when one expires.
+
+    may_grow: whether these are fewer than asked for, and there may be more by another step.
+    """
 
     ids: str
     size: int
     expires: float
+    may_grow: bool
 
 
 def find_free(cursor: Transaction, spool: int, now: float, limit: int) -> Free:
-    """The first messages of a spool that can be claimed."""
+    """The first messages of a spool that can be claimed, after a step towards more of them."""
     is_due, has_expired = cursor.execute(_LOOK_AT_FRONT, {'spool': spool, 'now': now}).fetchone()
-    if is_due:
-        delays.place_of_spool(cursor, spool, now)
+    has_more = bool(is_due) and delays.place_of_spool(cursor, spool, now)
     if has_expired:
         cursor.execute(_DROP_EXPIRED, (spool, EXPIRED_STEP, now))
-    while True:
-        more = release_expired_claims(cursor, now, spool)
-        ids, found, expires = cursor.execute(
-            _FIND_FREE, {'spool': spool, 'now': now, 'limit': limit}
-        ).fetchone()
-        if found == limit or not more:
-            return Free(ids, found, expires)
+    has_more |= release_expired_claims(cursor, now, spool)
+    ids, found, expires = cursor.execute(
+        _FIND_FREE, {'spool': spool, 'now': now, 'limit': limit}
+    ).fetchone()
+    return Free(ids, found, expires, has_more and found < limit)
+
+
+class Attempt(NamedTuple):
+    """What a call of `create` has come to.
+
+    page: of the messages that were claimed; None for none. is_over: whether it was all, rather
+        than a step before another attempt. buried: how many dead letters were moved away.
+    """
+
+    page: bytes | None
+    is_over: bool = True
+    buried: int = 0
 
 
 def create(
@@ -132,21 +151,20 @@ def create(
     lease: Lease,
     limit: int,
     dead_letters: DeadLetters | None,
-) -> bytes | None:
-    """Claim messages; their page, or None when there are none to claim."""
+) -> Attempt:
+    """Claim messages, or take a step towards that: so others' writes come between long steps."""
     spool = spools.get(cursor, project, queue)
     if spool is None:
-        return None
+        return Attempt(None)
     free = find_free(cursor, spool, lease.now, limit)
     if dead_letters is not None:
-        for _ in range(_ROUNDS):
-            if not _bury(cursor, project, free.ids, lease.now, dead_letters):
-                break
-            free = find_free(cursor, spool, lease.now, limit)
-        else:
-            return None
+        buried = _bury(cursor, project, free.ids, lease.now, dead_letters)
+        if buried:
+            return Attempt(None, False, buried)
+    if free.may_grow:
+        return Attempt(None, False)
     if not free.size:
-        return None
+        return Attempt(None)
     cursor.execute(
         'INSERT INTO claims (spool, token, ttl, expires) VALUES (?, ?, ?, ?)',
         (spool, lease.token, lease.ttl, lease.expires),
@@ -157,25 +175,25 @@ def create(
     # PERF: few messages have to live longer, and no index has to be changed for all others.
     if free.expires < lease.expires:
         cursor.execute(_EXTEND, parameters)
-    document: bytes = cursor.execute(HELD, parameters).fetchone()[0]
-    return document
+    return Attempt(cursor.execute(HELD, parameters).fetchone()[0])
 
 
 def _bury(
     cursor: sqlite3.Cursor, project: str, ids: str, now: float, dead_letters: DeadLetters
-) -> bool:
-    """Move those of the messages that are dead letters; whether there were any."""
+) -> int:
+    """Move a step of those of the messages that are dead letters; how many."""
     worn = cursor.execute(_WORN, (ids, dead_letters.max_claims)).fetchone()[0]
     if worn == '[]':
-        return False
+        return 0
     spool = spools.get(cursor, project, dead_letters.queue)
     if spool is None:
         spool = spools.make(cursor, project, dead_letters.queue)
     # New ids, so that who follows the dead letter queue by its markers gets to see them.
     cursor.execute(_BURY, {'spool': spool, 'ttl': dead_letters.ttl, 'now': now, 'ids': worn})
-    tallies.update(cursor, cursor.lastrowid or 0, cursor.rowcount)
+    buried = cursor.rowcount
+    tallies.update(cursor, cursor.lastrowid or 0, buried)
     cursor.execute('DELETE FROM messages WHERE id IN (SELECT value FROM json_each(?))', (worn,))
-    return True
+    return buried
 
 
 def renew(cursor: sqlite3.Cursor, project: str | None, queue: str, lease: Lease) -> bool:

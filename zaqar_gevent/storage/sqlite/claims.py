@@ -43,19 +43,26 @@ class ClaimController(base.Claim):
         been claimed as often as its queue allows goes to the dead letter queue instead, if that
         is in the same file (with pools, both queues must be in one pool) and does not lead back.
         """
-        settings = self._settings(project, queue)
-        lease = _lease(uuid.uuid4().hex, metadata)
-        document = self._database.write(
-            claiming.create,
-            project or '',
-            queue,
-            lease,
-            limit,
-            self._get_dead_letters(settings, queue, project),
-        )
-        if document is None:
+        token = uuid.uuid4().hex
+        left = claiming.ROUNDS * limit
+        page = None
+        while left > 0:
+            # Asked for each time, since others may change the queues meanwhile.
+            settings = self._settings(project, queue)
+            page, is_over, buried = self._database.write(
+                claiming.create,
+                project or '',
+                queue,
+                _lease(token, metadata),
+                limit,
+                self._get_dead_letters(settings, queue, project),
+            )
+            if is_over:
+                break
+            left -= max(1, buried)
+        if page is None:
             return None, iter(())
-        return lease.token, iter(read_page(document, as_bodies=self.driver.carries_bodies))
+        return token, iter(read_page(page, as_bodies=self.driver.carries_bodies))
 
     def find_claimable(self, queues: Sequence[tuple[str | None, str]]) -> list[int]:
         """Which of some queues, each (project, name), may have a message to claim; their numbers.

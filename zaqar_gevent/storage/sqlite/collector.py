@@ -14,6 +14,7 @@ from contextlib import closing
 
 from oslo_utils import timeutils
 
+from zaqar_gevent.storage.sqlite import steps, tallies
 from zaqar_gevent.storage.sqlite.outage import StoreDamaged, is_damage
 from zaqar_gevent.storage.sqlite.salvage import Salvage
 
@@ -21,10 +22,10 @@ INTERVAL = 2.0
 """Seconds between looks for something to remove."""
 
 STEP = 500
-"""Rows of a kind that one transaction removes at most."""
+"""Rows of a kind that one transaction removes at most; messages only up to `steps.BYTES`."""
 
 CLAIMS_STEP = 50
-"""Expired claims that one transaction releases at most, each with all its messages."""
+"""Expired claims that one transaction releases at most; their messages up to `steps.BYTES`."""
 
 SALVAGE_SECONDS = 600.0
 """For how long what is damaged is passed over, before it is tried once more."""
@@ -37,8 +38,15 @@ _DUE = """SELECT EXISTS (SELECT 1 FROM messages WHERE expires <= ?1)
     OR EXISTS (SELECT 1 FROM receipts WHERE expires <= ?1)
     OR EXISTS (SELECT 1 FROM doomed_spools)"""
 
-_MESSAGES = """DELETE FROM messages WHERE id IN (
-    SELECT id FROM messages INDEXED BY messages_expiry WHERE expires <= ? LIMIT ?)"""
+_EXPIRED = f"""SELECT id, {steps.SIZE} FROM messages INDEXED BY messages_expiry
+    WHERE expires <= ? LIMIT ?"""
+_MESSAGES = f'DELETE FROM messages WHERE id IN ({steps.first(_EXPIRED)})'
+
+_HELD = f"""SELECT json_group_array(id) FILTER (WHERE before < :most),
+        count(*) FILTER (WHERE before < :most), count(*), ifnull(sum(size), 0)
+    FROM (SELECT id, size, sum(size) OVER (ORDER BY id ROWS UNBOUNDED PRECEDING) - size AS before
+        FROM (SELECT id, {steps.SIZE} FROM messages INDEXED BY messages_held
+            WHERE claim = :claim))"""
 
 _SUBSCRIPTIONS = """DELETE FROM subscriptions WHERE id IN (
     SELECT id FROM subscriptions WHERE expires <= ? LIMIT ?)"""
@@ -46,16 +54,17 @@ _SUBSCRIPTIONS = """DELETE FROM subscriptions WHERE id IN (
 _RECEIPTS = """DELETE FROM receipts WHERE (spool, post_id) IN (
     SELECT spool, post_id FROM receipts INDEXED BY receipts_expiry WHERE expires <= ? LIMIT ?)"""
 
-_DOOMED_MESSAGES = (
-    """DELETE FROM messages WHERE id IN (
-        SELECT id FROM messages INDEXED BY messages_free
-        WHERE spool = ? AND claim IS NULL AND delayed_until = 0 LIMIT ?)""",
-    """DELETE FROM messages WHERE id IN (
-        SELECT id FROM messages INDEXED BY messages_delayed
-        WHERE spool = ? AND delayed_until > 0 LIMIT ?)""",
-    """DELETE FROM messages WHERE id IN (
-        SELECT id FROM messages INDEXED BY messages_held_in_order
-        WHERE spool = ? AND claim IS NOT NULL LIMIT ?)""",
+_DOOMED = (
+    f"""SELECT id, {steps.SIZE} FROM messages INDEXED BY messages_free
+        WHERE spool = ? AND claim IS NULL AND delayed_until = 0 LIMIT ?""",
+    f"""SELECT id, {steps.SIZE} FROM messages INDEXED BY messages_delayed
+        WHERE spool = ? AND delayed_until > 0 LIMIT ?""",
+    f"""SELECT id, {steps.SIZE} FROM messages INDEXED BY messages_held_in_order
+        WHERE spool = ? AND claim IS NOT NULL LIMIT ?""",
+)
+
+_DOOMED_ROWS = (
+    *(f'DELETE FROM messages WHERE id IN ({steps.first(rows)})' for rows in _DOOMED),
     'DELETE FROM claims WHERE id IN (SELECT id FROM claims WHERE spool = ? LIMIT ?)',
 )
 
@@ -152,8 +161,14 @@ def collect(cursor: sqlite3.Cursor, now: float) -> bool:
     return is_due(cursor, now)
 
 
-def release_expired_claims(cursor: sqlite3.Cursor, now: float, spool: int | None = None) -> bool:
-    """Make the messages of some expired claims free again; whether there may be more."""
+def release_expired_claims(
+    cursor: sqlite3.Cursor, now: float, spool: int | None = None, most: int = steps.BYTES
+) -> bool:
+    """Make some messages of expired claims free again; whether there may be more.
+
+    most: bytes of messages, at least one. Of a claim with more, some messages are released now and
+    the others later.
+    """
     if spool is None:
         cursor.execute('SELECT id FROM claims WHERE expires <= ? LIMIT ?', (now, CLAIMS_STEP))
     else:
@@ -161,18 +176,29 @@ def release_expired_claims(cursor: sqlite3.Cursor, now: float, spool: int | None
             'SELECT id FROM claims WHERE spool = ? AND expires <= ? LIMIT ?',
             (spool, now, CLAIMS_STEP),
         )
-    rows = cursor.fetchall()
-    for row in rows:
-        cursor.execute('DELETE FROM claims WHERE id = ?', row)
-        cursor.execute('UPDATE messages SET claim = NULL WHERE claim = ?', row)
-    return len(rows) == CLAIMS_STEP
+    claims = cursor.fetchall()
+    for (claim,) in claims:
+        if most <= 0:
+            return True
+        ids, count, held, size = cursor.execute(_HELD, {'claim': claim, 'most': most}).fetchone()
+        if count < held:
+            tallies.released(cursor, claim, count)
+            cursor.execute(
+                'UPDATE messages SET claim = NULL WHERE id IN (SELECT value FROM json_each(?))',
+                (ids,),
+            )
+            return True
+        cursor.execute('DELETE FROM claims WHERE id = ?', (claim,))
+        cursor.execute('UPDATE messages SET claim = NULL WHERE claim = ?', (claim,))
+        most -= size
+    return len(claims) == CLAIMS_STEP
 
 
 def _purge_doomed_spool(cursor: sqlite3.Cursor) -> None:
     row = cursor.execute('SELECT id FROM doomed_spools LIMIT 1').fetchone()
     if row is None:
         return
-    for statement in _DOOMED_MESSAGES:
+    for statement in _DOOMED_ROWS:
         cursor.execute(statement, (row[0], STEP))
         if cursor.rowcount:
             return

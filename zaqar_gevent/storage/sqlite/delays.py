@@ -11,17 +11,18 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterable
 from contextlib import closing
+from typing import NamedTuple
 
 import msgspec
 from oslo_utils import timeutils
 
-from zaqar_gevent.storage.sqlite import spools, tallies
+from zaqar_gevent.storage.sqlite import spools, steps, tallies
 from zaqar_gevent.storage.sqlite.documents import alone
 from zaqar_gevent.storage.sqlite.outage import StoreDamaged, is_damage
 from zaqar_gevent.storage.sqlite.work import Delivery, Due, Transaction
 
 STEP = 100
-"""Messages that one transaction makes visible at most."""
+"""Messages that one transaction makes visible at most, up to `steps.BYTES`."""
 
 MAX_STEP_BYTES = 1024 * 1024
 """Bytes of messages after which a step ends early, where subscribers are to be told of them."""
@@ -43,10 +44,12 @@ _SPOOLS_DUE = """SELECT spool FROM delays INDEXED BY delays_due
 IS_DUE = 'EXISTS (SELECT 1 FROM delays WHERE spool = {spool} AND due <= :now)'
 """SQL for whether a spool may have messages that are due; to be formatted with the spool."""
 
-_MESSAGES_DUE = """SELECT json_group_array(id) FROM (
-    SELECT id FROM messages INDEXED BY messages_due
+_DUE = f"""SELECT id, delayed_until, {steps.SIZE} FROM messages INDEXED BY messages_due
     WHERE spool = ? AND delayed_until > 0 AND delayed_until <= ?
-    ORDER BY delayed_until, id LIMIT ?)"""
+    ORDER BY delayed_until, id LIMIT ?"""
+_MESSAGES_DUE = steps.first(
+    _DUE, 'delayed_until, id', '?', 'json_group_array(id), ifnull(sum(size), 0)'
+)
 
 _NEXT_OF_SPOOL = """SELECT min(delayed_until) FROM messages INDEXED BY messages_due
     WHERE spool = ? AND delayed_until > 0"""
@@ -71,16 +74,26 @@ def note(cursor: Transaction, spool: int, due: float) -> None:
         cursor.next_due = due
 
 
-def place_of_queue(cursor: Transaction, project: str, queue: str, now: float) -> None:
-    """Make some of the messages of a queue visible that are due."""
+class Placed(NamedTuple):
+    """Messages made visible: how many, whether more of their spool are due, bytes of bodies."""
+
+    number: int
+    has_more: bool
+    size: int
+
+
+def place_of_queue(cursor: Transaction, project: str, queue: str, now: float) -> tuple[int, bool]:
+    """Make some of the messages of a queue visible that are due; how many, whether more are."""
     spool = spools.get(cursor, project, queue)
-    if spool is not None:
-        place_of_spool(cursor, spool, now)
+    if spool is None:
+        return 0, False
+    placed = _place(cursor, spool, now)
+    return placed.number, placed.has_more
 
 
-def place_of_spool(cursor: Transaction, spool: int, now: float) -> None:
-    """Make some of the messages of a spool visible that are due."""
-    _place(cursor, spool, now, STEP)
+def place_of_spool(cursor: Transaction, spool: int, now: float) -> bool:
+    """Make some of the messages of a spool visible that are due; whether more are."""
+    return _place(cursor, spool, now).has_more
 
 
 def place(cursor: Transaction, now: float, without: Iterable[int] = (), most: int = STEP) -> None:
@@ -88,19 +101,22 @@ def place(cursor: Transaction, now: float, without: Iterable[int] = (), most: in
 
     without: spools that are passed over. most: spools that have a turn.
     """
-    left = STEP
+    left, left_bytes = STEP, steps.BYTES
     rows = cursor.execute(_SPOOLS_DUE, (now, _encode(without), most)).fetchall()
     for (spool,) in rows:
-        if left <= 0:
+        if left <= 0 or left_bytes <= 0:
             break
-        left -= _place(cursor, spool, now, left)
+        placed = _place(cursor, spool, now, left, left_bytes)
+        left -= placed.number
+        left_bytes -= placed.size
 
 
-def _place(cursor: Transaction, spool: int, now: float, limit: int) -> int:
-    """Make messages visible, in the order in which they are due; how many."""
-    ids: list[int] = msgspec.json.decode(
-        cursor.execute(_MESSAGES_DUE, (spool, now, limit)).fetchone()[0]
-    )
+def _place(
+    cursor: Transaction, spool: int, now: float, limit: int = STEP, most: int = steps.BYTES
+) -> Placed:
+    """Make messages visible, in the order in which they are due."""
+    document, size = cursor.execute(_MESSAGES_DUE, (spool, now, limit, most)).fetchone()
+    ids: list[int] = msgspec.json.decode(document)
     if ids:
         name = cursor.execute(_NAME, (now, spool)).fetchone()
         if name is not None:
@@ -118,7 +134,7 @@ def _place(cursor: Transaction, spool: int, now: float, limit: int) -> int:
     else:
         # With more that are due, it is the turn of the other spools first.
         cursor.execute('UPDATE delays SET due = ? WHERE spool = ?', (max(following, now), spool))
-    return len(ids)
+    return Placed(len(ids), following is not None and following <= now, size)
 
 
 def _read(cursor: Transaction, ids: list[int], now: float) -> tuple[list[int], list[Delivery]]:

@@ -160,7 +160,7 @@ class MessageController(base.Message):
         messages, last, epoch, is_given, is_due = self._database.read(
             _get_marked_page, as_bodies, statement, parameters
         )
-        if is_due and self._place(project, queue, parameters['now']):
+        if is_due and self._place(project, queue, parameters['now'], limit):
             messages, last, epoch, is_given, _ = self._database.read(
                 _get_marked_page, as_bodies, statement, parameters
             )
@@ -168,13 +168,16 @@ class MessageController(base.Message):
             raise MarkerNotGiven(marker)
         return iter((iter(messages), epochs.encode(last, epoch) if last else marker))
 
-    def _place(self, project: str | None, queue: str, now: float) -> bool:
-        """Make messages visible that are due; whether that could be done.
+    def _place(self, project: str | None, queue: str, now: float, limit: int | None) -> bool:
+        """Make messages visible that are due, as many as a page has; whether that could be done.
 
         Where nothing can be written, there is a list of the others still.
         """
         try:
-            self._database.write(delays.place_of_queue, project or '', queue, now)
+            placed, more = 0, True
+            while more and placed < (limit or 1):
+                count, more = self._database.write(delays.place_of_queue, project or '', queue, now)
+                placed += count
         except StoreUnavailable:
             return False
         return True
@@ -259,9 +262,10 @@ class MessageController(base.Message):
 
     def pop(self, queue: str, limit: int, project: str | None = None) -> Sequence[Message]:
         """Take up to `limit` messages that are not claimed from the front of the queue."""
-        document = self._database.write(
-            removal.pop, project or '', queue, timeutils.utcnow_ts(microsecond=True), limit
-        )
+        document = None
+        while document is None:
+            now = timeutils.utcnow_ts(microsecond=True)
+            document = self._database.write(removal.pop, project or '', queue, now, limit)
         return read_page(document, as_bodies=self.driver.carries_bodies)
 
     def restore(self, queue: str, popped: Sequence[Message], project: str | None = None) -> None:
@@ -281,7 +285,8 @@ class MessageController(base.Message):
             for one in popped
             for body in [one['body'] if isinstance(one['body'], Body) else Body.of(one['body'])]
         ]
-        self._database.write(removal.restore, project or '', queue, rows)
+        for step in removal.part(rows):
+            self._database.write(removal.restore, project or '', queue, step)
 
 
 @functools.lru_cache(maxsize=4096)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from zaqar.storage import errors
 
 from zaqar_gevent.bodies import Data
-from zaqar_gevent.storage.sqlite import claiming, collector, spools, tallies
+from zaqar_gevent.storage.sqlite import claiming, collector, spools, steps, tallies
 from zaqar_gevent.storage.sqlite.documents import EMPTY_PAGE, encode_id, message, page
 from zaqar_gevent.storage.sqlite.work import Outcome, Transaction, coalesced
 
@@ -33,16 +33,17 @@ _DELETE_MANY = f"""DELETE FROM messages
     WHERE id IN (SELECT value FROM json_each(?)) AND spool = {_SPOOL}"""
 
 PURGE_STEP = 500
-"""Messages that all purges together delete at most in one transaction."""
+"""Messages that all purges together delete at most in one transaction, up to `steps.BYTES`."""
 
 # The delayed ones first, which are visible by the next step if they are due meanwhile.
-_PURGE = (
-    """DELETE FROM messages WHERE id IN (
-        SELECT id FROM messages INDEXED BY messages_delayed
-        WHERE spool = ? AND delayed_until > 0 AND id <= ? LIMIT ?)""",
-    """DELETE FROM messages WHERE id IN (
-        SELECT id FROM messages INDEXED BY messages_free
-        WHERE spool = ? AND claim IS NULL AND delayed_until = 0 AND id <= ? LIMIT ?)""",
+_PURGED = (
+    f"""SELECT id, {steps.SIZE} FROM messages INDEXED BY messages_delayed
+        WHERE spool = ? AND delayed_until > 0 AND id <= ? LIMIT ?""",
+    f"""SELECT id, {steps.SIZE} FROM messages INDEXED BY messages_free
+        WHERE spool = ? AND claim IS NULL AND delayed_until = 0 AND id <= ? LIMIT ?""",
+)
+_PURGE = tuple(
+    f'DELETE FROM messages WHERE id IN ({steps.first(rows, most="?")})' for rows in _PURGED
 )
 
 _POPPED = page(f"""SELECT m.position AS position, {message('NULL')}
@@ -120,12 +121,18 @@ def _check_holders(
             raise errors.ClaimDoesNotExist(holder, queue, project)
 
 
-def pop(cursor: Transaction, project: str, queue: str, now: float, limit: int) -> bytes:
-    """Take the first messages that are not claimed; their page."""
+def pop(cursor: Transaction, project: str, queue: str, now: float, limit: int) -> bytes | None:
+    """Take the first messages that are not claimed; their page.
+
+    None where it must be tried again, after a step towards more messages.
+    """
     spool = spools.get(cursor, project, queue)
     if spool is None:
         return EMPTY_PAGE
-    ids = claiming.find_free(cursor, spool, now, limit).ids
+    free = claiming.find_free(cursor, spool, now, limit)
+    if free.may_grow:
+        return None
+    ids = free.ids
     document: bytes = cursor.execute(_POPPED, {'ids': ids, 'now': now}).fetchone()[0]
     cursor.execute('DELETE FROM messages WHERE id IN (SELECT value FROM json_each(?))', (ids,))
     return document
@@ -154,19 +161,21 @@ def purge(cursor: sqlite3.Cursor, calls: Sequence[tuple[Purge]]) -> list[Outcome
     for it.
     """
     step = max(1, PURGE_STEP // len(calls))
-    return [_purge(cursor, *call[0], step) for call in calls]
+    most = max(1, steps.BYTES // len(calls))
+    return [_purge(cursor, *call[0], step, most) for call in calls]
 
 
 def _purge(
-    cursor: sqlite3.Cursor, project: str, queue: str, last: int, now: float, step: int
+    cursor: sqlite3.Cursor, project: str, queue: str, last: int, now: float, step: int, most: int
 ) -> bool:
     spool = spools.get(cursor, project, queue)
     if spool is None:
         return False
-    more = collector.release_expired_claims(cursor, now, spool)
+    more = collector.release_expired_claims(cursor, now, spool, most)
     for statement in _PURGE:
-        cursor.execute(statement, (spool, last, step))
-        more = more or cursor.rowcount == step
+        cursor.execute(statement, (spool, last, step, most))
+        # What ends a step early cannot be told from the number of its messages.
+        more = more or cursor.rowcount > 0
     return more
 
 
@@ -187,6 +196,20 @@ class Popped(NamedTuple):
     body: Data
     encoding: int
     placed: int | None = None
+
+
+def part(popped: Iterable[Popped]) -> Iterator[list[Popped]]:
+    """The messages in their order, as many together as a step may have."""
+    step: list[Popped] = []
+    size = 0
+    for one in popped:
+        step.append(one)
+        size += len(one.body)
+        if size >= steps.BYTES:
+            yield step
+            step, size = [], 0
+    if step:
+        yield step
 
 
 def restore(cursor: sqlite3.Cursor, project: str, queue: str, popped: Sequence[Popped]) -> None:

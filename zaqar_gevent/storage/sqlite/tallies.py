@@ -6,8 +6,8 @@ of the spool less what has ended since, second by second.
 
 What has happened last is not in these counts yet, which a post or a deletion would have to pay for.
 Messages that were posted last are counted one by one, until there are `STEP`. What is deleted, held
-or freed is noted in `changes`, by triggers but for what `claimed` is told, and added to the counts
-when `schema.CHANGES` have gathered.
+or freed is noted in `changes`, by triggers but for what `claimed` and `released` are told, and is
+added to the counts when `schema.CHANGES` have gathered.
 """
 
 from __future__ import annotations
@@ -38,6 +38,9 @@ _RESTORED = f"""INSERT INTO changes (spool, expiring, expires_at, freed)
 
 _CLAIMED = f"""INSERT INTO changes (spool, expiring, freed, frees_at)
     VALUES (:spool, 0, :count, {SECOND.format(time=':expires')})"""
+
+_RELEASED = f"""INSERT INTO changes (spool, expiring, freed, frees_at)
+    SELECT spool, 0, -:count, {SECOND.format(time='expires')} FROM claims WHERE id = :claim"""
 
 MAX_LOOKED_AT = 1000
 """What ends within the present second is counted one by one, but for more than this."""
@@ -86,3 +89,8 @@ def restored(cursor: sqlite3.Cursor, number: int) -> None:
 def claimed(cursor: sqlite3.Cursor, spool: int, count: int, expires: float) -> None:
     """A new claim holds `count` messages."""
     cursor.execute(_CLAIMED, {'spool': spool, 'count': count, 'expires': expires})
+
+
+def released(cursor: sqlite3.Cursor, claim: int, count: int) -> None:
+    """A claim holds `count` messages less, and others still."""
+    cursor.execute(_RELEASED, {'claim': claim, 'count': count})
