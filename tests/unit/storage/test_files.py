@@ -149,7 +149,10 @@ def test_without_its_companions_the_file_is_opened_again_with_everything(
     assert store.bodies(limit=0)[:100] == list(range(100))
     store.close()
     reopened = Store(directory)
-    assert reopened.bodies(limit=0) == [*range(100), 'back']
+    bodies = reopened.bodies(limit=0)
+    # A post that was refused meanwhile may have been stored, before it was tried again.
+    assert bodies[:100] == list(range(100))
+    assert set(bodies[100:]) == {'back'}
     reopened.close()
 
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 import _socket
 import collections
 import contextlib
+import socket
 import time
 from collections.abc import Callable
 from typing import Any
@@ -51,6 +52,7 @@ MAX_BATCH_BYTES = 1024 * 1024
 _AGAIN_SECONDS = 60.0
 _MOST_REASONS = 100
 _PAUSE_SECONDS = 0.1
+_QUIET_SECONDS = 0.0005
 _TICK_SECONDS = 0.1
 _READ, _WRITE = 1, 2
 
@@ -188,6 +190,8 @@ class HubLink:
             return
         if not self._clock.active:
             self._clock.start(self._tick)
+        if self._wire is not None and self._was_closed():
+            self._disconnect()
         if self._wire is None:
             if not self._is_opening:
                 self._is_opening = True
@@ -205,6 +209,21 @@ class HubLink:
             self._lose(str(error))
             return
         self._send(data)
+
+    def _was_closed(self) -> bool:
+        """Whether Redis has closed the connection while nothing was asked.
+
+        What is sent all the same may have been done or not, as far as anybody can tell.
+        PERF: a connection that has just been in use is not looked at.
+        """
+        if self._wire is None or time.monotonic() - self._heard_at < _QUIET_SECONDS:
+            return False
+        try:
+            return not self._wire.sock.recv(1, socket.MSG_PEEK)
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True
 
     def _send(self, data: bytes) -> None:
         assert self._wire is not None
