@@ -110,12 +110,7 @@ class CompactSession(Session):
         asked = Asked(None, codec, size, began)
         action = UNKNOWN
         try:
-            with self._turn(size):
-                post = _read_post(payload, binary=binary) if posts.NAME in payload else None
-                if post is None:
-                    document = self._decode(codec, payload)
-                else:
-                    self._check(codec, payload)
+            post, document = self._understand(codec, payload, _read_post)
             if post is None:
                 asked = Asked(_ident_of(document), codec, size, began)
                 request = _check(document)

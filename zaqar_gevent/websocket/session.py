@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import msgspec
 
@@ -31,6 +30,9 @@ AUTHENTICATE = 'authenticate'
 UNKNOWN = 'unknown'
 
 Identify = Callable[[Mapping[str, str]], Identity]
+
+
+Post = TypeVar('Post')
 
 
 class Retractable(NamedTuple):
@@ -218,13 +220,20 @@ class Session:
             shows_extensions=self._shows_extensions,
         )
 
-    def _turn(self, size: int) -> AbstractContextManager[None]:
-        """What to hold while a message of `size` bytes is read, for the project that is known."""
-        return long_documents.turn(size, self._caller.project_id or id(self))
+    def _understand(
+        self, codec: Codec, payload: bytes, read_post: Callable[..., Post | None]
+    ) -> tuple[Post | None, dict[str, Any]]:
+        """A request: what `read_post` makes of it if it is a post, and otherwise its document.
 
-    def _check(self, codec: Codec, payload: bytes) -> None:
-        """Raise what `_decode` would raise, without making anything of the payload."""
-        self._read(codec, codec.check, payload)
+        Long ones take turns.
+        """
+        with long_documents.turn(len(payload), self._caller.project_id or id(self)):
+            post = read_post(payload, binary=codec.binary) if posts.NAME in payload else None
+            if post is None:
+                return None, self._decode(codec, payload)
+            # It has been read without looking into the bodies.
+            self._read(codec, codec.check, payload)
+            return post, {}
 
     def _decode(self, codec: Codec, payload: bytes) -> dict[str, Any]:
         document = self._read(codec, codec.decode, payload)
@@ -323,12 +332,7 @@ class DefaultSession(Session):
         document: dict[str, Any] = {}
         context: Context | None = None
         try:
-            with self._turn(len(payload)):
-                post = _read_post(payload, binary=binary) if posts.NAME in payload else None
-                if post is None:
-                    document = self._decode(codec, payload)
-                else:
-                    self._check(codec, payload)
+            post, document = self._understand(codec, payload, _read_post)
             if post is None:
                 operation = self._begin(document)
                 arguments = document.get('body') or {}
