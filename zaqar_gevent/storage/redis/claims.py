@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from oslo_utils import timeutils
 from zaqar.storage import base, errors
 
+from zaqar_gevent.storage.own_drivers import Message
 from zaqar_gevent.storage.redis import keys
-from zaqar_gevent.storage.redis.documents import Message
 from zaqar_gevent.storage.redis.servers import load
 
 if TYPE_CHECKING:

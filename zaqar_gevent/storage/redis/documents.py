@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import datetime
-from typing import Any
-
+from zaqar_gevent.storage.own_drivers import Message, describe_edge
 from zaqar_gevent.storage.redis import bodies
 
-Message = dict[str, Any]
 Page = list[Message]
 
 
@@ -20,14 +17,4 @@ def present_all(page: bytes) -> Page:
 def present_edge(found: bytes, now: int) -> Message:
     """The first or the last message of a script's answer, with `created` in ISO 8601."""
     message: Message = bodies.unpack(found)
-    return {**message, **describe(message['id'], now - message['age'], now)}
-
-
-def describe(message_id: str, created: int, now: int) -> Message:
-    """What `stats` tells of a message; `created` in seconds since the epoch."""
-    moment = datetime.datetime.fromtimestamp(created, datetime.UTC)
-    return {
-        'id': message_id,
-        'age': max(0, now - created),
-        'created': moment.strftime('%Y-%m-%dT%H:%M:%SZ'),
-    }
+    return {**message, **describe_edge(message['id'], now - message['age'], now)}

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import functools
+import collections
 from typing import Any
 
 from oslo_config import cfg
-from oslo_log import log
 from oslo_utils import timeutils
 from zaqar.common import decorators
 from zaqar.conf import drivers_management_store_redis as management_options
 from zaqar.conf import drivers_message_store_redis as message_options
-from zaqar.storage import base, errors
+from zaqar.storage import base
 
-from zaqar_gevent import dead_letters
 from zaqar_gevent.bodies import body_of
+from zaqar_gevent.storage import own_drivers
 from zaqar_gevent.storage.redis import (
     addresses,
     catalogue,
@@ -32,26 +31,19 @@ from zaqar_gevent.storage.redis.documents import Page, present_all
 from zaqar_gevent.storage.redis.outage import RedisUnavailable
 from zaqar_gevent.storage.redis.servers import Script, Server, Use
 
-LOG = log.getLogger(__name__)
-
 Lease = tuple[str, int, int]
 """The id of a claim, its TTL and grace in seconds."""
 
 _NEVER = (0, '', '', '')
 
 
-class DataDriver(base.DataDriverBase):
+class DataDriver(own_drivers.DataDriver):
     """Messages, claims and subscriptions on one server.
 
-    idempotency_seconds: for how long the id of a post is remembered. carries_bodies: whether the
-        body of a message is taken and given as a `Body`; otherwise it is a value, and `bytes` for
-        an encrypted one.
+    idempotency_seconds: for how long the id of a post is remembered.
 
     Raises `RedisUnavailable`, `UnsuitableServer`, `zaqar.common.errors.ConfigurationError`.
     """
-
-    BASE_CAPABILITIES = tuple(base.Capabilities)
-    carries_bodies = False
 
     _DRIVER_OPTIONS = [
         (message_options.GROUP_NAME, [*message_options.ALL_OPTS, *options.MESSAGE_OPTS])
@@ -70,10 +62,6 @@ class DataDriver(base.DataDriverBase):
         self._is_shared: bool = section.shared_with_upstream
 
     @property
-    def capabilities(self) -> tuple[base.Capabilities, ...]:
-        return self.BASE_CAPABILITIES
-
-    @property
     def keeps_names(self) -> bool:
         """Whether the names of queues are on the same server as their messages."""
         return getattr(self.control_driver, 'server', None) is self.server
@@ -84,15 +72,6 @@ class DataDriver(base.DataDriverBase):
         Upstream's servers would not tell when they make messages free.
         """
         return '' if self._is_shared else keys.head(queue, project)
-
-    def has_queue(self, name: str, project: str | None) -> bool:
-        """Whether the control driver knows a queue or a topic of that name."""
-        control = self.control_driver
-        if control.queue_controller.exists(name, project=project):
-            return True
-        # Not every driver has topics.
-        topics = control.topic_controller
-        return topics is not None and bool(topics.exists(name, project=project))
 
     def take(
         self,
@@ -148,46 +127,21 @@ class DataDriver(base.DataDriverBase):
 
     def _get_dead_letters(self, queue: str, project: str | None) -> tuple[Any, Any, str, str]:
         """Claims after which messages are dead letters (0: never), the TTL they get, their keys."""
-        get = functools.partial(self.queue_controller.get, project=project)
-        settings = get(queue) or {}
-        if not dead_letters.may_bury(queue, settings, lambda name: get(name) or {}):
+        found = self.find_dead_letters(queue, project)
+        if found is None:
             return _NEVER
-        dead = settings['_dead_letter_queue']
-        if not self._share_pool(queue, dead, project):
-            # Rather delivered once more than put where nobody would ever look.
-            LOG.warning('The dead letter queue %s of %s is in another pool.', dead, queue)
-            return _NEVER
-        ttl = settings.get('_dead_letter_queue_messages_ttl') or ''
-        counter = keys.rank_counter(dead, project)
-        return settings['_max_claim_count'], ttl, keys.messages(dead, project), counter
-
-    def _share_pool(self, queue: str, other: str, project: str | None) -> bool:
-        """Whether the messages of two queues are on one server."""
-        return self.keeps_names or self._get_pool(queue, project) == self._get_pool(other, project)
-
-    def _get_pool(self, queue: str, project: str | None) -> str | None:
-        try:
-            entry = self.control_driver.catalogue_controller.get(project, queue)
-        except errors.QueueNotMapped:
-            return None
-        return str(entry['pool'])
+        counter = keys.rank_counter(found.queue, project)
+        return found.max_claims, found.ttl or '', keys.messages(found.queue, project), counter
 
     def is_alive(self) -> bool:
         return _is_alive(self.server)
 
-    def _health(self) -> dict[str, Any]:
-        reachable = self.is_alive()
-        health: dict[str, Any] = {
-            'storage_reachable': reachable,
-            'operation_status': self._get_operation_status() if reachable else {},
-            'message_volume': {'free': 0, 'claimed': 0, 'total': 0},
-        }
-        if reachable:
-            for key in self.message_controller.find_queues():
-                counts = queues.count(self.server, (key, '')) or {}
-                for kind in health['message_volume']:
-                    health['message_volume'][kind] += counts[kind]
-        return health
+    def _count_messages(self) -> dict[str, int]:
+        total = collections.Counter(free=0, claimed=0, total=0)
+        for key in self.message_controller.find_queues():
+            counts = queues.count(self.server, (key, '')) or {}
+            total.update({kind: counts[kind] for kind in total if kind in counts})
+        return dict(total)
 
     def gc(self) -> None:
         """Take what has expired out of all queues."""

@@ -6,7 +6,6 @@ import functools
 import hashlib
 import os
 import re
-import time
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
@@ -17,8 +16,10 @@ from zaqar.storage import utils as storage_utils
 
 from zaqar_gevent.bodies import Body, body_of
 from zaqar_gevent.markers import MarkerNotGiven
+from zaqar_gevent.storage import own_drivers
+from zaqar_gevent.storage.own_drivers import Message
 from zaqar_gevent.storage.redis import bodies, keys
-from zaqar_gevent.storage.redis.documents import Message, Page, present_edge
+from zaqar_gevent.storage.redis.documents import Page, present_edge
 from zaqar_gevent.storage.redis.servers import load
 
 if TYPE_CHECKING:
@@ -68,14 +69,12 @@ def _digest(key: str) -> str:
     return hashlib.sha1(key.encode(), usedforsecurity=False).hexdigest()[:8]
 
 
-class MessageController(base.Message):
+class MessageController(own_drivers.MessageController):
     """The messages of one server. Times are in seconds."""
 
     def __init__(self, driver: DataDriver) -> None:
         super().__init__(driver)
         self._server = driver.server
-        self._checksums = False
-        self._look_up_at = 0.0
 
     def post(
         self,
@@ -140,14 +139,6 @@ class MessageController(base.Message):
             checksum = storage_utils.get_checksum(body) if checked else ''
             arguments += (new['ttl'], _due_at(new), bodies.pack(body), checksum)
         return arguments
-
-    def _has_checksums(self) -> bool:
-        """Whether messages get a checksum. PERF: the option is looked up once a second."""
-        now = time.monotonic()
-        if now >= self._look_up_at:
-            self._checksums = self.driver.conf.enable_checksum
-            self._look_up_at = now + 1.0
-        return self._checksums
 
     def list(
         self,
@@ -214,12 +205,6 @@ class MessageController(base.Message):
             raise errors.QueueIsEmpty(queue, project)
         edge = present_edge(found, now)
         return {**edge, 'body': body_of(edge['body'])} if self.driver.carries_bodies else edge
-
-    def get(self, queue: str, message_id: str, project: str | None = None) -> Message:
-        """One message, or `MessageDoesNotExist`."""
-        for found in self.bulk_get(queue, [message_id], project):
-            return found
-        raise errors.MessageDoesNotExist(message_id, queue, project)
 
     def bulk_get(
         self, queue: str, message_ids: Sequence[str], project: str | None = None

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 from oslo_utils import timeutils
 from zaqar.storage import base, errors
 
+from zaqar_gevent.storage import own_drivers
+from zaqar_gevent.storage.own_drivers import describe_edge
 from zaqar_gevent.storage.redis import bodies, keys
-from zaqar_gevent.storage.redis.documents import describe
 from zaqar_gevent.storage.redis.messages import STEP, exact_time
 from zaqar_gevent.storage.redis.servers import Server, load
 
@@ -31,7 +32,7 @@ _KEPT_SECONDS = 24 * 60 * 60
 _ABSENT = object()
 
 
-class _Names:
+class _Names(own_drivers.Names):
     """Queues or topics: the two differ in their keys and in the error for a missing one."""
 
     _missing: type[errors.DoesNotExist]
@@ -94,12 +95,6 @@ class _Names:
             for member, packed in found
         ]
 
-    def _get(self, name: str, project: str | None = None) -> Any:
-        try:
-            return self.get_metadata(name, project)
-        except errors.DoesNotExist:
-            return {}
-
     def get_metadata(self, name: str, project: str | None = None) -> Any:
         packed = self.server.ask('HGET', self.key(name, project), 'm')
         if packed is None:
@@ -132,9 +127,6 @@ class _Names:
 
     def _delete(self, name: str, project: str | None = None) -> None:
         detach(self, name, project)
-
-    def _stats(self, name: str, project: str | None = None) -> None:
-        """Nothing: the messages are the data driver's."""
 
     def _calculate_resource_count(self, project: str | None = None) -> int:
         count: int = self.server.ask('ZCARD', self.names(project))
@@ -171,33 +163,10 @@ class TopicController(_Names, base.Topic):
         return keys.queues(project)
 
 
-class _Spooled:
-    """Names that the control driver keeps, with messages that this data driver keeps."""
-
-    _missing: type[errors.DoesNotExist]
-
+class _Spooled(own_drivers.SpooledNames):
     def __init__(self, driver: DataDriver, names: Any) -> None:
-        super().__init__(driver)  # type: ignore[call-arg]
-        self._names = names
+        super().__init__(driver, names)
         self._server = driver.server
-
-    def _list(self, *args: Any, **kwargs: Any) -> Any:
-        return self._names._list(*args, **kwargs)
-
-    def _get(self, name: str, project: str | None = None) -> Any:
-        return self._names.get(name, project=project)
-
-    def get_metadata(self, name: str, project: str | None = None) -> Any:
-        return self._names.get_metadata(name, project=project)
-
-    def set_metadata(self, name: str, metadata: Any, project: str | None = None) -> Any:
-        return self._names.set_metadata(name, metadata=metadata, project=project)
-
-    def _create(self, name: str, metadata: Any = None, project: str | None = None) -> Any:
-        return self._names.create(name, metadata=metadata, project=project)
-
-    def _exists(self, name: str, project: str | None = None) -> Any:
-        return self._names.exists(name, project=project)
 
     def _delete(self, name: str, project: str | None = None) -> None:
         if not self.driver.keeps_names:  # type: ignore[attr-defined]
@@ -223,9 +192,6 @@ class SpooledQueues(_Spooled, base.Queue):
 
     _missing = errors.QueueDoesNotExist
 
-    def _calculate_resource_count(self, project: str | None = None) -> Any:
-        return self._names.calculate_resource_count(project=project)
-
 
 class SpooledTopics(_Spooled, base.Topic):
     """Topics, like queues."""
@@ -250,7 +216,7 @@ def count(server: Server, places: tuple[str, str], member: str = '') -> dict[str
         stats['claimed'] += claimed
         for edge, record in (('oldest', oldest), ('newest', newest)):
             if record is not None:
-                stats.setdefault(edge, describe(record[0].decode(), int(record[1]), now))
+                stats.setdefault(edge, describe_edge(record[0].decode(), int(record[1]), now))
     stats['free'] = stats['total'] - stats['claimed']
     return stats
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from oslo_utils import timeutils
 from zaqar.storage import base, errors
 
+from zaqar_gevent.storage import own_drivers
 from zaqar_gevent.storage.redis import bodies, keys
 from zaqar_gevent.storage.redis.servers import load
 
@@ -26,8 +27,8 @@ _DELETE = load('subscription_delete')
 _ALL = 2**31
 
 
-class SubscriptionController(base.Subscription):
-    """Subscriptions, unique by project, queue and subscriber; an expired one is none."""
+class SubscriptionController(own_drivers.SubscriptionController):
+    """The subscriptions of one server."""
 
     def __init__(self, driver: DataDriver) -> None:
         super().__init__(driver)
@@ -82,13 +83,6 @@ class SubscriptionController(base.Subscription):
         }
         is_new = self._write(queue, created, project, fields, is_new=True)
         return created if is_new else None
-
-    def exists(self, queue: str, subscription_id: str, project: str | None = None) -> bool:
-        try:
-            self.get(queue, subscription_id, project)
-        except errors.SubscriptionDoesNotExist:
-            return False
-        return True
 
     def update(
         self, queue: str, subscription_id: str, project: str | None = None, **kwargs: Any

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 from typing import Any, NamedTuple
 
+from zaqar_gevent.storage.own_drivers import DeadLetters
 from zaqar_gevent.storage.sqlite import delays, spools, steps, tallies
 from zaqar_gevent.storage.sqlite.collector import release_expired_claims
 from zaqar_gevent.storage.sqlite.documents import message, page
@@ -76,14 +77,6 @@ class Lease(NamedTuple):
     @property
     def expires(self) -> float:
         return self.now + self.ttl
-
-
-class DeadLetters(NamedTuple):
-    """Where messages go that have been claimed `max_claims` times; `ttl` None keeps theirs."""
-
-    queue: str
-    max_claims: int
-    ttl: int | None
 
 
 def is_token(claim: Any) -> bool:

@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-import functools
 import sqlite3
 import uuid
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import msgspec
-from oslo_log import log
 from oslo_utils import timeutils
 from zaqar.storage import base, errors
 
-from zaqar_gevent import dead_letters
 from zaqar_gevent.storage.sqlite import claiming, delays
 from zaqar_gevent.storage.sqlite.documents import Message, read_page
 
 if TYPE_CHECKING:
     from zaqar_gevent.storage.sqlite.driver import DataDriver
-
-LOG = log.getLogger(__name__)
 
 
 class ClaimController(base.Claim):
@@ -48,14 +43,14 @@ class ClaimController(base.Claim):
         page = None
         while left > 0:
             # Asked for each time, since others may change the queues meanwhile.
-            settings = self._settings(project, queue)
+            dead_letters = self.driver.find_dead_letters(queue, project)
             page, is_over, buried = self._database.write(
                 claiming.create,
                 project or '',
                 queue,
                 _lease(token, metadata),
                 limit,
-                self._get_dead_letters(settings, queue, project),
+                dead_letters,
             )
             if is_over:
                 break
@@ -73,23 +68,6 @@ class ClaimController(base.Claim):
         document = msgspec.json.encode(names).decode()
         now = timeutils.utcnow_ts(microsecond=True)
         return self._database.scan(_find_claimable, document, now)  # type: ignore[no-any-return]
-
-    def _get_dead_letters(
-        self, settings: dict[str, Any], queue: str, project: str | None
-    ) -> claiming.DeadLetters | None:
-        if not dead_letters.may_bury(queue, settings, functools.partial(self._settings, project)):
-            return None
-        dead = settings['_dead_letter_queue']
-        if not self.driver.share_pool(queue, dead, project):
-            # Rather delivered once more than put where nobody would ever look.
-            LOG.warning('The dead letter queue %s of %s is in another pool.', dead, queue)
-            return None
-        ttl = settings.get('_dead_letter_queue_messages_ttl') or None
-        return claiming.DeadLetters(dead, settings['_max_claim_count'], ttl)
-
-    def _settings(self, project: str | None, queue: str) -> dict[str, Any]:
-        settings: dict[str, Any] = self.driver.queue_controller.get(queue, project=project)
-        return settings
 
     def get(
         self, queue: str, claim_id: str, project: str | None = None

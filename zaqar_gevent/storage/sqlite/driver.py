@@ -9,8 +9,9 @@ from typing import Any
 from oslo_config import cfg
 from oslo_utils import timeutils
 from zaqar.common import decorators
-from zaqar.storage import base, errors
+from zaqar.storage import base
 
+from zaqar_gevent.storage import own_drivers
 from zaqar_gevent.storage.sqlite import (
     catalogue,
     claims,
@@ -32,18 +33,13 @@ _VOLUME = """SELECT
     - (SELECT count(*) FROM messages INDEXED BY messages_expiry WHERE expires <= :now)"""
 
 
-class DataDriver(base.DataDriverBase):
+class DataDriver(own_drivers.DataDriver):
     """Messages, claims and subscriptions in one SQLite file.
 
-    idempotency_seconds: for how long the id of a post is remembered. carries_bodies: whether the
-    body of a message is a `Body` here, or its value, as upstream's servers want it.
+    idempotency_seconds: for how long the id of a post is remembered.
 
     Raises `StoreUnavailable` when the file cannot be opened, `NotConfigured` without a `uri`.
     """
-
-    BASE_CAPABILITIES = tuple(base.Capabilities)
-
-    carries_bodies = False
 
     _DRIVER_OPTIONS = [(options.MESSAGE_GROUP, options.MESSAGE_OPTS)]
 
@@ -55,51 +51,17 @@ class DataDriver(base.DataDriverBase):
         self.idempotency_seconds: int = conf[options.MESSAGE_GROUP].idempotency_seconds
 
     @property
-    def capabilities(self) -> tuple[base.Capabilities, ...]:
-        return self.BASE_CAPABILITIES
-
-    @property
     def keeps_names(self) -> bool:
         """Whether the names of queues are in the same file as their messages."""
         return getattr(self.control_driver, 'database', None) is self.database
 
-    def has_queue(self, name: str, project: str | None) -> bool:
-        """Whether the control driver knows a queue or a topic of that name."""
-        control = self.control_driver
-        if control.queue_controller.exists(name, project=project):
-            return True
-        # Not every driver has topics.
-        topics = control.topic_controller
-        return topics is not None and bool(topics.exists(name, project=project))
-
-    def share_pool(self, queue: str, other: str, project: str | None) -> bool:
-        """Whether the messages of two queues are in one file."""
-        if self.keeps_names:
-            return True
-        return self._get_pool(queue, project) == self._get_pool(other, project)
-
-    def _get_pool(self, queue: str, project: str | None) -> str | None:
-        try:
-            entry = self.control_driver.catalogue_controller.get(project, queue)
-        except errors.QueueNotMapped:
-            return None
-        return str(entry['pool'])
-
     def is_alive(self) -> bool:
         return self.database.is_working()
 
-    def _health(self) -> dict[str, Any]:
-        reachable = self.is_alive()
-        health: dict[str, Any] = {
-            'storage_reachable': reachable,
-            'operation_status': self._get_operation_status() if reachable else {},
-            'message_volume': {'free': 0, 'claimed': 0, 'total': 0},
-        }
-        if reachable:
-            health['message_volume'] = self.database.scan(
-                _get_volume, timeutils.utcnow_ts(microsecond=True)
-            )
-        return health
+    def _count_messages(self) -> dict[str, int]:
+        now = timeutils.utcnow_ts(microsecond=True)
+        counts: dict[str, int] = self.database.scan(_get_volume, now)
+        return counts
 
     def listen(self, listener: Callable[[str | None, str, list[dict[str, Any]]], None]) -> None:
         """Have `listener` told of delayed messages that become visible; see `Lease.listen`."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import sqlite3
-import time
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
@@ -15,6 +14,7 @@ from zaqar.storage import utils as storage_utils
 
 from zaqar_gevent.bodies import Body
 from zaqar_gevent.markers import MarkerNotGiven
+from zaqar_gevent.storage import own_drivers
 from zaqar_gevent.storage.sqlite import delays, epochs, posting, removal, spools
 from zaqar_gevent.storage.sqlite.documents import (
     SPOOL,
@@ -35,14 +35,12 @@ if TYPE_CHECKING:
 _ACTIVE_CLAIM = 'LEFT JOIN claims c ON c.id = m.claim AND c.expires > :now'
 
 
-class MessageController(base.Message):
+class MessageController(own_drivers.MessageController):
     """The messages of one file."""
 
     def __init__(self, driver: DataDriver) -> None:
         super().__init__(driver)
         self._database = driver.database
-        self._checksums = False
-        self._look_up_at = 0.0
 
     def post(
         self,
@@ -108,14 +106,6 @@ class MessageController(base.Message):
                 )
             )
         return rows
-
-    def _has_checksums(self) -> bool:
-        """Whether messages get a checksum. PERF: the option is looked up once a second."""
-        now = time.monotonic()
-        if now >= self._look_up_at:
-            self._checksums = self.driver.conf.enable_checksum
-            self._look_up_at = now + 1.0
-        return self._checksums
 
     def list(
         self,
@@ -198,12 +188,6 @@ class MessageController(base.Message):
         if number is None:
             raise errors.QueueIsEmpty(queue, project)
         return self.get(queue, encode_id(number), project)
-
-    def get(self, queue: str, message_id: str, project: str | None = None) -> Message:
-        """One message, or `MessageDoesNotExist`."""
-        for found in self.bulk_get(queue, [message_id], project):
-            return found
-        raise errors.MessageDoesNotExist(message_id, queue, project)
 
     def bulk_get(
         self, queue: str, message_ids: Sequence[str], project: str | None = None

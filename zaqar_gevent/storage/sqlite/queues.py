@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import msgspec
 from zaqar.storage import base, errors
 
+from zaqar_gevent.storage import own_drivers
 from zaqar_gevent.storage.sqlite.outage import ScanTooLong
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ _GET = 'SELECT metadata FROM queues WHERE project = ? AND kind = ? AND name = ?'
 _EXISTS = 'SELECT 1 FROM queues WHERE project = ? AND kind = ? AND name = ?'
 
 
-class _Names:
+class _Names(own_drivers.Names):
     """Queues or topics: the two differ in `kind` and in the error for a missing one."""
 
     kind: str
@@ -68,12 +69,6 @@ class _Names:
             if time.monotonic() > ends_at:
                 raise ScanTooLong(self._database.scan_seconds)
 
-    def _get(self, name: str, project: str | None = None) -> Any:
-        try:
-            return self.get_metadata(name, project)
-        except errors.DoesNotExist:
-            return {}
-
     def get_metadata(self, name: str, project: str | None = None) -> Any:
         row = self._database.get_row(_GET, (project or '', self.kind, name))
         if row is None:
@@ -99,9 +94,6 @@ class _Names:
 
     def _delete(self, name: str, project: str | None = None) -> None:
         self._database.write(_delete, project or '', self.kind, name)
-
-    def _stats(self, name: str, project: str | None = None) -> None:
-        """Nothing: the messages are the data driver's."""
 
     def _calculate_resource_count(self, project: str | None = None) -> int:
         total: int = self._database.scan(_count, project or '', self.kind)

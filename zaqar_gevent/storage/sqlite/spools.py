@@ -6,7 +6,6 @@ are in the same file, a queue and its messages go in one transaction.
 
 from __future__ import annotations
 
-import datetime
 import math
 import sqlite3
 from typing import TYPE_CHECKING, Any
@@ -15,6 +14,7 @@ import msgspec
 from oslo_utils import timeutils
 from zaqar.storage import base, errors
 
+from zaqar_gevent.storage import own_drivers
 from zaqar_gevent.storage.sqlite import documents, epochs, tallies
 from zaqar_gevent.storage.sqlite.documents import SPOOL
 
@@ -94,7 +94,7 @@ def count(connection: sqlite3.Connection, project: str, queue: str, now: float) 
     stats: dict[str, Any] = {'claimed': claimed, 'free': total - claimed, 'total': total}
     for name, number, created in (('oldest', *edges[:2]), ('newest', *edges[2:])):
         if number is not None:
-            stats[name] = _describe(number, created, now)
+            stats[name] = own_drivers.describe_edge(documents.encode_id(number), created, now)
     return stats
 
 
@@ -116,40 +116,10 @@ def get_end(
     return row
 
 
-def _describe(number: int, created: float, now: float) -> dict[str, Any]:
-    moment = datetime.datetime.fromtimestamp(created, datetime.UTC)
-    return {
-        'id': documents.encode_id(number),
-        'age': max(0, int(now - created)),
-        'created': moment.strftime('%Y-%m-%dT%H:%M:%SZ'),
-    }
-
-
-class _Spooled:
-    """Names that the control driver keeps, with messages that this data driver keeps."""
-
+class _Spooled(own_drivers.SpooledNames):
     def __init__(self, driver: DataDriver, names: Any) -> None:
-        super().__init__(driver)  # type: ignore[call-arg]
-        self._names = names
+        super().__init__(driver, names)
         self._database = driver.database
-
-    def _list(self, *args: Any, **kwargs: Any) -> Any:
-        return self._names._list(*args, **kwargs)
-
-    def _get(self, name: str, project: str | None = None) -> Any:
-        return self._names.get(name, project=project)
-
-    def get_metadata(self, name: str, project: str | None = None) -> Any:
-        return self._names.get_metadata(name, project=project)
-
-    def set_metadata(self, name: str, metadata: Any, project: str | None = None) -> Any:
-        return self._names.set_metadata(name, metadata=metadata, project=project)
-
-    def _create(self, name: str, metadata: Any = None, project: str | None = None) -> Any:
-        return self._names.create(name, metadata=metadata, project=project)
-
-    def _exists(self, name: str, project: str | None = None) -> Any:
-        return self._names.exists(name, project=project)
 
     def _delete(self, name: str, project: str | None = None) -> None:
         if self.driver.keeps_names:  # type: ignore[attr-defined]
@@ -164,8 +134,6 @@ class _Spooled:
             raise self._missing(name, project)
         now = timeutils.utcnow_ts(microsecond=True)
         return {'messages': self._database.read(count, project or '', name, now)}
-
-    _missing: type[errors.DoesNotExist]
 
 
 def _delete(cursor: sqlite3.Cursor, project: str, kind: str, name: str) -> None:
@@ -184,9 +152,6 @@ class QueueController(_Spooled, base.Queue):
     """Queues with their messages: `delete` and `stats` are complete."""
 
     _missing = errors.QueueDoesNotExist
-
-    def _calculate_resource_count(self, project: str | None = None) -> Any:
-        return self._names.calculate_resource_count(project=project)
 
 
 class TopicController(_Spooled, base.Topic):

@@ -11,6 +11,7 @@ from oslo_utils import timeutils
 from zaqar.storage import base, errors
 
 from zaqar_gevent.markers import MarkerNotGiven
+from zaqar_gevent.storage import own_drivers
 from zaqar_gevent.storage.sqlite.documents import decode_id, encode_id
 
 if TYPE_CHECKING:
@@ -37,8 +38,8 @@ _DUPLICATE = """SELECT 1 FROM subscriptions
     WHERE project = ? AND source = ? AND subscriber = ? AND id != ?"""
 
 
-class SubscriptionController(base.Subscription):
-    """Subscriptions, unique by project, queue and subscriber; an expired one is none."""
+class SubscriptionController(own_drivers.SubscriptionController):
+    """The subscriptions of one file."""
 
     def __init__(self, driver: DataDriver) -> None:
         super().__init__(driver)
@@ -96,13 +97,6 @@ class SubscriptionController(base.Subscription):
         document = msgspec.json.encode(options).decode()
         number = self._database.write(_create, project or '', queue, subscriber, ttl, now, document)
         return None if number is None else encode_id(number)
-
-    def exists(self, queue: str, subscription_id: str, project: str | None = None) -> bool:
-        try:
-            self.get(queue, subscription_id, project)
-        except errors.SubscriptionDoesNotExist:
-            return False
-        return True
 
     def update(
         self, queue: str, subscription_id: str, project: str | None = None, **kwargs: Any

@@ -1,0 +1,201 @@
+"""What the drivers of this package have in common, whatever they keep their data in."""
+
+from __future__ import annotations
+
+import datetime
+import functools
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+from oslo_log import log
+from zaqar.storage import base, errors
+
+from zaqar_gevent import dead_letters
+
+LOG = log.getLogger(__name__)
+
+Message = dict[str, Any]
+
+
+class DeadLetters(NamedTuple):
+    """Where messages go that have been claimed `max_claims` times; `ttl` None keeps theirs."""
+
+    queue: str
+    max_claims: int
+    ttl: int | None
+
+
+class DataDriver(base.DataDriverBase):
+    """Messages, claims and subscriptions in one place.
+
+    carries_bodies: whether the body of a message is taken and given as a `Body`; otherwise it is a
+        value, as upstream's servers want it, and `bytes` for an encrypted one.
+    """
+
+    BASE_CAPABILITIES = tuple(base.Capabilities)
+
+    carries_bodies = False
+
+    @property
+    def capabilities(self) -> tuple[base.Capabilities, ...]:
+        return self.BASE_CAPABILITIES
+
+    @property
+    def keeps_names(self) -> bool:
+        """Whether the names of queues are in the same place as their messages."""
+        raise NotImplementedError
+
+    def has_queue(self, name: str, project: str | None) -> bool:
+        """Whether the control driver knows a queue or a topic of that name."""
+        control = self.control_driver
+        if control.queue_controller.exists(name, project=project):
+            return True
+        # Not every driver has topics.
+        topics = control.topic_controller
+        return topics is not None and bool(topics.exists(name, project=project))
+
+    def find_dead_letters(self, queue: str, project: str | None) -> DeadLetters | None:
+        """Where the dead letters of a queue go; None if it has none, or they would lead back."""
+        get = functools.partial(self.queue_controller.get, project=project)
+        settings = get(queue) or {}
+        if not dead_letters.may_bury(queue, settings, lambda name: get(name) or {}):
+            return None
+        dead = settings['_dead_letter_queue']
+        if not self._share_pool(queue, dead, project):
+            # Rather delivered once more than put where nobody would ever look.
+            LOG.warning('The dead letter queue %s of %s is in another pool.', dead, queue)
+            return None
+        ttl = settings.get('_dead_letter_queue_messages_ttl') or None
+        return DeadLetters(dead, settings['_max_claim_count'], ttl)
+
+    def _share_pool(self, queue: str, other: str, project: str | None) -> bool:
+        """Whether the messages of two queues are in one place."""
+        if self.keeps_names:
+            return True
+        return self._get_pool(queue, project) == self._get_pool(other, project)
+
+    def _get_pool(self, queue: str, project: str | None) -> str | None:
+        try:
+            entry = self.control_driver.catalogue_controller.get(project, queue)
+        except errors.QueueNotMapped:
+            return None
+        return str(entry['pool'])
+
+    def _health(self) -> dict[str, Any]:
+        if not self.is_alive():
+            volume = {'free': 0, 'claimed': 0, 'total': 0}
+            return {
+                'storage_reachable': False,
+                'operation_status': {},
+                'message_volume': volume,
+            }
+        return {
+            'storage_reachable': True,
+            'operation_status': self._get_operation_status(),
+            'message_volume': self._count_messages(),
+        }
+
+    def _count_messages(self) -> dict[str, int]:
+        """How many messages there are in all queues: `free`, `claimed` and `total`."""
+        raise NotImplementedError
+
+
+class MessageController(base.Message):
+    """Messages of a driver; `bulk_get` gives those that exist."""
+
+    def __init__(self, driver: DataDriver) -> None:
+        super().__init__(driver)
+        self._checksums = False
+        self._look_up_at = 0.0
+
+    def get(self, queue: str, message_id: str, project: str | None = None) -> Message:
+        """One message, or `MessageDoesNotExist`."""
+        found: Iterator[Message] = self.bulk_get(queue, [message_id], project)
+        for message in found:
+            return message
+        raise errors.MessageDoesNotExist(message_id, queue, project)
+
+    def bulk_get(
+        self, queue: str, message_ids: Sequence[str], project: str | None = None
+    ) -> Iterator[Message]:
+        raise NotImplementedError
+
+    def _has_checksums(self) -> bool:
+        """Whether messages get a checksum. PERF: the option is looked up once a second."""
+        now = time.monotonic()
+        if now >= self._look_up_at:
+            self._checksums = self.driver.conf.enable_checksum
+            self._look_up_at = now + 1.0
+        return self._checksums
+
+
+class SubscriptionController(base.Subscription):
+    """Subscriptions, unique by project, queue and subscriber; an expired one is none."""
+
+    def exists(self, queue: str, subscription_id: str, project: str | None = None) -> bool:
+        """Whether there is such a subscription."""
+        try:
+            self.get(queue, subscription_id, project)
+        except errors.SubscriptionDoesNotExist:
+            return False
+        return True
+
+
+class Names:
+    """Names of queues or topics, as a control driver keeps them."""
+
+    def _get(self, name: str, project: str | None = None) -> Any:
+        try:
+            return self.get_metadata(name, project)
+        except errors.DoesNotExist:
+            return {}
+
+    def get_metadata(self, name: str, project: str | None = None) -> Any:
+        raise NotImplementedError
+
+    def _stats(self, name: str, project: str | None = None) -> None:
+        """Nothing: the messages are the data driver's."""
+
+
+class SpooledNames:
+    """Queues or topics with their messages: names that the control driver keeps, and messages that
+    the data driver keeps.
+    """
+
+    _missing: type[errors.DoesNotExist]
+
+    def __init__(self, driver: DataDriver, names: Any) -> None:
+        super().__init__(driver)  # type: ignore[call-arg]
+        self._names = names
+
+    def _list(self, *args: Any, **kwargs: Any) -> Any:
+        return self._names._list(*args, **kwargs)
+
+    def _get(self, name: str, project: str | None = None) -> Any:
+        return self._names.get(name, project=project)
+
+    def get_metadata(self, name: str, project: str | None = None) -> Any:
+        return self._names.get_metadata(name, project=project)
+
+    def set_metadata(self, name: str, metadata: Any, project: str | None = None) -> Any:
+        return self._names.set_metadata(name, metadata=metadata, project=project)
+
+    def _create(self, name: str, metadata: Any = None, project: str | None = None) -> Any:
+        return self._names.create(name, metadata=metadata, project=project)
+
+    def _exists(self, name: str, project: str | None = None) -> Any:
+        return self._names.exists(name, project=project)
+
+    def _calculate_resource_count(self, project: str | None = None) -> Any:
+        return self._names.calculate_resource_count(project=project)
+
+
+def describe_edge(message_id: str, created: float, now: float) -> dict[str, Any]:
+    """What `stats` tells of the oldest or newest message; times in seconds since the epoch."""
+    moment = datetime.datetime.fromtimestamp(created, datetime.UTC)
+    return {
+        'id': message_id,
+        'age': max(0, int(now - created)),
+        'created': moment.strftime('%Y-%m-%dT%H:%M:%SZ'),
+    }
