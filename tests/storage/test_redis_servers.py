@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import pathlib
-import select
 import socket
-import ssl
 import subprocess
-import threading
 import time
 from collections.abc import Iterator
 
@@ -17,60 +14,22 @@ import redis as redis_py
 
 from tests.certificate import write_certificate
 from tests.redis_process import REDIS_SERVER_PATH, RedisProcess
+from tests.storage.relay import Relay, with_tls
 from tests.storage.test_redis_trouble import open_store
 from zaqar_gevent.storage.redis.outage import RedisUnavailable
 
 FAILOVER_SECONDS = 60
 
 
-class TLSRelay:
-    """Stands before Redis and speaks TLS."""
-
-    def __init__(self, port: int, certificate: pathlib.Path) -> None:
-        self._port = port
-        self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        self._context.load_cert_chain(certificate)
-        self._listener = socket.create_server(('127.0.0.1', 0))
-        self.port: int = self._listener.getsockname()[1]
-        threading.Thread(target=self._serve, daemon=True).start()
-
-    def close(self) -> None:
-        self._listener.close()
-
-    def _serve(self) -> None:
-        while True:
-            try:
-                client, _ = self._listener.accept()
-            except OSError:
-                return
-            threading.Thread(target=self._pass, args=(client,), daemon=True).start()
-
-    def _pass(self, plain: socket.socket) -> None:
-        try:
-            client = self._context.wrap_socket(plain, server_side=True)
-        except OSError:
-            # It does not believe the certificate.
-            plain.close()
-            return
-        with client, socket.create_connection(('127.0.0.1', self._port)) as server:
-            while True:
-                ready = [client] if client.pending() else select.select([client, server], [], [])[0]
-                for one in ready:
-                    data = one.recv(65536)
-                    if not data:
-                        return
-                    (client if one is server else server).sendall(data)
-
-
 @pytest.fixture
-def relay(redis: RedisProcess, tmp_path: pathlib.Path) -> Iterator[TLSRelay]:
-    opened = TLSRelay(redis.port, write_certificate(tmp_path))
+def relay(redis: RedisProcess, tmp_path: pathlib.Path) -> Iterator[Relay]:
+    opened = Relay(redis.port, greet=with_tls(write_certificate(tmp_path)))
     yield opened
     opened.close()
 
 
 def test_redis_is_spoken_to_over_tls(
-    relay: TLSRelay, redis: RedisProcess, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+    relay: Relay, redis: RedisProcess, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv('SSL_CERT_FILE', str(tmp_path / 'server.pem'))
     with open_store(f'rediss://127.0.0.1:{relay.port}', redis, tmp_path) as store:
@@ -84,7 +43,7 @@ def test_redis_is_spoken_to_over_tls(
 
 
 def test_a_certificate_nobody_vouches_for_is_not_believed(
-    relay: TLSRelay, redis: RedisProcess, tmp_path: pathlib.Path
+    relay: Relay, redis: RedisProcess, tmp_path: pathlib.Path
 ) -> None:
     uri = f'rediss://127.0.0.1:{relay.port}'
     with pytest.raises(RedisUnavailable, match='certificate'), open_store(uri, redis, tmp_path):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import pathlib
-import select
 import signal
 import socket
 import threading
@@ -21,6 +20,7 @@ from zaqar.storage import pipeline
 
 from tests.redis_process import RedisProcess
 from tests.storage.conftest import ON_REDIS, Store, open_drivers
+from tests.storage.relay import Relay
 from zaqar_gevent import conf as configuration
 from zaqar_gevent.storage.redis import calls
 from zaqar_gevent.storage.redis.outage import OutcomeUnknown, RedisUnavailable, UnsuitableServer
@@ -262,42 +262,6 @@ def test_a_killed_greenlet_leaves_nothing_behind(store: Store, own: RedisProcess
     assert store.list(queue) == []
 
 
-class Relay:
-    """Passes on what is said to Redis, until it is to lose an answer."""
-
-    def __init__(self, port: int) -> None:
-        self._port = port
-        self._listener = socket.create_server(('127.0.0.1', 0))
-        self.port: int = self._listener.getsockname()[1]
-        self.loses = threading.Event()
-        threading.Thread(target=self._serve, daemon=True).start()
-
-    def close(self) -> None:
-        self._listener.close()
-
-    def _serve(self) -> None:
-        while True:
-            try:
-                client, _ = self._listener.accept()
-            except OSError:
-                return
-            threading.Thread(target=self._pass, args=(client,), daemon=True).start()
-
-    def _pass(self, client: socket.socket) -> None:
-        with client, socket.create_connection(('127.0.0.1', self._port)) as server:
-            while True:
-                ready, _, _ = select.select([client, server], [], [], 10)
-                for one in ready:
-                    data = one.recv(65536)
-                    if not data:
-                        return
-                    if one is server and self.loses.is_set():
-                        # It was done, and nobody is told.
-                        self.loses.clear()
-                        return
-                    (client if one is server else server).sendall(data)
-
-
 @pytest.fixture
 def relay(own: RedisProcess) -> Iterator[Relay]:
     opened = Relay(own.port)
@@ -339,32 +303,12 @@ def test_a_unix_socket_serves(tmp_path: pathlib.Path, own: RedisProcess) -> None
     path = tmp_path / 'r.sock'
     listener.bind(str(path))
     listener.listen()
-
-    def serve() -> None:
-        while True:
-            try:
-                client, _ = listener.accept()
-            except OSError:
-                return
-            threading.Thread(target=relay_bytes, args=(client, own.port), daemon=True).start()
-
-    threading.Thread(target=serve, daemon=True).start()
+    relay = Relay(own.port, listener)
     with open_store(f'redis://{path}', own, tmp_path) as store:
         queue = store.queue()
         store.post(queue, 'x')
         assert store.list(queue) == ['x']
-    listener.close()
-
-
-def relay_bytes(client: socket.socket, port: int) -> None:
-    with client, socket.create_connection(('127.0.0.1', port)) as server:
-        while True:
-            ready, _, _ = select.select([client, server], [], [], 10)
-            for one in ready:
-                data = one.recv(65536)
-                if not data:
-                    return
-                (client if one is server else server).sendall(data)
+    relay.close()
 
 
 def test_many_claim_at_once_and_no_message_is_held_twice(store: Store) -> None:
