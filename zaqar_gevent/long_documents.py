@@ -5,7 +5,6 @@ To read one may take the interpreter for tens of milliseconds.
 
 from __future__ import annotations
 
-import collections
 import contextlib
 from collections.abc import Hashable
 from types import TracebackType
@@ -16,6 +15,7 @@ from gevent import monkey
 from gevent.event import Event
 
 from zaqar_gevent.greenlets import MOMENT
+from zaqar_gevent.rotation import Rotation
 
 LONG_BYTES = 32 * 1024
 """Documents of at least so many bytes are read one at a time."""
@@ -29,8 +29,8 @@ class _Turns:
     def __init__(self, hub: Any) -> None:
         self.hub = hub
         self._is_taken = False
-        # By project, in the order of their turns.
-        self._waiting: dict[Hashable, collections.deque[Event]] = {}
+        # By project.
+        self._waiting: Rotation[Hashable, Event] = Rotation()
         self._end = hub.loop.timer(MOMENT)
 
     def take(self, project: Hashable) -> None:
@@ -39,36 +39,26 @@ class _Turns:
             self._is_taken = True
             return
         turn = Event()
-        self._waiting.setdefault(project, collections.deque()).append(turn)
+        self._waiting.add(project, turn)
         try:
             turn.wait()
         except BaseException:
             if turn.is_set():
                 self.give_up()
             else:
-                self._forget(project, turn)
+                self._waiting.remove(project, turn)
             raise
 
     def give_up(self) -> None:
         """The next one has its turn when the loop has looked at the sockets."""
         self._end.start(self._pass_on)
 
-    def _forget(self, project: Hashable, turn: Event) -> None:
-        waiting = self._waiting[project]
-        waiting.remove(turn)
-        if not waiting:
-            del self._waiting[project]
-
     def _pass_on(self) -> None:
-        if not self._waiting:
+        found = self._waiting.take()
+        if found is None:
             self._is_taken = False
             return
-        project = next(iter(self._waiting))
-        waiting = self._waiting.pop(project)
-        turn = waiting.popleft()
-        if waiting:
-            # Behind all others.
-            self._waiting[project] = waiting
+        _, turn = found
         turn.set()
 
 

@@ -13,6 +13,7 @@ from gevent.event import Event
 from oslo_log import log
 
 from zaqar_gevent.greenlets import in_turns
+from zaqar_gevent.rotation import Rotation
 
 LOG = log.getLogger(__name__)
 
@@ -150,16 +151,14 @@ class _Share:
 
     allowed: how many of its requests may be served at once, by its latest answers.
     held: places it has. unsettled: answers that were finished and not reported as large since.
-    waiting: its requests that wait for a place, the first first.
     """
 
-    __slots__ = ('allowed', 'held', 'unsettled', 'waiting')
+    __slots__ = ('allowed', 'held', 'unsettled')
 
     def __init__(self) -> None:
         self.allowed = LARGE_PER_PROJECT
         self.held = 0
         self.unsettled = 0
-        self.waiting: collections.deque[_Turn] = collections.deque()
 
     @property
     def is_small(self) -> bool:
@@ -193,8 +192,8 @@ class Room:
         self._small = 0
         # By project, the least recently served first.
         self._shares: collections.OrderedDict[str | None, _Share] = collections.OrderedDict()
-        # Projects with requests that wait, in the order of their turns.
-        self._waiting: dict[str | None, _Share] = {}
+        # By project.
+        self._waiting: Rotation[str | None, _Turn] = Rotation()
 
     def report(self, project: str | None, size: int) -> None:
         """An answer to `project` has `size` bytes; to be called before others can run."""
@@ -216,7 +215,7 @@ class Room:
         deadline = time.monotonic() + ROOM_SECONDS
         share = self._share_of(project)
         self._settle(share)
-        has_waited = bool(share.waiting) or not self._is_free(share)
+        has_waited = project in self._waiting or not self._is_free(share)
         is_small = self._await_turn(project, share, deadline) if has_waited else self._take(share)
         try:
             if unsent.size > unsent.limit:
@@ -241,7 +240,7 @@ class Room:
 
     def _forget_one(self) -> None:
         project, share = next(iter(self._shares.items()))
-        if share.held or share.waiting:
+        if share.held or project in self._waiting:
             self._shares.move_to_end(project)
         else:
             del self._shares[project]
@@ -276,39 +275,23 @@ class Room:
     def _await_turn(self, project: str | None, share: _Share, deadline: float) -> bool:
         """Wait for a place; whoever leaves one gives it to the project whose turn it is."""
         turn = _Turn()
-        share.waiting.append(turn)
-        self._waiting.setdefault(project, share)
+        self._waiting.add(project, turn)
         try:
             turn.wait(deadline - time.monotonic())
         except BaseException:
             if turn.is_set():
                 self._leave(share, is_small=turn.is_small)
             else:
-                self._withdraw(project, share, turn)
+                self._waiting.remove(project, turn)
             raise
         if not turn.is_set():
-            self._withdraw(project, share, turn)
+            self._waiting.remove(project, turn)
             raise self.refusal()
         return turn.is_small
 
-    def _withdraw(self, project: str | None, share: _Share, turn: _Turn) -> None:
-        share.waiting.remove(turn)
-        if not share.waiting:
-            del self._waiting[project]
-
     def _admit(self) -> None:
         """Give each project whose requests wait one place in turn, until no more are free."""
-        is_given = True
-        while is_given:
-            is_given = False
-            for project, share in tuple(self._waiting.items()):
-                if not self._is_free(share):
-                    continue
-                turn = share.waiting.popleft()
-                # Its next request waits behind those of all others.
-                del self._waiting[project]
-                if share.waiting:
-                    self._waiting[project] = share
-                turn.is_small = self._take(share)
-                turn.set()
-                is_given = True
+        while found := self._waiting.take(lambda project: self._is_free(self._shares[project])):
+            project, turn = found
+            turn.is_small = self._take(self._shares[project])
+            turn.set()

@@ -12,6 +12,7 @@ from typing import Any
 
 from gevent import monkey
 
+from zaqar_gevent.rotation import Rotation
 from zaqar_gevent.storage.sqlite.origins import Call
 from zaqar_gevent.storage.sqlite.outage import get_names
 
@@ -36,8 +37,8 @@ class FairQueue:
         self._most = most
         self._is_last = is_last
         self._lock = _allocate_lock()
-        # By project, in the order of their turns.
-        self._waiting: dict[str, collections.deque[Call]] = {}
+        # By project.
+        self._waiting: Rotation[str, Call] = Rotation()
         self._last: collections.deque[Call] = collections.deque()
         # By thread, the project that it serves.
         self._served: dict[int, str] = {}
@@ -51,7 +52,7 @@ class FairQueue:
                     self._last.append(call)
                 else:
                     project = find_project(call.work, call.arguments)
-                    self._waiting.setdefault(project, collections.deque()).append(call)
+                    self._waiting.add(project, call)
             self._wake()
 
     def get(self, timeout: float | None = None) -> list[Call]:
@@ -90,15 +91,11 @@ class FairQueue:
 
     def _take(self, thread: int) -> Call | None:
         serving = collections.Counter(self._served.values())
-        for project, calls in self._waiting.items():
-            if serving[project] < self._most:
-                call = calls.popleft()
-                del self._waiting[project]
-                if calls:
-                    # Behind all others.
-                    self._waiting[project] = calls
-                self._served[thread] = project
-                return call
+        found = self._waiting.take(lambda project: serving[project] < self._most)
+        if found is not None:
+            project, call = found
+            self._served[thread] = project
+            return call
         if self._waiting or not self._last:
             return None
         return self._last.popleft()
