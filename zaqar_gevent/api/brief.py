@@ -33,7 +33,8 @@ class Brief(Generic[Value]):
         self._weigh = weigh
         self._weight = 0
         self._clock = clock
-        self._known: dict[Hashable, Value] = {}
+        # With what each weighs.
+        self._known: dict[Hashable, tuple[Value, int]] = {}
         self._renew_at = clock() + seconds
         self._changes = 0
 
@@ -45,7 +46,7 @@ class Brief(Generic[Value]):
             self._renew_at = now + self._seconds
         known = self._known.get(key)
         if known is not None:
-            return known
+            return known[0]
         changes = self._changes
         value = load()
         if changes == self._changes and self._seconds:
@@ -58,7 +59,7 @@ class Brief(Generic[Value]):
         if self._weight + weight > self._most:
             self._clear()
         if weight <= self._most:
-            self._known[key] = value
+            self._known[key] = value, weight
             self._weight += weight
 
     def _clear(self) -> None:
@@ -71,6 +72,6 @@ class Brief(Generic[Value]):
         self._drop(key)
 
     def _drop(self, key: Hashable) -> None:
-        value = self._known.pop(key, None)
-        if value is not None:
-            self._weight -= self._weigh(value)
+        known = self._known.pop(key, None)
+        if known is not None:
+            self._weight -= known[1]

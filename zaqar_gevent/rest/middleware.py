@@ -142,6 +142,7 @@ def allow_origins(app: Application, conf: cfg.ConfigOpts, origins: Origins) -> A
     def allowing(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         if 'HTTP_ORIGIN' not in environ:
             return app(environ, start_response)
+        # It logs a refusal; the browser is what keeps the answer from the page.
         origins.allow(environ)
         if not rules.allowed_origins:
             return app(environ, start_response)
