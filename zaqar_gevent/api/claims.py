@@ -112,6 +112,7 @@ def get_claim(context: Context, request: NamedClaim) -> Claim:
     success=204,
     relation='rel/patch_claim',
     needs_body=True,
+    repeat=True,
 )
 def update_claim(context: Context, request: UpdateClaim) -> str:
     """Renew a claim: its time to live starts anew.

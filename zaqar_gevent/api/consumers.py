@@ -78,7 +78,7 @@ def release_messages(context: Context, request: SettleMessages) -> dict[str, Any
     return {}
 
 
-@operation('consumer_stop', rest=None, policy='claims:delete', success=204)
+@operation('consumer_stop', rest=None, policy='claims:delete', success=204, repeat=True)
 def stop_consumer(context: Context, request: NamedConsumer) -> dict[str, Any]:
     """End a consumer of this connection; what it has not settled goes back to the queue."""
     _named(context, request).stop()

@@ -118,6 +118,7 @@ def create_flavor(context: Context, request: CreateFlavor) -> str:
     relation='rel/flavor',
     admin=True,
     pooling=True,
+    repeat=True,
 )
 def update_flavor(context: Context, request: UpdateFlavor) -> Flavor:
     """Give a flavor other pools and get the result."""

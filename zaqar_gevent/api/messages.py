@@ -11,7 +11,7 @@ from zaqar.storage import errors as storage_errors
 from zaqar_gevent.api import errors, waiting
 from zaqar_gevent.api.broker import Broker, method_of
 from zaqar_gevent.api.context import Context
-from zaqar_gevent.api.operation import Reply, Request, operation
+from zaqar_gevent.api.operation import Repeat, Reply, Request, operation
 from zaqar_gevent.api.push import Source
 from zaqar_gevent.bodies import Body, Encoding
 
@@ -113,6 +113,7 @@ class SingleMessage(TypedDict):
     policy='messages:create',
     success=201,
     relation='rel/post_messages',
+    repeat=Repeat(given='post_id'),
 )
 def post_messages(context: Context, request: PostMessages) -> PostedMessages:
     """Post messages, in order; a queue that does not exist is created.
@@ -246,6 +247,7 @@ def delete_message(context: Context, request: DeleteMessage) -> dict[str, Any]:
     success=(204, 200),
     relation='rel/messages_delete',
     aliases={'ids': 'message_ids'},
+    repeat=Repeat(absent='pop'),
 )
 def delete_messages(context: Context, request: DeleteMessages) -> Reply:
     """Delete messages by their ids (204), or take some from the front of the queue (200)."""

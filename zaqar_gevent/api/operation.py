@@ -74,6 +74,25 @@ class Route(NamedTuple):
         )
 
 
+class Repeat(NamedTuple):
+    """When a client may ask again without knowing whether the first request was performed.
+
+    Once must be as good as twice. Without a condition it always is; every condition given must
+    hold.
+
+    given: this argument must be there.
+    absent: this argument must not be there.
+    changes: each change of a JSON patch must be one of these operations.
+    """
+
+    given: str | None = None
+    absent: str | None = None
+    changes: tuple[str, ...] = ()
+
+
+_IDEMPOTENT_METHODS = frozenset({'GET', 'HEAD', 'PUT', 'DELETE'})
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Operation:
     """One thing a client can ask for, over any transport.
@@ -94,6 +113,7 @@ class Operation:
     admin: offered in admin mode only.
     pooling: offered only where the store is pooled.
     anonymous: needs neither a project nor a client id.
+    repeat: when it may be repeated safely; None for never.
     kind: whether it works on queues or on topics.
     container: the argument that names the queue or topic.
     """
@@ -114,6 +134,7 @@ class Operation:
     admin: bool
     pooling: bool
     anonymous: bool
+    repeat: Repeat | None
     kind: Kind = Kind.QUEUE
     container: str = 'queue_name'
 
@@ -211,19 +232,22 @@ def operation(
     admin: bool = False,
     pooling: bool = False,
     anonymous: bool = False,
+    repeat: Repeat | bool | None = None,
     topic: str | None = None,
 ) -> Callable[[Function], Function]:
     """Declare the decorated function `(context, request: SomeRequest) -> body` an operation.
 
     The members of `Operation` say what each argument means; the request's type is read from the
     function's annotations. One without a route in REST goes to `CONNECTION`. `topic` names its
-    twin, the same operation on topics.
+    twin, the same operation on topics. Without `repeat`, the HTTP method decides: GET, HEAD, PUT
+    and DELETE may be repeated, POST and PATCH may not, nor may what has no route.
     """
 
     def register(function: Function) -> Function:
+        route = Route.parse(rest) if rest else Route((), '', ())
         declared = Operation(
             name=name,
-            route=Route.parse(rest) if rest else Route((), '', ()),
+            route=route,
             request=get_type_hints(function)['request'],
             function=function,
             policy=policy,
@@ -238,6 +262,7 @@ def operation(
             admin=admin,
             pooling=pooling,
             anonymous=anonymous,
+            repeat=_when_to_repeat(repeat, route),
         )
         (REGISTRY if rest else CONNECTION).add(declared)
         if topic is not None:
@@ -245,6 +270,14 @@ def operation(
         return function
 
     return register
+
+
+def _when_to_repeat(declared: Repeat | bool | None, route: Route) -> Repeat | None:
+    if declared is None:
+        declared = bool(route.methods) and _IDEMPOTENT_METHODS.issuperset(route.methods)
+    if isinstance(declared, bool):
+        return Repeat() if declared else None
+    return declared
 
 
 @functools.cache

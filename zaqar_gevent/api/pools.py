@@ -125,6 +125,7 @@ def create_pool(context: Context, request: CreatePool) -> str:
     relation='rel/pool',
     admin=True,
     pooling=True,
+    repeat=True,
 )
 def update_pool(context: Context, request: UpdatePool) -> Pool:
     """Change a pool's weight, URI, flavor or options and get the result."""

@@ -14,7 +14,7 @@ from zaqar_gevent.api import documents, errors, retries, signed_urls
 from zaqar_gevent.api.broker import Broker
 from zaqar_gevent.api.context import Context, Metadata
 from zaqar_gevent.api.messages import check_encryption
-from zaqar_gevent.api.operation import Kind, Reply, Request, operation
+from zaqar_gevent.api.operation import Kind, Repeat, Reply, Request, operation
 from zaqar_gevent.api.push import Source
 
 MAX_FILTERS = 100
@@ -203,6 +203,7 @@ def delete_queue(context: Context, request: NamedQueue) -> str:
     relation='rel/queue',
     payload='changes',
     media_types=(PATCH_MEDIA_TYPE,),
+    repeat=Repeat(changes=('add', 'replace')),
 )
 def update_queue(context: Context, request: UpdateQueue) -> Metadata:
     """Change a queue's metadata by a JSON patch and get the result."""
@@ -292,6 +293,7 @@ class ShareQueue(NamedQueue, forbid_unknown_fields=True):
     policy='queues:share',
     relation='rel/queue_share',
     needs_body=True,
+    repeat=True,
 )
 def share_queue(context: Context, request: ShareQueue) -> signed_urls.SignedUrl:
     """Make a pre-signed URL, with which others can use a queue without a token.

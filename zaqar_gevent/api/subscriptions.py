@@ -156,7 +156,7 @@ def create_subscription(context: Context, request: CreateSubscription) -> Create
     return _subscribe_uri(context, request, request.subscriber)
 
 
-@operation('subscription_resume', rest=None, policy='subscription:create', success=204)
+@operation('subscription_resume', rest=None, policy='subscription:create', success=204, repeat=True)
 def resume_subscription(context: Context, request: ResumeSubscription) -> dict[str, Any]:
     """Go on with a subscription of this connection that was paused."""
     connected(context).resume(request.subscription_id, context.project_id, request.marker)
@@ -213,6 +213,7 @@ def get_subscription(context: Context, request: NamedSubscription) -> Subscripti
     policy='subscription:update',
     success=204,
     relation='rel/subscription_patch',
+    repeat=True,
 )
 def update_subscription(context: Context, request: UpdateSubscription) -> str:
     """Change a subscription's subscriber, time to live or options."""

@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import time
 import uuid
+from collections.abc import Mapping
 from typing import Any
 
 from zaqar_gevent.client.errors import OutcomeUnknown
 from zaqar_gevent.client.links import Answer, Broken, Capabilities, Link
-from zaqar_gevent.client.operations import may_repeat
+from zaqar_gevent.client.operations import OPERATIONS
 
 _POSTS = ('message_post', 'topic_message_post')
 
@@ -53,6 +54,15 @@ class Attempt:
         if self._sent_at is None:
             return True
         return time.monotonic() - self._sent_at < self._known_seconds
+
+
+def may_repeat(action: str, arguments: Mapping[str, Any]) -> bool:
+    """Whether a request may be sent again when it is not known whether it was performed.
+
+    An operation that this client does not know may not.
+    """
+    operation = OPERATIONS.get(action)
+    return operation is not None and operation.may_repeat(arguments)
 
 
 def new_post_id() -> str:

@@ -17,7 +17,8 @@ import urllib3
 from zaqar_gevent.client import codecs, errors
 from zaqar_gevent.client.credentials import Credentials
 from zaqar_gevent.client.links import Answer, Broken, Capabilities
-from zaqar_gevent.client.operations import JSON, OPERATIONS, Operation
+from zaqar_gevent.client.operation import JSON, Operation
+from zaqar_gevent.client.operations import OPERATIONS
 
 # What a gateway answers when the server behind it does not: whether it has got the request, nobody
 # knows.
@@ -67,7 +68,7 @@ class Rest:
     def perform(self, action: str, arguments: Mapping[str, Any], seconds: float) -> Answer:
         """See `Link`; raises Unsupported for an action that is not known or not in REST."""
         operation = OPERATIONS.get(action)
-        if operation is None:
+        if operation is None or operation.path is None:
             raise errors.Unsupported(f'There is no {action} in REST.')
         deadline = time.monotonic() + seconds
         answer = self._try(operation, arguments, seconds)
@@ -87,7 +88,9 @@ class Rest:
         if token:
             headers['X-Auth-Token'] = token
         try:
-            response, content = self._send(operation.method, target, body, headers, seconds)
+            response, content = self._send(
+                operation.method or 'GET', target, body, headers, seconds
+            )
         except Broken:
             # Whoever answers next may be another.
             self._capabilities = None
@@ -140,7 +143,7 @@ def _write(operation: Operation, arguments: dict[str, Any]) -> tuple[str, bytes 
 
     A missing part of the path is a TypeError, as a missing argument is.
     """
-    path = operation.path
+    path = operation.path or ''
     for variable in operation.variables:
         if variable not in arguments:
             raise TypeError(f'{operation.name} needs {variable}')
@@ -165,8 +168,7 @@ def _body(operation: Operation, arguments: dict[str, Any]) -> bytes | None:
     if operation.payload:
         document: Any = arguments.get(operation.payload)
     else:
-        # No body is another request than an empty one where there is something to be chosen.
-        document = None if not arguments and operation.name.endswith('_purge') else arguments
+        document = None if not arguments and operation.optional_body else arguments
     return None if document is None else codecs.encode(document, binary=False)
 
 

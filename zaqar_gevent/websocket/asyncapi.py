@@ -125,7 +125,7 @@ COMPACT = Envelope(
 ENVELOPES = (DEFAULT, COMPACT)
 
 # What is asked of the connection itself in the compact envelope: the answer, and what it is for.
-_OWN: dict[str, tuple[type, str]] = {
+SESSION_ACTIONS: dict[str, tuple[type, str]] = {
     'hello': (Greeting, 'Give headers that hold for the connection, a token among them.'),
     'ping': (Nothing, 'Be answered; needs no id.'),
     'authenticate': (Authenticated, 'Replace the token of the connection.'),
@@ -177,7 +177,7 @@ def build_asyncapi(operations: Iterable[Operation], bound: Iterable[Operation]) 
     everything = [*everywhere, *bound]
     offered = {DEFAULT: everywhere, COMPACT: everything}
     results = [kind for op in everything for kind in schemas.results(op).values()]
-    own = [kind for kind, _ in _OWN.values()]
+    own = [kind for kind, _ in SESSION_ACTIONS.values()]
     errors = [envelope.error for envelope in ENVELOPES]
     requests = [op.request for op in everything]
     known = Schemas([*requests, *results, *errors, *own, Echo, PushedMessage])
@@ -259,7 +259,7 @@ def _own_operations() -> Document:
     """What is asked of the connection, and what it says without being asked."""
     asked = {
         f'{COMPACT.prefix}{name}': _asked(COMPACT, name) | {'summary': summary}
-        for name, (_, summary) in _OWN.items()
+        for name, (_, summary) in SESSION_ACTIONS.items()
     }
     pushed = {
         f'{COMPACT.prefix}{name}': {
@@ -275,7 +275,7 @@ def _own_operations() -> Document:
 
 def _own_messages(known: Schemas) -> Document:
     messages = {name: _message(name, f'The push {name}', _pushed(name, known)) for name in _PUSHES}
-    for name, (result, _) in _OWN.items():
+    for name, (result, _) in SESSION_ACTIONS.items():
         messages[name] = _wrapped(COMPACT, name, {}, {}, required=[])
         answer = COMPACT.answer({'const': 200}, known.of(result), known)
         messages[_answered(name)] = _message(_answered(name), f'The answer to {name}', answer)

@@ -1,30 +1,73 @@
-"""The client's table of operations is that of the server, and says rightly what may be repeated."""
+"""The clients' tables of operations are current, and say rightly what may be repeated."""
 
 from __future__ import annotations
 
+import json
+import pathlib
+import shutil
+import subprocess
 from typing import Any
 
 import pytest
 
-from zaqar_gevent.api import REGISTRY
-from zaqar_gevent.client.operations import JSON, OPERATIONS, may_repeat
-
-IN_REST = [operation for operation in REGISTRY if operation.route is not None]
-
-
-def test_every_operation_of_the_server_that_rest_has_is_known() -> None:
-    assert {operation.name for operation in IN_REST} == set(OPERATIONS)
+from zaqar_gevent import operation_tables
+from zaqar_gevent.api import CONNECTION, REGISTRY
+from zaqar_gevent.api.operation import Repeat
+from zaqar_gevent.client.attempts import may_repeat
+from zaqar_gevent.client.operations import OPERATIONS
 
 
-@pytest.mark.parametrize('there', IN_REST, ids=lambda operation: operation.name)
-def test_it_is_in_the_same_place(there: Any) -> None:
-    here = OPERATIONS[there.name]
-    assert here.method == there.route.methods[0]
-    assert here.path == there.route.path
-    assert here.query == {name: there.member(name) for name in there.route.query}
-    assert here.payload == there.payload
-    assert here.filters == there.filters
-    assert here.media_type == (there.media_types or (JSON,))[0]
+@pytest.mark.parametrize('path', operation_tables.tables(), ids=lambda path: path.name)
+def test_a_table_is_current(path: pathlib.Path) -> None:
+    assert path.read_text() == operation_tables.tables()[path], 'run tox -e genoperations'
+
+
+def test_every_operation_is_in_the_table() -> None:
+    declared = {operation.name for operation in (*REGISTRY, *CONNECTION)}
+    assert declared < OPERATIONS.keys()
+    assert OPERATIONS.keys() - declared == {'hello', 'ping', 'authenticate'}
+
+
+@pytest.mark.skipif(shutil.which('node') is None, reason='Node is not installed')
+def test_both_tables_say_the_same() -> None:
+    script = f"import('{operation_tables.JAVASCRIPT.as_uri()}').then(({{ OPERATIONS }}) => "
+    script += 'console.log(JSON.stringify(OPERATIONS)))'
+    finished = subprocess.run(
+        ['node', '--input-type=module', '--eval', script],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    in_javascript = json.loads(finished.stdout)
+    assert in_javascript.keys() == OPERATIONS.keys()
+    for name, operation in OPERATIONS.items():
+        there = in_javascript[name]
+        assert (there['method'], there['path']) == (operation.method, operation.path)
+        assert there.get('query', {}) == operation.query
+        assert there.get('payload') == operation.payload
+        assert there.get('filters') == operation.filters
+        assert (there['repeat'] is None) == (operation.repeat is None)
+
+
+@pytest.mark.parametrize('method', ['POST', 'PATCH'])
+def test_what_http_does_not_repeat_is_repeatable_by_declaration_only(method: str) -> None:
+    declared = {
+        operation.name.removeprefix('topic_'): operation.repeat
+        for operation in REGISTRY
+        if method in operation.route.methods and operation.repeat is not None
+    }
+    by_declaration = {
+        'POST': {'message_post': Repeat(given='post_id'), 'queue_share': Repeat()},
+        'PATCH': {
+            'queue_update': Repeat(changes=('add', 'replace')),
+            'update': Repeat(changes=('add', 'replace')),
+            **dict.fromkeys(
+                ('claim_update', 'subscription_update', 'pool_update', 'flavor_update'), Repeat()
+            ),
+        },
+    }
+    assert declared == by_declaration[method]
 
 
 @pytest.mark.parametrize(
@@ -34,6 +77,7 @@ def test_it_is_in_the_same_place(there: Any) -> None:
         ('message_delete', {}),
         ('message_delete_many', {'message_ids': ['a']}),
         ('message_post', {'post_id': 'a'}),
+        ('consumer_stop', {'consumer_id': 'a'}),
         ('queue_create', {}),
         ('queue_delete', {}),
         ('queue_update', {'changes': [{'op': 'replace'}, {'op': 'add'}]}),

@@ -1,0 +1,144 @@
+"""The operation tables of the clients, written from the operations' declarations.
+
+::
+
+    python -m zaqar_gevent.operation_tables
+
+writes `client/operations.py` and `client/js/operations.js`.
+"""
+
+from __future__ import annotations
+
+import json
+import pathlib
+from collections.abc import Iterator
+from typing import Any
+
+from zaqar_gevent.api import CONNECTION, REGISTRY
+from zaqar_gevent.api.operation import Operation
+from zaqar_gevent.websocket import asyncapi
+
+_CLIENT = pathlib.Path(__file__).with_name('client')
+PYTHON = _CLIENT / 'operations.py'
+JAVASCRIPT = _CLIENT / 'js' / 'operations.js'
+
+_COMMENT = 'Written by `tox -e genoperations` from the declarations in zaqar_gevent/api.'
+
+_PYTHON_HEAD = f'''\
+"""Every operation that a server may offer, by its WebSocket action.
+
+{_COMMENT}
+"""
+
+from __future__ import annotations
+
+from zaqar_gevent.client.operation import Operation, Repeat
+
+OPERATIONS: dict[str, Operation] = {{
+    operation.name: operation
+    for operation in (
+'''
+
+_JAVASCRIPT_HEAD = f"""\
+// Every operation that a server may offer, by its WebSocket action.
+//
+// {_COMMENT}
+//
+// method, path: its route in REST, null where it has none.
+// query: from the names of query parameters to those of arguments.
+// payload: the argument that is the whole body.
+// filters: the argument whose members are query parameters.
+// mediaType: of the body.
+// optionalBody: whether no body means something else than an empty one.
+// repeat: when a request may be repeated safely, null for never. `given` and `absent` name an
+// argument that must or must not be there; `changes` lists the operations of a JSON patch that
+// each change must be one of.
+"""
+
+
+def tables() -> dict[pathlib.Path, str]:
+    """What each generated file must hold."""
+    return {PYTHON: _python(), JAVASCRIPT: _javascript()}
+
+
+def _described() -> Iterator[dict[str, Any]]:
+    """What a client has to know of each operation; what is as usual is left out."""
+    for operation in (*REGISTRY, *CONNECTION):
+        repeat = operation.repeat
+        when = {} if repeat is None else {'repeat': _given(repeat._asdict())}
+        yield _given(_members(operation)) | when
+    for name in asyncapi.SESSION_ACTIONS:
+        # They concern the connection only: a second one does what the first did.
+        yield {'name': name, 'repeat': {}}
+
+
+def _members(operation: Operation) -> dict[str, Any]:
+    route = operation.route
+    return {
+        'name': operation.name,
+        'method': route.methods[0] if route.methods else None,
+        'path': route.path or None,
+        'query': {parameter: operation.member(parameter) for parameter in route.query},
+        'payload': operation.payload,
+        'filters': operation.filters,
+        'media_type': operation.media_types[0] if operation.media_types else None,
+        'optional_body': bool(operation.body_members) and not operation.needs_body,
+    }
+
+
+def _given(members: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in members.items() if value}
+
+
+def _python() -> str:
+    lines = [_PYTHON_HEAD.rstrip('\n')]
+    for one in _described():
+        lines.append('        Operation(')
+        for name, value in one.items():
+            lines += _argument(name, value)
+        lines.append('        ),')
+    return '\n'.join([*lines, '    )', '}', ''])
+
+
+def _argument(name: str, value: Any) -> Iterator[str]:
+    if name == 'repeat':
+        conditions = [f'{key}={item!r}' for key, item in value.items()]
+        yield f'            repeat=Repeat({", ".join(conditions)}),'
+    elif isinstance(value, dict):
+        yield f'            {name}={{'
+        yield from (f'                {key!r}: {item!r},' for key, item in value.items())
+        yield '            },'
+    else:
+        yield f'            {name}={value!r},'
+
+
+def _javascript() -> str:
+    names = {'media_type': 'mediaType', 'optional_body': 'optionalBody'}
+    lines = [_JAVASCRIPT_HEAD + 'export const OPERATIONS = {']
+    for one in _described():
+        name = one.pop('name')
+        given = {names.get(key, key): value for key, value in one.items()}
+        members = {'method': None, 'path': None, 'repeat': None} | given
+        lines.append(f'  {name}: {{')
+        lines += [f'    {key}: {_literal(value)},' for key, value in members.items()]
+        lines.append('  },')
+    return '\n'.join([*lines, '};', ''])
+
+
+def _literal(value: Any) -> str:
+    if isinstance(value, dict):
+        inside = ', '.join(f'{key}: {_literal(item)}' for key, item in value.items())
+        return f'{{ {inside} }}' if inside else '{}'
+    if isinstance(value, list | tuple):
+        return f'[{", ".join(_literal(item) for item in value)}]'
+    return f"'{value}'" if isinstance(value, str) else json.dumps(value)
+
+
+def main() -> None:
+    """Write the tables."""
+    for path, text in tables().items():
+        path.write_text(text, encoding='utf-8')
+
+
+if __name__ == '__main__':
+    main()
