@@ -177,21 +177,20 @@ class Backoff:
 class Pace:
     """How to ask a server for what is new, again and again.
 
-    With long polling a server is asked for at most MAX_WAIT_SECONDS at a time, and for less where
-    something on the way does not let a request last so long. Without it there is a pause after
-    each answer that brings nothing, from MIN_PAUSE_SECONDS and twice as long each time.
+    With long polling the server may wait for at most `longest` seconds at a time, and for less
+    where something on the way cuts such requests short. Without it there is a pause after each
+    answer that brings nothing, from MIN_PAUSE_SECONDS and twice as long each time.
     """
 
     MIN_PAUSE_SECONDS = 0.1
     MAX_PAUSE_SECONDS = 2.0
     MIN_WAIT_SECONDS = 1.0
-    # A request that is under way cannot be ended from here: closing waits for it. In JavaScript it
-    # can, and so may last for as long as a server lets it.
+    # A request that waits in a thread cannot be ended from another one: closing waits for it.
     MAX_WAIT_SECONDS = 5.0
 
-    def __init__(self) -> None:
+    def __init__(self, longest: float = MAX_WAIT_SECONDS) -> None:
         self._pause = self.MIN_PAUSE_SECONDS
-        self._longest = self.MAX_WAIT_SECONDS
+        self._longest = longest
 
     def wait(self, max_wait: float) -> float:
         """For how long the server is to wait for something; `max_wait` is the most it may."""
