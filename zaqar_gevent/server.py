@@ -37,6 +37,7 @@ from zaqar_gevent.api.dispatcher import Dispatcher
 from zaqar_gevent.api.policy import Policy
 from zaqar_gevent.api.quotas import Quotas, quotas
 from zaqar_gevent.authentication import KeystoneAuth
+from zaqar_gevent.browser_client import serve_client
 from zaqar_gevent.conf import ConfigurationError, describe_error
 from zaqar_gevent.console import serve_console
 from zaqar_gevent.hosts import ANY, Hosts, check_hosts
@@ -238,9 +239,11 @@ class TransportDriver:
         # What a request to REST passes on its way to an operation, the last first.
         app = build_app(dispatcher)
         auth_app = _authentication(app, conf)
-        rest = allow_origins(auth_app or app, conf, origins)
+        with_origins = functools.partial(allow_origins, conf=conf, origins=origins)
+        rest = with_origins(auth_app or app)
         rest = observe(rest, access_log)
         rest = serve_paths(rest, conf, broker.health.is_well)
+        rest = serve_client(rest, with_origins)
         if section.console:
             rest = serve_console(rest)
         rest = check_hosts(rest, hosts)

@@ -35,6 +35,22 @@ def test_pages_of_allowed_origins_use_rest_and_websockets(
     websocket.create_connection(server.websocket_url, origin=origin, timeout=10).close()
 
 
+@pytest.mark.parametrize('origin', [ALLOWED, FOREIGN])
+def test_pages_of_allowed_origins_import_the_client(server: ServerProcess, origin: str) -> None:
+    url = f'{server.url}/client/zaqar.js'
+    script = requests.get(url, headers={'Origin': origin}, timeout=10)
+    assert script.status_code == 200
+    assert script.headers['Content-Type'] == 'text/javascript; charset=utf-8'
+    assert set(script.headers['Vary'].split(',')) == {'Origin'}
+    assert 'export class Client' in script.text
+    again = {'Origin': origin, 'If-None-Match': script.headers['ETag']}
+    unchanged = requests.get(url, headers=again, timeout=10)
+    assert unchanged.status_code == 304
+    for answer in (script, unchanged):
+        allowed = answer.headers.get('Access-Control-Allow-Origin')
+        assert allowed == (ALLOWED if origin == ALLOWED else None)
+
+
 def test_the_first_refusal_of_an_origin_or_host_is_logged(server: ServerProcess) -> None:
     for _ in range(3):
         with pytest.raises(websocket.WebSocketBadStatusException) as refused:

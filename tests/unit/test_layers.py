@@ -79,6 +79,7 @@ FORBIDDEN = {
         'zaqar',
     ),
     'client': ('gevent', 'falcon', 'requests', 'zaqar', 'websockets', 'msgspec'),
+    'static_files.py': ('zaqar_gevent', 'gevent', 'os', 'pathlib'),
     'metrics.py': ('zaqar_gevent', 'gevent'),
     'access_log.py': (
         *('zaqar_gevent.api', 'zaqar_gevent.rest', 'zaqar_gevent.websocket', 'zaqar_gevent.server'),

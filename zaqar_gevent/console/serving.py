@@ -1,30 +1,19 @@
-"""The console's files over WSGI.
-
-They are read once, when the server is put together, and looked up by their whole names: no name
-that a client sends ever reaches the file system.
-"""
+"""The console's files over WSGI."""
 
 from __future__ import annotations
 
 import functools
-import hashlib
 import importlib.resources
 from collections.abc import Iterable
-from http import HTTPStatus
 from importlib.resources.abc import Traversable
-from typing import NamedTuple
 from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
+
+from zaqar_gevent.browser_client import read_client
+from zaqar_gevent.static_files import StaticFile, answer, read_file
 
 PATH = '/console'
 INDEX = 'index.html'
 CLIENT = 'zaqar.js'
-
-_CONTENT_TYPES = {
-    'html': 'text/html; charset=utf-8',
-    'css': 'text/css; charset=utf-8',
-    'js': 'text/javascript; charset=utf-8',
-    'svg': 'image/svg+xml',
-}
 
 # Of the WebSocket's origin: 'self' means the page's host and port by ws and wss as well (CSP 3).
 _POLICY = '; '.join(
@@ -49,12 +38,6 @@ _HEADERS = [
 ]
 
 
-class _File(NamedTuple):
-    content: bytes
-    content_type: str
-    etag: str
-
-
 def serve_console(app: WSGIApplication) -> WSGIApplication:
     """`app` with the console beside it, at `/console` and below.
 
@@ -68,86 +51,26 @@ def serve_console(app: WSGIApplication) -> WSGIApplication:
         if not path.startswith(PATH):
             return app(environ, start_response)
         if path == PATH:
-            return _answer(environ, start_response, None, 'console/')
+            return answer(environ, start_response, None, _HEADERS, 'console/')
         if path[len(PATH)] != '/':
             return app(environ, start_response)
-        return _answer(environ, start_response, files.get(path[len(PATH) + 1 :] or INDEX))
+        file = files.get(path[len(PATH) + 1 :] or INDEX)
+        return answer(environ, start_response, file, _HEADERS)
 
     return serving
 
 
 @functools.cache
-def _read_files() -> dict[str, _File]:
+def _read_files() -> dict[str, StaticFile]:
     package = importlib.resources.files('zaqar_gevent')
     files = dict(_walk(package / 'console' / 'static', ''))
-    files[CLIENT] = _read(package / 'client' / 'js' / CLIENT)
+    files[CLIENT] = read_client()
     return files
 
 
-def _walk(folder: Traversable, prefix: str) -> Iterable[tuple[str, _File]]:
+def _walk(folder: Traversable, prefix: str) -> Iterable[tuple[str, StaticFile]]:
     for entry in folder.iterdir():
         if entry.is_dir():
             yield from _walk(entry, f'{prefix}{entry.name}/')
         else:
-            yield prefix + entry.name, _read(entry)
-
-
-def _read(entry: Traversable) -> _File:
-    content = entry.read_bytes()
-    content_type = _CONTENT_TYPES[entry.name.rpartition('.')[2]]
-    return _File(content, content_type, f'"{hashlib.sha256(content).hexdigest()[:32]}"')
-
-
-def _answer(
-    environ: WSGIEnvironment,
-    start_response: StartResponse,
-    file: _File | None,
-    location: str | None = None,
-) -> Iterable[bytes]:
-    """Answer with `file`, with `location`, which is relative, or with 404."""
-    if environ['REQUEST_METHOD'] not in ('GET', 'HEAD'):
-        return _say(environ, start_response, HTTPStatus.METHOD_NOT_ALLOWED, ('Allow', 'GET, HEAD'))
-    if location is not None:
-        moved = HTTPStatus.PERMANENT_REDIRECT
-        return _say(environ, start_response, moved, ('Location', location))
-    if file is None:
-        return _say(environ, start_response, HTTPStatus.NOT_FOUND)
-    # Files change with a release: a browser may keep them, and asks each time whether it has.
-    caching = [('ETag', file.etag), ('Cache-Control', 'no-cache')]
-    if _has(environ, file.etag):
-        start_response(_line(HTTPStatus.NOT_MODIFIED), [*caching, *_HEADERS])
-        return []
-    return _send(environ, start_response, HTTPStatus.OK, file.content, file.content_type, *caching)
-
-
-def _has(environ: WSGIEnvironment, etag: str) -> bool:
-    """Whether the client has the file already, by If-None-Match (RFC 9110, section 13.1.2)."""
-    sent: str = environ.get('HTTP_IF_NONE_MATCH', '')
-    return any(tag.strip().removeprefix('W/') in ('*', etag) for tag in sent.split(','))
-
-
-def _say(
-    environ: WSGIEnvironment,
-    start_response: StartResponse,
-    status: HTTPStatus,
-    *extra: tuple[str, str],
-) -> Iterable[bytes]:
-    text = f'{_line(status)}\n'.encode()
-    return _send(environ, start_response, status, text, 'text/plain; charset=utf-8', *extra)
-
-
-def _send(
-    environ: WSGIEnvironment,
-    start_response: StartResponse,
-    status: HTTPStatus,
-    content: bytes,
-    content_type: str,
-    *extra: tuple[str, str],
-) -> Iterable[bytes]:
-    described = [('Content-Type', content_type), ('Content-Length', str(len(content)))]
-    start_response(_line(status), [*described, *extra, *_HEADERS])
-    return [] if environ['REQUEST_METHOD'] == 'HEAD' else [content]
-
-
-def _line(status: HTTPStatus) -> str:
-    return f'{status.value} {status.phrase}'
+            yield prefix + entry.name, read_file(entry)

@@ -34,6 +34,13 @@ export class ConnectionLost extends ZaqarError {
   readonly sent: boolean;
 }
 
+/** The server answers, but not to this page: it may not allow the page's origin. */
+export class OriginRefused extends ConnectionLost {
+  constructor(said: { origin: string; url: string }, options?: { cause?: unknown });
+  /** The page's, as the server's option `--allowed-origin` takes it. */
+  readonly origin: string;
+}
+
 /** No answer in time; what was asked may yet be done, or have been. */
 export class Timeout extends ZaqarError {}
 /** The connection died under a request that cannot be repeated safely. */
@@ -84,7 +91,11 @@ export interface Clock {
 export const systemClock: Clock;
 
 export type Transport = 'auto' | 'websocket' | 'rest';
-export type State = 'connecting' | 'websocket' | 'polling' | 'closed';
+/**
+ * 'polling' is REST. 'refused': the server answers, but does not serve this client; the `state` event
+ * says why.
+ */
+export type State = 'connecting' | 'websocket' | 'polling' | 'refused' | 'closed';
 
 export const HANDSHAKE_SECONDS: number;
 export const MAX_LOSSES: number;
@@ -170,7 +181,7 @@ export interface ClientOptions {
   timeout?: number;
   /** More headers, as those of a pre-signed URL. */
   headers?: Record<string, string>;
-  /** A class like the browsers' WebSocket, where there is none. */
+  /** A class like the browsers' WebSocket. In Node before 22 that of the package `ws` is used, if installed. */
   WebSocket?: new (url: string, protocols?: string[]) => object;
   fetch?: (url: string, request: object) => Promise<{ status: number; text(): Promise<string> }>;
   /** Another codec of MsgPack, as @msgpack/msgpack. */
@@ -217,6 +228,22 @@ export interface Answer {
   body: any;
 }
 
+/** The events of a client, by their types. */
+export interface ClientEvents {
+  state: StateEvent;
+  restart: RestartEvent;
+}
+
+/** A listener of any event, as an EventTarget takes it. */
+export type Listener = ((event: Event) => void) | { handleEvent(event: Event): void } | null;
+
+export interface ListenerOptions {
+  capture?: boolean;
+  once?: boolean;
+  passive?: boolean;
+  signal?: AbortSignal;
+}
+
 export class Client extends EventTarget {
   constructor(url: string | URL, options?: ClientOptions);
   readonly state: State;
@@ -229,25 +256,21 @@ export class Client extends EventTarget {
   readonly pools: Resources;
   readonly flavors: Resources;
 
-  addEventListener(
-    type: 'state',
-    listener: (event: StateEvent) => void,
-    options?: boolean | AddEventListenerOptions,
+  addEventListener<Type extends keyof ClientEvents>(
+    type: Type,
+    listener: (this: Client, event: ClientEvents[Type]) => void,
+    options?: boolean | ListenerOptions,
   ): void;
-  addEventListener(
-    type: 'restart',
-    listener: (event: RestartEvent) => void,
-    options?: boolean | AddEventListenerOptions,
-  ): void;
-  removeEventListener(
-    type: 'restart',
-    listener: (event: RestartEvent) => void,
-    options?: boolean | EventListenerOptions,
+  addEventListener(type: keyof ClientEvents, listener: Listener, options?: boolean | ListenerOptions): void;
+  removeEventListener<Type extends keyof ClientEvents>(
+    type: Type,
+    listener: (this: Client, event: ClientEvents[Type]) => void,
+    options?: boolean | ListenerOptions,
   ): void;
   removeEventListener(
-    type: 'state',
-    listener: (event: StateEvent) => void,
-    options?: boolean | EventListenerOptions,
+    type: keyof ClientEvents,
+    listener: Listener,
+    options?: boolean | ListenerOptions,
   ): void;
 
   queue(name: string): Queue;

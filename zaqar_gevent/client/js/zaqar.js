@@ -21,6 +21,7 @@
 // │   ├── NotImplementedThere     501
 // │   └── ServiceUnavailable      503
 // ├── ConnectionLost           the server cannot be reached; nothing was done, or nothing that matters
+// │   └── OriginRefused           it answers, but its answers are kept from this page
 // ├── Timeout                  no answer in time; what was asked may yet be done, or have been
 // ├── OutcomeUnknown           the connection died before the answer; it may have been done or not
 // ├── AccessEnded              what a subscription or consumer was made with is not valid any more
@@ -59,6 +60,20 @@ export class ConnectionLost extends ZaqarError {
   constructor(message, { sent = false, cause } = {}) {
     super(message, cause === undefined ? undefined : { cause });
     this.sent = sent;
+  }
+}
+
+// The server answers, but the browser keeps its answers from this page, most often since the server
+// does not allow the page's origin. The client tries on.
+export class OriginRefused extends ConnectionLost {
+  // origin: the page's. url: the server's.
+  constructor({ origin, url }, options) {
+    super(
+      `The server at ${url} answers, but not to this page: it may not allow the page's origin. Start the server ` +
+        `with --allowed-origin ${origin}, or add ${origin} to allowed_origin in [cors]. Its log says what it refused.`,
+      options,
+    );
+    this.origin = origin;
   }
 }
 
@@ -1176,8 +1191,7 @@ class Connection {
   listeners = new Map();
   capabilities = UPSTREAM;
 
-  // options: WebSocket, url, compact, codec, clock, headers (of each request of the default
-  // envelope).
+  // options: url, compact, codec, clock, headers (of each request of the default envelope).
   constructor(options) {
     this.#options = options;
     this.#clock = options.clock;
@@ -1202,9 +1216,9 @@ class Connection {
     return this.#options.compact ? (this.capabilities.max_wait ?? 0) : 0;
   }
 
-  // Opens the WebSocket; fails with the signal.
-  async open(signal) {
-    const { WebSocket, url, compact } = this.#options;
+  // Opens a WebSocket of this class; fails with the signal.
+  async open(WebSocket, signal) {
+    const { url, compact } = this.#options;
     const opened = deferred();
     const fail = (code, cause) => {
       const why = cause === undefined ? '' : reasonIn(rootOf(cause));
@@ -1529,6 +1543,8 @@ class Stream {
       this.#scope.abort(error);
       return;
     }
+    // The client paces it then: it waits for the next connection.
+    if (error instanceof OriginRefused) return;
     const pause = sleep(this._client._clock, this.#backoff.next(), this._signal);
     await pause.catch(() => {});
   }
@@ -2381,6 +2397,8 @@ export class StateEvent extends Event {
 
 // For how long before a handshake is given up REST is asked whether it is there.
 const INQUIRY_SECONDS = 1;
+// A page is told that its origin may be refused after that has looked so for this long.
+const REFUSED_SECONDS = 3;
 // How long before its end a token is replaced, in seconds; or at nine tenths of its time.
 const RENEW_SECONDS = 60;
 
@@ -2470,6 +2488,29 @@ function addressesOf(url, websocketUrl) {
   return { rest, socket: socket.href };
 }
 
+// Node has a WebSocket of its own from version 22 on.
+const isNode = () => globalThis.process?.versions?.node !== undefined;
+const NO_WEBSOCKET =
+  'There is no WebSocket here. Use Node 22 or later, or install the package ws (npm install ws), or give the ' +
+  "option WebSocket, or transport: 'rest'.";
+// Not a literal in `import`, so bundlers do not look for the package.
+const WS = 'ws';
+
+// The WebSocket of the package ws, where that is installed.
+async function loadWebSocket() {
+  try {
+    return (await import(/* @vite-ignore */ /* webpackIgnore: true */ WS)).default;
+  } catch (cause) {
+    throw new Unsupported(NO_WEBSOCKET, { cause });
+  }
+}
+
+// The origin of the page that this runs in, where it is not that of `url`; null elsewhere.
+function foreignOrigin(url) {
+  const origin = globalThis.location?.origin;
+  return origin === undefined || origin === new URL(url).origin ? null : origin;
+}
+
 const TRANSPORTS = ['auto', 'websocket', 'rest'];
 const CLIENT_OPTIONS = ['project', 'clientId', 'token', 'getToken', 'transport', 'encoding', 'timeout', 'headers',
   'WebSocket', 'fetch', 'msgpack', 'websocketUrl', 'retryInterval', 'clock', 'random'];
@@ -2499,6 +2540,10 @@ export class Client extends EventTarget {
   #timer = null;
   #renewal = null;
   #refusal = null;
+  #wasServed = false;
+  // That the server keeps its answers from this page, and since when; null where it does not.
+  #originRefused = null;
+  #originRefusedAt = null;
   #isCompact = true;
   #life = new AbortController();
 
@@ -2528,13 +2573,12 @@ export class Client extends EventTarget {
     this.clientId = options.clientId ?? uuid4(Math.random);
     this.pools = new Resources(this, 'pool');
     this.flavors = new Resources(this, 'flavor');
-    if (transport !== 'rest' && this.#socketClass === undefined) {
-      throw new ZaqarError("There is no WebSocket here: give one, or transport: 'rest'.");
-    }
+    if (transport !== 'rest' && this.#socketClass === undefined && !isNode()) throw new Unsupported(NO_WEBSOCKET);
     queueMicrotask(() => this.#follow());
   }
 
-  // 'connecting', 'websocket', 'polling' or 'closed'.
+  // 'connecting', 'websocket', 'polling' (over REST), 'refused' (the server answers, and does not serve
+  // this client: the event says why) or 'closed'.
   get state() {
     return this.#state;
   }
@@ -2645,6 +2689,7 @@ export class Client extends EventTarget {
   async #persist(asked, signal) {
     const pauses = new Backoff(this._random);
     for (;;) {
+      if (this.#state === 'refused' && this.#originRefused !== null) throw this.#originRefused;
       const transport = await this._ready(signal);
       const body = this.#identified(asked, transport.capabilities);
       const { headers, accept } = asked.options;
@@ -2695,6 +2740,7 @@ export class Client extends EventTarget {
     if (this.#transport !== null) return this.#transport;
     if (this.#refusal !== null) {
       this.#refusal = null;
+      this.#become('connecting');
       this.#follow();
     }
     try {
@@ -2724,6 +2770,8 @@ export class Client extends EventTarget {
   #adopt(transport) {
     const previous = this.#transport;
     this.#transport = transport;
+    this.#wasServed = true;
+    this.#originRefused = null;
     this.#backoff.reset();
     if (previous instanceof Rest) previous.leave();
     this.#arrival.resolve(transport);
@@ -2734,9 +2782,15 @@ export class Client extends EventTarget {
   // Nobody is served until somebody asks again.
   #refuse(error) {
     this.#refusal = error;
+    this.#turnAway(error);
+  }
+
+  // Fails what waits for a transport.
+  #turnAway(error) {
     const arrival = this.#arrival;
     this.#arrival = deferred();
     arrival.reject(error);
+    this.#become('refused', error.message);
   }
 
   async #connect() {
@@ -2772,7 +2826,6 @@ export class Client extends EventTarget {
 
   #connection() {
     return new Connection({
-      WebSocket: this.#socketClass,
       url: this.#addresses.socket,
       compact: this.#isCompact,
       codec: this.#codec,
@@ -2784,7 +2837,7 @@ export class Client extends EventTarget {
   async #open(connection, signal) {
     try {
       const token = await abortable(this.#credentials.current(), signal);
-      await connection.open(signal);
+      await connection.open(this.#socketClass ?? (await abortable(loadWebSocket(), signal)), signal);
       await this.#greet(connection, token, signal);
     } catch (error) {
       if (connection.wasOpen) connection.abandon('It was not greeted.');
@@ -2819,7 +2872,7 @@ export class Client extends EventTarget {
     if (!(error instanceof Timeout || error instanceof ConnectionLost)) this.#deny(error);
     else if (connection.wasOpen && error instanceof ConnectionLost) this.#fallback.lost(connection.left.reason.reconnectAfterMs);
     else if (this.#fallback.state === 'polling') this.#fallback.refused();
-    else if (this.#options.transport === 'websocket') this.#tryOther(error);
+    else if (this.#options.transport === 'websocket') await this.#tryOther(error, inquiry);
     else await this.#consultRest(error, inquiry);
   }
 
@@ -2830,7 +2883,10 @@ export class Client extends EventTarget {
   }
 
   // A browser does not say that a server does not know the subprotocol it was asked for.
-  #tryOther(error) {
+  async #tryOther(error, { ask }) {
+    const denial = foreignOrigin(this.#addresses.rest) === null ? null : await ask();
+    if (this.#life.signal.aborted) return;
+    this.#noteOrigin(denial);
     if (error instanceof ConnectionLost) this.#isCompact = !this.#isCompact;
     this.#fallback.lost();
   }
@@ -2838,6 +2894,7 @@ export class Client extends EventTarget {
   async #consultRest(error, { rest, ask }) {
     const denial = await ask();
     if (this.#life.signal.aborted) return;
+    this.#noteOrigin(denial);
     // REST may say more than the handshake.
     if (denial?.cause?.cause) this.#problem = denial.message;
     if (denial !== null && !isAway(denial)) {
@@ -2860,10 +2917,45 @@ export class Client extends EventTarget {
       await rest.learn(scope.signal);
       return null;
     } catch (error) {
-      return error;
+      return (await this.#refusalOfOrigin(error)) ?? error;
     } finally {
       scope.end();
     }
+  }
+
+  // Browsers do not tell a page why it gets no answer. A request whose answer the page does not ask to
+  // read (`no-cors`) is answered all the same where the server can be reached; so the answers are
+  // what is kept from the page. Null where that is not so.
+  async #refusalOfOrigin(error) {
+    const { rest: url } = this.#addresses;
+    const origin = foreignOrigin(url);
+    if (origin === null || !(error instanceof ConnectionLost)) return null;
+    const scope = new Scope(this._clock, { signals: [this.#life.signal], seconds: HANDSHAKE_SECONDS });
+    const request = { mode: 'no-cors', cache: 'no-store', credentials: 'omit', signal: scope.signal };
+    try {
+      await this.#options.fetch(`${url}/v2/ping`, request);
+      return new OriginRefused({ origin, url }, { cause: error });
+    } catch {
+      return null;
+    } finally {
+      scope.end();
+    }
+  }
+
+  // A proxy whose server is away looks the same for a moment. So requests are told only after this has
+  // lasted, and only if the server never served this page.
+  #noteOrigin(denial) {
+    if (!(denial instanceof OriginRefused)) {
+      this.#originRefused = null;
+      if (this.#state === 'refused') this.#become('connecting', denial?.message);
+      return;
+    }
+    this.#problem = denial.message;
+    if (this.#originRefused === null) this.#originRefusedAt = this._clock.now();
+    this.#originRefused = denial;
+    if (this.#wasServed || this._clock.now() - this.#originRefusedAt < REFUSED_SECONDS) return;
+    if (this.#state !== 'refused') console.warn(`zaqar: ${denial.message}`);
+    this.#turnAway(denial);
   }
 
   #lost(connection) {
@@ -2895,6 +2987,7 @@ export class Client extends EventTarget {
 
   #startPollingLater(denial) {
     this.#problem = denial.message;
+    this.#noteOrigin(denial);
     this._clock.set(() => this.#follow(), this.#backoff.next());
   }
 

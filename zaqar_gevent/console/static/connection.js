@@ -16,6 +16,8 @@ const STATES = {
 const PATIENCE_SECONDS = 3;
 const UUID = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i;
 
+const isUnserved = ({ state }) => state === 'connecting' || state === 'refused';
+
 /** Show the state of `session` in the top bar, and let it be changed there. */
 export function showConnection(session) {
   const pill = document.getElementById('connection');
@@ -37,7 +39,7 @@ export function showConnection(session) {
     );
     if (isOpen && banner.dataset.about === 'server') {
       hide();
-    } else if (state === 'connecting') {
+    } else if (isUnserved(session.client)) {
       watch(session.client);
     }
   }
@@ -48,12 +50,12 @@ export function showConnection(session) {
       return;
     }
     watched = client;
-    while (client === session.client && client.state === 'connecting' && !session.refusal) {
+    while (client === session.client && isUnserved(client) && !session.refusal) {
       try {
         await client.capabilities({ timeout: PATIENCE_SECONDS });
       } catch (error) {
         session.consider(error);
-        if (client.state === 'connecting' && !session.refusal) {
+        if (isUnserved(client) && !session.refusal) {
           const why = error.status ? `refuses: ${problem(error)}.` : 'does not answer.';
           tell('server', `The server ${why} The console keeps trying.`);
           await new Promise((resolve) => setTimeout(resolve, PATIENCE_SECONDS * 1000));

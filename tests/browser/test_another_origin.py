@@ -1,0 +1,109 @@
+"""A page of another origin than the server's: what it is told where it may not, and live messages.
+
+The page does what README shows, in Chromium.
+"""
+
+from __future__ import annotations
+
+import pathlib
+import socket
+from collections.abc import Iterator
+
+import pytest
+
+from tests.browser.files import ROOT, page_server
+from tests.browser.hosts import HERE, Chromium, Page, running_chromium
+from tests.server_process import ServerProcess
+from zaqar_gevent.client import Client
+
+OWN_CLIENT = 'zaqar_gevent/client/js/zaqar.js'
+# It takes 3 s to be sure; a slow machine takes longer.
+PATIENCE_SECONDS = 20
+
+
+@pytest.fixture(scope='module')
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chromium]:
+    with running_chromium(tmp_path_factory.mktemp('profile')) as browser:
+        yield browser
+
+
+@pytest.fixture(scope='module')
+def origin() -> Iterator[str]:
+    with page_server() as origin:
+        yield origin
+
+
+@pytest.fixture
+def page(browser: Chromium, origin: str) -> Iterator[Page]:
+    with browser.page(f'{origin}/') as page:
+        page.use(f'{origin}/{(HERE / "origins.mjs").relative_to(ROOT)}')
+        yield page
+
+
+@pytest.fixture
+def port() -> int:
+    with socket.create_server(('127.0.0.1', 0)) as probe:
+        return int(probe.getsockname()[1])
+
+
+def test_a_page_shows_live_messages(page: Page, origin: str, tmp_path: pathlib.Path) -> None:
+    with ServerProcess(tmp_path, '--allowed-origin', origin) as server:
+        # The module comes from the server, as the page has none of its own.
+        number = page.call('open', server.url, f'{server.url}/client/zaqar.js', {})
+        assert page.call('seenIn', number, 'websocket', PATIENCE_SECONDS)['state'] == 'websocket'
+        with Client(server.url, project='demo') as zaqar:
+            zaqar.queue('news').post([1, 2, 3])
+            assert page.call('bodiesOf', number, 3, PATIENCE_SECONDS) == [1, 2, 3]
+        page.call('close', number)
+
+
+def test_a_page_is_told_that_its_origin_may_be_why_and_recovers(
+    page: Page, origin: str, port: int, tmp_path: pathlib.Path
+) -> None:
+    states = {'auto': 'websocket', 'websocket': 'websocket', 'rest': 'polling'}
+    with ServerProcess(tmp_path, '--port', str(port)) as server:
+        module = f'{origin}/{OWN_CLIENT}'
+        clients = {
+            transport: page.call('open', server.url, module, {'transport': transport})
+            for transport in states
+        }
+        for number in clients.values():
+            told = page.call('post', number, 'lost')
+            assert told['name'] == 'OriginRefused'
+            assert told['origin'] == origin
+            assert f'--allowed-origin {origin}' in told['message']
+            assert 'allowed_origin in [cors]' in told['message']
+            assert told['seconds'] < PATIENCE_SECONDS
+            seen = page.call('seenIn', number, 'refused', PATIENCE_SECONDS)
+            assert seen['states'] == [{'state': 'refused', 'reason': told['message']}]
+            assert any(told['message'] in warning for warning in seen['warnings'])
+            again = page.call('post', number, 'lost')
+            assert again['name'] == 'OriginRefused'
+            assert again['seconds'] < 1
+        assert any(repr(origin) in line for line in server.output)
+    # The operator does what the error says; the page need not be loaded again.
+    with ServerProcess(tmp_path, '--port', str(port), '--allowed-origin', origin):
+        for transport, number in clients.items():
+            expected = states[transport]
+            assert page.call('seenIn', number, expected, 60)['state'] == expected
+        assert page.call('post', clients['auto'], 'found')['name'] == ''
+        for number in clients.values():
+            assert page.call('bodiesOf', number, 1, PATIENCE_SECONDS) == ['found']
+            page.call('close', number)
+
+
+def test_a_server_that_is_not_there_is_not_taken_for_one_that_refuses(
+    page: Page, origin: str, port: int
+) -> None:
+    number = page.call('open', f'http://127.0.0.1:{port}', f'{origin}/{OWN_CLIENT}', {'timeout': 5})
+    seen = page.call('seenIn', number, 'refused', 5)
+    page.call('close', number)
+    assert seen['state'] == 'connecting'
+    assert seen['states'] == []
+
+
+def test_the_module_cannot_be_imported_from_a_server_that_does_not_allow_the_page(
+    page: Page, tmp_path: pathlib.Path
+) -> None:
+    with ServerProcess(tmp_path) as server:
+        assert page.call('importError', f'{server.url}/client/zaqar.js') == 'TypeError'
