@@ -46,7 +46,7 @@ from zaqar_gevent.storage.sqlite import connection
 connection.CHECKPOINT_PAGES = 30
 from zaqar_gevent.storage.sqlite import ControlDriver, DataDriver
 
-state, told, name, rounds, lives = sys.argv[1:]
+state, told, name, rounds, lives, processes = sys.argv[1:]
 output = os.open(told, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
 chance = random.Random(name)
 
@@ -80,6 +80,9 @@ for life in range(int(lives)):
     for queue in ('q0', 'q1'):
         data.queue_controller.create(queue)
     tell(opened=life)
+    # So that all write at the same time.
+    while pathlib.Path(told).read_bytes().count(b'"opened"') < int(processes) * (life + 1):
+        gevent.sleep(0.01)
     gevent.joinall([gevent.spawn(work, number, life, data) for number in range(4)],
                    raise_error=True)
     data.close()
@@ -111,7 +114,7 @@ class Recording:
         command = [sys.executable, str(program), str(state), self._told, 'one']
         if processes == 2:
             command = [sys.executable, str(pair), str(program), str(state), self._told]
-        command += [str(rounds), str(lives)]
+        command += [str(rounds), str(lives), str(processes)]
         self.operations = recording.record(command, directory / 'trace', self.root)
 
     def replay(self, points: Sequence[int]) -> Iterator[tuple[Disk, Expectation]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import pathlib
@@ -16,12 +17,19 @@ from typing import Any
 
 import gevent
 import pytest
+from gevent import monkey
 
 from tests.unit.storage.conftest import Store
 from zaqar_gevent.storage.sqlite import StoreUnavailable, checkpoints, connection, turns
+from zaqar_gevent.storage.sqlite.wal import Wal
 
 SECONDS = 20.0
 GREENLETS = 16
+
+# Values of `PRAGMA synchronous`.
+NORMAL, FULL = 1, 2
+
+_allocate_lock = monkey.get_original('_thread', 'allocate_lock')
 
 POSTER = """
 import json, os, sys, time
@@ -84,6 +92,10 @@ def wait_for(condition: Any) -> None:
     while not condition():
         assert time.monotonic() < deadline
         gevent.sleep(0.02)
+
+
+def get_synchronous(cursor: sqlite3.Cursor) -> Any:
+    return cursor.execute('PRAGMA synchronous').fetchone()[0]
 
 
 def seconds_of(call: Any, *arguments: Any) -> float:
@@ -291,3 +303,80 @@ def test_no_commit_waits_for_a_checkpoint_that_cannot_end(
     assert time.monotonic() - began < 1.0
     reader.close()
     wait_for(lambda: (tmp_path / 'store.db-wal').stat().st_size == 0)
+
+
+@pytest.fixture
+def other(store: Any) -> Iterator[Wal]:
+    """The log as another process has it that writes, too; SQLite's connections do not matter."""
+    store.post('before')
+    other = Wal(store.database.path)
+    other.turns.announce()
+    yield other
+    other.close()
+
+
+class Sync:
+    """Syncs of logs, which wait until they may `go_on`. count: how many have begun."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.count = 0
+        self._gate = _allocate_lock()
+        self._gate.acquire()
+        self._sync = Wal.sync
+
+        def sync(wal: Wal) -> None:
+            self._wait(wal)
+
+        monkeypatch.setattr(Wal, 'sync', sync)
+
+    def go_on(self) -> None:
+        self._gate.release()
+
+    def _wait(self, wal: Wal) -> None:
+        self.count += 1
+        if self._gate.acquire(True, SECONDS):
+            self._gate.release()
+        self._sync(wal)
+
+
+def test_others_commit_while_the_disk_is_waited_for(
+    store: Any, other: Wal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wait_for(lambda: store.database.write(get_synchronous) == NORMAL)
+    sync = Sync(monkeypatch)
+    waiting = gevent.spawn(store.post, 'waiting')
+    wait_for(lambda: sync.count == 1)
+    other.turns.look_for_others()
+    with other.turn():
+        assert other.turns.is_inside
+        connection = sqlite3.connect(store.database.path, isolation_level=None, timeout=0)
+        connection.execute('BEGIN IMMEDIATE')
+        connection.execute('ROLLBACK')
+        connection.close()
+    assert not waiting.ready()
+    sync.go_on()
+    waiting.get(timeout=SECONDS)
+    other.close()
+    wait_for(lambda: store.database.write(get_synchronous) == FULL)
+
+
+def test_the_log_begins_anew_after_a_failure_to_sync_it(
+    store: Any, other: Wal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wait_for(lambda: store.database.write(get_synchronous) == NORMAL)
+    log = pathlib.Path(f'{store.database.path}-wal')
+    salt = log.read_bytes()[16:24]
+
+    def fail(wal: Wal) -> None:
+        raise OSError(errno.EIO, 'Input/output error')
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Wal, 'sync', fail)
+        with pytest.raises(StoreUnavailable, match='Input/output error'):
+            store.post('in doubt')
+        assert log.read_bytes()[16:24] == salt
+        # What has been committed is not committed again.
+        assert store.bodies() == ['before', 'in doubt']
+    store.post('after')
+    assert log.read_bytes()[16:24] != salt
+    assert store.bodies() == ['before', 'in doubt', 'after']

@@ -40,13 +40,17 @@ _sleep = monkey.get_original('time', 'sleep')
 
 
 class Turn:
-    """A thread's turns in writing. descriptor: of an open file that is its own."""
+    """A thread's turns in writing.
+
+    descriptor: of an open file that is its own. is_inside: whether it is this thread's turn.
+    has_others: whether other processes write, too, as far as is known.
+    """
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
         self._distrusted_until = 0.0
-        self._is_inside = False
-        self._has_others = True
+        self.is_inside = False
+        self.has_others = True
 
     def announce(self) -> None:
         """Have other processes know that this one writes."""
@@ -62,29 +66,29 @@ class Turn:
             try:
                 found = fcntl.fcntl(self._descriptor, _GET_LOCK, request)
             except OSError:
-                self._has_others = True
+                self.has_others = True
             else:
-                self._has_others = struct.unpack(_REQUEST, found)[0] != fcntl.F_UNLCK
+                self.has_others = struct.unpack(_REQUEST, found)[0] != fcntl.F_UNLCK
 
     def take(self) -> bool:
         """Wait for a turn, `PATIENCE` at most; whether it is this thread's now."""
-        if _SET_LOCK is None or not self._has_others:
+        if _SET_LOCK is None or not self.has_others:
             return False
         now = time.monotonic()
         if now < self._distrusted_until:
-            self._is_inside = self._set(_INSIDE, fcntl.F_WRLCK)
+            self.is_inside = self._set(_INSIDE, fcntl.F_WRLCK)
         else:
             deadline = now + PATIENCE
-            self._is_inside = self._wait(_GATE, deadline) and self._wait(_INSIDE, deadline)
+            self.is_inside = self._wait(_GATE, deadline) and self._wait(_INSIDE, deadline)
             self._set(_GATE, fcntl.F_UNLCK)
             now = time.monotonic()
-        self._distrusted_until = 0.0 if self._is_inside else now + DISTRUST_SECONDS
-        return self._is_inside
+        self._distrusted_until = 0.0 if self.is_inside else now + DISTRUST_SECONDS
+        return self.is_inside
 
     def give_up(self) -> None:
         """Let the next one enter, if this thread is inside."""
-        if self._is_inside:
-            self._is_inside = False
+        if self.is_inside:
+            self.is_inside = False
             self._set(_INSIDE, fcntl.F_UNLCK)
 
     def _wait(self, place: int, deadline: float) -> bool:

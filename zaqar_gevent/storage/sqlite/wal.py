@@ -37,6 +37,13 @@ class Wal:
         finally:
             self.turns.give_up()
 
+    def sync(self) -> None:
+        """Have what has been written to it outlive a power cut.
+
+        What a checkpoint has moved out of it meanwhile does so already.
+        """
+        os.fdatasync(self._file.fileno())
+
     def has_frames(self, count: int) -> bool:
         """Whether at least `count` pages have been written to it since it last began anew.
 

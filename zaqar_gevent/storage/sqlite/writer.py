@@ -35,6 +35,10 @@ from zaqar_gevent.storage.sqlite.work import Due, Transaction
 _WAL_LOOK_SECONDS = 0.05
 """How often the length of the log is looked at, at most."""
 
+_OTHERS_LOOK_SECONDS = 0.005
+"""How often it is looked whether other processes write, at most. Until one has been seen, SQLite's
+back-off decides who is next."""
+
 
 class Writer:
     """Runs batches of writing calls, each batch in one transaction.
@@ -59,8 +63,9 @@ class Writer:
         self._report = report
         self._checkpoint = checkpoint
         self._wal: Wal | None = None
-        self._look_at = 0.0
+        self._look_at = self._look_for_others_at = 0.0
         self._synchronous = ''
+        self._syncs_late = self._is_in_doubt = False
         self._handle: Handle | None = None
         self._opening = 0
         self._announce = announce
@@ -181,36 +186,80 @@ class Writer:
             self.close()
             handle = self._connect(synchronous)
             self._handle, self._synchronous = handle, synchronous
+            self._syncs_late = False
             self._wal = self._files.open_wal()
             self._wal.turns.announce()
-            self._wal.turns.look_for_others()
+            self._look_for_others_at = 0.0
         return handle.connection
 
     @contextmanager
     def _turn(self) -> Iterator[None]:
-        """Be the one who writes, of this process and of all, as far as that can be had."""
-        with self._files.writing, nullcontext() if self._wal is None else self._wal.turn():
+        """Be the one who writes, of this process and of all, as far as that can be had.
+
+        What has been committed is on the disk afterwards, as far as it is to be. PERF: other
+        processes commit meanwhile, and the disk serves all of them together.
+        """
+        wal, handle = self._wal, self._handle
+        if wal is None or handle is None:
+            with self._files.writing:
+                yield
+            return
+        self._look_for_others(wal, handle.connection)
+        with self._files.writing, wal.turn():
             yield
+        if self._syncs_late:
+            self._sync(wal)
+
+    def _sync(self, wal: Wal) -> None:
+        try:
+            wal.sync()
+        except OSError as error:
+            self._is_in_doubt = True
+            raise StoreUnavailable(self._files.path, describe(error)) from error
+
+    def _look_for_others(self, wal: Wal, connection: sqlite3.Connection) -> None:
+        """Have SQLite sync each commit, unless others would wait for it."""
+        now = time.monotonic()
+        if now < self._look_for_others_at:
+            return
+        self._look_for_others_at = now + _OTHERS_LOOK_SECONDS
+        wal.turns.look_for_others()
+        syncs_late = wal.turns.has_others and self._synchronous == 'full'
+        if syncs_late is not self._syncs_late:
+            self._syncs_late = syncs_late
+            connection.execute(f'PRAGMA synchronous = {"normal" if syncs_late else "full"}')
 
     def _look_at_wal(self) -> None:
         now = time.monotonic()
         if self._wal is not None and now >= self._look_at:
             self._look_at = now + _WAL_LOOK_SECONDS
-            self._wal.turns.look_for_others()
             if checkpoints.is_due(self._wal):
                 self._checkpoint()
 
     def _connect(self, synchronous: str) -> Handle:
         """Open the file to be written: an epoch begins if it may be another one than before."""
         handle = self._files.connect(synchronous=synchronous)
-        if self._opening != self._files.openings:
-            try:
+        try:
+            if self._is_in_doubt:
+                self._begin_log_anew(handle.connection)
+            if self._opening != self._files.openings:
                 epochs.begin(handle.connection)
-            except BaseException:
-                handle.close()
-                raise
-            self._opening = self._files.openings
+                self._opening = self._files.openings
+        except BaseException:
+            handle.close()
+            raise
         return handle
+
+    def _begin_log_anew(self, connection: sqlite3.Connection) -> None:
+        """Leave the log behind after a failure to sync it.
+
+        The system takes what it could not write for written. It may be missing on the disk, and
+        then nothing that follows it in the log would be found after a power cut.
+        """
+        is_held, *_ = connection.execute('PRAGMA wal_checkpoint(RESTART)').fetchone()
+        if is_held:
+            raise StoreUnavailable(self._files.path, 'its log could not be synced, and is in use')
+        self._is_in_doubt = False
 
 
 def _perform(cursor: Transaction, calls: list[Call]) -> None:
