@@ -4,7 +4,8 @@
 
     python -m zaqar_gevent.operation_tables
 
-writes `client/operations.py` and `client/js/operations.js`.
+writes `client/operations.py` and `client/js/src/operations.js`; `tox -e genclient` then builds
+`client/js/zaqar.js` anew.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from zaqar_gevent.websocket import asyncapi
 
 _CLIENT = pathlib.Path(__file__).with_name('client')
 PYTHON = _CLIENT / 'operations.py'
-JAVASCRIPT = _CLIENT / 'js' / 'operations.js'
+JAVASCRIPT = _CLIENT / 'js' / 'src' / 'operations.js'
 
 _COMMENT = 'Written by `tox -e genoperations` from the declarations in zaqar_gevent/api.'
 

@@ -102,6 +102,16 @@ def server(origin: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Se
         yield process
 
 
+def test_the_one_file_is_built_from_the_modules_as_they_are(
+    project: Project, tmp_path: pathlib.Path
+) -> None:
+    built = tmp_path / 'zaqar.js'
+    config = str(PACKAGE / 'rollup.config.mjs')
+    source = str(PACKAGE / 'src' / 'index.js')
+    project.tool('rollup', '--config', config, '--input', source, '--file', str(built))
+    assert built.read_text() == (PACKAGE / 'zaqar.js').read_text(), 'run tox -e genclient'
+
+
 def test_the_package_has_what_users_need_and_nothing_else(project: Project) -> None:
     files = {path.name for path in (project.path / 'node_modules' / 'zaqar-gevent').rglob('*')}
     assert files == {'zaqar.js', 'zaqar.d.ts', 'package.json', 'README.md', 'LICENSE'}

@@ -76,9 +76,6 @@ export function decode(bytes: Uint8Array | ArrayBuffer): unknown;
 export const msgpack: Codec;
 export function toJSON(document: unknown): string;
 export function fromJSON(text: string): unknown;
-/** A UUID that begins with the time, in milliseconds since 1970. */
-export function uuid7(milliseconds: number, random?: () => number): string;
-
 export interface Clock {
   /** Seconds that never go back. */
   now(): number;
@@ -96,65 +93,6 @@ export type Transport = 'auto' | 'websocket' | 'rest';
  * says why.
  */
 export type State = 'connecting' | 'websocket' | 'polling' | 'refused' | 'closed';
-
-export const HANDSHAKE_SECONDS: number;
-export const MAX_LOSSES: number;
-export const LOSSES_SECONDS: number;
-export const RETRY_SECONDS: number;
-export const BACKOFF_SECONDS: number;
-export const MAX_BACKOFF_SECONDS: number;
-export const GOOD_SECONDS: number;
-export const MIN_PAUSE_SECONDS: number;
-export const MAX_PAUSE_SECONDS: number;
-export const MIN_WAIT_SECONDS: number;
-export const MAX_WAIT_SECONDS: number;
-export const KEEPALIVE_SECONDS: number;
-export const KEEPALIVE_TIMEOUT_SECONDS: number;
-
-/** Which transport is in use, and when to try the WebSocket next; without I/O. */
-export class Fallback {
-  constructor(options: {
-    transport: Transport;
-    clock: Pick<Clock, 'now'>;
-    random: () => number;
-    retrySeconds?: number;
-  });
-  readonly state: State;
-  waitSeconds(): number | null;
-  attempting(): void;
-  opened(): void;
-  refused(): void;
-  filtered(): void;
-  unreachable(): void;
-  lost(reconnectAfterMs?: number | null): void;
-  close(): void;
-}
-
-export class Backoff {
-  constructor(random: () => number);
-  next(): number;
-  reset(): void;
-}
-
-export class Pace {
-  wait(maxWait: number): number;
-  cut(seconds: number): void;
-  found(): void;
-  pause(): number;
-}
-
-export interface Route {
-  readonly action: string;
-  readonly method: string;
-  readonly path: string;
-  readonly query: readonly (readonly [parameter: string, argument: string])[];
-  readonly filters?: string;
-  readonly payload?: string;
-  readonly isSafe: boolean;
-}
-
-/** The operations over REST, by their names. */
-export const routes: ReadonlyMap<string, Route>;
 
 export interface RequestOptions {
   /** In seconds; that of the client by default. */

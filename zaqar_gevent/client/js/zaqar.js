@@ -1,12 +1,7 @@
-// A client of Zaqar that stays connected: a WebSocket where there is one, REST where it must.
-//
-// Runs in browsers and in Node 18 and later, without anything else. The parts, in this order:
-// errors, MsgPack, JSON, time, Fallback and Pace (which transport, and when to try again; pure), routes (the
-// operations over REST), Rest, Connection (one WebSocket), Inbox (what was received for a slow
-// reader), Subscription, Consumer, Message, Claim, Queue, Topic, Client.
+// zaqar_gevent's client for browsers and Node. Built from the modules in src; do not edit. Apache-2.0.
 
-// ---------------------------------------------------------------------------------------- errors
-//
+// What goes wrong, by kind.
+
 // ZaqarError
 // ├── APIError                 the server's: status, code, title, description
 // │   ├── BadRequest              400
@@ -29,33 +24,33 @@
 // ├── Unsupported              there is nothing to do it with
 // └── EncodingError            what cannot be encoded, or is not MsgPack
 
-export class ZaqarError extends Error {
+class ZaqarError extends Error {
   constructor(message, options) {
     super(message, options);
     this.name = new.target.name;
   }
 }
 
-export class APIError extends ZaqarError {
+class APIError extends ZaqarError {
   constructor({ status, code, title, description }) {
     super(`${status} ${code}: ${description || title}`);
     Object.assign(this, { status, code, title, description });
   }
 }
 
-export class BadRequest extends APIError {}
-export class Unauthorized extends APIError {}
-export class Forbidden extends APIError {}
-export class NotFound extends APIError {}
-export class NotAcceptable extends APIError {}
-export class Conflict extends APIError {}
-export class BodyTooLarge extends APIError {}
-export class UnsupportedMediaType extends APIError {}
-export class TooManyRequests extends APIError {}
-export class NotImplementedThere extends APIError {}
-export class ServiceUnavailable extends APIError {}
+class BadRequest extends APIError {}
+class Unauthorized extends APIError {}
+class Forbidden extends APIError {}
+class NotFound extends APIError {}
+class NotAcceptable extends APIError {}
+class Conflict extends APIError {}
+class BodyTooLarge extends APIError {}
+class UnsupportedMediaType extends APIError {}
+class TooManyRequests extends APIError {}
+class NotImplementedThere extends APIError {}
+class ServiceUnavailable extends APIError {}
 
-export class ConnectionLost extends ZaqarError {
+class ConnectionLost extends ZaqarError {
   // sent: whether the server may have got the request.
   constructor(message, { sent = false, cause } = {}) {
     super(message, cause === undefined ? undefined : { cause });
@@ -65,7 +60,7 @@ export class ConnectionLost extends ZaqarError {
 
 // The server answers, but the browser keeps its answers from this page, most often since the server
 // does not allow the page's origin. The client tries on.
-export class OriginRefused extends ConnectionLost {
+class OriginRefused extends ConnectionLost {
   // origin: the page's. url: the server's.
   constructor({ origin, url }, options) {
     super(
@@ -77,21 +72,21 @@ export class OriginRefused extends ConnectionLost {
   }
 }
 
-export class Timeout extends ZaqarError {}
-export class OutcomeUnknown extends ZaqarError {}
-export class ClientClosed extends ZaqarError {}
+class Timeout extends ZaqarError {}
+class OutcomeUnknown extends ZaqarError {}
+class ClientClosed extends ZaqarError {}
 
 // The server has ended a subscription or consumer, which cannot be made anew as it was. reason, for
 // programs: project_changed, signature_expired.
-export class AccessEnded extends ZaqarError {
+class AccessEnded extends ZaqarError {
   constructor({ reason, description }) {
     super(description || reason);
     this.reason = reason;
   }
 }
 
-export class Unsupported extends ZaqarError {}
-export class EncodingError extends ZaqarError {}
+class Unsupported extends ZaqarError {}
+class EncodingError extends ZaqarError {}
 
 // What a certificate is refused for, or a server not found by name: nothing was sent then.
 const UNSENT = /^(ECONNREFUSED|ENOTFOUND|EAI_|CERT_|CRL_|DEPTH_ZERO_|SELF_SIGNED_|UNABLE_TO_|ERR_TLS_|ERR_SSL_)/;
@@ -134,79 +129,203 @@ function errorOf(status, body) {
 
 const textOf = (said) => (typeof said === 'string' ? said : JSON.stringify(said ?? ''));
 
-// ------------------------------------------------------------------------------------- documents
+// Where a server is, and whether it is of another origin than the page.
 
-// The most levels that a server takes, by its default, envelope included.
-const MAX_SENT_DEPTH = 64;
-// Throws for an option that is none of these.
-function checkOptions(given, names, what = 'this') {
-  if (given === null || typeof given !== 'object') throw new ZaqarError(`The options of ${what} must be an object.`);
-  for (const name of Object.keys(given)) {
-    if (names.includes(name)) continue;
-    throw new ZaqarError(`There is no option '${name}' of ${what}; there are ${names.join(', ')}.`);
+
+const SCHEMES = ['http:', 'https:', 'ws:', 'wss:'];
+
+// The URL of a server; in a browser it may be relative to the page.
+function serverOf(given) {
+  let url = null;
+  try {
+    if (given) url = new URL(given, globalThis.location?.href);
+  } catch {
+    // It is told below.
   }
+  if (!SCHEMES.includes(url?.protocol)) {
+    throw new ZaqarError(`Not the URL of a server: '${given}'. It begins with http, https, ws or wss.`);
+  }
+  return url;
 }
 
-const SURROGATE = /\p{Surrogate}/u;
-
-// Throws EncodingError for what JSON and MsgPack cannot both say as it is. JSON.stringify would write
-// null or {} for much of it, and a TextEncoder another character. Members that are undefined are left
-// out, as JSON does, and toJSON is asked.
-// depth: of what it is in; a request's body is in an envelope.
-function checkDocument(value, place = '$', depth = 1) {
-  const refuse = (what) => {
-    throw new EncodingError(`${what} cannot be sent - at ${place}`);
-  };
-  if (typeof value === 'string') {
-    if (SURROGATE.test(value)) refuse('A text with half of a surrogate pair');
-  } else if (typeof value === 'number') {
-    if (!Number.isFinite(value)) refuse(String(value));
-  } else if (typeof value === 'bigint') {
-    if (BigInt.asIntN(64, value) !== value) refuse('An integer outside -2^63 to 2^63 - 1');
-  } else if (value !== null && typeof value === 'object') {
-    if (depth >= MAX_SENT_DEPTH) refuse(`A document of more than ${MAX_SENT_DEPTH} levels, or that holds itself,`);
-    checkMembers(value, place, depth, refuse);
-  } else if (value !== null && typeof value !== 'boolean') {
-    refuse(value === undefined ? 'undefined' : `A ${typeof value}`);
-  }
+// The addresses of a server: of REST, without a slash at the end, and of its WebSocket.
+function addressesOf(url, websocketUrl) {
+  const base = serverOf(url);
+  base.protocol = base.protocol.replace(/^ws/, 'http');
+  const rest = base.href.replace(/[?#].*$/, '').replace(/(\/v2)?\/*$/, '');
+  const socket = serverOf(websocketUrl ?? `${rest}/v2/ws`);
+  socket.protocol = socket.protocol.replace(/^http/, 'ws');
+  return { rest, socket: socket.href };
 }
 
-function checkMembers(value, place, depth, refuse) {
-  if (Array.isArray(value)) {
-    // By number, so that a gap is found, which is undefined.
-    for (let index = 0; index < value.length; index += 1) {
-      checkDocument(value[index], `${place}[${index}]`, depth + 1);
+// The origin of the page that this runs in, where it is not that of `url`; null elsewhere.
+function foreignOrigin(url) {
+  const origin = globalThis.location?.origin;
+  return origin === undefined || origin === new URL(url).origin ? null : origin;
+}
+
+// Time, and what ends with it: scopes, promises and pauses.
+
+
+// Seconds that never go back, and timers; another one may be given for tests.
+const systemClock = {
+  now: () => performance.now() / 1000,
+  // What the time is, in milliseconds since 1970.
+  time: () => Date.now(),
+  // Calls back after so many seconds; what `clear` takes.
+  set: (callback, seconds) => setTimeout(callback, Math.min(seconds * 1000, 0x7fffffff)),
+  clear: (timer) => clearTimeout(timer),
+};
+
+// A signal with an end: aborted when others are, after some seconds, or by hand.
+class Scope {
+  #controller = new AbortController();
+  #clock;
+  #timer = null;
+  #outer;
+  #follow;
+
+  constructor(clock, { signals = [], seconds = null, what = 'The request' } = {}) {
+    this.#clock = clock;
+    this.#outer = signals.filter(Boolean);
+    this.#follow = () => this.abort(this.#outer.find((one) => one.aborted).reason);
+    for (const one of this.#outer) one.addEventListener('abort', this.#follow, { once: true });
+    if (this.#outer.some((one) => one.aborted)) this.#follow();
+    if (seconds !== null && Number.isFinite(seconds)) {
+      const late = () => this.abort(new Timeout(`${what} was not answered within ${seconds} s.`));
+      this.#timer = clock.set(late, seconds);
     }
-    return;
   }
-  if (ArrayBuffer.isView(value) || value instanceof ArrayBuffer) refuse('Binary data');
-  if (typeof value.toJSON === 'function') {
-    const said = value.toJSON();
-    if (value instanceof Date && said === null) refuse('An invalid date');
-    checkDocument(said, place, depth + 1);
-    return;
+
+  get signal() {
+    return this.#controller.signal;
   }
-  // What a Map, a Set or a Promise holds are no members.
-  const kind = Object.prototype.toString.call(value).slice(8, -1);
-  if (kind !== 'Object') refuse(`A value of the kind ${kind}`);
-  if (Object.getOwnPropertySymbols(value).length > 0) refuse('A member whose name is a symbol');
-  for (const [name, member] of Object.entries(value)) {
-    if (SURROGATE.test(name)) refuse('A name with half of a surrogate pair');
-    if (member !== undefined) checkDocument(member, `${place}.${name}`, depth + 1);
+
+  abort(reason) {
+    this.end();
+    this.#controller.abort(reason);
+  }
+
+  end() {
+    this.#clock.clear(this.#timer);
+    for (const one of this.#outer) one.removeEventListener('abort', this.#follow);
   }
 }
 
-// The document as JSON has it, for codecs that write undefined as null, or dates in their own way.
-function plain(value) {
-  if (value === null || typeof value !== 'object') return value;
-  if (Array.isArray(value)) return value.map(plain);
-  if (typeof value.toJSON === 'function') return plain(value.toJSON());
-  const given = Object.entries(value).filter(([, member]) => member !== undefined);
-  return Object.fromEntries(given.map(([name, member]) => [name, plain(member)]));
+// A promise together with what settles it; one that nobody waits for fails quietly.
+function deferred() {
+  const made = {};
+  made.promise = new Promise((resolve, reject) => Object.assign(made, { resolve, reject }));
+  made.promise.catch(() => {});
+  return made;
 }
 
-// --------------------------------------------------------------------------------------- MsgPack
-//
+// The same promise, which fails with the signal's reason when that comes first.
+function abortable(promise, signal) {
+  if (signal === undefined || signal === null) return promise;
+  if (signal.aborted) {
+    // Nobody is told what else becomes of it.
+    promise.catch(() => {});
+    return Promise.reject(signal.reason);
+  }
+  return new Promise((resolve, reject) => {
+    const stop = () => reject(signal.reason);
+    const done = (settle) => (value) => {
+      signal.removeEventListener('abort', stop);
+      settle(value);
+    };
+    signal.addEventListener('abort', stop, { once: true });
+    promise.then(done(resolve), done(reject));
+  });
+}
+
+async function sleep(clock, seconds, signal) {
+  const { promise, resolve } = deferred();
+  const timer = clock.set(resolve, seconds);
+  try {
+    await abortable(promise, signal);
+  } finally {
+    clock.clear(timer);
+  }
+}
+
+// Random ids.
+
+// Math.random where there is nothing better (Node 18): these ids are to differ, not to be secret.
+function randomHex(random, digits) {
+  const bytes = new Uint8Array(digits / 2);
+  if (random === Math.random && globalThis.crypto?.getRandomValues) {
+    globalThis.crypto.getRandomValues(bytes);
+  } else {
+    for (let index = 0; index < bytes.length; index += 1) bytes[index] = random() * 256;
+  }
+  return Array.from(bytes, (byte) => byte.toString(16).padStart(2, '0')).join('');
+}
+
+const asUUID = (hex) => hex.replace(/^(.{8})(.{4})(.{4})(.{4})(.{12})$/, '$1-$2-$3-$4-$5');
+
+// A random UUID, version 4 (RFC 9562).
+function uuid4(random) {
+  const hex = randomHex(random, 32);
+  const variant = '89ab'[parseInt(hex[16], 16) & 3];
+  return asUUID(`${hex.slice(0, 12)}4${hex.slice(13, 16)}${variant}${hex.slice(17)}`);
+}
+
+// A UUID that begins with the time, version 7 (RFC 9562); `milliseconds` since 1970.
+function uuid7(milliseconds, random = Math.random) {
+  const time = Math.floor(milliseconds).toString(16).padStart(12, '0');
+  const hex = randomHex(random, 20);
+  const variant = '89ab'[parseInt(hex[3], 16) & 3];
+  return asUUID(`${time}7${hex.slice(0, 3)}${variant}${hex.slice(4, 19)}`);
+}
+
+// JSON with exact integers.
+
+
+// JSON.parse rounds integers beyond 2^53, and JSON.stringify refuses BigInts and makes integers of
+// large numbers. So these travel as texts with a mark that no one can know before.
+
+const LONG_NUMBER = /\d{16}/;
+const TEXT_OR_NUMBER = /"(?:[^"\\]|\\.)*"|-?\d[\d.eE+-]*/g;
+const LONG_INTEGER = /^-?[1-9]\d{15,}$/;
+
+const secret = () => `${randomHex(Math.random, 16)}:`;
+
+function toJSON(document) {
+  const mark = secret();
+  let marked = false;
+  const text = JSON.stringify(document, (name, value) => {
+    const exact = exactly(value);
+    if (exact === null) return value;
+    marked = true;
+    return `${mark}${exact}`;
+  });
+  return marked ? text.replace(new RegExp(`"${mark}([-+.e\\d]+)"`, 'g'), '$1') : text;
+}
+
+// How a number is written that JSON.stringify cannot be left to write; null for all else.
+function exactly(value) {
+  if (typeof value === 'bigint') return String(value);
+  if (Object.is(value, -0)) return '-0.0';
+  const isLarge = typeof value === 'number' && Number.isInteger(value) && !Number.isSafeInteger(value);
+  return isLarge ? value.toExponential() : null;
+}
+
+function fromJSON(text) {
+  if (!LONG_NUMBER.test(text)) return JSON.parse(text);
+  const mark = secret();
+  const isRounded = (found) => LONG_INTEGER.test(found) && !Number.isSafeInteger(Number(found));
+  const marked = text.replace(TEXT_OR_NUMBER, (found) =>
+    isRounded(found) ? `"${mark}${found}"` : found,
+  );
+  return JSON.parse(marked, (name, value) =>
+    typeof value === 'string' && value.startsWith(mark) ? BigInt(value.slice(mark.length)) : value,
+  );
+}
+
+// MsgPack.
+
+
 // What JSON can say, and binary. Integers beyond 2^53 - 1 are BigInts, in both directions.
 
 const MAX_DEPTH = 128;
@@ -276,10 +395,10 @@ class Packer {
   }
 
   #negative(value) {
-    if (value >= -0x20) this.#byte(0x100 + value);
-    else if (value >= -0x80) this.#typed(0xd0, 1, 'Int8', value);
-    else if (value >= -0x8000) this.#typed(0xd1, 2, 'Int16', value);
-    else if (value >= -0x80000000) this.#typed(0xd2, 4, 'Int32', value);
+    if (value >= -32) this.#byte(0x100 + value);
+    else if (value >= -128) this.#typed(0xd0, 1, 'Int8', value);
+    else if (value >= -32768) this.#typed(0xd1, 2, 'Int16', value);
+    else if (value >= -2147483648) this.#typed(0xd2, 4, 'Int32', value);
     else this.#typed(0xd3, 8, 'BigInt64', BigInt(value));
   }
 
@@ -488,480 +607,13 @@ function define(map, name, value) {
 }
 
 // A document as MsgPack, a Uint8Array. Throws EncodingError.
-export const encode = (document) => new Packer().pack(document);
+const encode = (document) => new Packer().pack(document);
 
 // The one document in these bytes (a Uint8Array or an ArrayBuffer). Throws EncodingError.
-export const decode = (bytes) =>
+const decode = (bytes) =>
   new Unpacker(bytes instanceof Uint8Array ? bytes : new Uint8Array(bytes)).unpack();
 
-export const msgpack = { encode, decode };
-
-// ------------------------------------------------------------------------------------------ JSON
-//
-// JSON.parse rounds integers beyond 2^53, and JSON.stringify refuses BigInts and makes integers of
-// large numbers. So these travel as texts with a mark that no one can know before.
-
-const LONG_NUMBER = /\d{16}/;
-const TEXT_OR_NUMBER = /"(?:[^"\\]|\\.)*"|-?\d[\d.eE+-]*/g;
-const LONG_INTEGER = /^-?[1-9]\d{15,}$/;
-
-const secret = () => `${randomHex(Math.random, 16)}:`;
-
-export function toJSON(document) {
-  const mark = secret();
-  let marked = false;
-  const text = JSON.stringify(document, (name, value) => {
-    const exact = exactly(value);
-    if (exact === null) return value;
-    marked = true;
-    return `${mark}${exact}`;
-  });
-  return marked ? text.replace(new RegExp(`"${mark}([-+.e\\d]+)"`, 'g'), '$1') : text;
-}
-
-// How a number is written that JSON.stringify cannot be left to write; null for all else.
-function exactly(value) {
-  if (typeof value === 'bigint') return String(value);
-  if (Object.is(value, -0)) return '-0.0';
-  const isLarge = typeof value === 'number' && Number.isInteger(value) && !Number.isSafeInteger(value);
-  return isLarge ? value.toExponential() : null;
-}
-
-export function fromJSON(text) {
-  if (!LONG_NUMBER.test(text)) return JSON.parse(text);
-  const mark = secret();
-  const isRounded = (found) => LONG_INTEGER.test(found) && !Number.isSafeInteger(Number(found));
-  const marked = text.replace(TEXT_OR_NUMBER, (found) =>
-    isRounded(found) ? `"${mark}${found}"` : found,
-  );
-  return JSON.parse(marked, (name, value) =>
-    typeof value === 'string' && value.startsWith(mark) ? BigInt(value.slice(mark.length)) : value,
-  );
-}
-
-// ------------------------------------------------------------------------------------------ time
-
-// Seconds that never go back, and timers; another one may be given for tests.
-export const systemClock = {
-  now: () => performance.now() / 1000,
-  // What the time is, in milliseconds since 1970.
-  time: () => Date.now(),
-  // Calls back after so many seconds; what `clear` takes.
-  set: (callback, seconds) => setTimeout(callback, Math.min(seconds * 1000, 0x7fffffff)),
-  clear: (timer) => clearTimeout(timer),
-};
-
-// A signal with an end: aborted when others are, after some seconds, or by hand.
-class Scope {
-  #controller = new AbortController();
-  #clock;
-  #timer = null;
-  #outer;
-  #follow;
-
-  constructor(clock, { signals = [], seconds = null, what = 'The request' } = {}) {
-    this.#clock = clock;
-    this.#outer = signals.filter(Boolean);
-    this.#follow = () => this.abort(this.#outer.find((one) => one.aborted).reason);
-    for (const one of this.#outer) one.addEventListener('abort', this.#follow, { once: true });
-    if (this.#outer.some((one) => one.aborted)) this.#follow();
-    if (seconds !== null && Number.isFinite(seconds)) {
-      const late = () => this.abort(new Timeout(`${what} was not answered within ${seconds} s.`));
-      this.#timer = clock.set(late, seconds);
-    }
-  }
-
-  get signal() {
-    return this.#controller.signal;
-  }
-
-  abort(reason) {
-    this.end();
-    this.#controller.abort(reason);
-  }
-
-  end() {
-    this.#clock.clear(this.#timer);
-    for (const one of this.#outer) one.removeEventListener('abort', this.#follow);
-  }
-}
-
-// A promise together with what settles it; one that nobody waits for fails quietly.
-function deferred() {
-  const made = {};
-  made.promise = new Promise((resolve, reject) => Object.assign(made, { resolve, reject }));
-  made.promise.catch(() => {});
-  return made;
-}
-
-// The same promise, which fails with the signal's reason when that comes first.
-function abortable(promise, signal) {
-  if (signal === undefined || signal === null) return promise;
-  if (signal.aborted) {
-    // Nobody is told what else becomes of it.
-    promise.catch(() => {});
-    return Promise.reject(signal.reason);
-  }
-  return new Promise((resolve, reject) => {
-    const stop = () => reject(signal.reason);
-    const done = (settle) => (value) => {
-      signal.removeEventListener('abort', stop);
-      settle(value);
-    };
-    signal.addEventListener('abort', stop, { once: true });
-    promise.then(done(resolve), done(reject));
-  });
-}
-
-async function sleep(clock, seconds, signal) {
-  const { promise, resolve } = deferred();
-  const timer = clock.set(resolve, seconds);
-  try {
-    await abortable(promise, signal);
-  } finally {
-    clock.clear(timer);
-  }
-}
-
-// -------------------------------------------------------------------------------------- identity
-
-// Math.random where there is nothing better (Node 18): these ids are to differ, not to be secret.
-function randomHex(random, digits) {
-  const bytes = new Uint8Array(digits / 2);
-  if (random === Math.random && globalThis.crypto?.getRandomValues) {
-    globalThis.crypto.getRandomValues(bytes);
-  } else {
-    for (let index = 0; index < bytes.length; index += 1) bytes[index] = random() * 256;
-  }
-  return Array.from(bytes, (byte) => byte.toString(16).padStart(2, '0')).join('');
-}
-
-const asUUID = (hex) => hex.replace(/^(.{8})(.{4})(.{4})(.{4})(.{12})$/, '$1-$2-$3-$4-$5');
-
-// A random UUID, version 4 (RFC 9562).
-function uuid4(random) {
-  const hex = randomHex(random, 32);
-  const variant = '89ab'[parseInt(hex[16], 16) & 3];
-  return asUUID(`${hex.slice(0, 12)}4${hex.slice(13, 16)}${variant}${hex.slice(17)}`);
-}
-
-// A UUID that begins with the time, version 7 (RFC 9562); `milliseconds` since 1970.
-export function uuid7(milliseconds, random = Math.random) {
-  const time = Math.floor(milliseconds).toString(16).padStart(12, '0');
-  const hex = randomHex(random, 20);
-  const variant = '89ab'[parseInt(hex[3], 16) & 3];
-  return asUUID(`${time}7${hex.slice(0, 3)}${variant}${hex.slice(4, 19)}`);
-}
-
-// -------------------------------------------------------------------------------------- Fallback
-
-// No 101, or no word after it, within that time: something on the way does not let it through.
-export const HANDSHAKE_SECONDS = 3;
-// So many connections lost within that time: it is let through, but does not last.
-export const MAX_LOSSES = 3;
-export const LOSSES_SECONDS = 60;
-// How often the WebSocket is tried again from REST.
-export const RETRY_SECONDS = 60;
-// Reconnection: up to 0.1 s, 0.2 s, 0.4 s... 30 s, the time itself at random (full jitter).
-export const BACKOFF_SECONDS = 0.1;
-export const MAX_BACKOFF_SECONDS = 30;
-// A connection that has lasted so long was good: the next one is waited for from the start again.
-export const GOOD_SECONDS = 1;
-
-// Which transport is in use, and when to try the WebSocket next: a state machine without I/O.
-//
-//               opened                        lost 3 times in 60 s
-// connecting ───────────► websocket ────────────────────────────► polling
-//     │  ▲                    │                                    ▲  │
-//     │  └────────────────────┘ lost                               │  │
-//     └────────────────────────────────────────────────────────────┘  │ opened, tried every 60 s
-//       refused, filtered, or lost 3 times in 60 s                    ▼ websocket
-//
-// Who drives it asks `waitSeconds` when to try next, says `attempting` when it does, and then what
-// came of it. The same as the Python client's. transport: 'rest' is always polling, 'websocket'
-// never. clock: { now } in seconds. random: numbers from 0 to 1.
-export class Fallback {
-  #transport;
-  #retrySeconds;
-  #clock;
-  #backoff;
-  #losses = [];
-  #openedAt = 0;
-  #tryAt;
-
-  constructor({ transport, clock, random, retrySeconds = RETRY_SECONDS }) {
-    this.#transport = transport;
-    this.#retrySeconds = retrySeconds;
-    this.#clock = clock;
-    this.#backoff = new Backoff(random);
-    this.#tryAt = transport === 'rest' ? null : clock.now();
-    this.state = transport === 'rest' ? 'polling' : 'connecting';
-  }
-
-  // For how long not to try the WebSocket yet; null while it is open or not to be tried.
-  waitSeconds() {
-    return this.#tryAt === null ? null : Math.max(this.#tryAt - this.#clock.now(), 0);
-  }
-
-  // The WebSocket is being tried.
-  attempting() {
-    this.#tryAt = null;
-  }
-
-  // It opened, and the server has spoken over it.
-  opened() {
-    if (this.state === 'closed') return;
-    this.state = 'websocket';
-    this.#openedAt = this.#clock.now();
-  }
-
-  // The handshake was answered, but not with 101.
-  refused() {
-    this.#fallBack();
-  }
-
-  // Nothing came within HANDSHAKE_SECONDS, though the server could be reached.
-  filtered() {
-    this.#fallBack();
-  }
-
-  // The server could not be reached at all, so neither over REST: try on.
-  unreachable() {
-    if (this.state !== 'closed') this.#tryIn(this.#delay());
-  }
-
-  // The connection, or the attempt at one, ended. reconnectAfterMs: when to come back, where the
-  // server said so before it closed; such an end counts for nothing.
-  lost(reconnectAfterMs = null) {
-    if (this.state === 'closed') return;
-    const now = this.#clock.now();
-    if (this.state === 'polling') {
-      this.#tryIn(this.#retrySeconds);
-      return;
-    }
-    if (this.state === 'websocket') {
-      if (now - this.#openedAt >= GOOD_SECONDS) this.#backoff.reset();
-      this.state = 'connecting';
-    }
-    if (reconnectAfterMs !== null) this.#tryIn(reconnectAfterMs / 1000);
-    else if (this.#isDying(now)) this.#fallBack();
-    else this.#tryIn(this.#backoff.next());
-  }
-
-  close() {
-    this.state = 'closed';
-    this.#tryAt = null;
-  }
-
-  #isDying(now) {
-    this.#losses = [...this.#losses, now].slice(-MAX_LOSSES);
-    const isDying = this.#losses.length === MAX_LOSSES && now - this.#losses[0] <= LOSSES_SECONDS;
-    if (isDying) this.#losses = [];
-    return isDying;
-  }
-
-  #fallBack() {
-    if (this.state === 'closed') return;
-    if (this.#transport === 'auto') {
-      this.state = 'polling';
-      this.#backoff.reset();
-    }
-    this.#tryIn(this.#delay());
-  }
-
-  #delay() {
-    return this.state === 'polling' ? this.#retrySeconds : this.#backoff.next();
-  }
-
-  #tryIn(seconds) {
-    this.#tryAt = this.#clock.now() + seconds;
-  }
-}
-
-// How long to wait after one failure more: exponential, with full jitter.
-export class Backoff {
-  #random;
-  #ceiling = BACKOFF_SECONDS;
-
-  constructor(random) {
-    this.#random = random;
-  }
-
-  // For how long to wait now, in seconds.
-  next() {
-    const ceiling = this.#ceiling;
-    this.#ceiling = Math.min(ceiling * 2, MAX_BACKOFF_SECONDS);
-    return ceiling * this.#random();
-  }
-
-  // It went well: begin anew.
-  reset() {
-    this.#ceiling = BACKOFF_SECONDS;
-  }
-}
-
-export const MIN_PAUSE_SECONDS = 0.1;
-export const MAX_PAUSE_SECONDS = 2;
-export const MIN_WAIT_SECONDS = 1;
-export const MAX_WAIT_SECONDS = 20;
-
-// How to ask a server for what is new, again and again.
-//
-// With long polling a server is asked for at most MAX_WAIT_SECONDS at a time, and for less where
-// something on the way does not let a request last so long. Without it there is a pause after each
-// answer that brings nothing, from MIN_PAUSE_SECONDS and twice as long each time.
-export class Pace {
-  #pause = MIN_PAUSE_SECONDS;
-  #longest = MAX_WAIT_SECONDS;
-
-  // For how long the server is to wait for something; `maxWait` is the most it may.
-  wait(maxWait) {
-    return Math.min(maxWait, this.#longest);
-  }
-
-  // A request that was to wait ended without an answer after so long.
-  cut(seconds) {
-    this.#longest = Math.max(MIN_WAIT_SECONDS, Math.min(this.#longest, seconds / 2));
-  }
-
-  // An answer brought something.
-  found() {
-    this.#pause = MIN_PAUSE_SECONDS;
-  }
-
-  // For how long to pause after an answer that brought nothing, in seconds.
-  pause() {
-    const pause = this.#pause;
-    this.#pause = Math.min(pause * 2, MAX_PAUSE_SECONDS);
-    return pause;
-  }
-}
-
-// ---------------------------------------------------------------------------------------- routes
-//
-// What each operation is in REST, as in the reference: method, path, query. What is in neither is in
-// the body. `*` marks the operations that may be repeated when it is not known whether they were
-// done: they only read, or doing them twice is as doing them once.
-
-const CHANNEL_ROUTES = [
-  '  message_post            POST   KIND/messages',
-  '* message_list            GET    KIND/messages?marker,limit,echo,include_claimed,include_delayed,wait',
-  '* message_get_many        GET    KIND/messages?ids=message_ids',
-  '* message_get             GET    KIND/messages/{message_id}',
-  '* message_delete          DELETE KIND/messages/{message_id}?claim_id',
-  '  message_delete_many     DELETE KIND/messages?ids=message_ids,claim_ids,pop',
-  '* subscription_list       GET    KIND/subscriptions?marker,limit',
-  '  subscription_create     POST   KIND/subscriptions',
-  '* subscription_get        GET    KIND/subscriptions/{subscription_id}',
-  '* subscription_update     PATCH  KIND/subscriptions/{subscription_id}',
-  '* subscription_delete     DELETE KIND/subscriptions/{subscription_id}',
-  '* subscription_confirm    PUT    KIND/subscriptions/{subscription_id}/confirm',
-];
-
-const ROUTES = [
-  ...CHANNEL_ROUTES.map((line) => line.replace('KIND', '/v2/queues/{queue_name}')),
-  ...CHANNEL_ROUTES.map((line) =>
-    line.replace(/([a-z])/, 'topic_$1').replace('KIND', '/v2/topics/{topic_name}'),
-  ),
-  ...['queue', 'topic'].flatMap((kind) => [
-    `* ${kind}_list      GET    /v2/${kind}s?marker,limit,detailed,name,with_count,*metadata`,
-    `* ${kind}_create    PUT    /v2/${kind}s/{${kind}_name} metadata`,
-    `* ${kind}_get       GET    /v2/${kind}s/{${kind}_name}`,
-    `* ${kind}_delete    DELETE /v2/${kind}s/{${kind}_name}`,
-    `  ${kind}_update    PATCH  /v2/${kind}s/{${kind}_name} changes`,
-    `* ${kind}_get_stats GET    /v2/${kind}s/{${kind}_name}/stats`,
-    `  ${kind}_purge     POST   /v2/${kind}s/{${kind}_name}/purge`,
-  ]),
-  '* queue_share       POST   /v2/queues/{queue_name}/share',
-  '  claim_create      POST   /v2/queues/{queue_name}/claims?limit,wait',
-  '* claim_get         GET    /v2/queues/{queue_name}/claims/{claim_id}',
-  '* claim_update      PATCH  /v2/queues/{queue_name}/claims/{claim_id}',
-  '* claim_delete      DELETE /v2/queues/{queue_name}/claims/{claim_id}',
-  '* get_versions      GET    /',
-  '* get_home_doc      GET    /v2/',
-  '* get_capabilities  GET    /v2/capabilities',
-  '* ping_node         GET    /v2/ping',
-  '* check_node_health GET    /v2/health',
-  '* get_openapi       GET    /v2/openapi.json',
-  '* get_asyncapi      GET    /v2/asyncapi.json',
-  ...['pool', 'flavor'].flatMap((kind) => [
-    `* ${kind}_list      GET    /v2/${kind}s?marker,limit,detailed`,
-    `* ${kind}_get       GET    /v2/${kind}s/{${kind}_name}${kind === 'pool' ? '?detailed' : ''}`,
-    `* ${kind}_create    PUT    /v2/${kind}s/{${kind}_name}`,
-    `* ${kind}_update    PATCH  /v2/${kind}s/{${kind}_name}`,
-    `* ${kind}_delete    DELETE /v2/${kind}s/{${kind}_name}`,
-  ]),
-];
-
-// Over a WebSocket only. What settles a message may be repeated while its connection lives.
-const SAFE_ELSEWHERE = ['subscription_resume', 'consumer_stop', 'ping', 'hello', 'authenticate'];
-
-const JSON_PATCH = 'application/openstack-messaging-v2.0-json-patch';
-
-class Route {
-  constructor(line) {
-    const [safe, action, method, target, payload] = line.replace(/^ /, '-').split(/\s+/);
-    const [path, query = ''] = target.split('?');
-    this.isSafe = safe === '*';
-    this.action = action;
-    this.method = method;
-    this.path = path;
-    this.payload = payload;
-    const names = query.split(',').filter(Boolean);
-    this.filters = names.find((name) => name[0] === '*')?.slice(1);
-    // From the name of a parameter to that of its argument.
-    this.query = names
-      .filter((name) => name[0] !== '*')
-      .map((name) => (name.includes('=') ? name.split('=') : [name, name]));
-  }
-
-  // The path with its query, and the body (undefined for none), of a request with these arguments.
-  fill(given) {
-    const left = { ...given };
-    const take = (name) => {
-      const value = left[name];
-      delete left[name];
-      return value;
-    };
-    const path = this.path.replace(/\{(\w+)\}/g, (_, name) => encodeURIComponent(take(name)));
-    const pairs = this.query.map(([name, argument]) => [name, take(argument)]);
-    if (this.filters) pairs.push(...Object.entries(take(this.filters) ?? {}));
-    const query = pairs.filter(([, value]) => isGiven(value)).map(parameter).join('&');
-    return { target: query ? `${path}?${query}` : path, body: this.#body(left) };
-  }
-
-  #body(left) {
-    if (this.method === 'GET' || this.method === 'DELETE') return undefined;
-    if (this.payload) return left[this.payload] ?? undefined;
-    // No body is another request than an empty one where there is something to be chosen.
-    if (this.action.endsWith('_purge') && !Object.values(left).some(isGiven)) return undefined;
-    return left;
-  }
-}
-
-// A list is told by commas that are not escaped.
-function parameter([name, value]) {
-  const values = Array.isArray(value) ? value : [value];
-  return `${encodeURIComponent(name)}=${values.map(encodeURIComponent).join(',')}`;
-}
-
-const isGiven = (value) => value !== undefined && value !== null && value !== '';
-
-export const routes = new Map(ROUTES.map((line) => new Route(line)).map((one) => [one.action, one]));
-
-// Whether an operation may be repeated when it is not known whether it was done.
-function isSafe(action, body) {
-  if (action.endsWith('message_delete_many')) return !body.pop;
-  if (routes.get(action)?.payload === 'changes') {
-    return body.changes?.every?.(({ op }) => op === 'add' || op === 'replace') ?? false;
-  }
-  return routes.get(action)?.isSafe ?? SAFE_ELSEWHERE.includes(action);
-}
-
-// What REST answers with 404 where there is none, and a WebSocket with an empty list.
-const isEmpty = ({ action }) => action.endsWith('message_get_many');
-
-const isPost = (action) => action === 'message_post' || action === 'topic_message_post';
+const msgpack = { encode, decode };
 
 // From what REST answers to what a WebSocket does: ids and markers in place of hrefs and links.
 
@@ -1028,7 +680,441 @@ const fromREST = (action, body) => {
   return convert ? convert(body) : (body ?? {});
 };
 
-// ------------------------------------------------------------------------------------------ Rest
+// Every operation that a server may offer, by its WebSocket action.
+//
+// Written by `tox -e genoperations` from the declarations in zaqar_gevent/api.
+//
+// method, path: its route in REST, null where it has none.
+// query: from the names of query parameters to those of arguments.
+// payload: the argument that is the whole body.
+// filters: the argument whose members are query parameters.
+// mediaType: of the body.
+// optionalBody: whether no body means something else than an empty one.
+// repeat: when a request may be repeated safely, null for never. `given` and `absent` name an
+// argument that must or must not be there; `changes` lists the operations of a JSON patch that
+// each change must be one of.
+const OPERATIONS = {
+  message_post: {
+    method: 'POST',
+    path: '/v2/queues/{queue_name}/messages',
+    repeat: { given: 'post_id' },
+  },
+  topic_message_post: {
+    method: 'POST',
+    path: '/v2/topics/{topic_name}/messages',
+    repeat: { given: 'post_id' },
+  },
+  message_list: {
+    method: 'GET',
+    path: '/v2/queues/{queue_name}/messages',
+    repeat: {},
+    query: { marker: 'marker', limit: 'limit', echo: 'echo', include_claimed: 'include_claimed', include_delayed: 'include_delayed', wait: 'wait' },
+  },
+  topic_message_list: {
+    method: 'GET',
+    path: '/v2/topics/{topic_name}/messages',
+    repeat: {},
+    query: { marker: 'marker', limit: 'limit', echo: 'echo', include_claimed: 'include_claimed', include_delayed: 'include_delayed', wait: 'wait' },
+  },
+  message_get_many: {
+    method: 'GET',
+    path: '/v2/queues/{queue_name}/messages',
+    repeat: {},
+    query: { ids: 'message_ids' },
+  },
+  topic_message_get_many: {
+    method: 'GET',
+    path: '/v2/topics/{topic_name}/messages',
+    repeat: {},
+    query: { ids: 'message_ids' },
+  },
+  message_get: {
+    method: 'GET',
+    path: '/v2/queues/{queue_name}/messages/{message_id}',
+    repeat: {},
+  },
+  topic_message_get: {
+    method: 'GET',
+    path: '/v2/topics/{topic_name}/messages/{message_id}',
+    repeat: {},
+  },
+  message_delete: {
+    method: 'DELETE',
+    path: '/v2/queues/{queue_name}/messages/{message_id}',
+    repeat: {},
+    query: { claim_id: 'claim_id' },
+  },
+  topic_message_delete: {
+    method: 'DELETE',
+    path: '/v2/topics/{topic_name}/messages/{message_id}',
+    repeat: {},
+    query: { claim_id: 'claim_id' },
+  },
+  message_delete_many: {
+    method: 'DELETE',
+    path: '/v2/queues/{queue_name}/messages',
+    repeat: { absent: 'pop' },
+    query: { ids: 'message_ids', claim_ids: 'claim_ids', pop: 'pop' },
+  },
+  topic_message_delete_many: {
+    method: 'DELETE',
+    path: '/v2/topics/{topic_name}/messages',
+    repeat: { absent: 'pop' },
+    query: { ids: 'message_ids', claim_ids: 'claim_ids', pop: 'pop' },
+  },
+  claim_create: {
+    method: 'POST',
+    path: '/v2/queues/{queue_name}/claims',
+    repeat: null,
+    query: { limit: 'limit', wait: 'wait' },
+  },
+  claim_get: {
+    method: 'GET',
+    path: '/v2/queues/{queue_name}/claims/{claim_id}',
+    repeat: {},
+  },
+  claim_update: {
+    method: 'PATCH',
+    path: '/v2/queues/{queue_name}/claims/{claim_id}',
+    repeat: {},
+  },
+  claim_delete: {
+    method: 'DELETE',
+    path: '/v2/queues/{queue_name}/claims/{claim_id}',
+    repeat: {},
+  },
+  get_versions: {
+    method: 'GET',
+    path: '/',
+    repeat: {},
+  },
+  get_capabilities: {
+    method: 'GET',
+    path: '/v2/capabilities',
+    repeat: {},
+  },
+  get_home_doc: {
+    method: 'GET',
+    path: '/v2/',
+    repeat: {},
+  },
+  ping_node: {
+    method: 'GET',
+    path: '/v2/ping',
+    repeat: {},
+  },
+  check_node_health: {
+    method: 'GET',
+    path: '/v2/health',
+    repeat: {},
+  },
+  get_openapi: {
+    method: 'GET',
+    path: '/v2/openapi.json',
+    repeat: {},
+  },
+  get_asyncapi: {
+    method: 'GET',
+    path: '/v2/asyncapi.json',
+    repeat: {},
+  },
+  flavor_list: {
+    method: 'GET',
+    path: '/v2/flavors',
+    repeat: {},
+    query: { detailed: 'detailed', limit: 'limit', marker: 'marker' },
+  },
+  flavor_get: {
+    method: 'GET',
+    path: '/v2/flavors/{flavor_name}',
+    repeat: {},
+  },
+  flavor_create: {
+    method: 'PUT',
+    path: '/v2/flavors/{flavor_name}',
+    repeat: {},
+  },
+  flavor_update: {
+    method: 'PATCH',
+    path: '/v2/flavors/{flavor_name}',
+    repeat: {},
+  },
+  flavor_delete: {
+    method: 'DELETE',
+    path: '/v2/flavors/{flavor_name}',
+    repeat: {},
+  },
+  pool_list: {
+    method: 'GET',
+    path: '/v2/pools',
+    repeat: {},
+    query: { detailed: 'detailed', limit: 'limit', marker: 'marker' },
+  },
+  pool_get: {
+    method: 'GET',
+    path: '/v2/pools/{pool_name}',
+    repeat: {},
+    query: { detailed: 'detailed' },
+  },
+  pool_create: {
+    method: 'PUT',
+    path: '/v2/pools/{pool_name}',
+    repeat: {},
+  },
+  pool_update: {
+    method: 'PATCH',
+    path: '/v2/pools/{pool_name}',
+    repeat: {},
+  },
+  pool_delete: {
+    method: 'DELETE',
+    path: '/v2/pools/{pool_name}',
+    repeat: {},
+  },
+  queue_list: {
+    method: 'GET',
+    path: '/v2/queues',
+    repeat: {},
+    query: { marker: 'marker', limit: 'limit', detailed: 'detailed', name: 'name', with_count: 'with_count' },
+    filters: 'metadata',
+  },
+  topic_list: {
+    method: 'GET',
+    path: '/v2/topics',
+    repeat: {},
+    query: { marker: 'marker', limit: 'limit', detailed: 'detailed', name: 'name', with_count: 'with_count' },
+    filters: 'metadata',
+  },
+  queue_create: {
+    method: 'PUT',
+    path: '/v2/queues/{queue_name}',
+    repeat: {},
+    payload: 'metadata',
+  },
+  topic_create: {
+    method: 'PUT',
+    path: '/v2/topics/{topic_name}',
+    repeat: {},
+    payload: 'metadata',
+  },
+  queue_get: {
+    method: 'GET',
+    path: '/v2/queues/{queue_name}',
+    repeat: {},
+  },
+  topic_get: {
+    method: 'GET',
+    path: '/v2/topics/{topic_name}',
+    repeat: {},
+  },
+  queue_delete: {
+    method: 'DELETE',
+    path: '/v2/queues/{queue_name}',
+    repeat: {},
+  },
+  topic_delete: {
+    method: 'DELETE',
+    path: '/v2/topics/{topic_name}',
+    repeat: {},
+  },
+  queue_update: {
+    method: 'PATCH',
+    path: '/v2/queues/{queue_name}',
+    repeat: { changes: ['add', 'replace'] },
+    payload: 'changes',
+    mediaType: 'application/openstack-messaging-v2.0-json-patch',
+  },
+  topic_update: {
+    method: 'PATCH',
+    path: '/v2/topics/{topic_name}',
+    repeat: { changes: ['add', 'replace'] },
+    payload: 'changes',
+    mediaType: 'application/openstack-messaging-v2.0-json-patch',
+  },
+  queue_get_stats: {
+    method: 'GET',
+    path: '/v2/queues/{queue_name}/stats',
+    repeat: {},
+  },
+  topic_get_stats: {
+    method: 'GET',
+    path: '/v2/topics/{topic_name}/stats',
+    repeat: {},
+  },
+  queue_purge: {
+    method: 'POST',
+    path: '/v2/queues/{queue_name}/purge',
+    repeat: null,
+    optionalBody: true,
+  },
+  topic_purge: {
+    method: 'POST',
+    path: '/v2/topics/{topic_name}/purge',
+    repeat: null,
+    optionalBody: true,
+  },
+  queue_share: {
+    method: 'POST',
+    path: '/v2/queues/{queue_name}/share',
+    repeat: {},
+  },
+  subscription_list: {
+    method: 'GET',
+    path: '/v2/queues/{queue_name}/subscriptions',
+    repeat: {},
+    query: { marker: 'marker', limit: 'limit' },
+  },
+  topic_subscription_list: {
+    method: 'GET',
+    path: '/v2/topics/{topic_name}/subscriptions',
+    repeat: {},
+    query: { marker: 'marker', limit: 'limit' },
+  },
+  subscription_create: {
+    method: 'POST',
+    path: '/v2/queues/{queue_name}/subscriptions',
+    repeat: null,
+  },
+  topic_subscription_create: {
+    method: 'POST',
+    path: '/v2/topics/{topic_name}/subscriptions',
+    repeat: null,
+  },
+  subscription_get: {
+    method: 'GET',
+    path: '/v2/queues/{queue_name}/subscriptions/{subscription_id}',
+    repeat: {},
+  },
+  topic_subscription_get: {
+    method: 'GET',
+    path: '/v2/topics/{topic_name}/subscriptions/{subscription_id}',
+    repeat: {},
+  },
+  subscription_update: {
+    method: 'PATCH',
+    path: '/v2/queues/{queue_name}/subscriptions/{subscription_id}',
+    repeat: {},
+  },
+  topic_subscription_update: {
+    method: 'PATCH',
+    path: '/v2/topics/{topic_name}/subscriptions/{subscription_id}',
+    repeat: {},
+  },
+  subscription_delete: {
+    method: 'DELETE',
+    path: '/v2/queues/{queue_name}/subscriptions/{subscription_id}',
+    repeat: {},
+  },
+  topic_subscription_delete: {
+    method: 'DELETE',
+    path: '/v2/topics/{topic_name}/subscriptions/{subscription_id}',
+    repeat: {},
+  },
+  subscription_confirm: {
+    method: 'PUT',
+    path: '/v2/queues/{queue_name}/subscriptions/{subscription_id}/confirm',
+    repeat: {},
+  },
+  topic_subscription_confirm: {
+    method: 'PUT',
+    path: '/v2/topics/{topic_name}/subscriptions/{subscription_id}/confirm',
+    repeat: {},
+  },
+  queue_consume: {
+    method: null,
+    path: null,
+    repeat: null,
+  },
+  message_ack: {
+    method: null,
+    path: null,
+    repeat: null,
+  },
+  message_release: {
+    method: null,
+    path: null,
+    repeat: null,
+  },
+  consumer_stop: {
+    method: null,
+    path: null,
+    repeat: {},
+  },
+  subscription_resume: {
+    method: null,
+    path: null,
+    repeat: {},
+  },
+  hello: {
+    method: null,
+    path: null,
+    repeat: {},
+  },
+  ping: {
+    method: null,
+    path: null,
+    repeat: {},
+  },
+  authenticate: {
+    method: null,
+    path: null,
+    repeat: {},
+  },
+};
+
+// What each operation is as a request to REST, and which may be repeated, from the generated table.
+
+// The operation of this name; undefined where there is none.
+const operationOf = (action) => (Object.hasOwn(OPERATIONS, action) ? OPERATIONS[action] : undefined);
+
+// The path with its query, and the body (undefined for none), of a request with these arguments.
+function fill({ path, query = {}, filters, ...operation }, given) {
+  const left = { ...given };
+  const take = (name) => {
+    const value = left[name];
+    delete left[name];
+    return value;
+  };
+  const target = path.replace(/\{(\w+)\}/g, (_, name) => encodeURIComponent(take(name)));
+  const pairs = Object.entries(query).map(([name, argument]) => [name, take(argument)]);
+  if (filters) pairs.push(...Object.entries(take(filters) ?? {}));
+  const text = pairs.filter(([, value]) => isGiven(value)).map(parameter).join('&');
+  return { target: text ? `${target}?${text}` : target, body: bodyOf(operation, left) };
+}
+
+function bodyOf({ method, payload, optionalBody }, left) {
+  if (method === 'GET' || method === 'DELETE') return undefined;
+  if (payload) return left[payload] ?? undefined;
+  // No body is another request than an empty one where there is something to be chosen.
+  if (optionalBody && !Object.values(left).some(isGiven)) return undefined;
+  return left;
+}
+
+// The server takes a list as values between commas, which must not be escaped.
+function parameter([name, value]) {
+  const values = Array.isArray(value) ? value : [value];
+  return `${encodeURIComponent(name)}=${values.map(encodeURIComponent).join(',')}`;
+}
+
+const isGiven = (value) => value !== undefined && value !== null && value !== '';
+
+// Whether an operation may be repeated when it is not known whether it was done.
+function isRepeatable(action, body) {
+  const { given, absent, changes } = operationOf(action)?.repeat ?? { given: 'nothing' };
+  if (given && !isThere(body[given])) return false;
+  if (absent && isThere(body[absent])) return false;
+  return !changes || Array.from(body.changes ?? []).every((change) => changes.includes(change?.op));
+}
+
+const isThere = (value) => value !== undefined && value !== null;
+
+// What REST answers with 404 where there is none, and a WebSocket with an empty list.
+const isEmptyList = (action) => action.endsWith('message_get_many');
+
+const isPost = (action) => action === 'message_post' || action === 'topic_message_post';
+
+// The server over REST.
+
 
 const UPSTREAM = { max_wait: 0, idempotency_seconds: 0, max_in_flight: 64, protocols: [] };
 // Browsers open six connections to a server; requests need some that nobody waits on.
@@ -1077,11 +1163,11 @@ class Rest {
   }
 
   async request(action, body, { signal, headers, accept } = {}) {
-    const route = routes.get(action);
-    if (route === undefined) throw this.#unknown(action);
+    const operation = operationOf(action);
+    if (!operation?.path) throw this.#unknown(action);
     if (body.wait) this.#polls += 1;
     try {
-      const answer = await this.#ask(route, body, headers, signal);
+      const answer = await this.#ask(action, operation, body, headers, signal);
       accept?.(answer);
       return answer;
     } finally {
@@ -1095,20 +1181,20 @@ class Rest {
     return new BadRequest({ status: 400, code: 'unknown_action', title, description });
   }
 
-  async #ask(route, given, own, signal) {
-    const { target, body } = route.fill(given);
+  async #ask(action, operation, given, own, signal) {
+    const { target, body } = fill(operation, given);
     const headers = { Accept: 'application/json', ...(await this.#headers()), ...own };
-    const request = { method: route.method, headers, signal, cache: 'no-store' };
+    const request = { method: operation.method, headers, signal, cache: 'no-store' };
     if (body !== undefined) {
-      headers['Content-Type'] = route.payload === 'changes' ? JSON_PATCH : 'application/json';
+      headers['Content-Type'] = operation.mediaType ?? 'application/json';
       request.body = toJSON(body);
     }
-    if (route.action === 'get_home_doc') headers.Accept = 'application/json-home';
+    if (action === 'get_home_doc') headers.Accept = 'application/json-home';
     const { status, text } = await this.#exchange(target, request, signal);
     const document = parse(text);
-    if (status === 404 && isEmpty(route)) return { status: 200, body: { messages: [] } };
+    if (status === 404 && isEmptyList(action)) return { status: 200, body: { messages: [] } };
     if (status >= 400) throw errorOf(status, document);
-    return { status, body: fromREST(route.action, document) };
+    return { status, body: fromREST(action, document) };
   }
 
   async #exchange(target, request, signal) {
@@ -1135,12 +1221,13 @@ function parse(text) {
   }
 }
 
-// ------------------------------------------------------------------------------------ Connection
+// One WebSocket, from its handshake to its end.
+
 
 const COMPACT = 'zaqar.v2';
 // Without a word for this long, the server is asked; without an answer, the connection is dead.
-export const KEEPALIVE_SECONDS = 20;
-export const KEEPALIVE_TIMEOUT_SECONDS = 10;
+const KEEPALIVE_SECONDS = 20;
+const KEEPALIVE_TIMEOUT_SECONDS = 10;
 const EXPIRED = 4003;
 const TOO_LONG = 1009;
 
@@ -1389,7 +1476,449 @@ class Connection {
   }
 }
 
-// ----------------------------------------------------------------------------------------- Inbox
+// How long before its end a token is replaced, in seconds; or at nine tenths of its time.
+const RENEW_SECONDS = 60;
+
+// The token that getToken gives, called again before it ends, or when it is refused.
+class Credentials {
+  #getToken;
+  #clock;
+  #asking = null;
+
+  #renewAt = null;
+
+  token = null;
+
+  constructor({ token = null, getToken = null, clock }) {
+    this.token = token;
+    this.#getToken = getToken;
+    this.#clock = clock;
+  }
+
+  get canRenew() {
+    return this.#getToken !== null;
+  }
+
+  // The seconds until it should be replaced; null where that is not known.
+  get secondsLeft() {
+    return this.#renewAt === null ? null : Math.max(0, (this.#renewAt - this.#clock.time()) / 1000);
+  }
+
+  async current() {
+    if (this.canRenew && (this.token === null || this.secondsLeft === 0)) await this.renew();
+    return this.token;
+  }
+
+  // Asks for another token; once, however many want it.
+  async renew() {
+    this.#asking ??= this.#ask().finally(() => {
+      this.#asking = null;
+    });
+    await this.#asking;
+  }
+
+  async #ask() {
+    const given = await this.#getToken();
+    const { token, expiresAt = null } = typeof given === 'string' ? { token: given } : given;
+    this.replace(token, expiresAt);
+  }
+
+  // The token is over.
+  expire() {
+    if (this.canRenew) this.#renewAt = 0;
+  }
+
+  // expiresAt: a Date, what makes one, or null where it is not known.
+  replace(token, expiresAt = null) {
+    this.token = token;
+    this.#renewAt = null;
+    if (expiresAt === null) return;
+    const end = new Date(expiresAt).getTime();
+    const left = end - this.#clock.time();
+    this.#renewAt = end - Math.min(RENEW_SECONDS * 1000, left / 10);
+  }
+}
+
+// What may be sent: checked before it is encoded.
+
+
+// The most levels that a server takes, by its default, envelope included.
+const MAX_SENT_DEPTH = 64;
+
+const SURROGATE = /\p{Surrogate}/u;
+
+// Throws EncodingError for what JSON and MsgPack cannot both say as it is. JSON.stringify would write
+// null or {} for much of it, and a TextEncoder another character. Members that are undefined are left
+// out, as JSON does, and toJSON is asked.
+// depth: of what it is in; a request's body is in an envelope.
+function checkDocument(value, place = '$', depth = 1) {
+  const refuse = (what) => {
+    throw new EncodingError(`${what} cannot be sent - at ${place}`);
+  };
+  if (typeof value === 'string') {
+    if (SURROGATE.test(value)) refuse('A text with half of a surrogate pair');
+  } else if (typeof value === 'number') {
+    if (!Number.isFinite(value)) refuse(String(value));
+  } else if (typeof value === 'bigint') {
+    if (BigInt.asIntN(64, value) !== value) refuse('An integer outside -2^63 to 2^63 - 1');
+  } else if (value !== null && typeof value === 'object') {
+    if (depth >= MAX_SENT_DEPTH) refuse(`A document of more than ${MAX_SENT_DEPTH} levels, or that holds itself,`);
+    checkMembers(value, place, depth, refuse);
+  } else if (value !== null && typeof value !== 'boolean') {
+    refuse(value === undefined ? 'undefined' : `A ${typeof value}`);
+  }
+}
+
+function checkMembers(value, place, depth, refuse) {
+  if (Array.isArray(value)) {
+    // By number, so that a gap is found, which is undefined.
+    for (let index = 0; index < value.length; index += 1) {
+      checkDocument(value[index], `${place}[${index}]`, depth + 1);
+    }
+    return;
+  }
+  if (ArrayBuffer.isView(value) || value instanceof ArrayBuffer) refuse('Binary data');
+  if (typeof value.toJSON === 'function') {
+    const said = value.toJSON();
+    if (value instanceof Date && said === null) refuse('An invalid date');
+    checkDocument(said, place, depth + 1);
+    return;
+  }
+  // What a Map, a Set or a Promise holds are no members.
+  const kind = Object.prototype.toString.call(value).slice(8, -1);
+  if (kind !== 'Object') refuse(`A value of the kind ${kind}`);
+  if (Object.getOwnPropertySymbols(value).length > 0) refuse('A member whose name is a symbol');
+  for (const [name, member] of Object.entries(value)) {
+    if (SURROGATE.test(name)) refuse('A name with half of a surrogate pair');
+    if (member !== undefined) checkDocument(member, `${place}.${name}`, depth + 1);
+  }
+}
+
+// The document as JSON has it, for codecs that write undefined as null, or dates in their own way.
+function plain(value) {
+  if (value === null || typeof value !== 'object') return value;
+  if (Array.isArray(value)) return value.map(plain);
+  if (typeof value.toJSON === 'function') return plain(value.toJSON());
+  const given = Object.entries(value).filter(([, member]) => member !== undefined);
+  return Object.fromEntries(given.map(([name, member]) => [name, plain(member)]));
+}
+
+// The events that a client dispatches.
+
+// A subscription begins again with the oldest message: the store of the server is another one by now.
+// marker: the one that it does not know. error: what the server said.
+class RestartEvent extends Event {
+  constructor(queueName, marker, error) {
+    super('restart');
+    Object.assign(this, { queueName, marker, error });
+  }
+}
+
+// What the client's state is now and was before, and why.
+class StateEvent extends Event {
+  constructor(state, previous, reason = null) {
+    super('state');
+    Object.assign(this, { state, previous, reason });
+  }
+}
+
+// Which transport to use, and when to try again; without I/O.
+
+// No 101, or no word after it, within that time: something on the way does not let it through.
+const HANDSHAKE_SECONDS = 3;
+// So many connections lost within that time: it is let through, but does not last.
+const MAX_LOSSES = 3;
+const LOSSES_SECONDS = 60;
+// How often the WebSocket is tried again from REST.
+const RETRY_SECONDS = 60;
+// Reconnection: up to 0.1 s, 0.2 s, 0.4 s... 30 s, the time itself at random (full jitter).
+const BACKOFF_SECONDS = 0.1;
+const MAX_BACKOFF_SECONDS = 30;
+// The least of those where connections keep dying and there is nothing to fall back to.
+const LOSING_BACKOFF_SECONDS = 1;
+// While somebody waits for a connection, no wait is longer than up to that.
+const WANTED_BACKOFF_SECONDS = 2;
+
+// Which transport is in use, and when to try the WebSocket next: a state machine without I/O.
+//
+//               opened                        lost 3 times in 60 s
+// connecting ───────────► websocket ────────────────────────────► polling
+//     │  ▲                    │                                    ▲  │
+//     │  └────────────────────┘ lost                               │  │
+//     └────────────────────────────────────────────────────────────┘  │ opened, tried every 60 s
+//       refused, filtered, or lost 3 times in 60 s                    ▼ websocket
+//
+// Its user asks `waitSeconds` when to try next, calls `attempting` when it does, and then says what
+// came of it. The Python client has the same machine; both run tests/client/fallback_vectors.json.
+// transport: 'rest' is always polling, 'websocket' never. clock: { now } in seconds. random: gives
+// numbers from 0 to 1.
+class Fallback {
+  #transport;
+  #retrySeconds;
+  #clock;
+  #random;
+  #backoff;
+  #losses = [];
+  #tryAt;
+  #ifWantedAt = null;
+
+  constructor({ transport, clock, random, retrySeconds = RETRY_SECONDS }) {
+    this.#transport = transport;
+    this.#retrySeconds = retrySeconds;
+    this.#clock = clock;
+    this.#random = random;
+    this.#backoff = new Backoff(random);
+    this.#tryAt = transport === 'rest' ? null : clock.now();
+    this.state = transport === 'rest' ? 'polling' : 'connecting';
+  }
+
+  // For how long not to try the WebSocket yet; null while it is open or not to be tried.
+  waitSeconds() {
+    return this.#tryAt === null ? null : Math.max(this.#tryAt - this.#clock.now(), 0);
+  }
+
+  // Somebody waits for a connection: try sooner, unless the server said when. Whether that is sooner
+  // than before.
+  wanted() {
+    if (this.#tryAt === null || this.#ifWantedAt === null) return false;
+    const isSooner = this.#ifWantedAt < this.#tryAt;
+    this.#tryAt = Math.min(this.#tryAt, this.#ifWantedAt);
+    return isSooner;
+  }
+
+  // The WebSocket is being tried.
+  attempting() {
+    this.#tryAt = null;
+    this.#ifWantedAt = null;
+  }
+
+  // It opened, and the server has spoken over it.
+  opened() {
+    if (this.state === 'closed') return;
+    this.state = 'websocket';
+    this.#backoff.reset();
+  }
+
+  // The handshake was answered, but not with 101.
+  refused() {
+    this.#fallBack();
+  }
+
+  // Nothing came within HANDSHAKE_SECONDS, though the server could be reached.
+  filtered() {
+    this.#fallBack();
+  }
+
+  // The server could not be reached at all, so neither over REST: try on.
+  unreachable() {
+    if (this.state !== 'closed') this.#tryAgain();
+  }
+
+  // The connection, or the attempt at one, ended. reconnectAfterMs: when to come back, where the
+  // server said so before it closed; such an end does not count.
+  lost(reconnectAfterMs = null) {
+    if (this.state === 'closed') return;
+    if (this.state === 'polling') {
+      this.#tryIn(this.#retrySeconds);
+      return;
+    }
+    this.state = 'connecting';
+    if (reconnectAfterMs !== null) {
+      this.#tryIn(reconnectAfterMs / 1000);
+      return;
+    }
+    this.#losses = [...this.#losses, this.#clock.now()].slice(-MAX_LOSSES);
+    if (this.#isLosing) this.#fallBack();
+    else this.#tryAgain();
+  }
+
+  close() {
+    this.state = 'closed';
+    this.#tryAt = null;
+  }
+
+  #fallBack() {
+    if (this.state === 'closed') return;
+    if (this.#transport === 'auto') {
+      this.state = 'polling';
+      this.#losses = [];
+      this.#backoff.reset();
+    }
+    this.#tryAgain();
+  }
+
+  // Whether so many connections were lost lately that the next is not likely to last.
+  get #isLosing() {
+    const { length } = this.#losses;
+    return length === MAX_LOSSES && this.#clock.now() - this.#losses[0] <= LOSSES_SECONDS;
+  }
+
+  #tryAgain() {
+    if (this.state === 'polling') {
+      this.#tryIn(this.#retrySeconds);
+      return;
+    }
+    this.#tryIn(this.#backoff.next(this.#isLosing ? LOSING_BACKOFF_SECONDS : 0));
+    this.#ifWantedAt = this.#clock.now() + WANTED_BACKOFF_SECONDS * this.#random();
+  }
+
+  #tryIn(seconds) {
+    this.#tryAt = this.#clock.now() + seconds;
+  }
+}
+
+// How long to wait after one failure more: exponential, with full jitter.
+class Backoff {
+  #random;
+  #ceiling = BACKOFF_SECONDS;
+
+  constructor(random) {
+    this.#random = random;
+  }
+
+  // For how long to wait now, in seconds. leastCeiling: of the longest that it may be.
+  next(leastCeiling = 0) {
+    const ceiling = Math.max(this.#ceiling, leastCeiling);
+    this.#ceiling = Math.min(ceiling * 2, MAX_BACKOFF_SECONDS);
+    return ceiling * this.#random();
+  }
+
+  // It went well: begin anew.
+  reset() {
+    this.#ceiling = BACKOFF_SECONDS;
+  }
+}
+
+const MIN_PAUSE_SECONDS = 0.1;
+const MAX_PAUSE_SECONDS = 2;
+const MIN_WAIT_SECONDS = 1;
+const MAX_WAIT_SECONDS = 20;
+
+// How to ask a server for what is new, again and again.
+//
+// With long polling the server may wait for at most `longest` seconds at a time, and for less where
+// something on the way cuts such requests short. Without it there is a pause after each
+// answer that brings nothing, from MIN_PAUSE_SECONDS and twice as long each time.
+class Pace {
+  #pause = MIN_PAUSE_SECONDS;
+  #longest;
+
+  constructor(longest = MAX_WAIT_SECONDS) {
+    this.#longest = longest;
+  }
+
+  // For how long the server is to wait for something; `maxWait` is the most it may.
+  wait(maxWait) {
+    return Math.min(maxWait, this.#longest);
+  }
+
+  // A request that was to wait ended without an answer after so long.
+  cut(seconds) {
+    this.#longest = Math.max(MIN_WAIT_SECONDS, Math.min(this.#longest, seconds / 2));
+  }
+
+  // An answer brought something.
+  found() {
+    this.#pause = MIN_PAUSE_SECONDS;
+  }
+
+  // For how long to pause after an answer that brought nothing, in seconds.
+  pause() {
+    const pause = this.#pause;
+    this.#pause = Math.min(pause * 2, MAX_PAUSE_SECONDS);
+    return pause;
+  }
+}
+
+// Options of calls.
+
+
+// Throws for an option that is none of these.
+function checkOptions(given, names, what = 'this') {
+  if (given === null || typeof given !== 'object') throw new ZaqarError(`The options of ${what} must be an object.`);
+  for (const name of Object.keys(given)) {
+    if (names.includes(name)) continue;
+    throw new ZaqarError(`There is no option '${name}' of ${what}; there are ${names.join(', ')}.`);
+  }
+}
+
+// Messages, and claims on them.
+
+
+// A message: id, body, ttl and age in seconds, claimId (null where nobody has it), checksum where
+// the queue has them, marker (of a subscription), queueName.
+class Message {
+  #channel;
+  #consumer;
+
+  constructor(channel, found, { marker = null, consumer = null } = {}) {
+    this.#channel = channel;
+    this.#consumer = consumer;
+    this.id = found.id;
+    this.body = found.body;
+    this.ttl = found.ttl;
+    this.age = found.age;
+    this.claimId = found.claim_id ?? null;
+    this.checksum = found.checksum;
+    this.marker = marker;
+    this.queueName = channel.name;
+  }
+
+  // Deletes it; a claimed one under its claim.
+  async delete(options) {
+    if (this.#consumer !== null) {
+      await this.ack();
+      return;
+    }
+    const asked = { message_id: this.id, claim_id: this.claimId ?? undefined };
+    await this.#channel._request(this.#channel._action('message_delete'), asked, options);
+  }
+
+  // It is dealt with: deletes it. False where a consumer's lease was lost before: it comes again, to
+  // this consumer or another.
+  async ack() {
+    if (this.#consumer !== null) return this.#consumer._settle(this, true);
+    await this.delete();
+    return true;
+  }
+
+  // Gives it back; only of a consumer's messages. False where its lease was lost before.
+  async release() {
+    if (this.#consumer === null) throw new Unsupported('Only a message of a consumer is given back.');
+    return this.#consumer._settle(this, false);
+  }
+}
+
+// Messages that are this client's for a while. id: null where there were none.
+class Claim {
+  #queue;
+
+  constructor(queue, { claim_id: id = null, messages = [] }, { ttl, grace } = {}) {
+    this.#queue = queue;
+    this.id = id;
+    this.ttl = ttl;
+    this.grace = grace;
+    this.messages = messages.map((one) => new Message(queue, { ...one, claim_id: id }));
+  }
+
+  [Symbol.iterator]() {
+    return this.messages[Symbol.iterator]();
+  }
+
+  // Its time begins anew.
+  async renew({ ttl = this.ttl, grace = this.grace, ...options } = {}) {
+    await this.#queue._request('claim_update', { claim_id: this.id, ttl, grace }, options);
+  }
+
+  // Gives back what was not deleted.
+  async release(options) {
+    if (this.id === null) return;
+    await this.#queue._request('claim_delete', { claim_id: this.id }, options);
+  }
+}
+
+// Received messages that wait for a slow reader.
+
 
 const INBOX_MESSAGES = 1000;
 const INBOX_BYTES = 4 * 1024 * 1024;
@@ -1484,6 +2013,9 @@ class Inbox {
     return { value: undefined, done: true };
   }
 }
+
+// What subscriptions and consumers have in common.
+
 
 // Whether the server cannot be reached, rather than not wanting us.
 const isAway = (error) =>
@@ -1625,7 +2157,8 @@ const UNKNOWN_MARKER = 'unknown_marker';
 
 const CLOSED = new ClientClosed('Closed by its user.');
 
-// ---------------------------------------------------------------------------------- Subscription
+// Messages as they are posted, once and in order.
+
 
 const PAGE = 20;
 // Upstream's driver for Redis cannot list claimed messages without a marker; in no store has a
@@ -1642,7 +2175,7 @@ const REMEMBERED = 2000;
 // The store of a server may be made anew, or restored from a backup: then it does not know the marker
 // any more, and this begins again with the oldest message. `restarts` says how often it has, and the
 // client dispatches a `restart` event.
-export class Subscription extends Stream {
+class Subscription extends Stream {
   #channel;
   #received;
   #seen = new Set();
@@ -1850,7 +2383,8 @@ function settleEnd(push, ended) {
   else ended.reject(new AccessEnded(push));
 }
 
-// -------------------------------------------------------------------------------------- Consumer
+// Messages to work on: each is leased to the consumer until it is settled.
+
 
 const CLAIM_TTL = 300;
 const CLAIM_GRACE = 60;
@@ -1860,7 +2394,7 @@ const LOST_CLAIM = [BadRequest, Forbidden, NotFound];
 
 // Messages to work on, each this one's own until it is acknowledged or released; at most `credit`
 // at a time. Over REST by claims, which are renewed until all of theirs are settled.
-export class Consumer extends Stream {
+class Consumer extends Stream {
   #queue;
   #credit;
   #lease;
@@ -2073,79 +2607,8 @@ export class Consumer extends Stream {
   }
 }
 
-// ------------------------------------------------------------------------------ queues and topics
+// Queues, topics, and the resources of operators.
 
-// A message: id, body, ttl and age in seconds, claimId (null where nobody has it), checksum where
-// the queue has them, marker (of a subscription), queueName.
-export class Message {
-  #channel;
-  #consumer;
-
-  constructor(channel, found, { marker = null, consumer = null } = {}) {
-    this.#channel = channel;
-    this.#consumer = consumer;
-    this.id = found.id;
-    this.body = found.body;
-    this.ttl = found.ttl;
-    this.age = found.age;
-    this.claimId = found.claim_id ?? null;
-    this.checksum = found.checksum;
-    this.marker = marker;
-    this.queueName = channel.name;
-  }
-
-  // Deletes it; a claimed one under its claim.
-  async delete(options) {
-    if (this.#consumer !== null) {
-      await this.ack();
-      return;
-    }
-    const asked = { message_id: this.id, claim_id: this.claimId ?? undefined };
-    await this.#channel._request(this.#channel._action('message_delete'), asked, options);
-  }
-
-  // It is dealt with: deletes it. False where a consumer's lease was lost before: it comes again, to
-  // this consumer or another.
-  async ack() {
-    if (this.#consumer !== null) return this.#consumer._settle(this, true);
-    await this.delete();
-    return true;
-  }
-
-  // Gives it back; only of a consumer's messages. False where its lease was lost before.
-  async release() {
-    if (this.#consumer === null) throw new Unsupported('Only a message of a consumer is given back.');
-    return this.#consumer._settle(this, false);
-  }
-}
-
-// Messages that are this client's for a while. id: null where there were none.
-export class Claim {
-  #queue;
-
-  constructor(queue, { claim_id: id = null, messages = [] }, { ttl, grace } = {}) {
-    this.#queue = queue;
-    this.id = id;
-    this.ttl = ttl;
-    this.grace = grace;
-    this.messages = messages.map((one) => new Message(queue, { ...one, claim_id: id }));
-  }
-
-  [Symbol.iterator]() {
-    return this.messages[Symbol.iterator]();
-  }
-
-  // Its time begins anew.
-  async renew({ ttl = this.ttl, grace = this.grace, ...options } = {}) {
-    await this.#queue._request('claim_update', { claim_id: this.id, ttl, grace }, options);
-  }
-
-  // Gives back what was not deleted.
-  async release(options) {
-    if (this.id === null) return;
-    await this.#queue._request('claim_delete', { claim_id: this.id }, options);
-  }
-}
 
 const optionsOf = ({ timeout, signal }) => ({ timeout, signal });
 
@@ -2300,13 +2763,13 @@ const patchOf = (changes) =>
       : { op: 'add', path: pointer(name), value },
   );
 
-export class Topic extends Channel {
+class Topic extends Channel {
   constructor(client, found) {
     super(client, 'topic', found);
   }
 }
 
-export class Queue extends Channel {
+class Queue extends Channel {
   constructor(client, found) {
     super(client, 'queue', found);
   }
@@ -2376,117 +2839,8 @@ class Resources {
   }
 }
 
-// ---------------------------------------------------------------------------------------- Client
+// Which WebSocket to use where there is no global one.
 
-// The event 'state': what the client's state is now and was before, and why.
-// A subscription begins again with the oldest message: the store of the server is another one by now.
-// marker: the one that it does not know. error: what the server said.
-export class RestartEvent extends Event {
-  constructor(queueName, marker, error) {
-    super('restart');
-    Object.assign(this, { queueName, marker, error });
-  }
-}
-
-export class StateEvent extends Event {
-  constructor(state, previous, reason = null) {
-    super('state');
-    Object.assign(this, { state, previous, reason });
-  }
-}
-
-// For how long before a handshake is given up REST is asked whether it is there.
-const INQUIRY_SECONDS = 1;
-// A page is told that its origin may be refused after that has looked so for this long.
-const REFUSED_SECONDS = 3;
-// How long before its end a token is replaced, in seconds; or at nine tenths of its time.
-const RENEW_SECONDS = 60;
-
-// The token that getToken gives, called again before it ends, or when it is refused.
-class Credentials {
-  #getToken;
-  #clock;
-  #asking = null;
-
-  #renewAt = null;
-
-  token = null;
-
-  constructor({ token = null, getToken = null, clock }) {
-    this.token = token;
-    this.#getToken = getToken;
-    this.#clock = clock;
-  }
-
-  get canRenew() {
-    return this.#getToken !== null;
-  }
-
-  // The seconds until it should be replaced; null where that is not known.
-  get secondsLeft() {
-    return this.#renewAt === null ? null : Math.max(0, (this.#renewAt - this.#clock.time()) / 1000);
-  }
-
-  async current() {
-    if (this.canRenew && (this.token === null || this.secondsLeft === 0)) await this.renew();
-    return this.token;
-  }
-
-  // Asks for another token; once, however many want it.
-  async renew() {
-    this.#asking ??= this.#ask().finally(() => {
-      this.#asking = null;
-    });
-    await this.#asking;
-  }
-
-  async #ask() {
-    const given = await this.#getToken();
-    const { token, expiresAt = null } = typeof given === 'string' ? { token: given } : given;
-    this.replace(token, expiresAt);
-  }
-
-  // The token is over.
-  expire() {
-    if (this.canRenew) this.#renewAt = 0;
-  }
-
-  // expiresAt: a Date, what makes one, or null where it is not known.
-  replace(token, expiresAt = null) {
-    this.token = token;
-    this.#renewAt = null;
-    if (expiresAt === null) return;
-    const end = new Date(expiresAt).getTime();
-    const left = end - this.#clock.time();
-    this.#renewAt = end - Math.min(RENEW_SECONDS * 1000, left / 10);
-  }
-}
-
-const SCHEMES = ['http:', 'https:', 'ws:', 'wss:'];
-
-// The URL of a server; in a browser it may be relative to the page.
-function serverOf(given) {
-  let url = null;
-  try {
-    if (given) url = new URL(given, globalThis.location?.href);
-  } catch {
-    // It is told below.
-  }
-  if (!SCHEMES.includes(url?.protocol)) {
-    throw new ZaqarError(`Not the URL of a server: '${given}'. It begins with http, https, ws or wss.`);
-  }
-  return url;
-}
-
-// The addresses of a server: of REST, without a slash at the end, and of its WebSocket.
-function addressesOf(url, websocketUrl) {
-  const base = serverOf(url);
-  base.protocol = base.protocol.replace(/^ws/, 'http');
-  const rest = base.href.replace(/[?#].*$/, '').replace(/(\/v2)?\/*$/, '');
-  const socket = serverOf(websocketUrl ?? `${rest}/v2/ws`);
-  socket.protocol = socket.protocol.replace(/^http/, 'ws');
-  return { rest, socket: socket.href };
-}
 
 // Node has a WebSocket of its own from version 22 on.
 const isNode = () => globalThis.process?.versions?.node !== undefined;
@@ -2505,12 +2859,13 @@ async function loadWebSocket() {
   }
 }
 
-// The origin of the page that this runs in, where it is not that of `url`; null elsewhere.
-function foreignOrigin(url) {
-  const origin = globalThis.location?.origin;
-  return origin === undefined || origin === new URL(url).origin ? null : origin;
-}
+// The client: one object for one server.
 
+
+// For how long before a handshake is given up REST is asked whether it is there.
+const INQUIRY_SECONDS = 1;
+// A page is told that its origin may be refused after that has looked so for this long.
+const REFUSED_SECONDS = 3;
 const TRANSPORTS = ['auto', 'websocket', 'rest'];
 const CLIENT_OPTIONS = ['project', 'clientId', 'token', 'getToken', 'transport', 'encoding', 'timeout', 'headers',
   'WebSocket', 'fetch', 'msgpack', 'websocketUrl', 'retryInterval', 'clock', 'random'];
@@ -2523,7 +2878,7 @@ const REQUEST_OPTIONS = ['timeout', 'signal', 'headers', 'accept'];
 // seconds; headers, more of them for each request, as those of a pre-signed URL; WebSocket and fetch where there are no global ones, or others are wanted; msgpack, another
 // codec: { encode, decode }; websocketUrl where it is not that of REST; retryInterval, how many seconds
 // after each other the WebSocket is tried from REST; clock and random for tests.
-export class Client extends EventTarget {
+class Client extends EventTarget {
   #options;
   #addresses;
   #codec;
@@ -2705,12 +3060,12 @@ export class Client extends EventTarget {
 
   // A post by which the server can tell whether it has it already.
   #identified(asked, { idempotency_seconds: seconds }) {
-    if (!isPost(asked.action) || asked.body.post_id) return asked.body;
+    if (!isPost(asked.action)) return asked.body;
     if (!seconds) {
       if (asked.postId) throw new OutcomeUnknown('The messages may have been posted.');
       return asked.body;
     }
-    asked.postId ??= uuid7(this._clock.time());
+    asked.postId ??= asked.body.post_id ?? uuid7(this._clock.time());
     asked.sentAt ??= this._clock.now();
     return { ...asked.body, post_id: asked.postId };
   }
@@ -2730,8 +3085,8 @@ export class Client extends EventTarget {
   }
 
   #mayRepeat({ action, body, postId, sentAt }, { idempotency_seconds: seconds }) {
-    if (postId) return this._clock.now() - sentAt < seconds;
-    return isSafe(action, body);
+    if (isPost(action)) return postId !== null && this._clock.now() - sentAt < seconds;
+    return isRepeatable(action, body);
   }
 
   // What requests go over, as soon as there is something.
@@ -2743,6 +3098,7 @@ export class Client extends EventTarget {
       this.#become('connecting');
       this.#follow();
     }
+    if (this.#fallback.wanted()) this.#follow();
     try {
       return await abortable(this.#arrival.promise, signal);
     } catch (error) {
@@ -3050,3 +3406,5 @@ function codecOf(encoding, given) {
   if (encoding !== 'json') throw new ZaqarError(`There is no encoding '${encoding}'.`);
   return { encode: toJSON, decode: msgpack.decode };
 }
+
+export { APIError, AccessEnded, BadRequest, BodyTooLarge, Claim, Client, ClientClosed, Conflict, ConnectionLost, Consumer, EncodingError, Forbidden, Message, NotAcceptable, NotFound, NotImplementedThere, OriginRefused, OutcomeUnknown, Queue, RestartEvent, ServiceUnavailable, StateEvent, Subscription, Timeout, TooManyRequests, Topic, Unauthorized, Unsupported, UnsupportedMediaType, ZaqarError, decode, encode, fromJSON, msgpack, systemClock, toJSON };

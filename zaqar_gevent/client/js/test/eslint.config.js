@@ -31,7 +31,9 @@ const browser = names('WebSocket', 'atob', 'btoa');
 const latest = { ecmaVersion: 2022, sourceType: 'module' };
 
 export default [
-  { files: ['**/zaqar.js'], languageOptions: { ...latest, globals: { ...common, ...names('URLSearchParams') } }, rules },
+  { ignores: ['**/client/js/zaqar.js'] },
+  { files: ['**/client/js/src/*.js'], languageOptions: { ...latest, globals: { ...common, ...names('URLSearchParams') } }, rules },
+  { files: ['**/client/js/*.mjs'], languageOptions: latest, rules },
   {
     files: ['**/client/js/test/*.js'],
     languageOptions: { ...latest, globals: { ...common, ...node } },

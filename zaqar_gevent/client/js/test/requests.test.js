@@ -2,7 +2,8 @@
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { BadRequest, BodyTooLarge, Client, OutcomeUnknown, ZaqarError, uuid7 } from '../zaqar.js';
+import { uuid7 } from '../src/identity.js';
+import { BadRequest, BodyTooLarge, Client, OutcomeUnknown, ZaqarError } from '../zaqar.js';
 import { outcomeOf, settle } from './clocks.js';
 import { CAPABILITIES, ScriptedServer, clientOf } from './scripted_server.js';
 

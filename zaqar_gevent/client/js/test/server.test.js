@@ -4,11 +4,12 @@ import assert from 'node:assert/strict';
 import { readFile } from 'node:fs/promises';
 import { test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { uuid7 } from '../src/identity.js';
 import * as zaqar from '../zaqar.js';
 import { WebSocket, load } from './dependencies.js';
 import { scenario } from './scenario.js';
 
-const { APIError, BadRequest, Client, NotFound, Timeout, Unsupported, routes } = zaqar;
+const { APIError, BadRequest, Client, NotFound, Timeout, Unsupported } = zaqar;
 const url = process.env.ZAQAR_URL;
 const pooledUrl = process.env.ZAQAR_POOLED_URL;
 const transcript = process.env.ZAQAR_TRANSCRIPT;
@@ -52,30 +53,6 @@ test('the scenario of all clients gives their transcript', async () => {
     assert.deepEqual(await scenario(client, 'scenario', zaqar), expected);
   });
 });
-
-test('the routes are those that the server describes', async () => {
-  const described = await (await fetch(`${pooledUrl}/v2/openapi.json`)).json();
-  const served = [];
-  for (const [path, methods] of Object.entries(described.paths)) {
-    for (const [method, { parameters = [] }] of Object.entries(methods)) {
-      const query = parameters.filter((one) => one.in === 'query').map((one) => one.name);
-      if (method !== 'head') served.push(`${method.toUpperCase()} ${path} ${query.sort()}`);
-    }
-  }
-  assert.deepEqual(knownRoutes(), served.sort());
-});
-
-// As OpenAPI has them: one for all operations that share a path and a method.
-function knownRoutes() {
-  const queries = new Map();
-  for (const { method, path, query, filters } of routes.values()) {
-    const names = queries.get(`${method} ${path}`) ?? new Set();
-    for (const [name] of query) names.add(name);
-    if (filters) names.add(filters);
-    queries.set(`${method} ${path}`, names);
-  }
-  return [...queries].map(([route, names]) => `${route} ${[...names].sort()}`).sort();
-}
 
 everywhere('queues are created, listed, changed and deleted', async (client) => {
   for (const name of ['one', 'three', 'two']) assert.equal(await client.queue(name).create({ name }), true);
@@ -282,7 +259,7 @@ everywhere('an error says what was wrong', async (client) => {
 
 test('a post that is repeated is stored once', async () => {
   await using({ transport: 'websocket' }, async (client) => {
-    const asked = { queue_name: 'q', messages: [{ body: 1 }], post_id: zaqar.uuid7(Date.now()) };
+    const asked = { queue_name: 'q', messages: [{ body: 1 }], post_id: uuid7(Date.now()) };
     const [first, second] = [await client.call('message_post', asked), await client.call('message_post', asked)];
     assert.deepEqual(first, second);
     assert.equal((await client.queue('q').stats()).messages.total, 1);

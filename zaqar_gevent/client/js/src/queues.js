@@ -1,0 +1,236 @@
+// Queues, topics, and the resources of operators.
+
+import { Consumer } from './consumer.js';
+import { EncodingError } from './errors.js';
+import { Claim, Message } from './message.js';
+import { checkOptions } from './options.js';
+import { Subscription } from './subscription.js';
+
+const optionsOf = ({ timeout, signal }) => ({ timeout, signal });
+
+// What queues and topics have in common.
+export class Channel {
+  constructor(client, kind, { name, metadata }) {
+    this._client = client;
+    this._kind = kind;
+    this._named = { [`${kind}_name`]: name };
+    this.name = name;
+    if (metadata !== undefined) this.metadata = metadata;
+  }
+
+  // The action of this kind of channel.
+  _action(action) {
+    return this._kind === 'topic' ? `topic_${action}` : action;
+  }
+
+  async _request(action, body, options) {
+    return (await this._client.request(action, { ...this._named, ...body }, options)).body;
+  }
+
+  async #own(action, body, options) {
+    return this._request(`${this._kind}_${action}`, body, options);
+  }
+
+  // Whether it is new.
+  async create(metadata, options) {
+    const asked = { ...this._named, metadata };
+    return (await this._client.request(`${this._kind}_create`, asked, options)).status === 201;
+  }
+
+  async getMetadata(options) {
+    return this.#own('get', {}, options);
+  }
+
+  // changes: a JSON patch, or the metadata to set, where undefined takes one away. The result.
+  async update(changes, options) {
+    const patch = Array.isArray(changes) ? changes : patchOf(changes);
+    return this.#own('update', { changes: patch }, options);
+  }
+
+  async delete(options) {
+    await this.#own('delete', {}, options);
+    return null;
+  }
+
+  async stats(options) {
+    return this.#own('get_stats', {}, options);
+  }
+
+  // resourceTypes: of 'messages' and 'subscriptions'; both by default.
+  async purge(resourceTypes, options) {
+    await this.#own('purge', { resource_types: resourceTypes }, options);
+  }
+
+  // Posts a body, or a list of them, together; their ids. ttl and delay in seconds.
+  async post(bodies, { ttl, delay, ...options } = {}) {
+    const list = Array.isArray(bodies) ? bodies : [bodies];
+    // As a member it would be left out.
+    const missing = list.findIndex((body) => body === undefined);
+    if (missing >= 0) throw new EncodingError(`undefined cannot be sent - at $.messages[${missing}].body`);
+    const messages = list.map((body) => ({ body, ttl, delay }));
+    const { message_ids: ids } = await this._request(this._action('message_post'), { messages }, options);
+    return ids;
+  }
+
+  // All messages, oldest first, by pages of `limit`.
+  async *messages(given = {}) {
+    const names = ['marker', 'limit', 'echo', 'includeClaimed', 'includeDelayed', 'timeout', 'signal'];
+    checkOptions(given, names, 'messages()');
+    const { marker, limit, echo = true, includeClaimed = false, includeDelayed = false } = given;
+    const asked = {
+      limit,
+      echo,
+      include_claimed: includeClaimed,
+      include_delayed: includeDelayed,
+    };
+    const pages = this._pages(this._action('message_list'), { marker, ...asked }, given);
+    for await (const page of pages) {
+      for (const found of page.messages) yield new Message(this, found);
+    }
+  }
+
+  async *_pages(action, asked, given) {
+    let marker = asked.marker || undefined;
+    for (;;) {
+      const page = await this._request(action, { ...asked, marker }, optionsOf(given));
+      const [found] = Object.values(page).filter(Array.isArray);
+      if (!found.length) return;
+      yield page;
+      if (!page.marker || page.marker === marker) return;
+      marker = page.marker;
+    }
+  }
+
+  async get(id, options) {
+    const { messages } = await this._request(this._action('message_get'), { message_id: id }, options);
+    return new Message(this, messages);
+  }
+
+  // Those of the messages that are there still.
+  async getMany(ids, options) {
+    const asked = { message_ids: ids };
+    const { messages } = await this._request(this._action('message_get_many'), asked, options);
+    return messages.map((found) => new Message(this, found));
+  }
+
+  // Takes messages from the front, for good.
+  async pop(count = 1, options) {
+    const asked = { pop: count };
+    const { messages } = await this._request(this._action('message_delete_many'), asked, options);
+    return messages.map((found) => new Message(this, found));
+  }
+
+  async deleteMessages(ids, options) {
+    await this._request(this._action('message_delete_many'), { message_ids: ids }, options);
+  }
+
+  // Messages as they come. marker: of the last one that is known; '' for all from the first; none
+  // for those posted from now on. signal: ends it.
+  subscribe(options) {
+    return new Subscription(this, options);
+  }
+
+  // Has messages sent to a URI (http, https, mailto...); the id of the subscription.
+  async notify(uri, { ttl, options, ...more } = {}) {
+    const asked = { subscriber: uri, ttl, options };
+    const made = await this._request(this._action('subscription_create'), asked, more);
+    return made.subscription_id;
+  }
+
+  // The subscriptions of URIs: { id, subscriber, source, ttl, age, options }.
+  async *subscriptions(given = {}) {
+    checkOptions(given, ['marker', 'limit', 'timeout', 'signal'], 'subscriptions()');
+    const asked = { marker: given.marker, limit: given.limit };
+    const pages = this._pages(this._action('subscription_list'), asked, given);
+    for await (const page of pages) yield* page.subscriptions;
+  }
+
+  async deleteSubscription(id, options) {
+    await this._request(this._action('subscription_delete'), { subscription_id: id }, options);
+  }
+}
+
+const pointer = (name) => `/metadata/${name.replaceAll('~', '~0').replaceAll('/', '~1')}`;
+
+const patchOf = (changes) =>
+  Object.entries(changes).map(([name, value]) =>
+    value === undefined
+      ? { op: 'remove', path: pointer(name) }
+      : { op: 'add', path: pointer(name), value },
+  );
+
+export class Topic extends Channel {
+  constructor(client, found) {
+    super(client, 'topic', found);
+  }
+}
+
+export class Queue extends Channel {
+  constructor(client, found) {
+    super(client, 'queue', found);
+  }
+
+  // Makes the oldest messages this client's for `ttl` seconds; waits up to `wait` seconds for one.
+  async claim({ limit, ttl, grace, wait, ...options } = {}) {
+    const asked = { limit, ttl, grace, wait };
+    // Who does not wait for it any more does not keep it either.
+    const accept = ({ body }) => {
+      if (options.signal?.aborted && body.claim_id) this.#giveBack(body.claim_id);
+    };
+    const made = await this._request('claim_create', asked, { ...options, accept });
+    return new Claim(this, made, { ttl, grace });
+  }
+
+  #giveBack(id) {
+    this._request('claim_delete', { claim_id: id }).catch(() => {});
+  }
+
+  // A pre-signed URL: what others send as headers to use this queue.
+  async share({ paths, methods, expires, ...options } = {}) {
+    return this._request('queue_share', { paths, methods, expires }, options);
+  }
+
+  // Messages to work on, each to be settled by ack() or release(); `credit` of them at a time.
+  consume(options) {
+    return new Consumer(this, options);
+  }
+}
+
+// Pools or flavors, for operators.
+export class Resources {
+  #client;
+  #kind;
+
+  constructor(client, kind) {
+    this.#client = client;
+    this.#kind = kind;
+  }
+
+  async #ask(verb, name, body, options) {
+    const asked = { [`${this.#kind}_name`]: name, ...body };
+    return (await this.#client.request(`${this.#kind}_${verb}`, asked, options)).body;
+  }
+
+  async *list({ limit, detailed, ...options } = {}) {
+    checkOptions(options, ['timeout', 'signal'], 'list()');
+    const list = new Channel(this.#client, this.#kind, {});
+    const pages = list._pages(`${this.#kind}_list`, { limit, detailed }, options);
+    for await (const page of pages) yield* page[`${this.#kind}s`];
+  }
+
+  async get(name, { detailed, ...options } = {}) {
+    return this.#ask('get', name, { detailed }, options);
+  }
+
+  async create(name, members, options) {
+    await this.#ask('create', name, members, options);
+  }
+
+  async update(name, members, options) {
+    return this.#ask('update', name, members, options);
+  }
+
+  async delete(name, options) {
+    await this.#ask('delete', name, {}, options);
+  }
+}
