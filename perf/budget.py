@@ -94,7 +94,7 @@ class Bench:
         self._control = ControlDriver(conf, None)
         self._data = DataDriver(conf, None, self._control)
         driver = TransportDriver(conf, self._data, None, self._control)
-        self._reception, self._app = driver.reception, driver.app
+        self._session_factory, self._app = driver.session_factory, driver.app
         self._engine = engines.load('websockets')
         self._limits = engines.FrameLimits(2**20, 2**20, 64)
 
@@ -108,7 +108,7 @@ class Bench:
         from zaqar_gevent.websocket.session import Retractable, Work
 
         headers = {name.lower(): value for name, value in HEADERS.items()}
-        session = self._reception(subprotocol, None, headers, '127.0.0.1')
+        session = self._session_factory(subprotocol, None, headers, '127.0.0.1')
         engine = self._engine(self._limits)
 
         def talk(frame: bytes) -> bytes:

@@ -23,7 +23,7 @@ from zaqar_gevent import options
 from zaqar_gevent.encryption import options as encryption_options
 from zaqar_gevent.storage.redis import options as redis_options
 from zaqar_gevent.storage.sqlite import options as sqlite_options
-from zaqar_gevent.storage.sqlite.connection import sync_directory
+from zaqar_gevent.storage.sqlite.connecting import sync_directory
 
 STORE_FILE = 'zaqar.sqlite'
 NOTIFIER = 'zaqar.notification.notifier'

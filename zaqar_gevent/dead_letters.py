@@ -40,7 +40,7 @@ def find_cycle(
     return []
 
 
-def may_bury(
+def can_dead_letter(
     queue: str, metadata: Mapping[str, Any], get_metadata: Callable[[str], Mapping[str, Any]]
 ) -> bool:
     """Whether `queue` has dead letters that stay where they are moved; arguments as `find_cycle`.

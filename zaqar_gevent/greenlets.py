@@ -27,7 +27,7 @@ Item = TypeVar('Item')
 _local = monkey.get_original('threading', 'local')
 
 
-class _Crew:
+class _GreenletPool:
     """The greenlets of one hub."""
 
     def __init__(self, hub: Any) -> None:
@@ -51,7 +51,7 @@ class _Crew:
             job, arguments = waiter.get()
 
 
-_crews = _local()
+_pools = _local()
 
 
 def in_turns(items: Iterable[Item]) -> Iterator[Item]:
@@ -68,7 +68,7 @@ def spawn(job: Callable[..., None], *arguments: Any) -> None:
     What the job leaves in greenlet-local storage is still there for the next one.
     """
     hub = gevent.get_hub()
-    crew: _Crew | None = getattr(_crews, 'crew', None)
-    if crew is None or crew.hub is not hub:
-        crew = _crews.crew = _Crew(hub)
-    crew.start(job, arguments)
+    pool: _GreenletPool | None = getattr(_pools, 'pool', None)
+    if pool is None or pool.hub is not hub:
+        pool = _pools.pool = _GreenletPool(hub)
+    pool.start(job, arguments)

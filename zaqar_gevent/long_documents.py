@@ -23,7 +23,7 @@ LONG_BYTES = 32 * 1024
 _local = monkey.get_original('threading', 'local')
 
 
-class _Turns:
+class _FairLock:
     """The turns in one hub: after each, the sockets and all that is ready to run come first."""
 
     def __init__(self, hub: Any) -> None:
@@ -38,15 +38,15 @@ class _Turns:
         if not self._is_taken:
             self._is_taken = True
             return
-        turn = Event()
-        self._waiting.add(project, turn)
+        wait = Event()
+        self._waiting.add(project, wait)
         try:
-            turn.wait()
+            wait.wait()
         except BaseException:
-            if turn.is_set():
+            if wait.is_set():
                 self.give_up()
             else:
-                self._waiting.remove(project, turn)
+                self._waiting.remove(project, wait)
             raise
 
     def give_up(self) -> None:
@@ -58,24 +58,24 @@ class _Turns:
         if found is None:
             self._is_taken = False
             return
-        _, turn = found
-        turn.set()
+        _, wait = found
+        wait.set()
 
 
-_turns = _local()
+_locks = _local()
 
 
-class _Turn:
+class _Held:
     """Held while a long document is read."""
 
-    __slots__ = ('_project', '_turns')
+    __slots__ = ('_lock', '_project')
 
-    def __init__(self, turns: _Turns, project: Hashable) -> None:
-        self._turns = turns
+    def __init__(self, lock: _FairLock, project: Hashable) -> None:
+        self._lock = lock
         self._project = project
 
     def __enter__(self) -> None:
-        self._turns.take(self._project)
+        self._lock.take(self._project)
 
     def __exit__(
         self,
@@ -83,13 +83,13 @@ class _Turn:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._turns.give_up()
+        self._lock.give_up()
 
 
 _AT_ONCE: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
 
 
-def turn(size: int, project: Hashable) -> contextlib.AbstractContextManager[None]:
+def exclusive(size: int, project: Hashable) -> contextlib.AbstractContextManager[None]:
     """What to hold while a document of `size` bytes is read; nobody waits for a short one.
 
     project: who takes turns with others; the connection where the project is not known.
@@ -97,7 +97,7 @@ def turn(size: int, project: Hashable) -> contextlib.AbstractContextManager[None
     if size < LONG_BYTES:
         return _AT_ONCE
     hub = gevent.get_hub()
-    turns: _Turns | None = getattr(_turns, 'turns', None)
-    if turns is None or turns.hub is not hub:
-        turns = _turns.turns = _Turns(hub)
-    return _Turn(turns, project)
+    lock: _FairLock | None = getattr(_locks, 'lock', None)
+    if lock is None or lock.hub is not hub:
+        lock = _locks.lock = _FairLock(hub)
+    return _Held(lock, project)

@@ -44,8 +44,8 @@ from zaqar_gevent.hosts import ANY, Hosts, check_hosts
 from zaqar_gevent.origins import Origins
 from zaqar_gevent.proxies import trust_proxies
 from zaqar_gevent.push.delays import Delays
-from zaqar_gevent.push.hub import Hub
 from zaqar_gevent.push.listener import Listener
+from zaqar_gevent.push.push_hub import PushHub
 from zaqar_gevent.push.workers import PUSH_PATH
 from zaqar_gevent.rest import build_app
 from zaqar_gevent.rest.middleware import allow_origins, load_origins, mount
@@ -61,9 +61,9 @@ from zaqar_gevent.webhooks.deliveries import Deliveries
 from zaqar_gevent.websocket import engines
 from zaqar_gevent.websocket.asyncapi import build_asyncapi
 from zaqar_gevent.websocket.compact import SUBPROTOCOL
-from zaqar_gevent.websocket.connections import Connections
-from zaqar_gevent.websocket.reception import Reception
-from zaqar_gevent.websocket.upgrade import Frames, Upgrade
+from zaqar_gevent.websocket.connections import OpenConnections
+from zaqar_gevent.websocket.session_factory import SessionFactory
+from zaqar_gevent.websocket.upgrade import Framing, Upgrade
 
 LOG = log.getLogger(__name__)
 
@@ -106,11 +106,11 @@ class Application:
         max_websockets: Callable[[int], int],
         unsent: Unsent,
         limits: http.Limits = _HEAD_LIMITS,
-        hub: Hub | None = None,
+        push_hub: PushHub | None = None,
         deliveries: Deliveries | None = None,
         prefix: str = '',
     ) -> None:
-        self._hub = hub
+        self._push_hub = push_hub
         self._deliveries = deliveries
         self._app = app
         self._max_websockets = max_websockets
@@ -131,8 +131,8 @@ class Application:
 
     def drain(self) -> None:
         """Let the clients go: nobody waits any more, and WebSockets are closed."""
-        if self._hub is not None:
-            self._hub.drain()
+        if self._push_hub is not None:
+            self._push_hub.drain()
         self.connections.drain()
 
     def end_connections(self) -> None:
@@ -142,8 +142,8 @@ class Application:
 
     def finish(self) -> None:
         """Wait for what is left to do for clients that are gone, and for notifications."""
-        if self._hub is not None:
-            self._hub.finish(_FINISH_SECONDS)
+        if self._push_hub is not None:
+            self._push_hub.finish(_FINISH_SECONDS)
         if self._deliveries is not None:
             self._deliveries.finish(_DELIVERY_SECONDS)
 
@@ -175,7 +175,7 @@ class TransportDriver:
     """REST and WebSocket over one set of stores.
 
     app: the WSGI application.
-    reception: makes the sessions of WebSocket clients.
+    session_factory: makes the sessions of WebSocket clients.
     notifies: whether subscribers are told here of what is posted, after it has been stored;
         otherwise it is up to the storage pipeline.
     prefix: the path below which everything is served.
@@ -223,17 +223,17 @@ class TransportDriver:
         delays = Delays(broker, functools.partial(drivers.tells_due, storage))
         drivers.listen(storage, delays.became_due)
         broker.notifier.deliverer = deliveries
-        hub = Hub(
+        push_hub = PushHub(
             broker, functools.partial(_listen_for_news, conf), section.subscription_cache_seconds
         )
         if monkey.is_module_patched('socket'):
             # Elsewhere nobody can be connected, and nobody should wait.
-            broker.notifier.hub = hub
+            broker.notifier.push_hub = push_hub
             broker.delays = delays
         access_log = AccessLog(section.access_log)
         unsent = Unsent(section.max_unsent_bytes, section.write_timeout)
-        unsent.room.refusal = _too_many_unread
-        broker.room = unsent.room
+        unsent.answer_limiter.refusal = _too_many_unread
+        broker.answer_limiter = unsent.answer_limiter
         hosts = _hosts(conf)
         origins = _origins(conf)
         # What a request to REST passes on its way to an operation, the last first.
@@ -248,12 +248,12 @@ class TransportDriver:
             rest = serve_console(rest)
         rest = check_hosts(rest, hosts)
         identify = auth_app and auth_app.identify
-        self.reception = Reception(dispatcher, identify, access_log, hub)
+        self.session_factory = SessionFactory(dispatcher, identify, access_log, push_hub)
         upgrade = Upgrade(
             rest,
-            self.reception,
+            self.session_factory,
             _connections(conf, unsent),
-            Frames(
+            Framing(
                 engines.load(section.websocket_engine),
                 options.frame_limits(conf),
                 options.compression(conf),
@@ -271,7 +271,7 @@ class TransportDriver:
             functools.partial(options.max_websockets, conf),
             unsent,
             _head_limits(conf),
-            hub,
+            push_hub,
             deliveries,
             prefix,
         )
@@ -284,10 +284,10 @@ def new_server(address: tuple[str, int], app: Application, conf: cfg.ConfigOpts)
     return http.Server(address, app, spawn=most, backlog=BACKLOG)
 
 
-def _connections(conf: cfg.ConfigOpts, unsent: Unsent) -> Connections:
+def _connections(conf: cfg.ConfigOpts, unsent: Unsent) -> OpenConnections:
     section = conf[options.GROUP]
     capacity = options.max_websockets(conf, section.max_connections)
-    return Connections(
+    return OpenConnections(
         capacity,
         section.max_websockets_per_address,
         section.max_unauthenticated_websockets,
@@ -340,7 +340,7 @@ def _server_name() -> str:
     return f'zaqar_gevent/{version("zaqar_gevent")}'
 
 
-def _measure_always(connections: Connections) -> None:
+def _measure_always(connections: OpenConnections) -> None:
     """Bring the metrics up to date twice a second: of several processes, any may be asked."""
     while True:
         boxes = [connection.outbox for connection in connections]
@@ -349,7 +349,7 @@ def _measure_always(connections: Connections) -> None:
         gevent.sleep(_MEASURE_SECONDS)
 
 
-def _check_tokens_always(connections: Connections, interval: float) -> None:
+def _check_tokens_always(connections: OpenConnections, interval: float) -> None:
     """Ask again about the tokens of open connections, one after the other."""
     while True:
         gevent.sleep(interval)
@@ -508,8 +508,8 @@ def _listen(host: str, port: int, *, shared: bool) -> socket.socket:
     return listener
 
 
-def _listen_for_news(conf: cfg.ConfigOpts, hub: Hub) -> str:
-    """Let other servers of the fleet tell `hub` of what they post; the URL to reach it.
+def _listen_for_news(conf: cfg.ConfigOpts, push_hub: PushHub) -> str:
+    """Let other servers of the fleet tell `push_hub` of what they post; the URL to reach it.
 
     Of several processes on one host, one can have a fixed port; the others take any.
     """
@@ -523,7 +523,7 @@ def _listen_for_news(conf: cfg.ConfigOpts, hub: Hub) -> str:
         LOG.info('Port %d is taken (%s); any other will do', section.notification_port, error)
         listener = _listen(host, 0, shared=False)
     most = max(options.max_message_bytes(conf), conf.transport.max_messages_post_size)
-    app = _WithoutWebSockets(Listener(hub, 2 * most), conf)
+    app = _WithoutWebSockets(Listener(push_hub, 2 * most), conf)
     http.Server(listener, app, spawn=1000).start()
     name = socket.gethostname() if host in EVERYWHERE else host
     port = listener.getsockname()[1]

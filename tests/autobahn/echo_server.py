@@ -56,10 +56,10 @@ def build_app(engine: str, *, compression: bool = True) -> Any:
     from zaqar_gevent.server import Application
     from zaqar_gevent.sockets.unsent import Unsent
     from zaqar_gevent.websocket import engines
-    from zaqar_gevent.websocket.connections import Connections
+    from zaqar_gevent.websocket.connections import OpenConnections
     from zaqar_gevent.websocket.engines import Compression, FrameLimits
     from zaqar_gevent.websocket.limits import Limits
-    from zaqar_gevent.websocket.upgrade import Frames, Upgrade
+    from zaqar_gevent.websocket.upgrade import Framing, Upgrade
 
     def refuse(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         start_response('404 Not Found', [('Content-Length', '0')])
@@ -68,8 +68,8 @@ def build_app(engine: str, *, compression: bool = True) -> Any:
     upgrade = Upgrade(
         refuse,
         lambda subprotocol, identity, headers, address: Echo(),
-        Connections(20_000, 20_000, 20_000),
-        Frames(
+        OpenConnections(20_000, 20_000, 20_000),
+        Framing(
             engines.load(engine),
             FrameLimits(MESSAGE_BYTES, MESSAGE_BYTES, FRAGMENTS),
             Compression(level=1, window_bits=15) if compression else None,

@@ -41,9 +41,9 @@ monkey.patch_all()
 import gevent
 from oslo_config import cfg
 from zaqar_gevent import conf as configuration
-from zaqar_gevent.storage.sqlite import connection
+from zaqar_gevent.storage.sqlite import connecting
 # So that there are many checkpoints, and the journal begins anew as often.
-connection.CHECKPOINT_PAGES = 30
+connecting.CHECKPOINT_PAGES = 30
 from zaqar_gevent.storage.sqlite import ControlDriver, DataDriver
 
 state, told, name, rounds, lives, processes = sys.argv[1:]

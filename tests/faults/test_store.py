@@ -76,11 +76,11 @@ def bodies(caller: Any) -> list[Any] | int:
 
 
 FAULTS = [
-    pytest.param('writer', 'Writer', 'serve', 'raise MemoryError', id='writer out of memory'),
-    pytest.param('writer', 'Writer', 'serve', 'raise SystemExit', id='writer exits'),
-    pytest.param('writer', 'Writer', 'rest', 'raise KeyboardInterrupt', id='writer interrupted'),
+    pytest.param('writer', 'Writer', 'execute', 'raise MemoryError', id='writer out of memory'),
+    pytest.param('writer', 'Writer', 'execute', 'raise SystemExit', id='writer exits'),
+    pytest.param('writer', 'Writer', 'on_idle', 'raise KeyboardInterrupt', id='writer interrupted'),
     pytest.param('writer', 'Writer', '_commit', 'raise MemoryError', id='commit out of memory'),
-    pytest.param('collector', 'Schedule', 'run', 'raise MemoryError', id='collector'),
+    pytest.param('collector', 'CollectionSchedule', 'run', 'raise MemoryError', id='collector'),
 ]
 
 
@@ -95,7 +95,7 @@ def test_a_thread_that_fails_is_told_and_replaced(
         began = time.monotonic()
         statuses = {post(caller, 'meanwhile') for _ in range(10)}
         assert time.monotonic() - began < 10
-        if method in ('serve', '_commit'):
+        if method in ('execute', '_commit'):
             assert statuses == {503}
             eventually(lambda: not is_healthy(server))
             listed = bodies(caller)
@@ -114,7 +114,7 @@ def test_a_thread_that_hangs_keeps_nobody_waiting_for_ever(
     tmp_path: pathlib.Path, transport: str
 ) -> None:
     """Nor the server from ending."""
-    with FaultyServer(tmp_path / 'state', 'writer', 'Writer', 'serve', 'sleep(0.1)') as server:
+    with FaultyServer(tmp_path / 'state', 'writer', 'Writer', 'execute', 'sleep(0.1)') as server:
         caller = connect(transport, server.url, server.websocket_url)
         assert post(caller, 'before') == 201
         server.switch.touch()

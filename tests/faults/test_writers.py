@@ -20,7 +20,7 @@ import pytest
 from gevent import monkey
 
 from tests.unit.storage.conftest import Store
-from zaqar_gevent.storage.sqlite import StoreUnavailable, checkpoints, connection, turns
+from zaqar_gevent.storage.sqlite import StoreUnavailable, checkpoints, connecting, write_lock
 from zaqar_gevent.storage.sqlite.wal import Wal
 
 SECONDS = 20.0
@@ -69,8 +69,8 @@ path, what = sys.argv[1:]
 connection = sqlite3.connect(path, isolation_level=None)
 connection.execute('SELECT count(*) FROM queues').fetchone()
 wal = Wal(path)
-wal.turns.announce()
-with wal.turn():
+wal.write_lock.announce()
+with wal.exclusive():
     if what == 'transaction':
         connection.execute('BEGIN IMMEDIATE')
     print('held', flush=True)
@@ -196,7 +196,7 @@ def test_a_process_that_is_killed_is_not_waited_for(directory: pathlib.Path, sto
             time.sleep(0.3)
             os.kill(each.pid, signal.SIGKILL)
         for latencies in map(measured, started[2:]):
-            assert latencies[len(latencies) // 2] < turns.PATIENCE / 4
+            assert latencies[len(latencies) // 2] < write_lock.PATIENCE / 4
     assert check(store, directory) > 0
 
 
@@ -212,9 +212,9 @@ def holder(store: Any, request: pytest.FixtureRequest) -> Iterator[Any]:
 @pytest.mark.parametrize('holder', ['turn'], indirect=True)
 def test_a_stopped_process_is_passed_over(store: Any, holder: Any) -> None:
     # Until the writer has seen that there is another process, and then waited for it once.
-    wait_for(lambda: seconds_of(store.post, 'x') >= turns.PATIENCE)
+    wait_for(lambda: seconds_of(store.post, 'x') >= write_lock.PATIENCE)
     count = len(store.bodies(limit=0))
-    assert seconds_of(store.post, 'soon') < turns.PATIENCE
+    assert seconds_of(store.post, 'soon') < write_lock.PATIENCE
     os.kill(holder.pid, signal.SIGCONT)
     holder.communicate('end\n')
     store.post('after')
@@ -225,12 +225,12 @@ def test_a_stopped_process_is_passed_over(store: Any, holder: Any) -> None:
 def test_a_process_stopped_in_a_transaction_is_told(
     store: Any, holder: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(connection, 'BUSY_TIMEOUT', 0.3)
+    monkeypatch.setattr(connecting, 'BUSY_TIMEOUT', 0.3)
     store.database.synchronous = 'normal'  # has the writer connect anew
     began = time.monotonic()
     waiting = [gevent.spawn(store.post, number) for number in range(5)]
     gevent.joinall(waiting, timeout=SECONDS)
-    assert time.monotonic() - began < turns.PATIENCE + 5
+    assert time.monotonic() - began < write_lock.PATIENCE + 5
     assert {type(each.exception) for each in waiting} == {StoreUnavailable}
     assert store.bodies() == []
     os.kill(holder.pid, signal.SIGKILL)
@@ -254,8 +254,8 @@ def test_a_program_that_knows_nothing_of_turns_gets_along(
 @pytest.fixture
 def shrinking(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """A store whose log is short, and emptied soon."""
-    monkeypatch.setattr(connection, 'CHECKPOINT_PAGES', 50)
-    monkeypatch.setattr(connection, 'MAX_WAL_BYTES', 400_000)
+    monkeypatch.setattr(connecting, 'CHECKPOINT_PAGES', 50)
+    monkeypatch.setattr(connecting, 'MAX_WAL_BYTES', 400_000)
     monkeypatch.setattr(checkpoints, 'IDLE_SECONDS', 1.0)
     store = Store(tmp_path)
     yield store
@@ -310,7 +310,7 @@ def other(store: Any) -> Iterator[Wal]:
     """The log as another process has it that writes, too; SQLite's connections do not matter."""
     store.post('before')
     other = Wal(store.database.path)
-    other.turns.announce()
+    other.write_lock.announce()
     yield other
     other.close()
 
@@ -346,9 +346,9 @@ def test_others_commit_while_the_disk_is_waited_for(
     sync = Sync(monkeypatch)
     waiting = gevent.spawn(store.post, 'waiting')
     wait_for(lambda: sync.count == 1)
-    other.turns.look_for_others()
-    with other.turn():
-        assert other.turns.is_inside
+    other.write_lock.look_for_others()
+    with other.exclusive():
+        assert other.write_lock.is_held
         connection = sqlite3.connect(store.database.path, isolation_level=None, timeout=0)
         connection.execute('BEGIN IMMEDIATE')
         connection.execute('ROLLBACK')

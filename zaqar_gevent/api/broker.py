@@ -15,7 +15,6 @@ from zaqar.transport.base import ResourceDefaults
 
 from zaqar_gevent import markers
 from zaqar_gevent.api import documents
-from zaqar_gevent.api.brief import Brief
 from zaqar_gevent.api.delivery import DelayedDelivery
 from zaqar_gevent.api.documents import MAX_DEPTH
 from zaqar_gevent.api.health import Health
@@ -24,6 +23,7 @@ from zaqar_gevent.api.networks import Networks
 from zaqar_gevent.api.notifier import Notifier
 from zaqar_gevent.api.quotas import Quotas
 from zaqar_gevent.api.quotas import quotas as make_quotas
+from zaqar_gevent.api.ttl_cache import TTLCache
 from zaqar_gevent.encryption.options import build_cipher
 
 _MOST_METADATA_BYTES = 16 * 1024 * 1024
@@ -72,7 +72,7 @@ class _Snapshot:
         return getattr(self, name)
 
 
-class Room(Protocol):
+class AnswerLimiter(Protocol):
     """Limits the operations with long answers that are performed at once."""
 
     def place(self, project: str | None) -> AbstractContextManager[bool]:
@@ -94,7 +94,7 @@ class _Unlimited:
         pass
 
 
-class Names(Protocol):
+class NameChecker(Protocol):
     """Whoever knows which names the store can keep apart; raises `ValidationFailed`."""
 
     def check_project(self, project: str) -> None: ...
@@ -105,7 +105,7 @@ class Names(Protocol):
 class Limits(validation.Validator):
     """Upstream's validator on the limits as they were at start, and for the names of the store."""
 
-    def __init__(self, conf: cfg.ConfigOpts, names: Names | None = None) -> None:
+    def __init__(self, conf: cfg.ConfigOpts, names: NameChecker | None = None) -> None:
         super().__init__(conf)
         self._limits_conf: Any = _Snapshot(conf.transport)
         self._names = names
@@ -183,7 +183,7 @@ class Broker:
         metadata_seconds: float,
         subscription_seconds: float = 1.0,
         max_depth: int = MAX_DEPTH,
-        names: Names | None = None,
+        names: NameChecker | None = None,
         quotas: Quotas | None = None,
     ) -> None:
         self.conf = conf
@@ -195,7 +195,7 @@ class Broker:
         self.defaults = Defaults(conf)
         self.max_depth = max_depth
         self.cipher = build_cipher(conf)
-        self.metadata: Brief[dict[str, Any]] = Brief(
+        self.metadata: TTLCache[dict[str, Any]] = TTLCache(
             metadata_seconds,
             most=_MOST_METADATA_BYTES,
             weigh=lambda found: len(documents.encode_json(found)),
@@ -208,7 +208,7 @@ class Broker:
         self.delays: DelayedDelivery | None = None
         self.purge = purge
         self.capabilities = capabilities
-        self.room: Room = _Unlimited()
+        self.answer_limiter: AnswerLimiter = _Unlimited()
         self.reading: Callable[[], AbstractContextManager[Any]] = lambda: _UNBOUNDED
         self.has_topics = True
         self.descriptions: dict[str, Callable[[], dict[str, Any]]] = {}

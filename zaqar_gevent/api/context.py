@@ -20,7 +20,7 @@ from zaqar_gevent.logs import level_of
 if TYPE_CHECKING:
     from zaqar_gevent.api.broker import Broker
     from zaqar_gevent.api.push import Endpoint
-    from zaqar_gevent.api.signed_urls import Presented
+    from zaqar_gevent.api.signed_urls import SignedRequest
 
 LOG = log.getLogger(__name__)
 
@@ -123,7 +123,7 @@ class Context:
     broker: the stores, limits and defaults it works with.
     caller, project_id: who asks, and for which project.
     environ: what authentication left for those who act in the user's name.
-    presented: the pre-signed URL that the request presents instead of authentication.
+    signed_request: the pre-signed URL that the request has instead of authentication.
     kind: whether queues or topics are meant.
     sent_bytes: size of the body as it was sent, in bytes; for transports that wrap the body, an
         upper bound (`exact_size` is False then).
@@ -138,7 +138,8 @@ class Context:
 
     __slots__ = (
         *('binary', 'broker', 'caller', 'endpoint', 'environ', 'exact_size', 'grant', 'kind'),
-        *('client', 'passed', 'presented', 'project_id', 'sent_bytes', 'shows_extensions', 'undo'),
+        *('client', 'passed', 'project_id', 'sent_bytes', 'shows_extensions'),
+        *('signed_request', 'undo'),
     )
 
     def __init__(
@@ -149,7 +150,7 @@ class Context:
         sent_bytes: int | None = None,
         exact_size: bool = True,
         environ: Mapping[str, Any] | None = None,
-        presented: Presented | None = None,
+        signed_request: SignedRequest | None = None,
         endpoint: Endpoint | None = None,
         client: Client | None = None,
         grant: Grant = UNLIMITED,
@@ -165,7 +166,7 @@ class Context:
         self.sent_bytes = sent_bytes
         self.exact_size = exact_size
         self.environ = environ or _NOTHING
-        self.presented = presented
+        self.signed_request = signed_request
         self.endpoint = endpoint
         self.client = endpoint if client is None else client
         self.grant = grant
@@ -192,7 +193,7 @@ class Context:
 
     def report_size(self, size: int) -> None:
         """The answer has `size` bytes; to be called as soon as it is encoded."""
-        self.broker.room.report(self.project_id, size)
+        self.broker.answer_limiter.report(self.project_id, size)
 
     def take_back(self) -> None:
         """The answer cannot be sent: undo what gave the client something."""

@@ -66,8 +66,8 @@ class Dispatcher:
         a body is read.
         """
         try:
-            if context.presented is not None:
-                self._admit(context.presented, operation, context, arguments)
+            if context.signed_request is not None:
+                self._admit(context.signed_request, operation, context, arguments)
             elif context.grant.reason is not None:
                 # The grant has ended while the request waited for its turn.
                 raise context.grant.reason.refusal
@@ -96,7 +96,7 @@ class Dispatcher:
             if operation.waits:
                 result = operation.function(context, request)
             elif operation.is_long:
-                with self.broker.room.place(context.project_id) as has_waited:
+                with self.broker.answer_limiter.place(context.project_id) as has_waited:
                     if has_waited:
                         context.check_present()
                     result = self._call(operation, context, request)
@@ -115,7 +115,7 @@ class Dispatcher:
 
     def _admit(
         self,
-        presented: signed_urls.Presented,
+        signed_request: signed_urls.SignedRequest,
         operation: Operation,
         context: Context,
         arguments: dict[str, Any],
@@ -125,7 +125,7 @@ class Dispatcher:
             raise errors.Forbidden('A pre-signed URL does not open what has no URL.')
         signed_urls.verify(
             self.broker.conf.signed_url.secret_key,
-            presented,
+            signed_request,
             method=operation.route.methods[0],
             path=operation.route.fill(arguments),
             project=context.project_id,

@@ -18,10 +18,10 @@ from zaqar.storage import base
 from zaqar.storage import errors as storage_errors
 
 from zaqar_gevent.api import documents
-from zaqar_gevent.api.brief import Brief
 from zaqar_gevent.api.delivery import Deliverer, DeliveryState, Notification, Subscription
 from zaqar_gevent.api.loops import Loops
-from zaqar_gevent.api.push import Endpoint, Hub, Source
+from zaqar_gevent.api.push import Endpoint, PushService, Source
+from zaqar_gevent.api.ttl_cache import TTLCache
 
 
 @functools.cache
@@ -72,16 +72,16 @@ class Notifier:
         seconds: float,
         loops: Loops,
     ) -> None:
-        self.hub: Hub | None = None
+        self.push_hub: PushService | None = None
         self.deliverer: Deliverer | None = None
         self.tells_others = False
         self._conf = conf
         self._loops = loops
         self._subscriptions = subscriptions
-        self._known: Brief[_Subscribers] = Brief(
+        self._known: TTLCache[_Subscribers] = TTLCache(
             seconds, most=_KNOWN_BYTES, weigh=lambda found: found.size
         )
-        self._found: Brief[list[Subscription]] = Brief(seconds)
+        self._found: TTLCache[list[Subscription]] = TTLCache(seconds)
 
     def notify(
         self,
@@ -121,9 +121,9 @@ class Notifier:
             return
         notifications: list[Notification] = []
         for message in messages:
-            told = {name: message[name] for name in ('ttl', 'body', 'delay')}
+            documents = {name: message[name] for name in ('ttl', 'body', 'delay')}
             passed = self._loops.extend(message['passed'], project, queue_name)
-            notifications += _notifications([told], queue_name, passed)
+            notifications += _notifications([documents], queue_name, passed)
         for subscription in others:
             self.deliverer.deliver(source, subscription, notifications, policy)
 
@@ -139,8 +139,8 @@ class Notifier:
     def ended(self, source: Source, subscription_id: str, by: Endpoint | None = None) -> None:
         """A subscription was deleted, perhaps by a connection."""
         self._found.forget((source, subscription_id))
-        if self.hub is not None:
-            self.hub.ended(source, subscription_id, by)
+        if self.push_hub is not None:
+            self.push_hub.ended(source, subscription_id, by)
         if self.deliverer is not None:
             self.deliverer.ended(source, subscription_id)
 
@@ -170,11 +170,11 @@ class Notifier:
 
     def _announce(self, source: Source, subscribers: _Subscribers) -> None:
         """Tell the connections of this process, and of others."""
-        if self.hub is None:
+        if self.push_hub is None:
             return
-        self.hub.posted(source)
+        self.push_hub.posted(source)
         if subscribers.connected:
-            self.hub.tell_workers(source, subscribers.connected)
+            self.push_hub.tell_workers(source, subscribers.connected)
 
     def subscriptions_of(self, queue_name: str, project: str | None) -> list[Subscription]:
         """All subscriptions of a queue that are to be told, as they were a moment ago."""
@@ -186,10 +186,10 @@ class Notifier:
 
     def _sort(self, source: Source) -> _Subscribers:
         every, size = self._read(source.name, source.project_id)
-        hub = self.hub
+        push_hub = self.push_hub
         subscribers = _Subscribers(every, [], [], size)
         for one in every:
-            is_connected = hub is not None and hub.is_worker(source, one['subscriber'])
+            is_connected = push_hub is not None and push_hub.is_worker(source, one['subscriber'])
             (subscribers.connected if is_connected else subscribers.others).append(one)
         return subscribers
 
@@ -250,7 +250,7 @@ def _notifications(
     messages: list[dict[str, Any]], queue_name: str, passed: str
 ) -> list[Notification]:
     named = {'queue_name': queue_name, 'Message_Type': upstream.MessageType.Notification.name}
-    told = [{**message, **named} for message in messages]
-    for document in told:
+    documents = [{**message, **named} for message in messages]
+    for document in documents:
         document.pop('post_id', None)
-    return [Notification(document, passed, document.get('ttl')) for document in told]
+    return [Notification(document, passed, document.get('ttl')) for document in documents]

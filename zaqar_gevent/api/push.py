@@ -228,7 +228,7 @@ class Endpoint(Protocol):
         ...
 
 
-class Hub(Protocol):
+class PushService(Protocol):
     """Whoever tells connected clients.
 
     is_draining: whether the server is stopping, and nobody should wait any more.

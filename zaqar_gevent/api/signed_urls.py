@@ -30,7 +30,7 @@ class SignedUrl(TypedDict):
     signature: str
 
 
-class Presented(NamedTuple):
+class SignedRequest(NamedTuple):
     """A signed URL as a request presents it: the values of its headers."""
 
     signature: str
@@ -88,18 +88,18 @@ def sign(
 
 
 def verify(
-    key: str | None, presented: Presented, *, method: str, path: str, project: str | None
+    key: str | None, signed_request: SignedRequest, *, method: str, path: str, project: str | None
 ) -> None:
     """Raise `errors.NotFound` unless what is presented opens `path` of `project` to `method` now.
 
     Nothing is opened where no key is configured.
     """
-    methods, paths = presented.methods.split(','), presented.paths.split(',')
+    methods, paths = signed_request.methods.split(','), signed_request.paths.split(',')
     opened = (
         key
         and method in methods
         and any(_covers(signed, path) for signed in paths)
-        and _is_genuine(key, presented, methods, paths, project)
+        and _is_genuine(key, signed_request, methods, paths, project)
     )
     if not opened:
         raise errors.NotFound(
@@ -114,14 +114,18 @@ def _covers(signed: str, path: str) -> bool:
 
 
 def _is_genuine(
-    key: str, presented: Presented, methods: list[str], paths: list[str], project: str | None
+    key: str,
+    signed_request: SignedRequest,
+    methods: list[str],
+    paths: list[str],
+    project: str | None,
 ) -> bool:
     """Whether this server signed just that; a time in the past is never signed."""
     try:
         genuine = urls.create_signed_url(
-            key, paths, project=project, methods=methods, expires=presented.expires
+            key, paths, project=project, methods=methods, expires=signed_request.expires
         )
-        signature = presented.signature.encode()
+        signature = signed_request.signature.encode()
     except (ValueError, OverflowError):
         return False
     return hmac.compare_digest(signature, genuine['signature'].encode())

@@ -132,11 +132,11 @@ def list_subscriptions(context: Context, request: ListSubscriptions) -> Subscrip
         request.queue_name, project=context.project_id, marker=request.marker, **paging
     )
     source = Source(context.project_id, request.queue_name)
-    hub = broker.notifier.hub
+    push_hub = broker.notifier.push_hub
     found = [
         _present(one)
         for one in next(results)
-        if hub is None or not hub.is_hidden(source, one['subscriber'])
+        if push_hub is None or not push_hub.is_hidden(source, one['subscriber'])
     ]
     return {'subscriptions': found, 'marker': str(next(results, None) or request.marker or '')}
 
@@ -284,10 +284,10 @@ def confirm_subscription(context: Context, request: ConfirmSubscription) -> str:
 
 def _row(context: Context, request: NamedSubscription) -> str:
     """The id that the subscription has in the store by now."""
-    hub = context.broker.notifier.hub
-    if hub is None:
+    push_hub = context.broker.notifier.push_hub
+    if push_hub is None:
         return request.subscription_id
-    return hub.row_of(Source(context.project_id, request.queue_name), request.subscription_id)
+    return push_hub.row_of(Source(context.project_id, request.queue_name), request.subscription_id)
 
 
 def _subscribe_connection(context: Context, request: CreateSubscription) -> CreatedSubscription:

@@ -40,24 +40,24 @@ def wait_for(
     """
     if seconds is not None and not 0 <= seconds <= MAX_SECONDS:
         raise errors.BadRequest(f'The time to wait must be 0 to {MAX_SECONDS} s - at `$.wait`')
-    room = context.broker.room
-    with room.place(context.project_id) as has_waited:
+    answer_limiter = context.broker.answer_limiter
+    with answer_limiter.place(context.project_id) as has_waited:
         if has_waited:
             context.check_present()
         result = attempt()
-    hub = context.broker.notifier.hub
-    if not seconds or hub is None or succeeded(result):
+    push_hub = context.broker.notifier.push_hub
+    if not seconds or push_hub is None or succeeded(result):
         return result
     deadline = time.monotonic() + min(seconds, context.grant.seconds_left)
     source = Source(context.project_id, queue_name)
     waits = context.broker.quotas.waits.held(context.project_id)
-    with waits, hub.listening(source, takes=takes) as news:
+    with waits, push_hub.listening(source, takes=takes) as news:
         while True:
             news.clear()
-            with room.place(context.project_id):
+            with answer_limiter.place(context.project_id):
                 result = attempt()
             left = deadline - time.monotonic()
-            if left <= 0 or succeeded(result) or hub.is_draining:
+            if left <= 0 or succeeded(result) or push_hub.is_draining:
                 return result
             if not _wait(context, news, deadline):
                 return result

@@ -66,8 +66,8 @@ def _tell(findings: Iterator[Finding], *, as_json: bool) -> int:
             line = json.dumps({**finding._asdict(), 'verdict': finding.verdict.value})
         else:
             # Names of queues are clients' own: nothing of them is to reach a terminal as it is.
-            told = f'{finding.verdict.value}: {finding.subject}: {finding.text}'
-            line = told.encode('ascii', 'backslashreplace').decode()
+            report = f'{finding.verdict.value}: {finding.subject}: {finding.text}'
+            line = report.encode('ascii', 'backslashreplace').decode()
         print(line, flush=True)
     return next((status for verdict, status in _STATUS.items() if verdict in verdicts), 0)
 

@@ -45,7 +45,7 @@ _LINGER_BYTES = 16 * 1024 * 1024
 _NEVER = math.inf
 
 
-class Connection:
+class HTTPConnection:
     """Serves the requests that come over `sock`.
 
     When a client is too slow, reading stops: its request ends as if the client had hung up.

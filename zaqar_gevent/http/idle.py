@@ -5,20 +5,20 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from zaqar_gevent.http.connection import Connection
+    from zaqar_gevent.http.connection import HTTPConnection
 
 
 class IdleConnections:
     """Connections that have been answered and wait for their next request."""
 
     def __init__(self) -> None:
-        self._by_address: dict[str, dict[Connection, None]] = {}
+        self._by_address: dict[str, dict[HTTPConnection, None]] = {}
 
-    def add(self, connection: Connection) -> None:
+    def add(self, connection: HTTPConnection) -> None:
         """A connection begins to wait."""
         self._by_address.setdefault(connection.address, {})[connection] = None
 
-    def discard(self, connection: Connection) -> None:
+    def discard(self, connection: HTTPConnection) -> None:
         """A connection does not wait any more."""
         connections = self._by_address.get(connection.address)
         if connections is not None:
@@ -26,7 +26,7 @@ class IdleConnections:
             if not connections:
                 del self._by_address[connection.address]
 
-    def longest(self) -> Connection | None:
+    def longest(self) -> HTTPConnection | None:
         """The connection that has waited longest, of the address with most that wait.
 
         A connection with unread input is passed over: its next request has begun.

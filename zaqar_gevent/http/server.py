@@ -15,7 +15,7 @@ from oslo_log import log
 
 from zaqar_gevent.greenlets import in_turns
 from zaqar_gevent.http.answer import Answer
-from zaqar_gevent.http.connection import Connection
+from zaqar_gevent.http.connection import HTTPConnection
 from zaqar_gevent.http.head import Limits
 from zaqar_gevent.http.idle import IdleConnections
 from zaqar_gevent.http.places import Places
@@ -82,8 +82,8 @@ class Server(StreamServer):
         self.application = application
         self.is_draining = False
         self.idle = IdleConnections()
-        self._replaceable: Connection | None = None
-        self._connections: set[Connection] = set()
+        self._replaceable: HTTPConnection | None = None
+        self._connections: set[HTTPConnection] = set()
         self._taken: set[socket.socket] = set()
         self._keeper: gevent.Greenlet | None = None
         self._complained_at = -_QUIET_SECONDS
@@ -116,7 +116,7 @@ class Server(StreamServer):
 
     def handle(self, sock: socket.socket, address: Any) -> None:
         """Serve one connection."""
-        connection = Connection(self, sock, self._environ_of(address))
+        connection = HTTPConnection(self, sock, self._environ_of(address))
         self._connections.add(connection)
         if self._keeper is None:
             self._keeper = gevent.spawn(self._keep)
@@ -152,7 +152,7 @@ class Server(StreamServer):
             replaced.stop_reading()
         super().do_handle(*arguments)
 
-    def began_to_wait(self, connection: Connection) -> None:
+    def began_to_wait(self, connection: HTTPConnection) -> None:
         """A connection waits for its next request, so that its place can be made free."""
         self.idle.add(connection)
         if self._watcher is None and self.started and self.pool.full():

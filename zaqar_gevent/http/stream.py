@@ -9,7 +9,7 @@ import gevent
 
 from zaqar_gevent.greenlets import MOMENT
 from zaqar_gevent.sockets.inbox import Inbox
-from zaqar_gevent.sockets.turns import BREAK_SECONDS, TURN_SECONDS
+from zaqar_gevent.sockets.time_slice import BREAK_SECONDS, TIME_SLICE_SECONDS
 
 
 class Stream:
@@ -19,11 +19,11 @@ class Stream:
     is_over: whether reading has been stopped.
     """
 
-    __slots__ = ('_inbox', '_next_turn', 'is_over', 'received')
+    __slots__ = ('_inbox', '_slice_end', 'is_over', 'received')
 
     def __init__(self, sock: socket.socket) -> None:
         self._inbox = Inbox(sock)
-        self._next_turn = time.monotonic() + TURN_SECONDS
+        self._slice_end = time.monotonic() + TIME_SLICE_SECONDS
         self.received = b''
         self.is_over = False
 
@@ -47,13 +47,13 @@ class Stream:
     def read(self, size: int) -> bytes:
         """The bytes that follow `received`, at most `size`."""
         now = time.monotonic()
-        if now >= self._next_turn:
+        if now >= self._slice_end:
             gevent.sleep(MOMENT)
-            self._next_turn = now + TURN_SECONDS
+            self._slice_end = now + TIME_SLICE_SECONDS
         data = b'' if self.is_over else self._inbox.read(size)
         later = time.monotonic()
         if later - now > BREAK_SECONDS:
-            self._next_turn = later + TURN_SECONDS
+            self._slice_end = later + TIME_SLICE_SECONDS
         return data
 
     def close(self) -> None:

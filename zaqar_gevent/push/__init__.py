@@ -5,8 +5,8 @@ one, only makes a `feed` read what follows the last message that it has read. So
 gets each message once and in the order of the queue, whatever becomes of the news, and can start
 after any marker.
 
-`tail` reads a queue on, `feed` is the one reader of a queue for all its subscribers in this
-process, `subscription` is one subscriber, `parcel` a message as it is pushed, `hub` knows them all,
-`workers` tells other processes and `listener` is told by them. A `consumer` is pushed messages to
-work on, each claimed for it.
+`tail` reads a queue from a marker on. `feed` is the one reader of a queue for all its subscribers
+in this process, and `subscription` is one subscriber. `encoded` is a message as it is pushed.
+`push_hub` knows them all. `workers` tells other processes about new messages, and `listener` is
+told by them. A `consumer` is pushed messages to work on, each claimed for it.
 """

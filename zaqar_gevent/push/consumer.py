@@ -18,10 +18,10 @@ from zaqar_gevent.api.grants import Grant
 from zaqar_gevent.api.messages import present
 from zaqar_gevent.api.push import News, Recipient, Source
 from zaqar_gevent.logs import level_of
-from zaqar_gevent.push.clocks import Clocks
+from zaqar_gevent.push.clock_steps import ClockStepDetector
 
 if TYPE_CHECKING:
-    from zaqar_gevent.push.hub import Hub
+    from zaqar_gevent.push.push_hub import PushHub
 
 LOG = log.getLogger(__name__)
 
@@ -50,7 +50,7 @@ class _Lease:
         self.renew_at = renew_at
 
 
-class Consumer:
+class PushConsumer:
     """Claims messages as they come and pushes them; see `zaqar_gevent.api.push.Consumer`.
 
     A claim holds one message, so that each can be given back by itself.
@@ -61,7 +61,7 @@ class Consumer:
 
     def __init__(
         self,
-        hub: Hub,
+        push_hub: PushHub,
         source: Source,
         recipient: Recipient,
         lease: dict[str, int],
@@ -71,8 +71,8 @@ class Consumer:
         grant: Grant,
     ) -> None:
         self.id = secrets.token_hex(8)
-        self._hub = hub
-        self._broker = hub.broker
+        self._push_hub = push_hub
+        self._broker = push_hub.broker
         self.source = source
         self.grant = grant
         self.binary = binary
@@ -170,7 +170,7 @@ class Consumer:
         self._broker.claims.delete(name, claim_id=lease.claim_id, project=project_id)
 
     def _run(self) -> None:
-        with self._hub.listening(self.source, takes=True) as news:
+        with self._push_hub.listening(self.source, takes=True) as news:
             self._news = news
             while not self._is_over():
                 self._settled.clear()
@@ -179,11 +179,11 @@ class Consumer:
                 if free <= 0:
                     self._settled.wait()
                 elif not self._recipient.has_room(1):
-                    self._hub.feed(self.source).wake_taker()
+                    self._push_hub.feed(self.source).wake_taker()
                     self._recipient.wait_for_room()
                 elif self._claim_safely(min(free, _AT_ONCE)):
                     # There may be more, for others who wait.
-                    self._hub.feed(self.source).wake_taker()
+                    self._push_hub.feed(self.source).wake_taker()
                 else:
                     news.wait(_WAIT_SECONDS)
 
@@ -192,7 +192,7 @@ class Consumer:
             self.is_stopped
             or self.grant.is_over
             or not self._recipient.is_open
-            or self._hub.is_draining
+            or self._push_hub.is_draining
         )
 
     def _claim_safely(self, count: int) -> int:
@@ -214,7 +214,7 @@ class Consumer:
         outcomes = [first, *_each(self._claim_one, [()] * (count - 1))]
         failures = [one for one in outcomes if isinstance(one, Exception)]
         found = [one for one in outcomes if isinstance(one, tuple)]
-        if self._hub.ids_keep_order:
+        if self._push_hub.ids_keep_order:
             # Of those who claimed at once, one may have waited for something else meanwhile.
             found.sort(key=_position_of)
         failures += [error for one in found if (error := self._push(*one)) is not None]
@@ -267,11 +267,11 @@ class Consumer:
 
     def _keep(self) -> None:
         """Renew the leases while the connection lasts; all at once when the wall clock was set."""
-        clocks = Clocks()
+        clock_steps = ClockStepDetector()
         while self._leases and not self._is_over():
             gevent.sleep(min(1.0, self._lease['ttl'] / 8))
             now = time.monotonic()
-            has_stepped = clocks.has_stepped()
+            has_stepped = clock_steps.has_stepped()
             due = [
                 (message_id, lease)
                 for message_id, lease in self._leases.items()

@@ -15,13 +15,13 @@ from zaqar_gevent.api.ending import End
 from zaqar_gevent.api.grants import UNLIMITED, Grant, Reason
 from zaqar_gevent.api.push import Recipient, Source
 from zaqar_gevent.api.quotas import too_many
-from zaqar_gevent.push.consumer import Consumer
-from zaqar_gevent.push.subscription import Key, State, Subscription
+from zaqar_gevent.push.consumer import PushConsumer
+from zaqar_gevent.push.subscription import Key, PushSubscription, State
 from zaqar_gevent.push.tail import Tail
 from zaqar_gevent.push.workers import token_in
 
 if TYPE_CHECKING:
-    from zaqar_gevent.push.hub import Hub
+    from zaqar_gevent.push.push_hub import PushHub
 
 # Stores count in whole seconds.
 _MARGIN_SECONDS = 2.0
@@ -29,7 +29,7 @@ _MARGIN_SECONDS = 2.0
 _NO_TOKENS: frozenset[str] = frozenset()
 
 
-class Endpoint:
+class ConnectionEndpoint:
     """A connection as a subscriber; see `zaqar_gevent.api.push.Endpoint`.
 
     name: of the endpoint within this process; '' until it subscribes.
@@ -37,16 +37,16 @@ class Endpoint:
     """
 
     __slots__ = (
-        *('_compact', '_consumers', '_ends', '_expected', '_hub', '_recipient', '_subscriptions'),
-        'name',
+        *('_compact', '_consumers', '_ends', '_expected', '_push_hub', '_recipient'),
+        *('_subscriptions', 'name'),
     )
 
-    def __init__(self, hub: Hub, *, compact: bool) -> None:
-        self._hub = hub
+    def __init__(self, push_hub: PushHub, *, compact: bool) -> None:
+        self._push_hub = push_hub
         self._compact = compact
         self._recipient: Recipient | None = None
         self._subscriptions: dict[Key, Held] | None = None
-        self._consumers: dict[str, Consumer] | None = None
+        self._consumers: dict[str, PushConsumer] | None = None
         # Tokens whose row may be in the store already while the subscription does not exist yet.
         self._expected = _NO_TOKENS
         self._ends: dict[Source, tuple[str | None, Tail]] | None = None
@@ -63,8 +63,8 @@ class Endpoint:
         if not self.name:
             self.name = secrets.token_hex(8)
             self._subscriptions = {}
-            self._hub.register(self)
-        url = self._hub.url_of(self.name, source)
+            self._push_hub.register(self)
+        url = self._push_hub.url_of(self.name, source)
         self._expected |= {token_in(url)}
         return url
 
@@ -79,13 +79,13 @@ class Endpoint:
         return nullcontext() if self._recipient is None else self._recipient.waiting()
 
     def now(self, source: Source) -> str | None:
-        tail = self._hub.tail(source)
+        tail = self._push_hub.tail(source)
         marker = tail.end()
         self._ends = {**(self._ends or {}), source: (marker, tail)}
         return marker
 
     def verify(self, source: Source, marker: str) -> None:
-        self._hub.tail(source).verify(marker)
+        self._push_hub.tail(source).verify(marker)
 
     def subscribe(
         self,
@@ -100,14 +100,14 @@ class Endpoint:
         grant: Grant,
     ) -> None:
         if self._recipient is None or self._subscriptions is None or grant.is_over:
-            self._hub.at_last(self._hub.delete, [(source, subscription_id)])
+            self._push_hub.run_before_shutdown(self._push_hub.delete, [(source, subscription_id)])
             raise _gone(grant)
         # Who has seen the message of the marker can go on even where that is gone by now.
         end, tail = (self._ends or {}).pop(source, (None, None))
-        subscription = Subscription(
+        subscription = PushSubscription(
             subscription_id,
-            self._hub.feed(source),
-            tail if tail is not None and end == marker else self._hub.tail(source),
+            self._push_hub.feed(source),
+            tail if tail is not None and end == marker else self._push_hub.tail(source),
             self._recipient,
             self._too_slow,
             self._over,
@@ -117,21 +117,21 @@ class Endpoint:
             binary=binary,
             grant=grant,
         )
-        token = token_in(self._hub.url_of(self.name, source))
+        token = token_in(self._push_hub.url_of(self.name, source))
         self._expected = self._expected - {token} or _NO_TOKENS
         try:
             # Others may have been made meanwhile.
             self._check_number(source)
-            self._hub.opened(subscription, self)
+            self._push_hub.opened(subscription, self)
         except errors.TooMany:
-            self._hub.at_last(self._hub.delete, [(source, subscription_id)])
+            self._push_hub.run_before_shutdown(self._push_hub.delete, [(source, subscription_id)])
             raise
         self._subscriptions[subscription.key] = Held(subscription, token, ttl, renewed, options)
         subscription.start()
 
     def _check_number(self, source: Source) -> None:
         """Raise `errors.TooMany` where there are as many subscriptions as may be."""
-        quotas = self._hub.broker.quotas
+        quotas = self._push_hub.broker.quotas
         quotas.subscriptions.check(source.project_id)
         most = quotas.subscriptions_per_connection
         if len(self._subscriptions or ()) >= most:
@@ -145,11 +145,11 @@ class Endpoint:
         if self._recipient is None or grant.is_over:
             raise _gone(grant)
         others = [one for one in (self._consumers or {}).values() if not one.is_stopped]
-        most = self._hub.broker.quotas.consumers_per_connection
+        most = self._push_hub.broker.quotas.consumers_per_connection
         if len(others) >= most:
             raise too_many('consumers', 'connection', most, 'max_consumers_per_connection')
-        consumer = Consumer(
-            self._hub,
+        consumer = PushConsumer(
+            self._push_hub,
             source,
             self._recipient,
             lease,
@@ -161,7 +161,7 @@ class Endpoint:
         self._consumers = {one.id: one for one in (*others, consumer)}
         return consumer.id
 
-    def consumer(self, consumer_id: str, project_id: str | None) -> Consumer:
+    def consumer(self, consumer_id: str, project_id: str | None) -> PushConsumer:
         consumer = (self._consumers or {}).get(consumer_id)
         if (
             consumer is None
@@ -191,14 +191,14 @@ class Endpoint:
         """The connection has ended, and its subscriptions with it."""
         held, self._subscriptions, self._recipient = self._subscriptions, None, None
         consumers, self._consumers = self._consumers, None
-        self._hub.unregister(self)
+        self._push_hub.unregister(self)
         for consumer in (consumers or {}).values():
-            self._hub.at_last(consumer.finish)
+            self._push_hub.run_before_shutdown(consumer.finish)
         for one in (held or {}).values():
-            self._hub.end(one.subscription)
+            self._push_hub.end(one.subscription)
         if held:
             rows = [(one.subscription.source, one.row) for one in held.values()]
-            self._hub.at_last(self._hub.delete, rows)
+            self._push_hub.run_before_shutdown(self._push_hub.delete, rows)
 
     def end_over(self) -> None:
         """End the subscriptions and consumers whose grant has ended, and tell the client."""
@@ -209,19 +209,19 @@ class Endpoint:
                 rows.append((held.subscription.source, held.row))
                 self.drop(key, reason)
         if rows:
-            self._hub.at_last(self._hub.delete, rows)
+            self._push_hub.run_before_shutdown(self._push_hub.delete, rows)
         for consumer_id, consumer in tuple((self._consumers or {}).items()):
             reason = consumer.grant.reason
             if self._consumers is not None and reason is not None:
                 del self._consumers[consumer_id]
-                self._hub.at_last(consumer.finish)
+                self._push_hub.run_before_shutdown(consumer.finish)
                 self._tell_end(consumer, reason)
 
     def drop(self, key: Key, reason: Reason | End | None) -> None:
         """One subscription has ended, which the client is told if there is a reason to."""
         held = (self._subscriptions or {}).pop(key, None)
         if held is not None:
-            self._hub.end(held.subscription)
+            self._push_hub.end(held.subscription)
             if reason is not None:
                 self._tell_end(held.subscription, reason)
 
@@ -237,8 +237,8 @@ class Endpoint:
             return False
         if not held.is_being_made:
             held.is_being_made = True
-            url = self._hub.url_of(self.name, held.subscription.source)
-            gevent.spawn(self._hub.make_again, held, url, held.left)
+            url = self._push_hub.url_of(self.name, held.subscription.source)
+            gevent.spawn(self._push_hub.make_again, held, url, held.left)
         return True
 
     def news(self, token: str, queue_name: str, expected: int) -> bool:
@@ -261,14 +261,14 @@ class Endpoint:
         for key, held in tuple((self._subscriptions or {}).items()):
             if held.renewed and (has_stepped or now >= held.expires_at - held.ttl / 2):
                 held.expires_at = now + held.ttl
-                gevent.spawn(self._hub.renew, held, held.ttl)
+                gevent.spawn(self._push_hub.renew, held, held.ttl)
             elif now >= held.expires_at:
                 # In the store it may live on, whose clock may have been set back.
                 self._end(key, End.EXPIRED)
             elif has_stepped:
-                gevent.spawn(self._hub.renew, held, held.left)
+                gevent.spawn(self._push_hub.renew, held, held.left)
 
-    def _go_astray(self, subscription: Subscription) -> None:
+    def _go_astray(self, subscription: PushSubscription) -> None:
         """The store has never given the marker of a subscription: it is another store by now."""
         self._end(subscription.key, End.UNKNOWN_MARKER)
 
@@ -276,16 +276,16 @@ class Endpoint:
         """End a subscription, and take it out of the store."""
         row = self.row_of(key)
         self.drop(key, reason)
-        self._hub.at_last(self._hub.delete, [(key[0], row)])
+        self._push_hub.run_before_shutdown(self._push_hub.delete, [(key[0], row)])
 
-    def _over(self, subscription: Subscription) -> None:
+    def _over(self, subscription: PushSubscription) -> None:
         """A message cannot be pushed: the grant of the subscription has ended."""
         if _has_ended(subscription):
             self.end_over()
         else:
             subscription.stop(State.PAUSED)
 
-    def _tell_end(self, ended: Subscription | Consumer, reason: Reason | End) -> None:
+    def _tell_end(self, ended: PushSubscription | PushConsumer, reason: Reason | End) -> None:
         """Tell the client that a subscription or consumer has ended, in the form of its envelope.
 
         Upstream has a form for the end of a subscription too, which it posts to webhooks.
@@ -295,7 +295,7 @@ class Endpoint:
         source = ended.source
         push: dict[str, Any]
         if self._compact:
-            kind = 'consumer_id' if isinstance(ended, Consumer) else 'subscription_id'
+            kind = 'consumer_id' if isinstance(ended, PushConsumer) else 'subscription_id'
             push = {
                 'push': 'ended',
                 kind: ended.id,
@@ -313,7 +313,7 @@ class Endpoint:
         data = documents.encode(push, binary=ended.binary)
         self._recipient.push(data, binary=ended.binary, kind='ended')
 
-    def _too_slow(self, subscription: Subscription) -> None:
+    def _too_slow(self, subscription: PushSubscription) -> None:
         """Pause a subscription, or give up a client whose envelope cannot say so."""
         if self._recipient is None:
             return
@@ -329,7 +329,7 @@ class Endpoint:
             self._recipient.give_up()
 
 
-def _has_ended(subscription: Subscription) -> bool:
+def _has_ended(subscription: PushSubscription) -> bool:
     """Whether the grant of a subscription has ended, and its connection has not.
 
     At the end of its token the whole connection is closed.
@@ -358,7 +358,7 @@ class Held:
 
     def __init__(
         self,
-        subscription: Subscription,
+        subscription: PushSubscription,
         token: str,
         ttl: int,
         renewed: bool,

@@ -18,16 +18,16 @@ from zaqar_gevent.api import errors
 from zaqar_gevent.api.push import News, Source
 from zaqar_gevent.logs import level_of
 from zaqar_gevent.markers import MarkerNotGiven
-from zaqar_gevent.push.parcel import DEFAULT_JSON, Parcel, batches
+from zaqar_gevent.push.encoded import DEFAULT_JSON, EncodedMessage, batches
 from zaqar_gevent.push.tail import Entry, Tail
 
 if TYPE_CHECKING:
-    from zaqar_gevent.push.subscription import Subscription
+    from zaqar_gevent.push.subscription import PushSubscription
 
 LOG = log.getLogger(__name__)
 
 # For how long messages are handed out before others have a turn: others' answers wait for it.
-TURN_SECONDS = 0.002
+TIME_SLICE_SECONDS = 0.002
 # How long to look for messages that were announced before they were stored, and how often.
 _PATIENCE_SECONDS = 5.0
 _FIRST_DELAY_SECONDS = 0.01
@@ -37,7 +37,7 @@ _OUTAGE_SECONDS = 1.0
 _CHECK_SECONDS = 1.0
 
 
-class _Taker:
+class _TakingListener:
     """Who takes messages from a queue; see `zaqar_gevent.api.push.News`.
 
     While it does not wait it may be taking, and learns of all news.
@@ -96,7 +96,7 @@ class Feed:
         self._tail = tail
         self._check = check
         self._checked_at = 0.0
-        self._live: dict[str, Subscription] = {}
+        self._live: dict[str, PushSubscription] = {}
         self._news = Event()
         self._is_due = False
         self._expected = 0
@@ -114,7 +114,7 @@ class Feed:
         return bool(self.waiting or self.takers)
 
     @property
-    def live(self) -> list[Subscription]:
+    def live(self) -> list[PushSubscription]:
         """The subscribers that messages are handed to."""
         return list(self._live.values())
 
@@ -155,7 +155,7 @@ class Feed:
     def listening(self, *, takes: bool) -> Iterator[News]:
         """Be told of news; who `takes` messages is woken one after the other."""
         if takes:
-            taker = _Taker(self)
+            taker = _TakingListener(self)
             try:
                 yield taker
             finally:
@@ -168,13 +168,13 @@ class Feed:
             finally:
                 self.waiting.discard(event)
 
-    def join(self, subscription: Subscription) -> None:
+    def join(self, subscription: PushSubscription) -> None:
         """Hand `subscription` what comes from here on; with the lock held."""
         if not self._live:
             self._tail.learn(subscription.tail)
         self._live[subscription.id] = subscription
 
-    def leave(self, subscription: Subscription) -> None:
+    def leave(self, subscription: PushSubscription) -> None:
         """Hand `subscription` nothing any more."""
         self._live.pop(subscription.id, None)
 
@@ -244,14 +244,14 @@ class Feed:
 
     def _hand_out(self, entries: list[Entry]) -> None:
         monotonic = time.monotonic
-        turn = monotonic() + TURN_SECONDS
-        parcels = [Parcel(self.source.name, entry) for entry in entries]
+        slice_end = monotonic() + TIME_SLICE_SECONDS
+        messages = [EncodedMessage(self.source.name, entry) for entry in entries]
         form = next((subscription.form for subscription in self.live), DEFAULT_JSON)
-        for batch in batches(parcels, form):
+        for batch in batches(messages, form):
             for subscription in self.live:
                 subscription.take(batch)
-                if monotonic() > turn:
+                if monotonic() > slice_end:
                     gevent.sleep(greenlets.MOMENT)
-                    turn = monotonic() + TURN_SECONDS
+                    slice_end = monotonic() + TIME_SLICE_SECONDS
             self.cursor = batch.marker
             self._expected = max(0, self._expected - batch.count)

@@ -13,7 +13,7 @@ from zaqar_gevent.push.workers import HIDDEN, token_in
 
 if TYPE_CHECKING:
     from zaqar_gevent.push.feed import Feed
-    from zaqar_gevent.push.hub import Hub
+    from zaqar_gevent.push.push_hub import PushHub
 
 INTEREST_SECONDS = 120
 """The time to live of the subscription, which is renewed while somebody waits."""
@@ -26,13 +26,13 @@ class Interest:
     waited for some time.
     """
 
-    def __init__(self, hub: Hub, feed: Feed) -> None:
+    def __init__(self, push_hub: PushHub, feed: Feed) -> None:
         self.name = HIDDEN + secrets.token_hex(8)
-        self._hub = hub
+        self._push_hub = push_hub
         self._feed = feed
         self._url = ''
         self._renew_at = 0.0
-        hub.register(self)
+        push_hub.register(self)
 
     def renew(self) -> None:
         """Somebody waits."""
@@ -41,10 +41,10 @@ class Interest:
             return
         is_new = not self._renew_at
         self._renew_at = now + INTEREST_SECONDS / 2
-        self._url = self._hub.url_of(self.name, self._feed.source)
-        self._hub.show_interest(self._feed.source, self._url)
+        self._url = self._push_hub.url_of(self.name, self._feed.source)
+        self._push_hub.show_interest(self._feed.source, self._url)
         if is_new:
-            self._hub.look_again(self._feed)
+            self._push_hub.look_again(self._feed)
 
     @property
     def is_idle(self) -> bool:
@@ -72,4 +72,4 @@ class Interest:
             if now >= self._renew_at:
                 gevent.spawn(self.renew)
         elif now >= self._renew_at + INTEREST_SECONDS / 2:
-            self._hub.lose_interest(self, self._feed.source)
+            self._push_hub.lose_interest(self, self._feed.source)

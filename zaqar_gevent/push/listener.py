@@ -26,20 +26,20 @@ class _Notification(msgspec.Struct):
     queue_name: str
 
 
-class Hub(Protocol):
+class NewsReceiver(Protocol):
     """Whoever has the connections."""
 
     def news(self, token: str, queue_name: str, expected: int = 0) -> bool: ...
 
 
 class Listener:
-    """Tells `hub` what it is told.
+    """Tells `receiver` what it is told.
 
     max_bytes: the longest body that is read.
     """
 
-    def __init__(self, hub: Hub, max_bytes: int) -> None:
-        self._hub = hub
+    def __init__(self, receiver: NewsReceiver, max_bytes: int) -> None:
+        self._receiver = receiver
         self._max_bytes = max_bytes
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
@@ -65,12 +65,14 @@ class Listener:
             raise errors.from_decoding(error) from None
 
     def _hear(self, told: _News) -> dict[str, Any]:
-        return {'gone': [token for token, queue in told.news if not self._hub.news(token, queue)]}
+        return {
+            'gone': [token for token, queue in told.news if not self._receiver.news(token, queue)]
+        }
 
     def _notify(self, path: str, told: _Notification) -> dict[str, Any]:
         """A message that a server like upstream's is about to store, or has stored."""
         token = path.removeprefix(PUSH_PATH)
-        if not self._hub.news(token, told.queue_name, expected=1):
+        if not self._receiver.news(token, told.queue_name, expected=1):
             raise errors.NotFound('There is no such subscription.')
         return {}
 

@@ -16,8 +16,8 @@ from zaqar_gevent.api.grants import Grant
 from zaqar_gevent.api.push import Recipient, Source
 from zaqar_gevent.logs import level_of
 from zaqar_gevent.markers import MarkerNotGiven
+from zaqar_gevent.push.encoded import EncodedBatch, EncodedMessage, format_of, prefix_of
 from zaqar_gevent.push.feed import Feed
-from zaqar_gevent.push.parcel import Batch, Parcel, form_of, opening
 from zaqar_gevent.push.tail import Tail
 
 LOG = log.getLogger(__name__)
@@ -42,7 +42,7 @@ class State(enum.Enum):
 _LIVE = State.LIVE
 
 
-class Subscription:
+class PushSubscription:
     """Gets a queue's messages to one connection, each once and in order.
 
     marker: of the last message that was pushed.
@@ -60,9 +60,9 @@ class Subscription:
         feed: Feed,
         tail: Tail,
         recipient: Recipient,
-        too_slow: Callable[[Subscription], None],
-        over: Callable[[Subscription], None],
-        astray: Callable[[Subscription], None],
+        too_slow: Callable[[PushSubscription], None],
+        over: Callable[[PushSubscription], None],
+        astray: Callable[[PushSubscription], None],
         marker: str | None,
         *,
         compact: bool,
@@ -82,8 +82,8 @@ class Subscription:
         self._astray = astray
         self.grant = grant
         self.binary = binary
-        self._opening = opening(subscription_id, binary=binary) if compact else b''
-        self.form = form_of(len(self._opening) if compact else None, binary)
+        self._prefix = prefix_of(subscription_id, binary=binary) if compact else b''
+        self.form = format_of(len(self._prefix) if compact else None, binary)
         self._frame_head = recipient.frame_head
 
     @property
@@ -107,19 +107,19 @@ class Subscription:
         self.ahead.clear()
         self.feed.leave(self)
 
-    def take(self, batch: Batch) -> None:
+    def take(self, batch: EncodedBatch) -> None:
         """Push messages that the feed has come to, unless they have been pushed already."""
         if self.state is not _LIVE:
             return
         head = self._frame_head
         if head is not None and not self.ahead and not self.grant.is_over:
             pieces, size = batch.frames(self.form, head)
-            frames = self._opening.join(pieces)
+            frames = self._prefix.join(pieces)
             if self._recipient.push_frames(frames, batch.count, size, binary=self.binary):
                 self.marker = batch.marker
                 return
-        for parcel in batch.parcels:
-            self._take_one(parcel)
+        for encoded in batch.messages:
+            self._take_one(encoded)
 
     def lose_place(self) -> None:
         """Nothing can follow the marker, which this store has never given."""
@@ -139,25 +139,25 @@ class Subscription:
         else:
             self._too_slow(self)
 
-    def _take_one(self, parcel: Parcel) -> None:
+    def _take_one(self, encoded: EncodedMessage) -> None:
         if self.state is not State.LIVE:
             return
-        if parcel.id in self.ahead:
-            self.ahead.discard(parcel.id)
-        elif not self._push(parcel):
+        if encoded.id in self.ahead:
+            self.ahead.discard(encoded.id)
+        elif not self._push(encoded):
             self._fall_behind()
 
-    def _push(self, parcel: Parcel) -> bool:
+    def _push(self, encoded: EncodedMessage) -> bool:
         """Whether there was room for the message, or is no subscription any more."""
         if self.grant.is_over:
             self._over(self)
             return True
         binary = self.binary
-        payload = self._opening + self.form.shared(parcel)
+        payload = self._prefix + self.form.shared(encoded)
         if not self._recipient.has_room(len(payload)):
             return False
         self._recipient.push(payload, binary=binary, kind='message', grant=self.grant)
-        self.marker = parcel.marker
+        self.marker = encoded.marker
         return True
 
     def _catch_up(self) -> None:
@@ -186,8 +186,8 @@ class Subscription:
         """Push the next messages; False when there are none, or no room for them."""
         entries = self.tail.after(self.marker)
         for entry in entries:
-            parcel = Parcel(self.feed.source.name, entry)
-            while self.state is State.CATCHING_UP and not self._push(parcel):
+            encoded = EncodedMessage(self.feed.source.name, entry)
+            while self.state is State.CATCHING_UP and not self._push(encoded):
                 self._recipient.wait_for_room()
                 if not self._recipient.is_open:
                     return False
@@ -204,10 +204,10 @@ class Subscription:
             for entry in entries:
                 if self.state is not State.CATCHING_UP:
                     return True
-                parcel = Parcel(self.feed.source.name, entry)
-                if not self._push(parcel):
+                encoded = EncodedMessage(self.feed.source.name, entry)
+                if not self._push(encoded):
                     return False
-                self.ahead.add(parcel.id)
+                self.ahead.add(encoded.id)
         if self.state is State.CATCHING_UP:
             self.state = State.LIVE
             self.feed.join(self)

@@ -12,7 +12,7 @@ from zaqar_gevent import markers
 from zaqar_gevent.api.broker import Broker
 from zaqar_gevent.api.messages import Message, present
 from zaqar_gevent.api.push import Source
-from zaqar_gevent.push.clocks import Clocks
+from zaqar_gevent.push.clock_steps import ClockStepDetector
 
 PAGE = 20
 _REMEMBERED = 1000
@@ -150,7 +150,7 @@ class ForgetfulTail(Tail):
         super().__init__(broker, source)
         self._recent: collections.deque[str] = collections.deque(maxlen=_REMEMBERED)
         self._newest = 0.0
-        self._clocks = Clocks()
+        self._clock_steps = ClockStepDetector()
 
     def end(self) -> str | None:
         """The same; of a queue whose newest message has just expired, found by reading it all."""
@@ -235,7 +235,7 @@ class ForgetfulTail(Tail):
         return []
 
     def _is_new(self, message: dict[str, Any]) -> bool:
-        if self._clocks.has_stepped():
+        if self._clock_steps.has_stepped():
             # Times of before and after cannot be compared: better twice than never.
             self._newest = 0.0
         return bool(time.time() - message['age'] >= self._newest - _AGE_SECONDS)

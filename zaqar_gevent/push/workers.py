@@ -62,12 +62,12 @@ def is_hidden(subscriber: str) -> bool:
     return is_worker(subscriber) and f'{PUSH_PATH}{HIDDEN}' in subscriber
 
 
-class Workers:
+class RemoteWorkers:
     """The other workers, as far as there is news for them."""
 
     def __init__(self, broker: Broker) -> None:
         self._broker = broker
-        self._known: dict[Address, Worker] = {}
+        self._known: dict[Address, RemoteWorker] = {}
 
     def tell(self, source: Source, subscriptions: list[Row]) -> None:
         """Tell the workers whose connections these are that there is news of `source`."""
@@ -77,7 +77,7 @@ class Workers:
                 by_worker.setdefault(address, []).append(row)
         for address, rows in by_worker.items():
             if address not in self._known:
-                self._known[address] = Worker(address, self)
+                self._known[address] = RemoteWorker(address, self)
             self._known[address].tell(source, rows)
 
     def forget(self, source: Source, rows: list[Row]) -> None:
@@ -94,16 +94,16 @@ class Workers:
                 )
         self._broker.notifier.forget(source.name, source.project_id)
 
-    def drop(self, worker: Worker) -> None:
+    def drop(self, worker: RemoteWorker) -> None:
         """A worker cannot be told: whatever is there next is another one."""
         if self._known.get(worker.address) is worker:
             del self._known[worker.address]
 
 
-class Worker:
+class RemoteWorker:
     """Another worker: what it has to be told, and the greenlet that tells it while there is any."""
 
-    def __init__(self, address: Address, workers: Workers) -> None:
+    def __init__(self, address: Address, workers: RemoteWorkers) -> None:
         self.address = address
         self._workers = workers
         self._waiting: dict[Source, list[Row]] = {}

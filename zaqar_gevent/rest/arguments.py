@@ -135,7 +135,7 @@ class ArgumentReader:
             if self._operation.needs_body:
                 raise errors.MalformedDocument('The request must have a body, an object - at `$`')
             return None
-        with long_documents.turn(len(body), project_id):
+        with long_documents.exclusive(len(body), project_id):
             self._read_arguments(body, arguments)
         return len(body)
 

@@ -13,7 +13,7 @@ from zaqar_gevent.api.dispatcher import Dispatcher
 from zaqar_gevent.api.grants import UNLIMITED
 from zaqar_gevent.api.microversions import asks_for_extensions
 from zaqar_gevent.api.operation import Operation
-from zaqar_gevent.api.signed_urls import Presented
+from zaqar_gevent.api.signed_urls import SignedRequest
 from zaqar_gevent.rest import shapes
 from zaqar_gevent.rest.arguments import ArgumentReader, BodyLimits
 
@@ -100,20 +100,20 @@ def _context(dispatcher: Dispatcher, environ: dict[str, Any]) -> Context:
         find('HTTP_X_ROLES'),
     )
     version = find('HTTP_OPENSTACK_API_VERSION')
-    presented, grant = None, UNLIMITED
+    signed_request, grant = None, UNLIMITED
     if 'HTTP_URL_SIGNATURE' in environ:
-        presented = Presented.of(
+        signed_request = SignedRequest.of(
             environ['HTTP_URL_SIGNATURE'],
             find('HTTP_URL_EXPIRES'),
             find('HTTP_URL_METHODS'),
             find('HTTP_URL_PATHS'),
         )
-        grant = presented.grant if presented else UNLIMITED
+        grant = signed_request.grant if signed_request else UNLIMITED
     return Context(
         dispatcher.broker,
         caller,
         environ=environ,
-        presented=presented,
+        signed_request=signed_request,
         grant=grant,
         client=find(CLIENT),
         shows_extensions=version is not None and asks_for_extensions(version),

@@ -81,7 +81,7 @@ class Unsent:
         self.limit = limit
         self.write_timeout = write_timeout
         self.size = 0
-        self.room = Room(self)
+        self.answer_limiter = AnswerLimiter(self)
         self._holders: set[Holder] = set()
         self._keeper: gevent.Greenlet | None = None
         self._relief = Event()
@@ -166,13 +166,13 @@ class _Share:
         return self.allowed > LARGE_PER_PROJECT
 
 
-class _Turn(Event):
+class _PlaceWait(Event):
     """The wait of one request; is_small is the kind of place that it was given."""
 
     is_small = False
 
 
-class Room:
+class AnswerLimiter:
     """Limits the work with long answers that is done at once, fairly between projects.
 
     refusal: makes the exception that is raised when there is no room in time.
@@ -193,7 +193,7 @@ class Room:
         # By project, the least recently served first.
         self._shares: collections.OrderedDict[str | None, _Share] = collections.OrderedDict()
         # By project.
-        self._waiting: Rotation[str | None, _Turn] = Rotation()
+        self._waiting: Rotation[str | None, _PlaceWait] = Rotation()
 
     def report(self, project: str | None, size: int) -> None:
         """An answer to `project` has `size` bytes; to be called before others can run."""
@@ -216,7 +216,9 @@ class Room:
         share = self._share_of(project)
         self._settle(share)
         has_waited = project in self._waiting or not self._is_free(share)
-        is_small = self._await_turn(project, share, deadline) if has_waited else self._take(share)
+        is_small = (
+            self._wait_for_place(project, share, deadline) if has_waited else self._take(share)
+        )
         try:
             if unsent.size > unsent.limit:
                 has_waited = True
@@ -272,26 +274,26 @@ class Room:
             self._large -= 1
         self._admit()
 
-    def _await_turn(self, project: str | None, share: _Share, deadline: float) -> bool:
+    def _wait_for_place(self, project: str | None, share: _Share, deadline: float) -> bool:
         """Wait for a place; whoever leaves one gives it to the project whose turn it is."""
-        turn = _Turn()
-        self._waiting.add(project, turn)
+        wait = _PlaceWait()
+        self._waiting.add(project, wait)
         try:
-            turn.wait(deadline - time.monotonic())
+            wait.wait(deadline - time.monotonic())
         except BaseException:
-            if turn.is_set():
-                self._leave(share, is_small=turn.is_small)
+            if wait.is_set():
+                self._leave(share, is_small=wait.is_small)
             else:
-                self._waiting.remove(project, turn)
+                self._waiting.remove(project, wait)
             raise
-        if not turn.is_set():
-            self._waiting.remove(project, turn)
+        if not wait.is_set():
+            self._waiting.remove(project, wait)
             raise self.refusal()
-        return turn.is_small
+        return wait.is_small
 
     def _admit(self) -> None:
         """Give each project whose requests wait one place in turn, until no more are free."""
         while found := self._waiting.take(lambda project: self._is_free(self._shares[project])):
-            project, turn = found
-            turn.is_small = self._take(self._shares[project])
-            turn.set()
+            project, wait = found
+            wait.is_small = self._take(self._shares[project])
+            wait.set()

@@ -290,6 +290,6 @@ class _QueuesToClaimFrom:
         if self._is_redis and '.' in f'{project or ""}{target}':
             # Upstream splits the key at dots: the message would go to another queue or project.
             return False
-        return dead_letters.may_bury(
+        return dead_letters.can_dead_letter(
             name, metadata, lambda other: self._queues.get(other, project=project)
         )

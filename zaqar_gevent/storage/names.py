@@ -23,7 +23,7 @@ _REDIS_CLAIMS = 'messages'
 _UUID = re.compile('[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}', re.IGNORECASE)
 
 
-class Names:
+class NameRules:
     """Refuses names that a store cannot keep apart from others.
 
     uses: says whether data is kept by the driver of this name.
@@ -56,7 +56,7 @@ class Names:
             )
 
 
-def names_for(conf: cfg.ConfigOpts, control: base.ControlDriverBase) -> Names:
+def names_for(conf: cfg.ConfigOpts, control: base.ControlDriverBase) -> NameRules:
     """The names that the stores of a server with this configuration can keep apart."""
     configured = {conf.drivers.management_store}
     if not conf.pooling:
@@ -65,7 +65,7 @@ def names_for(conf: cfg.ConfigOpts, control: base.ControlDriverBase) -> Names:
     def uses(driver: str) -> bool:
         return driver in configured or (conf.pooling and driver in _pooled_drivers(control))
 
-    return Names(uses)
+    return NameRules(uses)
 
 
 def _pooled_drivers(control: Any) -> set[str]:

@@ -15,7 +15,7 @@ from zaqar_gevent import dead_letters
 
 LOG = log.getLogger(__name__)
 
-Message = dict[str, Any]
+StoredMessage = dict[str, Any]
 
 
 class DeadLetters(NamedTuple):
@@ -59,15 +59,17 @@ class DataDriver(base.DataDriverBase):
         """Where the dead letters of a queue go; None if it has none, or they would lead back."""
         get = functools.partial(self.queue_controller.get, project=project)
         settings = get(queue) or {}
-        if not dead_letters.may_bury(queue, settings, lambda name: get(name) or {}):
+        if not dead_letters.can_dead_letter(queue, settings, lambda name: get(name) or {}):
             return None
-        dead = settings['_dead_letter_queue']
-        if not self._share_pool(queue, dead, project):
+        dead_letter_queue = settings['_dead_letter_queue']
+        if not self._share_pool(queue, dead_letter_queue, project):
             # Rather delivered once more than put where nobody would ever look.
-            LOG.warning('The dead letter queue %s of %s is in another pool.', dead, queue)
+            LOG.warning(
+                'The dead letter queue %s of %s is in another pool.', dead_letter_queue, queue
+            )
             return None
         ttl = settings.get('_dead_letter_queue_messages_ttl') or None
-        return DeadLetters(dead, settings['_max_claim_count'], ttl)
+        return DeadLetters(dead_letter_queue, settings['_max_claim_count'], ttl)
 
     def _share_pool(self, queue: str, other: str, project: str | None) -> bool:
         """Whether the messages of two queues are in one place."""
@@ -109,16 +111,16 @@ class MessageController(base.Message):
         self._checksums = False
         self._look_up_at = 0.0
 
-    def get(self, queue: str, message_id: str, project: str | None = None) -> Message:
+    def get(self, queue: str, message_id: str, project: str | None = None) -> StoredMessage:
         """One message, or `MessageDoesNotExist`."""
-        found: Iterator[Message] = self.bulk_get(queue, [message_id], project)
+        found: Iterator[StoredMessage] = self.bulk_get(queue, [message_id], project)
         for message in found:
             return message
         raise errors.MessageDoesNotExist(message_id, queue, project)
 
     def bulk_get(
         self, queue: str, message_ids: Sequence[str], project: str | None = None
-    ) -> Iterator[Message]:
+    ) -> Iterator[StoredMessage]:
         raise NotImplementedError
 
     def _has_checksums(self) -> bool:
@@ -142,7 +144,7 @@ class SubscriptionController(base.Subscription):
         return True
 
 
-class Names:
+class QueueNames:
     """Names of queues or topics, as a control driver keeps them."""
 
     def _get(self, name: str, project: str | None = None) -> Any:

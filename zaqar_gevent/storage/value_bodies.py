@@ -12,7 +12,7 @@ from typing import Any
 from zaqar.storage import base
 
 from zaqar_gevent.bodies import Body, body_of
-from zaqar_gevent.storage.wrapped import Claims, Message, Messages, replace_controllers
+from zaqar_gevent.storage.wrapped import Claims, Messages, StoredMessage, replace_controllers
 
 
 def carry_bodies(driver: base.DataDriverBase) -> None:
@@ -30,7 +30,7 @@ def carry_bodies(driver: base.DataDriverBase) -> None:
 class _Messages(Messages):
     """Upstream's message controller."""
 
-    def pop(self, *args: Any, **kwargs: Any) -> Sequence[Message]:
+    def pop(self, *args: Any, **kwargs: Any) -> Sequence[StoredMessage]:
         return [*self._converted(self._controller.pop(*args, **kwargs) or ())]
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from zaqar.storage import base
 
-Message = dict[str, Any]
+StoredMessage = dict[str, Any]
 Convert = Callable[[Any], Any]
 
 
@@ -35,7 +35,7 @@ class Messages(Wrapped):
     def post(
         self,
         queue: str,
-        messages: Iterable[Message],
+        messages: Iterable[StoredMessage],
         client_uuid: Any,
         project: str | None = None,
     ) -> Any:
@@ -47,16 +47,16 @@ class Messages(Wrapped):
         yield self._converted(next(results))
         yield from results
 
-    def first(self, *args: Any, **kwargs: Any) -> Message:
+    def first(self, *args: Any, **kwargs: Any) -> StoredMessage:
         return next(self._converted([self._controller.first(*args, **kwargs)]))
 
-    def get(self, *args: Any, **kwargs: Any) -> Message:
+    def get(self, *args: Any, **kwargs: Any) -> StoredMessage:
         return next(self._converted([self._controller.get(*args, **kwargs)]))
 
-    def bulk_get(self, *args: Any, **kwargs: Any) -> Iterator[Message]:
+    def bulk_get(self, *args: Any, **kwargs: Any) -> Iterator[StoredMessage]:
         return self._converted(self._controller.bulk_get(*args, **kwargs))
 
-    def _converted(self, messages: Iterable[Message]) -> Iterator[Message]:
+    def _converted(self, messages: Iterable[StoredMessage]) -> Iterator[StoredMessage]:
         return _converted(messages, self._read)
 
 
@@ -71,7 +71,7 @@ class Claims(Wrapped):
         claim_id, messages = self._controller.create(*args, **kwargs)
         return claim_id, list(_converted(messages, self._read))
 
-    def get(self, *args: Any, **kwargs: Any) -> tuple[Any, Iterator[Message]]:
+    def get(self, *args: Any, **kwargs: Any) -> tuple[Any, Iterator[StoredMessage]]:
         claim, messages = self._controller.get(*args, **kwargs)
         return claim, _converted(messages, self._read)
 
@@ -82,6 +82,6 @@ def replace_controllers(driver: base.DataDriverBase, messages: Any, claims: Any)
     vars(driver).update(_lazy_message_controller=messages, _lazy_claim_controller=claims)
 
 
-def _converted(messages: Iterable[Message], read: Convert) -> Iterator[Message]:
+def _converted(messages: Iterable[StoredMessage], read: Convert) -> Iterator[StoredMessage]:
     for message in messages:
         yield {**message, 'body': read(message['body'])}

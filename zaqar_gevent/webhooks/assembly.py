@@ -8,7 +8,7 @@ from zaqar_gevent import options
 from zaqar_gevent.api.networks import Networks
 from zaqar_gevent.conf import ConfigurationError
 from zaqar_gevent.webhooks import trusts
-from zaqar_gevent.webhooks.connections import Connections
+from zaqar_gevent.webhooks.connections import ConnectionPool
 from zaqar_gevent.webhooks.deliveries import Channel, Deliveries
 from zaqar_gevent.webhooks.resolver import Resolver
 from zaqar_gevent.webhooks.scheduler import Limits
@@ -37,7 +37,7 @@ def deliveries(conf: cfg.ConfigOpts, where: Networks, server_name: str) -> Deliv
     where: the networks that webhooks may go to. server_name: as which the server presents itself.
     """
     section = conf[options.GROUP]
-    connections = Connections(section.webhook_connect_timeout, section.webhook_ca_file)
+    connections = ConnectionPool(section.webhook_connect_timeout, section.webhook_ca_file)
     settings = Settings(section.webhook_timeout, section.webhook_redirects, server_name)
     sender = Sender(settings, where, Resolver(), connections, trusts.token)
     tasks = Tasks(conf, section.mail_timeout)

@@ -28,7 +28,7 @@ _BUNDLES = ('REQUESTS_CA_BUNDLE', 'CURL_CA_BUNDLE')
 Origin = tuple[str, str, int]
 
 
-class Connection:
+class WebhookConnection:
     """An open connection. is_used: whether something has been sent over it before."""
 
     __slots__ = ('idle_since', 'is_used', 'origin', 'sock')
@@ -50,7 +50,7 @@ class Connection:
         self.sock.close()
 
 
-class Connections:
+class ConnectionPool:
     """Opens connections to addresses that were checked, and keeps those that can be used again.
 
     connect_seconds: how long one may take to open, TLS not included. ca_file: the authorities that
@@ -67,12 +67,12 @@ class Connections:
         self._ca_file = ca_file
         self._clock = clock
         self._tls: Any = None
-        self._idle: collections.defaultdict[Origin, collections.deque[Connection]] = (
+        self._idle: collections.defaultdict[Origin, collections.deque[WebhookConnection]] = (
             collections.defaultdict(collections.deque)
         )
         self.idle = 0
 
-    def take(self, target: Target) -> Connection | None:
+    def take(self, target: Target) -> WebhookConnection | None:
         """A kept connection, the one used last."""
         kept = self._idle.get(target.origin)
         while kept:
@@ -83,17 +83,17 @@ class Connections:
             connection.close()
         return None
 
-    def open(self, target: Target, places: Sequence[Place]) -> Connection:
+    def open(self, target: Target, places: Sequence[Place]) -> WebhookConnection:
         """A new connection, to the first of `places` that accepts it; raises `OSError`."""
         failure: OSError | None = None
         for family, address in places[:_MAX_PLACES]:
             try:
-                return Connection(target.origin, self._connect(target, family, address))
+                return WebhookConnection(target.origin, self._connect(target, family, address))
             except OSError as error:
                 failure = error
         raise failure or OSError('there is no address')
 
-    def keep(self, connection: Connection) -> None:
+    def keep(self, connection: WebhookConnection) -> None:
         """Keep a connection over which all that was asked has been answered."""
         kept = self._idle[connection.origin]
         if len(kept) >= MAX_IDLE_OF_ORIGIN or self.idle >= MAX_IDLE:

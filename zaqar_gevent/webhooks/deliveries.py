@@ -19,7 +19,7 @@ from zaqar_gevent.api.delivery import DeliveryState, Notification, Subscription
 from zaqar_gevent.api.push import Source
 from zaqar_gevent.api.subscribers import is_webhook
 from zaqar_gevent.webhooks.backlog import Backlog, Outcome, Reason, Timer
-from zaqar_gevent.webhooks.connections import Connections
+from zaqar_gevent.webhooks.connections import ConnectionPool
 from zaqar_gevent.webhooks.scheduler import Limits, Scheduler
 
 LOG = log.getLogger(__name__)
@@ -97,7 +97,7 @@ class Deliveries:
     they have a thread of their own, in which stores are not used.
     """
 
-    def __init__(self, webhooks: Channel, tasks: Channel, connections: Connections) -> None:
+    def __init__(self, webhooks: Channel, tasks: Channel, connections: ConnectionPool) -> None:
         self._webhooks = webhooks
         self._tasks = tasks
         self._connections = connections

@@ -17,7 +17,7 @@ from zaqar_gevent.api.networks import Networks
 from zaqar_gevent.api.subscribers import Target
 from zaqar_gevent.webhooks.answers import Answer, Head, Malformed
 from zaqar_gevent.webhooks.backlog import DELIVERED, Outcome
-from zaqar_gevent.webhooks.connections import Connection, Connections
+from zaqar_gevent.webhooks.connections import ConnectionPool, WebhookConnection
 from zaqar_gevent.webhooks.resolver import Resolver, Unresolved
 
 MAX_REDIRECTS = 10
@@ -66,7 +66,7 @@ class Sender:
         settings: Settings,
         networks: Networks,
         resolver: Resolver,
-        connections: Connections,
+        connections: ConnectionPool,
         token: Token,
         now: Callable[[], float] = time.time,
     ) -> None:
@@ -166,7 +166,7 @@ class Sender:
                 pass
         return _ask(self._open(target, project), target, request)
 
-    def _open(self, target: Target, project: str | None) -> Connection:
+    def _open(self, target: Target, project: str | None) -> WebhookConnection:
         """Connect to an address of the target that webhooks may go to."""
         places = self._resolver.places(target.host, target.port, project)
         refusals = [self._networks.refusal(place[1][0]) for place in places]
@@ -185,10 +185,10 @@ class Exchange(NamedTuple):
 
     head: Head
     answer: Answer
-    connection: Connection
+    connection: WebhookConnection
 
 
-def _ask(connection: Connection, target: Target, request: Request) -> Exchange:
+def _ask(connection: WebhookConnection, target: Target, request: Request) -> Exchange:
     """Send a request and read the head of the answer; raises `OSError` or `Malformed`."""
     answer = Answer(connection.sock)
     try:

@@ -7,7 +7,7 @@ import collections
 from zaqar_gevent.webhooks.backlog import Backlog
 
 
-class _Turns:
+class _ProjectBacklogs:
     """The backlogs of one project that are ready, and how many of them are at work."""
 
     __slots__ = ('is_queued', 'new', 'project', 'ready', 'running')
@@ -26,27 +26,27 @@ class Share:
     def __init__(self, capacity: int, of_project: int) -> None:
         self._capacity = capacity
         self._of_project = of_project
-        self._turns: dict[str | None, _Turns] = {}
-        self._queue: collections.deque[_Turns] = collections.deque()
+        self._by_project: dict[str | None, _ProjectBacklogs] = {}
+        self._queue: collections.deque[_ProjectBacklogs] = collections.deque()
         self.running = 0
 
     def add(self, backlog: Backlog) -> None:
         """A backlog is ready; one that was never tried need not wait for those that failed."""
-        turns = self._of(backlog.project)
-        (turns.new if backlog.is_new else turns.ready).append(backlog)
-        self._enqueue(turns)
+        backlogs = self._of(backlog.project)
+        (backlogs.new if backlog.is_new else backlogs.ready).append(backlog)
+        self._enqueue(backlogs)
 
     def next(self) -> Backlog | None:
         """The backlog whose turn it is, if there is room."""
         while self._queue and self.running < self._capacity:
-            turns = self._queue.popleft()
-            turns.is_queued = False
-            backlog = (turns.new or turns.ready).popleft()
+            backlogs = self._queue.popleft()
+            backlogs.is_queued = False
+            backlog = (backlogs.new or backlogs.ready).popleft()
             backlog.is_ready = False
             if backlog.waiting:
                 self.running += 1
-                turns.running += 1
-            self._enqueue(turns)
+                backlogs.running += 1
+            self._enqueue(backlogs)
             if backlog.waiting:
                 backlog.share = self
                 return backlog
@@ -54,8 +54,10 @@ class Share:
 
     def has_room(self, project: str | None) -> bool:
         """Whether one more of this project may run."""
-        turns = self._turns.get(project)
-        return self.running < self._capacity and (turns is None or turns.running < self._of_project)
+        backlogs = self._by_project.get(project)
+        return self.running < self._capacity and (
+            backlogs is None or backlogs.running < self._of_project
+        )
 
     def take_over(self, backlog: Backlog) -> None:
         """A backlog that is at work counts here from now on."""
@@ -65,21 +67,21 @@ class Share:
 
     def release(self, project: str | None) -> None:
         """A backlog of this project has done its work."""
-        turns = self._turns[project]
-        turns.running -= 1
+        backlogs = self._by_project[project]
+        backlogs.running -= 1
         self.running -= 1
-        self._enqueue(turns)
+        self._enqueue(backlogs)
 
-    def _of(self, project: str | None) -> _Turns:
-        turns = self._turns.get(project)
-        if turns is None:
-            turns = self._turns[project] = _Turns(project)
-        return turns
+    def _of(self, project: str | None) -> _ProjectBacklogs:
+        backlogs = self._by_project.get(project)
+        if backlogs is None:
+            backlogs = self._by_project[project] = _ProjectBacklogs(project)
+        return backlogs
 
-    def _enqueue(self, turns: _Turns) -> None:
-        if not turns.ready and not turns.new:
-            if not turns.running:
-                del self._turns[turns.project]
-        elif not turns.is_queued and turns.running < self._of_project:
-            turns.is_queued = True
-            self._queue.append(turns)
+    def _enqueue(self, backlogs: _ProjectBacklogs) -> None:
+        if not backlogs.ready and not backlogs.new:
+            if not backlogs.running:
+                del self._by_project[backlogs.project]
+        elif not backlogs.is_queued and backlogs.running < self._of_project:
+            backlogs.is_queued = True
+            self._queue.append(backlogs)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from zaqar_gevent.api.brief import Brief
+from zaqar_gevent.api.ttl_cache import TTLCache
 from zaqar_gevent.webhooks.tasks import run
 
 SECONDS = 60.0
 """For how long a token is used again: asking Keystone for each message would load it."""
 
-_tokens: Brief[str] = Brief(SECONDS)
+_tokens: TTLCache[str] = TTLCache(SECONDS)
 
 
 def token(trust_id: str) -> str:

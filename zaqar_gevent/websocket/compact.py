@@ -26,7 +26,7 @@ from zaqar_gevent.api.context import Caller, Context
 from zaqar_gevent.api.operation import Operation
 from zaqar_gevent.websocket import envelope
 from zaqar_gevent.websocket.codecs import Codec, codec_of
-from zaqar_gevent.websocket.engines import Message
+from zaqar_gevent.websocket.engines import WebSocketMessage
 from zaqar_gevent.websocket.session import (
     AUTHENTICATE,
     UNKNOWN,
@@ -134,11 +134,11 @@ class CompactSession(Session):
         perform = functools.partial(self._answer, asked, operation, context, body)
         return Work(perform, operation.name in self._dispatcher.long_operations)
 
-    def farewell(self, reason: str, reconnect_after_ms: int) -> Message:
+    def farewell(self, reason: str, reconnect_after_ms: int) -> WebSocketMessage:
         """The push that says that the server is about to close the connection, and when to come
         back, in the encoding that the client used last."""
         push = {'push': 'closing', 'reason': reason, 'reconnect_after_ms': reconnect_after_ms}
-        return Message(self._codec.encode(push), self._codec.binary)
+        return WebSocketMessage(self._codec.encode(push), self._codec.binary)
 
     def _begin(self, request: _Request | _Post, size: int, binary: bool) -> Context:
         if request.id is None:

@@ -28,9 +28,9 @@ from zaqar_gevent.sockets.batch import get_batch
 from zaqar_gevent.sockets.hangup import has_hung_up
 from zaqar_gevent.sockets.inbox import Inbox
 from zaqar_gevent.sockets.outbox import Outbox
-from zaqar_gevent.sockets.turns import BREAK_SECONDS, TURN_SECONDS
+from zaqar_gevent.sockets.time_slice import BREAK_SECONDS, TIME_SLICE_SECONDS
 from zaqar_gevent.sockets.unsent import Unsent
-from zaqar_gevent.websocket.engines import Engine, Message
+from zaqar_gevent.websocket.engines import Engine, WebSocketMessage
 from zaqar_gevent.websocket.limits import Limits
 from zaqar_gevent.websocket.pushes import Push, Pushes
 from zaqar_gevent.websocket.session import Retractable, Work
@@ -89,7 +89,7 @@ class Receiver(Protocol):
         """The connection has ended."""
         ...
 
-    def farewell(self, reason: str, reconnect_after_ms: int) -> Message | None:
+    def farewell(self, reason: str, reconnect_after_ms: int) -> WebSocketMessage | None:
         """What to tell a client before the connection is closed by the server."""
         ...
 
@@ -102,7 +102,7 @@ class Ending(NamedTuple):
     reconnect_after_ms: int | None = None
 
 
-class Connection:
+class WebSocketConnection:
     """Carries messages between a socket and a receiver until either side closes.
 
     unsent: what waits to be written to all clients of the process.
@@ -125,7 +125,7 @@ class Connection:
             '_kind',
             '_latest',
             '_limits',
-            '_next_turn',
+            '_slice_end',
             '_pace',
             '_pinged_at',
         ),
@@ -163,7 +163,7 @@ class Connection:
         self._pushes = Pushes(self._send_push)
         self.opened_at = self.request_at = self._heard_at = time.monotonic()
         self._pinged_at: float | None = None
-        self._next_turn = 0.0
+        self._slice_end = 0.0
         rate = limits.max_requests_per_second
         self._pace = Pace(rate) if rate else None
         self._is_waiting = False
@@ -317,12 +317,12 @@ class Connection:
         self._is_waiting = False
         now = self._heard_at = time.monotonic()
         if now - began > BREAK_SECONDS:
-            self._next_turn = now + TURN_SECONDS
+            self._slice_end = now + TIME_SLICE_SECONDS
         else:
             self._give_way(now)
         return data
 
-    def _answer(self, message: Message) -> None:
+    def _answer(self, message: WebSocketMessage) -> None:
         self._await_turn()
         if self._has_expired():
             self._expire()
@@ -358,7 +358,7 @@ class Connection:
         if self.outbox.size:
             self._await_room()
         now = self.request_at = time.monotonic()
-        if now >= self._next_turn:
+        if now >= self._slice_end:
             self._give_way(now)
         if self._pace is not None:
             gevent.sleep(self._pace.delay(now))
@@ -370,9 +370,9 @@ class Connection:
 
     def _give_way(self, now: float) -> None:
         """Let others have their turn; a socket that always has something to read never does."""
-        if now >= self._next_turn:
+        if now >= self._slice_end:
             gevent.sleep(MOMENT)
-            self._next_turn = now + TURN_SECONDS
+            self._slice_end = now + TIME_SLICE_SECONDS
 
     def _start(self, work: Work, *, binary: bool) -> None:
         """Serve a request beside others; waits while there are as many as may be."""

@@ -17,8 +17,8 @@ from zaqar_gevent.sockets.unsent import Unsent
 from zaqar_gevent.websocket.connection import (
     GOING_AWAY,
     TICK_SECONDS,
-    Connection,
     Ending,
+    WebSocketConnection,
 )
 
 LOG = log.getLogger(__name__)
@@ -37,7 +37,7 @@ class Client(Protocol):
     is_known: bool
 
 
-class Connections:
+class OpenConnections:
     """Admits connections, looks after the open ones, and lets them go when the server stops.
 
     capacity: how many there may be. per_address: how many of one client address.
@@ -56,11 +56,11 @@ class Connections:
         self._unknown: dict[Client, str] = {}
         self._taken = 0
         self._by_address: collections.Counter[str] = collections.Counter()
-        self._open: set[Connection] = set()
+        self._open: set[WebSocketConnection] = set()
         self._keeper: gevent.Greenlet | None = None
         self._is_draining = False
 
-    def __iter__(self) -> Iterator[Connection]:
+    def __iter__(self) -> Iterator[WebSocketConnection]:
         return iter(tuple(self._open))
 
     def __len__(self) -> int:
@@ -103,7 +103,7 @@ class Connections:
             )
         self._unknown[client] = address
 
-    def look_after(self, connection: Connection) -> None:
+    def look_after(self, connection: WebSocketConnection) -> None:
         """Look after a connection until it leaves."""
         self._open.add(connection)
         if self._keeper is None:
@@ -111,7 +111,7 @@ class Connections:
         if self._is_draining:
             connection.finish(self._stopping())
 
-    def leave(self, address: str, connection: Connection) -> None:
+    def leave(self, address: str, connection: WebSocketConnection) -> None:
         """A connection is over."""
         self._open.discard(connection)
         self._unknown.pop(connection.receiver, None)

@@ -17,7 +17,7 @@ import msgspec
 
 from zaqar_gevent.api import errors, subscribers
 from zaqar_gevent.api.context import Caller
-from zaqar_gevent.api.signed_urls import Presented
+from zaqar_gevent.api.signed_urls import SignedRequest
 
 _SECRET_HEADERS = frozenset({'url-signature', 'x-auth-token', 'x-service-token', 'x-storage-token'})
 
@@ -26,7 +26,7 @@ MAX_HEADERS = 32 * 1024
 """Characters of all the headers of a message: they are remembered for the connection."""
 
 
-class _Frame(msgspec.Struct):
+class _RequestMembers(msgspec.Struct):
     action: str
     headers: dict[str, str] | None = None
     body: dict[str, Any] | None = None
@@ -35,7 +35,7 @@ class _Frame(msgspec.Struct):
 def check(document: dict[str, Any]) -> None:
     """Raise `errors.MalformedDocument`, naming the member of the wrong type, if there is one."""
     try:
-        msgspec.convert(document, _Frame)
+        msgspec.convert(document, _RequestMembers)
     except msgspec.ValidationError as error:
         raise errors.MalformedDocument(f'Schema validation failed. {error}') from None
 
@@ -63,9 +63,9 @@ def caller_of(named: dict[str, str]) -> Caller:
     )
 
 
-def presented_in(named: dict[str, str]) -> Presented | None:
+def signed_request_in(named: dict[str, str]) -> SignedRequest | None:
     """The pre-signed URL that the headers of a request, by lower-case name, present."""
-    return Presented.of(
+    return SignedRequest.of(
         named.get('url-signature'),
         named.get('url-expires'),
         named.get('url-methods'),

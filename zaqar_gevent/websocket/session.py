@@ -20,10 +20,10 @@ from zaqar_gevent.api.grants import Grant, Reason
 from zaqar_gevent.api.microversions import asks_for_extensions
 from zaqar_gevent.api.operation import Operation
 from zaqar_gevent.api.push import Endpoint, Recipient
-from zaqar_gevent.api.signed_urls import Presented
+from zaqar_gevent.api.signed_urls import SignedRequest
 from zaqar_gevent.websocket import envelope
 from zaqar_gevent.websocket.codecs import Codec, codec_of
-from zaqar_gevent.websocket.engines import Message
+from zaqar_gevent.websocket.engines import WebSocketMessage
 
 _NOBODY = Caller(None, None)
 AUTHENTICATE = 'authenticate'
@@ -119,8 +119,8 @@ class Session:
         self.is_known = self.is_known or identity is not None
         self._headers: Any = None
         self._caller = _NOBODY
-        self._presented: Presented | None = None
-        self._presented_grant: Grant | None = None
+        self._signed_request: SignedRequest | None = None
+        self._signed_grant: Grant | None = None
         self._environ: Mapping[str, Any] | None = None
         self._shows_extensions = False
 
@@ -145,11 +145,13 @@ class Session:
         if headers != self._headers:
             envelope.check_size(headers)
             named = envelope.lower(headers)
-            presented = envelope.presented_in(named)
-            caller = self._caller_in(named, presented)
-            self._caller, self._presented = caller, presented
-            self._presented_grant = presented.grant if presented else None
-            self._environ = self._identity.environ if self._identity and not presented else None
+            signed_request = envelope.signed_request_in(named)
+            caller = self._caller_in(named, signed_request)
+            self._caller, self._signed_request = caller, signed_request
+            self._signed_grant = signed_request.grant if signed_request else None
+            self._environ = (
+                self._identity.environ if self._identity and not signed_request else None
+            )
             self._shows_extensions = self._asks_for_extensions(named)
             self._headers = headers
 
@@ -157,12 +159,12 @@ class Session:
         """Whether the client knows of what upstream's API does not have."""
         return asks_for_extensions(named.get(microversions.HEADER.lower()))
 
-    def _caller_in(self, named: dict[str, str], presented: Presented | None) -> Caller:
+    def _caller_in(self, named: dict[str, str], signed_request: SignedRequest | None) -> Caller:
         """Who asks: whom the token names, or the headers where those are believed."""
         claimed = envelope.caller_of(named)
         if self._identify is None:
             return claimed
-        if presented is not None:
+        if signed_request is not None:
             return Caller(claimed.project_id, claimed.client_id)
         if self._identity is None:
             raise errors.Forbidden('Not authentified.')
@@ -213,9 +215,9 @@ class Session:
             sent_bytes=sent_bytes,
             exact_size=False,
             environ=self._environ,
-            presented=self._presented,
+            signed_request=self._signed_request,
             endpoint=self._endpoint,
-            grant=self._presented_grant or self._grant,
+            grant=self._signed_grant or self._grant,
             binary=binary,
             shows_extensions=self._shows_extensions,
         )
@@ -227,7 +229,7 @@ class Session:
 
         Long ones take turns.
         """
-        with long_documents.turn(len(payload), self._caller.project_id or id(self)):
+        with long_documents.exclusive(len(payload), self._caller.project_id or id(self)):
             post = read_post(payload, binary=codec.binary) if posts.NAME in payload else None
             if post is None:
                 return None, self._decode(codec, payload)
@@ -283,20 +285,20 @@ def _change_between(before: Identity | None, after: Identity | None) -> Reason |
     return None
 
 
-class _Frame(msgspec.Struct):
+class _PostRequest(msgspec.Struct):
     action: posts.Action
     body: msgspec.Raw
     headers: dict[str, str] | None = None
 
 
-class _KnownFrame(msgspec.Struct):
+class _KnownPostRequest(msgspec.Struct):
     action: posts.Action
     body: posts.KnownPost
     headers: dict[str, str] | None = None
 
 
-_read_frame = posts.Decoder(_Frame).read
-_read_known_frame = posts.Decoder(_KnownFrame).read
+_read_post_request = posts.Decoder(_PostRequest).read
+_read_known_post_request = posts.Decoder(_KnownPostRequest).read
 
 
 def _read_post(payload: bytes, *, binary: bool) -> tuple[dict[str, Any], dict[str, Any]] | None:
@@ -304,11 +306,11 @@ def _read_post(payload: bytes, *, binary: bool) -> tuple[dict[str, Any], dict[st
 
     PERF: a post with members that are not known is read twice, since all of it is echoed.
     """
-    frame = _read_known_frame(payload, binary=binary)
+    frame = _read_known_post_request(payload, binary=binary)
     if frame is not None:
         post = frame.body
     else:
-        frame = _read_frame(payload, binary=binary)
+        frame = _read_post_request(payload, binary=binary)
         post = frame and posts.read_post(frame.body, binary=binary)
     if post is None:
         return None
@@ -354,7 +356,7 @@ class DefaultSession(Session):
         self._observe(name, codec, status, began, len(payload), len(answer))
         return retractable(answer, context)
 
-    def farewell(self, reason: str, reconnect_after_ms: int) -> Message | None:
+    def farewell(self, reason: str, reconnect_after_ms: int) -> WebSocketMessage | None:
         """Upstream's envelope has nothing to say it in but the close code."""
         return None
 

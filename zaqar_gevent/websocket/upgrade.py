@@ -22,8 +22,8 @@ from zaqar_gevent.api.push import Recipient
 from zaqar_gevent.hosts import Hosts
 from zaqar_gevent.origins import Origins
 from zaqar_gevent.websocket import handshake
-from zaqar_gevent.websocket.connection import Connection, Receiver
-from zaqar_gevent.websocket.connections import Connections
+from zaqar_gevent.websocket.connection import Receiver, WebSocketConnection
+from zaqar_gevent.websocket.connections import OpenConnections
 from zaqar_gevent.websocket.engines import Compression, Engine, FrameLimits
 from zaqar_gevent.websocket.limits import Limits
 
@@ -77,7 +77,7 @@ class NewReceiver(Protocol):
     ) -> Receiver: ...
 
 
-class Frames(NamedTuple):
+class Framing(NamedTuple):
     """How frames are read and written: the engine, what a client may send, the compression."""
 
     engine: type[Engine]
@@ -105,8 +105,8 @@ class Upgrade:
         self,
         app: Application,
         new_receiver: NewReceiver,
-        connections: Connections,
-        frames: Frames,
+        connections: OpenConnections,
+        frames: Framing,
         limits: Limits,
         hosts: Hosts,
         origins: Origins,
@@ -163,7 +163,7 @@ class Upgrade:
         receiver = self._admit(environ, address, accepted.subprotocol)
         takeover: Takeover = environ[TAKEOVER]()
         engine = self._frames.engine(self._frames.limits, accepted.extensions)
-        connection = Connection(
+        connection = WebSocketConnection(
             takeover.socket, engine, receiver, self._limits, self.connections.unsent
         )
         connection.outbox.put([accepted.response])
@@ -219,7 +219,7 @@ class Upgrade:
             metrics.count_refusal(refused.reason)
             _turn_away(handler.socket, engine, refused.error)
             return
-        connection = Connection(
+        connection = WebSocketConnection(
             handler.socket, engine, receiver, self._limits, self.connections.unsent
         )
         self._run(connection, address, early)
@@ -239,7 +239,7 @@ class Upgrade:
         subprotocol = agreed if agreed and agreed in offered else None
         return self._admit(environ, address, subprotocol)
 
-    def _run(self, connection: Connection, address: str, early: bytes) -> None:
+    def _run(self, connection: WebSocketConnection, address: str, early: bytes) -> None:
         LOG.debug('WebSocket connected: %s', address)
         try:
             self.connections.look_after(connection)
@@ -292,7 +292,7 @@ def _turn_away(sock: socket.socket, engine: Engine, error: errors.APIError) -> N
     if isinstance(error, errors.UpgradeRequired):
         code = _PROTOCOL_ERROR
     engine.close(code, error.description)
-    Connection(sock, engine, _Nobody(), Limits()).run()
+    WebSocketConnection(sock, engine, _Nobody(), Limits()).run()
 
 
 class _Nobody:

@@ -59,7 +59,7 @@ def _autobahn(
 
 
 def _new_protocol(driver: Any) -> Protocol:
-    return Protocol(driver.reception())
+    return Protocol(driver.session_factory())
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

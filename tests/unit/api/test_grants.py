@@ -19,7 +19,7 @@ from zaqar_gevent.api.context import Caller, Context
 from zaqar_gevent.api.dispatcher import Dispatcher
 from zaqar_gevent.api.grants import UNLIMITED, Grant, Reason
 from zaqar_gevent.api.policy import Policy
-from zaqar_gevent.api.signed_urls import Presented
+from zaqar_gevent.api.signed_urls import SignedRequest
 from zaqar_gevent.options import metadata_seconds
 from zaqar_gevent.server import capabilities
 from zaqar_gevent.storage import purging
@@ -59,7 +59,7 @@ def test_the_first_reason_counts() -> None:
 
 @pytest.mark.parametrize('expires', ['', 'never', '99999-01-01T00:00:00', '1'])
 def test_a_pre_signed_url_without_a_time_grants_nothing(expires: str) -> None:
-    assert Presented('signature', expires, 'GET', '/').grant.reason is Reason.SIGNATURE_EXPIRED
+    assert SignedRequest('signature', expires, 'GET', '/').grant.reason is Reason.SIGNATURE_EXPIRED
 
 
 @pytest.mark.parametrize('reason', Reason)

@@ -10,7 +10,7 @@ import pytest
 from zaqar_gevent.api import documents
 from zaqar_gevent.api.push import Source
 from zaqar_gevent.push import workers
-from zaqar_gevent.push.workers import PUSH_PATH, Workers
+from zaqar_gevent.push.workers import PUSH_PATH, RemoteWorkers
 
 
 @pytest.fixture
@@ -54,7 +54,7 @@ def test_news_waits_for_a_thread_to_look_up_the_host(told, monkeypatch):
     monkeypatch.setattr('urllib3.util.connection.socket.getaddrinfo', fail_once)
     subscriber = f'http://localhost:{port}{PUSH_PATH}token'
     source = Source('demo', 'q')
-    Workers(None).tell(source, [{'id': '1', 'subscriber': subscriber}])
+    RemoteWorkers(None).tell(source, [{'id': '1', 'subscriber': subscriber}])
     with gevent.Timeout(5):
         while not heard:
             gevent.sleep(0.01)

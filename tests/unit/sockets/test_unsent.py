@@ -79,36 +79,36 @@ def test_work_with_a_long_answer_waits_for_room() -> None:
     unsent = Unsent(LIMIT, write_timeout=100.0)
     held = Held(unsent, LIMIT + 1, time.monotonic())
     gevent.spawn_later(0.02, held.cut)
-    with unsent.room.place('a'):
+    with unsent.answer_limiter.place('a'):
         assert held.is_cut
 
 
 def test_work_is_refused_where_there_is_no_room_in_time() -> None:
     unsent = Unsent(LIMIT, write_timeout=100.0)
     Held(unsent, LIMIT + 1, time.monotonic())
-    with pytest.raises(Exhausted), unsent.room.place('a'):
+    with pytest.raises(Exhausted), unsent.answer_limiter.place('a'):
         raise AssertionError('there is no room')
 
 
 def answer(unsent: Unsent, project: str, size: int = 1) -> None:
-    with unsent.room.place(project) as has_waited:
+    with unsent.answer_limiter.place(project) as has_waited:
         assert not has_waited
-    unsent.room.report(project, size)
+    unsent.answer_limiter.report(project, size)
 
 
 def test_one_project_has_one_place_for_large_answers_and_another_finds_one() -> None:
     """Whether it has not been answered yet, or its latest answer was large."""
     unsent = Unsent(LIMIT, write_timeout=100.0)
     for _ in range(2):
-        with unsent.room.place('a'):
-            with pytest.raises(Exhausted), unsent.room.place('a'):
+        with unsent.answer_limiter.place('a'):
+            with pytest.raises(Exhausted), unsent.answer_limiter.place('a'):
                 raise AssertionError('there is no place')
-            with unsent.room.place('b') as has_waited:
+            with unsent.answer_limiter.place('b') as has_waited:
                 assert not has_waited
-                with pytest.raises(Exhausted), unsent.room.place('c'):
+                with pytest.raises(Exhausted), unsent.answer_limiter.place('c'):
                     raise AssertionError('there is no place')
         for project in 'abc':
-            unsent.room.report(project, module.LARGE_BYTES)
+            unsent.answer_limiter.report(project, module.LARGE_BYTES)
 
 
 def test_large_answers_delay_no_project_whose_answers_are_small() -> None:
@@ -116,8 +116,8 @@ def test_large_answers_delay_no_project_whose_answers_are_small() -> None:
     answer(unsent, 'small')
     with ExitStack() as stack:
         for project in ('a', 'b'):
-            assert not stack.enter_context(unsent.room.place(project))
-        assert not stack.enter_context(unsent.room.place('small'))
+            assert not stack.enter_context(unsent.answer_limiter.place(project))
+        assert not stack.enter_context(unsent.answer_limiter.place('small'))
 
 
 def test_more_are_served_at_once_after_small_answers_and_one_after_a_large_one() -> None:
@@ -126,14 +126,14 @@ def test_more_are_served_at_once_after_small_answers_and_one_after_a_large_one()
         answer(unsent, 'a')
     with ExitStack() as stack:
         for _ in range(module.LONG_PER_PROJECT):
-            assert not stack.enter_context(unsent.room.place('a'))
+            assert not stack.enter_context(unsent.answer_limiter.place('a'))
         with pytest.raises(Exhausted):
-            stack.enter_context(unsent.room.place('a'))
+            stack.enter_context(unsent.answer_limiter.place('a'))
     answer(unsent, 'a', module.LARGE_BYTES)
     with (
-        unsent.room.place('a') as has_waited,
+        unsent.answer_limiter.place('a') as has_waited,
         pytest.raises(Exhausted),
-        unsent.room.place('a'),
+        unsent.answer_limiter.place('a'),
     ):
         raise AssertionError('there is no place')
     assert not has_waited
@@ -144,10 +144,10 @@ def test_a_project_is_forgotten_only_when_none_of_its_requests_is_served(
 ) -> None:
     monkeypatch.setattr(module, 'MAX_REMEMBERED', 2)
     unsent = Unsent(LIMIT, write_timeout=100.0)
-    with unsent.room.place('a'):
+    with unsent.answer_limiter.place('a'):
         for number in range(5):
             answer(unsent, str(number))
-        with pytest.raises(Exhausted), unsent.room.place('a'):
+        with pytest.raises(Exhausted), unsent.answer_limiter.place('a'):
             raise AssertionError('there is no place')
 
 
@@ -157,7 +157,7 @@ def test_projects_that_wait_take_turns_and_are_told_that_they_have_waited() -> N
     waits: list[bool] = []
 
     def work(name: str) -> None:
-        with unsent.room.place(name[0]) as has_waited:
+        with unsent.answer_limiter.place(name[0]) as has_waited:
             order.append(name)
             waits.append(has_waited)
             gevent.sleep(0)
@@ -180,10 +180,10 @@ def test_a_request_that_is_ended_while_it_waits_leaves_its_turn_to_the_next() ->
     served: list[int] = []
 
     def work(number: int) -> None:
-        with unsent.room.place('a'):
+        with unsent.answer_limiter.place('a'):
             served.append(number)
 
-    with unsent.room.place('a'):
+    with unsent.answer_limiter.place('a'):
         greenlets = [gevent.spawn(work, number) for number in range(3)]
         gevent.sleep(0)
         greenlets[0].kill()

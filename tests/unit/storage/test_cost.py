@@ -52,7 +52,7 @@ def count_steps(store, call):
         connection.set_progress_handler(handler, every)
 
     store.database.write(watch, tick, 1)
-    here = store.database._get_handle().connection
+    here = store.database._get_thread_connection().connection
     here.set_progress_handler(tick, 1)
     try:
         call()
@@ -103,7 +103,7 @@ def test_claims_do_not_walk_through_what_has_expired_again_and_again(
     make_queue, clock, operation, monkeypatch
 ):
     # The collector is too slow.
-    monkeypatch.setattr(collector.Schedule, 'run', lambda *_: 1.0)
+    monkeypatch.setattr(collector.CollectionSchedule, 'run', lambda *_: 1.0)
     costs = []
     for count in (100, 10_000):
         store = make_queue(f'{operation}{count}', count)

@@ -20,7 +20,7 @@ from zaqar_gevent.storage.sqlite import (
     options,
     schema,
 )
-from zaqar_gevent.storage.sqlite import connection as files
+from zaqar_gevent.storage.sqlite import connecting as files
 
 
 def test_the_files_are_for_their_owner_only(store, tmp_path):

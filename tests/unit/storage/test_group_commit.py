@@ -12,7 +12,7 @@ from zaqar.storage import errors
 
 from tests.stopwatch import Stopwatch
 from zaqar_gevent.storage.sqlite import StoreUnavailable, database
-from zaqar_gevent.storage.sqlite import connection as files
+from zaqar_gevent.storage.sqlite import connecting as files
 
 # Native threads and sleep, whether the tests run patched or not.
 start_new_thread = monkey.get_original('_thread', 'start_new_thread')

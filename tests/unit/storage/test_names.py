@@ -8,7 +8,7 @@ import uuid
 import pytest
 from zaqar.transport.validation import ValidationFailed
 
-from zaqar_gevent.storage.names import Names
+from zaqar_gevent.storage.names import NameRules
 
 KINDS = ('messages', 'claims', 'subscriptions', 'rank_counter', 'messages.delayed')
 HARMLESS = [
@@ -24,11 +24,11 @@ HARMLESS = [
 RESERVED = ['queues_set', *(f'a.{kind}' for kind in KINDS), 'a.b.claims']
 
 
-def names_of(*drivers: str) -> Names:
-    return Names(lambda driver: driver in drivers)
+def names_of(*drivers: str) -> NameRules:
+    return NameRules(lambda driver: driver in drivers)
 
 
-def is_refused(names: Names, queue: str, project: str) -> bool:
+def is_refused(names: NameRules, queue: str, project: str) -> bool:
     try:
         names.check_project(project)
         names.check_queue(queue, project)

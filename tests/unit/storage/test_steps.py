@@ -16,7 +16,7 @@ AT_MOST = steps.BYTES // len(BODY) + 1
 def changes(store, monkeypatch):
     """The messages that each write changes, copies or removes: pairs of (work, number)."""
     # What is collected is collected by the tests.
-    monkeypatch.setattr(collector.Schedule, 'run', lambda *_: 1.0)
+    monkeypatch.setattr(collector.CollectionSchedule, 'run', lambda *_: 1.0)
     seen = []
     write = store.database.write
 

@@ -7,7 +7,7 @@ import pytest
 from gevent import monkey
 
 from tests.stopwatch import Stopwatch
-from zaqar_gevent.storage.sqlite import StoreUnavailable, mailbox, origins
+from zaqar_gevent.storage.sqlite import StoreUnavailable, completions, thread_pool
 from zaqar_gevent.storage.sqlite.outage import ScanTooLong
 from zaqar_gevent.storage.sqlite.reader import Reader
 from zaqar_gevent.storage.sqlite.writer import Writer
@@ -39,7 +39,7 @@ def test_threads_that_cannot_be_started_fail_calls_until_they_can(
     store = open_store()
     store.database.forget_inherited()  # anew, without threads
     with monkeypatch.context() as patch:
-        patch.setattr(mailbox, '_start_new_thread', fail_to_start)
+        patch.setattr(thread_pool, '_start_new_thread', fail_to_start)
         for _ in range(3):
             with pytest.raises(StoreUnavailable, match="can't start new thread"):
                 getattr(store.database, call)(lambda cursor: 1)
@@ -59,7 +59,7 @@ def test_some_reading_threads_are_enough(open_store, monkeypatch):
             fail_to_start(function, arguments)
         started.append(monkey.get_original('_thread', 'start_new_thread')(function, arguments))
 
-    monkeypatch.setattr(mailbox, '_start_new_thread', start_one)
+    monkeypatch.setattr(thread_pool, '_start_new_thread', start_one)
     assert [store.database.scan(lambda connection: 1) for _ in range(3)] == [1, 1, 1]
 
 
@@ -78,13 +78,13 @@ def test_a_call_that_raises_what_should_end_a_thread_fails_alone(store, error):
 
 
 @pytest.mark.parametrize('error', FATAL)
-@pytest.mark.parametrize('method', ['serve', 'rest', '__init__'])
-@pytest.mark.parametrize('server', [Writer, Reader])
-def test_a_server_that_fails_is_replaced(open_store, monkeypatch, server, method, error):
+@pytest.mark.parametrize('method', ['execute', 'on_idle', '__init__'])
+@pytest.mark.parametrize('executor', [Writer, Reader])
+def test_a_server_that_fails_is_replaced(open_store, monkeypatch, executor, method, error):
     store = open_store()
     store.database.scan(lambda connection: 1)
     failures = []
-    sound = getattr(server, method)
+    sound = getattr(executor, method)
 
     def fail_twice(*arguments):
         if len(failures) < 2:
@@ -93,29 +93,29 @@ def test_a_server_that_fails_is_replaced(open_store, monkeypatch, server, method
         return sound(*arguments)
 
     def use():
-        if server is Writer:
+        if executor is Writer:
             return store.database.write(lambda cursor: 1)
         return store.database.scan(lambda connection: 1)
 
     store.database.forget_inherited()
-    monkeypatch.setattr(server, method, fail_twice)
+    monkeypatch.setattr(executor, method, fail_twice)
     outcomes = [gevent.spawn(use) for _ in range(8)]
     gevent.joinall(outcomes, timeout=10)
     assert {type(each.exception) for each in outcomes} <= {StoreUnavailable, type(None)}
     assert all(each.ready() for each in outcomes)
-    if len(failures) < 2 and method != 'rest':
+    if len(failures) < 2 and method != 'on_idle':
         with pytest.raises(StoreUnavailable, match=error.__name__):
             use()
     assert use() == 1
 
 
-@pytest.mark.parametrize('server', [Writer, Reader])
-def test_a_server_that_cannot_even_be_closed_is_replaced(store, monkeypatch, server):
+@pytest.mark.parametrize('executor', [Writer, Reader])
+def test_a_server_that_cannot_even_be_closed_is_replaced(store, monkeypatch, executor):
     store.database.forget_inherited()
-    use = store.database.write if server is Writer else store.database.scan
+    use = store.database.write if executor is Writer else store.database.scan
     with monkeypatch.context() as patch:
-        patch.setattr(server, 'serve', raising(MemoryError))
-        patch.setattr(server, 'close', raising(SystemExit))
+        patch.setattr(executor, 'execute', raising(MemoryError))
+        patch.setattr(executor, 'close', raising(SystemExit))
         with pytest.raises(StoreUnavailable, match='MemoryError'):
             use(lambda cursor: 1)
     assert use(lambda cursor: 1) == 1
@@ -123,15 +123,15 @@ def test_a_server_that_cannot_even_be_closed_is_replaced(store, monkeypatch, ser
 
 @pytest.mark.parametrize('call', ['write', 'scan'])
 def test_a_thread_that_ends_is_replaced(store, monkeypatch, call):
-    monkeypatch.setattr(origins, 'WAIT_SECONDS', 1.0)
+    monkeypatch.setattr(completions, 'WAIT_SECONDS', 1.0)
     store.database.forget_inherited()
     use = getattr(store.database, call)
     assert use(lambda cursor: 1) == 1
     with monkeypatch.context() as patch:
         # It cannot even tell that it failed.
-        patch.setattr(mailbox._Thread, '_fail', raising(MemoryError))
-        patch.setattr(Writer, 'serve', raising(MemoryError))
-        patch.setattr(Reader, 'serve', raising(MemoryError))
+        patch.setattr(thread_pool._ThreadLoop, '_fail', raising(MemoryError))
+        patch.setattr(Writer, 'execute', raising(MemoryError))
+        patch.setattr(Reader, 'execute', raising(MemoryError))
         patch.setattr('sys.unraisablehook', lambda unraisable: None)
         began = time.perf_counter()
         with pytest.raises(StoreUnavailable, match='does not answer'):
@@ -141,8 +141,8 @@ def test_a_thread_that_ends_is_replaced(store, monkeypatch, call):
 
 
 def test_no_call_waits_for_ever_for_a_thread_that_hangs(store, monkeypatch, caplog):
-    monkeypatch.setattr(origins, 'WAIT_SECONDS', 1.0)
-    hang = mailbox._allocate_lock()
+    monkeypatch.setattr(completions, 'WAIT_SECONDS', 1.0)
+    hang = thread_pool._allocate_lock()
     hang.acquire()
     try:
         hung = gevent.spawn(store.database.write, lambda cursor: hang.acquire(True, 20))
@@ -216,8 +216,8 @@ def test_a_write_whose_caller_is_interrupted_does_not_hold_up_others(store):
 def test_a_native_thread_without_a_hub_does_not_wait_for_ever_either(store, monkeypatch):
     from tests.unit.storage.test_group_commit import in_native_thread
 
-    monkeypatch.setattr(origins, 'WAIT_SECONDS', 0.5)
-    hang = mailbox._allocate_lock()
+    monkeypatch.setattr(completions, 'WAIT_SECONDS', 0.5)
+    hang = thread_pool._allocate_lock()
     hang.acquire()
 
     def attempt():
@@ -232,9 +232,9 @@ def test_a_native_thread_without_a_hub_does_not_wait_for_ever_either(store, monk
 
 
 def test_closing_does_not_wait_for_ever_for_a_thread_that_hangs(open_store, monkeypatch):
-    monkeypatch.setattr(mailbox, 'CLOSE_SECONDS', 0.5)
+    monkeypatch.setattr(thread_pool, 'CLOSE_SECONDS', 0.5)
     store = open_store()
-    hang = mailbox._allocate_lock()
+    hang = thread_pool._allocate_lock()
     hang.acquire()
     gevent.spawn(store.database.write, lambda cursor: hang.acquire(True, 20))
     gevent.sleep(0.05)

@@ -15,7 +15,7 @@ from zaqar_gevent.api.delivery import Notification
 from zaqar_gevent.api.networks import Networks
 from zaqar_gevent.webhooks import connections as connecting
 from zaqar_gevent.webhooks.backlog import DELIVERED, Outcome
-from zaqar_gevent.webhooks.connections import Connections
+from zaqar_gevent.webhooks.connections import ConnectionPool
 from zaqar_gevent.webhooks.resolver import Place, Resolver
 from zaqar_gevent.webhooks.sender import Sender, Settings
 
@@ -70,7 +70,7 @@ class Bench:
     def __init__(self) -> None:
         self.places: list[str] = ['127.0.0.1']
         self.networks = Networks(loopback=True)
-        self.connections = Connections(1.0)
+        self.connections = ConnectionPool(1.0)
         self.token: Callable[[str], str] = 'token of {}'.format
         self.seconds = 2.0
         self.peers: list[Peer] = []

@@ -19,7 +19,7 @@ import pytest
 from websockets.extensions.permessage_deflate import PerMessageDeflate
 
 from zaqar_gevent.websocket import engines
-from zaqar_gevent.websocket.engines import Engine, FrameLimits, Message
+from zaqar_gevent.websocket.engines import Engine, FrameLimits, WebSocketMessage
 from zaqar_gevent.websocket.engines import ws4py as ws4py_engine
 
 CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0, 1, 2, 8, 9, 10
@@ -73,7 +73,7 @@ def octets(data: bytes) -> list[bytes]:
     return [bytes([byte]) for byte in data]
 
 
-def received(engine: Engine, pieces: Iterable[bytes]) -> list[Message]:
+def received(engine: Engine, pieces: Iterable[bytes]) -> list[WebSocketMessage]:
     return [message for piece in pieces for message in engine.receive(piece)]
 
 
@@ -585,7 +585,7 @@ ZEROS = bytes(NARROW.frame_bytes + 14)
 class Outcome(NamedTuple):
     """What became of a stream."""
 
-    messages: list[Message]
+    messages: list[WebSocketMessage]
     pongs: list[bytes]
     code: int | None
     reason: bytes

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import pytest
 
-from zaqar_gevent.websocket.engines import FrameLimits, Message
+from zaqar_gevent.websocket.engines import FrameLimits, WebSocketMessage
 from zaqar_gevent.websocket.engines.websockets import FrameEngine, plain_message
 
 LIMITS = FrameLimits(70_000, 66_000, 8)
@@ -66,7 +66,7 @@ class Outcome(NamedTuple):
     code, and the same frames and code once the client has ended the stream as well.
     """
 
-    messages: list[Message]
+    messages: list[WebSocketMessage]
     frames: bytes
     ends: bool
     code: int | None
@@ -120,7 +120,7 @@ def test_a_plain_message_takes_the_short_way(name: str) -> None:
     assert found is not None
     binary, payload, end = found
     assert end == 2 + len(data)
-    assert [Message(payload, binary)] == by_the_library(data).messages
+    assert [WebSocketMessage(payload, binary)] == by_the_library(data).messages
 
 
 def test_connections_with_other_limits_do_not_hear_of_each_other() -> None:
@@ -129,7 +129,9 @@ def test_connections_with_other_limits_do_not_hear_of_each_other() -> None:
         engine = FrameEngine(FrameLimits(limit, limit, 8))
         assert not list(engine.receive(FRAMES['ping']))
         assert engine.outgoing() == [b'\x8a\x01?']
-        assert list(engine.receive(FRAMES['text'])) == [Message('snö ☃'.encode(), binary=False)]
+        assert list(engine.receive(FRAMES['text'])) == [
+            WebSocketMessage('snö ☃'.encode(), binary=False)
+        ]
         assert not list(engine.receive(frame(BINARY, b'x' * limit)[:8]))
         assert engine.is_open
         [message] = engine.receive(frame(BINARY, b'x' * limit)[8:])

@@ -13,7 +13,7 @@ pack = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder().decode
 
 
-class Garbled(errors.ConnectionError):
+class UndecodableValue(errors.ConnectionError):
     """What is stored is no MsgPack."""
 
     msg_format = 'What is stored in Redis is garbled: {reason}'
@@ -24,8 +24,8 @@ class Garbled(errors.ConnectionError):
 
 
 def unpack(packed: bytes) -> Any:
-    """The value; raises `Garbled`."""
+    """The value; raises `UndecodableValue`."""
     try:
         return _decode(packed)
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
-        raise Garbled(str(error)) from None
+        raise UndecodableValue(str(error)) from None

@@ -60,7 +60,7 @@ _allocate_lock = monkey.get_original('_thread', 'allocate_lock')
 _sleep = monkey.get_original('time', 'sleep')
 
 
-class Call:
+class PendingCommand:
     """A command on its way, packed.
 
     again: what to send where the server does not know a script. is_repeatable: whether performing
@@ -126,8 +126,8 @@ class HubLink:
         self._address = address
         self._patience = patience
         self._outages = _Outages(address)
-        self._waiting: collections.deque[Call] = collections.deque()
-        self._sent: collections.deque[Call] = collections.deque()
+        self._waiting: collections.deque[PendingCommand] = collections.deque()
+        self._sent: collections.deque[PendingCommand] = collections.deque()
         self._wire: Wire | None = None
         self._watcher: Any = None
         self._unsent = b''
@@ -147,7 +147,7 @@ class HubLink:
             reason = 'it has been closed' if self._is_closed else 'too many calls wait for it'
             raise RedisUnavailable(self._address, reason)
         until = time.monotonic() + self._patience
-        call = Call(command, again, until, is_repeatable=is_repeatable)
+        call = PendingCommand(command, again, until, is_repeatable=is_repeatable)
         call.waiter = Waiter(self.hub)
         self._waiting.append(call)
         self._flush_soon()
@@ -362,7 +362,9 @@ class HubLink:
         if not self._sent and not self._waiting:
             self._clock.stop()
 
-    def _fail(self, calls: collections.deque[Call], error: type[RedisUnavailable]) -> None:
+    def _fail(
+        self, calls: collections.deque[PendingCommand], error: type[RedisUnavailable]
+    ) -> None:
         while calls:
             call = calls.popleft()
             call.answer = error(self._address, self._reason)

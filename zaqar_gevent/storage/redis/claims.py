@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from oslo_utils import timeutils
 from zaqar.storage import base, errors
 
-from zaqar_gevent.storage.own_drivers import Message
+from zaqar_gevent.storage.own_drivers import StoredMessage
 from zaqar_gevent.storage.redis import keys
 from zaqar_gevent.storage.redis.servers import load
 
@@ -38,7 +38,7 @@ class ClaimController(base.Claim):
         metadata: dict[str, int],
         project: str | None = None,
         limit: int = base.DEFAULT_MESSAGES_PER_CLAIM,
-    ) -> tuple[str | None, Iterator[Message]]:
+    ) -> tuple[str | None, Iterator[StoredMessage]]:
         """Claim the first messages that are free; their claim and them, or None and none.
 
         A message that would expire before its claim lives until `grace` after it. One that has
@@ -52,7 +52,7 @@ class ClaimController(base.Claim):
 
     def get(
         self, queue: str, claim_id: str, project: str | None = None
-    ) -> tuple[dict[str, Any], Iterator[Message]]:
+    ) -> tuple[dict[str, Any], Iterator[StoredMessage]]:
         """A claim (`id`, `ttl`, `age` since it was last renewed) and the messages it holds.
 
         Raises `ClaimDoesNotExist`, also for an expired one.

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from zaqar_gevent.storage.own_drivers import Message, describe_edge
+from zaqar_gevent.storage.own_drivers import StoredMessage, describe_edge
 from zaqar_gevent.storage.redis import bodies
 
-Page = list[Message]
+Page = list[StoredMessage]
 
 
 def present_all(page: bytes) -> Page:
@@ -14,7 +14,7 @@ def present_all(page: bytes) -> Page:
     return messages
 
 
-def present_edge(found: bytes, now: int) -> Message:
+def present_edge(found: bytes, now: int) -> StoredMessage:
     """The first or the last message of a script's answer, with `created` in ISO 8601."""
-    message: Message = bodies.unpack(found)
+    message: StoredMessage = bodies.unpack(found)
     return {**message, **describe_edge(message['id'], now - message['age'], now)}

@@ -29,7 +29,7 @@ from zaqar_gevent.storage.redis import (
 from zaqar_gevent.storage.redis.calls import PATIENCE_SECONDS
 from zaqar_gevent.storage.redis.documents import Page, present_all
 from zaqar_gevent.storage.redis.outage import RedisUnavailable
-from zaqar_gevent.storage.redis.servers import Script, Server, Use
+from zaqar_gevent.storage.redis.servers import RedisServer, Script, ServerHandle
 
 Lease = tuple[str, int, int]
 """The id of a claim, its TTL and grace in seconds."""
@@ -56,8 +56,8 @@ class DataDriver(own_drivers.DataDriver):
         # Of a pool, upstream names the group by the scheme of its URI.
         is_secure_pool = conf.drivers.message_store == 'rediss'
         uri = conf['drivers:message_store:rediss'].uri if is_secure_pool else section.uri
-        self._use = _open(uri, section)
-        self.server = self._use.server
+        self._handle = _open(uri, section)
+        self.server = self._handle.server
         self.idempotency_seconds: int = section.idempotency_seconds
         self._is_shared: bool = section.shared_with_upstream
 
@@ -87,16 +87,18 @@ class DataDriver(own_drivers.DataDriver):
         """
         now = timeutils.utcnow_ts()
         # PERF: a queue without dead letters is told by the script, and costs no further call.
-        worn = ('?', '', '', '') if self.keeps_names else self._get_dead_letters(queue, project)
+        dead_letters = (
+            ('?', '', '', '') if self.keeps_names else self._get_dead_letters(queue, project)
+        )
         after: Any = '-inf'
         while True:
-            most, ttl, dead, counter = worn
+            most, ttl, dead_letter_queue, counter = dead_letters
             found = self.server.run(
                 script,
                 (
                     keys.messages(queue, project),
                     keys.claims(queue, project),
-                    dead,
+                    dead_letter_queue,
                     counter,
                     keys.queue(queue, project),
                     self.head(queue, project),
@@ -107,11 +109,11 @@ class DataDriver(own_drivers.DataDriver):
                 *lease,
                 most,
                 ttl,
-                messages.new_ids(dead) if dead else '',
+                messages.new_ids(dead_letter_queue) if dead_letter_queue else '',
                 messages.exact_time(),
             )
             if found == 1:
-                worn = self._get_dead_letters(queue, project)
+                dead_letters = self._get_dead_letters(queue, project)
             elif found[0] or found[2] is None:
                 return self.present(found[1])
             else:
@@ -148,7 +150,7 @@ class DataDriver(own_drivers.DataDriver):
         self.message_controller.gc()
 
     def close(self) -> None:
-        self._use.close()
+        self._handle.close()
 
     @decorators.lazy_property(write=False)
     def queue_controller(self) -> queues.SpooledQueues:
@@ -183,15 +185,15 @@ class ControlDriver(base.ControlDriverBase):
     def __init__(self, conf: cfg.ConfigOpts, cache: Any) -> None:
         super().__init__(conf, cache)
         section = conf[management_options.GROUP_NAME]
-        self._use = _open(section.uri, section)
-        self.server = self._use.server
+        self._handle = _open(section.uri, section)
+        self.server = self._handle.server
 
     def is_alive(self) -> bool:
         """Whether the server answers."""
         return _is_alive(self.server)
 
     def close(self) -> None:
-        self._use.close()
+        self._handle.close()
 
     @decorators.lazy_property(write=False)
     def queue_controller(self) -> queues.QueueController:
@@ -214,7 +216,7 @@ class ControlDriver(base.ControlDriverBase):
         return catalogue.CatalogueController(self)
 
 
-def _open(uri: str, section: Any) -> Use:
+def _open(uri: str, section: Any) -> ServerHandle:
     """The use of the server at `uri`, which has answered.
 
     section: the group of options.
@@ -224,16 +226,16 @@ def _open(uri: str, section: Any) -> Use:
     """
     address = addresses.parse(uri)
     slept = max(1, section.max_reconnect_attempts) * section.reconnect_sleep
-    use = Use(address, min(PATIENCE_SECONDS, slept))
+    handle = ServerHandle(address, min(PATIENCE_SECONDS, slept))
     try:
-        use.server.check()
+        handle.server.check()
     except BaseException:
-        use.close()
+        handle.close()
         raise
-    return use
+    return handle
 
 
-def _is_alive(server: Server) -> bool:
+def _is_alive(server: RedisServer) -> bool:
     try:
         return bool(server.ask('PING'))
     except RedisUnavailable:

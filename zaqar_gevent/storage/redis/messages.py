@@ -17,7 +17,7 @@ from zaqar.storage import utils as storage_utils
 from zaqar_gevent.bodies import Body, body_of
 from zaqar_gevent.markers import MarkerNotGiven
 from zaqar_gevent.storage import own_drivers
-from zaqar_gevent.storage.own_drivers import Message
+from zaqar_gevent.storage.own_drivers import StoredMessage
 from zaqar_gevent.storage.redis import bodies, keys
 from zaqar_gevent.storage.redis.documents import Page, present_edge
 from zaqar_gevent.storage.redis.servers import load
@@ -195,7 +195,7 @@ class MessageController(own_drivers.MessageController):
         digest = _digest(keys.messages(queue, project))
         return marker.startswith(digest) and _RANKED.fullmatch(marker) is not None
 
-    def first(self, queue: str, project: str | None = None, sort: int = 1) -> Message:
+    def first(self, queue: str, project: str | None = None, sort: int = 1) -> StoredMessage:
         """The oldest message, or with `sort=-1` the newest, claimed or not; or `QueueIsEmpty`."""
         if sort not in (1, -1):
             raise ValueError('sort must be 1 (oldest first) or -1 (newest first)')
@@ -208,7 +208,7 @@ class MessageController(own_drivers.MessageController):
 
     def bulk_get(
         self, queue: str, message_ids: Sequence[str], project: str | None = None
-    ) -> Iterator[Message]:
+    ) -> Iterator[StoredMessage]:
         """Those of the messages that exist."""
         now = timeutils.utcnow_ts()
         key = keys.messages(queue, project)
@@ -277,7 +277,9 @@ class MessageController(own_drivers.MessageController):
         taken: Page = self.driver.take(_TAKE, queue, project, limit)
         return taken
 
-    def restore(self, queue: str, popped: Sequence[Message], project: str | None = None) -> None:
+    def restore(
+        self, queue: str, popped: Sequence[StoredMessage], project: str | None = None
+    ) -> None:
         """Put messages that `pop` gave back in their places; `echo` no longer knows who posted."""
         now = timeutils.utcnow_ts()
         arguments: Arguments = []

@@ -13,7 +13,7 @@ from zaqar_gevent.storage import own_drivers
 from zaqar_gevent.storage.own_drivers import describe_edge
 from zaqar_gevent.storage.redis import bodies, keys
 from zaqar_gevent.storage.redis.messages import STEP, exact_time
-from zaqar_gevent.storage.redis.servers import Server, load
+from zaqar_gevent.storage.redis.servers import RedisServer, load
 
 if TYPE_CHECKING:
     from zaqar_gevent.storage.redis.driver import ControlDriver, DataDriver
@@ -32,7 +32,7 @@ _KEPT_SECONDS = 24 * 60 * 60
 _ABSENT = object()
 
 
-class _Names(own_drivers.Names):
+class _QueueNames(own_drivers.QueueNames):
     """Queues or topics: the two differ in their keys and in the error for a missing one."""
 
     _missing: type[errors.DoesNotExist]
@@ -133,7 +133,7 @@ class _Names(own_drivers.Names):
         return count
 
 
-class QueueController(_Names, base.Queue):
+class QueueController(_QueueNames, base.Queue):
     """Queues and their metadata."""
 
     _missing = errors.QueueDoesNotExist
@@ -148,7 +148,7 @@ class QueueController(_Names, base.Queue):
         return keys.topics(project)
 
 
-class TopicController(_Names, base.Topic):
+class TopicController(_QueueNames, base.Topic):
     """Topics and their metadata. Upstream has none on Redis."""
 
     _missing = errors.TopicDoesNotExist
@@ -199,7 +199,7 @@ class SpooledTopics(_Spooled, base.Topic):
     _missing = errors.TopicDoesNotExist
 
 
-def count(server: Server, places: tuple[str, str], member: str = '') -> dict[str, Any] | None:
+def count(server: RedisServer, places: tuple[str, str], member: str = '') -> dict[str, Any] | None:
     """What `stats` says of the messages of a queue; None where it does not exist.
 
     places: the keys of its messages and of the names among which `member` must be, if it is given.
@@ -221,7 +221,7 @@ def count(server: Server, places: tuple[str, str], member: str = '') -> dict[str
     return stats
 
 
-def detach(names: _Names, name: str, project: str | None) -> None:
+def detach(names: _QueueNames, name: str, project: str | None) -> None:
     """Delete a queue or topic at once, then its messages and claims, some in each call."""
     token = uuid.uuid4().hex
     doomed = keys.doomed(name, project, 'messages', token)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from zaqar_gevent.storage.redis.servers import Server, load
+from zaqar_gevent.storage.redis.servers import RedisServer, load
 
 _PUT = load('record_put')
 _LIST = load('record_list')
@@ -24,7 +24,7 @@ class Records:
     kind: what stands in the keys. fields: those that are read; the first is never missing.
     """
 
-    def __init__(self, server: Server, kind: str, fields: tuple[str, ...]) -> None:
+    def __init__(self, server: RedisServer, kind: str, fields: tuple[str, ...]) -> None:
         self._server = server
         self._record = f'{_PREFIX}{kind}:'
         self._all = f'{_PREFIX}{kind}s'

@@ -40,12 +40,12 @@ def load(name: str, *, is_repeatable: bool = True) -> Script:
     return Script(digest, text, is_repeatable)
 
 
-class Server:
-    """A Redis server, as the drivers of this process that name it use it. See `Use`."""
+class RedisServer:
+    """A Redis server, as the drivers of this process that name it use it. See `ServerHandle`."""
 
     def __init__(self, address: Address) -> None:
         self.address = address
-        self.uses = 0
+        self.handles = 0
         self.patience = PATIENCE_SECONDS
         self.start()
 
@@ -83,7 +83,7 @@ class Server:
         return link
 
 
-class Use:
+class ServerHandle:
     """The use of the server at an address by a driver.
 
     patience: seconds that a call waits for a connection, at most `PATIENCE_SECONDS`.
@@ -94,9 +94,9 @@ class Use:
         with _registry_lock:
             server = _registry.get(address)
             if server is None:
-                server = _registry[address] = Server(address)
+                server = _registry[address] = RedisServer(address)
             server.patience = min(patience, server.patience)
-            server.uses += 1
+            server.handles += 1
         self.server = server
         # Garbage is collected anywhere, also under locks: the finalizer only takes a note.
         self._finalizer = weakref.finalize(self, _abandoned.append, server)
@@ -108,10 +108,10 @@ class Use:
             _release(self.server)
 
 
-def _release(server: Server) -> None:
+def _release(server: RedisServer) -> None:
     with _registry_lock:
-        server.uses -= 1
-        if server.uses:
+        server.handles -= 1
+        if server.handles:
             return
         _registry.pop(server.address, None)
     for link in server.links:
@@ -123,8 +123,8 @@ def _release_abandoned() -> None:
         _release(_abandoned.popleft())
 
 
-_abandoned: collections.deque[Server] = collections.deque()
-_registry: dict[Address, Server] = {}
+_abandoned: collections.deque[RedisServer] = collections.deque()
+_registry: dict[Address, RedisServer] = {}
 _registry_lock = _allocate_lock()
 
 

@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import sqlite3
 
-from zaqar_gevent.storage.sqlite import connection as connections
-from zaqar_gevent.storage.sqlite.files import Files, Handle
-from zaqar_gevent.storage.sqlite.origins import Call
+from zaqar_gevent.storage.sqlite import connecting
+from zaqar_gevent.storage.sqlite.completions import Call
+from zaqar_gevent.storage.sqlite.files import Files, ThreadConnection
 from zaqar_gevent.storage.sqlite.outage import StoreUnavailable
 from zaqar_gevent.storage.sqlite.wal import Wal
 
@@ -29,12 +29,12 @@ class Checkpointer:
 
     def __init__(self, files: Files) -> None:
         self._files = files
-        self._handle: Handle | None = None
+        self._held: ThreadConnection | None = None
         self._wal: Wal | None = None
 
-    def serve(self, calls: list[Call]) -> None: ...
+    def execute(self, calls: list[Call]) -> None: ...
 
-    def rest(self) -> None:
+    def on_idle(self) -> None:
         try:
             self._tend()
         except (StoreUnavailable, sqlite3.Error, OSError):
@@ -42,28 +42,28 @@ class Checkpointer:
             self.close()
 
     def close(self) -> None:
-        handle, self._handle = self._handle, None
+        held, self._held = self._held, None
         wal, self._wal = self._wal, None
         if wal is not None:
             wal.close()
-        if handle is not None:
-            handle.close()
+        if held is not None:
+            held.close()
 
     def _tend(self) -> None:
-        if self._handle is None or self._wal is None or not self._handle.is_open:
+        if self._held is None or self._wal is None or not self._held.is_open:
             self.close()
             # Without patience: what another process is about is not to be waited for.
-            self._handle = self._files.connect(timeout=0)
+            self._held = self._files.connect(timeout=0)
             self._wal = self._files.open_wal()
-        with self._handle.lock:
-            self._checkpoint(self._handle.connection, self._wal)
+        with self._held.lock:
+            self._checkpoint(self._held.connection, self._wal)
 
     def _checkpoint(self, connection: sqlite3.Connection, wal: Wal) -> None:
         is_idle = wal.is_idle(IDLE_SECONDS)
-        if not (is_idle or wal.has_frames(connections.CHECKPOINT_PAGES)):
+        if not (is_idle or wal.has_frames(connecting.CHECKPOINT_PAGES)):
             return
         connection.execute(_PASSIVE).fetchall()
-        with self._files.writing, wal.turn():
+        with self._files.writing, wal.exclusive():
             is_held, length, done = connection.execute(_PASSIVE).fetchone()
             if is_idle and not is_held and length == done:
                 connection.execute(_TRUNCATE).fetchall()
@@ -71,4 +71,4 @@ class Checkpointer:
 
 def is_due(wal: Wal) -> bool:
     """Whether a checkpoint would be of use."""
-    return wal.has_frames(connections.CHECKPOINT_PAGES) or wal.is_idle(IDLE_SECONDS)
+    return wal.has_frames(connecting.CHECKPOINT_PAGES) or wal.is_idle(IDLE_SECONDS)

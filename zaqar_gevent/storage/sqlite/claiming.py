@@ -9,7 +9,7 @@ from zaqar_gevent.storage.own_drivers import DeadLetters
 from zaqar_gevent.storage.sqlite import delays, spools, steps, tallies
 from zaqar_gevent.storage.sqlite.collector import release_expired_claims
 from zaqar_gevent.storage.sqlite.documents import message, page
-from zaqar_gevent.storage.sqlite.work import Transaction
+from zaqar_gevent.storage.sqlite.transaction import Transaction
 
 _TOKEN_LENGTH = 32
 _TOKEN_DIGITS = frozenset('0123456789abcdef')
@@ -48,14 +48,14 @@ HELD = page(f"""SELECT m.position AS position, {message(':token')}
     FROM messages m INDEXED BY messages_held WHERE m.claim = :claim ORDER BY m.position""")
 """The page of the messages that a claim holds."""
 
-_WORN = steps.first(
+_EXHAUSTED = steps.first(
     f"""SELECT id, position, {steps.SIZE} FROM messages
     WHERE id IN (SELECT value FROM json_each(?)) AND claim_count >= ?""",
     'position',
     columns='json_group_array(id)',
 )
 
-_BURY = """INSERT INTO messages
+_DEAD_LETTER = """INSERT INTO messages
         (spool, claim_count, ttl, created, expires, delayed_until, client, checksum, body,
         encrypted)
     SELECT :spool, claim_count, ifnull(:ttl, ttl), created, ifnull(:now + :ttl, expires), 0,
@@ -134,7 +134,7 @@ class Attempt(NamedTuple):
 
     page: bytes | None
     is_over: bool = True
-    buried: int = 0
+    dead_lettered: int = 0
 
 
 def create(
@@ -151,9 +151,9 @@ def create(
         return Attempt(None)
     free = find_free(cursor, spool, lease.now, limit)
     if dead_letters is not None:
-        buried = _bury(cursor, project, free.ids, lease.now, dead_letters)
-        if buried:
-            return Attempt(None, False, buried)
+        dead_lettered = _dead_letter(cursor, project, free.ids, lease.now, dead_letters)
+        if dead_lettered:
+            return Attempt(None, False, dead_lettered)
     if free.may_grow:
         return Attempt(None, False)
     if not free.size:
@@ -171,22 +171,26 @@ def create(
     return Attempt(cursor.execute(HELD, parameters).fetchone()[0])
 
 
-def _bury(
+def _dead_letter(
     cursor: sqlite3.Cursor, project: str, ids: str, now: float, dead_letters: DeadLetters
 ) -> int:
     """Move a step of those of the messages that are dead letters; how many."""
-    worn = cursor.execute(_WORN, (ids, dead_letters.max_claims)).fetchone()[0]
-    if worn == '[]':
+    exhausted = cursor.execute(_EXHAUSTED, (ids, dead_letters.max_claims)).fetchone()[0]
+    if exhausted == '[]':
         return 0
     spool = spools.get(cursor, project, dead_letters.queue)
     if spool is None:
         spool = spools.make(cursor, project, dead_letters.queue)
     # New ids, so that who follows the dead letter queue by its markers gets to see them.
-    cursor.execute(_BURY, {'spool': spool, 'ttl': dead_letters.ttl, 'now': now, 'ids': worn})
-    buried = cursor.rowcount
-    tallies.update(cursor, cursor.lastrowid or 0, buried)
-    cursor.execute('DELETE FROM messages WHERE id IN (SELECT value FROM json_each(?))', (worn,))
-    return buried
+    cursor.execute(
+        _DEAD_LETTER, {'spool': spool, 'ttl': dead_letters.ttl, 'now': now, 'ids': exhausted}
+    )
+    dead_lettered = cursor.rowcount
+    tallies.update(cursor, cursor.lastrowid or 0, dead_lettered)
+    cursor.execute(
+        'DELETE FROM messages WHERE id IN (SELECT value FROM json_each(?))', (exhausted,)
+    )
+    return dead_lettered
 
 
 def renew(cursor: sqlite3.Cursor, project: str | None, queue: str, lease: Lease) -> bool:

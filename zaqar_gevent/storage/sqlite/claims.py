@@ -12,7 +12,7 @@ from oslo_utils import timeutils
 from zaqar.storage import base, errors
 
 from zaqar_gevent.storage.sqlite import claiming, delays
-from zaqar_gevent.storage.sqlite.documents import Message, read_page
+from zaqar_gevent.storage.sqlite.documents import StoredMessage, read_page
 
 if TYPE_CHECKING:
     from zaqar_gevent.storage.sqlite.driver import DataDriver
@@ -31,7 +31,7 @@ class ClaimController(base.Claim):
         metadata: dict[str, int],
         project: str | None = None,
         limit: int = base.DEFAULT_MESSAGES_PER_CLAIM,
-    ) -> tuple[str | None, Iterator[Message]]:
+    ) -> tuple[str | None, Iterator[StoredMessage]]:
         """Claim the first messages that are free; their claim and them, or None and none.
 
         A message that would expire before its claim lives until `grace` after it. One that has
@@ -44,7 +44,7 @@ class ClaimController(base.Claim):
         while left > 0:
             # Asked for each time, since others may change the queues meanwhile.
             dead_letters = self.driver.find_dead_letters(queue, project)
-            page, is_over, buried = self._database.write(
+            page, is_over, dead_lettered = self._database.write(
                 claiming.create,
                 project or '',
                 queue,
@@ -54,7 +54,7 @@ class ClaimController(base.Claim):
             )
             if is_over:
                 break
-            left -= max(1, buried)
+            left -= max(1, dead_lettered)
         if page is None:
             return None, iter(())
         return token, iter(read_page(page, as_bodies=self.driver.carries_bodies))
@@ -71,7 +71,7 @@ class ClaimController(base.Claim):
 
     def get(
         self, queue: str, claim_id: str, project: str | None = None
-    ) -> tuple[dict[str, Any], Iterator[Message]]:
+    ) -> tuple[dict[str, Any], Iterator[StoredMessage]]:
         """A claim (`id`, `ttl`, `age` since it was last renewed) and the messages it holds.
 
         Raises `ClaimDoesNotExist`, also for an expired one.
@@ -130,7 +130,7 @@ def _get(
     token: str,
     now: float,
     as_bodies: bool,
-) -> tuple[int, float, list[Message]] | None:
+) -> tuple[int, float, list[StoredMessage]] | None:
     row = claiming.get(connection, project, queue, token, now)
     if row is None:
         return None

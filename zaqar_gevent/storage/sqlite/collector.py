@@ -69,7 +69,7 @@ _DOOMED_ROWS = (
 )
 
 
-class Schedule:
+class CollectionSchedule:
     """When the writing thread collects: at intervals, and again at once while there is more.
 
     path: of the file. report: told of what is damaged.

@@ -20,12 +20,11 @@ from typing import Any
 import gevent
 from gevent import monkey
 
-from zaqar_gevent.storage.sqlite import connection as connections
+from zaqar_gevent.storage.sqlite import connecting
 from zaqar_gevent.storage.sqlite.checkpoints import Checkpointer
+from zaqar_gevent.storage.sqlite.completions import NotAnswered, forget_completions
 from zaqar_gevent.storage.sqlite.documents import decode_page
-from zaqar_gevent.storage.sqlite.files import Files, Handle
-from zaqar_gevent.storage.sqlite.mailbox import Mailbox, MailboxClosed, ThreadFailed
-from zaqar_gevent.storage.sqlite.origins import NotAnswered, forget_origins
+from zaqar_gevent.storage.sqlite.files import Files, ThreadConnection
 from zaqar_gevent.storage.sqlite.outage import (
     FailureLog,
     MessageDamaged,
@@ -33,7 +32,8 @@ from zaqar_gevent.storage.sqlite.outage import (
     StoreUnavailable,
 )
 from zaqar_gevent.storage.sqlite.reader import Reader, ReadTooLong
-from zaqar_gevent.storage.sqlite.work import Due
+from zaqar_gevent.storage.sqlite.thread_pool import ThreadFailed, ThreadPool, ThreadPoolClosed
+from zaqar_gevent.storage.sqlite.transaction import DueQueue
 from zaqar_gevent.storage.sqlite.writer import Writer
 
 _allocate_lock = monkey.get_original('_thread', 'allocate_lock')
@@ -68,11 +68,11 @@ _STEPS = 100
 """Instructions of SQLite's machine between two looks at the clock."""
 
 
-class _Threads:
+class _LoggedPool:
     """Native threads with what is logged of their failures."""
 
-    def __init__(self, make_server: Callable[[], Any], **options: Any) -> None:
-        self.mailbox = Mailbox(make_server, **options)
+    def __init__(self, make_executor: Callable[[], Any], **options: Any) -> None:
+        self.pool = ThreadPool(make_executor, **options)
         self.failures = FailureLog()
 
 
@@ -83,9 +83,9 @@ class Database:
         self.path = path
         self.synchronous = synchronous
         self.scan_seconds = SCAN_SECONDS
-        self.users = 0
-        self._listening: weakref.WeakSet[Lease] = weakref.WeakSet()
-        connections.prepare(path)
+        self.handles = 0
+        self._listening: weakref.WeakSet[DatabaseHandle] = weakref.WeakSet()
+        connecting.prepare(path)
         self._start()
         try:
             self._files.open()
@@ -93,7 +93,7 @@ class Database:
             raise StoreUnavailable(path, str(error)) from error
 
     @classmethod
-    def open(cls, path: str, synchronous: str = 'full') -> Lease:
+    def open(cls, path: str, synchronous: str = 'full') -> DatabaseHandle:
         """The use of the file at `path`; the strictest `synchronous` of its users holds.
 
         Raises `StoreUnavailable` when the file cannot be opened.
@@ -106,9 +106,9 @@ class Database:
                 database = _registry[path] = cls(path, synchronous)
             elif synchronous == 'full':
                 database.synchronous = 'full'
-            database.users += 1
+            database.handles += 1
             database._files.add_name(name)
-        return Lease(database)
+        return DatabaseHandle(database)
 
     def write(self, work: Callable[..., Any], *arguments: Any) -> Any:
         """`work(cursor, *arguments)` in a transaction, done when it has been committed.
@@ -120,19 +120,19 @@ class Database:
 
     def read(self, work: Callable[..., Any], *arguments: Any) -> Any:
         """`work(connection, *arguments)`, which is expected to be short; raises like `write`."""
-        if not self.users:
+        if not self.handles:
             raise self._closed()
         if SHORT:
-            handle = self._get_handle()
+            thread_connection = self._get_thread_connection()
             # Held by another thread only to close it.
-            if handle is not None and handle.lock.acquire(False):
+            if thread_connection is not None and thread_connection.lock.acquire(False):
                 try:
-                    return work(handle.connection, *arguments)
+                    return work(thread_connection.connection, *arguments)
                 except sqlite3.DatabaseError:
                     # Too long, or an error: it is waited for, or told, elsewhere.
                     pass
                 finally:
-                    handle.lock.release()
+                    thread_connection.lock.release()
         return self.scan(work, *arguments)
 
     def scan(self, work: Callable[..., Any], *arguments: Any) -> Any:
@@ -151,11 +151,11 @@ class Database:
         """The first row of a query, or None; raises like `write`."""
         return self.read(_get_row, statement, parameters)
 
-    def add_listener(self, lease: Lease) -> None:
+    def add_listener(self, handle: DatabaseHandle) -> None:
         """Have the listener of a lease told, for as long as there is that lease."""
         with _registry_lock:
-            self._listening.add(lease)
-        self._writing.mailbox.wake()
+            self._listening.add(handle)
+        self._writing.pool.wake()
 
     def is_working(self) -> bool:
         """Whether the store can be read and written now.
@@ -172,13 +172,13 @@ class Database:
     def release(self, *, wait: bool) -> None:
         """Give up one use; the last one closes the file."""
         with _registry_lock:
-            self.users -= 1
-            if self.users:
+            self.handles -= 1
+            if self.handles:
                 return
             _registry.pop(self.path, None)
-        have_ended = self._reading.mailbox.close(wait=wait)
-        have_ended &= self._scanning.mailbox.close(wait=wait)
-        have_ended &= self._writing.mailbox.close(wait=wait)
+        have_ended = self._reading.pool.close(wait=wait)
+        have_ended &= self._scanning.pool.close(wait=wait)
+        have_ended &= self._writing.pool.close(wait=wait)
         have_ended &= self._checkpointing.close(wait=wait)
         if have_ended:
             self._files.close()
@@ -186,12 +186,12 @@ class Database:
     def _start(self, names: Iterable[str] = ()) -> None:
         opened = Files(self.path, names)
         self._files = opened
-        self._writing = _Threads(self._make_writer, greedy=True)
-        self._reading = _Threads(
+        self._writing = _LoggedPool(self._make_writer, greedy=True)
+        self._reading = _LoggedPool(
             lambda: Reader(opened, READ_SECONDS), threads=READERS, at_once=READERS - 1
         )
-        self._scanning = _Threads(lambda: Reader(opened), threads=SCANNERS, at_once=SCANNERS - 1)
-        self._checkpointing = Mailbox(lambda: Checkpointer(opened), greedy=True)
+        self._scanning = _LoggedPool(lambda: Reader(opened), threads=SCANNERS, at_once=SCANNERS - 1)
+        self._checkpointing = ThreadPool(lambda: Checkpointer(opened), greedy=True)
         self._local = _local()
 
     def _make_writer(self) -> Writer:
@@ -204,10 +204,12 @@ class Database:
             self._checkpointing.wake,
         )
 
-    def _announce(self, dues: list[Due]) -> None:
+    def _announce(self, dues: list[DueQueue]) -> None:
         """In the writing thread: tell the listeners, each once."""
         with _registry_lock:
-            listeners = {lease.listener: lease.hub for lease in self._listening if lease.listener}
+            listeners = {
+                handle.listener: handle.hub for handle in self._listening if handle.listener
+            }
         for due in dues:
             for listener, hub in listeners.items():
                 try:
@@ -217,18 +219,18 @@ class Database:
                     continue
 
     def _report_later(self, error: StoreUnavailable) -> None:
-        self._writing.mailbox.tell(lambda: self._writing.failures.report(error))
+        self._writing.pool.tell(lambda: self._writing.failures.report(error))
 
     def _call(
         self,
-        threads: _Threads,
+        threads: _LoggedPool,
         work: Callable[..., Any],
         arguments: tuple[Any, ...],
         seconds: float | None = None,
     ) -> Any:
         try:
-            result = threads.mailbox.call(work, *arguments, seconds=seconds)
-        except MailboxClosed:
+            result = threads.pool.call(work, *arguments, seconds=seconds)
+        except ThreadPoolClosed:
             raise self._closed() from None
         except (ThreadFailed, NotAnswered) as failure:
             if seconds is not None and isinstance(failure, NotAnswered):
@@ -238,8 +240,8 @@ class Database:
             raise error from None
         except StoreUnavailable as error:
             # Whoever notices it first, that the files are lost is told once.
-            told = threads if self._files.lost is None else self._writing
-            told.failures.report(error)
+            responsible = threads if self._files.lost is None else self._writing
+            responsible.failures.report(error)
             raise
         threads.failures.succeeded()
         return result
@@ -247,7 +249,7 @@ class Database:
     def _closed(self) -> StoreUnavailable:
         return StoreUnavailable(self.path, 'it has been closed')
 
-    def _get_handle(self) -> Handle | None:
+    def _get_thread_connection(self) -> ThreadConnection | None:
         """The connection of the calling thread, whose time begins now; None while it has none."""
         own = self._local
         own.began = time.perf_counter()
@@ -255,22 +257,24 @@ class Database:
         try:
             if self._files.lost is not None or own.began >= self._files.look_at:
                 self._watch()
-            handle: Handle | None = getattr(own, 'handle', None)
-            if handle is None or not handle.is_open:
+            thread_connection: ThreadConnection | None = getattr(own, 'thread_connection', None)
+            if thread_connection is None or not thread_connection.is_open:
                 # Without patience: the calling thread is not to wait for a lock, either.
-                handle = own.handle = self._files.connect(timeout=0, readonly=True)
-                handle.connection.set_progress_handler(lambda: _is_long(own), _STEPS)
+                thread_connection = own.thread_connection = self._files.connect(
+                    timeout=0, readonly=True
+                )
+                thread_connection.connection.set_progress_handler(lambda: _is_long(own), _STEPS)
         except (StoreUnavailable, sqlite3.Error):
             # A reading thread will say so.
             return None
-        return handle
+        return thread_connection
 
     def _watch(self) -> None:
         try:
             self._files.watch()
         except StoreUnavailable:
             # The writing thread closes the connections, and opens them again.
-            self._writing.mailbox.wake()
+            self._writing.pool.wake()
             raise
 
     def forget_inherited(self) -> None:
@@ -280,7 +284,7 @@ class Database:
         self._start(self._files.names)
 
 
-class Lease:
+class DatabaseHandle:
     """A driver's use of a database. One that is garbage collected ends at the next opening."""
 
     def __init__(self, database: Database) -> None:
@@ -322,7 +326,7 @@ def _is_long(read: Any) -> bool:
     return bool(passed > SHORT and (passed > _WAIT or time.thread_time() - read.used > SHORT))
 
 
-def _tell(listener: Listener, due: Due) -> None:
+def _tell(listener: Listener, due: DueQueue) -> None:
     messages = []
     for document, delay, passed in due.deliveries:
         try:
@@ -365,7 +369,7 @@ _inherited: list[Any] = []
 def _after_fork() -> None:
     global _registry_lock
     _registry_lock = _allocate_lock()
-    forget_origins()
+    forget_completions()
     for database in _registry.values():
         database.forget_inherited()
 

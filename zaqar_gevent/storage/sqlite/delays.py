@@ -19,7 +19,7 @@ from oslo_utils import timeutils
 from zaqar_gevent.storage.sqlite import spools, steps, tallies
 from zaqar_gevent.storage.sqlite.documents import alone
 from zaqar_gevent.storage.sqlite.outage import StoreDamaged, is_damage
-from zaqar_gevent.storage.sqlite.work import Delivery, Due, Transaction
+from zaqar_gevent.storage.sqlite.transaction import DueMessage, DueQueue, Transaction
 
 STEP = 100
 """Messages that one transaction makes visible at most, up to `steps.BYTES`."""
@@ -121,10 +121,10 @@ def _place(
         name = cursor.execute(_NAME, (now, spool)).fetchone()
         if name is not None:
             project, queue, has_subscriptions = name
-            told: list[Delivery] = []
+            due_messages: list[DueMessage] = []
             if has_subscriptions:
-                ids, told = _read(cursor, ids, now)
-            cursor.due.append(Due(project, queue, told))
+                ids, due_messages = _read(cursor, ids, now)
+            cursor.due.append(DueQueue(project, queue, due_messages))
         last = _take_numbers(cursor, len(ids))
         cursor.execute(_PLACE, {'ids': _encode(ids), 'last': last})
         tallies.update(cursor, last + len(ids), len(ids))
@@ -137,20 +137,20 @@ def _place(
     return Placed(len(ids), following is not None and following <= now, size)
 
 
-def _read(cursor: Transaction, ids: list[int], now: float) -> tuple[list[int], list[Delivery]]:
+def _read(cursor: Transaction, ids: list[int], now: float) -> tuple[list[int], list[DueMessage]]:
     """As many of the messages as are not too long together; those to tell of have not expired."""
-    told = []
+    due_messages = []
     count = size = 0
     for document, delay, passed, is_alive in cursor.execute(
         _DELIVERIES, {'ids': _encode(ids), 'now': now}
     ):
         count += 1
         if is_alive:
-            told.append(Delivery(document, delay, passed))
+            due_messages.append(DueMessage(document, delay, passed))
             size += len(document)
         if size >= MAX_STEP_BYTES:
             break
-    return ids[:count], told
+    return ids[:count], due_messages
 
 
 def _take_numbers(cursor: sqlite3.Cursor, count: int) -> int:
@@ -164,7 +164,7 @@ def _encode(numbers: Iterable[int]) -> str:
     return msgspec.json.encode([*numbers]).decode()
 
 
-class Schedule:
+class DelaySchedule:
     """When the writing thread makes messages visible.
 
     Where nobody is told of them in this process, that is left to others, or to lists and claims.
@@ -177,7 +177,7 @@ class Schedule:
         self,
         path: str,
         report: Callable[[StoreDamaged], None],
-        announce: Callable[[list[Due]], None],
+        announce: Callable[[list[DueQueue]], None],
         has_listeners: Callable[[], bool],
     ) -> None:
         self._path = path

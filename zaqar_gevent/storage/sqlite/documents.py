@@ -18,7 +18,7 @@ import msgspec
 from zaqar_gevent.bodies import Body, Data, Encoding, check_syntax, count_elements
 from zaqar_gevent.storage.sqlite.outage import MessageDamaged
 
-Message = dict[str, Any]
+StoredMessage = dict[str, Any]
 
 _ID_LENGTH = 16
 _ID_DIGITS = frozenset('0123456789abcdef')
@@ -90,12 +90,12 @@ def alone(claim: str) -> str:
 EMPTY_PAGE = b'[]' + _END_OF_HEADS
 
 
-def decode_page(document: bytes) -> list[Message]:
+def decode_page(document: bytes) -> list[StoredMessage]:
     """The messages of a page, with a `Body` each. Raises `MessageDamaged`."""
     begin = document.find(_END_OF_HEADS) + 1
     view = memoryview(document)
     try:
-        messages: list[Message] = msgspec.json.decode(view[:begin])
+        messages: list[StoredMessage] = msgspec.json.decode(view[:begin])
         ends = [*accumulate((one['body'] for one in messages), initial=begin)]
         stored = [view[one:next_one] for one, next_one in pairwise(ends)]
         are_checked = len(document) <= _SHORT_PAGE and _are_json(stored)
@@ -119,7 +119,7 @@ def _are_json(stored: Sequence[memoryview]) -> bool:
         return False
 
 
-def read_page(document: bytes, *, as_bodies: bool) -> list[Message]:
+def read_page(document: bytes, *, as_bodies: bool) -> list[StoredMessage]:
     """The same, with each body as a `Body` or as its value."""
     messages = decode_page(document)
     if not as_bodies:

@@ -24,7 +24,7 @@ from zaqar_gevent.storage.sqlite import (
     spools,
     subscriptions,
 )
-from zaqar_gevent.storage.sqlite.database import Database, Lease
+from zaqar_gevent.storage.sqlite.database import Database, DatabaseHandle
 
 _VOLUME = """SELECT
     (SELECT count(*) FROM claims c JOIN messages m INDEXED BY messages_held ON m.claim = c.id
@@ -46,8 +46,8 @@ class DataDriver(own_drivers.DataDriver):
     def __init__(self, conf: cfg.ConfigOpts, cache: Any, control_driver: Any) -> None:
         super().__init__(conf, cache, control_driver)
         # Read now: the pools of a process share one configuration and override it in turn.
-        self._lease = _open(conf, options.MESSAGE_GROUP)
-        self.database = self._lease.database
+        self._handle = _open(conf, options.MESSAGE_GROUP)
+        self.database = self._handle.database
         self.idempotency_seconds: int = conf[options.MESSAGE_GROUP].idempotency_seconds
 
     @property
@@ -64,15 +64,15 @@ class DataDriver(own_drivers.DataDriver):
         return counts
 
     def listen(self, listener: Callable[[str | None, str, list[dict[str, Any]]], None]) -> None:
-        """Have `listener` told of delayed messages that become visible; see `Lease.listen`."""
+        """Report delayed messages that become visible; see `DatabaseHandle.listen`."""
 
-        def told(project: str | None, queue: str, messages: list[dict[str, Any]]) -> None:
+        def notify(project: str | None, queue: str, messages: list[dict[str, Any]]) -> None:
             if not self.carries_bodies:
                 for one in messages:
                     one['body'] = one['body'].value
             listener(project, queue, messages)
 
-        self._lease.listen(told)
+        self._handle.listen(notify)
 
     def gc(self) -> None:
         """Remove what has expired or been left behind by now; returns when it is gone."""
@@ -81,7 +81,7 @@ class DataDriver(own_drivers.DataDriver):
             pass
 
     def close(self) -> None:
-        self._lease.close()
+        self._handle.close()
 
     @decorators.lazy_property(write=False)
     def queue_controller(self) -> spools.QueueController:
@@ -114,15 +114,15 @@ class ControlDriver(base.ControlDriverBase):
 
     def __init__(self, conf: cfg.ConfigOpts, cache: Any) -> None:
         super().__init__(conf, cache)
-        self._lease = _open(conf, options.MANAGEMENT_GROUP)
-        self.database = self._lease.database
+        self._handle = _open(conf, options.MANAGEMENT_GROUP)
+        self.database = self._handle.database
 
     def is_alive(self) -> bool:
         """Whether the file can be read and written now."""
         return self.database.is_working()
 
     def close(self) -> None:
-        self._lease.close()
+        self._handle.close()
 
     @decorators.lazy_property(write=False)
     def queue_controller(self) -> queues.QueueController:
@@ -145,7 +145,7 @@ class ControlDriver(base.ControlDriverBase):
         return catalogue.CatalogueController(self)
 
 
-def _open(conf: cfg.ConfigOpts, group: str) -> Lease:
+def _open(conf: cfg.ConfigOpts, group: str) -> DatabaseHandle:
     path = options.get_path(conf[group].uri, group)
     return Database.open(path, conf[group].synchronous)
 

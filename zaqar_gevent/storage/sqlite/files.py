@@ -22,7 +22,7 @@ from typing import Any
 
 from gevent import monkey
 
-from zaqar_gevent.storage.sqlite import connection as connections
+from zaqar_gevent.storage.sqlite import connecting
 from zaqar_gevent.storage.sqlite.outage import StoreUnavailable, describe
 from zaqar_gevent.storage.sqlite.wal import Wal
 
@@ -57,7 +57,7 @@ class _Missing(Exception):
         self.name = name
 
 
-class Handle:
+class ThreadConnection:
     """A connection of one thread, which another may close between two uses."""
 
     def __init__(self, connection: sqlite3.Connection) -> None:
@@ -114,7 +114,7 @@ class Files:
         self.names = {path, *names}
         self._settled: tuple[int, int, int] | None = None
         self._known: dict[str, _Identity] = {}
-        self._handles: list[Handle] = []
+        self._handles: list[ThreadConnection] = []
         # It keeps the other files from being removed and made anew as connections come and go.
         self._anchor: sqlite3.Connection | None = None
         self._lost_at = 0.0
@@ -138,7 +138,7 @@ class Files:
                     self._lose(error)
                     raise self.unavailable() from None
 
-    def connect(self, **options: Any) -> Handle:
+    def connect(self, **options: Any) -> ThreadConnection:
         """A connection (see `connection.connect`); raises `StoreUnavailable` or `sqlite3.Error`."""
         if self.lost is not None:
             raise self.unavailable()
@@ -146,9 +146,9 @@ class Files:
         with self._lock:
             if self._anchor is None:
                 raise self.unavailable()
-            handle = Handle(connections.connect(self.path, **options))
-            self._handles = [*(each for each in self._handles if each.is_open), handle]
-        return handle
+            held = ThreadConnection(connecting.connect(self.path, **options))
+            self._handles = [*(each for each in self._handles if each.is_open), held]
+        return held
 
     def open_wal(self) -> Wal:
         """The log, for one thread; raises `StoreUnavailable`."""
@@ -162,7 +162,7 @@ class Files:
         if known is not None:
             # Another file is not even opened: SQLite would change it, and what lies beside it.
             _check(self.path, known)
-        anchor = connections.connect(self.path)
+        anchor = connecting.connect(self.path)
         try:
             # Only now it opens the other files.
             anchor.execute('SELECT count(*) FROM sqlite_master').fetchall()
@@ -248,7 +248,7 @@ class Files:
             if anchor is None:
                 return
             _checkpoint(anchor)
-            if all(handle.take_away() for handle in self._handles if handle.is_open):
+            if all(held.take_away() for held in self._handles if held.is_open):
                 self._handles = []
                 self._anchor = None
                 anchor.close()
@@ -266,9 +266,9 @@ class Files:
         """
         with self._lock:
             anchor, self._anchor = self._anchor, None
-            for handle in self._handles:
-                if handle.is_open:
-                    handle.close()
+            for held in self._handles:
+                if held.is_open:
+                    held.close()
             self._handles = []
             if anchor is not None:
                 _checkpoint(anchor)

@@ -18,7 +18,7 @@ from zaqar_gevent.storage import own_drivers
 from zaqar_gevent.storage.sqlite import delays, epochs, posting, removal, spools
 from zaqar_gevent.storage.sqlite.documents import (
     SPOOL,
-    Message,
+    StoredMessage,
     decode_id,
     decode_ids,
     encode_body,
@@ -178,7 +178,7 @@ class MessageController(own_drivers.MessageController):
         row = self._database.read(spools.get_end, project or '', queue, now)
         return None if row is None else epochs.encode(*row)
 
-    def first(self, queue: str, project: str | None = None, sort: int = 1) -> Message:
+    def first(self, queue: str, project: str | None = None, sort: int = 1) -> StoredMessage:
         """The oldest message, or with `sort=-1` the newest, claimed or not; or `QueueIsEmpty`."""
         if sort not in (1, -1):
             raise ValueError('sort must be 1 (oldest first) or -1 (newest first)')
@@ -191,9 +191,9 @@ class MessageController(own_drivers.MessageController):
 
     def bulk_get(
         self, queue: str, message_ids: Sequence[str], project: str | None = None
-    ) -> Iterator[Message]:
+    ) -> Iterator[StoredMessage]:
         """Those of the messages that exist, oldest first."""
-        messages: list[Message] = self._database.read(
+        messages: list[StoredMessage] = self._database.read(
             _get_page,
             self.driver.carries_bodies,
             _GET_MANY,
@@ -244,7 +244,7 @@ class MessageController(own_drivers.MessageController):
         while self._database.write(removal.purge, rest):
             pass
 
-    def pop(self, queue: str, limit: int, project: str | None = None) -> Sequence[Message]:
+    def pop(self, queue: str, limit: int, project: str | None = None) -> Sequence[StoredMessage]:
         """Take up to `limit` messages that are not claimed from the front of the queue."""
         document = None
         while document is None:
@@ -252,7 +252,9 @@ class MessageController(own_drivers.MessageController):
             document = self._database.write(removal.pop, project or '', queue, now, limit)
         return read_page(document, as_bodies=self.driver.carries_bodies)
 
-    def restore(self, queue: str, popped: Sequence[Message], project: str | None = None) -> None:
+    def restore(
+        self, queue: str, popped: Sequence[StoredMessage], project: str | None = None
+    ) -> None:
         """Put messages that `pop` gave back in their places; `echo` no longer knows who posted."""
         now = timeutils.utcnow_ts(microsecond=True)
         rows = [
@@ -284,14 +286,14 @@ def _encode_client(client: uuid.UUID | str | None) -> bytes | None:
 # between two bodies.
 def _get_page(
     connection: sqlite3.Connection, as_bodies: bool, statement: str, parameters: dict[str, Any]
-) -> list[Message]:
+) -> list[StoredMessage]:
     document, _ = connection.execute(statement, parameters).fetchone()
     return read_page(document, as_bodies=as_bodies)
 
 
 def _get_marked_page(
     connection: sqlite3.Connection, as_bodies: bool, statement: str, parameters: dict[str, Any]
-) -> tuple[list[Message], int, str, int, int]:
+) -> tuple[list[StoredMessage], int, str, int, int]:
     document, *rest = connection.execute(statement, parameters).fetchone()
     last, epoch, is_given, is_due = rest
     return read_page(document, as_bodies=as_bodies), last, epoch, is_given, is_due

@@ -22,7 +22,7 @@ from zaqar_gevent.scans import explain_scan
 
 LOG = log.getLogger(__name__)
 
-_MAX_TOLD = 1000
+_MAX_LOGGED = 1000
 
 _PRIMARY = 0xFF
 """Of an extended result code of SQLite, the bits of the primary one."""
@@ -144,12 +144,12 @@ class FailureLog:
 
     def report(self, error: StoreUnavailable) -> None:
         """Log `error`, unless it has been."""
-        told = self._damages if isinstance(error, StoreDamaged) else self._outages
+        logged = self._damages if isinstance(error, StoreDamaged) else self._outages
         text = str(error)
-        if text not in told:
-            if len(told) >= _MAX_TOLD:
-                told.clear()
-            told.add(text)
+        if text not in logged:
+            if len(logged) >= _MAX_LOGGED:
+                logged.clear()
+            logged.add(text)
             LOG.error('%s', text)
 
     def succeeded(self) -> None:

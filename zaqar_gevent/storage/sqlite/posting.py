@@ -10,7 +10,7 @@ from zaqar.storage import errors
 
 from zaqar_gevent.bodies import Data
 from zaqar_gevent.storage.sqlite import delays, receipts, spools, tallies
-from zaqar_gevent.storage.sqlite.work import Outcome, Transaction, coalesced
+from zaqar_gevent.storage.sqlite.transaction import Outcome, Transaction, coalesced
 
 Row = tuple[int, float, float, float, bytes | None, str | None, Data, int]
 """ttl, created, expires, delayed_until, client, checksum, body, encoding."""

@@ -26,7 +26,7 @@ _GET = 'SELECT metadata FROM queues WHERE project = ? AND kind = ? AND name = ?'
 _EXISTS = 'SELECT 1 FROM queues WHERE project = ? AND kind = ? AND name = ?'
 
 
-class _Names(own_drivers.Names):
+class _QueueNames(own_drivers.QueueNames):
     """Queues or topics: the two differ in `kind` and in the error for a missing one."""
 
     kind: str
@@ -100,14 +100,14 @@ class _Names(own_drivers.Names):
         return total
 
 
-class QueueController(_Names, base.Queue):
+class QueueController(_QueueNames, base.Queue):
     """Queues and their metadata, without their messages."""
 
     kind = 'queue'
     _missing = errors.QueueDoesNotExist
 
 
-class TopicController(_Names, base.Topic):
+class TopicController(_QueueNames, base.Topic):
     """Topics and their metadata, without their messages."""
 
     kind = 'topic'

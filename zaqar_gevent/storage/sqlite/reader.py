@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import time
 
-from zaqar_gevent.storage.sqlite.files import Files, Handle
-from zaqar_gevent.storage.sqlite.origins import Call
+from zaqar_gevent.storage.sqlite.completions import Call
+from zaqar_gevent.storage.sqlite.files import Files, ThreadConnection
 from zaqar_gevent.storage.sqlite.outage import (
     StoreDamaged,
     StoreUnavailable,
@@ -40,10 +40,10 @@ class Reader:
         self._seconds = seconds
         self._began = self._used = 0.0
         self._is_too_long = False
-        self._handle: Handle | None = None
+        self._held: ThreadConnection | None = None
         self._call: Call | None = None
 
-    def serve(self, calls: list[Call]) -> None:
+    def execute(self, calls: list[Call]) -> None:
         for call in calls:
             try:
                 self._files.watch()
@@ -51,23 +51,23 @@ class Reader:
             except Exception as error:
                 call.error = self._name(error, call)
 
-    def rest(self) -> float | None:
+    def on_idle(self) -> float | None:
         return None
 
     def close(self) -> None:
-        if self._handle is not None:
-            handle, self._handle = self._handle, None
-            handle.close()
+        if self._held is not None:
+            held, self._held = self._held, None
+            held.close()
 
     def _read(self, call: Call) -> object:
-        if self._handle is None or not self._handle.is_open:
-            self._handle = self._files.connect(readonly=True)
-            self._handle.connection.set_progress_handler(self._is_over, _STEPS)
-        with self._handle.lock:
+        if self._held is None or not self._held.is_open:
+            self._held = self._files.connect(readonly=True)
+            self._held.connection.set_progress_handler(self._is_over, _STEPS)
+        with self._held.lock:
             self._call = call
             self._is_too_long = False
             self._began, self._used = time.monotonic(), time.thread_time()
-            return call.work(self._handle.connection, *call.arguments)
+            return call.work(self._held.connection, *call.arguments)
 
     def _is_over(self) -> bool:
         """Whether the read is to be broken off."""

@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from zaqar_gevent.storage.sqlite.turns import Turn
+from zaqar_gevent.storage.sqlite.write_lock import WriteLock
 
 _HEAD_BYTES = 32
 _FRAME_HEAD_BYTES = 24
@@ -22,20 +22,20 @@ class Wal:
     def __init__(self, path: str) -> None:
         # Closed with the last reference.
         self._file = open(f'{path}-wal', 'rb+', buffering=0)  # noqa: SIM115
-        self.turns = Turn(self._file.fileno())
+        self.write_lock = WriteLock(self._file.fileno())
 
     def close(self) -> None:
-        self.turns.give_up()
+        self.write_lock.release()
         self._file.close()
 
     @contextmanager
-    def turn(self) -> Iterator[None]:
+    def exclusive(self) -> Iterator[None]:
         """Have a turn in writing, if there is one to be had."""
-        self.turns.take()
+        self.write_lock.acquire()
         try:
             yield
         finally:
-            self.turns.give_up()
+            self.write_lock.release()
 
     def sync(self) -> None:
         """Have what has been written to it outlive a power cut.

@@ -19,8 +19,8 @@ from zaqar.storage import errors
 
 from zaqar_gevent.metrics import COMMIT_SIZES
 from zaqar_gevent.storage.sqlite import checkpoints, collector, delays, epochs
-from zaqar_gevent.storage.sqlite.files import LOOK_SECONDS, Files, Handle
-from zaqar_gevent.storage.sqlite.origins import Call
+from zaqar_gevent.storage.sqlite.completions import Call
+from zaqar_gevent.storage.sqlite.files import LOOK_SECONDS, Files, ThreadConnection
 from zaqar_gevent.storage.sqlite.outage import (
     StoreDamaged,
     StoreUnavailable,
@@ -29,8 +29,8 @@ from zaqar_gevent.storage.sqlite.outage import (
     is_damage,
     is_outage,
 )
+from zaqar_gevent.storage.sqlite.transaction import DueQueue, Transaction
 from zaqar_gevent.storage.sqlite.wal import Wal
-from zaqar_gevent.storage.sqlite.work import Due, Transaction
 
 _WAL_LOOK_SECONDS = 0.05
 """How often the length of the log is looked at, at most."""
@@ -54,7 +54,7 @@ class Writer:
         files: Files,
         get_synchronous: Callable[[], str],
         report: Callable[[StoreUnavailable], None],
-        announce: Callable[[list[Due]], None],
+        announce: Callable[[list[DueQueue]], None],
         has_listeners: Callable[[], bool],
         checkpoint: Callable[[], None],
     ) -> None:
@@ -66,22 +66,22 @@ class Writer:
         self._look_at = self._look_for_others_at = 0.0
         self._synchronous = ''
         self._syncs_late = self._is_in_doubt = False
-        self._handle: Handle | None = None
+        self._held: ThreadConnection | None = None
         self._opening = 0
         self._announce = announce
-        self._collection = collector.Schedule(files.path, report)
-        self._delays = delays.Schedule(files.path, report, announce, has_listeners)
+        self._collection = collector.CollectionSchedule(files.path, report)
+        self._delays = delays.DelaySchedule(files.path, report, announce, has_listeners)
         # The queues whose calls have failed: they do not share a transaction with others any more.
         self._damaged: set[tuple[str, str]] = set()
 
-    def serve(self, calls: list[Call]) -> None:
+    def execute(self, calls: list[Call]) -> None:
         for some in self._part(calls):
             try:
                 self._commit(some)
             except BaseException as error:
                 self._recover(some, error)
 
-    def rest(self) -> float | None:
+    def on_idle(self) -> float | None:
         self._files.tend()
         if self._files.lost is not None:
             self._report(self._files.unavailable())
@@ -105,10 +105,10 @@ class Writer:
 
     def close(self) -> None:
         """Close the connection, which rolls back whatever it is in the middle of."""
-        if self._handle is not None:
-            handle, self._handle = self._handle, None
-            if handle.is_open:
-                handle.close()
+        if self._held is not None:
+            held, self._held = self._held, None
+            if held.is_open:
+                held.close()
         if self._wal is not None:
             wal, self._wal = self._wal, None
             wal.close()
@@ -181,16 +181,16 @@ class Writer:
 
     def _get_connection(self) -> sqlite3.Connection:
         synchronous = self._get_synchronous()
-        handle = self._handle
-        if handle is None or not handle.is_open or synchronous != self._synchronous:
+        held = self._held
+        if held is None or not held.is_open or synchronous != self._synchronous:
             self.close()
-            handle = self._connect(synchronous)
-            self._handle, self._synchronous = handle, synchronous
+            held = self._connect(synchronous)
+            self._held, self._synchronous = held, synchronous
             self._syncs_late = False
             self._wal = self._files.open_wal()
-            self._wal.turns.announce()
+            self._wal.write_lock.announce()
             self._look_for_others_at = 0.0
-        return handle.connection
+        return held.connection
 
     @contextmanager
     def _turn(self) -> Iterator[None]:
@@ -199,13 +199,13 @@ class Writer:
         What has been committed is on the disk afterwards, as far as it is to be. PERF: other
         processes commit meanwhile, and the disk serves all of them together.
         """
-        wal, handle = self._wal, self._handle
-        if wal is None or handle is None:
+        wal, held = self._wal, self._held
+        if wal is None or held is None:
             with self._files.writing:
                 yield
             return
-        self._look_for_others(wal, handle.connection)
-        with self._files.writing, wal.turn():
+        self._look_for_others(wal, held.connection)
+        with self._files.writing, wal.exclusive():
             yield
         if self._syncs_late:
             self._sync(wal)
@@ -223,8 +223,8 @@ class Writer:
         if now < self._look_for_others_at:
             return
         self._look_for_others_at = now + _OTHERS_LOOK_SECONDS
-        wal.turns.look_for_others()
-        syncs_late = wal.turns.has_others and self._synchronous == 'full'
+        wal.write_lock.look_for_others()
+        syncs_late = wal.write_lock.has_others and self._synchronous == 'full'
         if syncs_late is not self._syncs_late:
             self._syncs_late = syncs_late
             connection.execute(f'PRAGMA synchronous = {"normal" if syncs_late else "full"}')
@@ -236,19 +236,19 @@ class Writer:
             if checkpoints.is_due(self._wal):
                 self._checkpoint()
 
-    def _connect(self, synchronous: str) -> Handle:
+    def _connect(self, synchronous: str) -> ThreadConnection:
         """Open the file to be written: an epoch begins if it may be another one than before."""
-        handle = self._files.connect(synchronous=synchronous)
+        held = self._files.connect(synchronous=synchronous)
         try:
             if self._is_in_doubt:
-                self._begin_log_anew(handle.connection)
+                self._begin_log_anew(held.connection)
             if self._opening != self._files.openings:
-                epochs.begin(handle.connection)
+                epochs.begin(held.connection)
                 self._opening = self._files.openings
         except BaseException:
-            handle.close()
+            held.close()
             raise
-        return handle
+        return held
 
     def _begin_log_anew(self, connection: sqlite3.Connection) -> None:
         """Leave the log behind after a failure to sync it.

@@ -18,7 +18,7 @@ ENGINES = {
 }
 
 
-class Message(NamedTuple):
+class WebSocketMessage(NamedTuple):
     """A whole message as it was received."""
 
     payload: bytes
@@ -88,7 +88,7 @@ class Engine(Protocol):
         """What can be negotiated in the handshake: factories of `websockets` extensions."""
         ...
 
-    def receive(self, data: bytes) -> Iterable[Message]:
+    def receive(self, data: bytes) -> Iterable[WebSocketMessage]:
         """The messages that `data` completes; empty `data` is the end of the stream."""
         ...
 

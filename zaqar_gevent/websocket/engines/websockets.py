@@ -25,7 +25,7 @@ from zaqar_gevent.websocket.engines import (
     Compression,
     Failure,
     FrameLimits,
-    Message,
+    WebSocketMessage,
     head,
     is_utf8,
     message_head,
@@ -236,7 +236,7 @@ class FrameEngine:
         protocol = self._protocol
         return message_head if protocol is None or not protocol.extensions else None
 
-    def receive(self, data: bytes) -> Iterable[Message]:
+    def receive(self, data: bytes) -> Iterable[WebSocketMessage]:
         """PERF: nearly always `data` is one or a few messages, whole and plain, or parts of a long
         one, and then the library, which is made to be fed single bytes, need not see it."""
         if self._begun is not None:
@@ -263,16 +263,18 @@ class FrameEngine:
             return messages
         return self._receive_frames(messages, data[end:])
 
-    def _plain_messages(self, data: bytes) -> tuple[list[Message], int]:
+    def _plain_messages(self, data: bytes) -> tuple[list[WebSocketMessage], int]:
         """The messages at the front of `data` that are plain, and where they end."""
-        messages: list[Message] = []
+        messages: list[WebSocketMessage] = []
         end = 0
         while (found := plain_message(data, end, self._max_bytes)) is not None:
             binary, payload, end = found
-            messages.append(Message(payload, binary))
+            messages.append(WebSocketMessage(payload, binary))
         return messages, end
 
-    def _receive_frames(self, messages: list[Message], data: bytes) -> Iterator[Message]:
+    def _receive_frames(
+        self, messages: list[WebSocketMessage], data: bytes
+    ) -> Iterator[WebSocketMessage]:
         yield from messages
         if self._protocol is None and (payload := plain_close(data)) is not None:
             self._close_plainly(payload)
@@ -356,7 +358,7 @@ class FrameEngine:
         protocol.parser_exc = None
         protocol.extensions = []
 
-    def _assemble(self, frame: Frame) -> Message | None:
+    def _assemble(self, frame: Frame) -> WebSocketMessage | None:
         if frame.opcode not in _DATA:
             return None
         if frame.opcode is not Opcode.CONT:
@@ -371,7 +373,7 @@ class FrameEngine:
         self._fragments.clear()
         if not self._binary and not is_utf8(payload):
             raise Failure(CloseCode.INVALID_DATA, 'A text message is not UTF-8.')
-        return Message(payload, self._binary)
+        return WebSocketMessage(payload, self._binary)
 
     def _fail(self, protocol: _Protocol, failure: Failure) -> None:
         self._fragments.clear()

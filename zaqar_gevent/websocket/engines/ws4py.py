@@ -26,7 +26,7 @@ from zaqar_gevent.websocket.engines import (
     Compression,
     Failure,
     FrameLimits,
-    Message,
+    WebSocketMessage,
     head,
     is_utf8,
     message_head,
@@ -88,7 +88,7 @@ class FrameEngine:
     def offer(cls, compression: Compression | None) -> list[Any]:  # noqa: ARG003
         return []
 
-    def receive(self, data: bytes) -> Iterator[Message]:
+    def receive(self, data: bytes) -> Iterator[WebSocketMessage]:
         if not data:
             self._end()
             return iter(())
@@ -112,8 +112,8 @@ class FrameEngine:
         outgoing, self._outgoing = self._outgoing, []
         return outgoing
 
-    def _read(self, data: bytes) -> list[Message]:
-        messages: list[Message] = []
+    def _read(self, data: bytes) -> list[WebSocketMessage]:
+        messages: list[WebSocketMessage] = []
         buffer = self._buffer
         buffer += data
         start = 0
@@ -164,7 +164,7 @@ class FrameEngine:
         if first < FIN and len(self._fragments) + 1 >= limits.fragments:
             raise Failure(MESSAGE_TOO_BIG, f'A message exceeds {limits.fragments} fragments.')
 
-    def _finish_frame(self, payload: bytes | bytearray) -> Message | None:
+    def _finish_frame(self, payload: bytes | bytearray) -> WebSocketMessage | None:
         """The message that a frame's payload completes, if it is that of a message's last frame."""
         header, self._header = self._header, b''
         opcode = header[0] & OPCODE
@@ -187,7 +187,7 @@ class FrameEngine:
             stream.give_back()
         return message
 
-    def _assemble(self, stream: Stream) -> Message | None:
+    def _assemble(self, stream: Stream) -> WebSocketMessage | None:
         message = stream.message
         payload: bytes = message.data
         if not message.completed:
@@ -199,7 +199,7 @@ class FrameEngine:
         stream.message = None
         if self._fragments:
             payload = self._join(payload, binary=message.is_binary)
-        return Message(payload, message.is_binary)
+        return WebSocketMessage(payload, message.is_binary)
 
     def _join(self, last: bytes, *, binary: bool) -> bytes:
         payload = b''.join([*self._fragments, last])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from zaqar_gevent.api.brief import Brief
+from zaqar_gevent.api.ttl_cache import TTLCache
 
 
 class Clock:
@@ -28,7 +28,7 @@ class Store:
 
 def test_it_is_read_once_in_its_time() -> None:
     clock, store = Clock(), Store()
-    cache = Brief(1.0, clock)
+    cache = TTLCache(1.0, clock)
     for moment in (0.0, 0.5, 0.99):
         clock.now = moment
         assert cache.get('q', store.read) == {'version': 1}
@@ -37,7 +37,7 @@ def test_it_is_read_once_in_its_time() -> None:
 
 def test_another_process_is_heard_after_that_time() -> None:
     clock, store = Clock(), Store()
-    cache = Brief(1.0, clock)
+    cache = TTLCache(1.0, clock)
     cache.get('q', store.read)
     store.metadata = {'version': 2}
     clock.now = 1.0
@@ -46,7 +46,7 @@ def test_another_process_is_heard_after_that_time() -> None:
 
 def test_a_change_made_here_is_seen_at_once() -> None:
     store = Store()
-    cache = Brief(60.0, Clock())
+    cache = TTLCache(60.0, Clock())
     cache.get('q', store.read)
     store.metadata = {'version': 2}
     cache.forget('q')
@@ -55,7 +55,7 @@ def test_a_change_made_here_is_seen_at_once() -> None:
 
 def test_what_was_read_before_a_change_is_not_remembered_after_it() -> None:
     store = Store()
-    cache = Brief(60.0, Clock())
+    cache = TTLCache(60.0, Clock())
 
     def read_slowly() -> dict[str, Any]:
         found = store.read()
@@ -69,7 +69,7 @@ def test_what_was_read_before_a_change_is_not_remembered_after_it() -> None:
 
 def test_no_time_means_no_memory() -> None:
     clock, store = Clock(), Store()
-    cache = Brief(0.0, clock)
+    cache = TTLCache(0.0, clock)
     cache.get('q', store.read)
     cache.get('q', store.read)
     assert store.reads == 2

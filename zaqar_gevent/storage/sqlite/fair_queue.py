@@ -13,7 +13,7 @@ from typing import Any
 from gevent import monkey
 
 from zaqar_gevent.rotation import Rotation
-from zaqar_gevent.storage.sqlite.origins import Call
+from zaqar_gevent.storage.sqlite.completions import Call
 from zaqar_gevent.storage.sqlite.outage import get_names
 
 _allocate_lock = monkey.get_original('_thread', 'allocate_lock')
@@ -62,7 +62,7 @@ class FairQueue:
         """
         deadline = None if timeout is None else time.monotonic() + timeout
         thread = _get_ident()
-        bell = None
+        wake_up = None
         while True:
             with self._lock:
                 if self._served.pop(thread, None) is not None and self._waiting:
@@ -71,22 +71,22 @@ class FairQueue:
                 call = self._take(thread)
                 if call is not None:
                     return [call]
-                if bell is None:
-                    bell = _allocate_lock()
-                    bell.acquire()
-                self._idle.append(bell)
+                if wake_up is None:
+                    wake_up = _allocate_lock()
+                    wake_up.acquire()
+                self._idle.append(wake_up)
             left = -1.0 if deadline is None else max(0.0, deadline - time.monotonic())
-            if not bell.acquire(True, left):
-                self._give_up(bell)
+            if not wake_up.acquire(True, left):
+                self._give_up(wake_up)
 
     def empty(self) -> bool:
         """Whether no call waits."""
         return not self._waiting and not self._last
 
-    def _give_up(self, bell: Any) -> None:
+    def _give_up(self, wake_up: Any) -> None:
         with self._lock:
-            if bell in self._idle:
-                self._idle.remove(bell)
+            if wake_up in self._idle:
+                self._idle.remove(wake_up)
         raise _Empty
 
     def _take(self, thread: int) -> Call | None:
@@ -102,8 +102,8 @@ class FairQueue:
 
     def _wake(self) -> None:
         idle, self._idle = self._idle, []
-        for bell in idle:
-            bell.release()
+        for wake_up in idle:
+            wake_up.release()
 
 
 def find_project(work: Callable[..., Any], arguments: Sequence[Any]) -> str:

@@ -13,16 +13,16 @@ from typing import Any, Protocol
 
 from gevent import monkey
 
-from zaqar_gevent.storage.sqlite.fairness import FairQueue
-from zaqar_gevent.storage.sqlite.origins import (
-    NOWHERE,
+from zaqar_gevent.storage.sqlite.completions import (
+    DISCARDED,
     Call,
-    HubOrigin,
-    Lane,
+    CallBatcher,
+    HubCompletions,
     NotAnswered,
     finish,
-    get_origin,
+    get_completions,
 )
+from zaqar_gevent.storage.sqlite.fair_queue import FairQueue
 
 CLOSE_SECONDS = 10.0
 """How long the threads may take to end."""
@@ -36,27 +36,27 @@ _SimpleQueue = monkey.get_original('queue', 'SimpleQueue')
 _Empty = monkey.get_original('queue', 'Empty')
 
 
-class MailboxClosed(Exception):
-    """The mailbox takes no more calls."""
+class ThreadPoolClosed(Exception):
+    """The thread pool takes no more calls."""
 
 
 class ThreadFailed(Exception):
     """A thread could not be started, or failed with the calls in hand."""
 
 
-class Server(Protocol):
-    """What works in a mailbox's thread. What it raises fails the calls in hand, and ends it."""
+class Executor(Protocol):
+    """What works in a thread of the pool. What it raises fails the calls in hand, and ends it."""
 
-    def serve(self, calls: list[Call]) -> None:
+    def execute(self, calls: list[Call]) -> None:
         """Give every call its `result` or `error`."""
 
-    def rest(self) -> float | None:
+    def on_idle(self) -> float | None:
         """Called after each batch and when it has asked for: seconds until the next time."""
 
     def close(self) -> None: ...
 
 
-class Mailbox:
+class ThreadPool:
     """Native threads, started by calls, that serve what greenlets post.
 
     make_server: called in each thread, once and after each failure.
@@ -67,35 +67,35 @@ class Mailbox:
 
     def __init__(
         self,
-        make_server: Callable[[], Server],
+        make_executor: Callable[[], Executor],
         *,
         threads: int = 1,
         greedy: bool = False,
         at_once: int | None = None,
     ) -> None:
-        self._make_server = make_server
+        self._make_executor = make_executor
         self._threads = threads
         self.is_greedy = greedy
         self._running = 0
         self._closed = False
-        self.lanes: dict[HubOrigin, Lane] = {}
+        self.batchers: dict[HubCompletions, CallBatcher] = {}
         self._lock = _allocate_lock()
         self._calls: Any = _SimpleQueue() if at_once is None else FairQueue(at_once, _is_end)
 
     def call(self, work: Callable[..., Any], *arguments: Any, seconds: float | None = None) -> Any:
         """Have a thread do `work` and wait for its result, at most `seconds`.
 
-        Raises what `work` raised; `MailboxClosed`, `ThreadFailed` or `NotAnswered`.
+        Raises what `work` raised; `ThreadPoolClosed`, `ThreadFailed` or `NotAnswered`.
         """
         call = Call(work, arguments)
-        origin = get_origin()
-        origin.expect(call)
-        origin.send(self, call)
+        completions = get_completions()
+        completions.expect(call)
+        completions.send(self, call)
         try:
-            origin.wait(call, seconds)
+            completions.wait(call, seconds)
         except BaseException:
             # Also where the caller is interrupted: nobody waits for it any more.
-            origin.abandon(call)
+            completions.abandon(call)
             raise
         if call.error is not None:
             raise call.error
@@ -106,21 +106,21 @@ class Mailbox:
 
         Returns whether they have ended.
         """
-        origin = get_origin()
-        if isinstance(origin, HubOrigin) and origin in self.lanes:
-            self.lanes[origin].flush()
+        completions = get_completions()
+        if isinstance(completions, HubCompletions) and completions in self.batchers:
+            self.batchers[completions].flush()
         with self._lock:
             self._closed = True
             running = self._running
         if not wait:
-            origin = NOWHERE
+            completions = DISCARDED
         ends = [Call(_end, ()) for _ in range(running)]
         for end in ends:
-            origin.expect(end)
+            completions.expect(end)
             self._calls.put([end])
         for end in ends:
             try:
-                origin.wait(end, CLOSE_SECONDS)
+                completions.wait(end, CLOSE_SECONDS)
             except NotAnswered:
                 # It is left behind; a process does not wait for native threads when it ends.
                 return False
@@ -134,27 +134,27 @@ class Mailbox:
                 self._start()
                 for some in [calls] if self.is_greedy else [[call] for call in calls]:
                     self._calls.put(some)
-        except (MailboxClosed, ThreadFailed) as error:
+        except (ThreadPoolClosed, ThreadFailed) as error:
             for call in calls:
                 call.error = error
             if calls:
                 finish(calls)
 
     def wake(self) -> None:
-        """Have the threads of a greedy mailbox started, and look at what they do meanwhile."""
+        """Have the threads of a greedy pool started, and look at what they do meanwhile."""
         self.put([])
 
     def tell(self, job: Callable[[], None]) -> None:
-        """In a thread of this mailbox: have `job` done where locks may be taken.
+        """In a thread of this pool: have `job` done where locks may be taken.
 
         Where nothing is patched that is here; otherwise in a greenlet of whoever called before.
         """
         if not monkey.is_module_patched('threading'):
             job()
             return
-        for origin in list(self.lanes):
+        for completions in list(self.batchers):
             try:
-                origin.tell(job)
+                completions.tell(job)
             except (RuntimeError, ValueError):
                 # Its hub has been destroyed.
                 continue
@@ -163,7 +163,7 @@ class Mailbox:
     def _start(self) -> None:
         """Start the threads that are missing; some of them are enough."""
         if self._closed:
-            raise MailboxClosed
+            raise ThreadPoolClosed
         while self._running < self._threads:
             try:
                 _start_new_thread(self._run, ())
@@ -175,20 +175,22 @@ class Mailbox:
 
     def _run(self) -> None:
         try:
-            _Thread(self._calls, self._make_server, is_greedy=self.is_greedy).run()
+            _ThreadLoop(self._calls, self._make_executor, is_greedy=self.is_greedy).run()
         finally:
             with self._lock:
                 self._running -= 1
 
 
-class _Thread:
+class _ThreadLoop:
     """The work of one thread."""
 
-    def __init__(self, calls: Any, make_server: Callable[[], Server], *, is_greedy: bool) -> None:
+    def __init__(
+        self, calls: Any, make_executor: Callable[[], Executor], *, is_greedy: bool
+    ) -> None:
         self._calls = calls
-        self._make_server = make_server
+        self._make_executor = make_executor
         self._is_greedy = is_greedy
-        self._server: Server | None = None
+        self._executor: Executor | None = None
         self._in_hand: list[Call] = []
         self._is_over = False
 
@@ -207,34 +209,34 @@ class _Thread:
         try:
             self._gather(wait)
         except _Empty:
-            return self._get_server().rest()
+            return self._get_executor().on_idle()
         ends = [call for call in self._in_hand if call.work is _end]
         calls = [call for call in self._in_hand if call.work is not _end and not call.is_abandoned]
         if calls:
-            self._get_server().serve(calls)
+            self._get_executor().execute(calls)
             finish(calls)
         if ends:
             self._is_over = True
-            self._drop_server()
+            self._drop_executor()
             finish(ends)
             return None
         self._in_hand = []
-        return self._get_server().rest()
+        return self._get_executor().on_idle()
 
     def _gather(self, wait: float | None) -> None:
         self._in_hand = self._calls.get(timeout=wait)
         while self._is_greedy and not self._calls.empty():
             self._in_hand += self._calls.get()
 
-    def _get_server(self) -> Server:
-        if self._server is None:
-            self._server = self._make_server()
-        return self._server
+    def _get_executor(self) -> Executor:
+        if self._executor is None:
+            self._executor = self._make_executor()
+        return self._executor
 
-    def _drop_server(self) -> None:
-        server, self._server = self._server, None
-        if server is not None:
-            server.close()
+    def _drop_executor(self) -> None:
+        executor, self._executor = self._executor, None
+        if executor is not None:
+            executor.close()
 
     def _fail(self, error: BaseException) -> None:
         calls, self._in_hand = self._in_hand, []
@@ -244,7 +246,7 @@ class _Thread:
         if calls:
             finish(calls)
         try:
-            self._drop_server()
+            self._drop_executor()
         except BaseException:
             # It failed already, and is not used again.
             return

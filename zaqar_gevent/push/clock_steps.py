@@ -14,7 +14,7 @@ _TOLERANCE_SECONDS = 0.5
 Clock = Callable[[], float]
 
 
-class Clocks:
+class ClockStepDetector:
     """Notices when the wall clock has moved against the steady one.
 
     wall, steady: `time.time` and `time.monotonic`, for tests to replace.

@@ -9,7 +9,7 @@ from typing import Generic, TypeVar
 Value = TypeVar('Value')
 
 
-class Brief(Generic[Value]):
+class TTLCache(Generic[Value]):
     """Values, none of them None, as they were at most `seconds` ago.
 
     Each request needs the metadata of its queue, and each post the subscriptions, which hardly ever

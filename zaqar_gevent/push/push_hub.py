@@ -19,14 +19,14 @@ from zaqar_gevent.api.broker import Broker, method_of
 from zaqar_gevent.api.ending import End
 from zaqar_gevent.api.push import News, Source
 from zaqar_gevent.logs import level_of
-from zaqar_gevent.push.clocks import Clocks
-from zaqar_gevent.push.endpoint import Endpoint, Held
+from zaqar_gevent.push.clock_steps import ClockStepDetector
+from zaqar_gevent.push.endpoint import ConnectionEndpoint, Held
 from zaqar_gevent.push.feed import Feed
 from zaqar_gevent.push.fleet import Fleet, load_from
 from zaqar_gevent.push.interest import INTEREST_SECONDS, Interest
-from zaqar_gevent.push.subscription import Key, State, Subscription
+from zaqar_gevent.push.subscription import Key, PushSubscription, State
 from zaqar_gevent.push.tail import ForgetfulTail, MarkedTail, PagedTail, PooledTail, Tail
-from zaqar_gevent.push.workers import Workers, is_hidden, is_worker
+from zaqar_gevent.push.workers import RemoteWorkers, is_hidden, is_worker
 
 LOG = log.getLogger(__name__)
 
@@ -41,8 +41,8 @@ _LOOKS = 200
 _LOOK_SECONDS = 10.0
 
 
-class Hub:
-    """Tells the clients connected to this process; see `zaqar_gevent.api.push.Hub`.
+class PushHub:
+    """Tells the clients connected to this process; see `zaqar_gevent.api.push.PushService`.
 
     open_listener: starts the listener that other workers tell, and returns its URL; called when
         the first client subscribes.
@@ -52,17 +52,17 @@ class Hub:
     """
 
     def __init__(
-        self, broker: Broker, open_listener: Callable[[Hub], str], known_seconds: float
+        self, broker: Broker, open_listener: Callable[[PushHub], str], known_seconds: float
     ) -> None:
         self._broker = broker
         self._open_listener = open_listener
         self._known_seconds = known_seconds
         self._url: str | None = None
-        self._workers = Workers(broker)
+        self._workers = RemoteWorkers(broker)
         self._fleet = Fleet(load_from(broker.control))
         self._feeds: dict[Source, Feed] = {}
-        self._endpoints: dict[str, Endpoint | Interest] = {}
-        self._subscriptions: dict[Key, Endpoint] = {}
+        self._endpoints: dict[str, ConnectionEndpoint | Interest] = {}
+        self._subscriptions: dict[Key, ConnectionEndpoint] = {}
         self._interests: dict[Source, Interest] = {}
         self._look_for_idle_at = 2 * _MOST_IDLE
         self.is_draining = False
@@ -70,7 +70,7 @@ class Hub:
         self._last_jobs = Group()
         self._tail = _tail_for(broker.conf)
         self.ids_keep_order = self._tail is MarkedTail
-        self._clocks = Clocks()
+        self._clock_steps = ClockStepDetector()
         self._looked_at = 0
         self._is_looking = False
 
@@ -109,9 +109,9 @@ class Hub:
             is_worker(subscriber) and self._fleet.is_genuine(subscriber, source)
         )
 
-    def endpoint(self, *, compact: bool) -> Endpoint:
+    def endpoint(self, *, compact: bool) -> ConnectionEndpoint:
         """The subscriber that a new connection can be."""
-        return Endpoint(self, compact=compact)
+        return ConnectionEndpoint(self, compact=compact)
 
     @property
     def broker(self) -> Broker:
@@ -136,7 +136,7 @@ class Hub:
         for feed in self._feeds.values():
             feed.release()
 
-    def at_last(self, job: Callable[..., None], *arguments: Any) -> None:
+    def run_before_shutdown(self, job: Callable[..., None], *arguments: Any) -> None:
         """Do what is left to do for a connection that has ended."""
         self._last_jobs.spawn(job, *arguments)
 
@@ -159,13 +159,13 @@ class Hub:
             self.lose_interest(self._interests[source], source)
         self._look_for_idle_at = len(self._interests) + _MOST_IDLE
 
-    def register(self, endpoint: Endpoint | Interest) -> None:
+    def register(self, endpoint: ConnectionEndpoint | Interest) -> None:
         """A connection is about to subscribe, or this process itself."""
         self._endpoints[endpoint.name] = endpoint
         if self._keeper is None:
             self._keeper = gevent.spawn(self._keep)
 
-    def unregister(self, endpoint: Endpoint | Interest) -> None:
+    def unregister(self, endpoint: ConnectionEndpoint | Interest) -> None:
         """A connection has ended."""
         self._endpoints.pop(endpoint.name, None)
 
@@ -187,7 +187,7 @@ class Hub:
         """A reader of a queue."""
         return self._tail(self._broker, source)
 
-    def opened(self, subscription: Subscription, endpoint: Endpoint) -> None:
+    def opened(self, subscription: PushSubscription, endpoint: ConnectionEndpoint) -> None:
         """A subscription begins; raises `errors.TooMany` where it may not."""
         self._broker.quotas.subscriptions.take(subscription.source.project_id)
         self._subscriptions[subscription.key] = endpoint
@@ -216,14 +216,14 @@ class Hub:
             if not self._broker.subscriptions.exists(name, row, project=project_id):
                 self._lose(subscription)
 
-    def _lose(self, subscription: Subscription) -> None:
+    def _lose(self, subscription: PushSubscription) -> None:
         """A subscription is in the store no more."""
         endpoint = self._subscriptions.get(subscription.key)
         if endpoint is not None and not endpoint.keep(subscription.key):
             LOG.info('Subscription %s is in the store no more, and ends', subscription.id)
             endpoint.drop(subscription.key, End.DELETED)
 
-    def end(self, subscription: Subscription) -> None:
+    def end(self, subscription: PushSubscription) -> None:
         """A subscription has ended."""
         if self._subscriptions.pop(subscription.key, None) is not None:
             subscription.feed.followers -= 1
@@ -331,7 +331,7 @@ class Hub:
         while True:
             gevent.sleep(_TICK_SECONDS)
             now = time.monotonic()
-            has_stepped = self._clocks.has_stepped()
+            has_stepped = self._clock_steps.has_stepped()
             if has_stepped:
                 LOG.warning(
                     'The clock was set, or the machine suspended: subscriptions are renewed'

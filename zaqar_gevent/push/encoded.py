@@ -16,7 +16,7 @@ _MSGPACK_MAP = 0x80
 _TOGETHER_BYTES = 64 * 1024
 
 
-def opening(subscription_id: str, *, binary: bool) -> bytes:
+def prefix_of(subscription_id: str, *, binary: bool) -> bytes:
     """The first members of a push of `zaqar.v2`, which differ between subscribers."""
     members = {'push': 'message', 'subscription_id': subscription_id}
     if binary:
@@ -25,7 +25,7 @@ def opening(subscription_id: str, *, binary: bool) -> bytes:
     return documents.encode_json(members)[:-1]
 
 
-class Parcel:
+class EncodedMessage:
     """One message of a queue, in whatever forms it is asked for."""
 
     def __init__(self, queue_name: str, entry: Entry) -> None:
@@ -48,8 +48,8 @@ class Parcel:
             self._forms[form] = documents.encode(document, binary=binary)
         return self._forms[form]
 
-    def closing(self, *, binary: bool) -> bytes:
-        """All of a push of `zaqar.v2` behind its `opening`."""
+    def suffix(self, *, binary: bool) -> bytes:
+        """All of a push of `zaqar.v2` behind its `prefix_of`."""
         form = (True, binary)
         if form not in self._forms:
             rest: dict[str, Any] = {
@@ -64,7 +64,7 @@ class Parcel:
         return self._forms[form]
 
 
-class Frames(NamedTuple):
+class EncodedFrames(NamedTuple):
     """Frames for many subscribers.
 
     pieces: in between, the opening of each subscriber belongs; where it has none, they are one.
@@ -75,45 +75,45 @@ class Frames(NamedTuple):
     size: int
 
 
-class Form:
+class PushFormat:
     """How a message is written for all subscribers that get it alike.
 
     opening_bytes: the length of what stands before it for each; None for the default envelope.
     binary: in MsgPack.
     """
 
-    __slots__ = ('_binary', '_opening_bytes')
+    __slots__ = ('_binary', '_prefix_bytes')
 
-    def __init__(self, opening_bytes: int | None, binary: bool) -> None:
-        self._opening_bytes = opening_bytes
+    def __init__(self, prefix_bytes: int | None, binary: bool) -> None:
+        self._prefix_bytes = prefix_bytes
         self._binary = binary
 
-    def shared(self, parcel: Parcel) -> bytes:
+    def shared(self, encoded: EncodedMessage) -> bytes:
         """What all of them get, behind the opening of each."""
-        if self._opening_bytes is None:
-            return parcel.default(binary=self._binary)
-        return parcel.closing(binary=self._binary)
+        if self._prefix_bytes is None:
+            return encoded.default(binary=self._binary)
+        return encoded.suffix(binary=self._binary)
 
-    def frames(self, parcels: Sequence[Parcel], head: FrameHead) -> Frames:
+    def frames(self, messages: Sequence[EncodedMessage], head: FrameHead) -> EncodedFrames:
         """The frames of messages."""
         pieces = [b'']
         size = 0
-        for parcel in parcels:
-            shared = self.shared(parcel)
-            length = (self._opening_bytes or 0) + len(shared)
+        for encoded in messages:
+            shared = self.shared(encoded)
+            length = (self._prefix_bytes or 0) + len(shared)
             pieces[-1] += head(length, binary=self._binary)
             pieces.append(shared)
             size += length
-        return Frames(pieces if self._opening_bytes else [b''.join(pieces)], size)
+        return EncodedFrames(pieces if self._prefix_bytes else [b''.join(pieces)], size)
 
 
-form_of = functools.cache(Form)
+format_of = functools.cache(PushFormat)
 """The form of these arguments, of which there is one: it is looked up for each subscriber."""
 
-DEFAULT_JSON = form_of(None, False)
+DEFAULT_JSON = format_of(None, False)
 
 
-class Batch:
+class EncodedBatch:
     """A few messages of a queue, one after the other, that are handed out together.
 
     PERF: for a thousand subscribers their frames are made once; one `join` puts into them what is
@@ -122,35 +122,35 @@ class Batch:
     marker: of the last one. count: how many they are.
     """
 
-    __slots__ = ('_frames', 'count', 'marker', 'parcels')
+    __slots__ = ('_frames', 'count', 'marker', 'messages')
 
-    def __init__(self, parcels: Sequence[Parcel]) -> None:
-        self.parcels = parcels
-        self.count = len(parcels)
-        self.marker = parcels[-1].marker
-        self._frames: dict[tuple[Form, FrameHead], Frames] = {}
+    def __init__(self, messages: Sequence[EncodedMessage]) -> None:
+        self.messages = messages
+        self.count = len(messages)
+        self.marker = messages[-1].marker
+        self._frames: dict[tuple[PushFormat, FrameHead], EncodedFrames] = {}
 
-    def frames(self, form: Form, head: FrameHead) -> Frames:
+    def frames(self, form: PushFormat, head: FrameHead) -> EncodedFrames:
         """The frames of the messages, in order."""
         frames = self._frames.get((form, head))
         if frames is None:
-            frames = self._frames[form, head] = form.frames(self.parcels, head)
+            frames = self._frames[form, head] = form.frames(self.messages, head)
         return frames
 
 
-def batches(parcels: Iterable[Parcel], form: Form) -> Iterator[Batch]:
+def batches(messages: Iterable[EncodedMessage], form: PushFormat) -> Iterator[EncodedBatch]:
     """Messages in batches of a few, or of one long one.
 
     form: in which their lengths are told, so that of a subscriber.
     """
-    gathered: list[Parcel] = []
+    gathered: list[EncodedMessage] = []
     size = 0
-    for parcel in parcels:
-        length = len(form.shared(parcel))
+    for encoded in messages:
+        length = len(form.shared(encoded))
         if gathered and size + length > _TOGETHER_BYTES:
-            yield Batch(gathered)
+            yield EncodedBatch(gathered)
             gathered, size = [], 0
-        gathered.append(parcel)
+        gathered.append(encoded)
         size += length
     if gathered:
-        yield Batch(gathered)
+        yield EncodedBatch(gathered)

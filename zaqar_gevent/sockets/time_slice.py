@@ -1,6 +1,6 @@
 """For how long one client may be served before others have their turn."""
 
-TURN_SECONDS = 0.005
+TIME_SLICE_SECONDS = 0.005
 """A greenlet that has run for this long without waiting lets others run."""
 
 BREAK_SECONDS = 0.0005

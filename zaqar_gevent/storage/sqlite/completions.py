@@ -2,7 +2,7 @@
 
 gevent's hub must not wait for a disk, so a native thread does, and the calling greenlet waits for
 the answer. Answers return through one `async` watcher a hub, whatever the number of calls and of
-mailboxes. In a native thread that has no hub there are no greenlets to keep running, and the call
+thread pools. In a native thread without a hub there are no greenlets to keep running, and the call
 waits on a lock.
 
 No wait is endless: after `WAIT_SECONDS` it ends with `NotAnswered`.
@@ -48,8 +48,8 @@ class Call:
     """
 
     __slots__ = (
-        *('arguments', 'error', 'is_abandoned', 'lane', 'origin', 'result', 'tick', 'waiter'),
-        'work',
+        *('arguments', 'batcher', 'completions', 'error', 'is_abandoned', 'result', 'tick'),
+        *('waiter', 'work'),
     )
 
     def __init__(self, work: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
@@ -58,33 +58,33 @@ class Call:
         self.result: Any = None
         self.error: BaseException | None = None
         self.is_abandoned = False
-        self.origin: HubOrigin | LockOrigin
-        self.lane: Lane | None = None
+        self.completions: HubCompletions | LockCompletions
+        self.batcher: CallBatcher | None = None
         self.tick = 0
         self.waiter: Any = None
 
 
-class Mailbox(Protocol):
+class CallSink(Protocol):
     """Where calls go."""
 
     is_greedy: bool
-    lanes: dict[HubOrigin, Lane]
+    batchers: dict[HubCompletions, CallBatcher]
 
     def put(self, calls: list[Call]) -> None:
         """Take `calls`, whatever happens: those that cannot be served are returned at once."""
         ...
 
 
-class Lane:
-    """The way of one hub's calls to one mailbox."""
+class CallBatcher:
+    """The way of one hub's calls to one thread pool."""
 
     __slots__ = (
-        *('_answered', '_gathered', '_in_work', '_loop', '_mailbox', '_outgoing', '_turn'),
+        *('_answered', '_gathered', '_in_work', '_loop', '_sink', '_outgoing', '_turn'),
         '_wait_until',
     )
 
-    def __init__(self, mailbox: Mailbox, loop: Any) -> None:
-        self._mailbox = mailbox
+    def __init__(self, sink: CallSink, loop: Any) -> None:
+        self._sink = sink
         self._loop = loop
         self._turn = loop.timer(MOMENT)
         self._outgoing: list[Call] = []
@@ -94,7 +94,7 @@ class Lane:
         self._wait_until = 0.0
 
     def send(self, call: Call) -> None:
-        """Put `call` in the mailbox before the loop waits for events again.
+        """Put `call` in the queue of the thread pool before the loop waits for events again.
 
         PERF: what all greenlets that are ready now have to write is committed together, and the
         writer does not compete with them for the interpreter.
@@ -126,14 +126,14 @@ class Lane:
         self._loop.run_callback(self._look)
 
     def flush(self) -> None:
-        """Put in the mailbox what has gathered."""
+        """Give the thread pool what has gathered."""
         calls, self._outgoing = self._outgoing, []
         self._in_work += len(calls)
         if calls:
-            self._mailbox.put(calls)
+            self._sink.put(calls)
 
     def _look(self) -> None:
-        if not (self._mailbox.is_greedy and self._is_expecting()):
+        if not (self._sink.is_greedy and self._is_expecting()):
             self.flush()
 
     def _is_expecting(self) -> bool:
@@ -154,7 +154,7 @@ class Lane:
         return True
 
 
-class HubOrigin:
+class HubCompletions:
     """The way back to the greenlets of one hub."""
 
     def __init__(self, hub: Any) -> None:
@@ -168,7 +168,7 @@ class HubOrigin:
 
     def expect(self, call: Call) -> None:
         """In the hub's thread: `call` is about to be posted."""
-        call.origin = self
+        call.completions = self
         call.waiter = Waiter(self.hub)
         call.tick = self._ticks
         if not self._expected:
@@ -179,12 +179,12 @@ class HubOrigin:
                 self._clock.start(self._tick)
         self._expected[call] = None
 
-    def send(self, mailbox: Mailbox, call: Call) -> None:
-        lane: Lane | None = mailbox.lanes.get(self)
-        if lane is None:
-            lane = mailbox.lanes[self] = Lane(mailbox, self.hub.loop)
-        call.lane = lane
-        lane.send(call)
+    def send(self, sink: CallSink, call: Call) -> None:
+        batcher: CallBatcher | None = sink.batchers.get(self)
+        if batcher is None:
+            batcher = sink.batchers[self] = CallBatcher(sink, self.hub.loop)
+        call.batcher = batcher
+        batcher.send(call)
 
     def wait(self, call: Call, seconds: float | None = None) -> None:
         """Wait for `call`; raises `NotAnswered` after `seconds`, `WAIT_SECONDS` where not given."""
@@ -203,8 +203,8 @@ class HubOrigin:
         """Nobody waits for `call` any more, whether or not it is answered."""
         if call in self._expected:
             self._forget(call)
-            if call.lane is not None:
-                call.lane.give_up(call)
+            if call.batcher is not None:
+                call.batcher.give_up(call)
 
     def tell(self, job: Callable[[], None]) -> None:
         """In a native thread: have `job` done in a greenlet of this hub."""
@@ -226,12 +226,12 @@ class HubOrigin:
             # Not for one that has been given up, or was answered before.
             if self._expected.pop(call, self) is None:
                 calls.append(call)
-        counts: dict[Lane | None, int] = {}
+        counts: dict[CallBatcher | None, int] = {}
         for call in calls:
-            counts[call.lane] = counts.get(call.lane, 0) + 1
-        for lane, count in counts.items():
-            if lane is not None:
-                lane.answered(count)
+            counts[call.batcher] = counts.get(call.batcher, 0) + 1
+        for batcher, count in counts.items():
+            if batcher is not None:
+                batcher.answered(count)
         for call in calls:
             call.waiter.switch(None)
         if not self._expected:
@@ -261,16 +261,16 @@ class HubOrigin:
             self._watcher.stop()
 
 
-class LockOrigin:
+class LockCompletions:
     """The way back to a native thread without a hub."""
 
     def expect(self, call: Call) -> None:
-        call.origin = self
+        call.completions = self
         call.waiter = _allocate_lock()
         call.waiter.acquire()
 
-    def send(self, mailbox: Mailbox, call: Call) -> None:
-        mailbox.put([call])
+    def send(self, sink: CallSink, call: Call) -> None:
+        sink.put([call])
 
     def wait(self, call: Call, seconds: float | None = None) -> None:
         if not call.waiter.acquire(True, WAIT_SECONDS if seconds is None else seconds):
@@ -287,43 +287,43 @@ class LockOrigin:
                 call.waiter.release()
 
 
-class _Nowhere(LockOrigin):
+class _DiscardedCompletions(LockCompletions):
     """For calls that nobody waits for."""
 
     def wait(self, call: Call, seconds: float | None = None) -> None: ...
 
 
-NOWHERE = _Nowhere()
+DISCARDED = _DiscardedCompletions()
 
-_LOCK_ORIGIN = LockOrigin()
-_origins = _local()
+_LOCK_COMPLETIONS = LockCompletions()
+_per_thread = _local()
 
 
-def get_origin() -> HubOrigin | LockOrigin:
+def get_completions() -> HubCompletions | LockCompletions:
     """Where a call made here and now comes from."""
     hub = get_hub_if_exists()
     if hub is None:
-        return _LOCK_ORIGIN
-    origin: HubOrigin | None = getattr(_origins, 'origin', None)
-    if origin is None or origin.hub is not hub:
-        origin = _origins.origin = HubOrigin(hub)
-    return origin
+        return _LOCK_COMPLETIONS
+    completions: HubCompletions | None = getattr(_per_thread, 'completions', None)
+    if completions is None or completions.hub is not hub:
+        completions = _per_thread.completions = HubCompletions(hub)
+    return completions
 
 
 def finish(calls: Sequence[Call]) -> None:
     """In a native thread: return `calls` to where they came from, each hub woken once."""
-    first = calls[0].origin
-    if all(call.origin is first for call in calls):
+    first = calls[0].completions
+    if all(call.completions is first for call in calls):
         first.finish(calls)
         return
-    by_origin: dict[HubOrigin | LockOrigin, list[Call]] = {}
+    by_completions: dict[HubCompletions | LockCompletions, list[Call]] = {}
     for call in calls:
-        by_origin.setdefault(call.origin, []).append(call)
-    for origin, some in by_origin.items():
-        origin.finish(some)
+        by_completions.setdefault(call.completions, []).append(call)
+    for completions, some in by_completions.items():
+        completions.finish(some)
 
 
-def forget_origins() -> None:
+def forget_completions() -> None:
     """In a forked child: the hub's loop has been made anew."""
-    global _origins
-    _origins = _local()
+    global _per_thread
+    _per_thread = _local()

@@ -10,7 +10,7 @@ Outcome = Any
 """A result, or the exception that the call is to raise."""
 
 
-class Delivery(NamedTuple):
+class DueMessage(NamedTuple):
     """A message for which subscribers were not told of the post, since it was delayed.
 
     document: the message as in a page. delay: that it was posted with, in seconds. passed: the
@@ -22,7 +22,7 @@ class Delivery(NamedTuple):
     passed: str | None
 
 
-class Due(NamedTuple):
+class DueQueue(NamedTuple):
     """A queue of which delayed messages have become visible.
 
     deliveries: these messages, where the queue has subscriptions.
@@ -30,7 +30,7 @@ class Due(NamedTuple):
 
     project: str
     queue: str
-    deliveries: list[Delivery]
+    deliveries: list[DueMessage]
 
 
 class Transaction(sqlite3.Cursor):
@@ -42,7 +42,7 @@ class Transaction(sqlite3.Cursor):
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         super().__init__(connection)
-        self.due: list[Due] = []
+        self.due: list[DueQueue] = []
         self.next_due: float | None = None
 
 

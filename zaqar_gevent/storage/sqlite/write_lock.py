@@ -39,17 +39,17 @@ _REQUEST = 'hhqqi4x'
 _sleep = monkey.get_original('time', 'sleep')
 
 
-class Turn:
+class WriteLock:
     """A thread's turns in writing.
 
-    descriptor: of an open file that is its own. is_inside: whether it is this thread's turn.
+    descriptor: of an open file that is its own. is_held: whether it is this thread's turn.
     has_others: whether other processes write, too, as far as is known.
     """
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
         self._distrusted_until = 0.0
-        self.is_inside = False
+        self.is_held = False
         self.has_others = True
 
     def announce(self) -> None:
@@ -70,25 +70,25 @@ class Turn:
             else:
                 self.has_others = struct.unpack(_REQUEST, found)[0] != fcntl.F_UNLCK
 
-    def take(self) -> bool:
+    def acquire(self) -> bool:
         """Wait for a turn, `PATIENCE` at most; whether it is this thread's now."""
         if _SET_LOCK is None or not self.has_others:
             return False
         now = time.monotonic()
         if now < self._distrusted_until:
-            self.is_inside = self._set(_INSIDE, fcntl.F_WRLCK)
+            self.is_held = self._set(_INSIDE, fcntl.F_WRLCK)
         else:
             deadline = now + PATIENCE
-            self.is_inside = self._wait(_GATE, deadline) and self._wait(_INSIDE, deadline)
+            self.is_held = self._wait(_GATE, deadline) and self._wait(_INSIDE, deadline)
             self._set(_GATE, fcntl.F_UNLCK)
             now = time.monotonic()
-        self._distrusted_until = 0.0 if self.is_inside else now + DISTRUST_SECONDS
-        return self.is_inside
+        self._distrusted_until = 0.0 if self.is_held else now + DISTRUST_SECONDS
+        return self.is_held
 
-    def give_up(self) -> None:
+    def release(self) -> None:
         """Let the next one enter, if this thread is inside."""
-        if self.is_inside:
-            self.is_inside = False
+        if self.is_held:
+            self.is_held = False
             self._set(_INSIDE, fcntl.F_UNLCK)
 
     def _wait(self, place: int, deadline: float) -> bool:

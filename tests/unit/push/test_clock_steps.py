@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from zaqar_gevent.push import tail
-from zaqar_gevent.push.clocks import Clocks
+from zaqar_gevent.push.clock_steps import ClockStepDetector
 
 
 class Moved:
@@ -17,46 +17,46 @@ class Moved:
         self.wall = 1_000_000.0
         self.steady = 5.0
 
-    def clocks(self) -> Clocks:
-        return Clocks(lambda: self.wall, lambda: self.steady)
+    def clock_steps(self) -> ClockStepDetector:
+        return ClockStepDetector(lambda: self.wall, lambda: self.steady)
 
 
 @pytest.mark.parametrize('step', [3600.0, -3600.0, 0.6, -0.6])
 def test_a_step_is_noticed_once(step: float) -> None:
     moved = Moved()
-    clocks = moved.clocks()
-    assert not clocks.has_stepped()
+    clock_steps = moved.clock_steps()
+    assert not clock_steps.has_stepped()
     moved.wall += step
-    assert clocks.has_stepped()
-    assert not clocks.has_stepped()
+    assert clock_steps.has_stepped()
+    assert not clock_steps.has_stepped()
 
 
 def test_time_that_passes_for_both_is_none() -> None:
     moved = Moved()
-    clocks = moved.clocks()
+    clock_steps = moved.clock_steps()
     for _ in range(1000):
         moved.wall += 1.0001
         moved.steady += 1
-        assert not clocks.has_stepped()
+        assert not clock_steps.has_stepped()
 
 
 def test_a_suspended_machine_is_noticed() -> None:
     """Only the wall clock goes on meanwhile."""
     moved = Moved()
-    clocks = moved.clocks()
+    clock_steps = moved.clock_steps()
     moved.wall += 8 * 3600
     moved.steady += 0.1
-    assert clocks.has_stepped()
+    assert clock_steps.has_stepped()
 
 
 def test_a_slow_drift_adds_up_to_a_step() -> None:
     moved = Moved()
-    clocks = moved.clocks()
+    clock_steps = moved.clock_steps()
     noticed = 0
     for _ in range(100):
         moved.wall += 1.01
         moved.steady += 1
-        noticed += clocks.has_stepped()
+        noticed += clock_steps.has_stepped()
     assert noticed in (1, 2)
 
 
@@ -84,7 +84,7 @@ def test_a_follower_skips_nothing_that_is_posted_after_the_clock_was_set_back(
 ) -> None:
     moved, store = Moved(), Store()
     monkeypatch.setattr(tail.time, 'time', lambda: moved.wall)
-    monkeypatch.setattr(tail, 'Clocks', moved.clocks)
+    monkeypatch.setattr(tail, 'ClockStepDetector', moved.clock_steps)
     monkeypatch.setattr(tail, 'present', lambda broker, found, project: found)
     broker: Any = type('Broker', (), {'messages': store})
     follower = tail.ForgetfulTail(broker, tail.Source('demo', 'orders'))

@@ -25,13 +25,13 @@ _TRANSPORTS = {
 }
 
 
-class Hub(Protocol):
+class EndpointFactory(Protocol):
     """Whoever connects clients to what is pushed."""
 
     def endpoint(self, *, compact: bool) -> Endpoint: ...
 
 
-class Reception:
+class SessionFactory:
     """Makes sessions, and counts and logs what is said in them."""
 
     def __init__(
@@ -39,12 +39,12 @@ class Reception:
         dispatcher: Dispatcher,
         identify: Identify | None,
         access_log: AccessLog,
-        hub: Hub,
+        push_hub: EndpointFactory,
     ) -> None:
         self._dispatcher = dispatcher
         self._identify = identify
         self._access_log = access_log
-        self._hub = hub
+        self._push_hub = push_hub
 
     def __call__(
         self,
@@ -55,7 +55,7 @@ class Reception:
     ) -> Receiver:
         """A session for a new connection; see `zaqar_gevent.websocket.upgrade.NewReceiver`."""
         compact = subprotocol == SUBPROTOCOL
-        endpoint = self._hub.endpoint(compact=compact)
+        endpoint = self._push_hub.endpoint(compact=compact)
         observe = functools.partial(self._observe, address)
         known = (self._dispatcher, self._identify, identity, observe, endpoint)
         if compact:
