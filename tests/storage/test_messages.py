@@ -124,6 +124,32 @@ def test_delayed_messages_come_when_they_are_due(store: Store) -> None:
         assert sorted(store.list(queue)) == ['later', 'now']
 
 
+def test_delayed_messages_are_listed_in_their_places_on_demand(store: Store) -> None:
+    queue = store.queue(_default_message_delay=30)
+    expected = []
+    for number in range(4):
+        store.post(queue, number, delay=0)
+        store.post(queue, f'later {number}', f'last {number}', delay=30)
+        expected += [number, f'later {number}', f'last {number}']
+    assert store.list(queue, include_delayed=True, limit=20) == expected
+    marker, listed = None, []
+    while len(listed) < len(expected):
+        page, following = store.messages.list(
+            queue, marker=marker, limit=5, echo=True, include_delayed=True
+        )
+        listed += [one['body'] for one in page]
+        marker = following
+    assert listed == expected
+    [deleted] = [
+        one['id']
+        for one in next(store.messages.list(queue, echo=True, include_delayed=True))
+        if one['body'] == 'later 0'
+    ]
+    store.messages.delete(queue, deleted)
+    expected.remove('later 0')
+    assert store.list(queue, include_delayed=True, limit=20) == expected
+
+
 def test_ids_count_within_their_queue_and_project(store: Store) -> None:
     queue, other = store.queue(), store.queue()
     [message_id] = store.post(queue, 'x')

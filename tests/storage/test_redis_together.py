@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import pathlib
+import time
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -14,6 +15,9 @@ from zaqar.storage import errors, pipeline
 from tests.redis_process import RedisProcess
 from tests.storage.conftest import Store, load, open_drivers
 from zaqar_gevent.storage import drivers
+
+SOON = 10.0
+"""Seconds; it is one on a machine that is not busy."""
 
 
 class Both(NamedTuple):
@@ -91,6 +95,61 @@ def test_claims_are_respected(pair: tuple[Store, Store]) -> None:
     assert writer.claims.get(queue, claim)[0]['ttl'] == 100
     reader.claims.delete(queue, claim)
     assert [one['body'] for one in writer.claim(queue)[1]] == [1]
+
+
+def hold(both: Both, queue: str, count: int) -> list[str]:
+    """Post messages and claim them natively, each by itself, so that their head is remembered."""
+    both.native.post(queue, *range(count))
+    return [both.native.claim(queue, limit=1)[0] for _ in range(count)]
+
+
+def test_what_upstream_makes_free_is_found(both: Both, redis: RedisProcess) -> None:
+    queue = queue_of(both.native)
+    claims = hold(both, queue, 50)
+    both.native.post(queue, 'last')
+    assert redis.client.exists(f'shop.{queue}:head')
+    both.upstream.claims.delete(queue, claims[7])
+    assert both.native.list(queue) == [7, 'last']
+    assert [one['body'] for one in both.native.claim(queue, limit=1)[1]] == [7]
+    both.native.claims.delete(queue, claims[3])
+    both.upstream.claims.delete(queue, claims[5])
+    assert [one['body'] for one in both.native.claim(queue, limit=2)[1]] == [3, 5]
+    # It ends before those that the head was remembered with.
+    both.upstream.claims.update(queue, claims[9], {'ttl': 20, 'grace': 60})
+    assert [one['body'] for one in both.native.claim(queue, limit=1)[1]] == ['last']
+    with both.native.later(21):
+        assert [one['body'] for one in both.native.claim(queue)[1]] == [9]
+
+
+def test_what_upstream_makes_free_beside_a_new_claim_is_found_soon(both: Both) -> None:
+    queue = queue_of(both.native)
+    claims = hold(both, queue, 50)
+    both.native.post(queue, 'last')
+    assert [one['body'] for one in both.upstream.claim(queue)[1]] == ['last']
+    both.upstream.claims.delete(queue, claims[7])
+    deadline = time.monotonic() + SOON
+    while not (found := both.native.claim(queue)[1]):
+        assert time.monotonic() < deadline, 'it is overlooked'
+        gevent.sleep(0.1)
+    assert [one['body'] for one in found] == [7]
+
+
+def test_delayed_messages_of_both_are_listed_on_demand(both: Both) -> None:
+    queue = queue_of(both.native)
+    both.native.post(queue, 'first', delay=30)
+    both.upstream.post(queue, 'second', delay=30)
+    both.native.post(queue, 'third')
+    listed = both.native.list(queue, include_delayed=True)
+    assert sorted(listed) == ['first', 'second', 'third']
+    assert listed[0] == 'first'
+    [delayed] = [
+        one['id']
+        for one in next(both.native.messages.list(queue, echo=True, include_delayed=True))
+        if one['body'] == 'first'
+    ]
+    both.upstream.messages.delete(queue, delayed)
+    assert sorted(both.native.list(queue, include_delayed=True)) == ['second', 'third']
+    assert both.native.list(queue) == ['third']
 
 
 def test_subscriptions_are_read(pair: tuple[Store, Store]) -> None:

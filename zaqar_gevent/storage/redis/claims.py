@@ -79,20 +79,26 @@ class ClaimController(base.Claim):
             claim_id or '',
             metadata.get('ttl', 0),
             min(metadata.get('grace', 0), MOST_GRACE),
+            self.driver.shared,
         ):
             raise errors.ClaimDoesNotExist(claim_id, queue, project)
 
     def delete(self, queue: str, claim_id: str, project: str | None = None) -> None:
         """Release the messages of a claim, which may have ended already."""
-        places = keys.claims(queue, project), self.driver.head(queue, project)
-        self._server.run(_RELEASE, places, timeutils.utcnow_ts(), claim_id or '')
+        places = (
+            keys.messages(queue, project),
+            keys.claims(queue, project),
+            keys.head(queue, project),
+        )
+        now = timeutils.utcnow_ts()
+        self._server.run(_RELEASE, places, now, claim_id or '', self.driver.shared)
 
     def _places(self, queue: str, project: str | None) -> tuple[str, ...]:
         return (
             keys.messages(queue, project),
             keys.claims(queue, project),
             keys.queues(project),
-            self.driver.head(queue, project),
+            keys.head(queue, project),
         )
 
     def _checked(self, queue: str, project: str | None) -> str:

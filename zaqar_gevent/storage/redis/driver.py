@@ -66,12 +66,10 @@ class DataDriver(own_drivers.DataDriver):
         """Whether the names of queues are on the same server as their messages."""
         return getattr(self.control_driver, 'server', None) is self.server
 
-    def head(self, queue: str, project: str | None) -> str:
-        """The key of the place of a queue's first free message; empty where it is not kept.
-
-        Upstream's servers would not tell when they make messages free.
-        """
-        return '' if self._is_shared else keys.head(queue, project)
+    @property
+    def shared(self) -> str:
+        """What scripts are told of whether upstream's servers work on this Redis as well."""
+        return '1' if self._is_shared else ''
 
     def take(
         self,
@@ -101,7 +99,7 @@ class DataDriver(own_drivers.DataDriver):
                     dead_letter_queue,
                     counter,
                     keys.queue(queue, project),
-                    self.head(queue, project),
+                    keys.head(queue, project),
                 ),
                 now,
                 limit,
@@ -111,6 +109,7 @@ class DataDriver(own_drivers.DataDriver):
                 ttl,
                 messages.new_ids(dead_letter_queue) if dead_letter_queue else '',
                 messages.exact_time(),
+                self.shared,
             )
             if found == 1:
                 dead_letters = self._get_dead_letters(queue, project)

@@ -172,7 +172,8 @@ class MessageController(own_drivers.MessageController):
                 (
                     keys.messages(queue, project),
                     keys.rank_counter(queue, project),
-                    self.driver.head(queue, project),
+                    keys.head(queue, project),
+                    keys.claims(queue, project),
                 ),
                 now,
                 after,
@@ -181,6 +182,7 @@ class MessageController(own_drivers.MessageController):
                 client,
                 '1' if include_claimed else '',
                 '1' if include_delayed else '',
+                self.driver.shared,
             )
             if found is None:
                 raise MarkerNotGiven(str(marker))
@@ -295,7 +297,7 @@ class MessageController(own_drivers.MessageController):
         places = (
             keys.messages(queue, project),
             keys.rank_counter(queue, project),
-            self.driver.head(queue, project),
+            keys.head(queue, project),
         )
         self._server.run(_RESTORE, places, now, _NOBODY, *arguments)
 

@@ -28,9 +28,10 @@ MESSAGE_OPTS = [
         'shared_with_upstream',
         default=True,
         help="Whether upstream's servers work on this Redis as well. If they do not, set it to "
-        'false: the native driver then remembers where the first free message of a queue may be, '
-        'so that claims and lists take the same time however many messages are claimed. With '
-        "upstream's servers it would overlook for a while what they make free.",
+        'false. The native driver remembers where the first free message of a queue may be: claims '
+        'and lists take the same time however many messages are claimed. With true it looks at '
+        "them all again each second, or less often the more there are, since upstream's servers do "
+        'not always leave a trace when they make messages free.',
     ),
     cfg.IntOpt(
         'idempotency_seconds',

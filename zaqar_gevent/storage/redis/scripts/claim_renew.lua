@@ -1,5 +1,6 @@
 -- Begins the TTL of a claim anew. Returns 1; nothing where there is no such claim.
--- KEYS: messages, claims, names of queues, head ('' where it is not kept). ARGV: queue ('': is not checked), now, claim, TTL, grace.
+-- KEYS: messages, claims, names of queues, head. ARGV: queue ('': is not checked), now, claim, TTL,
+-- grace, '1' if upstream's servers work on the queue as well.
 local now, claim, ttl, grace = tonumber(ARGV[2]), ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5])
 local expires, list = now + ttl, 'messages.' .. claim
 local until_now = call('ZSCORE', KEYS[2], claim)
@@ -7,6 +8,8 @@ if not until_now or tonumber(until_now) <= now or call('EXISTS', claim) == 0
         or ARGV[1] ~= '' and not call('ZSCORE', KEYS[3], ARGV[1]) then
     return false
 end
+local shared_claims = ARGV[6] == '1' and KEYS[2]
+local bound, ends, delayed, checked, passed = find_head(KEYS[4], now, shared_claims)
 for _, id in ipairs(call('LRANGE', list, 0, -1)) do
     local m = glance(id)
     if m[CLAIM] == claim and not has_expired(m, now) then
@@ -21,12 +24,14 @@ for _, id in ipairs(call('LRANGE', list, 0, -1)) do
         end
     end
 end
-local _, head_ends = find_head(KEYS[4], now)
-if head_ends and expires < head_ends then
-    call('DEL', KEYS[4])
-end
 call('HSET', claim, 't', ttl, 'e', expires)
 call('EXPIRE', claim, ttl)
 call('EXPIRE', list, ttl)
 call('ZADD', KEYS[2], expires, claim)
+if bound then
+    ends = math.min(ends, expires)
+    keep_head(KEYS[4], now, shared_claims, bound, ends, delayed, checked, passed)
+else
+    call('DEL', KEYS[4])
+end
 return 1

@@ -32,12 +32,7 @@ for index, one in ipairs(found) do
         table.insert(by_claim[one[2]], one[1])
     end
 end
-for index = 1, #ids, 1000 do
-    local last = math.min(index + 999, #ids)
-    call('DEL', unpack(ids, index, last))
-    call('ZREM', KEYS[1], unpack(ids, index, last))
-    call('ZREM', KEYS[1] .. LATER, unpack(ids, index, last))
-end
+take_out(KEYS[1], ids)
 for claim, of_claim in pairs(by_claim) do
     local list = 'messages.' .. claim
     if call('LLEN', list) == #of_claim then

@@ -3,7 +3,7 @@
 -- ARGV: queue ('': is not checked), now, client, start of the ids, seconds to remember the post
 -- (0: not at all), and of each message TTL, delayed until, body, checksum ('' for none).
 local now, seconds = tonumber(ARGV[2]), tonumber(ARGV[5])
-local unplaced = string.gsub(ARGV[4], '-a(%x+)-$', '-b%1-')
+local unplaced
 local keeper = ARGV[1]
 if keeper ~= '' and not call('ZSCORE', KEYS[3], keeper) then
     if not call('ZSCORE', KEYS[4], keeper) then
@@ -36,6 +36,9 @@ for index = 0, count - 1 do
     local ttl = tonumber(ARGV[at])
     local due = tonumber(ARGV[at + 1])
     -- The place of a delayed message is not known yet, and its id does not tell one.
+    if due > 0 and not unplaced then
+        unplaced = string.gsub(ARGV[4], '-a(%x+)-$', '-b%1-')
+    end
     local id = (due > 0 and unplaced or ARGV[4]) .. string.format('%012x', rank + index)
     local fields = {'id', id, 't', ttl, 'cr', now, 'e', now + ttl, 'u', ARGV[3], 'c', '',
         'c.e', now, 'c.c', 0, 'd', math.ceil(due), 'b', ARGV[at + 2]}
@@ -48,6 +51,7 @@ for index = 0, count - 1 do
     ids[index + 1] = id
     if due > 0 then
         call('ZADD', KEYS[1] .. LATER, string.format('%.6f', due + index / 1e6), id)
+        call('ZADD', by_posting(KEYS[1]), rank + index, id)
     else
         ranked[#ranked + 1] = rank + index
         ranked[#ranked + 1] = id

@@ -9,6 +9,7 @@ if call('ZSCORE', KEYS[3], ARGV[1]) then
 end
 call('ZREM', KEYS[4], KEYS[5])
 local moved = {{KEYS[5], KEYS[7]}, {KEYS[6], KEYS[8]}, {KEYS[5] .. LATER, KEYS[7] .. LATER}}
+call('UNLINK', by_posting(KEYS[5]))
 for _, pair in ipairs(moved) do
     if call('EXISTS', pair[1]) == 1 then
         call('RENAME', pair[1], pair[2])

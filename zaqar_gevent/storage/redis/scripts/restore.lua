@@ -1,5 +1,5 @@
 -- Puts messages that were taken away back at the front, in their order.
--- KEYS: messages, rank counter, head ('' where it is not kept). ARGV: now, client, and of each message id, TTL, created, claim
+-- KEYS: messages, rank counter, head. ARGV: now, client, and of each message id, TTL, created, claim
 -- count, body, checksum ('' for none).
 local now = tonumber(ARGV[1])
 local first = call('ZRANGE', KEYS[1], 0, 0, 'WITHSCORES')[2] or call('GET', KEYS[2]) or 0
@@ -10,7 +10,8 @@ for index = 0, count - 1 do
     local id, ttl, created = ARGV[at], tonumber(ARGV[at + 1]), tonumber(ARGV[at + 2])
     if created + ttl > now then
         local rank = string.match(id, '^%x+%-%x+%-8%x+%-a%x+%-(%x+)$')
-        rank = rank and tonumber(rank, 16) or tonumber(first) - count + index
+        -- By a fraction, since another message may have had the place as well.
+        rank = rank and tonumber(rank, 16) or math.floor(tonumber(first)) - count + index + 0.5
         call('HSET', id, 'id', id, 't', ttl, 'cr', created, 'e', created + ttl, 'u', ARGV[2],
             'c', '', 'c.e', now, 'c.c', ARGV[at + 3], 'd', 0, 'b', ARGV[at + 4])
         if ARGV[at + 5] ~= '' then

@@ -8,10 +8,10 @@ local B, TTL, CREATED, CLAIM, CLAIM_EXPIRES, COUNT, CHECKSUM, EXPIRES, DELAYED, 
     1, 2, 3, 4, 5, 6, 7, 8, 9, 10
 
 local function read(id)
-    return call('HMGET', id, 'b', 't', 'cr', 'c', 'c.e', 'c.c', 'cs', 'e', 'd', 'u')
+    return call('HMGET', id, 'b', 't', 'cr', 'c', 'c.e', 'c.c', 'cs', 'e', 'd')
 end
 
--- The same without what may be long.
+-- The same without what may be long, and with the client.
 local function glance(id)
     local m = call('HMGET', id, 'e', 'c', 'c.e', 'd', 'u')
     return {nil, nil, nil, m[2], m[3], nil, nil, m[1], m[4], m[5]}
@@ -38,21 +38,30 @@ local function is_delayed(m, now)
     return (tonumber(m[DELAYED]) or 0) > now
 end
 
+-- PERF: what the messages of a page have alike is packed once.
+local heads, tails = {}, {}
+
 -- A message as the rest of the server wants it, as a map in MsgPack. PERF: the body is in MsgPack
 -- already; so a page is one string, which the driver unpacks at once.
 local function present(id, m, now)
-    local claim = holder(m, now)
-    local age = math.max(0, now - tonumber(m[CREATED]))
-    local head = cmsgpack.pack('id', id, 'age', age, 'ttl', tonumber(m[TTL]), 'body')
-    local count = tonumber(m[COUNT]) or 0
-    if claim == '' then
-        claim = nil
+    local created, count, claim = m[CREATED], m[COUNT] or 0, holder(m, now)
+    local head_key, tail_key = created .. ' ' .. m[TTL], count .. claim
+    local head, tail = heads[head_key], tails[tail_key]
+    if not head then
+        local age = math.max(0, now - tonumber(created))
+        head = cmsgpack.pack('age', age, 'ttl', tonumber(m[TTL]), 'body')
+        heads[head_key] = head
     end
+    if not tail then
+        tail = cmsgpack.pack('claim_count', tonumber(count), 'claim_id', claim ~= '' and claim or nil)
+        tails[tail_key] = tail
+    end
+    -- A map of 6 or 7, whose first key is 'id' and whose first value is a text of less than 256 B.
     if not m[CHECKSUM] then
-        return '\134' .. head .. m[B] .. cmsgpack.pack('claim_count', count, 'claim_id', claim)
+        return '\134\162id\217' .. string.char(#id) .. id .. head .. m[B] .. tail
     end
-    return '\135' .. head .. m[B]
-        .. cmsgpack.pack('claim_count', count, 'checksum', m[CHECKSUM], 'claim_id', claim)
+    return '\135\162id\217' .. string.char(#id) .. id .. head .. m[B]
+        .. cmsgpack.pack('checksum', m[CHECKSUM]) .. tail
 end
 
 -- Such messages as an array in MsgPack.
@@ -70,22 +79,62 @@ local function paginate(messages)
     return head .. table.concat(messages)
 end
 
--- Where the first message may be that is free, if nobody else works on the queue: its rank, until
--- when that holds, and whether delayed messages are before it. Nothing where that is not known.
-local function find_head(key, now)
-    local found = key ~= '' and call('GET', key)
+-- The head of a queue is where its first free message may be. It is remembered as
+-- "BOUND ENDS DELAYED CLAIMS CHECKED PASSED": as ZRANGEBYSCORE takes it; until when it holds, since a
+-- claim on a message before it expires then; whether delayed messages are before it; how many claims
+-- expire at ENDS or later; when the messages before it were looked at, and how many were held.
+--
+-- Upstream's servers do not tell when they make messages free, but they remove the claim from the
+-- queue's claims or change when it expires, so the number of claims is not the same any more. Only
+-- when such a server has made and ended as many claims in between, it is; so everything is looked at
+-- again in the next second, or later where that costs more, and the head is only remembered where
+-- enough messages are held to be worth it. Whatever changes the claims writes the head anew or removes
+-- it: it must not seem right again later.
+local WORTH = 20
+
+-- Where the head is: BOUND, ENDS, DELAYED, CHECKED, PASSED; nothing where that is not known.
+-- claims: the key of the queue's claims, if upstream's servers work on it as well.
+local function find_head(key, now, claims)
+    local found = call('GET', key)
     if not found then
         return
     end
-    local rank, ends, delayed = string.match(found, '^(%S+) (%S+) (%S)$')
-    if tonumber(ends) > now then
-        return rank, tonumber(ends), delayed == '1'
+    local bound, ends, delayed, count, checked, passed =
+        string.match(found, '^(%S+) (%d+) (%d) (%d+) (%d+) (%d+)$')
+    if not bound or tonumber(ends) <= now then
+        return
     end
+    checked, passed = tonumber(checked), tonumber(passed)
+    if claims and (now > checked + passed / 20000
+            or call('ZCOUNT', claims, ends, '+inf') ~= tonumber(count)) then
+        return
+    end
+    return bound, tonumber(ends), delayed == '1', checked, passed
+end
+
+local function keep_head(key, now, claims, bound, ends, delayed, checked, passed)
+    ends = math.min(ends, now + 3600)
+    if ends <= now then
+        call('DEL', key)
+        return
+    end
+    local count = claims and call('ZCOUNT', claims, ends, '+inf') or 0
+    call('SET', key, string.format('%s %.0f %d %d %.0f %.0f', bound, ends, delayed and 1 or 0, count,
+        checked, passed), 'EX', ends - now)
+end
+
+local function rank_of(bound)
+    return tonumber(string.match(bound, '[^(]+'))
 end
 
 -- Delayed messages are in a set of their own, by when they are due, and get their ranks then. The
--- keys are those of the corrected driver of upstream, see redis_delays.py.
+-- keys are those of the corrected driver of upstream, see redis_delays.py. A second set, which is our
+-- own, has them by the ranks that they would have without their delay.
 local LATER = '.delayed'
+
+local function by_posting(messages)
+    return string.sub(messages, 1, -10) .. ':delayed'
+end
 
 -- Gives places to some of the messages that are due by `exactly`.
 local function place(messages, exactly)
@@ -101,21 +150,30 @@ local function place(messages, exactly)
             call('HSET', id, 'd', 0)
         end
     end
+    call('ZREM', by_posting(messages), unpack(due))
 end
 
 local function belongs(messages, id)
     return call('ZSCORE', messages, id) or call('ZSCORE', messages .. LATER, id)
 end
 
+-- Takes messages out of their queue.
+local function take_out(messages, ids)
+    for index = 1, #ids, 1000 do
+        local last = math.min(index + 999, #ids)
+        call('DEL', unpack(ids, index, last))
+        if call('ZREM', messages, unpack(ids, index, last)) <= last - index then
+            call('ZREM', messages .. LATER, unpack(ids, index, last))
+            call('ZREM', by_posting(messages), unpack(ids, index, last))
+        end
+    end
+end
+
 -- Takes a message out of its queue, and out of the claim that holds it.
 local function remove(messages, id, claim)
-    call('DEL', id)
-    if call('ZREM', messages, id) == 0 then
-        call('ZREM', messages .. LATER, id)
-    end
+    take_out(messages, {id})
     if claim ~= '' and call('LREM', 'messages.' .. claim, 1, id) > 0
             and call('EXISTS', claim) == 1 then
         call('HINCRBY', claim, 'n', -1)
     end
 end
-
