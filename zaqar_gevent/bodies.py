@@ -55,6 +55,10 @@ class Encoding(enum.IntEnum):
     MSGPACK = 2
 
 
+# PERF: members of an enumeration are looked up by its metaclass.
+_JSON, _MSGPACK = Encoding.JSON, Encoding.MSGPACK
+
+
 class Body:
     """The body of a message.
 
@@ -92,13 +96,23 @@ class Body:
             case Encoding.ENCRYPTED:
                 return bytes(self.data)
 
+    def in_answer(self, encoding: Encoding) -> Any:
+        """What an encoder writes as the body in an answer in `encoding`.
+
+        PERF: without asking for more, and without keeping it for another reader.
+        """
+        if self.encoding is encoding:
+            data = self.data
+            return data if type(data) is msgspec.Raw else msgspec.Raw(data)
+        return self.value
+
     def in_json(self) -> Any:
         """What an encoder of JSON writes as the body."""
-        return self._in(Encoding.JSON)
+        return self._in(_JSON)
 
     def in_msgpack(self) -> Any:
         """What an encoder of MsgPack writes as the body."""
-        return self._in(Encoding.MSGPACK)
+        return self._in(_MSGPACK)
 
     def _in(self, encoding: Encoding) -> Any:
         if self.encoding is encoding:
@@ -106,7 +120,7 @@ class Body:
             return data if type(data) is msgspec.Raw else msgspec.Raw(data)
         if self._other is None:
             # Whoever reads it in the other encoding is seldom alone: a push goes to many.
-            write = encode_json if encoding is Encoding.JSON else encode_msgpack
+            write = encode_json if encoding is _JSON else encode_msgpack
             self._other = msgspec.Raw(write(self.value))
         return self._other
 
@@ -127,6 +141,9 @@ class ValueBody(Body):
 
     @property
     def value(self) -> Any:
+        return self._value
+
+    def in_answer(self, encoding: Encoding) -> Any:
         return self._value
 
     def in_json(self) -> Any:

@@ -9,7 +9,7 @@ import msgspec
 
 from zaqar_gevent.api import waiting
 from zaqar_gevent.api.context import Context
-from zaqar_gevent.api.messages import Message, present
+from zaqar_gevent.api.messages import Message, answer_with
 from zaqar_gevent.api.operation import Reply, Request, operation
 
 
@@ -158,7 +158,7 @@ def _lease(context: Context, request: CreateClaim | UpdateClaim) -> dict[str, in
 
 def _held(context: Context, claim_id: str, found: list[dict[str, Any]]) -> list[Message]:
     """What clients see of the messages that a claim holds."""
-    messages = present(context.broker, found, context.project_id)
+    messages = answer_with(context, found)
     for message in messages:
         message['claim_id'] = claim_id
     return messages

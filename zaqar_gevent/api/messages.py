@@ -15,6 +15,9 @@ from zaqar_gevent.api.operation import Repeat, Reply, Request, operation
 from zaqar_gevent.api.push import Source
 from zaqar_gevent.bodies import Body, Encoding
 
+# PERF: members of an enumeration are looked up by its metaclass.
+_ENCRYPTED = Encoding.ENCRYPTED
+
 
 class NewMessage(msgspec.Struct):
     """`ttl` and `delay` in seconds; left out, they are the queue's.
@@ -180,7 +183,7 @@ def _list_now(context: Context, request: ListMessages) -> MessagePage:
         # Who waits is to ask again from there.
         marker = None if request.wait is None else next(results, None)
         return {'messages': [], 'marker': str(marker)} if marker else {'messages': []}
-    messages = present(broker, found, context.project_id)
+    messages = answer_with(context, found)
     return {'messages': messages, 'marker': next(results)}
 
 
@@ -200,7 +203,7 @@ def get_messages(context: Context, request: GetMessages) -> MessagePage:
             request.queue_name, message_ids=request.message_ids, project=context.project_id
         )
     )
-    return {'messages': present(broker, found, context.project_id)}
+    return {'messages': answer_with(context, found)}
 
 
 @operation(
@@ -214,7 +217,7 @@ def get_message(context: Context, request: GetMessage) -> SingleMessage:
     """Get one message."""
     broker = context.broker
     found = broker.messages.get(request.queue_name, request.message_id, project=context.project_id)
-    return {'messages': present(broker, [found], context.project_id)[0]}
+    return {'messages': answer_with(context, [found])[0]}
 
 
 @operation(
@@ -315,7 +318,7 @@ def _pop(context: Context, queue_name: str, count: int) -> dict[str, Any]:
         popped = [dict(message) for message in found]
         context.undo = functools.partial(_put_back, context, queue_name, popped)
     for message in found:
-        if message['body'].encoding is Encoding.ENCRYPTED:
+        if message['body'].encoding is _ENCRYPTED:
             message['body'] = broker.cipher.decrypt(message['body'], context.project_id)
         message.pop('position', None)
     return {'messages': found}
@@ -350,25 +353,33 @@ def check_encryption(broker: Broker) -> None:
         )
 
 
+def answer_with(context: Context, found: list[dict[str, Any]]) -> list[Message]:
+    """What the client is answered of stored messages of its project."""
+    encoding = Encoding.MSGPACK if context.binary else Encoding.JSON
+    messages = present(context.broker, found, context.project_id)
+    for message in messages:
+        message['body'] = message['body'].in_answer(encoding)
+    return messages
+
+
 def present(broker: Broker, found: list[dict[str, Any]], project_id: str | None) -> list[Message]:
-    """What clients see of stored messages of a project."""
-    return [_present(broker, message, project_id) for message in found]
-
-
-def _present(broker: Broker, found: dict[str, Any], project_id: str | None) -> Message:
-    body: Body = found['body']
-    if body.encoding is Encoding.ENCRYPTED:
-        body = broker.cipher.decrypt(body, project_id)
-    message: Message = {
-        'id': found['id'],
-        'claim_id': found.get('claim_id'),
-        'ttl': found['ttl'],
-        'age': found['age'],
-        'body': body,
-    }
-    if found.get('checksum'):
-        message['checksum'] = found['checksum']
-    return message
+    """What clients see of stored messages of a project, with a `Body` each."""
+    messages: list[Message] = []
+    for one in found:
+        body: Body = one['body']
+        if body.encoding is _ENCRYPTED:
+            body = broker.cipher.decrypt(body, project_id)
+        message: Message = {
+            'id': one['id'],
+            'claim_id': one.get('claim_id'),
+            'ttl': one['ttl'],
+            'age': one['age'],
+            'body': body,
+        }
+        if checksum := one.get('checksum'):
+            message['checksum'] = checksum
+        messages.append(message)
+    return messages
 
 
 def _complete(broker: Broker, message: NewMessage, metadata: dict[str, Any]) -> dict[str, Any]:

@@ -25,7 +25,8 @@ EXPIRED_STEP = 1000
 _LOOK_AT_FRONT = """SELECT (SELECT due FROM delays WHERE spool = :spool) <= :now, (
     SELECT expires FROM messages INDEXED BY messages_free
     WHERE spool = :spool AND claim IS NULL AND delayed_until = 0
-    ORDER BY position LIMIT 1) <= :now"""
+    ORDER BY position LIMIT 1) <= :now, EXISTS (
+    SELECT 1 FROM claims WHERE spool = :spool AND expires <= :now)"""
 
 _EXPIRED = f"""SELECT id, size FROM (
     SELECT id, position, expires, {steps.SIZE} FROM messages INDEXED BY messages_free
@@ -33,8 +34,8 @@ _EXPIRED = f"""SELECT id, size FROM (
     ORDER BY position LIMIT ?) WHERE expires <= ?"""
 _DROP_EXPIRED = f'DELETE FROM messages WHERE id IN ({steps.first(_EXPIRED)})'
 
-_FIND_FREE = """SELECT json_group_array(id), count(*), min(expires) FROM (
-    SELECT id, expires FROM messages INDEXED BY messages_free
+_FIND_FREE = """SELECT json_group_array(id), count(*), min(expires), max(claim_count) FROM (
+    SELECT id, expires, claim_count FROM messages INDEXED BY messages_free
     WHERE spool = :spool AND claim IS NULL AND delayed_until = 0 AND expires > :now
     ORDER BY position LIMIT :limit)"""
 
@@ -103,26 +104,31 @@ def get(
 class Free(NamedTuple):
     """Messages that can be claimed: a JSON array of their numbers, how many, when one expires.
 
-    may_grow: whether these are fewer than asked for, and there may be more by another step.
+    claims: the most claims that one of them has had. may_grow: whether these are fewer than asked
+        for, and there may be more by another step.
     """
 
     ids: str
     size: int
     expires: float
+    claims: int
     may_grow: bool
 
 
 def find_free(cursor: Transaction, spool: int, now: float, limit: int) -> Free:
     """The first messages of a spool that can be claimed, after a step towards more of them."""
-    is_due, has_expired = cursor.execute(_LOOK_AT_FRONT, {'spool': spool, 'now': now}).fetchone()
+    is_due, has_expired, has_ended = cursor.execute(
+        _LOOK_AT_FRONT, {'spool': spool, 'now': now}
+    ).fetchone()
     has_more = bool(is_due) and delays.place_of_spool(cursor, spool, now)
     if has_expired:
         cursor.execute(_DROP_EXPIRED, (spool, EXPIRED_STEP, now))
-    has_more |= release_expired_claims(cursor, now, spool)
-    ids, found, expires = cursor.execute(
+    if has_ended:
+        has_more |= release_expired_claims(cursor, now, spool)
+    ids, found, expires, claims = cursor.execute(
         _FIND_FREE, {'spool': spool, 'now': now, 'limit': limit}
     ).fetchone()
-    return Free(ids, found, expires, has_more and found < limit)
+    return Free(ids, found, expires, claims or 0, has_more and found < limit)
 
 
 class Attempt(NamedTuple):
@@ -130,11 +136,13 @@ class Attempt(NamedTuple):
 
     page: of the messages that were claimed; None for none. is_over: whether it was all, rather
         than a step before another attempt. buried: how many dead letters were moved away.
+    may_have_dead_letters: whether it must be known first where dead letters go.
     """
 
     page: bytes | None
     is_over: bool = True
     dead_lettered: int = 0
+    may_have_dead_letters: bool = False
 
 
 def create(
@@ -143,17 +151,23 @@ def create(
     queue: str,
     lease: Lease,
     limit: int,
-    dead_letters: DeadLetters | None,
+    *dead_letters: DeadLetters | None,
 ) -> Attempt:
-    """Claim messages, or take a step towards that: so others' writes come between long steps."""
+    """Claim messages, or take a step towards that: so others' writes come between long steps.
+
+    dead_letters: where they go, once that has been asked for.
+    """
     spool = spools.get(cursor, project, queue)
     if spool is None:
         return Attempt(None)
     free = find_free(cursor, spool, lease.now, limit)
-    if dead_letters is not None:
-        dead_lettered = _dead_letter(cursor, project, free.ids, lease.now, dead_letters)
-        if dead_lettered:
-            return Attempt(None, False, dead_lettered)
+    if free.claims and not dead_letters:
+        return Attempt(None, False, may_have_dead_letters=True)
+    for known in dead_letters:
+        if known is not None and free.claims >= known.max_claims:
+            dead_lettered = _dead_letter(cursor, project, free.ids, lease.now, known)
+            if dead_lettered:
+                return Attempt(None, False, dead_lettered)
     if free.may_grow:
         return Attempt(None, False)
     if not free.size:

@@ -41,20 +41,25 @@ class ClaimController(base.Claim):
         token = uuid.uuid4().hex
         left = claiming.ROUNDS * limit
         page = None
+        has_to_ask = False
         while left > 0:
-            # Asked for each time, since others may change the queues meanwhile.
-            dead_letters = self.driver.find_dead_letters(queue, project)
-            page, is_over, dead_lettered = self._database.write(
+            # Asked for each time, since others may change the queues meanwhile. PERF: and not
+            # before a message is met that has been claimed before.
+            dead_letters = (self.driver.find_dead_letters(queue, project),) if has_to_ask else ()
+            page, is_over, dead_lettered, may_have_dead_letters = self._database.write(
                 claiming.create,
                 project or '',
                 queue,
                 _lease(token, metadata),
                 limit,
-                dead_letters,
+                *dead_letters,
             )
             if is_over:
                 break
-            left -= max(1, dead_lettered)
+            if may_have_dead_letters:
+                has_to_ask = True
+            else:
+                left -= max(1, dead_lettered)
         if page is None:
             return None, iter(())
         return token, iter(read_page(page, as_bodies=self.driver.carries_bodies))

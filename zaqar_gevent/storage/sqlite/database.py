@@ -64,7 +64,7 @@ _WAIT = 0.003
 _PROBE_BYTES = 64 * 1024
 """A full disk may have room for less."""
 
-_STEPS = 100
+_STEPS = 500
 """Instructions of SQLite's machine between two looks at the clock."""
 
 

@@ -10,7 +10,6 @@ them, one behind the other, in whatever encoding each has. So nothing looks for 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import accumulate, pairwise
 from typing import Any
 
 import msgspec
@@ -21,7 +20,6 @@ from zaqar_gevent.storage.sqlite.outage import MessageDamaged
 StoredMessage = dict[str, Any]
 
 _ID_LENGTH = 16
-_ID_DIGITS = frozenset('0123456789abcdef')
 
 SPOOL = '(SELECT id FROM spools WHERE project = :project AND name = :queue)'
 """The spool of a named queue; null when it has none."""
@@ -36,10 +34,12 @@ def decode_id(public: Any) -> int | None:
     """The number of a public id, or None for what is not one."""
     if not isinstance(public, str) or len(public) != _ID_LENGTH:
         return None
-    if not _ID_DIGITS.issuperset(public):
+    try:
+        number = int(public, 16)
+    except ValueError:
         return None
-    number = int(public, 16)
-    return number if number < 1 << 63 else None
+    # There is one way to write it; Python reads others, too.
+    return number if number < 1 << 63 and encode_id(number) == public else None
 
 
 def decode_ids(public: Sequence[Any]) -> str:
@@ -51,25 +51,40 @@ def decode_ids(public: Sequence[Any]) -> str:
 # The texts of a longer page are checked one by one, rather than copied.
 _SHORT_PAGE = 16 * 1024
 _END_OF_HEADS = b'\n'
+_JSON = Encoding.JSON
+
+
+class _Head(msgspec.Struct, array_like=True, gc=False):
+    """What a page says of a message; see `message`. size: bytes of its body."""
+
+    id: str
+    age: int
+    ttl: int
+    claim_count: int
+    claim_id: str | None
+    checksum: str | None
+    placed: int | None
+    encoding: int
+    size: int
+
+
+_decode_heads = msgspec.json.Decoder(list[_Head]).decode
 
 
 def message(claim: str) -> str:
     """SQL for the columns `document` and `body` of the message `m`.
 
-    The document has the `position` of a message that was delayed; that of any other is its id.
+    The document is an array in JSON, see `_Head`. PERF: SQLite makes one in half of the time that
+    it takes to put together the members of an object.
 
     claim: SQL for the token of the claim that holds it.
     """
-    return f"""'{{"id":"' || printf('%016x', m.id)
-        || '","age":' || max(0, CAST(:now - m.created AS INTEGER))
-        || ',"ttl":' || m.ttl
-        || ',"claim_count":' || m.claim_count
-        || ',"claim_id":' || ifnull('"' || {claim} || '"', 'null')
-        || ifnull(',"checksum":"' || m.checksum || '"', '')
-        || CASE WHEN m.placed IS NULL THEN ''
-            ELSE ',"position":"' || printf('%016x', m.placed) || '"' END
-        || CASE m.encrypted WHEN 0 THEN '' ELSE ',"encoding":' || m.encrypted END
-        || ',"body":' || length(CAST(m.body AS BLOB)) || '}}' AS document, m.body AS body"""
+    return f'{_head(claim)} AS document, m.body AS body'
+
+
+def _head(claim: str) -> str:
+    return f"""json_array(format('%016x', m.id), max(0, CAST(:now - m.created AS INTEGER)), m.ttl,
+        m.claim_count, {claim}, m.checksum, m.placed, m.encrypted, length(CAST(m.body AS BLOB)))"""
 
 
 def page(rows: str) -> str:
@@ -83,28 +98,46 @@ def page(rows: str) -> str:
 
 def alone(claim: str) -> str:
     """SQL for the pages of the messages `m` of a query, each by itself."""
-    document, body = message(claim).removesuffix(' AS body').rsplit(' AS document, ', 1)
-    return f"CAST('[' || {document} || ']' || char(10) || {body} AS BLOB)"
+    return f"CAST('[' || {_head(claim)} || ']' || char(10) || m.body AS BLOB)"
 
 
 EMPTY_PAGE = b'[]' + _END_OF_HEADS
 
 
 def decode_page(document: bytes) -> list[StoredMessage]:
-    """The messages of a page, with a `Body` each. Raises `MessageDamaged`."""
-    begin = document.find(_END_OF_HEADS) + 1
+    """The messages of a page, with a `Body` each. Raises `MessageDamaged`.
+
+    A message that was delayed has its `position`; that of any other is its id.
+    """
+    end = document.find(_END_OF_HEADS) + 1
     view = memoryview(document)
+    messages: list[StoredMessage] = []
+    stored: list[memoryview] = []
     try:
-        messages: list[StoredMessage] = msgspec.json.decode(view[:begin])
-        ends = [*accumulate((one['body'] for one in messages), initial=begin)]
-        stored = [view[one:next_one] for one, next_one in pairwise(ends)]
+        heads = _decode_heads(view[:end])
+        for head in heads:
+            begin, end = end, end + head.size
+            stored.append(view[begin:end])
         are_checked = len(document) <= _SHORT_PAGE and _are_json(stored)
-        for one, body in zip(messages, stored, strict=True):
-            encoding = one.pop('encoding', 0)
-            if encoding or not are_checked:
-                one['body'] = decode_body(Encoding(encoding), body)
-            else:
-                one['body'] = Body(Encoding.JSON, body)
+        for head, body in zip(heads, stored, strict=True):
+            encoding = head.encoding
+            found: StoredMessage = {
+                'id': head.id,
+                'age': head.age,
+                'ttl': head.ttl,
+                'claim_count': head.claim_count,
+                'claim_id': head.claim_id,
+                'body': (
+                    Body(_JSON, body)
+                    if are_checked and not encoding
+                    else decode_body(Encoding(encoding), body)
+                ),
+            }
+            if head.checksum is not None:
+                found['checksum'] = head.checksum
+            if head.placed is not None:
+                found['position'] = encode_id(head.placed)
+            messages.append(found)
     except (ValueError, msgspec.DecodeError) as error:
         raise MessageDamaged(str(error)) from None
     return messages
