@@ -103,11 +103,15 @@ class NameChecker(Protocol):
 
 
 class Limits(validation.Validator):
-    """Upstream's validator on the limits as they were at start, and for the names of the store."""
+    """Upstream's validator on the limits as they were at start, and for the names of the store.
+
+    max_post_bytes: `[transport] max_messages_post_size`.
+    """
 
     def __init__(self, conf: cfg.ConfigOpts, names: NameChecker | None = None) -> None:
         super().__init__(conf)
         self._limits_conf: Any = _Snapshot(conf.transport)
+        self.max_post_bytes: int = self._limits_conf.max_messages_post_size
         self._names = names
 
     def queue_identification(self, queue: str, project: str | None) -> None:

@@ -100,8 +100,10 @@ class Dispatcher:
                     if has_waited:
                         context.check_present()
                     result = self._call(operation, context, request)
-            else:
+            elif operation.reads:
                 result = self._call(operation, context, request)
+            else:
+                result = operation.function(context, request)
         except Exception as error:
             context.take_back()
             raise _failure(operation, error) from None

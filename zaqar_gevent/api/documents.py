@@ -92,11 +92,14 @@ def check_json(text: bytes, max_depth: int = MAX_DEPTH) -> None:
     except (ValueError, RuntimeError, RecursionError, msgspec.MsgspecError):
         _load_json(text, max_depth)
         return
-    if (
-        text.startswith(codecs.BOM_UTF8)
-        or _may_have_long_number(text)
-        or not _is_shallow_text(text, max_depth)
-    ):
+    if len(text) <= _SHORT_TEXT:
+        is_bad = (
+            _LONG_NUMBER in text.translate(_DIGITS_AS_ZERO)
+            or text.count(b'{') + text.count(b'[') > max_depth
+        )
+    else:
+        is_bad = _may_have_long_number(text) or not _is_shallow_text(text, max_depth)
+    if is_bad or text.startswith(codecs.BOM_UTF8):
         _load_json(text, max_depth)
 
 

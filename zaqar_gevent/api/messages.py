@@ -411,6 +411,8 @@ def _check_sent_size(
 ) -> None:
     limits = context.broker.limits
     queue_limit = metadata.get('_max_messages_post_size')
-    limit = limits.get_limit_conf_value('max_messages_post_size')
+    limit = limits.max_post_bytes
+    if not queue_limit and context.sent_bytes is not None and context.sent_bytes <= limit:
+        return
     size = context.size_of(messages, min(limit, queue_limit or limit))
     limits.message_length(size, max_msg_post_size=queue_limit)

@@ -229,13 +229,20 @@ class Session:
 
         Long ones take turns.
         """
+        if len(payload) < long_documents.LONG_BYTES:
+            return self._understand_now(codec, payload, read_post)
         with long_documents.exclusive(len(payload), self._caller.project_id or id(self)):
-            post = read_post(payload, binary=codec.binary) if posts.NAME in payload else None
-            if post is None:
-                return None, self._decode(codec, payload)
-            # It has been read without looking into the bodies.
-            self._read(codec, codec.check, payload)
-            return post, {}
+            return self._understand_now(codec, payload, read_post)
+
+    def _understand_now(
+        self, codec: Codec, payload: bytes, read_post: Callable[..., Post | None]
+    ) -> tuple[Post | None, dict[str, Any]]:
+        post = read_post(payload, binary=codec.binary) if posts.NAME in payload else None
+        if post is None:
+            return None, self._decode(codec, payload)
+        # It has been read without looking into the bodies.
+        self._read(codec, codec.check, payload)
+        return post, {}
 
     def _decode(self, codec: Codec, payload: bytes) -> dict[str, Any]:
         document = self._read(codec, codec.decode, payload)
@@ -332,6 +339,7 @@ class DefaultSession(Session):
         began = time.perf_counter()
         codec = codec_of(binary=binary)
         document: dict[str, Any] = {}
+        operation: Operation | None = None
         context: Context | None = None
         try:
             post, document = self._understand(codec, payload, _read_post)
@@ -352,7 +360,7 @@ class DefaultSession(Session):
         answer = codec.encode(envelope.wrap(document, self._echo(document), status, body))
         if context is not None:
             context.report_size(len(answer))
-        name = self._name_of(document.get('action'))
+        name = self._name_of(document.get('action')) if operation is None else operation.name
         self._observe(name, codec, status, began, len(payload), len(answer))
         return retractable(answer, context)
 

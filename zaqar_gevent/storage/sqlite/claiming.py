@@ -135,7 +135,7 @@ class Attempt(NamedTuple):
     """What a call of `create` has come to.
 
     page: of the messages that were claimed; None for none. is_over: whether it was all, rather
-        than a step before another attempt. buried: how many dead letters were moved away.
+        than a step before another attempt. dead_lettered: how many dead letters were moved away.
     may_have_dead_letters: whether it must be known first where dead letters go.
     """
 

@@ -275,11 +275,10 @@ class MessageController(own_drivers.MessageController):
             self._database.write(removal.restore, project or '', queue, step)
 
 
-@functools.lru_cache(maxsize=4096)
 def _encode_client(client: uuid.UUID | str | None) -> bytes | None:
     if client is None:
         return None
-    return client.bytes if isinstance(client, uuid.UUID) else uuid.UUID(client).bytes
+    return (client if isinstance(client, uuid.UUID) else uuid.UUID(client)).bytes
 
 
 # Pages are taken apart where they are read: long ones by a reading thread, which lets the hub run

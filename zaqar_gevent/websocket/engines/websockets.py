@@ -266,8 +266,11 @@ class FrameEngine:
     def _plain_messages(self, data: bytes) -> tuple[list[WebSocketMessage], int]:
         """The messages at the front of `data` that are plain, and where they end."""
         messages: list[WebSocketMessage] = []
-        end = 0
-        while (found := plain_message(data, end, self._max_bytes)) is not None:
+        end, size = 0, len(data)
+        while end < size:
+            found = plain_message(data, end, self._max_bytes)
+            if found is None:
+                break
             binary, payload, end = found
             messages.append(WebSocketMessage(payload, binary))
         return messages, end
