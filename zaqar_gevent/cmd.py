@@ -24,6 +24,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _run_command(given)
     if given[:1] == ['check']:
         return _check(given[1:])
+    if given[:1] == ['store']:
+        return _work_on_stores(given[1:])
     if given[:1] == ['serve']:
         del given[0]
     return _start(_parse(given))
@@ -43,6 +45,12 @@ def _check(given: Sequence[str]) -> int:
     from zaqar_gevent.check import main as check
 
     return check(given)
+
+
+def _work_on_stores(given: Sequence[str]) -> int:
+    from zaqar_gevent.copying.main import main as work_on_stores
+
+    return work_on_stores(given)
 
 
 def _start(options: argparse.Namespace) -> int:
@@ -66,7 +74,8 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
         usage='%(prog)s [serve] [options]\n       %(prog)s COMMAND ... [options]',
         description='Serve OpenStack Zaqar over REST and WebSocket on one port.',
         epilog=f'Commands of the client: {", ".join(COMMANDS)}. The command check looks for damage '
-        'in the store. The options of a command: zaqar-gevent COMMAND --help',
+        'in the store; store copy moves all data to another store. The options of a command: '
+        'zaqar-gevent COMMAND --help',
     )
     parser.add_argument(
         '--bind', metavar='ADDRESS', help='address to listen on (default: 127.0.0.1)'
@@ -102,8 +111,9 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
 
 def _complaint(rest: Sequence[str]) -> str:
     """What is wrong about arguments that are none of the server's."""
-    known = ', '.join(('serve', 'check', *COMMANDS))
-    command = next((one for one in rest if one in ('serve', 'check', *COMMANDS)), None)
+    commands = 'serve', 'check', 'store', *COMMANDS
+    known = ', '.join(commands)
+    command = next((one for one in rest if one in commands), None)
     if command is not None:
         return f'{command} has to come first, as all commands: {known}'
     if rest[0].startswith('-'):

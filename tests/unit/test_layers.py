@@ -95,6 +95,10 @@ FORBIDDEN = {
         *('zaqar_gevent.server', 'zaqar_gevent.cmd', 'zaqar_gevent.wsgi', 'zaqar_gevent.client'),
         *('zaqar_gevent.terminal', 'zaqar_gevent.http', 'falcon'),
     ),
+    'copying': (
+        *('zaqar_gevent.rest', 'zaqar_gevent.websocket', 'zaqar_gevent.server', 'zaqar_gevent.cmd'),
+        *('zaqar_gevent.wsgi', 'zaqar_gevent.client', 'zaqar_gevent.terminal', 'falcon', 'gevent'),
+    ),
     'conf.py': ('zaqar_gevent.server', 'zaqar_gevent.api', 'zaqar_gevent.rest'),
     'server.py': ('zaqar_gevent.cmd', 'zaqar_gevent.wsgi'),
     '': ('zaqar.transport.wsgi', 'zaqar.transport.websocket', 'zaqar.api', 'zaqar.bootstrap'),

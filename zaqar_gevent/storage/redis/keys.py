@@ -71,3 +71,8 @@ def receipt(name: str, project: str | None, post_id: str) -> str:
 def doomed(name: str, project: str | None, kind: str, token: str) -> str:
     """Messages or claims of a queue that is gone, until they are deleted. Our own."""
     return f'{project or ""}.{name}:{kind}:{token}'
+
+
+def copied(name: str, project: str | None) -> str:
+    """Ids in another store of the messages that were copied from there. Our own."""
+    return f'{project or ""}.{name}:copied'

@@ -42,7 +42,9 @@ _COLLECT = load('collect')
 
 Arguments = list[Any]
 
-_NOBODY = str(uuid.UUID(int=0))
+NOBODY = str(uuid.UUID(int=0))
+"""The client of messages without one."""
+
 _ALL = 2**31
 
 # The start of every queue, which clients poll from, is a marker as well.
@@ -299,7 +301,7 @@ class MessageController(own_drivers.MessageController):
             keys.rank_counter(queue, project),
             keys.head(queue, project),
         )
-        self._server.run(_RESTORE, places, now, _NOBODY, *arguments)
+        self._server.run(_RESTORE, places, now, NOBODY, *arguments)
 
     def gc(self) -> int:
         """Take what has expired out of all queues; how many messages."""
@@ -343,7 +345,7 @@ def _value_of(body: Any) -> Any:
 def _encode_client(client: uuid.UUID | str | None) -> str:
     """As upstream stores it; raises `ValueError` for what is not a UUID."""
     if client is None:
-        return _NOBODY
+        return NOBODY
     return str(client if isinstance(client, uuid.UUID) else uuid.UUID(client))
 
 

@@ -11,8 +11,9 @@ from zaqar_gevent.storage.sqlite.collector import release_expired_claims
 from zaqar_gevent.storage.sqlite.documents import message, page
 from zaqar_gevent.storage.sqlite.transaction import Transaction
 
-_TOKEN_LENGTH = 32
-_TOKEN_DIGITS = frozenset('0123456789abcdef')
+# Those that were copied from another store are UUIDs with hyphens.
+_TOKEN_LENGTHS = (32, 36)
+_TOKEN_DIGITS = frozenset('0123456789abcdef-')
 
 ROUNDS = 50
 """How many times as many dead letters one claim moves away at most as it may have messages."""
@@ -83,7 +84,7 @@ class Lease(NamedTuple):
 def is_token(claim: Any) -> bool:
     """Whether `claim` could be a claim's id."""
     return (
-        isinstance(claim, str) and len(claim) == _TOKEN_LENGTH and _TOKEN_DIGITS.issuperset(claim)
+        isinstance(claim, str) and len(claim) in _TOKEN_LENGTHS and _TOKEN_DIGITS.issuperset(claim)
     )
 
 

@@ -58,10 +58,16 @@ def get_path(uri: str | None, group: str) -> str:
     """The path of the file that `uri` names; raises `NotConfigured` when it names none."""
     if not uri:
         raise NotConfigured(f'The option uri is not set in the group [{group}].')
-    path = uri[len(SCHEME) :].partition('?')[0]
-    if not uri.startswith(SCHEME) or not path or path == ':memory:':
+    path = find_path(uri)
+    if path is None:
         raise NotConfigured(
             f'The option uri in the group [{group}] must be sqlite:////absolute/path or '
             f'sqlite:///relative/path, not {uri!r}.'
         )
     return path
+
+
+def find_path(uri: str) -> str | None:
+    """The path of the file that `uri` names; None when it names none."""
+    path = uri[len(SCHEME) :].partition('?')[0]
+    return path if uri.startswith(SCHEME) and path and path != ':memory:' else None

@@ -66,7 +66,7 @@ def post(cursor: Transaction, posts: Sequence[tuple[Post]]) -> list[Outcome]:
         if key[0] is not None and key not in spans:
             made.setdefault(key, one)
     rows = [(spool, *row) for (spool, _), one in made.items() for row in one.rows]
-    last = _insert(cursor, rows)
+    last = insert(cursor, rows)
     following = last - len(rows) + 1
     for key, one in made.items():
         spans[key] = following, following + len(one.rows) - 1
@@ -101,7 +101,7 @@ def _accept(cursor: sqlite3.Cursor, posts: Sequence[Post]) -> list[int | None]:
     return accepted
 
 
-def _insert(cursor: sqlite3.Cursor, rows: list[tuple[Any, ...]]) -> int:
+def insert(cursor: sqlite3.Cursor, rows: list[tuple[Any, ...]]) -> int:
     """Insert `rows`; the id of the last of them, whose ids follow one another."""
     start = 0
     for size in _SIZES:

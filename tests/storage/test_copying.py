@@ -1,0 +1,266 @@
+"""`zaqar-gevent store copy`: what one store holds is found in another, in its order, once."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import pathlib
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import pytest
+from zaqar.storage import errors, pipeline
+
+from tests.redis_process import RedisProcess
+from tests.storage.conftest import CLIENT, PROJECT, Store, load, open_drivers
+from zaqar_gevent.copying import copier, stores
+from zaqar_gevent.storage import drivers
+from zaqar_gevent.storage.records import MessageRecord, QueueRecord
+
+TARGETS = ('sqlite', 'native')
+COUNT = 450
+WEBHOOK = 'http://127.0.0.1:9/hook'
+
+
+class Place(Store):
+    """A store with the URI by which it is copied."""
+
+    uri: str
+
+
+@contextlib.contextmanager
+def opened_at(name: str, directory: pathlib.Path) -> Iterator[Place]:
+    """An empty store of its own."""
+    with RedisProcess(directory) as redis:
+        conf = load(name, redis, directory)
+        driver, control = open_drivers(name, conf)
+        data = pipeline.DataDriver(conf, driver, control)
+        drivers.protect(data)
+        drivers.protect_control(control)
+        place = Place(name, data, control, redis)
+        place.uri = conf[f'drivers:message_store:{conf.drivers.message_store}'].uri
+        yield place
+        data.close()
+        control.close()
+
+
+@pytest.fixture(scope='module', params=('sqlite', 'native', 'upstream'))
+def source(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Place]:
+    """A store with queues, messages of every kind, claims, subscriptions and pools."""
+    with opened_at(request.param, tmp_path_factory.mktemp('source')) as place:
+        fill(place)
+        yield place
+
+
+@pytest.fixture(params=TARGETS)
+def target(request: pytest.FixtureRequest, tmp_path: pathlib.Path) -> Iterator[Place]:
+    with opened_at(request.param, tmp_path) as place:
+        yield place
+
+
+def fill(place: Place) -> None:
+    queues, messages = place.queues, place.messages
+    queues.create('orders', metadata={'_default_message_ttl': 900, 'owner': 'Ä'})
+    queues.create('empty')
+    queues.create('orders', metadata={'other': True}, project='bank')
+    for start in range(0, COUNT, 50):
+        bodies = [{'number': number, 'text': 'ß' * 40} for number in range(start, start + 50)]
+        place.post('orders', *bodies)
+    messages.post('orders', [{'ttl': 300, 'body': 'safe'}], CLIENT, project='bank')
+    place.held, found = place.claim('orders', limit=5, ttl=120)
+    assert len(found) == 5
+    place.post('orders', 'later', delay=40)
+    place.post('orders', 'last')
+    place.subscriptions.create('orders', WEBHOOK, 3600, {'from': 'a test'})
+    if place.name != 'upstream':
+        place.topics.create('news', metadata={'kind': 'topic'})
+        place.post('news', 'extra')
+        place.control.pools_controller.create('near', 10, 'redis://near', options={'a': 1})
+        place.control.flavors_controller.create('fast', project=PROJECT, capabilities={'FIFO': 1})
+        place.control.catalogue_controller.insert(PROJECT, 'orders', 'near')
+
+
+def copy(source: Place, target: Place) -> copier.Counts:
+    reader, writer = stores.open_source(source.uri), stores.open_target(target.uri)
+    try:
+        return copier.copy(reader, writer)
+    finally:
+        reader.close()
+        writer.close()
+
+
+def read(place: Place, queue: str, **more: Any) -> list[dict[str, Any]]:
+    """All messages of a queue that are visible, page by page."""
+    found: list[dict[str, Any]] = []
+    marker = None
+    while True:
+        page, ends = place.messages.list(
+            queue, marker=marker, limit=100, echo=True, include_claimed=True, **more
+        )
+        some = list(page)
+        if not some:
+            return found
+        found += some
+        marker = ends if isinstance(ends, str) else next(iter(ends))
+
+
+def test_what_a_store_holds_is_found_in_another(source: Place, target: Place) -> None:
+    counts = copy(source, target)
+
+    assert counts.queues == 3
+    assert counts.messages == counts.added == COUNT + 3 + (source.name != 'upstream')
+    assert (counts.claimed, counts.delayed, counts.subscriptions) == (5, 1, 1)
+    assert target.queues.get_metadata('orders') == source.queues.get_metadata('orders')
+    assert target.queues.get_metadata('orders', project='bank') == {'other': True}
+    kept = read(target, 'orders')
+    assert [one['body'] for one in kept] == [one['body'] for one in read(source, 'orders')]
+    assert [one['claim_id'] for one in kept[:6]] == [source.held] * 5 + [None]
+    assert kept[0]['claim_count'] == read(source, 'orders')[0]['claim_count']
+    assert all(one['ttl'] == 300 and one['age'] < 100 for one in kept)
+    assert target.counts('orders') == (5, COUNT + 2 - 5)
+    assert [one['body'] for one in read(target, 'orders', project='bank')] == ['safe']
+
+
+def test_claims_go_on_in_the_other_store(source: Place, target: Place) -> None:
+    copy(source, target)
+    claim, held = target.claims.get('orders', source.held)
+    held = list(held)
+
+    assert claim['ttl'] == 120
+    assert [one['body']['number'] for one in held] == [0, 1, 2, 3, 4]
+    target.claims.update('orders', source.held, {'ttl': 200, 'grace': 60})
+    target.messages.delete('orders', held[0]['id'], claim=source.held)
+    target.claims.delete('orders', source.held)
+    _, again = target.claim('orders', limit=5)
+    assert [one['body']['number'] for one in again] == [1, 2, 3, 4, 5]
+    with pytest.raises(errors.ClaimDoesNotExist):
+        target.claims.get('orders', source.held)
+
+
+def test_delayed_messages_come_when_they_are_due(source: Place, target: Place) -> None:
+    copy(source, target)
+    assert target.list('orders', limit=1000)[-1] == 'last'
+    with target.later(60):
+        assert target.list('orders', limit=1000)[-2:] == ['last', 'later']
+
+
+def test_subscriptions_pools_and_flavors_are_kept(source: Place, target: Place) -> None:
+    counts = copy(source, target)
+    [found] = next(iter(target.subscriptions.list('orders')))
+    assert (found['subscriber'], found['ttl']) == (WEBHOOK, 3600)
+    assert found['options'] == {'from': 'a test'}
+    assert (counts.pools, counts.flavors, counts.places) == (
+        (0, 0, 0) if source.name == 'upstream' else (1, 1, 1)
+    )
+    if source.name != 'upstream':
+        pool = target.control.pools_controller.get('near', detailed=True)
+        assert (pool['uri'], pool['weight'], pool['options']) == ('redis://near', 10, {'a': 1})
+        assert target.control.flavors_controller.exists('fast', project=PROJECT)
+        assert target.control.catalogue_controller.get(PROJECT, 'orders')['pool'] == 'near'
+        assert target.topics.get_metadata('news') == {'kind': 'topic'}
+        assert target.list('news') == ['extra']
+
+
+def test_a_copy_that_was_interrupted_is_continued(source: Place, target: Place) -> None:
+    writer = stores.open_target(target.uri)
+    reader = stores.open_source(source.uri)
+    interrupted = _Interrupted(writer)
+    with pytest.raises(KeyboardInterrupt):
+        copier.copy(reader, interrupted)
+    reader.close()
+    writer.close()
+    assert len(read(target, 'orders')) == copier.BATCH
+
+    counts = copy(source, target)
+    assert counts.added == counts.messages - interrupted.written
+    assert [one['body'] for one in read(target, 'orders')] == [
+        one['body'] for one in read(source, 'orders')
+    ]
+    assert copy(source, target).added == 0
+    assert target.counts('orders') == (5, COUNT + 2 - 5)
+
+
+class _Interrupted:
+    """A store that is written to until the second batch of a queue."""
+
+    def __init__(self, store: Any) -> None:
+        self._store = store
+        self._batches = 0
+        self.written = 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+    def write_messages(
+        self, queue: QueueRecord, messages: Sequence[MessageRecord], *, keep_ids: bool
+    ) -> int:
+        self._batches += queue.name == 'orders' and queue.project == PROJECT
+        if self._batches > 1:
+            raise KeyboardInterrupt
+        written: int = self._store.write_messages(queue, messages, keep_ids=keep_ids)
+        self.written += written
+        return written
+
+
+def test_messages_of_redis_keep_their_ids_on_redis(source: Place, target: Place) -> None:
+    copy(source, target)
+    before = [one['id'] for one in read(source, 'orders')]
+    after = [one['id'] for one in read(target, 'orders')]
+    if 'sqlite' in (source.name, target.name):
+        assert before != after
+    else:
+        assert before == after
+
+
+def test_there_and_back_again(tmp_path: pathlib.Path) -> None:
+    """By the command, which says how much it has copied."""
+    with contextlib.ExitStack() as stack:
+        places = []
+        for name in ('sqlite', 'native', 'sqlite'):
+            directory = tmp_path / str(len(places))
+            directory.mkdir()
+            places.append(stack.enter_context(opened_at(name, directory)))
+        first, middle, last = places
+        fill(first)
+        for before, after in ((first, middle), (middle, last)):
+            done = run('--from', before.uri, '--to', after.uri, '--json')
+            assert done.returncode == 0, done.stderr
+            counts = json.loads(done.stdout)
+            assert counts['added'] == counts['messages'] == COUNT + 4
+        for one in (middle, last):
+            assert [m['body'] for m in read(one, 'orders')] == [
+                m['body'] for m in read(first, 'orders')
+            ]
+            claim, held = one.claims.get('orders', first.held)
+            assert len(list(held)) == 5
+            assert abs(claim['ttl'] - claim['age'] - 120) < 60
+        assert 'added by this run: 0' in run('--from', first.uri, '--to', middle.uri).stdout
+
+
+@pytest.mark.parametrize(
+    ('options', 'status', 'told'),
+    [
+        (('--from', 'mongodb://h', '--to', 'redis://h'), 2, 'names no store'),
+        (('--from', 'sqlite:///none.sqlite', '--to', 'redis://h'), 1, 'unable to open'),
+        (('--from', 'sqlite:', '--to', 'redis://h'), 1, 'sqlite:////absolute/path'),
+        (('--from', 'redis://127.0.0.1:1', '--to', 'redis://h'), 1, 'unavailable'),
+        (('--to', 'redis://h'), 2, '--from'),
+    ],
+)
+def test_what_cannot_be_copied_is_told(
+    options: tuple[str, ...], status: int, told: str, tmp_path: pathlib.Path
+) -> None:
+    done = run(*options, cwd=tmp_path)
+    assert done.returncode == status
+    assert told in done.stderr
+    assert 'Traceback' not in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def run(*options: str, cwd: pathlib.Path | None = None) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, '-m', 'zaqar_gevent.cmd', 'store', 'copy', *options]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=cwd)

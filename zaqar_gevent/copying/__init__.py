@@ -1,0 +1,1 @@
+"""`zaqar-gevent store copy`: all that one store holds, copied to another."""

@@ -1,0 +1,267 @@
+"""Reading all that a server holds, upstream's data included; writing what another store held."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from oslo_utils import timeutils
+
+from zaqar_gevent.bodies import body_of
+from zaqar_gevent.storage.records import (
+    REMEMBER_SECONDS,
+    ClaimRecord,
+    FlavorRecord,
+    MessageRecord,
+    PlaceRecord,
+    PoolRecord,
+    QueueRecord,
+    SubscriptionRecord,
+)
+from zaqar_gevent.storage.redis import addresses, bodies, keys, messages
+from zaqar_gevent.storage.redis.calls import PATIENCE_SECONDS
+from zaqar_gevent.storage.redis.records import Records
+from zaqar_gevent.storage.redis.servers import ServerHandle, load
+
+KIND = 'redis'
+
+_READ = load('copy_read')
+_WRITE = load('copy_write')
+_LIST = load('queue_list')
+_SUBSCRIPTIONS = load('subscriptions')
+_SUBSCRIBE = load('subscribe')
+_CREATE = load('queue_create')
+_UPDATE = load('queue_update')
+
+_STEP = 100
+_SCANNED = 1000
+_QUEUES, _TOPICS = '.queues_set', '.:topics'
+
+
+class _Store:
+    """A server; raises `RedisUnavailable` or `UnsuitableServer`."""
+
+    kind = KIND
+    can_keep_ids = True
+
+    def __init__(self, uri: str) -> None:
+        self._handle = ServerHandle(addresses.parse(uri), PATIENCE_SECONDS)
+        self._server = self._handle.server
+        try:
+            self._server.check()
+        except BaseException:
+            self._handle.close()
+            raise
+        self._pools = Records(self._server, 'pool', ('pl', 'u', 'w', 'f', 'o'))
+        self._flavors = Records(self._server, 'flavor', ('f', 'c'))
+        self._places = Records(self._server, 'place', ('p_q', 'p_p'))
+
+    def close(self) -> None:
+        self._handle.close()
+
+
+class Reader(_Store):
+    """A server, which may change while it is read."""
+
+    def read_queues(self) -> Iterator[QueueRecord]:
+        for kind, suffix, behind in (('queue', _QUEUES, ''), ('topic', _TOPICS, keys.TOPIC)):
+            for project in sorted(self._find_projects(suffix)):
+                scope = keys.queue('', project)
+                after = '-'
+                while found := self._server.run(
+                    _LIST, (f'{project}{suffix}',), after, _STEP, behind
+                ):
+                    for member, metadata in found:
+                        if metadata is not None:
+                            name = member.decode().removeprefix(scope)
+                            yield QueueRecord(kind, project, name, bodies.unpack(metadata))
+                    after = f'({found[-1][0].decode()}'
+
+    def count_messages(self, queue: QueueRecord) -> int:
+        key = keys.messages(queue.name, queue.project)
+        return sum(int(self._server.ask('ZCARD', one)) for one in (key, key + keys.DELAYED))
+
+    def read_messages(self, queue: QueueRecord) -> Iterator[MessageRecord]:
+        key = keys.messages(queue.name, queue.project)
+        yield from self._read_messages(key)
+        yield from self._read_messages(key + keys.DELAYED)
+
+    def read_subscriptions(self, queue: QueueRecord) -> Iterator[SubscriptionRecord]:
+        key = keys.subscriptions(queue.name, queue.project)
+        after = '-'
+        while found := self._server.run(_SUBSCRIPTIONS, (key,), after, _STEP, ''):
+            for number, (source, subscriber, ttl, expires, options, confirmed) in found:
+                yield SubscriptionRecord(
+                    number.decode(),
+                    queue.project,
+                    source.decode(),
+                    subscriber.decode(),
+                    int(ttl),
+                    float(expires),
+                    confirmed is None or bool(int(confirmed)),
+                    bodies.unpack(options),
+                )
+            after = f'({found[-1][0].decode()}'
+
+    def read_pools(self) -> Iterator[PoolRecord]:
+        for name, uri, weight, flavor, options in self._pools.list(''):
+            yield PoolRecord(
+                name.decode(),
+                uri.decode(),
+                int(weight),
+                flavor.decode() if flavor else None,
+                bodies.unpack(options),
+            )
+
+    def read_flavors(self) -> Iterator[FlavorRecord]:
+        for project in self._find_scopes('flavor'):
+            for name, capabilities in self._flavors.list(project):
+                yield FlavorRecord(project, name.decode(), bodies.unpack(capabilities))
+
+    def read_places(self) -> Iterator[PlaceRecord]:
+        for project in self._find_scopes('place'):
+            for queue, pool in self._places.list(project):
+                yield PlaceRecord(project, queue.decode(), pool.decode())
+
+    def _read_messages(self, key: str) -> Iterator[MessageRecord]:
+        after: Any = '-inf'
+        while after:
+            now = timeutils.utcnow_ts()
+            found, after = self._server.run(_READ, (key,), now, after, _STEP)
+            for one in found:
+                yield _read_message(one, now, is_delayed=key.endswith(keys.DELAYED))
+
+    def _find_projects(self, suffix: str) -> set[str]:
+        found = set()
+        cursor = b'0'
+        while True:
+            cursor, some = self._server.ask(
+                'SCAN', cursor, 'MATCH', f'*{suffix}', 'COUNT', _SCANNED
+            )
+            found |= {key.decode().removesuffix(suffix) for key in some}
+            if cursor == b'0':
+                return found
+
+    def _find_scopes(self, kind: str) -> list[str]:
+        """The projects that have records of a kind."""
+        members = self._server.ask('ZRANGE', f'.:{kind}s', 0, -1)
+        return sorted({member.decode().partition('.')[0] for member in members})
+
+
+def _read_message(one: list[Any], now: int, *, is_delayed: bool) -> MessageRecord:
+    number, score, claim_ttl, parts = one
+    fields: dict[bytes, bytes] = dict(zip(parts[::2], parts[1::2], strict=True))
+    # Upstream keeps delayed messages among the others, and whole seconds.
+    due = float(score if is_delayed else fields.get(b'd') or 0)
+    claim = None
+    if claim_ttl:
+        claim = ClaimRecord(fields[b'c'].decode(), int(claim_ttl), float(fields[b'c.e']))
+    return MessageRecord(
+        number.decode(),
+        body_of(bodies.unpack(fields[b'b'])),
+        int(fields[b't']),
+        float(fields[b'cr']),
+        float(fields[b'e']),
+        due if due > now else 0.0,
+        fields[b'u'].decode() if fields.get(b'u') else None,
+        fields[b'cs'].decode() if fields.get(b'cs') else None,
+        int(fields.get(b'c.c') or 0),
+        claim,
+    )
+
+
+class Writer(_Store):
+    """A server that other servers of Zaqar, upstream's included, may use meanwhile."""
+
+    def write_queue(self, queue: QueueRecord) -> None:
+        name, project = queue.name, queue.project
+        is_topic = queue.kind == 'topic'
+        key = keys.queue(name, project) + (keys.TOPIC if is_topic else '')
+        names = keys.topics(project) if is_topic else keys.queues(project)
+        metadata = bodies.pack(queue.metadata)
+        self._server.run(
+            _CREATE,
+            (names, key, keys.INDEX),
+            keys.queue(name, project),
+            metadata,
+            timeutils.utcnow_ts(),
+            keys.messages(name, project),
+        )
+        self._server.run(_UPDATE, (key,), metadata)
+
+    def write_messages(
+        self, queue: QueueRecord, messages_: Sequence[MessageRecord], *, keep_ids: bool
+    ) -> int:
+        name, project = queue.name, queue.project
+        key = keys.messages(name, project)
+        arguments: list[Any] = []
+        for one in messages_:
+            claim = one.claim or ClaimRecord('', 0, 0.0)
+            arguments += (
+                one.id,
+                one.ttl,
+                int(one.created),
+                int(one.expires),
+                repr(one.due) if one.due else 0,
+                one.client or messages.NOBODY,
+                bodies.pack(one.body.value),
+                one.checksum or '',
+                one.claim_count,
+                claim.id,
+                claim.ttl,
+                int(claim.expires),
+            )
+        number: int = self._server.run(
+            _WRITE,
+            (
+                key,
+                keys.rank_counter(name, project),
+                keys.claims(name, project),
+                keys.copied(name, project),
+            ),
+            timeutils.utcnow_ts(),
+            '' if keep_ids else messages.new_ids(key),
+            REMEMBER_SECONDS,
+            *arguments,
+        )
+        return number
+
+    def write_subscription(self, subscription: SubscriptionRecord, *, keep_ids: bool) -> None:
+        key = keys.subscriptions(subscription.source, subscription.project)
+        known = self._server.run(_SUBSCRIPTIONS, (key,), '-', 1, subscription.subscriber)
+        if known:
+            number = known[0][0].decode()
+        else:
+            number = subscription.id if keep_ids else str(uuid.uuid4())
+        fields = {
+            'id': number,
+            's': subscription.source,
+            'u': subscription.subscriber,
+            't': subscription.ttl,
+            'e': int(subscription.expires),
+            'o': bodies.pack(subscription.options),
+            'p': subscription.project,
+            'c': int(subscription.is_confirmed),
+        }
+        left = max(1, int(subscription.expires) - timeutils.utcnow_ts())
+        self._server.run(
+            _SUBSCRIBE,
+            (key, number),
+            '' if known else '1',
+            number,
+            subscription.subscriber,
+            left,
+            *(part for field in fields.items() for part in field),
+        )
+
+    def write_pool(self, pool: PoolRecord) -> None:
+        fields = {'pl': pool.name, 'u': pool.uri, 'w': pool.weight, 'f': pool.flavor or ''}
+        self._pools.put('', pool.name, {**fields, 'o': bodies.pack(pool.options)})
+
+    def write_flavor(self, flavor: FlavorRecord) -> None:
+        fields = {'f': flavor.name, 'c': bodies.pack(flavor.capabilities)}
+        self._flavors.put(flavor.project, flavor.name, fields)
+
+    def write_place(self, place: PlaceRecord) -> None:
+        self._places.put(place.project, place.queue, {'p_q': place.queue, 'p_p': place.pool})
