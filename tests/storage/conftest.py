@@ -20,7 +20,7 @@ from oslo_utils import timeutils
 from zaqar.common import cache
 from zaqar.storage import base, pipeline
 
-from tests.redis_process import RedisProcess
+from tests.redis_process import VALKEY_SERVER_PATH, RedisProcess
 from zaqar_gevent import conf as configuration
 from zaqar_gevent.bodies import Body
 from zaqar_gevent.storage import drivers, purging
@@ -43,13 +43,15 @@ redis_driver = {driver}
 [drivers:message_store:redis]
 uri = {redis}
 shared_with_upstream = {is_shared}
+durability = {durability}
 reconnect_sleep = 0.1
 [drivers:management_store:redis]
 uri = {redis}
+durability = {durability}
 reconnect_sleep = 0.1
 """
 
-STORES = ('sqlite', 'native', 'unshared', 'upstream')
+STORES = ('sqlite', 'native', 'unshared', 'valkey', 'upstream')
 
 CLOCK = 'delays go by a clock that the test does not set'
 EXCEPTIONS: dict[str, dict[str, str]] = {
@@ -58,6 +60,7 @@ EXCEPTIONS: dict[str, dict[str, str]] = {
     },
     'native': {},
     'unshared': {},
+    'valkey': {},
     'upstream': {
         'test_a_list_goes_on_after_a_deleted_marker': 'begins anew at the head',
         'test_a_marker_of_another_store_is_refused': 'lists from the head after any marker',
@@ -183,6 +186,7 @@ def load(name: str, redis: RedisProcess, directory: pathlib.Path) -> cfg.ConfigO
     path = directory / f'{name}.conf'
     driver = 'upstream' if name == 'upstream' else 'native'
     values = {'driver': driver, 'redis': redis.uri, 'is_shared': name != 'unshared'}
+    values['durability'] = 'memory'
     path.write_text(template.format(directory=directory, **values))
     conf = cfg.ConfigOpts()
     return configuration.load(conf, [str(path)])
@@ -205,10 +209,18 @@ def open_drivers(name: str, conf: cfg.ConfigOpts) -> tuple[base.DataDriverBase, 
     return upstream.DataDriver(conf, region, control), control
 
 
+@pytest.fixture(scope='module')
+def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisProcess]:
+    directory = tmp_path_factory.mktemp('valkey')
+    with RedisProcess(directory, program=VALKEY_SERVER_PATH) as process:
+        yield process
+
+
 @pytest.fixture(scope='module', params=STORES)
 def opened(
-    request: pytest.FixtureRequest, redis: RedisProcess, tmp_path_factory: pytest.TempPathFactory
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Store]:
+    redis = request.getfixturevalue('valkey' if request.param == 'valkey' else 'redis')
     # As in a server, whose greenlets share a connection.
     gevent.get_hub()
     redis.client.flushall()

@@ -30,11 +30,14 @@ MOST_SECONDS = 8.0
 
 
 @contextlib.contextmanager
-def open_store(uri: str, redis: RedisProcess, directory: pathlib.Path) -> Iterator[Store]:
+def open_store(
+    uri: str, redis: RedisProcess, directory: pathlib.Path, durability: str = 'memory'
+) -> Iterator[Store]:
     """A store at `uri`."""
     gevent.get_hub()
     path = directory / 'zaqar.conf'
-    path.write_text(ON_REDIS.format(driver='native', redis=uri, is_shared=True))
+    values = {'driver': 'native', 'redis': uri, 'is_shared': True, 'durability': durability}
+    path.write_text(ON_REDIS.format(**values))
     conf = configuration.load(cfg.ConfigOpts(), [str(path)])
     driver, control = open_drivers('native', conf)
     yield Store('native', pipeline.DataDriver(conf, driver, control), control, redis)
@@ -197,7 +200,7 @@ def test_a_busy_server_is_waited_for(store: Store, own: RedisProcess) -> None:
 
     spinning = threading.Thread(target=spin)
     spinning.start()
-    killing = threading.Timer(0.5, own.client.script_kill)
+    killing = threading.Timer(0.2, own.client.script_kill)
     killing.start()
     outcomes = all_at_once(*[lambda: store.post(queue, 'x')] * 3)
     spinning.join()

@@ -8,6 +8,9 @@ the hub does. A native thread has to wait for the interpreter after each answer.
 Every wait ends: an answer is waited for `timeout` seconds, after which the connection is given up,
 and a connection for `PATIENCE_SECONDS`. What was never sent, and what can be repeated without harm,
 is sent again on the next connection within that time. The rest fails with `OutcomeUnknown`.
+
+Where writes are to be confirmed (see `durability`), one confirmation is asked for behind each batch
+and its calls are answered when it has been given. Without it they fail with `OutcomeUnknown`.
 """
 
 from __future__ import annotations
@@ -28,6 +31,7 @@ from gevent.hub import Waiter
 from oslo_log import log
 
 from zaqar_gevent.storage.redis.addresses import Address
+from zaqar_gevent.storage.redis.durability import Confirmation, Durability
 from zaqar_gevent.storage.redis.outage import (
     Meaning,
     OutcomeUnknown,
@@ -118,16 +122,20 @@ class _Outages:
 class HubLink:
     """The connection of one hub to a server, opened by the first call and whenever it is gone.
 
-    patience: seconds that a call waits to be sent.
+    patience: seconds that a call waits to be sent. durability: what its calls are to survive.
     """
 
-    def __init__(self, address: Address, patience: float, hub: Any) -> None:
+    def __init__(self, address: Address, patience: float, hub: Any, durability: Durability) -> None:
         self.hub = hub
+        self._durability = durability
         self._address = address
         self._patience = patience
         self._outages = _Outages(address)
         self._waiting: collections.deque[PendingCommand] = collections.deque()
         self._sent: collections.deque[PendingCommand] = collections.deque()
+        # Answered, and to be confirmed by what was sent behind them.
+        self._unconfirmed: list[PendingCommand] = []
+        self._confirming: Confirmation | None = None
         self._wire: Wire | None = None
         self._watcher: Any = None
         self._unsent = b''
@@ -168,25 +176,25 @@ class HubLink:
         self._reason = 'it has been closed'
         self._disconnect()
         self._fail(self._waiting, RedisUnavailable)
-        self._fail(self._sent, OutcomeUnknown)
+        self._fail(self._take_sent(), OutcomeUnknown)
         self._clock.stop()
 
     def forget(self) -> None:
         """In a forked child: leave the connection to the parent."""
         self._is_closed = True
         self._waiting.clear()
-        self._sent.clear()
+        self._take_sent()
         self._disconnect()
 
     def _flush_soon(self) -> None:
         """PERF: what all greenlets that are ready now ask for is sent together."""
-        if not self._is_due and not self._sent:
+        if not self._is_due and not self._awaits_answers:
             self._is_due = True
             self.hub.loop.run_callback(self._flush)
 
     def _flush(self) -> None:
         self._is_due = False
-        if self._sent or not self._waiting:
+        if self._awaits_answers or not self._waiting:
             return
         if not self._clock.active:
             self._clock.start(self._tick)
@@ -203,8 +211,12 @@ class HubLink:
             size += len(call.data)
             self._sent.append(call)
         self._heard_at = time.monotonic()
+        packed = [call.data for call in self._sent]
+        self._confirming = self._wire.confirmation
+        if self._confirming is not None:
+            packed.append(pack(self._confirming.command))
         try:
-            data = self._wire.encode(b''.join([call.data for call in self._sent]))
+            data = self._wire.encode(b''.join(packed))
         except OSError as error:
             self._lose(str(error))
             return
@@ -270,48 +282,84 @@ class HubLink:
 
     def _take(self, answers: list[Any]) -> None:
         """Wake those whose answers have come."""
-        answered = []
-        retried = []
-        lost = None
+        answered: list[PendingCommand] = []
+        retried: list[PendingCommand] = []
+        lost: str | None = None
         for answer in answers:
-            if not self._sent:
+            if self._sent:
+                lost = self._sort(self._sent.popleft(), answer, answered, retried) or lost
+            elif self._confirming is not None:
+                answered += self._confirm(answer)
+            else:
                 lost = 'it answers what nobody asked'
                 break
-            call = self._sent.popleft()
-            if not isinstance(answer, hiredis.ReplyError):
-                call.answer = answer
-                answered.append(call)
-                continue
-            meaning, reason = read_error(str(answer))
-            if meaning is Meaning.UNKNOWN_SCRIPT and call.again is not None:
-                call.data, call.again = pack(call.again), None
-                retried.append(call)
-            elif meaning in (Meaning.WRONG_SERVER, Meaning.NOT_NOW):
-                # Not begun: it is asked again on a new connection, as long as there is time.
-                self._waiting.appendleft(call)
-                self._is_unfit = True
-                lost = reason
-            else:
-                self._outages.refused(reason)
-                call.answer = RedisUnavailable(self._address, reason)
-                answered.append(call)
         self._waiting.extendleft(reversed(retried))
         if answered and self._outages.is_on and not isinstance(answers[-1], hiredis.ReplyError):
             self._outages.works()
         if lost is not None:
             self._lose(lost)
-        elif not self._sent:
+        elif not self._awaits_answers:
             # Before those who are woken run: Redis works meanwhile.
             self._flush()
         for call in answered:
             call.waiter.switch(None)
 
+    def _sort(
+        self,
+        call: PendingCommand,
+        answer: Any,
+        answered: list[PendingCommand],
+        retried: list[PendingCommand],
+    ) -> str | None:
+        """Put a call where it belongs by its answer; why the server is of no use, if it is not."""
+        if not isinstance(answer, hiredis.ReplyError):
+            call.answer = answer
+            (answered if self._confirming is None else self._unconfirmed).append(call)
+            return None
+        meaning, reason = read_error(str(answer))
+        if meaning is Meaning.UNKNOWN_SCRIPT and call.again is not None:
+            call.data, call.again = pack(call.again), None
+            retried.append(call)
+        elif meaning in (Meaning.WRONG_SERVER, Meaning.NOT_NOW):
+            # Not begun: it is asked again on a new connection, as long as there is time.
+            self._waiting.appendleft(call)
+            self._is_unfit = True
+            return reason
+        else:
+            self._outages.refused(reason)
+            call.answer = RedisUnavailable(self._address, reason)
+            answered.append(call)
+        return None
+
+    @property
+    def _awaits_answers(self) -> bool:
+        return bool(self._sent) or self._confirming is not None
+
+    def _confirm(self, answer: Any) -> list[PendingCommand]:
+        """Calls whose confirmation has been given, or not: then their outcome is not known."""
+        assert self._confirming is not None
+        confirming, self._confirming = self._confirming, None
+        calls, self._unconfirmed = self._unconfirmed, []
+        if calls and not confirming.is_given(answer):
+            self._outages.refused(confirming.failure)
+            for call in calls:
+                call.answer = OutcomeUnknown(self._address, confirming.failure)
+        return calls
+
+    def _take_sent(self) -> collections.deque[PendingCommand]:
+        """What has been sent and is not done, which is forgotten."""
+        sent = collections.deque([*self._unconfirmed, *self._sent])
+        self._sent.clear()
+        self._unconfirmed.clear()
+        self._confirming = None
+        return sent
+
     def _lose(self, reason: str) -> None:
         """The connection is of no use any more."""
         self._reason = reason
-        if self._sent or self._waiting:
+        if self._awaits_answers or self._waiting:
             self._outages.failed(reason)
-        sent, self._sent = self._sent, collections.deque()
+        sent = self._take_sent()
         self._disconnect()
         lost = collections.deque(call for call in sent if not call.is_repeatable)
         self._waiting.extendleft(reversed([call for call in sent if call.is_repeatable]))
@@ -333,7 +381,7 @@ class HubLink:
                 gevent.sleep(_PAUSE_SECONDS)
             while self._waiting and not self._is_closed:
                 try:
-                    wire = dial(self._address, gevent.socket)
+                    wire = dial(self._address, gevent.socket, self._durability)
                 except (RedisUnavailable, UnsuitableServer) as error:
                     self._reason = error.reason
                     self._outages.failed(self._reason)
@@ -352,14 +400,17 @@ class HubLink:
     def _tick(self) -> None:
         """Give up what has waited too long."""
         now = time.monotonic()
-        if self._sent and now - self._heard_at > self._address.timeout:
+        silence = self._address.timeout
+        if self._confirming is not None:
+            silence += self._confirming.seconds
+        if self._awaits_answers and now - self._heard_at > silence:
             self._lose('it does not answer')
         late = [call for call in self._waiting if call.until < now]
         if late:
             # Those that came last have waited least.
             self._waiting = collections.deque(one for one in self._waiting if one.until >= now)
             self._fail(collections.deque(late), RedisUnavailable)
-        if not self._sent and not self._waiting:
+        if not self._awaits_answers and not self._waiting:
             self._clock.stop()
 
     def _fail(
@@ -374,9 +425,10 @@ class HubLink:
 class ThreadLink:
     """The connection for native threads that have no hub: one call at a time, which waits."""
 
-    def __init__(self, address: Address, patience: float) -> None:
+    def __init__(self, address: Address, patience: float, durability: Durability) -> None:
         self._address = address
         self._patience = patience
+        self._durability = durability
         self._wire: Wire | None = None
         self._lock = _allocate_lock()
 
@@ -387,7 +439,7 @@ class ThreadLink:
             while True:
                 wire = self._connect(until)
                 try:
-                    return wire.ask([command])[0]
+                    return self._ask(wire, command)
                 except hiredis.ReplyError as error:
                     meaning, reason = read_error(str(error))
                     if meaning is Meaning.UNKNOWN_SCRIPT and again is not None:
@@ -404,6 +456,15 @@ class ThreadLink:
                     if not is_repeatable or time.monotonic() > until:
                         raise OutcomeUnknown(self._address, str(error)) from None
 
+    def _ask(self, wire: Wire, command: Command) -> Any:
+        confirming = wire.confirmation
+        if confirming is None:
+            return wire.ask([command])[0]
+        answer, confirmed = wire.ask([command, confirming.command])
+        if not confirming.is_given(confirmed):
+            raise OutcomeUnknown(self._address, confirming.failure)
+        return answer
+
     def close(self) -> None:
         wire, self._wire = self._wire, None
         if wire is not None:
@@ -412,7 +473,7 @@ class ThreadLink:
     def _connect(self, until: float) -> Wire:
         while self._wire is None:
             try:
-                self._wire = dial(self._address, _socket)
+                self._wire = dial(self._address, _socket, self._durability)
             except RedisUnavailable:
                 if time.monotonic() > until:
                     raise

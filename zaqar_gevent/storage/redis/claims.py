@@ -20,7 +20,7 @@ MOST_GRACE = 10**9
 """A message does not live longer than this for a claim; Redis cannot count any further."""
 
 _TAKE = load('take', is_repeatable=False)
-_GET = load('claim_get')
+_GET = load('claim_get', is_write=False)
 _RENEW = load('claim_renew')
 _RELEASE = load('claim_release')
 

@@ -28,6 +28,7 @@ from zaqar_gevent.storage.redis import (
 )
 from zaqar_gevent.storage.redis.calls import PATIENCE_SECONDS
 from zaqar_gevent.storage.redis.documents import Page, present_all
+from zaqar_gevent.storage.redis.durability import Durability
 from zaqar_gevent.storage.redis.outage import RedisUnavailable
 from zaqar_gevent.storage.redis.servers import RedisServer, Script, ServerHandle
 
@@ -179,7 +180,12 @@ class ControlDriver(base.ControlDriverBase):
     Raises `RedisUnavailable`, `UnsuitableServer`, `zaqar.common.errors.ConfigurationError`.
     """
 
-    _DRIVER_OPTIONS = [(management_options.GROUP_NAME, management_options.ALL_OPTS)]
+    _DRIVER_OPTIONS = [
+        (
+            management_options.GROUP_NAME,
+            [*management_options.ALL_OPTS, *options.MANAGEMENT_OPTS],
+        )
+    ]
 
     def __init__(self, conf: cfg.ConfigOpts, cache: Any) -> None:
         super().__init__(conf, cache)
@@ -225,7 +231,7 @@ def _open(uri: str, section: Any) -> ServerHandle:
     """
     address = addresses.parse(uri)
     slept = max(1, section.max_reconnect_attempts) * section.reconnect_sleep
-    handle = ServerHandle(address, min(PATIENCE_SECONDS, slept))
+    handle = ServerHandle(address, min(PATIENCE_SECONDS, slept), Durability(section.durability))
     try:
         handle.server.check()
     except BaseException:

@@ -30,15 +30,15 @@ STEP = 500
 
 _POST = load('post', is_repeatable=False)
 _REPEATABLE_POST = load('post')
-_LIST = load('list')
-_GET = load('get')
-_EDGE = load('edge')
+_LIST = load('list', is_write=False)
+_GET = load('get', is_write=False)
+_EDGE = load('edge', is_write=False)
 _DELETE = load('delete')
 _DELETE_MANY = load('delete_many')
 _TAKE = load('take', is_repeatable=False)
 _PURGE = load('purge')
 _RESTORE = load('restore')
-_COLLECT = load('collect')
+_COLLECT = load('collect', is_write=False)
 
 Arguments = list[Any]
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from oslo_config import cfg
 
+from zaqar_gevent.storage.redis.durability import Durability
+
 DRIVERS_GROUP = 'drivers'
 MESSAGE_GROUP = 'drivers:message_store:redis'
 MANAGEMENT_GROUP = 'drivers:management_store:redis'
@@ -23,7 +25,27 @@ DRIVERS_OPTS = [
     )
 ]
 
+_DURABILITY = cfg.StrOpt(
+    'durability',
+    default=Durability.MEMORY.value,
+    choices=[
+        (Durability.MEMORY.value, 'whatever Redis does by itself'),
+        (Durability.REPLICA.value, 'a replica has received the write (WAIT)'),
+        (
+            Durability.FSYNC.value,
+            "the write is on the server's disk (WAITAOF, from Redis 7.2 on, or appendfsync always)",
+        ),
+    ],
+    help='When the native driver acknowledges a write. If that takes too long (0.8 of the '
+    'socket_timeout in the URI for replica, 2.5 s for fsync), the answer is 503 and says that the '
+    'outcome is not known; a post that has a post_id can be repeated. A server '
+    'that cannot do what is chosen is refused at start.',
+)
+
+MANAGEMENT_OPTS = [_DURABILITY]
+
 MESSAGE_OPTS = [
+    _DURABILITY,
     cfg.BoolOpt(
         'shared_with_upstream',
         default=True,
@@ -46,4 +68,8 @@ MESSAGE_OPTS = [
 
 def list_opts() -> list[tuple[str, list[cfg.Opt]]]:
     """The options by group, for `oslo.config.opts`."""
-    return [(DRIVERS_GROUP, DRIVERS_OPTS), (MESSAGE_GROUP, MESSAGE_OPTS)]
+    return [
+        (DRIVERS_GROUP, DRIVERS_OPTS),
+        (MESSAGE_GROUP, MESSAGE_OPTS),
+        (MANAGEMENT_GROUP, MANAGEMENT_OPTS),
+    ]

@@ -19,11 +19,11 @@ if TYPE_CHECKING:
     from zaqar_gevent.storage.redis.driver import ControlDriver, DataDriver
 
 _CREATE = load('queue_create')
-_LIST = load('queue_list')
+_LIST = load('queue_list', is_write=False)
 _UPDATE = load('queue_update')
 _DELETE = load('queue_delete')
 _WIPE = load('wipe')
-_STATS = load('stats')
+_STATS = load('stats', is_write=False)
 
 _PAGE = 100
 _KEPT_SECONDS = 24 * 60 * 60
@@ -237,6 +237,7 @@ def detach(names: _QueueNames, name: str, project: str | None) -> None:
             keys.claims(name, project),
             doomed,
             doomed_claims,
+            keys.head(name, project),
         ),
         keys.queue(name, project),
         _KEPT_SECONDS,

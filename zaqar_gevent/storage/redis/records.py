@@ -11,7 +11,7 @@ from typing import Any
 from zaqar_gevent.storage.redis.servers import RedisServer, load
 
 _PUT = load('record_put')
-_LIST = load('record_list')
+_LIST = load('record_list', is_write=False)
 _DELETE = load('record_delete')
 
 # No queue has such a key: its name would have a colon.

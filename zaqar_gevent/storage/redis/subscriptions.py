@@ -20,8 +20,8 @@ Subscription = dict[str, Any]
 Page = list[Subscription]
 
 _SUBSCRIBE = load('subscribe')
-_LIST = load('subscriptions')
-_GET = load('subscription_get')
+_LIST = load('subscriptions', is_write=False)
+_GET = load('subscription_get', is_write=False)
 _DELETE = load('subscription_delete')
 
 _ALL = 2**31

@@ -11,9 +11,19 @@ from collections.abc import Sequence
 from typing import Any
 
 import hiredis
+from oslo_log import log
 
 from zaqar_gevent.storage.redis.addresses import Address, Credentials
+from zaqar_gevent.storage.redis.durability import (
+    Confirmation,
+    Durability,
+    Unsupported,
+    confirm_by_fsync,
+    confirm_by_replica,
+)
 from zaqar_gevent.storage.redis.outage import RedisUnavailable, UnsuitableServer, read_error
+
+LOG = log.getLogger(__name__)
 
 Command = tuple[Any, ...]
 
@@ -22,16 +32,21 @@ pack = hiredis.pack_command
 CHUNK = 64 * 1024
 """Bytes that are read at a time."""
 
+
 _NOTHING = object()
 _NAME = 'zaqar_gevent'
 _LEAST_VERSION = (5, 0)
 
 
 class Wire:
-    """The bytes of one connection."""
+    """The bytes of one connection.
+
+    confirmation: what is to be sent behind writes, if anything.
+    """
 
     def __init__(self, sock: Any) -> None:
         self.sock = sock
+        self.confirmation: Confirmation | None = None
         self._tls: ssl.SSLObject | None = None
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         self._reader = hiredis.Reader(notEnoughData=_NOTHING, replyError=hiredis.ReplyError)
@@ -107,18 +122,19 @@ class Wire:
             return
 
 
-def dial(address: Address, sockets: Any) -> Wire:
+def dial(address: Address, sockets: Any, durability: Durability = Durability.MEMORY) -> Wire:
     """A connection to the server that is to be written, greeted.
 
-    sockets: the module whose sockets wait: `gevent.socket` or `_socket`.
+    sockets: the module whose sockets wait: `gevent.socket` or `_socket`. durability: what its
+        writes are to survive.
 
     Raises `RedisUnavailable`; `UnsuitableServer` where it could not keep messages.
     """
     try:
         if address.master is None:
             [host] = address.hosts or (None,)
-            return _greet(address, host, sockets)
-        return _greet(address, _find_master(address, sockets), sockets)
+            return _greet(address, host, sockets, durability)
+        return _greet(address, _find_master(address, sockets), sockets, durability)
     except UnsuitableServer:
         raise
     except hiredis.ReplyError as error:
@@ -127,24 +143,57 @@ def dial(address: Address, sockets: Any) -> Wire:
         raise RedisUnavailable(address, _describe(error)) from None
 
 
-def _greet(address: Address, host: tuple[str, int] | None, sockets: Any) -> Wire:
+def _greet(
+    address: Address, host: tuple[str, int] | None, sockets: Any, durability: Durability
+) -> Wire:
     wire = _open(address, host, sockets)
     try:
         commands = [*_authenticate(address.credentials), ('CLIENT', 'SETNAME', _NAME)]
         if address.database:
             commands.append(('SELECT', address.database))
-        _check(address, wire.ask([*commands, ('INFO',)])[-1].decode())
+        facts = _read_facts(wire.ask([*commands, ('INFO',)])[-1].decode())
+        _check(address, facts)
+        wire.confirmation = _confirmation(address, facts, wire, durability)
+        if wire.confirmation is not None:
+            wire.sock.settimeout(address.timeout + wire.confirmation.seconds)
     except BaseException:
         wire.close()
         raise
     return wire
 
 
-def _check(address: Address, info: str) -> None:
+def _read_facts(info: str) -> dict[str, str]:
+    return dict(line.split(':', 1) for line in info.splitlines() if ':' in line)
+
+
+def _version(facts: dict[str, str]) -> tuple[int, ...]:
+    return tuple(int(part) for part in facts.get('redis_version', '0').split('.')[:2])
+
+
+def _confirmation(
+    address: Address, facts: dict[str, str], wire: Wire, durability: Durability
+) -> Confirmation | None:
+    if durability is Durability.MEMORY:
+        return None
+    if durability is Durability.REPLICA:
+        return confirm_by_replica(address.timeout)
+    policy: str | None = None
+    try:
+        [(_, found)] = wire.ask([('CONFIG', 'GET', 'appendfsync')])
+        policy = found.decode()
+    except hiredis.ReplyError as error:
+        # The user may not ask that.
+        LOG.info('Redis at %s does not tell its appendfsync: %s', address, error)
+    try:
+        return confirm_by_fsync(_version(facts), policy, has_log=facts.get('aof_enabled') == '1')
+    except Unsupported as error:
+        raise UnsuitableServer(address, str(error)) from None
+
+
+def _check(address: Address, facts: dict[str, str]) -> None:
     """Raise an error for a server that cannot keep messages, by what it says of itself."""
-    facts = dict(line.split(':', 1) for line in info.splitlines() if ':' in line)
-    version = facts.get('redis_version', '0')
-    if tuple(int(part) for part in version.split('.')[:2]) < _LEAST_VERSION:
+    if _version(facts) < _LEAST_VERSION:
+        version = facts.get('redis_version', 'of an unknown version')
         raise UnsuitableServer(address, f'is {version}; it must be 5.0 or later.')
     if facts.get('cluster_enabled') == '1':
         raise UnsuitableServer(
