@@ -9,6 +9,8 @@ import sys
 from oslo_config import cfg
 from oslo_log import log
 
+from zaqar_gevent.storage.errors import is_logged
+
 # Upstream's notification tasks log a traceback for each try.
 _NOTIFICATION_TASKS = 'zaqar.notification'
 _QUERY = re.compile(r'(/[^\s?\'"<>]*)\?[^\s\'"<>)\\]+')
@@ -31,10 +33,10 @@ def set_up(conf: cfg.ConfigOpts) -> None:
 def level_of(error: BaseException, usual: int) -> int:
     """The level at which to log what `error` made fail: DEBUG if its cause has been logged.
 
-    The embedded store logs each of its outages itself, once (`StoreUnavailable.is_logged`).
+    Stores log each of their outages themselves, once.
     usual: the level of any other error.
     """
-    return logging.DEBUG if getattr(error, 'is_logged', False) else usual
+    return logging.DEBUG if is_logged(error) else usual
 
 
 def shorten_deliveries(record: logging.LogRecord) -> bool:

@@ -51,9 +51,9 @@ from zaqar_gevent.rest import build_app
 from zaqar_gevent.rest.middleware import allow_origins, load_origins, mount
 from zaqar_gevent.rest.observation import metrics_app, observe, serve_paths
 from zaqar_gevent.rest.openapi import build_openapi
-from zaqar_gevent.scans import explain_scan
 from zaqar_gevent.sockets.unsent import Unsent
 from zaqar_gevent.storage import drivers, purging
+from zaqar_gevent.storage.errors import explain_scan
 from zaqar_gevent.storage.names import names_for
 from zaqar_gevent.unknown_options import find_unknown_options
 from zaqar_gevent.webhooks import assembly

@@ -21,7 +21,7 @@ import pytest
 from tests.faults import recording
 from tests.faults.power_cut import Disk
 from tests.unit.storage.conftest import Store
-from zaqar_gevent.storage.sqlite.outage import StoreUnavailable
+from zaqar_gevent.storage.errors import StoreUnavailable
 
 
 @pytest.fixture(scope='module', autouse=True)

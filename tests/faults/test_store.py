@@ -79,7 +79,7 @@ FAULTS = [
     pytest.param('writer', 'Writer', 'execute', 'raise MemoryError', id='writer out of memory'),
     pytest.param('writer', 'Writer', 'execute', 'raise SystemExit', id='writer exits'),
     pytest.param('writer', 'Writer', 'on_idle', 'raise KeyboardInterrupt', id='writer interrupted'),
-    pytest.param('writer', 'Writer', '_commit', 'raise MemoryError', id='commit out of memory'),
+    pytest.param('writer', 'Writer', 'commit', 'raise MemoryError', id='commit out of memory'),
     pytest.param('collector', 'CollectionSchedule', 'run', 'raise MemoryError', id='collector'),
 ]
 
@@ -95,7 +95,7 @@ def test_a_thread_that_fails_is_told_and_replaced(
         began = time.monotonic()
         statuses = {post(caller, 'meanwhile') for _ in range(10)}
         assert time.monotonic() - began < 10
-        if method in ('execute', '_commit'):
+        if method in ('execute', 'commit'):
             assert statuses == {503}
             eventually(lambda: not is_healthy(server))
             listed = bodies(caller)

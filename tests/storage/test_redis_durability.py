@@ -15,7 +15,7 @@ import redis as redis_py
 
 from tests.redis_process import REDIS_SERVER_PATH, VALKEY_SERVER_PATH, RedisProcess
 from tests.storage.test_redis_trouble import MOST_SECONDS, all_at_once, attempt, open_store
-from zaqar_gevent.storage.redis.outage import OutcomeUnknown, RedisUnavailable, UnsuitableServer
+from zaqar_gevent.storage.errors import OutcomeUnknown, StoreUnavailable, UnsuitableStore
 
 AT_ONCE = 40
 PROGRAMS = {'redis': REDIS_SERVER_PATH, 'valkey': VALKEY_SERVER_PATH}
@@ -171,7 +171,7 @@ def test_a_server_that_cannot_confirm_an_fsync_is_refused(
 ) -> None:
     with (
         RedisProcess(tmp_path, *options, program=PROGRAMS[program]) as redis,
-        pytest.raises(UnsuitableServer, match=reason),
+        pytest.raises(UnsuitableStore, match=reason),
         open_store(redis.uri, redis, tmp_path, 'fsync'),
     ):
         pass
@@ -193,7 +193,7 @@ def test_a_write_that_is_refused_at_once_is_no_unknown_outcome(
             outcome, _ = attempt(lambda: store.post(queue, 'x'))
         finally:
             master.client.config_set('min-replicas-to-write', 0)
-        assert isinstance(outcome, RedisUnavailable)
+        assert isinstance(outcome, StoreUnavailable)
         assert not isinstance(outcome, OutcomeUnknown)
         assert 'too few replicas' in str(outcome)
         assert store.list(queue) == []
@@ -203,7 +203,7 @@ def test_a_write_that_is_refused_at_once_is_no_unknown_outcome(
 def test_redis_cluster_is_refused(program: str, tmp_path: pathlib.Path) -> None:
     with (
         RedisProcess(tmp_path, '--cluster-enabled', 'yes', program=PROGRAMS[program]) as redis,
-        pytest.raises(UnsuitableServer, match='Redis Cluster'),
+        pytest.raises(UnsuitableStore, match='Redis Cluster'),
         open_store(redis.uri, redis, tmp_path),
     ):
         pass

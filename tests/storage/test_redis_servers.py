@@ -16,7 +16,7 @@ from tests.certificate import write_certificate
 from tests.redis_process import REDIS_SERVER_PATH, RedisProcess
 from tests.storage.relay import Relay, with_tls
 from tests.storage.test_redis_trouble import open_store
-from zaqar_gevent.storage.redis.outage import RedisUnavailable
+from zaqar_gevent.storage.errors import StoreUnavailable
 
 FAILOVER_SECONDS = 60
 
@@ -46,7 +46,7 @@ def test_a_certificate_nobody_vouches_for_is_not_believed(
     relay: Relay, redis: RedisProcess, tmp_path: pathlib.Path
 ) -> None:
     uri = f'rediss://127.0.0.1:{relay.port}'
-    with pytest.raises(RedisUnavailable, match='certificate'), open_store(uri, redis, tmp_path):
+    with pytest.raises(StoreUnavailable, match='certificate'), open_store(uri, redis, tmp_path):
         pass
 
 
@@ -109,7 +109,7 @@ def test_another_master_is_found(
             try:
                 store.post(queue, 'after')
                 break
-            except RedisUnavailable:
+            except StoreUnavailable:
                 assert time.monotonic() < deadline, 'no other master is found'
         assert store.list(queue) == ['before', 'after']
         assert redis.client.zcard(f'shop.{queue}.messages') == 2
@@ -119,5 +119,5 @@ def test_a_master_that_no_sentinel_knows_is_told(
     sentinel: tuple[int, RedisProcess], redis: RedisProcess, tmp_path: pathlib.Path
 ) -> None:
     uri = f'redis://127.0.0.1:{sentinel[0]}?master=unknown'
-    with pytest.raises(RedisUnavailable, match='unknown'), open_store(uri, redis, tmp_path):
+    with pytest.raises(StoreUnavailable, match='unknown'), open_store(uri, redis, tmp_path):
         pass

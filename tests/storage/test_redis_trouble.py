@@ -22,8 +22,8 @@ from tests.redis_process import RedisProcess
 from tests.storage.conftest import ON_REDIS, Store, open_drivers
 from tests.storage.relay import Relay
 from zaqar_gevent import conf as configuration
-from zaqar_gevent.storage.redis import calls
-from zaqar_gevent.storage.redis.outage import OutcomeUnknown, RedisUnavailable, UnsuitableServer
+from zaqar_gevent.storage.core import links
+from zaqar_gevent.storage.errors import OutcomeUnknown, StoreUnavailable, UnsuitableStore
 
 # A call may wait for an answer, then for a connection; a busy machine has some of it.
 MOST_SECONDS = 8.0
@@ -63,7 +63,7 @@ def attempt(call: Callable[[], Any]) -> tuple[Any, float]:
     began = time.monotonic()
     try:
         return call(), time.monotonic() - began
-    except RedisUnavailable as error:
+    except StoreUnavailable as error:
         return error, time.monotonic() - began
 
 
@@ -90,7 +90,7 @@ def test_a_paused_server_is_given_up_in_time(store: Store, own: RedisProcess) ->
     finally:
         os.kill(own.pid, signal.SIGCONT)
     ticker.kill()
-    assert all(isinstance(outcome, RedisUnavailable) for outcome, _ in outcomes)
+    assert all(isinstance(outcome, StoreUnavailable) for outcome, _ in outcomes)
     assert max(seconds for _, seconds in outcomes) < MOST_SECONDS
     # The others go on meanwhile.
     assert len(ticks) > 5
@@ -116,7 +116,7 @@ def test_a_server_that_is_gone_is_told_in_time(store: Store, own: RedisProcess) 
     own.__exit__()
     try:
         for outcome, seconds in all_at_once(*[lambda: store.list(queue)] * 5):
-            assert isinstance(outcome, RedisUnavailable)
+            assert isinstance(outcome, StoreUnavailable)
             assert str(own.port) in str(outcome)
             assert seconds < MOST_SECONDS
         assert not store.data.is_alive()
@@ -147,7 +147,7 @@ def test_nothing_is_made_that_was_refused_for_want_of_memory(
         lambda: store.queues.create('other'),
         lambda: store.subscriptions.create(queue, 'http://a', 300, {}),
     ):
-        with pytest.raises(RedisUnavailable, match='out of memory'):
+        with pytest.raises(StoreUnavailable, match='out of memory'):
             call()
         assert store.list(queue) == ['x']
     assert len([line for line in caplog.messages if 'out of memory' in line]) == 1
@@ -164,7 +164,7 @@ def test_a_server_that_evicts_is_refused(own: RedisProcess, tmp_path: pathlib.Pa
     own.client.config_set('maxmemory', '100mb')
     own.client.config_set('maxmemory-policy', 'allkeys-lru')
     with (
-        pytest.raises(UnsuitableServer, match='maxmemory-policy allkeys-lru'),
+        pytest.raises(UnsuitableStore, match='maxmemory-policy allkeys-lru'),
         open_store(own.uri, own, tmp_path),
     ):
         pass
@@ -182,7 +182,7 @@ def test_a_replica_is_not_written(
     with open_store(redis.uri, redis, tmp_path) as replicated:
         while not replicated.queues.exists(queue):
             gevent.sleep(0.05)
-        with pytest.raises(RedisUnavailable, match='replica'):
+        with pytest.raises(StoreUnavailable, match='replica'):
             replicated.post(queue, 'y')
         assert replicated.list(queue) == ['x']
         redis.client.replicaof('no', 'one')
@@ -212,7 +212,7 @@ def test_a_busy_server_is_waited_for(store: Store, own: RedisProcess) -> None:
 def test_a_wrong_password_is_told(own: RedisProcess, tmp_path: pathlib.Path) -> None:
     own.client.config_set('requirepass', 'right')
     for uri in (own.uri, own.uri.replace('//', '//:wrong@')):
-        with pytest.raises(RedisUnavailable, match='password'), open_store(uri, own, tmp_path):
+        with pytest.raises(StoreUnavailable, match='password'), open_store(uri, own, tmp_path):
             pass
     with open_store(own.uri.replace('//', '//:right@'), own, tmp_path) as opened:
         assert opened.data.is_alive()
@@ -222,7 +222,7 @@ def test_calls_that_wait_are_bounded(
     store: Store, own: RedisProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     queue = store.queue()
-    monkeypatch.setattr(calls, 'MAX_WAITING', 5)
+    monkeypatch.setattr(links, 'MAX_WAITING', 5)
     os.kill(own.pid, signal.SIGSTOP)
     try:
         outcomes = all_at_once(*[lambda: store.list(queue)] * 20)
@@ -245,7 +245,7 @@ def test_whoever_waits_is_told_when_the_driver_is_closed(
         gevent.sleep(0)
     try:
         gevent.joinall(waiting, timeout=5, raise_error=True)
-        assert all(isinstance(one.value[0], RedisUnavailable) for one in waiting)
+        assert all(isinstance(one.value[0], StoreUnavailable) for one in waiting)
     finally:
         os.kill(own.pid, signal.SIGCONT)
 

@@ -14,6 +14,7 @@ from zaqar_gevent.api.broker import Broker
 from zaqar_gevent.api.context import Caller, Context
 from zaqar_gevent.api.operation import CONNECTION, REGISTRY, Kind, Operation, Reply
 from zaqar_gevent.api.policy import Policy
+from zaqar_gevent.storage.errors import is_logged
 
 LOG = log.getLogger(__name__)
 
@@ -196,8 +197,7 @@ def _failure(operation: Operation, error: Exception) -> errors.APIError:
             return errors.BadRequest(str(error))
         case storage_errors.ExceptionBase():
             failure = errors.from_storage(error, operation.name)
-            is_logged = getattr(error, 'is_logged', False)
-            if isinstance(failure, errors.ServiceUnavailable) and not is_logged:
+            if isinstance(failure, errors.ServiceUnavailable) and not is_logged(error):
                 LOG.error('The store failed during %s: %s', operation.name, error)
             return failure
         case _:

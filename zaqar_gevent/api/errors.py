@@ -33,6 +33,7 @@ import msgspec
 from zaqar.storage import errors as storage_errors
 
 from zaqar_gevent.markers import MarkerNotGiven
+from zaqar_gevent.storage.errors import explanation_of
 
 
 class APIError(Exception):
@@ -227,7 +228,7 @@ def from_storage(error: storage_errors.ExceptionBase, operation: str) -> APIErro
             return Forbidden(_CLAIM_NEEDED, title='Unable to delete')
         case _:
             # Some stores know more of it that is of use to a client.
-            return ServiceUnavailable.during(operation, getattr(error, 'explanation', ''))
+            return ServiceUnavailable.during(operation, explanation_of(error))
 
 
 def unknown_claim() -> BadRequest:

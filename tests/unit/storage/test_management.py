@@ -10,9 +10,9 @@ from zaqar.storage.sqlalchemy import driver as sqlalchemy_driver
 from zaqar.storage.sqlalchemy import tables
 
 from tests.unit.storage.conftest import make_conf
+from zaqar_gevent.storage.errors import ScanTooLong
 from zaqar_gevent.storage.sqlite import DataDriver, options
 from zaqar_gevent.storage.sqlite import queues as queues_of_sqlite
-from zaqar_gevent.storage.sqlite.outage import ScanTooLong
 
 
 def list_queues(store, **options):

@@ -7,8 +7,9 @@ import pytest
 from gevent import monkey
 
 from tests.stopwatch import Stopwatch
-from zaqar_gevent.storage.sqlite import StoreUnavailable, completions, thread_pool
-from zaqar_gevent.storage.sqlite.outage import ScanTooLong
+from zaqar_gevent.storage.core import completions, thread_pool
+from zaqar_gevent.storage.errors import ScanTooLong
+from zaqar_gevent.storage.sqlite import StoreUnavailable
 from zaqar_gevent.storage.sqlite.reader import Reader
 from zaqar_gevent.storage.sqlite.writer import Writer
 
@@ -37,7 +38,7 @@ def test_threads_that_cannot_be_started_fail_calls_until_they_can(
     open_store, monkeypatch, caplog, call
 ):
     store = open_store()
-    store.database.forget_inherited()  # anew, without threads
+    store.database.after_fork()  # anew, without threads
     with monkeypatch.context() as patch:
         patch.setattr(thread_pool, '_start_new_thread', fail_to_start)
         for _ in range(3):
@@ -51,7 +52,7 @@ def test_threads_that_cannot_be_started_fail_calls_until_they_can(
 
 def test_some_reading_threads_are_enough(open_store, monkeypatch):
     store = open_store()
-    store.database.forget_inherited()
+    store.database.after_fork()
     started = []
 
     def start_one(function, arguments):
@@ -97,7 +98,7 @@ def test_a_server_that_fails_is_replaced(open_store, monkeypatch, executor, meth
             return store.database.write(lambda cursor: 1)
         return store.database.scan(lambda connection: 1)
 
-    store.database.forget_inherited()
+    store.database.after_fork()
     monkeypatch.setattr(executor, method, fail_twice)
     outcomes = [gevent.spawn(use) for _ in range(8)]
     gevent.joinall(outcomes, timeout=10)
@@ -111,7 +112,7 @@ def test_a_server_that_fails_is_replaced(open_store, monkeypatch, executor, meth
 
 @pytest.mark.parametrize('executor', [Writer, Reader])
 def test_a_server_that_cannot_even_be_closed_is_replaced(store, monkeypatch, executor):
-    store.database.forget_inherited()
+    store.database.after_fork()
     use = store.database.write if executor is Writer else store.database.scan
     with monkeypatch.context() as patch:
         patch.setattr(executor, 'execute', raising(MemoryError))
@@ -124,7 +125,7 @@ def test_a_server_that_cannot_even_be_closed_is_replaced(store, monkeypatch, exe
 @pytest.mark.parametrize('call', ['write', 'scan'])
 def test_a_thread_that_ends_is_replaced(store, monkeypatch, call):
     monkeypatch.setattr(completions, 'WAIT_SECONDS', 1.0)
-    store.database.forget_inherited()
+    store.database.after_fork()
     use = getattr(store.database, call)
     assert use(lambda cursor: 1) == 1
     with monkeypatch.context() as patch:

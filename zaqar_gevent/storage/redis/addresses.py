@@ -54,6 +54,11 @@ class Address(NamedTuple):
         options = f'?master={self.master}' if self.master else ''
         return f'{scheme}://{where}{options}'
 
+    @property
+    def store(self) -> str:
+        """The server as the subject of a sentence, for logs and errors."""
+        return f'Redis at {self}'
+
 
 def parse(uri: str) -> Address:
     """The address that `uri` names; raises `zaqar.common.errors.ConfigurationError`."""

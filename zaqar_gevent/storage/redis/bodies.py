@@ -5,22 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import msgspec
-from zaqar.storage import errors
+
+from zaqar_gevent.storage.errors import UndecodableValue
 
 pack = msgspec.msgpack.Encoder().encode
 """The bytes to store of a value. Raises `OverflowError` or `ValueError` for what has none."""
 
 _decode = msgspec.msgpack.Decoder().decode
-
-
-class UndecodableValue(errors.ConnectionError):
-    """What is stored is no MsgPack."""
-
-    msg_format = 'What is stored in Redis is garbled: {reason}'
-    explanation = 'What is stored of this queue is damaged; trying again will not help.'
-
-    def __init__(self, reason: str) -> None:
-        super().__init__(reason=reason)
 
 
 def unpack(packed: bytes) -> Any:

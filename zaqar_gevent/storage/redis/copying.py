@@ -9,6 +9,7 @@ from typing import Any
 from oslo_utils import timeutils
 
 from zaqar_gevent.bodies import body_of
+from zaqar_gevent.storage.core.links import PATIENCE_SECONDS
 from zaqar_gevent.storage.records import (
     REMEMBER_SECONDS,
     ClaimRecord,
@@ -20,9 +21,8 @@ from zaqar_gevent.storage.records import (
     SubscriptionRecord,
 )
 from zaqar_gevent.storage.redis import addresses, bodies, keys, messages
-from zaqar_gevent.storage.redis.calls import PATIENCE_SECONDS
 from zaqar_gevent.storage.redis.records import Records
-from zaqar_gevent.storage.redis.servers import ServerHandle, load
+from zaqar_gevent.storage.redis.servers import load, open_server
 
 KIND = 'redis'
 
@@ -40,14 +40,14 @@ _QUEUES, _TOPICS = '.queues_set', '.:topics'
 
 
 class _Store:
-    """A server; raises `RedisUnavailable` or `UnsuitableServer`."""
+    """A server; raises `StoreUnavailable` or `UnsuitableStore`."""
 
     kind = KIND
     can_keep_ids = True
 
     def __init__(self, uri: str) -> None:
-        self._handle = ServerHandle(addresses.parse(uri), PATIENCE_SECONDS)
-        self._server = self._handle.server
+        self._handle = open_server(addresses.parse(uri), PATIENCE_SECONDS)
+        self._server = self._handle.store
         try:
             self._server.check()
         except BaseException:

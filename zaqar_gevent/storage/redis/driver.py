@@ -14,6 +14,9 @@ from zaqar.storage import base
 
 from zaqar_gevent.bodies import body_of
 from zaqar_gevent.storage import own_drivers
+from zaqar_gevent.storage.core.handles import Handle
+from zaqar_gevent.storage.core.links import PATIENCE_SECONDS
+from zaqar_gevent.storage.errors import StoreUnavailable
 from zaqar_gevent.storage.redis import (
     addresses,
     catalogue,
@@ -26,11 +29,9 @@ from zaqar_gevent.storage.redis import (
     queues,
     subscriptions,
 )
-from zaqar_gevent.storage.redis.calls import PATIENCE_SECONDS
 from zaqar_gevent.storage.redis.documents import Page, present_all
 from zaqar_gevent.storage.redis.durability import Durability
-from zaqar_gevent.storage.redis.outage import RedisUnavailable
-from zaqar_gevent.storage.redis.servers import RedisServer, Script, ServerHandle
+from zaqar_gevent.storage.redis.servers import RedisServer, Script, open_server
 
 Lease = tuple[str, int, int]
 """The id of a claim, its TTL and grace in seconds."""
@@ -43,7 +44,7 @@ class DataDriver(own_drivers.DataDriver):
 
     idempotency_seconds: for how long the id of a post is remembered.
 
-    Raises `RedisUnavailable`, `UnsuitableServer`, `zaqar.common.errors.ConfigurationError`.
+    Raises `StoreUnavailable`, `UnsuitableStore`, `zaqar.common.errors.ConfigurationError`.
     """
 
     _DRIVER_OPTIONS = [
@@ -58,7 +59,7 @@ class DataDriver(own_drivers.DataDriver):
         is_secure_pool = conf.drivers.message_store == 'rediss'
         uri = conf['drivers:message_store:rediss'].uri if is_secure_pool else section.uri
         self._handle = _open(uri, section)
-        self.server = self._handle.server
+        self.server = self._handle.store
         self.idempotency_seconds: int = section.idempotency_seconds
         self._is_shared: bool = section.shared_with_upstream
 
@@ -177,7 +178,7 @@ class DataDriver(own_drivers.DataDriver):
 class ControlDriver(base.ControlDriverBase):
     """Queues, topics, pools, flavors and the catalogue on one server.
 
-    Raises `RedisUnavailable`, `UnsuitableServer`, `zaqar.common.errors.ConfigurationError`.
+    Raises `StoreUnavailable`, `UnsuitableStore`, `zaqar.common.errors.ConfigurationError`.
     """
 
     _DRIVER_OPTIONS = [
@@ -191,7 +192,7 @@ class ControlDriver(base.ControlDriverBase):
         super().__init__(conf, cache)
         section = conf[management_options.GROUP_NAME]
         self._handle = _open(section.uri, section)
-        self.server = self._handle.server
+        self.server = self._handle.store
 
     def is_alive(self) -> bool:
         """Whether the server answers."""
@@ -221,7 +222,7 @@ class ControlDriver(base.ControlDriverBase):
         return catalogue.CatalogueController(self)
 
 
-def _open(uri: str, section: Any) -> ServerHandle:
+def _open(uri: str, section: Any) -> Handle[RedisServer]:
     """The use of the server at `uri`, which has answered.
 
     section: the group of options.
@@ -231,9 +232,9 @@ def _open(uri: str, section: Any) -> ServerHandle:
     """
     address = addresses.parse(uri)
     slept = max(1, section.max_reconnect_attempts) * section.reconnect_sleep
-    handle = ServerHandle(address, min(PATIENCE_SECONDS, slept), Durability(section.durability))
+    handle = open_server(address, min(PATIENCE_SECONDS, slept), Durability(section.durability))
     try:
-        handle.server.check()
+        handle.store.check()
     except BaseException:
         handle.close()
         raise
@@ -243,5 +244,5 @@ def _open(uri: str, section: Any) -> ServerHandle:
 def _is_alive(server: RedisServer) -> bool:
     try:
         return bool(server.ask('PING'))
-    except RedisUnavailable:
+    except StoreUnavailable:
         return False

@@ -1,59 +1,13 @@
-"""What callers get when Redis cannot be used.
-
-zaqar.storage.errors.ConnectionError
-├── UnsuitableServer        the same, where no later request will succeed
-└── RedisUnavailable        one line: the address and the reason
-    └── OutcomeUnknown      the call was sent, and no answer came
-"""
+"""What the errors that Redis answers mean for a call."""
 
 from __future__ import annotations
 
 import enum
 import re
 
-from oslo_config import cfg
-from zaqar.storage import errors
-
 # An error is named at its start or, where it comes out of a script, behind a dash.
 _CODE = re.compile(r'(?:^|-)(?P<code>[A-Z]{3,})\b')
 _SENSELESS = re.compile(r'ERR Error running script \(call to [^)]*\): (@user_script:\s*\d+: )*-?')
-
-
-class UnsuitableServer(errors.ConnectionError, cfg.ConfigFileValueError):
-    """The server is set up so that it would lose messages, or cannot serve them at all."""
-
-    msg_format = 'Redis at {address} {reason}'
-
-    def __init__(self, address: object, reason: str) -> None:
-        super().__init__(address=address, reason=reason)
-        self.reason = reason
-
-
-class RedisUnavailable(errors.ConnectionError):
-    """Redis cannot be reached or refuses to work; a later request may succeed.
-
-    is_logged: the driver itself logs each outage, once and not for each call that it fails.
-    """
-
-    is_logged = True
-    msg_format = 'Redis at {address} is unavailable: {reason}'
-
-    def __init__(self, address: object, reason: str) -> None:
-        super().__init__(address=address, reason=reason)
-        self.reason = reason
-
-
-class OutcomeUnknown(RedisUnavailable):
-    """The call was sent and no answer came: it may have been performed or not.
-
-    explanation: what a client is told.
-    """
-
-    msg_format = 'Redis at {address} has not answered: {reason}'
-    explanation = (
-        'It may have been done or not. To repeat a post without making it twice, give it a '
-        '`post_id`.'
-    )
 
 
 class Meaning(enum.Enum):

@@ -13,6 +13,7 @@ from typing import Any
 import hiredis
 from oslo_log import log
 
+from zaqar_gevent.storage.errors import StoreUnavailable, UnsuitableStore
 from zaqar_gevent.storage.redis.addresses import Address, Credentials
 from zaqar_gevent.storage.redis.durability import (
     Confirmation,
@@ -21,7 +22,7 @@ from zaqar_gevent.storage.redis.durability import (
     confirm_by_fsync,
     confirm_by_replica,
 )
-from zaqar_gevent.storage.redis.outage import RedisUnavailable, UnsuitableServer, read_error
+from zaqar_gevent.storage.redis.outage import read_error
 
 LOG = log.getLogger(__name__)
 
@@ -128,19 +129,19 @@ def dial(address: Address, sockets: Any, durability: Durability = Durability.MEM
     sockets: the module whose sockets wait: `gevent.socket` or `_socket`. durability: what its
         writes are to survive.
 
-    Raises `RedisUnavailable`; `UnsuitableServer` where it could not keep messages.
+    Raises `StoreUnavailable`; `UnsuitableStore` where it could not keep messages.
     """
     try:
         if address.master is None:
             [host] = address.hosts or (None,)
             return _greet(address, host, sockets, durability)
         return _greet(address, _find_master(address, sockets), sockets, durability)
-    except UnsuitableServer:
+    except UnsuitableStore:
         raise
     except hiredis.ReplyError as error:
-        raise RedisUnavailable(address, read_error(str(error))[1]) from None
+        raise StoreUnavailable(address.store, read_error(str(error))[1]) from None
     except (OSError, ValueError) as error:
-        raise RedisUnavailable(address, _describe(error)) from None
+        raise StoreUnavailable(address.store, _describe(error)) from None
 
 
 def _greet(
@@ -187,24 +188,24 @@ def _confirmation(
     try:
         return confirm_by_fsync(_version(facts), policy, has_log=facts.get('aof_enabled') == '1')
     except Unsupported as error:
-        raise UnsuitableServer(address, str(error)) from None
+        raise UnsuitableStore(address.store, str(error)) from None
 
 
 def _check(address: Address, facts: dict[str, str]) -> None:
     """Raise an error for a server that cannot keep messages, by what it says of itself."""
     if _version(facts) < _LEAST_VERSION:
         version = facts.get('redis_version', 'of an unknown version')
-        raise UnsuitableServer(address, f'is {version}; it must be 5.0 or later.')
+        raise UnsuitableStore(address.store, f'is {version}; it must be 5.0 or later.')
     if facts.get('cluster_enabled') == '1':
-        raise UnsuitableServer(
-            address,
+        raise UnsuitableStore(
+            address.store,
             'is part of a Redis Cluster, which the keys of Zaqar cannot be spread over. Use single '
             'servers, and several of them as pools.',
         )
     policy = facts.get('maxmemory_policy', 'noeviction')
     if policy != 'noeviction' and facts.get('maxmemory', '0') != '0':
-        raise UnsuitableServer(
-            address,
+        raise UnsuitableStore(
+            address.store,
             f'removes keys when its memory is full (maxmemory-policy {policy}), so messages would '
             'be lost. Set maxmemory-policy to noeviction.',
         )

@@ -11,10 +11,10 @@ from __future__ import annotations
 
 import sqlite3
 
+from zaqar_gevent.storage.core.completions import Call
+from zaqar_gevent.storage.errors import StoreUnavailable
 from zaqar_gevent.storage.sqlite import connecting
-from zaqar_gevent.storage.sqlite.completions import Call
 from zaqar_gevent.storage.sqlite.files import Files, ThreadConnection
-from zaqar_gevent.storage.sqlite.outage import StoreUnavailable
 from zaqar_gevent.storage.sqlite.wal import Wal
 
 IDLE_SECONDS = 10.0

@@ -14,8 +14,9 @@ from contextlib import closing
 
 from oslo_utils import timeutils
 
+from zaqar_gevent.storage.errors import StoreDamaged
 from zaqar_gevent.storage.sqlite import steps, tallies
-from zaqar_gevent.storage.sqlite.outage import StoreDamaged, is_damage
+from zaqar_gevent.storage.sqlite.outage import damaged, is_damage
 from zaqar_gevent.storage.sqlite.salvage import Salvage
 
 INTERVAL = 2.0
@@ -143,7 +144,7 @@ class CollectionSchedule:
         if spool is not None:
             queue = connection.execute(_NAME, (spool,)).fetchone()
             reason = f'{error} (found in removing what has expired)'
-            self._report(StoreDamaged(self._path, reason, queue))
+            self._report(damaged(self._path, reason, queue))
 
 
 def is_due(cursor: sqlite3.Cursor, now: float) -> bool:

@@ -10,7 +10,7 @@ import urllib.parse
 from gevent import monkey
 
 from zaqar_gevent.storage.sqlite import schema
-from zaqar_gevent.storage.sqlite.outage import StoreUnavailable
+from zaqar_gevent.storage.sqlite.outage import unavailable
 
 # Not the patched one: files are opened under a lock of native threads.
 _sleep = monkey.get_original('time', 'sleep')
@@ -39,7 +39,7 @@ def prepare(path: str) -> None:
     """
     directory = os.path.dirname(path)
     if not os.path.isdir(directory):
-        raise StoreUnavailable(path, f'the directory {directory} does not exist')
+        raise unavailable(path, f'the directory {directory} does not exist')
     try:
         # SQLite gives the -wal and -shm files the mode of the file itself.
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
@@ -52,7 +52,7 @@ def prepare(path: str) -> None:
             connection.close()
     except (OSError, sqlite3.Error, schema.UnknownFormat) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)
-        raise StoreUnavailable(path, reason or type(error).__name__) from error
+        raise unavailable(path, reason or type(error).__name__) from error
 
 
 def connect(

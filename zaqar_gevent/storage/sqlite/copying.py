@@ -24,9 +24,9 @@ from zaqar_gevent.storage.records import (
     SubscriptionRecord,
 )
 from zaqar_gevent.storage.sqlite import delays, options, posting, receipts, schema, spools, tallies
-from zaqar_gevent.storage.sqlite.database import Database
+from zaqar_gevent.storage.sqlite.database import open_database
 from zaqar_gevent.storage.sqlite.documents import decode_body, encode_body, encode_id
-from zaqar_gevent.storage.sqlite.outage import StoreUnavailable
+from zaqar_gevent.storage.sqlite.outage import unavailable
 from zaqar_gevent.storage.sqlite.transaction import Transaction
 
 KIND = 'sqlite'
@@ -84,9 +84,9 @@ class Reader:
             self._connection = sqlite3.connect(name, uri=True, isolation_level=None)
             version = schema.check_version(self._connection)
         except (sqlite3.Error, schema.UnknownFormat) as error:
-            raise StoreUnavailable(path, str(error)) from error
+            raise unavailable(path, str(error)) from error
         if version != len(schema.MIGRATIONS):
-            raise StoreUnavailable(
+            raise unavailable(
                 path,
                 f'it has the format version {version}, and only {len(schema.MIGRATIONS)} can be '
                 'copied. A server of this version that is started with the file brings it there',
@@ -187,8 +187,8 @@ class Writer:
     can_keep_ids = False
 
     def __init__(self, uri: str) -> None:
-        self._handle = Database.open(_parse(uri))
-        self._database = self._handle.database
+        self._handle = open_database(_parse(uri))
+        self._database = self._handle.store
 
     def write_queue(self, queue: QueueRecord) -> None:
         metadata = msgspec.json.encode(queue.metadata).decode()
@@ -221,9 +221,7 @@ class Writer:
 def _parse(uri: str) -> str:
     path = options.find_path(uri)
     if path is None:
-        raise StoreUnavailable(
-            uri, 'it must be sqlite:////absolute/path or sqlite:///relative/path'
-        )
+        raise unavailable(uri, 'it must be sqlite:////absolute/path or sqlite:///relative/path')
     return path
 
 

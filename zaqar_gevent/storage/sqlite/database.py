@@ -9,7 +9,6 @@ and goes to the scanning threads. In both, projects take turns, and none has all
 
 from __future__ import annotations
 
-import collections
 import os
 import sqlite3
 import time
@@ -20,19 +19,17 @@ from typing import Any
 import gevent
 from gevent import monkey
 
+from zaqar_gevent.storage.core.completions import NotAnswered
+from zaqar_gevent.storage.core.handles import Handle, Registry
+from zaqar_gevent.storage.core.outages import OutageLog
+from zaqar_gevent.storage.core.thread_pool import ThreadFailed, ThreadPool, ThreadPoolClosed
+from zaqar_gevent.storage.errors import ScanTooLong, StoreUnavailable, UndecodableValue
 from zaqar_gevent.storage.sqlite import connecting
 from zaqar_gevent.storage.sqlite.checkpoints import Checkpointer
-from zaqar_gevent.storage.sqlite.completions import NotAnswered, forget_completions
 from zaqar_gevent.storage.sqlite.documents import decode_page
 from zaqar_gevent.storage.sqlite.files import Files, ThreadConnection
-from zaqar_gevent.storage.sqlite.outage import (
-    FailureLog,
-    MessageDamaged,
-    ScanTooLong,
-    StoreUnavailable,
-)
+from zaqar_gevent.storage.sqlite.outage import unavailable
 from zaqar_gevent.storage.sqlite.reader import Reader, ReadTooLong
-from zaqar_gevent.storage.sqlite.thread_pool import ThreadFailed, ThreadPool, ThreadPoolClosed
 from zaqar_gevent.storage.sqlite.transaction import DueQueue
 from zaqar_gevent.storage.sqlite.writer import Writer
 
@@ -69,46 +66,32 @@ _STEPS = 500
 
 
 class _LoggedPool:
-    """Native threads with what is logged of their failures."""
+    """Native threads, and the log of their failures."""
 
     def __init__(self, make_executor: Callable[[], Any], **options: Any) -> None:
         self.pool = ThreadPool(make_executor, **options)
-        self.failures = FailureLog()
+        self.outages = OutageLog()
 
 
 class Database:
-    """Reading and writing of one file. Use `Database.open`."""
+    """Reading and writing of one file. Use `open_database`."""
 
     def __init__(self, path: str, synchronous: str) -> None:
         self.path = path
         self.synchronous = synchronous
         self.scan_seconds = SCAN_SECONDS
-        self.handles = 0
+        self._is_closed = False
         self._listening: weakref.WeakSet[DatabaseHandle] = weakref.WeakSet()
         connecting.prepare(path)
         self._start()
         try:
             self._files.open()
         except sqlite3.Error as error:
-            raise StoreUnavailable(path, str(error)) from error
+            raise unavailable(path, str(error)) from error
 
-    @classmethod
-    def open(cls, path: str, synchronous: str = 'full') -> DatabaseHandle:
-        """The use of the file at `path`; the strictest `synchronous` of its users holds.
-
-        Raises `StoreUnavailable` when the file cannot be opened.
-        """
-        name, path = os.path.abspath(path), os.path.realpath(path)
-        _release_abandoned()
-        with _registry_lock:
-            database = _registry.get(path)
-            if database is None:
-                database = _registry[path] = cls(path, synchronous)
-            elif synchronous == 'full':
-                database.synchronous = 'full'
-            database.handles += 1
-            database._files.add_name(name)
-        return DatabaseHandle(database)
+    def add_name(self, name: str) -> None:
+        """Watch `name`, too, by which the file is known: a link, say."""
+        self._files.add_name(name)
 
     def write(self, work: Callable[..., Any], *arguments: Any) -> Any:
         """`work(cursor, *arguments)` in a transaction, done when it has been committed.
@@ -120,7 +103,7 @@ class Database:
 
     def read(self, work: Callable[..., Any], *arguments: Any) -> Any:
         """`work(connection, *arguments)`, which is expected to be short; raises like `write`."""
-        if not self.handles:
+        if self._is_closed:
             raise self._closed()
         if SHORT:
             thread_connection = self._get_thread_connection()
@@ -153,7 +136,7 @@ class Database:
 
     def add_listener(self, handle: DatabaseHandle) -> None:
         """Have the listener of a lease told, for as long as there is that lease."""
-        with _registry_lock:
+        with self._listeners_lock:
             self._listening.add(handle)
         self._writing.pool.wake()
 
@@ -163,19 +146,15 @@ class Database:
         Both are tried: after a failure with a write of some length, before with none.
         """
         try:
-            self.write(_rewrite if self._writing.failures.has_outage else _do_nothing)
+            self.write(_rewrite if self._writing.outages.is_on else _do_nothing)
             self.scan(_touch)
         except StoreUnavailable:
             return False
         return True
 
-    def release(self, *, wait: bool) -> None:
-        """Give up one use; the last one closes the file."""
-        with _registry_lock:
-            self.handles -= 1
-            if self.handles:
-                return
-            _registry.pop(self.path, None)
+    def close(self, *, wait: bool) -> None:
+        """End the threads and close the file; with `wait`, return when that is done."""
+        self._is_closed = True
         have_ended = self._reading.pool.close(wait=wait)
         have_ended &= self._scanning.pool.close(wait=wait)
         have_ended &= self._writing.pool.close(wait=wait)
@@ -193,6 +172,7 @@ class Database:
         self._scanning = _LoggedPool(lambda: Reader(opened), threads=SCANNERS, at_once=SCANNERS - 1)
         self._checkpointing = ThreadPool(lambda: Checkpointer(opened), greedy=True)
         self._local = _local()
+        self._listeners_lock = _allocate_lock()
 
     def _make_writer(self) -> Writer:
         return Writer(
@@ -206,7 +186,7 @@ class Database:
 
     def _announce(self, dues: list[DueQueue]) -> None:
         """In the writing thread: tell the listeners, each once."""
-        with _registry_lock:
+        with self._listeners_lock:
             listeners = {
                 handle.listener: handle.hub for handle in self._listening if handle.listener
             }
@@ -219,7 +199,7 @@ class Database:
                     continue
 
     def _report_later(self, error: StoreUnavailable) -> None:
-        self._writing.pool.tell(lambda: self._writing.failures.report(error))
+        self._writing.pool.tell(lambda: self._writing.outages.failed(error))
 
     def _call(
         self,
@@ -235,19 +215,19 @@ class Database:
         except (ThreadFailed, NotAnswered) as failure:
             if seconds is not None and isinstance(failure, NotAnswered):
                 raise ScanTooLong(self.scan_seconds) from None
-            error = StoreUnavailable(self.path, str(failure))
-            threads.failures.report(error)
+            error = unavailable(self.path, str(failure))
+            threads.outages.failed(error)
             raise error from None
         except StoreUnavailable as error:
             # Whoever notices it first, that the files are lost is told once.
             responsible = threads if self._files.lost is None else self._writing
-            responsible.failures.report(error)
+            responsible.outages.failed(error)
             raise
-        threads.failures.succeeded()
+        threads.outages.succeeded()
         return result
 
     def _closed(self) -> StoreUnavailable:
-        return StoreUnavailable(self.path, 'it has been closed')
+        return unavailable(self.path, 'it has been closed')
 
     def _get_thread_connection(self) -> ThreadConnection | None:
         """The connection of the calling thread, whose time begins now; None while it has none."""
@@ -277,23 +257,20 @@ class Database:
             self._writing.pool.wake()
             raise
 
-    def forget_inherited(self) -> None:
+    def after_fork(self) -> None:
         """In a forked child: start anew, since neither threads nor connections survive a fork."""
         threads = (self._writing, self._reading, self._scanning, self._checkpointing)
         _inherited.append((self._files, self._local, threads))
         self._start(self._files.names)
 
 
-class DatabaseHandle:
-    """A driver's use of a database. One that is garbage collected ends at the next opening."""
+class DatabaseHandle(Handle[Database]):
+    """A driver's use of a database, with the listener of that driver."""
 
-    def __init__(self, database: Database) -> None:
-        self.database = database
+    def __init__(self, store: Database, release: Callable[[bool], None], abandon: Any) -> None:
+        super().__init__(store, release, abandon)
         self.listener: Listener | None = None
         self.hub: Any = None
-        # Garbage is collected anywhere, also under locks: the finalizer only takes a note.
-        self._finalizer = weakref.finalize(self, _abandoned.append, database)
-        self._finalizer.atexit = False
 
     def listen(self, listener: Listener) -> None:
         """Have `listener` called in a greenlet of this hub when delayed messages become visible.
@@ -303,18 +280,32 @@ class DatabaseHandle:
         their `delay` in seconds and what they have `passed`.
         """
         self.listener, self.hub = listener, gevent.get_hub()
-        self.database.add_listener(self)
+        self.store.add_listener(self)
 
     def close(self) -> None:
-        """Give it up, once; returns when the threads of a file nobody uses have ended."""
+        """End the use; returns when the threads of a file that nobody uses have ended."""
         self.listener = None
-        if self._finalizer.detach():
-            self.database.release(wait=True)
+        super().close()
 
 
-def _release_abandoned() -> None:
-    while _abandoned:
-        _abandoned.popleft().release(wait=False)
+_registry: Registry[str, Database] = Registry()
+
+
+def open_database(path: str, synchronous: str = 'full') -> DatabaseHandle:
+    """A handle of the file at `path`; the strictest `synchronous` of its handles holds.
+
+    Raises `StoreUnavailable` when the file cannot be opened.
+    """
+
+    def tighten(database: Database) -> None:
+        if synchronous == 'full':
+            database.synchronous = 'full'
+
+    name, path = os.path.abspath(path), os.path.realpath(path)
+    handle = _registry.open(path, lambda: Database(path, synchronous), tighten, DatabaseHandle)
+    assert isinstance(handle, DatabaseHandle)
+    handle.store.add_name(name)
+    return handle
 
 
 def _is_long(read: Any) -> bool:
@@ -331,7 +322,7 @@ def _tell(listener: Listener, due: DueQueue) -> None:
     for document, delay, passed in due.deliveries:
         try:
             [message] = decode_page(document)
-        except MessageDamaged:
+        except UndecodableValue:
             # Nobody can read it.
             continue
         messages.append(message | {'delay': delay, 'passed': passed})
@@ -359,19 +350,5 @@ def _touch(connection: sqlite3.Connection) -> None:
     connection.execute('SELECT id FROM spools LIMIT 1').fetchone()
 
 
-_abandoned: collections.deque[Database] = collections.deque()
-_registry: dict[str, Database] = {}
-_registry_lock = _allocate_lock()
 # Kept for good: closing them in the child would disturb the locks of the parent.
 _inherited: list[Any] = []
-
-
-def _after_fork() -> None:
-    global _registry_lock
-    _registry_lock = _allocate_lock()
-    forget_completions()
-    for database in _registry.values():
-        database.forget_inherited()
-
-
-os.register_at_fork(after_in_child=_after_fork)

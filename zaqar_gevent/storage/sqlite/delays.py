@@ -16,9 +16,10 @@ from typing import NamedTuple
 import msgspec
 from oslo_utils import timeutils
 
+from zaqar_gevent.storage.errors import StoreDamaged
 from zaqar_gevent.storage.sqlite import spools, steps, tallies
 from zaqar_gevent.storage.sqlite.documents import alone
-from zaqar_gevent.storage.sqlite.outage import StoreDamaged, is_damage
+from zaqar_gevent.storage.sqlite.outage import damaged, is_damage
 from zaqar_gevent.storage.sqlite.transaction import DueMessage, DueQueue, Transaction
 
 STEP = 100
@@ -261,7 +262,7 @@ class DelaySchedule:
         self._damaged[row[0]] = time.monotonic() + DAMAGE_SECONDS
         queue = connection.execute(_NAME, (now, row[0])).fetchone()
         reason = f'{error} (found in delayed messages)'
-        self._report(StoreDamaged(self._path, reason, queue and queue[:2]))
+        self._report(damaged(self._path, reason, queue and queue[:2]))
 
     def _get_damaged(self) -> list[int]:
         now = time.monotonic()

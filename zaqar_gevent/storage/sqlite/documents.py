@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 
 from zaqar_gevent.bodies import Body, Data, Encoding, check_syntax, count_elements
-from zaqar_gevent.storage.sqlite.outage import MessageDamaged
+from zaqar_gevent.storage.errors import UndecodableValue
 
 StoredMessage = dict[str, Any]
 
@@ -105,7 +105,7 @@ EMPTY_PAGE = b'[]' + _END_OF_HEADS
 
 
 def decode_page(document: bytes) -> list[StoredMessage]:
-    """The messages of a page, with a `Body` each. Raises `MessageDamaged`.
+    """The messages of a page, with a `Body` each. Raises `UndecodableValue`.
 
     A message that was delayed has its `position`; that of any other is its id.
     """
@@ -139,7 +139,7 @@ def decode_page(document: bytes) -> list[StoredMessage]:
                 found['position'] = encode_id(head.placed)
             messages.append(found)
     except (ValueError, msgspec.DecodeError) as error:
-        raise MessageDamaged(str(error)) from None
+        raise UndecodableValue(str(error)) from None
     return messages
 
 

@@ -24,7 +24,7 @@ from zaqar_gevent.storage.sqlite import (
     spools,
     subscriptions,
 )
-from zaqar_gevent.storage.sqlite.database import Database, DatabaseHandle
+from zaqar_gevent.storage.sqlite.database import DatabaseHandle, open_database
 
 _VOLUME = """SELECT
     (SELECT count(*) FROM claims c JOIN messages m INDEXED BY messages_held ON m.claim = c.id
@@ -47,7 +47,7 @@ class DataDriver(own_drivers.DataDriver):
         super().__init__(conf, cache, control_driver)
         # Read now: the pools of a process share one configuration and override it in turn.
         self._handle = _open(conf, options.MESSAGE_GROUP)
-        self.database = self._handle.database
+        self.database = self._handle.store
         self.idempotency_seconds: int = conf[options.MESSAGE_GROUP].idempotency_seconds
 
     @property
@@ -115,7 +115,7 @@ class ControlDriver(base.ControlDriverBase):
     def __init__(self, conf: cfg.ConfigOpts, cache: Any) -> None:
         super().__init__(conf, cache)
         self._handle = _open(conf, options.MANAGEMENT_GROUP)
-        self.database = self._handle.database
+        self.database = self._handle.store
 
     def is_alive(self) -> bool:
         """Whether the file can be read and written now."""
@@ -147,7 +147,7 @@ class ControlDriver(base.ControlDriverBase):
 
 def _open(conf: cfg.ConfigOpts, group: str) -> DatabaseHandle:
     path = options.get_path(conf[group].uri, group)
-    return Database.open(path, conf[group].synchronous)
+    return open_database(path, conf[group].synchronous)
 
 
 def _get_volume(connection: sqlite3.Connection, now: float) -> dict[str, int]:

@@ -22,8 +22,9 @@ from typing import Any
 
 from gevent import monkey
 
+from zaqar_gevent.storage.errors import StoreUnavailable
 from zaqar_gevent.storage.sqlite import connecting
-from zaqar_gevent.storage.sqlite.outage import StoreUnavailable, describe
+from zaqar_gevent.storage.sqlite.outage import describe, unavailable
 from zaqar_gevent.storage.sqlite.wal import Wal
 
 LOOK_SECONDS = 0.25
@@ -155,7 +156,7 @@ class Files:
         try:
             return Wal(self.path)
         except OSError as error:
-            raise StoreUnavailable(self.path, describe(error)) from error
+            raise unavailable(self.path, describe(error)) from error
 
     def _open(self) -> None:
         known = self._known.get(self.path)
@@ -176,7 +177,7 @@ class Files:
 
     def unavailable(self) -> StoreUnavailable:
         """The error of a call that needs the files, which are lost."""
-        return StoreUnavailable(self.path, self.lost or 'it has been closed')
+        return unavailable(self.path, self.lost or 'it has been closed')
 
     def watch(self) -> None:
         """Look at the files if it is time to; raises `StoreUnavailable`."""

@@ -15,6 +15,7 @@ from zaqar.storage import utils as storage_utils
 from zaqar_gevent.bodies import Body
 from zaqar_gevent.markers import MarkerNotGiven
 from zaqar_gevent.storage import own_drivers
+from zaqar_gevent.storage.errors import StoreUnavailable
 from zaqar_gevent.storage.sqlite import delays, epochs, posting, removal, spools
 from zaqar_gevent.storage.sqlite.documents import (
     SPOOL,
@@ -27,7 +28,6 @@ from zaqar_gevent.storage.sqlite.documents import (
     page,
     read_page,
 )
-from zaqar_gevent.storage.sqlite.outage import StoreUnavailable
 
 if TYPE_CHECKING:
     from zaqar_gevent.storage.sqlite.driver import DataDriver

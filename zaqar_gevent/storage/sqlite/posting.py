@@ -9,8 +9,9 @@ from typing import Any, NamedTuple
 from zaqar.storage import errors
 
 from zaqar_gevent.bodies import Data
+from zaqar_gevent.storage.core.group_commit import Outcome, coalesced
 from zaqar_gevent.storage.sqlite import delays, receipts, spools, tallies
-from zaqar_gevent.storage.sqlite.transaction import Outcome, Transaction, coalesced
+from zaqar_gevent.storage.sqlite.transaction import Transaction
 
 Row = tuple[int, float, float, float, bytes | None, str | None, Data, int]
 """ttl, created, expires, delayed_until, client, checksum, body, encoding."""

@@ -11,7 +11,7 @@ import msgspec
 from zaqar.storage import base, errors
 
 from zaqar_gevent.storage import own_drivers
-from zaqar_gevent.storage.sqlite.outage import ScanTooLong
+from zaqar_gevent.storage.errors import ScanTooLong
 
 if TYPE_CHECKING:
     from zaqar_gevent.storage.sqlite.driver import ControlDriver

@@ -4,16 +4,10 @@ from __future__ import annotations
 
 import time
 
-from zaqar_gevent.storage.sqlite.completions import Call
+from zaqar_gevent.storage.core.arguments import find_queue
+from zaqar_gevent.storage.core.completions import Call
 from zaqar_gevent.storage.sqlite.files import Files, ThreadConnection
-from zaqar_gevent.storage.sqlite.outage import (
-    StoreDamaged,
-    StoreUnavailable,
-    describe,
-    find_queue,
-    is_damage,
-    is_outage,
-)
+from zaqar_gevent.storage.sqlite.outage import damaged, describe, is_damage, is_outage, unavailable
 
 _STEPS = 10_000
 """Instructions of SQLite's machine between two looks at whether a read is to be broken off."""
@@ -88,8 +82,8 @@ class Reader:
         if is_damage(error):
             self.close()
             queue = find_queue(call.work, call.arguments)
-            return StoreDamaged(self._files.path, str(error), queue)
+            return damaged(self._files.path, str(error), queue)
         if is_outage(error) or isinstance(error, MemoryError):
             self.close()
-            return StoreUnavailable(self._files.path, describe(error))
+            return unavailable(self._files.path, describe(error))
         return error

@@ -9,9 +9,10 @@ from typing import NamedTuple
 from zaqar.storage import errors
 
 from zaqar_gevent.bodies import Data
+from zaqar_gevent.storage.core.group_commit import Outcome, coalesced
 from zaqar_gevent.storage.sqlite import claiming, collector, spools, steps, tallies
 from zaqar_gevent.storage.sqlite.documents import EMPTY_PAGE, encode_id, message, page
-from zaqar_gevent.storage.sqlite.transaction import Outcome, Transaction, coalesced
+from zaqar_gevent.storage.sqlite.transaction import Transaction
 
 _SPOOL = '(SELECT id FROM spools WHERE project = ? AND name = ?)'
 

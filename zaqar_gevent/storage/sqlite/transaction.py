@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
-
-Outcome = Any
-"""A result, or the exception that the call is to raise."""
+from typing import NamedTuple
 
 
 class DueMessage(NamedTuple):
@@ -44,14 +40,3 @@ class Transaction(sqlite3.Cursor):
         super().__init__(connection)
         self.due: list[DueQueue] = []
         self.next_due: float | None = None
-
-
-def coalesced(
-    work: Callable[[Transaction, Sequence[tuple[Any, ...]]], list[Outcome]],
-) -> Callable[..., Outcome]:
-    """Make `work` serve all its calls of one transaction at once, given their arguments.
-
-    Every statement is a hand-over of the GIL, so a few large ones beat many small ones.
-    """
-    work.is_coalesced = True  # type: ignore[attr-defined]
-    return work

@@ -1,10 +1,6 @@
-"""The writing thread's work: group commit.
+"""The work of the writing thread: group commit on one connection, and upkeep in between.
 
-What has gathered while the last transaction was being committed becomes the next one. A call that
-raises an error of `zaqar.storage.errors` has changed nothing and fails alone. One that fails by a
-defect, or because what it needs of the file is damaged, fails alone too: the others are committed
-one by one then. A failing file fails the whole transaction. After any failure there is a new
-connection.
+A failing file fails the whole transaction. After any failure there is a new connection.
 """
 
 from __future__ import annotations
@@ -13,22 +9,15 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from typing import Any
 
 from zaqar.storage import errors
 
-from zaqar_gevent.metrics import COMMIT_SIZES
+from zaqar_gevent.storage.core.completions import Call
+from zaqar_gevent.storage.core.group_commit import GroupCommit, perform
+from zaqar_gevent.storage.errors import StoreUnavailable
 from zaqar_gevent.storage.sqlite import checkpoints, collector, delays, epochs
-from zaqar_gevent.storage.sqlite.completions import Call
 from zaqar_gevent.storage.sqlite.files import LOOK_SECONDS, Files, ThreadConnection
-from zaqar_gevent.storage.sqlite.outage import (
-    StoreDamaged,
-    StoreUnavailable,
-    describe,
-    find_queue,
-    is_damage,
-    is_outage,
-)
+from zaqar_gevent.storage.sqlite.outage import damaged, describe, is_damage, is_outage, unavailable
 from zaqar_gevent.storage.sqlite.transaction import DueQueue, Transaction
 from zaqar_gevent.storage.sqlite.wal import Wal
 
@@ -40,7 +29,7 @@ _OTHERS_LOOK_SECONDS = 0.005
 back-off decides who is next."""
 
 
-class Writer:
+class Writer(GroupCommit):
     """Runs batches of writing calls, each batch in one transaction.
 
     get_synchronous: the current value of the option. report: tells of what no call is told.
@@ -58,6 +47,7 @@ class Writer:
         has_listeners: Callable[[], bool],
         checkpoint: Callable[[], None],
     ) -> None:
+        super().__init__()
         self._files = files
         self._get_synchronous = get_synchronous
         self._report = report
@@ -71,15 +61,6 @@ class Writer:
         self._announce = announce
         self._collection = collector.CollectionSchedule(files.path, report)
         self._delays = delays.DelaySchedule(files.path, report, announce, has_listeners)
-        # The queues whose calls have failed: they do not share a transaction with others any more.
-        self._damaged: set[tuple[str, str]] = set()
-
-    def execute(self, calls: list[Call]) -> None:
-        for some in self._part(calls):
-            try:
-                self._commit(some)
-            except BaseException as error:
-                self._recover(some, error)
 
     def on_idle(self) -> float | None:
         self._files.tend()
@@ -100,7 +81,7 @@ class Writer:
             # Nobody waits for it; an outage the next call will be told.
             self.close()
             if is_damage(error):
-                self._report(StoreDamaged(self._files.path, str(error)))
+                self._report(damaged(self._files.path, str(error)))
             return min(LOOK_SECONDS, self._delays.postpone(), self._collection.postpone())
 
     def close(self) -> None:
@@ -113,23 +94,13 @@ class Writer:
             wal, self._wal = self._wal, None
             wal.close()
 
-    def _part(self, calls: list[Call]) -> list[list[Call]]:
-        """What is to be committed together: no damaged queue with any other."""
-        if not self._damaged:
-            return [calls]
-        parts: dict[tuple[str, str] | None, list[Call]] = {}
-        for call in calls:
-            queue = find_queue(call.work, call.arguments)
-            parts.setdefault(queue if queue in self._damaged else None, []).append(call)
-        return list(parts.values())
-
-    def _commit(self, calls: list[Call]) -> None:
+    def commit(self, calls: list[Call]) -> None:
         self._files.watch()
         cursor = Transaction(self._get_connection())
         try:
             with self._turn():
                 cursor.execute('BEGIN IMMEDIATE')
-                _perform(cursor, calls)
+                perform(cursor, calls)
                 cursor.execute('COMMIT')
         finally:
             # One that an error's traceback held would hold the transaction too.
@@ -138,46 +109,32 @@ class Writer:
         if cursor.next_due is not None or cursor.due:
             self._delays.delayed(cursor.next_due)
             self._announce(cursor.due)
-        COMMIT_SIZES.append(len(calls))
 
-    def _recover(self, calls: list[Call], error: BaseException) -> None:
-        """Give `calls`, which were not committed because of `error`, what can be given."""
+    def reset(self) -> None:
         self.close()
-        if _concerns_all(error):
-            self._fail(calls, error)
-        else:
-            self._commit_one_by_one(calls)
 
-    def _commit_one_by_one(self, calls: list[Call]) -> None:
-        for position, call in enumerate(calls):
-            call.result = call.error = None
-            try:
-                self._commit([call])
-            except BaseException as error:
-                self.close()
-                if _concerns_all(error):
-                    self._fail(calls[position:], error)
-                    return
-                call.error = self._name(error, call)
+    def concerns_all(self, error: BaseException) -> bool:
+        if isinstance(error, StoreUnavailable):
+            return True
+        code = getattr(error, 'sqlite_errorcode', None)
+        return is_outage(error) and not is_damage(error) and code != sqlite3.SQLITE_ERROR
 
-    def _name(self, error: BaseException, call: Call) -> BaseException:
-        """What the caller is to be told of `error`, which concerns nobody else."""
+    def is_damage(self, error: BaseException) -> bool:
+        return is_damage(error)
+
+    def explain(self, error: BaseException, queue: tuple[str, str] | None) -> BaseException:
         if is_damage(error):
-            queue = find_queue(call.work, call.arguments)
-            if queue is not None:
-                self._damaged.add(queue)
-            return StoreDamaged(self._files.path, str(error), queue)
+            return damaged(self._files.path, str(error), queue)
         if is_outage(error) or isinstance(error, MemoryError) or not isinstance(error, Exception):
-            return StoreUnavailable(self._files.path, describe(error))
+            return unavailable(self._files.path, describe(error))
         return error
 
-    def _fail(self, calls: list[Call], error: BaseException) -> None:
-        for call in calls:
-            call.result = None
-            if self._files.lost is not None:
-                call.error = self._files.unavailable()
-            else:
-                call.error = StoreUnavailable(self._files.path, describe(error))
+    def explain_to_all(self, error: BaseException) -> BaseException:
+        if self._files.lost is not None:
+            return self._files.unavailable()
+        if isinstance(error, StoreUnavailable):
+            return error
+        return unavailable(self._files.path, describe(error))
 
     def _get_connection(self) -> sqlite3.Connection:
         synchronous = self._get_synchronous()
@@ -215,7 +172,7 @@ class Writer:
             wal.sync()
         except OSError as error:
             self._is_in_doubt = True
-            raise StoreUnavailable(self._files.path, describe(error)) from error
+            raise unavailable(self._files.path, describe(error)) from error
 
     def _look_for_others(self, wal: Wal, connection: sqlite3.Connection) -> None:
         """Have SQLite sync each commit, unless others would wait for it."""
@@ -258,32 +215,5 @@ class Writer:
         """
         is_held, *_ = connection.execute('PRAGMA wal_checkpoint(RESTART)').fetchone()
         if is_held:
-            raise StoreUnavailable(self._files.path, 'its log could not be synced, and is in use')
+            raise unavailable(self._files.path, 'its log could not be synced, and is in use')
         self._is_in_doubt = False
-
-
-def _perform(cursor: Transaction, calls: list[Call]) -> None:
-    waiting: dict[Callable[..., Any], list[Call]] = {}
-    for call in calls:
-        if hasattr(call.work, 'is_coalesced'):
-            waiting.setdefault(call.work, []).append(call)
-            continue
-        try:
-            call.result = call.work(cursor, *call.arguments)
-        except errors.ExceptionBase as error:
-            call.error = error
-    for work, alike in waiting.items():
-        outcomes = work(cursor, [call.arguments for call in alike])
-        for call, outcome in zip(alike, outcomes, strict=True):
-            if isinstance(outcome, BaseException):
-                call.error = outcome
-            else:
-                call.result = outcome
-
-
-def _concerns_all(error: BaseException) -> bool:
-    """Whether `error` would fail any other call too."""
-    if isinstance(error, StoreUnavailable):
-        return True
-    code = getattr(error, 'sqlite_errorcode', None)
-    return is_outage(error) and not is_damage(error) and code != sqlite3.SQLITE_ERROR

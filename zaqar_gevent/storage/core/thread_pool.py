@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 from gevent import monkey
 
-from zaqar_gevent.storage.sqlite.completions import (
+from zaqar_gevent.storage.core.completions import (
     DISCARDED,
     Call,
     CallBatcher,
@@ -22,7 +22,7 @@ from zaqar_gevent.storage.sqlite.completions import (
     finish,
     get_completions,
 )
-from zaqar_gevent.storage.sqlite.fair_queue import FairQueue
+from zaqar_gevent.storage.core.fair_queue import FairQueue
 
 CLOSE_SECONDS = 10.0
 """How long the threads may take to end."""

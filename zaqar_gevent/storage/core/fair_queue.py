@@ -7,21 +7,18 @@ from __future__ import annotations
 
 import collections
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from gevent import monkey
 
 from zaqar_gevent.rotation import Rotation
-from zaqar_gevent.storage.sqlite.completions import Call
-from zaqar_gevent.storage.sqlite.outage import get_names
+from zaqar_gevent.storage.core.arguments import find_project
+from zaqar_gevent.storage.core.completions import Call
 
 _allocate_lock = monkey.get_original('_thread', 'allocate_lock')
 _get_ident = monkey.get_original('_thread', 'get_ident')
 _Empty = monkey.get_original('queue', 'Empty')
-
-NOBODY = ''
-"""The project of calls that do not name one."""
 
 
 class FairQueue:
@@ -104,18 +101,3 @@ class FairQueue:
         idle, self._idle = self._idle, []
         for wake_up in idle:
             wake_up.release()
-
-
-def find_project(work: Callable[..., Any], arguments: Sequence[Any]) -> str:
-    """The project whose call it is, as far as its arguments say so.
-
-    It is the argument of this name, a member of one, or the first parameter of a statement.
-    """
-    for name, argument in zip(get_names(work), arguments, strict=False):
-        if name == 'project':
-            return str(argument or '')
-        if isinstance(argument, Mapping):
-            return str(argument.get('project') or '')
-        if name == 'parameters' and argument and isinstance(argument[0], str):
-            return argument[0]
-    return NOBODY

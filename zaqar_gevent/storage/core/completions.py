@@ -11,6 +11,7 @@ No wait is endless: after `WAIT_SECONDS` it ends with `NotAnswered`.
 from __future__ import annotations
 
 import collections
+import os
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
@@ -323,7 +324,10 @@ def finish(calls: Sequence[Call]) -> None:
         completions.finish(some)
 
 
-def forget_completions() -> None:
+def _forget_completions() -> None:
     """In a forked child: the hub's loop has been made anew."""
     global _per_thread
     _per_thread = _local()
+
+
+os.register_at_fork(after_in_child=_forget_completions)

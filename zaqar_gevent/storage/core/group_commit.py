@@ -1,0 +1,141 @@
+"""Group commit: the calls that gathered during one transaction are the next transaction.
+
+A call that raises an error of `zaqar.storage.errors` has changed nothing and fails alone. One that
+fails for any other reason of its own fails alone, too: the others are then committed one by one.
+What fails the store fails all calls.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from zaqar.storage import errors
+
+from zaqar_gevent.metrics import COMMIT_SIZES
+from zaqar_gevent.storage.core.arguments import find_queue
+from zaqar_gevent.storage.core.completions import Call
+
+Outcome = Any
+"""A result, or the exception that the call is to raise."""
+
+
+def coalesced(
+    work: Callable[[Any, Sequence[tuple[Any, ...]]], list[Outcome]],
+) -> Callable[..., Outcome]:
+    """Make `work` serve all its calls of one transaction at once, given their arguments.
+
+    PERF: each statement gives the GIL away and takes it back, so a few large statements cost less
+    than many small ones.
+    """
+    work.is_coalesced = True  # type: ignore[attr-defined]
+    return work
+
+
+class GroupCommit:
+    """Commits batches of calls; a store says how.
+
+    After a failure the calls of a damaged queue no longer share transactions with others.
+    """
+
+    def __init__(self) -> None:
+        self._damaged: set[tuple[str, str]] = set()
+
+    def execute(self, calls: list[Call]) -> None:
+        """Give every call its `result` or `error`."""
+        for some in self._part(calls):
+            try:
+                self._commit_together(some)
+            except BaseException as error:
+                self._recover(some, error)
+
+    def commit(self, calls: list[Call]) -> None:
+        """Perform `calls` (see `perform`) in one transaction; raises what prevents that."""
+        raise NotImplementedError
+
+    def reset(self) -> None:
+        """Begin with a new connection, after a failure."""
+        raise NotImplementedError
+
+    def concerns_all(self, error: BaseException) -> bool:
+        """Whether `error` would fail any other call, too."""
+        raise NotImplementedError
+
+    def is_damage(self, error: BaseException) -> bool:
+        """Whether `error` says that a part of the store is damaged."""
+        raise NotImplementedError
+
+    def explain(self, error: BaseException, queue: tuple[str, str] | None) -> BaseException:
+        """The exception for the caller of the only call that failed with `error`.
+
+        queue: the project and the name of its queue, if these are known and it is damaged.
+        """
+        raise NotImplementedError
+
+    def explain_to_all(self, error: BaseException) -> BaseException:
+        """The exception for each caller where `error` fails them all."""
+        raise NotImplementedError
+
+    def _part(self, calls: list[Call]) -> list[list[Call]]:
+        """The calls by transaction: those of a damaged queue by themselves."""
+        if not self._damaged:
+            return [calls]
+        parts: dict[tuple[str, str] | None, list[Call]] = {}
+        for call in calls:
+            queue = find_queue(call.work, call.arguments)
+            parts.setdefault(queue if queue in self._damaged else None, []).append(call)
+        return list(parts.values())
+
+    def _commit_together(self, calls: list[Call]) -> None:
+        self.commit(calls)
+        COMMIT_SIZES.append(len(calls))
+
+    def _recover(self, calls: list[Call], error: BaseException) -> None:
+        """Serve `calls`, whose transaction failed with `error`, as far as that is possible."""
+        self.reset()
+        if self.concerns_all(error):
+            self._fail(calls, error)
+        else:
+            self._commit_one_by_one(calls)
+
+    def _commit_one_by_one(self, calls: list[Call]) -> None:
+        for position, call in enumerate(calls):
+            call.result = call.error = None
+            try:
+                self._commit_together([call])
+            except BaseException as error:
+                self.reset()
+                if self.concerns_all(error):
+                    self._fail(calls[position:], error)
+                    return
+                queue = None
+                if self.is_damage(error):
+                    queue = find_queue(call.work, call.arguments)
+                    if queue is not None:
+                        self._damaged.add(queue)
+                call.error = self.explain(error, queue)
+
+    def _fail(self, calls: list[Call], error: BaseException) -> None:
+        for call in calls:
+            call.result = None
+            call.error = self.explain_to_all(error)
+
+
+def perform(cursor: Any, calls: list[Call]) -> None:
+    """Do the work of each call with `cursor`, that of coalesced works once for all their calls."""
+    waiting: dict[Callable[..., Any], list[Call]] = {}
+    for call in calls:
+        if hasattr(call.work, 'is_coalesced'):
+            waiting.setdefault(call.work, []).append(call)
+            continue
+        try:
+            call.result = call.work(cursor, *call.arguments)
+        except errors.ExceptionBase as error:
+            call.error = error
+    for work, alike in waiting.items():
+        outcomes = work(cursor, [call.arguments for call in alike])
+        for call, outcome in zip(alike, outcomes, strict=True):
+            if isinstance(outcome, BaseException):
+                call.error = outcome
+            else:
+                call.result = outcome
