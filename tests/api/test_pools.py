@@ -2,38 +2,96 @@
 
 from __future__ import annotations
 
+import itertools
 import pathlib
 import sqlite3
 import uuid
 from collections.abc import Iterator
 from typing import Any
 
+import msgpack
 import pytest
+import redis as redis_py
 
 from tests.callers import TRANSPORTS, Answer, connect
+from tests.redis_process import ON_REDIS, RedisProcess
 from tests.server_process import ServerProcess
 from zaqar_gevent.bodies import Body, Encoding
 
-CONFIG = '[DEFAULT]\nadmin_mode = True\npooling = True\n'
+CONFIG = """
+[DEFAULT]
+admin_mode = True
+pooling = True
+"""
+
+
+class Files:
+    """Where pools of the embedded store are: a file for each."""
+
+    def __init__(self, directory: pathlib.Path) -> None:
+        self._directory = directory
+
+    def uri(self, name: str) -> str:
+        return f'sqlite:///{self._file(name)}'
+
+    def read_bodies(self, name: str) -> list[Any]:
+        """The bodies of the messages that a pool holds."""
+        connection = sqlite3.connect(f'file:{self._file(name)}?mode=ro', uri=True)
+        rows = connection.execute('SELECT encrypted, body FROM messages').fetchall()
+        connection.close()
+        return [Body(Encoding(encoding), body).value for encoding, body in rows]
+
+    def _file(self, name: str) -> pathlib.Path:
+        return self._directory / f'{name}.sqlite'
+
+
+class Databases:
+    """Where pools in Redis are: a database of the server for each."""
+
+    _numbers = itertools.cycle(range(1, 16))
+
+    def __init__(self, redis: RedisProcess) -> None:
+        self._redis = redis
+        self._chosen: dict[str, int] = {}
+
+    def uri(self, name: str) -> str:
+        return f'{self._redis.uri}?dbid={self._number(name)}'
+
+    def read_bodies(self, name: str) -> list[Any]:
+        """The bodies of the messages that a pool holds."""
+        with self._client(name) as client:
+            ids = [one for key in client.keys('*.messages') for one in client.zrange(key, 0, -1)]
+            return [msgpack.unpackb(client.hget(one, 'b')) for one in ids]
+
+    def _number(self, name: str) -> int:
+        if name not in self._chosen:
+            self._chosen[name] = next(self._numbers)
+            with self._client(name) as client:
+                client.flushdb()
+        return self._chosen[name]
+
+    def _client(self, name: str) -> Any:
+        return redis_py.Redis(port=self._redis.port, db=self._number(name))
 
 
 class Administrator:
-    """An administrator over one transport, with names and files that nobody else uses."""
+    """An administrator over one transport, with names and pools that nobody else uses."""
 
-    def __init__(self, caller: Any, directory: pathlib.Path) -> None:
+    def __init__(self, caller: Any, places: Files | Databases) -> None:
         self.caller = caller
-        self._directory = directory
+        self._places = places
         self._prefix = uuid.uuid4().hex[:8]
         self._headers = {**caller.identity.headers(), 'X-Roles': 'admin'}
 
     def name(self, name: str) -> str:
         return f'{self._prefix}-{name}'
 
-    def file(self, name: str) -> pathlib.Path:
-        return self._directory / f'{self.name(name)}.sqlite'
-
     def uri(self, name: str) -> str:
-        return f'sqlite:///{self.file(name)}'
+        return self._places.uri(self.name(name))
+
+    def read_bodies(self, name: str) -> list[Any]:
+        """The bodies of the messages that a pool holds, sorted."""
+        return sorted(self._places.read_bodies(self.name(name)))
 
     def call(self, action: str, **arguments: Any) -> Answer:
         answer: Answer = self.caller.call(action, self._headers, **arguments)
@@ -48,9 +106,15 @@ class Administrator:
         return self.call('flavor_create', flavor_name=self.name(name), pool_list=names)
 
 
-@pytest.fixture(scope='module')
-def pooled_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
-    with ServerProcess(tmp_path_factory.mktemp('pooled'), config=CONFIG) as process:
+@pytest.fixture(scope='module', params=['embedded', 'redis'])
+def pooled_server(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[ServerProcess]:
+    """A server with pools, whose catalogue is on each store in turn, as the pools are."""
+    config = CONFIG
+    if request.param == 'redis':
+        config += ON_REDIS.format(redis=request.getfixturevalue('redis').uri)
+    with ServerProcess(tmp_path_factory.mktemp('pooled'), config=config) as process:
         yield process
 
 
@@ -59,7 +123,9 @@ def admin(
     request: pytest.FixtureRequest, pooled_server: ServerProcess, tmp_path: pathlib.Path
 ) -> Iterator[Administrator]:
     caller = connect(request.param, pooled_server.url, pooled_server.websocket_url)
-    administrator = Administrator(caller, tmp_path)
+    is_redis = request.node.callspec.params['pooled_server'] == 'redis'
+    redis = request.getfixturevalue('redis') if is_redis else None
+    administrator = Administrator(caller, Databases(redis) if redis else Files(tmp_path))
     yield administrator
     _clean_up(administrator)
     caller.close()
@@ -72,14 +138,6 @@ def _clean_up(admin: Administrator) -> None:
     for pool in admin.call('pool_list', limit=20).body['pools']:
         admin.call('pool_update', pool_name=pool['name'], flavor='')
         assert admin.call('pool_delete', pool_name=pool['name']).status == 204
-
-
-def bodies_in(file: pathlib.Path) -> list[Any]:
-    """The bodies of the messages that a store's file holds."""
-    connection = sqlite3.connect(f'file:{file}?mode=ro', uri=True)
-    rows = connection.execute('SELECT encrypted, body FROM messages ORDER BY id').fetchall()
-    connection.close()
-    return [Body(Encoding(encoding), body).value for encoding, body in rows]
 
 
 @pytest.fixture
@@ -99,8 +157,8 @@ def test_queues_land_in_the_store_of_their_flavor(two_flavors: Administrator) ->
         assert created.status == 201
         messages = [{'body': f'{queue} {number}'} for number in range(2)]
         assert admin.call('message_post', queue_name=queue, messages=messages).status == 201
-    assert bodies_in(admin.file('fast')) == ['orders 0', 'orders 1', 'bills 0', 'bills 1']
-    assert bodies_in(admin.file('large')) == ['archive 0', 'archive 1']
+    assert admin.read_bodies('fast') == ['bills 0', 'bills 1', 'orders 0', 'orders 1']
+    assert admin.read_bodies('large') == ['archive 0', 'archive 1']
 
 
 def test_messages_are_read_and_claimed_from_their_pool(two_flavors: Administrator) -> None:

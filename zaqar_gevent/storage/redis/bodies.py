@@ -1,4 +1,8 @@
-"""What is stored of bodies, metadata and options: MsgPack, as upstream packs it."""
+"""What is stored of bodies, metadata and options: MsgPack, as upstream packs it.
+
+A body may have been spelled in another way than its value would be written. Then its spelling is
+stored beside the value: a byte that tells the encoding, and the data.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +10,7 @@ from typing import Any
 
 import msgspec
 
+from zaqar_gevent.bodies import Body, Encoding, encode_json
 from zaqar_gevent.storage.errors import UndecodableValue
 
 pack = msgspec.msgpack.Encoder().encode
@@ -20,3 +25,23 @@ def unpack(packed: bytes) -> Any:
         return _decode(packed)
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         raise UndecodableValue(str(error)) from None
+
+
+def store(body: Any) -> tuple[bytes, bytes]:
+    """The value of a body, which may be a `Body` or a value, and its spelling; empty if usual.
+
+    Raises as `pack`.
+    """
+    if not isinstance(body, Body):
+        return pack(body), b''
+    packed = pack(body.value)
+    if body.encoding is Encoding.ENCRYPTED:
+        return packed, b''
+    data = bytes(body.data)
+    usual = packed if body.encoding is Encoding.MSGPACK else encode_json(body.value)
+    return packed, b'' if data == usual else bytes([body.encoding]) + data
+
+
+def read_spelling(spelling: bytes) -> Body:
+    """The body that was stored with a spelling."""
+    return Body(Encoding(spelling[0]), spelling[1:])

@@ -152,6 +152,7 @@ class Reader(_Store):
 def _read_message(one: list[Any], now: int, *, is_delayed: bool) -> MessageRecord:
     number, score, claim_ttl, parts = one
     fields: dict[bytes, bytes] = dict(zip(parts[::2], parts[1::2], strict=True))
+    spelling = fields.get(b's')
     # Upstream keeps delayed messages among the others, and whole seconds.
     due = float(score if is_delayed else fields.get(b'd') or 0)
     claim = None
@@ -159,7 +160,7 @@ def _read_message(one: list[Any], now: int, *, is_delayed: bool) -> MessageRecor
         claim = ClaimRecord(fields[b'c'].decode(), int(claim_ttl), float(fields[b'c.e']))
     return MessageRecord(
         number.decode(),
-        body_of(bodies.unpack(fields[b'b'])),
+        bodies.read_spelling(spelling) if spelling else body_of(bodies.unpack(fields[b'b'])),
         int(fields[b't']),
         float(fields[b'cr']),
         float(fields[b'e']),
@@ -205,7 +206,7 @@ class Writer(_Store):
                 int(one.expires),
                 repr(one.due) if one.due else 0,
                 one.client or messages.NOBODY,
-                bodies.pack(one.body.value),
+                *bodies.store(one.body),
                 one.checksum or '',
                 one.claim_count,
                 claim.id,

@@ -9,12 +9,18 @@ Page = list[StoredMessage]
 
 
 def present_all(page: bytes) -> Page:
-    """The messages of a script's answer (see `paginate` in shared.lua); `ttl`, `age` in seconds."""
+    """The messages of a script's answer (see `paginate` in shared.lua); `ttl`, `age` in seconds.
+
+    The body is a value, or a `Body` where it was spelled unusually.
+    """
     messages: Page = bodies.unpack(page)
+    for message in messages:
+        if 'spelling' in message:
+            message['body'] = bodies.read_spelling(message.pop('spelling'))
     return messages
 
 
 def present_edge(found: bytes, now: int) -> StoredMessage:
     """The first or the last message of a script's answer, with `created` in ISO 8601."""
-    message: StoredMessage = bodies.unpack(found)
+    [message] = present_all(found)
     return {**message, **describe_edge(message['id'], now - message['age'], now)}

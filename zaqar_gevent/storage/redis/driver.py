@@ -12,11 +12,12 @@ from zaqar.conf import drivers_management_store_redis as management_options
 from zaqar.conf import drivers_message_store_redis as message_options
 from zaqar.storage import base
 
-from zaqar_gevent.bodies import body_of
+from zaqar_gevent.bodies import Body, body_of
 from zaqar_gevent.storage import own_drivers
 from zaqar_gevent.storage.core.handles import Handle
 from zaqar_gevent.storage.core.links import PATIENCE_SECONDS
 from zaqar_gevent.storage.errors import StoreUnavailable
+from zaqar_gevent.storage.own_drivers import StoredMessage
 from zaqar_gevent.storage.redis import (
     addresses,
     catalogue,
@@ -122,11 +123,16 @@ class DataDriver(own_drivers.DataDriver):
 
     def present(self, page: bytes) -> Page:
         """The messages of a script's answer."""
-        found = present_all(page)
-        if self.carries_bodies:
-            for message in found:
-                message['body'] = body_of(message['body'])
-        return found
+        return [self.with_body(message) for message in present_all(page)]
+
+    def with_body(self, message: StoredMessage) -> StoredMessage:
+        """A message whose body is as the driver gives it."""
+        body = message['body']
+        if self.carries_bodies and not isinstance(body, Body):
+            message['body'] = body_of(body)
+        elif not self.carries_bodies and isinstance(body, Body):
+            message['body'] = body.value
+        return message
 
     def _get_dead_letters(self, queue: str, project: str | None) -> tuple[Any, Any, str, str]:
         """Claims after which messages are dead letters (0: never), the TTL they get, their keys."""

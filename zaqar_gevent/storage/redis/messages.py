@@ -14,7 +14,7 @@ from oslo_utils import timeutils
 from zaqar.storage import base, errors
 from zaqar.storage import utils as storage_utils
 
-from zaqar_gevent.bodies import Body, body_of
+from zaqar_gevent.bodies import Body
 from zaqar_gevent.markers import MarkerNotGiven
 from zaqar_gevent.storage import own_drivers
 from zaqar_gevent.storage.own_drivers import StoredMessage
@@ -137,9 +137,9 @@ class MessageController(own_drivers.MessageController):
         checked = self._has_checksums()
         arguments: Arguments = [now, _encode_client(client_uuid), ids, seconds]
         for new in messages:
-            body = _value_of(new.get('body', {}))
-            checksum = storage_utils.get_checksum(body) if checked else ''
-            arguments += (new['ttl'], _due_at(new), bodies.pack(body), checksum)
+            body = new.get('body', {})
+            checksum = storage_utils.get_checksum(_value_of(body)) if checked else ''
+            arguments += (new['ttl'], _due_at(new), *bodies.store(body), checksum)
         return arguments
 
     def list(
@@ -207,8 +207,8 @@ class MessageController(own_drivers.MessageController):
         found = self._server.run(_EDGE, (keys.messages(queue, project),), now, sort, exact_time())
         if found is None:
             raise errors.QueueIsEmpty(queue, project)
-        edge = present_edge(found, now)
-        return {**edge, 'body': body_of(edge['body'])} if self.driver.carries_bodies else edge
+        edge: StoredMessage = self.driver.with_body(present_edge(found, now))
+        return edge
 
     def bulk_get(
         self, queue: str, message_ids: Sequence[str], project: str | None = None
@@ -293,7 +293,7 @@ class MessageController(own_drivers.MessageController):
                 one['ttl'],
                 now - one['age'],
                 one['claim_count'],
-                bodies.pack(_value_of(one['body'])),
+                *bodies.store(one['body']),
                 one.get('checksum', ''),
             )
         places = (

@@ -2,15 +2,15 @@
 -- before. Returns how many were new.
 -- KEYS: messages, rank counter, claims, ids of the messages that were added before.
 -- ARGV: now, start of the ids ('' to keep them), seconds to remember what was added, and of each
--- message id, TTL, created, expires, due (0: visible), client, body, checksum ('' for none), claim
--- count, claim ('' for none), TTL of the claim, when the claim expires.
-local FIELDS = 12
+-- message id, TTL, created, expires, due (0: visible), client, body, its spelling ('' for the
+-- usual one), checksum ('' for none), claim count, claim ('' for none), TTL of the claim, when the claim expires.
+local FIELDS = 13
 local now, start = tonumber(ARGV[1]), ARGV[2]
 local unplaced = string.gsub(start, '-a(%x+)-$', '-b%1-')
 local new = 0
 for at = 4, #ARGV, FIELDS do
-    local source, ttl, created, expires, due, client, body, checksum, count, claim, claim_ttl,
-        claim_expires = unpack(ARGV, at, at + FIELDS - 1)
+    local source, ttl, created, expires, due, client, body, spelling, checksum, count, claim,
+        claim_ttl, claim_expires = unpack(ARGV, at, at + FIELDS - 1)
     local left = tonumber(expires) - now
     local is_new = call('HSETNX', KEYS[4], source, 1) == 1
     if is_new and left > 0 and (start ~= '' or call('EXISTS', source) == 0) then
@@ -32,12 +32,16 @@ for at = 4, #ARGV, FIELDS do
         end
         call('HSET', id, 'id', id, 't', ttl, 'cr', created, 'e', expires, 'u', client, 'c', claim,
             'c.e', claim_expires, 'c.c', count, 'd', is_delayed and math.ceil(due) or 0, 'b', body)
+        if spelling ~= '' then
+            call('HSET', id, 's', spelling)
+        end
         if checksum ~= '' then
             call('HSET', id, 'cs', checksum)
         end
         call('EXPIREAT', id, expires)
         if is_delayed then
             call('ZADD', KEYS[1] .. LATER, due, id)
+            call('ZADD', by_posting(KEYS[1]), rank, id)
         else
             call('ZADD', KEYS[1], rank, id)
         end

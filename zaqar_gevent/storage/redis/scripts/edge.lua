@@ -8,7 +8,7 @@ while true do
     for _, id in ipairs(ids) do
         local m = read(id)
         if is_alive(m, now) then
-            return present(id, m, now)
+            return paginate({present(id, m, now)})
         end
     end
     if #ids < 10 then

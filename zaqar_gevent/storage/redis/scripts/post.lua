@@ -1,7 +1,8 @@
 -- Posts messages. Returns their ids; nothing where the queue does not exist.
 -- KEYS: messages, rank counter, names of queues, names of topics, topic, receipt.
 -- ARGV: queue ('': is not checked), now, client, start of the ids, seconds to remember the post
--- (0: not at all), and of each message TTL, delayed until, body, checksum ('' for none).
+-- (0: not at all), and of each message TTL, delayed until, body, its spelling ('' for the
+-- usual one), checksum ('' for none).
 local now, seconds = tonumber(ARGV[2]), tonumber(ARGV[5])
 local unplaced
 local keeper = ARGV[1]
@@ -28,11 +29,11 @@ if seconds > 0 then
         end
     end
 end
-local count = (#ARGV - 5) / 4
+local count = (#ARGV - 5) / 5
 local rank = call('INCRBY', KEYS[2], count) - count
 local ids, ranked = {}, {}
 for index = 0, count - 1 do
-    local at = 6 + 4 * index
+    local at = 6 + 5 * index
     local ttl = tonumber(ARGV[at])
     local due = tonumber(ARGV[at + 1])
     -- The place of a delayed message is not known yet, and its id does not tell one.
@@ -43,8 +44,12 @@ for index = 0, count - 1 do
     local fields = {'id', id, 't', ttl, 'cr', now, 'e', now + ttl, 'u', ARGV[3], 'c', '',
         'c.e', now, 'c.c', 0, 'd', math.ceil(due), 'b', ARGV[at + 2]}
     if ARGV[at + 3] ~= '' then
-        fields[#fields + 1] = 'cs'
+        fields[#fields + 1] = 's'
         fields[#fields + 1] = ARGV[at + 3]
+    end
+    if ARGV[at + 4] ~= '' then
+        fields[#fields + 1] = 'cs'
+        fields[#fields + 1] = ARGV[at + 4]
     end
     call('HSET', id, unpack(fields))
     call('EXPIRE', id, ttl)

@@ -1,12 +1,12 @@
 -- Puts messages that were taken away back at the front, in their order.
 -- KEYS: messages, rank counter, head. ARGV: now, client, and of each message id, TTL, created, claim
--- count, body, checksum ('' for none).
+-- count, body, its spelling ('' for the usual one), checksum ('' for none).
 local now = tonumber(ARGV[1])
 local first = call('ZRANGE', KEYS[1], 0, 0, 'WITHSCORES')[2] or call('GET', KEYS[2]) or 0
-local count = (#ARGV - 2) / 6
+local count = (#ARGV - 2) / 7
 call('DEL', KEYS[3])
 for index = 0, count - 1 do
-    local at = 3 + 6 * index
+    local at = 3 + 7 * index
     local id, ttl, created = ARGV[at], tonumber(ARGV[at + 1]), tonumber(ARGV[at + 2])
     if created + ttl > now then
         local rank = string.match(id, '^%x+%-%x+%-8%x+%-a%x+%-(%x+)$')
@@ -15,7 +15,10 @@ for index = 0, count - 1 do
         call('HSET', id, 'id', id, 't', ttl, 'cr', created, 'e', created + ttl, 'u', ARGV[2],
             'c', '', 'c.e', now, 'c.c', ARGV[at + 3], 'd', 0, 'b', ARGV[at + 4])
         if ARGV[at + 5] ~= '' then
-            call('HSET', id, 'cs', ARGV[at + 5])
+            call('HSET', id, 's', ARGV[at + 5])
+        end
+        if ARGV[at + 6] ~= '' then
+            call('HSET', id, 'cs', ARGV[at + 6])
         end
         call('EXPIRE', id, created + ttl - now)
         call('ZADD', KEYS[1], rank, id)

@@ -1,20 +1,21 @@
 -- What all scripts share. Messages are hashes in upstream's format:
 -- id, t (TTL), cr (created), e (expires), u (client), c (claim, '' for none), c.e (claim expires),
 -- c.c (claim count), d (delayed until), b (body, MsgPack), cs (checksum). Times are whole seconds.
+-- Of our own: s (how the body was spelled, see bodies.py).
 
 local call = redis.call
 
-local B, TTL, CREATED, CLAIM, CLAIM_EXPIRES, COUNT, CHECKSUM, EXPIRES, DELAYED, CLIENT =
-    1, 2, 3, 4, 5, 6, 7, 8, 9, 10
+local B, TTL, CREATED, CLAIM, CLAIM_EXPIRES, COUNT, CHECKSUM, EXPIRES, DELAYED, SPELLING, CLIENT =
+    1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11
 
 local function read(id)
-    return call('HMGET', id, 'b', 't', 'cr', 'c', 'c.e', 'c.c', 'cs', 'e', 'd')
+    return call('HMGET', id, 'b', 't', 'cr', 'c', 'c.e', 'c.c', 'cs', 'e', 'd', 's')
 end
 
 -- The same without what may be long, and with the client.
 local function glance(id)
     local m = call('HMGET', id, 'e', 'c', 'c.e', 'd', 'u')
-    return {nil, nil, nil, m[2], m[3], nil, nil, m[1], m[4], m[5]}
+    return {nil, nil, nil, m[2], m[3], nil, nil, m[1], m[4], nil, m[5]}
 end
 
 -- Whether there is a message; a hash without a body is what upstream has left of one.
@@ -38,6 +39,18 @@ local function is_delayed(m, now)
     return (tonumber(m[DELAYED]) or 0) > now
 end
 
+-- Bytes in MsgPack.
+local function pack_bytes(bytes)
+    local size = #bytes
+    if size < 256 then
+        return '\196' .. string.char(size) .. bytes
+    elseif size < 65536 then
+        return '\197' .. string.char(math.floor(size / 256), size % 256) .. bytes
+    end
+    return '\198' .. string.char(math.floor(size / 16777216), math.floor(size / 65536) % 256,
+        math.floor(size / 256) % 256, size % 256) .. bytes
+end
+
 -- PERF: what the messages of a page have alike is packed once.
 local heads, tails = {}, {}
 
@@ -45,11 +58,15 @@ local heads, tails = {}, {}
 -- already; so a page is one string, which the driver unpacks at once.
 local function present(id, m, now)
     local created, count, claim = m[CREATED], m[COUNT] or 0, holder(m, now)
-    local head_key, tail_key = created .. ' ' .. m[TTL], count .. claim
+    local kind, body = 'body', m[B]
+    if m[SPELLING] then
+        kind, body = 'spelling', pack_bytes(m[SPELLING])
+    end
+    local head_key, tail_key = created .. ' ' .. m[TTL] .. kind, count .. claim
     local head, tail = heads[head_key], tails[tail_key]
     if not head then
         local age = math.max(0, now - tonumber(created))
-        head = cmsgpack.pack('age', age, 'ttl', tonumber(m[TTL]), 'body')
+        head = cmsgpack.pack('age', age, 'ttl', tonumber(m[TTL]), kind)
         heads[head_key] = head
     end
     if not tail then
@@ -58,9 +75,9 @@ local function present(id, m, now)
     end
     -- A map of 6 or 7, whose first key is 'id' and whose first value is a text of less than 256 B.
     if not m[CHECKSUM] then
-        return '\134\162id\217' .. string.char(#id) .. id .. head .. m[B] .. tail
+        return '\134\162id\217' .. string.char(#id) .. id .. head .. body .. tail
     end
-    return '\135\162id\217' .. string.char(#id) .. id .. head .. m[B]
+    return '\135\162id\217' .. string.char(#id) .. id .. head .. body
         .. cmsgpack.pack('checksum', m[CHECKSUM]) .. tail
 end
 
