@@ -26,6 +26,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _check(given[1:])
     if given[:1] == ['store']:
         return _work_on_stores(given[1:])
+    if given[:1] == ['db']:
+        return _work_on_database(given[1:])
     if given[:1] == ['serve']:
         del given[0]
     return _start(_parse(given))
@@ -53,6 +55,25 @@ def _work_on_stores(given: Sequence[str]) -> int:
     return work_on_stores(given)
 
 
+def _work_on_database(given: Sequence[str]) -> int:
+    from oslo_config import cfg
+
+    from zaqar_gevent import conf as configuration
+
+    try:
+        from zaqar_gevent.storage.postgresql import command
+    except ModuleNotFoundError as error:
+        return _fail(f'{error}. Install it: pip install "zaqar_gevent[postgresql]"')
+    options = command.parse(given)
+    conf = cfg.ConfigOpts()
+    try:
+        configuration.load(conf, options.config_file)
+    except configuration.ConfigurationError as error:
+        _fail(str(error))
+        return 3
+    return command.run(conf, options.action, may_rewrite=options.yes)
+
+
 def _start(options: argparse.Namespace) -> int:
     try:
         import gevent
@@ -74,8 +95,8 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
         usage='%(prog)s [serve] [options]\n       %(prog)s COMMAND ... [options]',
         description='Serve OpenStack Zaqar over REST and WebSocket on one port.',
         epilog=f'Commands of the client: {", ".join(COMMANDS)}. The command check looks for damage '
-        'in the store; store copy moves all data to another store. The options of a command: '
-        'zaqar-gevent COMMAND --help',
+        'in the store; store copy moves all data to another store; db check and db migrate work on '
+        'the tables in PostgreSQL. The options of a command: zaqar-gevent COMMAND --help',
     )
     parser.add_argument(
         '--bind', metavar='ADDRESS', help='address to listen on (default: 127.0.0.1)'
@@ -111,7 +132,7 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
 
 def _complaint(rest: Sequence[str]) -> str:
     """What is wrong about arguments that are none of the server's."""
-    commands = 'serve', 'check', 'store', *COMMANDS
+    commands = 'serve', 'check', 'store', 'db', *COMMANDS
     known = ', '.join(commands)
     command = next((one for one in rest if one in commands), None)
     if command is not None:
