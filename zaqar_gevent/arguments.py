@@ -6,7 +6,7 @@ import argparse
 import pathlib
 
 
-def add_configuration(parser: argparse.ArgumentParser) -> None:
+def add_configuration(parser: argparse._ActionsContainer) -> None:
     """Add `--state-path`, a path or None, and `--config-file`, a list of names."""
     parser.add_argument(
         '--state-path',

@@ -3,14 +3,34 @@
 from __future__ import annotations
 
 import argparse
+import difflib
 import gc
+import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib import metadata
 from typing import Any
 
 from zaqar_gevent import arguments
 from zaqar_gevent.terminal import COMMANDS
+
+_VERSION = f'zaqar-gevent {metadata.version("zaqar_gevent")}'
+_EPILOG = """commands:
+  serve         Start the server; so does no command at all.
+  check         Look for misspelt options, for damage in the store, and whether it can be reached.
+  store         Copy all data from one store to another.
+{overview}
+  version       Print the version of this program.
+  help          Explain a command, as --help after it does.
+  completion    Print a script by which a shell completes commands and options.
+
+zaqar-gevent COMMAND --help explains a command.
+"""
+_COMPLETION_HELP = """to use it in each new shell, add this to the file in brackets:
+  eval "$(zaqar-gevent completion bash)"        (~/.bashrc)
+  eval "$(zaqar-gevent completion zsh)"         (~/.zshrc, after compinit)
+  zaqar-gevent completion fish | source         (~/.config/fish/config.fish)
+"""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -20,14 +40,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     start.
     """
     given = list(sys.argv[1:] if argv is None else argv)
+    if '_ARGCOMPLETE' in os.environ:
+        _complete()
     if given and given[0] in COMMANDS:
         return _run_command(given)
-    if given[:1] == ['check']:
-        return _check(given[1:])
-    if given[:1] == ['store']:
-        return _work_on_stores(given[1:])
-    if given[:1] == ['db']:
-        return _work_on_database(given[1:])
+    if given and given[0] in _LOCAL_COMMANDS:
+        return _LOCAL_COMMANDS[given[0]](given[1:])
     if given[:1] == ['serve']:
         del given[0]
     return _start(_parse(given))
@@ -55,23 +73,55 @@ def _work_on_stores(given: Sequence[str]) -> int:
     return work_on_stores(given)
 
 
-def _work_on_database(given: Sequence[str]) -> int:
-    from oslo_config import cfg
+def _help(given: Sequence[str]) -> int:
+    """`help`, or that of a command."""
+    if given and given[0] != 'help':
+        return main([*given, '--help'])
+    _new_parser().print_help()
+    return 0
 
-    from zaqar_gevent import conf as configuration
 
-    try:
-        from zaqar_gevent.storage.postgresql import command
-    except ModuleNotFoundError as error:
-        return _fail(f'{error}. Install it: pip install "zaqar_gevent[postgresql]"')
-    options = command.parse(given)
-    conf = cfg.ConfigOpts()
-    try:
-        configuration.load(conf, options.config_file)
-    except configuration.ConfigurationError as error:
-        _fail(str(error))
-        return 3
-    return command.run(conf, options.action, may_rewrite=options.yes)
+def _version(given: Sequence[str]) -> int:
+    parser = argparse.ArgumentParser(
+        prog='zaqar-gevent version',
+        description='Print the version of this program. That of a server: zaqar-gevent ping',
+    )
+    parser.parse_args(given)
+    print(_VERSION)
+    return 0
+
+
+def _completion(given: Sequence[str]) -> int:
+    parser = argparse.ArgumentParser(
+        prog='zaqar-gevent completion',
+        description='Print a script by which a shell completes commands and options.',
+        epilog=_COMPLETION_HELP,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument('shell', choices=('bash', 'zsh', 'fish'))
+    shell: str = parser.parse_args(given).shell
+    from argcomplete.shell_integration import shellcode
+
+    print(shellcode(['zaqar-gevent'], shell=shell))
+    return 0
+
+
+def _complete() -> None:
+    """Answer the shell, which asks by variables of the environment, and exit."""
+    import argcomplete
+
+    from zaqar_gevent.terminal.arguments import add_commands
+
+    parser = _new_parser()
+    commands = parser.add_subparsers()
+    _add_options(commands.add_parser('serve'))
+    arguments.add_configuration(commands.add_parser('check'))
+    commands.add_parser('store').add_argument('action', choices=('copy',))
+    add_commands(commands)
+    commands.add_parser('help').add_argument('command', nargs='*', choices=COMMANDS)
+    commands.add_parser('version')
+    commands.add_parser('completion').add_argument('shell', choices=('bash', 'zsh', 'fish'))
+    argcomplete.autocomplete(parser)
 
 
 def _start(options: argparse.Namespace) -> int:
@@ -90,14 +140,36 @@ def _start(options: argparse.Namespace) -> int:
 
 
 def _parse(argv: Sequence[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
+    parser = _new_parser()
+    options, rest = parser.parse_known_args(argv)
+    if rest:
+        parser.error(_complaint(rest))
+    return options
+
+
+class _Parser(argparse.ArgumentParser):
+    """Makes the list of commands, which is long to import, only for its help."""
+
+    def format_help(self) -> str:
+        from zaqar_gevent.terminal.arguments import overview
+
+        self.epilog = _EPILOG.format(overview=overview())
+        return super().format_help()
+
+
+def _new_parser() -> argparse.ArgumentParser:
+    parser = _Parser(
         prog='zaqar-gevent',
-        usage='%(prog)s [serve] [options]\n       %(prog)s COMMAND ... [options]',
-        description='Serve OpenStack Zaqar over REST and WebSocket on one port.',
-        epilog=f'Commands of the client: {", ".join(COMMANDS)}. The command check looks for damage '
-        'in the store; store copy moves all data to another store; db check and db migrate work on '
-        'the tables in PostgreSQL. The options of a command: zaqar-gevent COMMAND --help',
+        usage='%(prog)s [serve] [OPTIONS]\n       %(prog)s COMMAND [ARGUMENTS] [OPTIONS]',
+        description='Serve OpenStack Zaqar over REST and WebSocket, or use such a server.',
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    _add_options(parser.add_argument_group('options of the server'))
+    parser.add_argument('--version', action='version', version=_VERSION)
+    return parser
+
+
+def _add_options(parser: argparse._ActionsContainer) -> None:
     parser.add_argument(
         '--bind', metavar='ADDRESS', help='address to listen on (default: 127.0.0.1)'
     )
@@ -121,25 +193,21 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
         "be given more than once; * for every origin (default: only the server's own pages)",
     )
     arguments.add_configuration(parser)
-    parser.add_argument(
-        '--version', action='version', version=f'%(prog)s {metadata.version("zaqar_gevent")}'
-    )
-    options, rest = parser.parse_known_args(argv)
-    if rest:
-        parser.error(_complaint(rest))
-    return options
 
 
 def _complaint(rest: Sequence[str]) -> str:
     """What is wrong about arguments that are none of the server's."""
-    commands = 'serve', 'check', 'store', 'db', *COMMANDS
-    known = ', '.join(commands)
-    command = next((one for one in rest if one in commands), None)
-    if command is not None:
+    names = ('serve', *_LOCAL_COMMANDS, *COMMANDS)
+    known = ', '.join(names)
+    first, *_ = rest
+    command = next((one for one in rest if one in names), None)
+    if command is not None and (command == first or first.startswith('-')):
         return f'{command} has to come first, as all commands: {known}'
-    if rest[0].startswith('-'):
-        return f'there is no option {rest[0]}: zaqar-gevent --help lists all'
-    return f'there is no command {rest[0]!r}. Commands are: {known}'
+    if first.startswith('-'):
+        return f'there is no option {first}: zaqar-gevent --help lists all'
+    near = difflib.get_close_matches(first, names, n=1)
+    meant = f' Did you mean {near[0]}?' if near else ''
+    return f'there is no command {first!r}.{meant} Commands are: {known}'
 
 
 def _port(text: str) -> int:
@@ -233,6 +301,14 @@ def _fail(reason: str) -> int:
     print(f'zaqar-gevent: {reason}', file=sys.stderr)
     return 1
 
+
+_LOCAL_COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
+    'check': _check,
+    'store': _work_on_stores,
+    'help': _help,
+    'version': _version,
+    'completion': _completion,
+}
 
 if __name__ == '__main__':
     sys.exit(main())

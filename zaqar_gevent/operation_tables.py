@@ -4,8 +4,8 @@
 
     python -m zaqar_gevent.operation_tables
 
-writes `client/operations.py` and `client/js/src/operations.js`; `tox -e genclient` then builds
-`client/js/zaqar.js` anew.
+writes `client/operations.py`, `client/js/src/operations.js`, and the copy of the latter in
+`client/js/zaqar.js`.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ from zaqar_gevent.websocket import asyncapi
 _CLIENT = pathlib.Path(__file__).with_name('client')
 PYTHON = _CLIENT / 'operations.py'
 JAVASCRIPT = _CLIENT / 'js' / 'src' / 'operations.js'
+# Built from the modules by `tox -e genclient`, which copies them as they are.
+BUILT_JAVASCRIPT = _CLIENT / 'js' / 'zaqar.js'
 
 _COMMENT = 'Written by `tox -e genoperations` from the declarations in zaqar_gevent/api.'
 
@@ -57,9 +59,21 @@ _JAVASCRIPT_HEAD = f"""\
 """
 
 
+_JAVASCRIPT_END = '\n};\n'
+
+
 def tables() -> dict[pathlib.Path, str]:
     """What each generated file must hold."""
-    return {PYTHON: _python(), JAVASCRIPT: _javascript()}
+    table = _javascript()
+    built = BUILT_JAVASCRIPT.read_text(encoding='utf-8')
+    start = built.index(_JAVASCRIPT_HEAD)
+    end = built.index(_JAVASCRIPT_END, start) + len(_JAVASCRIPT_END)
+    copy = table.replace('export const', 'const', 1)
+    return {
+        PYTHON: _python(),
+        JAVASCRIPT: table,
+        BUILT_JAVASCRIPT: built[:start] + copy + built[end:],
+    }
 
 
 def _described() -> Iterator[dict[str, Any]]:

@@ -77,6 +77,7 @@ def test_an_interrupted_post_tells_what_was_posted(
     shell: Shell, server: ServerProcess, number: signal.Signals
 ) -> None:
     """What is on its way is waited for, and then no more is sent."""
+    shell.records('queue', 'create', 'orders')
     with Intermediary(server.port, 'buffer', hold=2) as proxy:
         command = ('post', 'orders', *map(str, range(4)), '--batch', '2', '--url', proxy.url)
         with shell.start(*command, '--transport', 'rest') as posting:
@@ -338,8 +339,8 @@ def test_a_missing_queue_is_all_that_is_missed(shell: Shell) -> None:
     ('arguments', 'told'),
     [
         (('--prt', '1'), 'there is no option --prt: zaqar-gevent --help lists all'),
-        (('pst', 'orders'), "there is no command 'pst'. Commands are: serve, check, "),
-        (('--json', 'list'), 'list has to come first, as all commands: serve, check, '),
+        (('pst', 'orders'), "there is no command 'pst'. Did you mean post? Commands are: serve, "),
+        (('--json', 'list'), 'list has to come first, as all commands: serve, '),
     ],
 )
 def test_what_the_server_does_not_take_is_named(
@@ -372,7 +373,7 @@ def test_a_body_that_cannot_be_sent_is_told_in_a_line(
 ) -> None:
     status, _ = shell.failure('post', 'orders', body, '--transport', transport)
     assert status == 1
-    assert shell.records('list', 'orders') == []
+    assert shell.records('list') == []
 
 
 def test_a_wrong_path_of_the_server_is_told_once(shell: Shell, server: ServerProcess) -> None:

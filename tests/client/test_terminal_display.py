@@ -119,6 +119,7 @@ def test_a_ping_is_not_cut(server: ServerProcess) -> None:
 
 
 def test_whoever_follows_is_told_how_to_end_it(shell: Shell) -> None:
+    shell.records('queue', 'create', 'orders')
     terminal = shell.on_terminal('tail', 'orders')
     terminal.read_until(lambda text: 'Following orders' in text)
     shell.records('post', 'orders', '"hello"')

@@ -3,4 +3,7 @@
 They import nothing of the server, and what they need only when it is needed.
 """
 
-COMMANDS = ('post', 'list', 'claim', 'tail', 'consume', 'stats', 'ping')
+COMMANDS = (
+    *('post', 'list', 'get', 'claim', 'tail', 'consume', 'stats', 'ping'),
+    *('queue', 'topic', 'subscription', 'pool', 'flavor'),
+)

@@ -1,21 +1,24 @@
-"""What the subcommands of `zaqar-gevent` are told by arguments and by the environment."""
+"""Reads the arguments of a command, and what the environment says in their place."""
 
 from __future__ import annotations
 
 import argparse
-import math
 import os
-import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from zaqar_gevent.terminal.commands import COMMANDS, GROUPS, Command
+from zaqar_gevent.terminal.values import positive, printable, uuid_text
+
+PROGRAM = 'zaqar-gevent'
 DEFAULT_URL = 'http://127.0.0.1:8888'
 ENCODINGS = ('msgpack', 'json')
 TRANSPORTS = ('auto', 'websocket', 'rest')
+FORMATS = ('auto', 'table', 'json')
 
 _ENVIRONMENT = """environment:
-  ZAQAR_URL, ZAQAR_PROJECT, ZAQAR_TOKEN, ZAQAR_CLIENT_ID, ZAQAR_TRANSPORT and ZAQAR_ENCODING stand
-  for the options of these names.
+  ZAQAR_URL, ZAQAR_PROJECT, ZAQAR_TOKEN, ZAQAR_ROLES, ZAQAR_CLIENT_ID, ZAQAR_TRANSPORT and
+  ZAQAR_ENCODING give the options of these names.
 
 exit status:
   0 done; 1 the server refused, or a command failed; 2 wrong usage; 3 the server cannot be reached
@@ -24,23 +27,95 @@ exit status:
 
 
 def parse(argv: Sequence[str], environment: Mapping[str, str] | None = None) -> argparse.Namespace:
-    """Read the arguments of a subcommand, its name first.
+    """Read the arguments of a command, its name first; `command` of the result is its names.
 
     environment: what options that are not given are taken from; by default the process's.
     Raises SystemExit with status 2, after a line about what is wrong, or 0 after `--help`.
     """
     environment = os.environ if environment is None else environment
-    summary, add_arguments = _COMMANDS[argv[0]]
-    parser = argparse.ArgumentParser(
-        prog=f'zaqar-gevent {argv[0]}',
-        description=summary,
+    names = tuple(argv[:1])
+    if argv[0] in GROUPS:
+        names = tuple(argv[:2])
+        if names not in COMMANDS:
+            # It says what there is, or that this is nothing of it.
+            _parser_of_group(argv[0], environment).parse_args(argv[1:])
+    parser = _new_parser(COMMANDS[names], f'{PROGRAM} {" ".join(names)}')
+    _add_arguments(parser, names, environment)
+    return parser.parse_intermixed_args(argv[len(names) :])
+
+
+def add_commands(subparsers: Any, environment: Mapping[str, str] | None = None) -> None:
+    """Add a parser for each command and group to those that `add_subparsers` has made."""
+    environment = os.environ if environment is None else environment
+    for name, summary in _top_level():
+        parser = subparsers.add_parser(name, help=summary)
+        if name in GROUPS:
+            _add_members(parser, name, environment)
+        else:
+            _add_arguments(parser, (name,), environment)
+
+
+def overview() -> str:
+    """All commands, each with what it does, in lines."""
+    return '\n'.join(f'  {name:<13} {summary}' for name, summary in _top_level())
+
+
+def _top_level() -> list[tuple[str, str]]:
+    single = [(names[0], one.summary) for names, one in COMMANDS.items() if len(names) == 1]
+    return [*single, *GROUPS.items()]
+
+
+def _parser_of_group(name: str, environment: Mapping[str, str]) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog=f'{PROGRAM} {name}', description=GROUPS[name])
+    _add_members(parser, name, environment)
+    return parser
+
+
+def _add_members(
+    parser: argparse.ArgumentParser, group: str, environment: Mapping[str, str]
+) -> None:
+    subparsers = parser.add_subparsers(
+        title='commands', metavar='COMMAND', dest='command', required=True
+    )
+    for names, command in COMMANDS.items():
+        if names[0] == group:
+            member = subparsers.add_parser(names[1], help=command.summary)
+            _add_arguments(member, names, environment)
+
+
+def _new_parser(command: Command, program: str) -> argparse.ArgumentParser:
+    return argparse.ArgumentParser(
+        prog=program,
+        description=f'{command.summary} {command.details}'.strip(),
         epilog=_ENVIRONMENT,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.set_defaults(command=argv[0])
-    add_arguments(parser)
+
+
+def _add_arguments(
+    parser: argparse.ArgumentParser, names: tuple[str, ...], environment: Mapping[str, str]
+) -> None:
+    parser.set_defaults(command=names)
+    COMMANDS[names].add_arguments(parser)
+    _add_output(parser)
     _add_connection(parser, environment)
-    return parser.parse_intermixed_args(argv[1:])
+
+
+def _add_output(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group('output')
+    group.add_argument(
+        '--format',
+        choices=FORMATS,
+        default='auto',
+        help='auto: for people on a terminal, JSON lines in a pipe (default: auto)',
+    )
+    group.add_argument(
+        '--json',
+        dest='format',
+        action='store_const',
+        const='json',
+        help='the same as --format json',
+    )
 
 
 def _add_connection(parser: argparse.ArgumentParser, environment: Mapping[str, str]) -> None:
@@ -54,230 +129,23 @@ def _add_connection(parser: argparse.ArgumentParser, environment: Mapping[str, s
             parser.error(f'{variable} is {value!r}, and not one of {", ".join(choices)}')
         group.add_argument(f'--{name}', default=value, **options)
 
-    told = f'where the server is (default: {DEFAULT_URL})'
-    add('url', DEFAULT_URL, type=_printable, help=told)
-    told = 'the project of the queues (default: demo)'
-    add('project', 'demo', type=_printable, help=told)
-    told = 'the Keystone token; others can read the command line, so better use ZAQAR_TOKEN'
-    add('token', None, type=_printable, help=told)
-    add('client-id', None, type=_uuid, help='a UUID (default: a new one)')
+    add('url', DEFAULT_URL, type=printable, help=f'of the server (default: {DEFAULT_URL})')
+    told = 'the project that the queues belong to (default: demo)'
+    add('project', 'demo', type=printable, help=told)
+    told = 'Keystone token. Other users can read the command line, so better set ZAQAR_TOKEN'
+    add('token', None, type=printable, help=told)
+    told = (
+        'roles to have on a server without authentication, with commas between them, for example '
+        'admin (default: none)'
+    )
+    add('roles', None, type=printable, help=told)
+    add('client-id', None, type=uuid_text, help='a UUID (default: a new one)')
     add(
         'transport',
         'auto',
         choices=TRANSPORTS,
-        help='auto: WebSocket, or REST where WebSockets do not get through (default: auto)',
+        help='auto: WebSocket, or REST if WebSockets do not get through (default: auto)',
     )
     add('encoding', 'msgpack', choices=ENCODINGS, help='of WebSocket messages (default: msgpack)')
-    told = 'wait so long for an answer or a connection (default: 10)'
-    group.add_argument('--timeout', type=_positive, default=10.0, metavar='SECONDS', help=told)
-    group.add_argument(
-        '--json', action='store_true', help='print JSON lines on a terminal too, as in a pipe'
-    )
-
-
-def _add_post(parser: argparse.ArgumentParser) -> None:
-    _add_queue(parser)
-    parser.add_argument(
-        'bodies',
-        nargs='*',
-        metavar='BODY',
-        default=[],
-        help='JSON, or else text; without any, each line of the standard input is one. JSON with '
-        'an integer outside -2^63 to 2^63-1 or with half of a surrogate pair is refused; --text '
-        'posts it as text',
-    )
-    parser.add_argument(
-        '--file', metavar='FILE', help='post each line of FILE; - is the standard input'
-    )
-    parser.add_argument('--text', action='store_true', help='treat every body as text')
-    parser.add_argument(
-        '--ttl',
-        type=_whole,
-        metavar='SECONDS',
-        help='how long messages are kept, 60 or more, by default at most 1209600 '
-        "(default: the queue's own, or an hour)",
-    )
-    parser.add_argument(
-        '--delay',
-        type=_whole,
-        metavar='SECONDS',
-        help='how long the messages reach nobody, 0 to 900 (default: as long as the queue says)',
-    )
-    parser.add_argument(
-        '--batch',
-        type=_count,
-        default=50,
-        metavar='N',
-        help='N messages in one request (default: 50)',
-    )
-
-
-def _add_list(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument('queue', nargs='?', metavar='QUEUE', help='(default: list the queues)')
-    parser.add_argument('--limit', type=_count, metavar='N', help='list at most N')
-    parser.add_argument('--marker', metavar='ID', help='begin after this message or queue')
-    parser.add_argument('--unclaimed', action='store_true', help='leave out claimed messages')
-    parser.add_argument('--delayed', action='store_true', help='list delayed messages as well')
-
-
-def _add_claim(parser: argparse.ArgumentParser) -> None:
-    _add_queue(parser)
-    parser.add_argument(
-        '--limit', type=_count, default=10, metavar='N', help='claim at most N (default: 10)'
-    )
-    _add_lease(parser)
-    parser.add_argument(
-        '--wait',
-        type=_whole,
-        metavar='SECONDS',
-        help='wait up to SECONDS if no message is free (default: do not wait)',
-    )
-    parser.add_argument(
-        '--delete', action='store_true', help='delete each message after it has been printed'
-    )
-
-
-def _add_tail(parser: argparse.ArgumentParser) -> None:
-    _add_queue(parser)
-    start = parser.add_mutually_exclusive_group()
-    start.add_argument(
-        '--from-start',
-        dest='marker',
-        action='store_const',
-        const='',
-        help='begin with the oldest message of the queue',
-    )
-    start.add_argument('--marker', metavar='ID', help='begin after this message')
-    parser.add_argument('--limit', type=_count, metavar='N', help='stop after N messages')
-
-
-def _add_consume(parser: argparse.ArgumentParser) -> None:
-    _add_queue(parser)
-    parser.add_argument(
-        '--exec',
-        required=True,
-        metavar='CMD',
-        help='a command of the shell, run for each message, which is a JSON line on its standard '
-        'input. Success deletes the message; failure gives it back',
-    )
-    parser.add_argument(
-        '--body',
-        action='store_true',
-        help='the input is the body alone: text as it is, all else as JSON',
-    )
-    parser.add_argument(
-        '--jobs', type=_count, default=1, metavar='N', help='run N commands at a time (default: 1)'
-    )
-    parser.add_argument('--limit', type=_count, metavar='N', help='stop after N messages')
-    parser.add_argument(
-        '--pause',
-        type=_not_negative,
-        default=1.0,
-        metavar='SECONDS',
-        help='wait before a message whose command failed is given back (default: 1)',
-    )
-    _add_lease(parser)
-
-
-def _add_stats(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument('queue', nargs='?', metavar='QUEUE', help='(default: all queues)')
-    parser.add_argument(
-        '--watch',
-        type=_positive,
-        nargs='?',
-        const=2.0,
-        metavar='SECONDS',
-        help='count every SECONDS (default: 2) and show the changes per second',
-    )
-
-
-def _add_ping(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        '--count', type=_count, default=1, metavar='N', help='ping N times (default: 1)'
-    )
-    parser.add_argument(
-        '--interval',
-        type=_not_negative,
-        default=1.0,
-        metavar='SECONDS',
-        help='time between two pings (default: 1)',
-    )
-
-
-def _add_queue(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument('queue', metavar='QUEUE')
-
-
-def _add_lease(parser: argparse.ArgumentParser) -> None:
-    limits = '60 or more, by default at most 43200'
-    parser.add_argument(
-        '--ttl',
-        type=_whole,
-        metavar='SECONDS',
-        help=f'how long a claim holds, {limits} (default: 300)',
-    )
-    parser.add_argument(
-        '--grace',
-        type=_whole,
-        metavar='SECONDS',
-        help=f'how long messages live after the claim has ended, {limits} (default: 60)',
-    )
-
-
-def _printable(text: str) -> str:
-    if not (text.isascii() and text.isprintable()):
-        raise argparse.ArgumentTypeError('only printable ASCII is allowed')
-    return text
-
-
-def _uuid(text: str) -> str:
-    return str(uuid.UUID(text))
-
-
-def _count(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f'{number} is less than 1')
-    return number
-
-
-def _whole(text: str) -> int:
-    number = int(text)
-    if number < 0:
-        raise argparse.ArgumentTypeError(f'{number} is less than 0')
-    return number
-
-
-def _not_negative(text: str) -> float:
-    number = float(text)
-    if not 0 <= number < math.inf:
-        raise argparse.ArgumentTypeError(f'{text} is not a number of seconds')
-    return number
-
-
-def _positive(text: str) -> float:
-    number = _not_negative(text)
-    if number == 0:
-        raise argparse.ArgumentTypeError('0 is no time at all')
-    return number
-
-
-# What argparse calls a type in its complaints is the function's name.
-for _type, _name in (
-    (_count, 'number'),
-    (_whole, 'number'),
-    (_not_negative, 'number of seconds'),
-    (_positive, 'number of seconds'),
-    (_uuid, 'UUID'),
-):
-    _type.__name__ = _name
-
-_COMMANDS: dict[str, tuple[str, Callable[[argparse.ArgumentParser], None]]] = {
-    'post': ('Post messages.', _add_post),
-    'list': ('List the messages of a queue, or the queues.', _add_list),
-    'claim': ('Claim messages and print them.', _add_claim),
-    'tail': ('Print messages as they are posted.', _add_tail),
-    'consume': ('Run a command for each message.', _add_consume),
-    'stats': ('Count the messages of queues.', _add_stats),
-    'ping': ('Say how long the server takes to answer, and how it was reached.', _add_ping),
-}
+    told = 'wait this long for an answer or a connection (default: 10)'
+    group.add_argument('--timeout', type=positive, default=10.0, metavar='SECONDS', help=told)

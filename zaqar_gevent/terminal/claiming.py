@@ -1,4 +1,4 @@
-"""`claim`: messages for this one to work on."""
+"""`claim`: messages for this one to work on, and claims given back."""
 
 from __future__ import annotations
 
@@ -12,8 +12,10 @@ from zaqar_gevent.terminal.listing import show_message
 def run(client: Client, arguments: argparse.Namespace, display: Display) -> int:
     """Claim messages, print them and delete them if that is wanted; returns the exit status.
 
-    What is not deleted stays claimed until the claim's TTL is over.
+    What is not deleted stays claimed until the claim's TTL is over, or it is given back.
     """
+    if arguments.release:
+        return _release(client, arguments, display)
     options = {name: getattr(arguments, name) for name in ('ttl', 'grace', 'wait')}
     given = {name: value for name, value in options.items() if value is not None}
     claim = client.queue(arguments.queue).claim(limit=arguments.limit, **given)
@@ -21,4 +23,12 @@ def run(client: Client, arguments: argparse.Namespace, display: Display) -> int:
         show_message(message, display)
         if arguments.delete:
             message.delete()
+    return 0
+
+
+def _release(client: Client, arguments: argparse.Namespace, display: Display) -> int:
+    queue = client.queue(arguments.queue)
+    for claim_id in arguments.release:
+        queue.release_claim(claim_id)
+        display.show({'claim_id': claim_id, 'released': True}, f'{claim_id} given back.')
     return 0

@@ -18,6 +18,7 @@ from typing import Any
 from zaqar_gevent.client import Client, Message, ZaqarError
 from zaqar_gevent.terminal.display import Display, compact, complain
 from zaqar_gevent.terminal.listing import record_of
+from zaqar_gevent.terminal.queues import exists
 
 # Between asking a command to end and ending it.
 _PATIENCE_SECONDS = 5.0
@@ -30,9 +31,12 @@ def run(client: Client, arguments: argparse.Namespace, display: Display) -> int:
     """
     options = {name: getattr(arguments, name) for name in ('ttl', 'grace')}
     given = {name: value for name, value in options.items() if value is not None}
+    queue = client.queue(arguments.queue)
+    if not exists(queue):
+        complain(f'there is no queue {queue.name} yet; waiting for its first message')
     worker = _Worker(arguments, display)
     with (
-        client.queue(arguments.queue).consume(credit=arguments.jobs, **given) as consumer,
+        queue.consume(credit=arguments.jobs, **given) as consumer,
         worker.working() as pool,
     ):
         display.say(f'Consuming {arguments.queue}; Ctrl-C ends it.')
@@ -85,7 +89,7 @@ class _Worker:
         with self._lock:
             self.successes += is_done
             self.failures += not is_done
-            if self._arguments.json:
+            if self._arguments.format == 'json':
                 seconds = round(time.monotonic() - began, 3)
                 self._display.show({'id': message.id, 'status': status, 'seconds': seconds}, '')
 
@@ -109,7 +113,7 @@ class _Worker:
             process = subprocess.Popen(  # noqa: S603 the user's own command
                 ['/bin/sh', '-c', self._arguments.exec],
                 stdin=subprocess.PIPE,
-                stdout=sys.stderr if self._arguments.json else None,
+                stdout=sys.stderr if self._arguments.format == 'json' else None,
                 env=environment,
                 process_group=0,
             )

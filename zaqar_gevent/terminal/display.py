@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from zaqar_gevent.client import APIError
@@ -20,8 +20,9 @@ class Display:
     human: whether somebody looks at it.
     """
 
-    def __init__(self, *, as_json: bool) -> None:
-        self.human = sys.stdout.isatty() and not as_json
+    def __init__(self, form: str) -> None:
+        """form: `table` for people, `json`, or `auto`."""
+        self.human = form == 'table' or (form == 'auto' and sys.stdout.isatty())
 
     def show(self, record: Mapping[str, Any], text: str, *, whole: bool = False) -> None:
         """Print a result at once: its record in a pipe, `text` on a terminal.
@@ -32,6 +33,41 @@ class Display:
             print(printable(text) if whole else fitted(text), flush=True)
         else:
             print(json.dumps(record, ensure_ascii=False, default=str), flush=True)
+
+    def show_table(
+        self,
+        records: Iterable[Mapping[str, Any]],
+        columns: Sequence[str],
+        rows: Iterable[Sequence[str]],
+    ) -> None:
+        """Print results together: each record in a pipe, a table on a terminal."""
+        if not self.human:
+            for record in records:
+                self.show(record, '')
+            return
+        self._print_table(rows, columns)
+
+    def show_fields(self, record: Mapping[str, Any], fields: Mapping[str, Any]) -> None:
+        """Print one result: its record in a pipe, a line for each of `fields` on a terminal."""
+        if not self.human:
+            self.show(record, '')
+            return
+        self._print_table((name, text(value)) for name, value in fields.items())
+
+    def _print_table(
+        self, rows: Iterable[Sequence[str]], columns: Sequence[str] | None = None
+    ) -> None:
+        from rich import box
+        from rich.console import Console
+        from rich.table import Table
+        from rich.text import Text
+
+        table = Table(box=box.SIMPLE_HEAD, show_header=columns is not None)
+        for column in columns or ('', ''):
+            table.add_column(column, overflow='fold')
+        for row in rows:
+            table.add_row(*(Text(printable(cell)) for cell in row))
+        Console(highlight=False).print(table)
 
     def say(self, text: str) -> None:
         """Print what only people want to know, beside the results."""
@@ -72,6 +108,15 @@ def fitted(text: str) -> str:
 def compact(value: Any) -> str:
     """A body in one line: JSON."""
     return json.dumps(value, ensure_ascii=False, default=str)
+
+
+def text(value: Any) -> str:
+    """A value for people: a text as it is, a list of texts with commas, all else as JSON."""
+    if value is None:
+        return ''
+    if isinstance(value, list):
+        return ', '.join(map(text, value))
+    return value if isinstance(value, str) else compact(value)
 
 
 def span(seconds: float) -> str:

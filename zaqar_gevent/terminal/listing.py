@@ -8,15 +8,15 @@ from typing import Any
 
 from zaqar_gevent.client import Client, Message
 from zaqar_gevent.terminal.display import Display, compact, span
+from zaqar_gevent.terminal.queues import exists, tell_missing
 
 
 def run(client: Client, arguments: argparse.Namespace, display: Display) -> int:
     """Print what there is, page after page; returns the exit status."""
     if arguments.queue is None:
         _list_queues(client, arguments, display)
-    else:
-        _list_messages(client, arguments, display)
-    return 0
+        return 0
+    return _list_messages(client, arguments, display)
 
 
 def _list_queues(client: Client, arguments: argparse.Namespace, display: Display) -> None:
@@ -24,21 +24,28 @@ def _list_queues(client: Client, arguments: argparse.Namespace, display: Display
         display.show({'name': queue.name}, queue.name)
 
 
-def _list_messages(client: Client, arguments: argparse.Namespace, display: Display) -> None:
-    messages = client.queue(arguments.queue).messages(
+def _list_messages(client: Client, arguments: argparse.Namespace, display: Display) -> int:
+    queue = client.queue(arguments.queue)
+    messages = queue.messages(
         marker=arguments.marker,
         include_claimed=not arguments.unclaimed,
         include_delayed=arguments.delayed,
     )
+    is_empty = True
     for message in itertools.islice(messages, arguments.limit):
+        is_empty = False
         show_message(message, display)
+    return tell_missing(queue) if is_empty and not exists(queue) else 0
 
 
-def show_message(message: Message, display: Display) -> None:
-    """Print a message: all of it in a pipe, its id, age and body on a terminal."""
+def show_message(message: Message, display: Display, *, whole: bool = False) -> None:
+    """Print a message: all of it in a pipe, its id, age and body on a terminal.
+
+    whole: do not cut it to the width of the terminal.
+    """
     claimed = ' claimed' if message.claim_id else ''
     text = f'{message.id}  {span(message.age):>4}{claimed}  {compact(message.body)}'
-    display.show(record_of(message), text)
+    display.show(record_of(message), text, whole=whole)
 
 
 def record_of(message: Message) -> dict[str, Any]:

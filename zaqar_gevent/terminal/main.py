@@ -13,6 +13,7 @@ from types import FrameType
 
 from zaqar_gevent.client import APIError, Client, Timeout, ZaqarError
 from zaqar_gevent.terminal.arguments import parse
+from zaqar_gevent.terminal.commands import COMMANDS
 from zaqar_gevent.terminal.display import Display, complain, refusal
 
 DONE = 0
@@ -28,16 +29,6 @@ _STANDARD_ERROR = 2
 _MAY_BE_DONE = {
     'post': 'Messages that were being sent may have been posted.',
     'claim': 'Messages may have been claimed; then they are free again when the claim expires.',
-}
-
-_MODULES = {
-    'post': 'posting',
-    'list': 'listing',
-    'claim': 'claiming',
-    'tail': 'tailing',
-    'consume': 'consuming',
-    'stats': 'statistics',
-    'ping': 'ping',
 }
 
 
@@ -84,16 +75,18 @@ def _terminate(number: int, frame: FrameType | None) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    module = importlib.import_module(f'zaqar_gevent.terminal.{_MODULES[arguments.command]}')
-    run: Callable[[Client, argparse.Namespace, Display], int] = module.run
+    module, _, name = COMMANDS[arguments.command].function.partition(':')
+    run: Callable[[Client, argparse.Namespace, Display], int] = getattr(
+        importlib.import_module(f'zaqar_gevent.terminal.{module}'), name
+    )
     try:
         with _client(arguments) as client:
-            return run(client, arguments, Display(as_json=arguments.json))
+            return run(client, arguments, Display(arguments.format))
     except APIError as error:
         complain(refusal(error))
         return REFUSED
     except Timeout as error:
-        complain(' '.join(filter(None, (str(error), _MAY_BE_DONE.get(arguments.command)))))
+        complain(' '.join(filter(None, (str(error), _MAY_BE_DONE.get(arguments.command[0])))))
         return UNREACHABLE
     except ZaqarError as error:
         complain(str(error))
@@ -107,6 +100,7 @@ def _client(arguments: argparse.Namespace) -> Client:
             project=arguments.project,
             client_id=arguments.client_id,
             token=arguments.token,
+            headers={'X-Roles': arguments.roles} if arguments.roles else None,
             transport=arguments.transport,
             encoding=arguments.encoding,
             timeout=arguments.timeout,

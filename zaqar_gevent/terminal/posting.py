@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import codecs
 import contextlib
-import json
 import os
 import stat
 import sys
@@ -15,6 +14,7 @@ from typing import Any, BinaryIO, NamedTuple
 from zaqar_gevent.client import APIError, Client, Queue
 from zaqar_gevent.terminal.display import Display, complain, refusal
 from zaqar_gevent.terminal.interrupts import interrupted_later
+from zaqar_gevent.terminal.values import json_or_text
 
 # A request may be 256 KiB long in the server's default configuration.
 _BATCH_BYTES = 128 * 1024
@@ -66,28 +66,6 @@ def run(client: Client, arguments: argparse.Namespace, display: Display) -> int:
         display.say(f'{posting.count} posted.')
 
 
-def body_of(text: str) -> Any:
-    """What a text stands for: what it is in JSON, or itself.
-
-    Text too is an object that has a name twice, which would lose a member.
-    """
-    try:
-        return json.loads(text, parse_constant=_reject, object_pairs_hook=_object_of)
-    except (ValueError, RecursionError):
-        return text
-
-
-def _reject(constant: str) -> Any:
-    raise ValueError(f'{constant} is not JSON')
-
-
-def _object_of(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    members = dict(pairs)
-    if len(members) != len(pairs):
-        raise ValueError('an object has a name twice')
-    return members
-
-
 class _Posting:
     """Posts batches of lines, and remembers how far it came.
 
@@ -96,7 +74,7 @@ class _Posting:
 
     def __init__(self, queue: Queue, arguments: argparse.Namespace, display: Display) -> None:
         self._queue = queue
-        self._read: Callable[[str], Any] = str if arguments.text else body_of
+        self._read: Callable[[str], Any] = str if arguments.text else json_or_text
         options = {'ttl': arguments.ttl, 'delay': arguments.delay}
         self._options = {name: value for name, value in options.items() if value is not None}
         self._display = display

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from zaqar_gevent.client import Client, NotFound
 from zaqar_gevent.terminal.display import Display, printable
+from zaqar_gevent.terminal.queues import exists, tell_missing
 from zaqar_gevent.terminal.reader import being_read
 
 
@@ -24,6 +25,8 @@ class Count(NamedTuple):
 
 def run(client: Client, arguments: argparse.Namespace, display: Display) -> int:
     """Print the counts of one queue or of all; returns the exit status."""
+    if arguments.queue is not None and not exists(client.queue(arguments.queue)):
+        return tell_missing(client.queue(arguments.queue))
     if arguments.watch is None:
         _print(display, list(_counts(client, arguments.queue)), {})
     elif display.human:

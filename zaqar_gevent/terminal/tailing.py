@@ -8,6 +8,7 @@ import itertools
 from zaqar_gevent.client import Client
 from zaqar_gevent.terminal.display import Display, complain
 from zaqar_gevent.terminal.listing import show_message
+from zaqar_gevent.terminal.queues import exists, tell_missing
 from zaqar_gevent.terminal.reader import being_read
 
 
@@ -18,6 +19,8 @@ def run(client: Client, arguments: argparse.Namespace, display: Display) -> int:
         complain(f'The server does not know the marker; {arguments.queue} begins anew.')
 
     queue = client.queue(arguments.queue)
+    if not exists(queue):
+        return tell_missing(queue)
     with (
         being_read(),
         queue.subscribe(marker=arguments.marker, on_restart=tell_restart) as subscription,

@@ -237,7 +237,7 @@ export interface PageOptions extends RequestOptions {
 
 export interface ListOptions extends PageOptions {
   detailed?: boolean;
-  /** A regular expression. */
+  /** Only names that contain this. */
   name?: string;
   /** Only those with this metadata. */
   metadata?: Record<string, Json>;

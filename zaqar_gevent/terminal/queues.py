@@ -1,0 +1,158 @@
+"""`queue` and `topic`: what there is, its settings, and its end."""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+from typing import Any
+
+from zaqar_gevent.client import Client, Queue, Topic
+from zaqar_gevent.terminal.confirmation import confirmed
+from zaqar_gevent.terminal.display import Display, complain, text
+from zaqar_gevent.terminal.settings import described, given_metadata, key_of
+
+
+def run_list(client: Client, arguments: argparse.Namespace, display: Display) -> int:
+    """Print the names of queues or topics, with `--details` their metadata."""
+    kind: str = arguments.kind
+    pages = _pages(client, kind, arguments)
+    records = list(itertools.islice(itertools.chain.from_iterable(pages), arguments.limit))
+    if not arguments.details:
+        for record in records:
+            display.show(record, record['name'])
+        return 0
+    rows = [(one['name'], ', '.join(_settings(one['metadata'], kind))) for one in records]
+    display.show_table(records, (kind, 'settings'), rows)
+    return 0
+
+
+def _pages(client: Client, kind: str, arguments: argparse.Namespace) -> Any:
+    marker = arguments.marker
+    while True:
+        asked = {'marker': marker, 'name': arguments.name, 'detailed': arguments.details or None}
+        given = {name: value for name, value in asked.items() if value is not None}
+        page = client.call(f'{kind}_list', **given)
+        yield page[f'{kind}s']
+        if not page[f'{kind}s'] or page.get('marker') in (None, '', marker):
+            return
+        marker = page['marker']
+
+
+def _settings(metadata: dict[str, Any], kind: str) -> list[str]:
+    return [f'{name}={text(value)}' for name, value in described(metadata, kind).items()]
+
+
+def run_create(client: Client, arguments: argparse.Namespace, display: Display) -> int:
+    """Create a queue or topic; one that exists is left as it is."""
+    source = _source(client, arguments)
+    metadata = given_metadata(arguments, arguments.kind)
+    is_new = source.create(metadata or None)
+    if not is_new and metadata:
+        complain(
+            f'{source.name} exists already and was not changed; to change its settings, use '
+            f'`zaqar-gevent {arguments.kind} set`'
+        )
+        return 1
+    told = 'created' if is_new else 'exists already'
+    display.show({'name': source.name, 'created': is_new}, f'{source.name} {told}.')
+    return 0
+
+
+def run_show(client: Client, arguments: argparse.Namespace, display: Display) -> int:
+    """Print the settings of a queue or topic, and how many messages it holds."""
+    source = _source(client, arguments)
+    if not exists(source):
+        return tell_missing(source)
+    metadata = source.get_metadata()
+    messages = source.stats()['messages']
+    record = {'name': source.name, 'metadata': metadata, 'messages': messages}
+    counts = {name: messages[name] for name in ('free', 'claimed', 'total')}
+    display.show_fields(
+        record, {'name': source.name, **counts, **described(metadata, arguments.kind)}
+    )
+    return 0
+
+
+def run_set(client: Client, arguments: argparse.Namespace, display: Display) -> int:
+    """Change the settings of a queue or topic."""
+    source = _source(client, arguments)
+    given = given_metadata(arguments, arguments.kind)
+    unset = {key_of(name) for name in arguments.unset}
+    if not given and not unset:
+        complain('nothing to set: give a setting, --metadata or --unset')
+        return 2
+    changes: list[dict[str, Any]] = [
+        {'op': 'add', 'path': _pointer(key), 'value': value} for key, value in given.items()
+    ]
+    changes += [{'op': 'remove', 'path': _pointer(key)} for key in sorted(unset)]
+    metadata = source.update(changes)
+    record = {'name': source.name, 'metadata': metadata}
+    display.show_fields(record, {'name': source.name, **described(metadata, arguments.kind)})
+    return 0
+
+
+def run_delete(client: Client, arguments: argparse.Namespace, display: Display) -> int:
+    """Delete queues or topics with their messages and subscriptions."""
+    sources = [_get(client, arguments.kind, name) for name in arguments.names]
+    missing = [source for source in sources if not exists(source)]
+    if missing:
+        return tell_missing(missing[0])
+    names = ', '.join(source.name for source in sources)
+    question = f'Delete {names} with {_messages(sources)}. This cannot be undone. Go on'
+    if not confirmed(question, arguments):
+        return 1
+    for source in sources:
+        source.delete()
+        display.show({'name': source.name, 'deleted': True}, f'{source.name} deleted.')
+    return 0
+
+
+def run_purge(client: Client, arguments: argparse.Namespace, display: Display) -> int:
+    """Delete the messages of a queue or topic that nobody has claimed; it stays itself."""
+    source = _source(client, arguments)
+    if not exists(source):
+        return tell_missing(source)
+    resources = ['messages', *(['subscriptions'] if arguments.subscriptions else [])]
+    question = (
+        f'Delete all {" and ".join(resources)} of {source.name} ({_messages([source])}). '
+        'This cannot be undone. Go on'
+    )
+    if not confirmed(question, arguments):
+        return 1
+    source.purge(resources)
+    display.show({'name': source.name, 'purged': resources}, f'{source.name} purged.')
+    return 0
+
+
+def exists(source: Queue | Topic) -> bool:
+    """Whether a queue or topic exists; nothing is created to find out."""
+    client = source.client
+    named = client.queues if isinstance(source, Queue) else client.topics
+    return any(one.name == source.name for one in named(name=source.name))
+
+
+def tell_missing(source: Queue | Topic) -> int:
+    """Say that a queue or topic does not exist; gives the exit status."""
+    complain(
+        f'there is no {source.kind} {source.name} in project {source.client.project}. A post to it '
+        f'creates it, and so does `zaqar-gevent {source.kind} create`'
+    )
+    return 1
+
+
+def _source(client: Client, arguments: argparse.Namespace) -> Queue | Topic:
+    return _get(client, arguments.kind, arguments.name)
+
+
+def _get(client: Client, kind: str, name: str) -> Queue | Topic:
+    return client.queue(name) if kind == 'queue' else client.topic(name)
+
+
+def _messages(sources: list[Queue | Topic]) -> str:
+    total = sum(source.stats()['messages']['total'] for source in sources)
+    return f'{total} message{"" if total == 1 else "s"}'
+
+
+def _pointer(key: str) -> str:
+    """Where a key is, as a JSON pointer (RFC 6901)."""
+    return f'/metadata/{key.replace("~", "~0").replace("/", "~1")}'

@@ -1,0 +1,88 @@
+"""Functions that read an argument of a command, or say what is wrong with it."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import uuid
+from typing import Any
+
+
+def printable(text: str) -> str:
+    if not (text.isascii() and text.isprintable()):
+        raise argparse.ArgumentTypeError('only printable ASCII is allowed')
+    return text
+
+
+def uuid_text(text: str) -> str:
+    return str(uuid.UUID(text))
+
+
+def count(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f'{number} is less than 1')
+    return number
+
+
+def whole(text: str) -> int:
+    number = int(text)
+    if number < 0:
+        raise argparse.ArgumentTypeError(f'{number} is less than 0')
+    return number
+
+
+def not_negative(text: str) -> float:
+    number = float(text)
+    if not 0 <= number < math.inf:
+        raise argparse.ArgumentTypeError(f'{text} is not a number of seconds')
+    return number
+
+
+def positive(text: str) -> float:
+    number = not_negative(text)
+    if number == 0:
+        raise argparse.ArgumentTypeError('0 is no time at all')
+    return number
+
+
+def pair(text: str) -> tuple[str, Any]:
+    """`KEY=VALUE`, where the value is JSON or else text."""
+    key, equals, value = text.partition('=')
+    if not key or not equals:
+        raise argparse.ArgumentTypeError(f'{text!r} is not KEY=VALUE')
+    return key, json_or_text(value)
+
+
+def json_or_text(text: str) -> Any:
+    """What a text stands for: what it is in JSON, or itself.
+
+    Text too is an object that has a name twice, which would lose a member.
+    """
+    try:
+        return json.loads(text, parse_constant=_reject, object_pairs_hook=_object_of)
+    except (ValueError, RecursionError):
+        return text
+
+
+def _reject(constant: str) -> Any:
+    raise ValueError(f'{constant} is not JSON')
+
+
+def _object_of(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    members = dict(pairs)
+    if len(members) != len(pairs):
+        raise ValueError('an object has a name twice')
+    return members
+
+
+# What argparse calls a type in its complaints is the function's name.
+for _type, _name in (
+    (count, 'number'),
+    (whole, 'number'),
+    (not_negative, 'number of seconds'),
+    (positive, 'number of seconds'),
+    (uuid_text, 'UUID'),
+):
+    _type.__name__ = _name
