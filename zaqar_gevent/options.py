@@ -512,7 +512,7 @@ def metadata_seconds(conf: cfg.ConfigOpts) -> float:
 
 def idempotency_seconds(conf: cfg.ConfigOpts) -> int:
     """For how long the store remembers posts by their ids; 0 where it does not."""
-    group = _own_store(conf)
+    group = _own_messages(conf)
     return 0 if group is None else int(conf[group].idempotency_seconds)
 
 
@@ -521,16 +521,23 @@ def is_embedded(conf: cfg.ConfigOpts) -> bool:
     return bool(conf.drivers.message_store == 'sqlite' and not conf.pooling)
 
 
-def _own_store(conf: cfg.ConfigOpts) -> str | None:
+def _own_messages(conf: cfg.ConfigOpts) -> str | None:
     """The options of the message store where one of this project's drivers keeps it."""
     if conf.pooling:
         return None
     if conf.drivers.message_store == 'sqlite':
         return sqlite_options.MESSAGE_GROUP
-    if (
-        conf.drivers.message_store == conf.drivers.management_store == 'redis'
-        and conf.drivers.redis_driver == redis_options.NATIVE
-        and conf[redis_options.MESSAGE_GROUP].uri == conf[redis_options.MANAGEMENT_GROUP].uri
-    ):
+    if conf.drivers.message_store == 'redis' and conf.drivers.redis_driver == redis_options.NATIVE:
         return redis_options.MESSAGE_GROUP
     return None
+
+
+def _own_store(conf: cfg.ConfigOpts) -> str | None:
+    """The same where the management store is in the same place."""
+    group = _own_messages(conf)
+    if group == redis_options.MESSAGE_GROUP and (
+        conf.drivers.management_store != 'redis'
+        or conf[group].uri != conf[redis_options.MANAGEMENT_GROUP].uri
+    ):
+        return None
+    return group

@@ -215,6 +215,7 @@ class TransportDriver:
         if not options.is_embedded(conf) and monkey.is_module_patched('socket'):
             broker.reading = functools.partial(_Reading, section.scan_timeout)
         broker.descriptions = _descriptions(dispatcher)
+        broker.remembers_posts = functools.partial(drivers.remembers_posts, storage)
         broker.has_topics = drivers.has_topics(storage, control)
         broker.notifier.tells_others = notifies
         broker.networks = assembly.networks(conf)

@@ -172,6 +172,26 @@ def test_messages_are_read_and_claimed_from_their_pool(two_flavors: Administrato
     assert [message['body'] for message in claimed.body['messages']] == [1]
 
 
+def test_a_post_with_an_id_is_made_once_in_its_pool(two_flavors: Administrator) -> None:
+    admin = two_flavors
+    for queue, flavor in (('orders', 'fast'), ('archive', 'large')):
+        metadata = {'_flavor': admin.name(flavor)}
+        admin.call('queue_create', queue_name=queue, metadata=metadata)
+        post = {'queue_name': queue, 'messages': [{'body': 1}], 'post_id': 'p'}
+        first, second = (admin.call('message_post', **post) for _ in range(2))
+        assert first.status == second.status == 201
+        # Over REST that is at the end of an address.
+        assert str(first.body) == str(second.body)
+        other = admin.call('message_post', **{**post, 'post_id': 'q'})
+        assert str(other.body) != str(first.body)
+        admin.call('queue_delete', queue_name=queue)
+        admin.call('queue_create', queue_name=queue, metadata=metadata)
+        anew = admin.call('message_post', **post)
+        assert anew.status == 201
+        listed = admin.call('message_list', queue_name=queue, echo=True)
+        assert [message['body'] for message in listed.body['messages']] == [1]
+
+
 def test_a_queue_of_a_missing_flavor_is_refused(two_flavors: Administrator) -> None:
     metadata = {'_flavor': 'nothing'}
     answer = two_flavors.call('queue_create', queue_name='orders', metadata=metadata)

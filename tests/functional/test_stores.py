@@ -60,7 +60,22 @@ def test_a_queue_is_subscribed_to(server: ServerProcess, transport: str) -> None
     caller.close()
 
 
-@pytest.mark.parametrize('server', ['upstream', 'sqlalchemy', 'pooled'], indirect=True)
+@pytest.mark.parametrize(
+    ('server', 'seconds'), [('sqlalchemy', 300), ('pooled', 0)], indirect=['server']
+)
+def test_a_post_is_made_once_where_queues_are_elsewhere(
+    server: ServerProcess, seconds: int
+) -> None:
+    api: Any = connect('v2-json', server.url, server.websocket_url)
+    # Pools are of many kinds, so none is promised.
+    assert api.call('get_capabilities').body['idempotency_seconds'] == seconds
+    post = {'queue_name': 'q', 'messages': [{'body': 1}], 'post_id': 'p-1'}
+    first, second = (api.call('message_post', **post) for _ in range(2))
+    assert (first.status, first.body) == (second.status, second.body)
+    assert len(api.call('message_list', queue_name='q', echo=True).body['messages']) == 1
+
+
+@pytest.mark.parametrize('server', ['upstream'], indirect=True)
 @pytest.mark.parametrize('transport', TRANSPORTS)
 def test_a_store_that_cannot_tell_posts_apart_says_so(
     server: ServerProcess, transport: str

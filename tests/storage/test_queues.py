@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import pytest
@@ -183,3 +184,34 @@ def test_the_catalogue_is_kept(store: Store) -> None:
     with pytest.raises(errors.QueueNotMapped):
         catalogue.get('project', 'q')
     catalogue.drop_all()
+
+
+def test_filters_are_met_by_few_of_many_queues(store: Store) -> None:
+    project = 'many'
+    for number in range(30):
+        metadata = {'number': number, 'fill': 'x' * 30_000}
+        store.queues.create(f'{number:02}', metadata=metadata, project=project)
+    found = store.queues.list(kfilter={'number': 17}, limit=5, project=project)
+    assert [one['name'] for one in next(found)] == ['17']
+    pages, marker = [], None
+    while True:
+        results = store.queues.list(limit=7, marker=marker, detailed=True, project=project)
+        page = list(next(results))
+        if not page:
+            break
+        assert all(len(one['metadata']['fill']) == 30_000 for one in page)
+        pages.append([one['name'] for one in page])
+        marker = next(results)
+    assert [len(page) for page in pages] == [7, 7, 7, 7, 2]
+    assert [*itertools.chain(*pages)] == [f'{number:02}' for number in range(30)]
+
+
+def test_a_subscriber_is_found_among_many(store: Store) -> None:
+    queue = store.queue()
+    for number in range(620):
+        store.subscriptions.create(queue, f'http://example.org/{number}', 300, {})
+    for number in (0, 350, 619):
+        found = store.subscriptions.get_with_subscriber(queue, f'http://example.org/{number}')
+        assert found['subscriber'] == f'http://example.org/{number}'
+    listed = list(next(store.subscriptions.list(queue, limit=1000)))
+    assert len({one['id'] for one in listed}) == 620

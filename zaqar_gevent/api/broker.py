@@ -41,7 +41,8 @@ class Capabilities(TypedDict):
 
     `protocols`: the WebSocket subprotocols beside the default envelope. `max_message_size` in
     bytes. `ping_interval`, `idle_timeout` and `max_wait` (of long polling) in seconds.
-    `idempotency_seconds`: for how long a `post_id` is remembered; 0 where it cannot be given.
+    `idempotency_seconds`: for how long a `post_id` is remembered; 0 where it cannot be given, or
+    where that depends on the pool of a queue.
     """
 
     server: str
@@ -169,6 +170,8 @@ class Broker:
     networks: where webhooks may go. loops: recognises messages that webhooks bring back.
     quotas: how much projects, connections and queues may have at a time.
     capabilities: what is said of the server to whoever asks.
+    remembers_posts: whether the store of a queue knows a post again by its `post_id`; takes the
+        queue and the project.
     purge: removes the messages that a queue holds now and that are not claimed; takes the queue and
         the project.
     reading: made and held while something is read from stores that do not bound it by themselves;
@@ -212,6 +215,9 @@ class Broker:
         self.delays: DelayedDelivery | None = None
         self.purge = purge
         self.capabilities = capabilities
+        self.remembers_posts: Callable[[str, str | None], bool] = lambda _queue, _project: bool(
+            capabilities['idempotency_seconds']
+        )
         self.answer_limiter: AnswerLimiter = _Unlimited()
         self.reading: Callable[[], AbstractContextManager[Any]] = lambda: _UNBOUNDED
         self.has_topics = True

@@ -282,7 +282,7 @@ def _post(context: Context, request: PostMessages) -> PostedMessages:
     broker.limits.message_posting(messages)
     delayed = [message for message in messages if message.get('delay')]
     if request.post_id is not None:
-        _identify(broker, messages, request.post_id)
+        _identify(context, request.queue_name, messages, request.post_id)
     stored = messages
     if metadata.get('_enable_encrypt_messages'):
         check_encryption(broker)
@@ -397,11 +397,11 @@ def _complete(broker: Broker, message: NewMessage, metadata: dict[str, Any]) -> 
     return complete
 
 
-def _identify(broker: Broker, messages: list[dict[str, Any]], post_id: str) -> None:
+def _identify(context: Context, queue: str, messages: list[dict[str, Any]], post_id: str) -> None:
     """Let the store know of a post by which id it would be repeated."""
-    if not broker.capabilities['idempotency_seconds']:
+    if not context.broker.remembers_posts(queue, context.project_id):
         raise errors.BadRequest(
-            'The store of this server cannot tell posts apart; leave it out - at `$.post_id`'
+            'The store of this queue cannot tell posts apart; leave it out - at `$.post_id`'
         )
     messages[0]['post_id'] = post_id
 

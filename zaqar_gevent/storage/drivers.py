@@ -114,6 +114,11 @@ def tells_due(storage: base.DataDriverBase, queue: str, project: str | None) -> 
     return hasattr(find(storage, queue, project), 'listen')
 
 
+def remembers_posts(storage: base.DataDriverBase, queue: str, project: str | None) -> bool:
+    """Whether a queue's store knows a post again by its `post_id`."""
+    return bool(getattr(find(storage, queue, project), 'idempotency_seconds', 0))
+
+
 def _keeps_place(
     storage: base.DataDriverBase, queue: str, marker: str | None, project: str | None = None
 ) -> bool:

@@ -21,6 +21,7 @@ from zaqar_gevent.storage.records import (
     SubscriptionRecord,
 )
 from zaqar_gevent.storage.redis import addresses, bodies, keys, messages
+from zaqar_gevent.storage.redis.queues import STEP_BYTES
 from zaqar_gevent.storage.redis.records import Records
 from zaqar_gevent.storage.redis.servers import load, open_server
 
@@ -69,14 +70,16 @@ class Reader(_Store):
             for project in sorted(self._find_projects(suffix)):
                 scope = keys.queue('', project)
                 after = '-'
-                while found := self._server.run(
-                    _LIST, (f'{project}{suffix}',), after, _STEP, behind
-                ):
+                is_end = 0
+                while not is_end:
+                    found, is_end = self._server.run(
+                        _LIST, (f'{project}{suffix}',), after, _STEP, behind, STEP_BYTES
+                    )
                     for member, metadata in found:
                         if metadata is not None:
                             name = member.decode().removeprefix(scope)
                             yield QueueRecord(kind, project, name, bodies.unpack(metadata))
-                    after = f'({found[-1][0].decode()}'
+                        after = f'({member.decode()}'
 
     def count_messages(self, queue: QueueRecord) -> int:
         key = keys.messages(queue.name, queue.project)
@@ -89,8 +92,9 @@ class Reader(_Store):
 
     def read_subscriptions(self, queue: QueueRecord) -> Iterator[SubscriptionRecord]:
         key = keys.subscriptions(queue.name, queue.project)
-        after = '-'
-        while found := self._server.run(_SUBSCRIPTIONS, (key,), after, _STEP, ''):
+        after: Any = '-'
+        while after is not None:
+            found, after = self._server.run(_SUBSCRIPTIONS, (key,), after, 2**31, '')
             for number, (source, subscriber, ttl, expires, options, confirmed) in found:
                 yield SubscriptionRecord(
                     number.decode(),
@@ -102,7 +106,6 @@ class Reader(_Store):
                     confirmed is None or bool(int(confirmed)),
                     bodies.unpack(options),
                 )
-            after = f'({found[-1][0].decode()}'
 
     def read_pools(self) -> Iterator[PoolRecord]:
         for name, uri, weight, flavor, options in self._pools.list(''):
@@ -230,7 +233,12 @@ class Writer(_Store):
 
     def write_subscription(self, subscription: SubscriptionRecord, *, keep_ids: bool) -> None:
         key = keys.subscriptions(subscription.source, subscription.project)
-        known = self._server.run(_SUBSCRIPTIONS, (key,), '-', 1, subscription.subscriber)
+        known: Any = []
+        after: Any = '-'
+        while after is not None and not known:
+            known, after = self._server.run(
+                _SUBSCRIPTIONS, (key,), after, 1, subscription.subscriber
+            )
         if known:
             number = known[0][0].decode()
         else:

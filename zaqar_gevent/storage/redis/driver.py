@@ -67,7 +67,8 @@ class DataDriver(own_drivers.DataDriver):
     @property
     def keeps_names(self) -> bool:
         """Whether the names of queues are on the same server as their messages."""
-        return getattr(self.control_driver, 'server', None) is self.server
+        control = getattr(self.control_driver, 'server', None)
+        return isinstance(control, RedisServer) and control.address == self.server.address
 
     @property
     def shared(self) -> str:

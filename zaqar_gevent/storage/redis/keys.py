@@ -68,6 +68,11 @@ def receipt(name: str, project: str | None, post_id: str) -> str:
     return f'{project or ""}.{name}:post:{post_id}'
 
 
+def posts(name: str, project: str | None) -> str:
+    """A token that goes with the queue, where its name is on another server. Our own."""
+    return f'{project or ""}.{name}:posts'
+
+
 def doomed(name: str, project: str | None, kind: str, token: str) -> str:
     """Messages or claims of a queue that is gone, until they are deleted. Our own."""
     return f'{project or ""}.{name}:{kind}:{token}'

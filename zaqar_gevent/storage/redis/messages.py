@@ -101,7 +101,7 @@ class MessageController(own_drivers.MessageController):
         if not keeps_names and not self.driver.has_queue(queue, project):
             raise errors.QueueDoesNotExist(queue, project)
         post_id = messages[0].get('post_id')
-        seconds = self.driver.idempotency_seconds if post_id is not None and keeps_names else 0
+        seconds = self.driver.idempotency_seconds if post_id is not None else 0
         name, key = keys.queue(queue, project), keys.messages(queue, project)
         found = self._server.run(
             _REPEATABLE_POST if seconds else _POST,
@@ -112,6 +112,7 @@ class MessageController(own_drivers.MessageController):
                 keys.topics(project),
                 name + keys.TOPIC,
                 keys.receipt(queue, project, str(post_id)) if seconds else '',
+                keys.posts(queue, project),
             ),
             name if keeps_names else '',
             *self._complete(messages, client_uuid, new_ids(key), seconds),

@@ -26,6 +26,9 @@ _WIPE = load('wipe')
 _STATS = load('stats', is_write=False)
 
 _PAGE = 100
+STEP_BYTES = 256 * 1024
+"""Metadata that one call reads, about; Redis and the hub serve others after each."""
+
 _KEPT_SECONDS = 24 * 60 * 60
 """How long what is left of a queue stays if the server ends while it is being deleted."""
 
@@ -70,30 +73,36 @@ class _QueueNames(own_drivers.QueueNames):
         after = marker or ''
         while True:
             wanted = _PAGE if kfilter or name or not limit else limit
-            found = self._read(project, after, wanted)
+            found, is_end = self._read(project, after, wanted)
             for after, metadata in found:
                 if _matches(after, metadata, name, kfilter or {}):
                     entry: dict[str, Any] = {'name': after}
                     page.append({**entry, 'metadata': metadata} if detailed else entry)
                 if len(page) == limit:
                     break
-            if len(found) < wanted or len(page) == limit:
+            if is_end or (limit and len(page) == limit):
                 break
         yield iter(page)
         yield page[-1]['name'] if page else None
 
-    def _read(self, project: str | None, after: str, limit: int) -> list[tuple[str, Any]]:
+    def _read(
+        self, project: str | None, after: str, limit: int
+    ) -> tuple[list[tuple[str, Any]], bool]:
+        """Names and metadata after a name, and whether they are the last ones."""
         scope = keys.queue('', project)
         suffix = self.key('', project).removeprefix(scope)
         first = f'({scope}{after}' if after else '-'
-        found = self.server.run(_LIST, (self.names(project),), first, limit, suffix)
-        return [
+        found, is_end = self.server.run(
+            _LIST, (self.names(project),), first, limit, suffix, STEP_BYTES
+        )
+        page = [
             (
                 member.decode().removeprefix(scope),
                 _ABSENT if packed is None else bodies.unpack(packed),
             )
             for member, packed in found
         ]
+        return page, bool(is_end)
 
     def get_metadata(self, name: str, project: str | None = None) -> Any:
         packed = self.server.ask('HGET', self.key(name, project), 'm')
@@ -238,6 +247,7 @@ def detach(names: _QueueNames, name: str, project: str | None) -> None:
             doomed,
             doomed_claims,
             keys.head(name, project),
+            keys.posts(name, project),
         ),
         keys.queue(name, project),
         _KEPT_SECONDS,

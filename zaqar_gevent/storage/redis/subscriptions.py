@@ -126,9 +126,13 @@ class SubscriptionController(own_drivers.SubscriptionController):
         subscriber: str = '',
     ) -> Page:
         key = keys.subscriptions(queue, project)
-        after = f'({marker}' if marker else '-'
-        found = self._server.run(_LIST, (key,), after, limit or _ALL, subscriber)
-        return [_present(one, record) for one, record in found]
+        page: Page = []
+        after: Any = f'({marker}' if marker else '-'
+        limit = limit or _ALL
+        while after is not None:
+            found, after = self._server.run(_LIST, (key,), after, limit - len(page), subscriber)
+            page += [_present(one, record) for one, record in found]
+        return page
 
     def _write(
         self,

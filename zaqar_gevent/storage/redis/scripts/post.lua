@@ -1,5 +1,6 @@
 -- Posts messages. Returns their ids; nothing where the queue does not exist.
--- KEYS: messages, rank counter, names of queues, names of topics, topic, receipt.
+-- KEYS: messages, rank counter, names of queues, names of topics, topic, receipt, what keeps a token
+-- where the queue itself is on another server.
 -- ARGV: queue ('': is not checked), now, client, start of the ids, seconds to remember the post
 -- (0: not at all), and of each message TTL, delayed until, body, its spelling ('' for the
 -- usual one), checksum ('' for none).
@@ -15,11 +16,17 @@ end
 -- A receipt is of no use once the queue has been deleted, by whichever driver: it names a token
 -- that goes with the queue.
 local token
+if keeper == '' then
+    keeper = KEYS[7]
+end
 if seconds > 0 then
     token = call('HGET', keeper, 'g')
     if not token then
         token = ARGV[4]
         call('HSET', keeper, 'g', token)
+    end
+    if keeper == KEYS[7] then
+        call('EXPIRE', keeper, seconds + 1)
     end
     local found = call('GET', KEYS[6])
     if found then
