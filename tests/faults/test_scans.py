@@ -16,6 +16,7 @@ import pytest
 from tests.callers import Identity, RestCaller, new_identity
 from tests.faults.light_load import PROMPT, LightLoad
 from tests.faults.memory import MB, settled
+from tests.redis_process import ON_REDIS, RedisProcess
 from tests.server_process import ServerProcess
 
 QUEUES = 600
@@ -31,9 +32,24 @@ SCAN_TIMEOUT = 0.1
 CONFIG = f'[drivers:transport:gevent]\nscan_timeout = {SCAN_TIMEOUT}\n'
 
 
-@pytest.fixture(scope='module')
-def stored(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
-    with ServerProcess(tmp_path_factory.mktemp('server')) as process:
+STORES = ('embedded', 'redis')
+
+
+def store_config(request: pytest.FixtureRequest) -> str:
+    """The configuration that chooses the store which a test is for."""
+    if request.param == 'embedded':
+        return ''
+    redis: RedisProcess = request.getfixturevalue('redis')
+    redis.client.flushall()
+    return ON_REDIS.format(redis=redis.uri)
+
+
+@pytest.fixture(scope='module', params=['embedded', pytest.param('redis', marks=pytest.mark.slow)])
+def stored(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[ServerProcess]:
+    directory = tmp_path_factory.mktemp('server')
+    with ServerProcess(directory, config=store_config(request)) as process:
         light = RestCaller(process.url, identity=OTHERS)
         for number in range(3):
             light.call('queue_create', queue_name=f'light-{number}')
@@ -145,16 +161,23 @@ def test_detailed_lists_do_not_hold_up_others(stored: ServerProcess, stranger: R
     assert others.p99 < PROMPT
 
 
+@pytest.fixture(params=STORES)
+def impatient(request: pytest.FixtureRequest, tmp_path: pathlib.Path) -> Iterator[ServerProcess]:
+    """A server whose reads may take no time."""
+    with ServerProcess(tmp_path, config=CONFIG + store_config(request)) as server:
+        yield server
+
+
 def test_a_list_that_takes_too_long_is_answered_with_503_that_says_so(
-    tmp_path: pathlib.Path,
+    impatient: ServerProcess,
 ) -> None:
-    with ServerProcess(tmp_path, config=CONFIG) as server:
-        rest = RestCaller(server.url)
-        fill(rest, LONG_QUEUES)
-        refused = rest.call('queue_list', metadata={'absent': 1})
-        assert refused.status == 503
-        assert 'scan_timeout' in str(refused.body)
-        assert f'{SCAN_TIMEOUT} s' in str(refused.body)
-        assert rest.call('queue_list', limit=5).status == 200
-        assert rest.call('ping_node').status == 204
-    assert not [line for line in server.output if 'ERROR' in line]
+    rest = RestCaller(impatient.url)
+    fill(rest, LONG_QUEUES)
+    refused = rest.call('queue_list', metadata={'absent': 1})
+    assert refused.status == 503
+    assert 'scan_timeout' in str(refused.body)
+    assert f'{SCAN_TIMEOUT} s' in str(refused.body)
+    assert rest.call('queue_list', limit=5).status == 200
+    assert rest.call('ping_node').status == 204
+    impatient.stop()
+    assert not [line for line in impatient.output if 'ERROR' in line]
