@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from tests.callers import TRANSPORTS, connect
+from tests.postgres_process import PostgresProcess
 from tests.redis_process import RedisProcess
 from tests.server_process import ServerProcess
 
@@ -49,6 +50,16 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
 @pytest.fixture(scope='module')
 def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisProcess]:
     with RedisProcess(tmp_path_factory.mktemp('redis')) as process:
+        yield process
+
+
+@pytest.fixture(scope='session')
+def postgres() -> Iterator[PostgresProcess]:
+    """A PostgreSQL server for tests that use a schema or a database of their own.
+
+    It does not sync to disk.
+    """
+    with PostgresProcess() as process:
         yield process
 
 

@@ -19,6 +19,7 @@ _EPILOG = """commands:
   serve         Start the server; so does no command at all.
   check         Look for misspelt options, for damage in the store, and whether it can be reached.
   store         Copy all data from one store to another.
+  db            Check or migrate the tables in PostgreSQL.
 {overview}
   version       Print the version of this program.
   help          Explain a command, as --help after it does.
@@ -73,6 +74,25 @@ def _work_on_stores(given: Sequence[str]) -> int:
     return work_on_stores(given)
 
 
+def _work_on_database(given: Sequence[str]) -> int:
+    from oslo_config import cfg
+
+    from zaqar_gevent import conf as configuration
+
+    try:
+        from zaqar_gevent.storage.postgresql import command
+    except ModuleNotFoundError as error:
+        return _fail(f'{error}. Install it: pip install "zaqar_gevent[postgresql]"')
+    options = command.parse(given)
+    conf = cfg.ConfigOpts()
+    try:
+        configuration.load(conf, options.config_file)
+    except configuration.ConfigurationError as error:
+        _fail(str(error))
+        return 3
+    return command.run(conf, options.action, may_rewrite=options.yes)
+
+
 def _help(given: Sequence[str]) -> int:
     """`help`, or that of a command."""
     if given and given[0] != 'help':
@@ -117,6 +137,7 @@ def _complete() -> None:
     _add_options(commands.add_parser('serve'))
     arguments.add_configuration(commands.add_parser('check'))
     commands.add_parser('store').add_argument('action', choices=('copy',))
+    commands.add_parser('db').add_argument('action', choices=('check', 'migrate'))
     add_commands(commands)
     commands.add_parser('help').add_argument('command', nargs='*', choices=COMMANDS)
     commands.add_parser('version')
@@ -305,6 +326,7 @@ def _fail(reason: str) -> int:
 _LOCAL_COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     'check': _check,
     'store': _work_on_stores,
+    'db': _work_on_database,
     'help': _help,
     'version': _version,
     'completion': _completion,

@@ -21,6 +21,7 @@ from zaqar.conf import opts as zaqar_options
 
 from zaqar_gevent import options
 from zaqar_gevent.encryption import options as encryption_options
+from zaqar_gevent.storage.postgresql import options as postgresql_options
 from zaqar_gevent.storage.redis import options as redis_options
 from zaqar_gevent.storage.sqlite import options as sqlite_options
 from zaqar_gevent.storage.sqlite.connecting import sync_directory
@@ -43,6 +44,7 @@ def list_opts() -> list[tuple[str, list[cfg.Opt]]]:
         *encryption_options.list_opts(),
         *sqlite_options.list_opts(),
         *redis_options.list_opts(),
+        *postgresql_options.list_opts(),
     ]
 
 

@@ -7,6 +7,7 @@ from typing import Any
 from oslo_config import cfg
 
 from zaqar_gevent.proxies import KINDS, X_FORWARDED
+from zaqar_gevent.storage.postgresql import options as postgresql_options
 from zaqar_gevent.storage.redis import options as redis_options
 from zaqar_gevent.storage.sqlite import options as sqlite_options
 from zaqar_gevent.websocket.engines import ENGINES, Compression, FrameLimits
@@ -527,6 +528,8 @@ def _own_messages(conf: cfg.ConfigOpts) -> str | None:
         return None
     if conf.drivers.message_store == 'sqlite':
         return sqlite_options.MESSAGE_GROUP
+    if conf.drivers.message_store == 'postgresql':
+        return postgresql_options.MESSAGE_GROUP
     if conf.drivers.message_store == 'redis' and conf.drivers.redis_driver == redis_options.NATIVE:
         return redis_options.MESSAGE_GROUP
     return None

@@ -77,7 +77,13 @@ BACKLOG = 2048
 clients come back at once, and whoever finds no place tries again a second later."""
 
 # The extras that bring the modules that upstream's drivers need.
-_EXTRAS = {'redis': 'redis', 'hiredis': 'redis', 'pymongo': 'mongodb', 'bson': 'mongodb'}
+_EXTRAS = {
+    'redis': 'redis',
+    'hiredis': 'redis',
+    'psycopg': 'postgresql',
+    'pymongo': 'mongodb',
+    'bson': 'mongodb',
+}
 
 _MEASURE_SECONDS = 0.5
 _HEAD_LIMITS = http.Limits()

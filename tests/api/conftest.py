@@ -1,6 +1,7 @@
-"""The tests of this directory run on the embedded store, and on Redis by the native driver.
+"""The tests of this directory run on the embedded store, on PostgreSQL, and on Redis by the native
+driver.
 
-On Redis most transports are left to the slow tests.
+On the latter two most transports are left to the slow tests.
 """
 
 from __future__ import annotations
@@ -9,16 +10,21 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.postgres_process import ON_POSTGRESQL, PostgresProcess
 from tests.redis_process import ON_REDIS, RedisProcess
 from tests.server_process import ServerProcess
 
-STORES = ('embedded', 'redis')
-USUAL_TRANSPORTS_ON_REDIS = {'rest', 'v2-msgpack'}
+STORES = ('embedded', 'postgresql', 'redis')
+USUAL_TRANSPORTS = {'rest', 'v2-msgpack'}
 SERVERS, CALLERS = ('server', 'servers', 'pooled_server'), ('api', 'admin', 'reader')
 """Fixtures whose parameters are stores, and transports."""
 ADMINISTERED = """
 [DEFAULT]
 admin_mode = True
+"""
+NOTIFYING = """
+[storage]
+message_pipeline = zaqar.notification.notifier
 """
 
 
@@ -30,6 +36,13 @@ def server(
     directory = tmp_path_factory.mktemp(request.param)
     if request.param == 'embedded':
         with ServerProcess(directory, config=ADMINISTERED) as process:
+            yield process
+        return
+    if request.param == 'postgresql':
+        postgres: PostgresProcess = request.getfixturevalue('postgres')
+        config = ADMINISTERED + NOTIFYING
+        config += ON_POSTGRESQL.format(uri=postgres.uri, schema='served')
+        with ServerProcess(directory, config=config) as process:
             yield process
         return
     with RedisProcess(tmp_path_factory.mktemp('redis')) as redis:
@@ -44,5 +57,5 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         chosen = item.callspec.params if hasattr(item, 'callspec') else {}
         stores = {chosen.get(fixture) for fixture in SERVERS}
         transports = {chosen.get(fixture, 'rest') for fixture in CALLERS}
-        if 'redis' in stores and not transports <= USUAL_TRANSPORTS_ON_REDIS:
+        if stores & {'postgresql', 'redis'} and not transports <= USUAL_TRANSPORTS:
             item.add_marker(pytest.mark.slow)

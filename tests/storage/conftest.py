@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import pathlib
+import uuid
 from collections.abc import Iterator
 from typing import Any
 from unittest import mock
@@ -20,11 +21,13 @@ from oslo_utils import timeutils
 from zaqar.common import cache
 from zaqar.storage import base, pipeline
 
+from tests.postgres_process import ON_POSTGRESQL, PostgresProcess
 from tests.redis_process import VALKEY_SERVER_PATH, RedisProcess
 from zaqar_gevent import conf as configuration
 from zaqar_gevent.bodies import Body
 from zaqar_gevent.storage import drivers, purging
 from zaqar_gevent.storage import sqlite as embedded
+from zaqar_gevent.storage.postgresql import driver as postgresql
 
 ON_SQLITE = """
 [drivers]
@@ -51,7 +54,7 @@ durability = {durability}
 reconnect_sleep = 0.1
 """
 
-STORES = ('sqlite', 'native', 'unshared', 'valkey', 'upstream')
+STORES = ('sqlite', 'native', 'unshared', 'valkey', 'postgresql', 'upstream')
 
 CLOCK = 'delays go by a clock that the test does not set'
 EXCEPTIONS: dict[str, dict[str, str]] = {
@@ -61,6 +64,9 @@ EXCEPTIONS: dict[str, dict[str, str]] = {
     'native': {},
     'unshared': {},
     'valkey': {},
+    'postgresql': {
+        'test_a_pop_moves_dead_letters': 'a pop is no claim on PostgreSQL',
+    },
     'upstream': {
         'test_a_list_goes_on_after_a_deleted_marker': 'begins anew at the head',
         'test_a_marker_of_another_store_is_refused': 'lists from the head after any marker',
@@ -181,23 +187,33 @@ PROJECT = 'shop'
 CLIENT = '3381af92-2b9e-11e3-b191-71861300734c'
 
 
-def load(name: str, redis: RedisProcess, directory: pathlib.Path) -> cfg.ConfigOpts:
-    """The configuration of a store."""
+def load(name: str, redis: RedisProcess | None, directory: pathlib.Path) -> cfg.ConfigOpts:
+    """The configuration of a store that is in a directory or in Redis."""
     template = ON_SQLITE if name == 'sqlite' else ON_REDIS
     path = directory / f'{name}.conf'
     driver = 'upstream' if name == 'upstream' else 'native'
-    values = {'driver': driver, 'redis': redis.uri, 'is_shared': name != 'unshared'}
+    values = {'driver': driver, 'redis': redis and redis.uri, 'is_shared': name != 'unshared'}
     values['durability'] = 'memory'
     path.write_text(template.format(directory=directory, **values))
-    conf = cfg.ConfigOpts()
-    return configuration.load(conf, [str(path)])
+    return configuration.load(cfg.ConfigOpts(), [str(path)])
+
+
+def load_postgresql(uri: str, directory: pathlib.Path, schema: str | None = None) -> cfg.ConfigOpts:
+    """The configuration of a store in PostgreSQL, in a schema of its own unless one is named."""
+    schema = schema or f'zaqar_{uuid.uuid4().hex}'
+    path = directory / f'{schema}.conf'
+    path.write_text(ON_POSTGRESQL.format(uri=uri, schema=schema))
+    return configuration.load(cfg.ConfigOpts(), [str(path)])
 
 
 def open_drivers(name: str, conf: cfg.ConfigOpts) -> tuple[base.DataDriverBase, Any]:
     """The drivers of a store."""
     region = cache.get_cache(conf)
+    if name == 'postgresql':
+        control: Any = postgresql.ControlDriver(conf, region)
+        return postgresql.DataDriver(conf, region, control), control
     if name == 'sqlite':
-        control: Any = embedded.ControlDriver(conf, region)
+        control = embedded.ControlDriver(conf, region)
         return embedded.DataDriver(conf, region, control), control
     native = drivers.native_redis(conf)
     if native is not None:
@@ -221,11 +237,17 @@ def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisProcess]:
 def opened(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Store]:
-    redis = request.getfixturevalue('valkey' if request.param == 'valkey' else 'redis')
     # As in a server, whose greenlets share a connection.
     gevent.get_hub()
-    redis.client.flushall()
-    conf = load(request.param, redis, tmp_path_factory.mktemp(request.param))
+    directory, redis = tmp_path_factory.mktemp(request.param), None
+    if request.param == 'postgresql':
+        postgres: PostgresProcess = request.getfixturevalue('postgres')
+        conf = load_postgresql(postgres.uri, directory)
+    else:
+        if request.param != 'sqlite':
+            redis = request.getfixturevalue('valkey' if request.param == 'valkey' else 'redis')
+            redis.client.flushall()
+        conf = load(request.param, redis, directory)
     driver, control = open_drivers(request.param, conf)
     # As a server does.
     data = pipeline.DataDriver(conf, driver, control)

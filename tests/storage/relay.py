@@ -1,4 +1,4 @@
-"""What stands between a driver and Redis, and passes on what both say."""
+"""What stands between a driver and its server, and passes on what both say."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ import select
 import socket
 import ssl
 import threading
+import time
 from collections.abc import Callable
 
 Greet = Callable[[socket.socket], socket.socket]
 
 
 class Relay:
-    """Passes on what is said to Redis, until it is to lose an answer.
+    """Passes on what is said to a server, until it is to lose an answer or is silent.
 
     listener: where clients connect; left out, a free port. greet: makes the connection that is
     spoken over of one that was accepted, and raises OSError to close it.
@@ -26,6 +27,7 @@ class Relay:
         self._listener = listener or socket.create_server(('127.0.0.1', 0))
         self._greet = greet
         self.loses = threading.Event()
+        self.is_silent = threading.Event()
         threading.Thread(target=self._serve, daemon=True).start()
 
     @property
@@ -52,6 +54,9 @@ class Relay:
             return
         with client, socket.create_connection(('127.0.0.1', self._port)) as server:
             while True:
+                if self.is_silent.is_set():
+                    time.sleep(0.01)
+                    continue
                 for one in _ready(client, server):
                     data = one.recv(65536)
                     if not data:

@@ -79,6 +79,7 @@ FORBIDDEN = {
     ),
     'storage/sqlite': ('zaqar_gevent.storage.redis', 'zaqar_gevent.storage.drivers'),
     'storage/redis': ('zaqar_gevent.storage.sqlite', 'zaqar_gevent.storage.drivers'),
+    'storage/postgresql': ('zaqar_gevent.storage.redis', 'zaqar_gevent.storage.drivers'),
     'storage/errors.py': ('zaqar_gevent', 'gevent'),
     'encryption': (
         *('zaqar_gevent.api', 'zaqar_gevent.rest', 'zaqar_gevent.websocket', 'zaqar_gevent.push'),

@@ -378,5 +378,9 @@ def _tail_for(conf: cfg.ConfigOpts) -> type[Tail]:
     """What reads the queues of the store that is configured."""
     if conf.pooling:
         return PooledTail
-    tails: dict[str, type[Tail]] = {'sqlite': MarkedTail, 'redis': ForgetfulTail}
+    tails: dict[str, type[Tail]] = {
+        'sqlite': MarkedTail,
+        'postgresql': MarkedTail,
+        'redis': ForgetfulTail,
+    }
     return tails.get(conf.drivers.message_store, PagedTail)

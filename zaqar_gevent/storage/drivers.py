@@ -79,13 +79,16 @@ def _correct(storage: base.DataDriverBase) -> None:
 def bound_scans(
     storage: base.DataDriverBase, control: base.ControlDriverBase, seconds: float
 ) -> None:
-    """Let the embedded store, where it is one of these, break off reads after so many seconds."""
+    """Let the stores that can break off reads do so after so many seconds."""
     while isinstance(storage, pipeline.DataDriver):
         storage = storage._storage
     for driver in (storage, control):
         database = getattr(driver, 'database', None)
         if isinstance(database, Database):
             database.scan_seconds = seconds
+        server: Any = getattr(driver, 'server', None)
+        if hasattr(server, 'scan_seconds'):
+            server.scan_seconds = seconds
 
 
 def listen(storage: base.DataDriverBase, listener: Callable[..., None]) -> None:
@@ -173,6 +176,8 @@ class _Loader:
         conf.register_opts(redis_options.DRIVERS_OPTS, group=redis_options.DRIVERS_GROUP)
         chosen = conf.drivers.management_store if control_mode else conf.drivers.message_store
         native = native_redis(conf) if (storage_type or chosen) in ('redis', 'rediss') else None
+        if (storage_type or chosen) in ('postgresql', 'postgres'):
+            from zaqar_gevent.storage.postgresql import driver as native
         if native is None:
             return self._load(conf, cache, storage_type, control_mode, control_driver)
         if control_mode:

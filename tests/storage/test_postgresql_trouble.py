@@ -1,0 +1,529 @@
+"""The driver for PostgreSQL when the server is gone, full, busy, or not what it should be."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pathlib
+import signal
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import gevent
+import psycopg
+import pytest
+from zaqar.storage import errors, pipeline
+
+from tests.postgres_process import USER, PostgresProcess
+from tests.storage.conftest import Store, load_postgresql, open_drivers
+from tests.storage.relay import Relay
+from zaqar_gevent.storage.core import links
+from zaqar_gevent.storage.errors import OutcomeUnknown, StoreUnavailable, UnsuitableStore
+from zaqar_gevent.storage.postgresql import calls, kinds, options, schema
+
+# A call may wait for an answer, then for a connection; a busy machine has some of it.
+MOST_SECONDS = 8.0
+
+
+@contextlib.contextmanager
+def open_store(uri: str, directory: pathlib.Path, name: str | None = None) -> Iterator[Store]:
+    """A store at `uri`, in a schema of its own unless one is named."""
+    gevent.get_hub()
+    conf = load_postgresql(uri, directory, name)
+    for group in (options.MESSAGE_GROUP, options.MANAGEMENT_GROUP):
+        conf.set_override('timeout', 1.0, group)
+    driver, control = open_drivers('postgresql', conf)
+    yield Store('postgresql', pipeline.DataDriver(conf, driver, control), control, None)
+    driver.close()
+    control.close()
+
+
+@pytest.fixture(scope='module')
+def own() -> Iterator[PostgresProcess]:
+    """A server that the tests may do with what they like, if they leave it running."""
+    with PostgresProcess() as process:
+        yield process
+
+
+@pytest.fixture
+def store(own: PostgresProcess, tmp_path: pathlib.Path) -> Iterator[Store]:
+    with open_store(f'{own.uri}?connect_timeout=1.5', tmp_path) as opened:
+        yield opened
+
+
+@pytest.fixture
+def patient(own: PostgresProcess, tmp_path: pathlib.Path) -> Iterator[Store]:
+    """One whose calls wait for as long as a slow machine needs."""
+    with open_store(f'{own.uri}?connect_timeout=60', tmp_path) as opened:
+        yield opened
+
+
+@pytest.fixture
+def relay(own: PostgresProcess) -> Iterator[Relay]:
+    opened = Relay(own.port)
+    yield opened
+    opened.close()
+
+
+def through(relay: Relay) -> str:
+    return f'postgresql://{USER}@127.0.0.1:{relay.port}/postgres?sslmode=disable&gssencmode=disable&connect_timeout=1.5'
+
+
+def attempt(call: Callable[[], Any]) -> tuple[Any, float]:
+    """What a call returns or raises, and how many seconds it takes."""
+    began = time.monotonic()
+    try:
+        return call(), time.monotonic() - began
+    except StoreUnavailable as error:
+        return error, time.monotonic() - began
+
+
+def all_at_once(*attempts: Callable[[], Any]) -> list[Any]:
+    greenlets = [gevent.spawn(attempt, one) for one in attempts]
+    gevent.joinall(greenlets, timeout=60, raise_error=True)
+    return [greenlet.get(block=False) for greenlet in greenlets]
+
+
+def test_a_paused_server_is_given_up_in_time(
+    own: PostgresProcess, relay: Relay, tmp_path: pathlib.Path
+) -> None:
+    with open_store(through(relay), tmp_path) as store:
+        queue = store.queue()
+        store.post(queue, 'before')
+        ticks = []
+
+        def tick() -> None:
+            while True:
+                gevent.sleep(0.05)
+                ticks.append(time.monotonic())
+
+        ticker = gevent.spawn(tick)
+        relay.is_silent.set()
+        made = [lambda: store.post(queue, 'x'), lambda: store.list(queue)] * 4
+        outcomes = all_at_once(*made, *[lambda: store.claim(queue)] * 2)
+        relay.is_silent.clear()
+        ticker.kill()
+        assert all(isinstance(outcome, StoreUnavailable) for outcome, _ in outcomes)
+        assert max(seconds for _, seconds in outcomes) < MOST_SECONDS
+        # The others go on meanwhile.
+        assert len(ticks) > 5
+        assert store.post(queue, 'y')
+        # A post whose outcome is not known may have been made.
+        assert set(store.list(queue, limit=20)) <= {'before', 'x', 'y'}
+
+
+@pytest.mark.parametrize('end', [PostgresProcess.stop, PostgresProcess.kill])
+def test_calls_wait_for_a_server_that_restarts(
+    patient: Store, own: PostgresProcess, end: Callable[[PostgresProcess], None]
+) -> None:
+    store = patient
+    queue = store.queue()
+    ids = store.post(queue, 'before')
+    end(own)
+    restart = gevent.get_hub().threadpool.spawn(own.start)
+    outcomes = all_at_once(*[lambda: store.post(queue, 'x')] * 5)
+    restart.get()
+    assert all(isinstance(outcome, list) for outcome, _ in outcomes)
+    assert store.list(queue) == ['before', *['x'] * 5]
+    assert store.list(queue, marker=ids[0]) == ['x'] * 5
+
+
+def test_a_server_that_is_gone_is_told_in_time(store: Store, own: PostgresProcess) -> None:
+    queue = store.queue()
+    own.stop()
+    try:
+        for outcome, seconds in all_at_once(*[lambda: store.list(queue)] * 5):
+            assert isinstance(outcome, StoreUnavailable)
+            assert str(own.port) in str(outcome)
+            assert seconds < MOST_SECONDS
+        assert not store.data.is_alive()
+    finally:
+        own.start()
+    assert store.data.is_alive()
+    assert store.list(queue) == []
+
+
+def test_what_was_acknowledged_outlives_a_crash(store: Store, own: PostgresProcess) -> None:
+    queue = store.queue()
+    posted: list[str] = []
+    is_over = False
+
+    def work(number: int) -> None:
+        count = 0
+        while not is_over:
+            name = f'{number}-{count}'
+            try:
+                store.post(queue, name, post_id=name)
+            except StoreUnavailable:
+                continue
+            posted.append(name)
+            count += 1
+
+    workers = [gevent.spawn(work, number) for number in range(8)]
+    for _ in range(2):
+        gevent.sleep(0.3)
+        own.kill()
+        gevent.get_hub().threadpool.apply(own.start)
+    gevent.sleep(0.3)
+    is_over = True
+    gevent.joinall(workers, timeout=30, raise_error=True)
+    found = store.list(queue, limit=1_000_000)
+    assert len(posted) > 50
+    assert sorted(found) == sorted(posted)
+    for number in range(8):
+        mine = [one for one in found if one.startswith(f'{number}-')]
+        assert mine == [f'{number}-{count}' for count in range(len(mine))]
+
+
+def test_connections_that_are_ended_are_opened_anew(store: Store, own: PostgresProcess) -> None:
+    queue = store.queue()
+    end = """SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
+        WHERE application_name = 'zaqar_gevent'"""
+    for number in range(3):
+        assert store.post(queue, number)
+        assert own.run(end)[0][0] >= 1
+        assert store.list(queue) == list(range(number + 1))
+        assert own.run(end)[0][0] >= 1
+        # Ended while it is in use, too.
+        outcomes = all_at_once(
+            *[lambda: store.list(queue)] * 3, lambda: own.run(end), lambda: store.list(queue)
+        )
+        assert not any(isinstance(outcome, StoreUnavailable) for outcome, _ in outcomes)
+
+
+def test_too_many_connections_are_waited_for(
+    store: Store, own: PostgresProcess, tmp_path: pathlib.Path
+) -> None:
+    own.run('CREATE ROLE few LOGIN CONNECTION LIMIT 6')
+    own.run('GRANT ALL ON DATABASE postgres TO few')
+    uri = own.uri.replace(USER, 'few') + '?connect_timeout=2'
+    with open_store(uri, tmp_path) as limited:
+        queue = limited.queue()
+        with contextlib.ExitStack() as taken:
+            while True:
+                try:
+                    taken.enter_context(psycopg.connect(uri))
+                except psycopg.OperationalError:
+                    break
+            [(outcome, seconds)] = all_at_once(lambda: limited.post(queue, 'x'))
+            assert isinstance(outcome, StoreUnavailable)
+            assert not isinstance(outcome, OutcomeUnknown)
+            assert 'too many connections' in str(outcome)
+            assert seconds < MOST_SECONDS
+        assert limited.post(queue, 'y')
+        assert limited.messages.first(queue)['body'] == 'y'
+
+
+def test_a_standby_is_not_written(
+    store: Store, own: PostgresProcess, tmp_path: pathlib.Path
+) -> None:
+    queue = store.queue()
+    own.run('ALTER DATABASE postgres SET default_transaction_read_only = on')
+    try:
+        # Connections that are open are asked anew when they are made.
+        own.run("""SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+            WHERE application_name = 'zaqar_gevent'""")
+        with pytest.raises(StoreUnavailable, match='read-only'):
+            store.post(queue, 'x')
+    finally:
+        with psycopg.connect(own.uri, autocommit=True) as connection:
+            connection.execute('SET default_transaction_read_only = off')
+            connection.execute('ALTER DATABASE postgres RESET default_transaction_read_only')
+    assert store.post(queue, 'y')
+    assert store.list(queue) == ['y']
+
+
+def test_an_outcome_that_is_not_known_is_told(
+    relay: Relay, own: PostgresProcess, tmp_path: pathlib.Path
+) -> None:
+    with open_store(through(relay), tmp_path) as store:
+        queue = store.queue()
+        store.post(queue, 'before')
+        relay.loses.set()
+        outcomes = all_at_once(*[lambda: store.post(queue, 'x')] * 5)
+        assert all(isinstance(outcome, OutcomeUnknown) for outcome, _ in outcomes)
+        assert 'post_id' in outcomes[0][0].explanation
+        assert store.list(queue) == ['before', *['x'] * 5]
+
+
+def test_what_can_be_repeated_is(
+    relay: Relay, own: PostgresProcess, tmp_path: pathlib.Path
+) -> None:
+    with open_store(through(relay), tmp_path) as store:
+        queue = store.queue()
+        ids = store.post(queue, 'x', post_id='warm')
+        relay.loses.set()
+        once = store.post(queue, 'y', post_id='p1')
+        assert store.list(queue) == ['x', 'y']
+        relay.loses.set()
+        assert store.list(queue) == ['x', 'y']
+        store.data.is_alive()
+        relay.loses.set()
+        store.messages.delete(queue, ids[0])
+        assert [one['id'] for one in store.messages.bulk_get(queue, [*ids, *once])] == once
+        store.post(queue, 'z', post_id='p2')
+        relay.loses.set()
+        claim, messages = store.claim(queue)
+        assert [one['body'] for one in messages] == ['y', 'z']
+        assert [one['body'] for one in store.claims.get(queue, claim)[1]] == ['y', 'z']
+
+
+def test_a_deadlock_is_got_over(store: Store, own: PostgresProcess) -> None:
+    queue = store.queue()
+    ids = store.post(queue, 'a', 'b')
+    name = _schema_of(store)
+    with own.connect() as other:
+        other.execute('BEGIN')
+        other.execute("SET deadlock_timeout = '10s'")
+        statement = f'SELECT 1 FROM {name}.messages WHERE position = %s FOR UPDATE'
+        other.execute(statement, [int(ids[1], 16)])
+        deleting = gevent.spawn(attempt, lambda: store.messages.bulk_delete(queue, ids))
+        gevent.sleep(0.3)
+        blocking = gevent.get_hub().threadpool.spawn(other.execute, statement, [int(ids[0], 16)])
+        blocking.get(timeout=20)
+        other.execute('ROLLBACK')
+        outcome, _ = deleting.get(timeout=30)
+    assert outcome is None
+    assert store.list(queue) == []
+
+
+def test_one_call_that_fails_does_not_fail_the_others(store: Store, own: PostgresProcess) -> None:
+    queue = store.queue()
+    name = _schema_of(store)
+    own.run(f"""ALTER TABLE {name}.messages ADD CONSTRAINT small CHECK (ttl < 1000)""")
+    outcomes = all_at_once(
+        *[lambda: store.post(queue, 'x')] * 5,
+        lambda: store.post(queue, 'y', ttl=2000),
+        *[lambda: store.post(queue, 'x')] * 5,
+    )
+    refused = [one for one, _ in outcomes if isinstance(one, StoreUnavailable)]
+    assert len(refused) == 1
+    assert store.list(queue, limit=20) == ['x'] * 10
+
+
+def test_a_full_disk_is_told(store: Store, own: PostgresProcess) -> None:
+    """As far as PostgreSQL tells: what it cannot write, it undoes."""
+    queue = store.queue()
+    name = _schema_of(store)
+    own.run(f"""CREATE FUNCTION {name}.full() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+        RAISE EXCEPTION 'could not extend file: No space left on device'
+            USING ERRCODE = 'disk_full';
+        END $$;
+        CREATE TRIGGER full_disk BEFORE INSERT ON {name}.messages
+        FOR EACH STATEMENT EXECUTE FUNCTION {name}.full()""")
+    with pytest.raises(StoreUnavailable, match='its disk is full'):
+        store.post(queue, 'x')
+    assert store.list(queue) == []
+    own.run(f'DROP TRIGGER full_disk ON {name}.messages')
+    assert store.post(queue, 'y')
+
+
+def test_a_lock_that_is_held_does_not_hold_up_the_others(
+    store: Store, own: PostgresProcess
+) -> None:
+    """By somebody else's transaction, as a migration of theirs."""
+    queue = store.queue()
+    ids = store.post(queue, 'a')
+    name = _schema_of(store)
+    with own.connect() as other:
+        other.execute('BEGIN')
+        other.execute(f'LOCK TABLE {name}.messages IN EXCLUSIVE MODE')
+        [(outcome, seconds), (listed, _)] = all_at_once(
+            lambda: store.messages.delete(queue, ids[0]), lambda: store.list(queue)
+        )
+        assert isinstance(outcome, StoreUnavailable)
+        assert seconds < MOST_SECONDS
+        assert listed == ['a']
+        other.execute('ROLLBACK')
+    store.messages.delete(queue, ids[0])
+    assert store.list(queue) == []
+
+
+def test_what_waits_is_bounded(
+    relay: Relay, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with open_store(through(relay), tmp_path) as store:
+        queue = store.queue()
+        store.list(queue)
+        monkeypatch.setattr(links, 'MAX_WAITING', 5)
+        relay.is_silent.set()
+        outcomes = all_at_once(*[lambda: store.list(queue)] * 20)
+        relay.is_silent.clear()
+        at_once = [one for one, _ in outcomes if 'too many calls' in str(one)]
+        assert len(at_once) >= 10
+        assert store.list(queue) == []
+
+
+def test_whoever_waits_is_told_when_the_driver_is_closed(
+    relay: Relay, tmp_path: pathlib.Path
+) -> None:
+    with open_store(through(relay), tmp_path) as store:
+        queue = store.queue()
+        store.post(queue, 'x')
+        store.list(queue)
+        relay.is_silent.set()
+        waiting = [gevent.spawn(attempt, lambda: store.post(queue, 'x')) for _ in range(3)]
+        gevent.sleep(0.1)
+        waiting += [gevent.spawn(attempt, lambda: store.list(queue)) for _ in range(3)]
+        gevent.sleep(0)
+    gevent.joinall(waiting, timeout=5, raise_error=True)
+    assert all(isinstance(one.value[0], StoreUnavailable) for one in waiting)
+
+
+def test_a_killed_greenlet_leaves_nothing_behind(relay: Relay, tmp_path: pathlib.Path) -> None:
+    with open_store(through(relay), tmp_path) as store:
+        queue = store.queue()
+        store.post(queue, 'before')
+        relay.is_silent.set()
+        first = [gevent.spawn(attempt, lambda: store.post(queue, 'x')) for _ in range(2)]
+        gevent.sleep(0.1)
+        first += [gevent.spawn(attempt, lambda: store.post(queue, 'x'))]
+        gevent.sleep(0.1)
+        never_sent = gevent.spawn(attempt, lambda: store.post(queue, 'never'))
+        gevent.sleep(0.1)
+        never_sent.kill()
+        relay.is_silent.clear()
+        gevent.joinall(first, timeout=30)
+        assert 'never' not in store.list(queue)
+
+
+def test_tables_of_another_version_are_refused(
+    store: Store, own: PostgresProcess, tmp_path: pathlib.Path
+) -> None:
+    name = _schema_of(store)
+    own.run(f'UPDATE {name}.schema_version SET version = 99')
+    with (
+        pytest.raises(UnsuitableStore, match='version 99'),
+        open_store(f'{own.uri}?connect_timeout=2', tmp_path, name),
+    ):
+        pass
+    own.run('CREATE SCHEMA theirs')
+    own.run('CREATE TABLE theirs.messages (id int)')
+    with (
+        pytest.raises(UnsuitableStore, match='another application'),
+        open_store(own.uri, tmp_path, 'theirs'),
+    ):
+        pass
+
+
+def test_servers_that_start_at_once_make_the_tables_once(
+    own: PostgresProcess, tmp_path: pathlib.Path
+) -> None:
+    name = f'at_once_{uuid.uuid4().hex}'
+    with own.connect() as other:
+        # All have looked, and wait for their turn.
+        other.execute('BEGIN')
+        other.execute('CREATE SCHEMA waiting')
+        opened = [
+            gevent.spawn(
+                schema.ensure,
+                _address(own, name),
+                calls.wait_in_greenlet,
+                gevent.socket.getaddrinfo,
+                may_migrate=True,
+            )
+            for _ in range(4)
+        ]
+        gevent.joinall(opened, timeout=60, raise_error=True)
+        other.execute('ROLLBACK')
+    assert own.run(f'SELECT version FROM {name}.schema_version') == [(1,)]
+    assert own.run(f'SELECT count(*) FROM {name}.functions') == [(1,)]
+
+
+def test_nothing_is_changed_that_may_not_be(own: PostgresProcess) -> None:
+    name = f'never_{uuid.uuid4().hex}'
+    with pytest.raises(UnsuitableStore, match='zaqar-gevent db migrate'):
+        schema.ensure(
+            _address(own, name),
+            calls.wait_in_greenlet,
+            gevent.socket.getaddrinfo,
+            may_migrate=False,
+        )
+    assert own.run(f"SELECT to_regnamespace('{name}')::text") == [(None,)]
+
+
+def test_a_user_without_rights_is_told(own: PostgresProcess, tmp_path: pathlib.Path) -> None:
+    own.run('CREATE ROLE guest LOGIN')
+    with (
+        pytest.raises(StoreUnavailable, match='may not do what is needed'),
+        open_store(own.uri.replace(USER, 'guest'), tmp_path),
+    ):
+        pass
+
+
+def test_statements_that_are_lost_are_not_prepared_any_more(
+    store: Store, own: PostgresProcess
+) -> None:
+    queue = store.queue()
+    store.post(queue, 'x')
+    assert store.list(queue) == ['x']
+    server = store.data._storage.server
+    # As by something between that gives the session to others.
+    server.call(kinds.READS, 'last_number')
+    server._ask(kinds.READS, schema.Statement('drop', 'DEALLOCATE ALL'), ())
+    assert store.list(queue) == ['x']
+    assert server._habits.is_preparing is False
+    assert store.post(queue, 'y')
+    assert store.list(queue) == ['x', 'y']
+
+
+def test_a_scan_that_takes_too_long_is_broken_off(store: Store, own: PostgresProcess) -> None:
+    server = store.data._storage.server
+    server.scan_seconds = 0.2
+    statement = schema.Statement('sleep', 'SELECT to_json(pg_sleep(30)::text)')
+    began = time.monotonic()
+    with pytest.raises(errors.ExceptionBase, match='broken off'):
+        server.query(kinds.SCANS, statement)
+    assert time.monotonic() - began < MOST_SECONDS
+    assert store.queues.calculate_resource_count() == 0
+
+
+def test_many_claim_at_once_and_no_message_is_held_twice(store: Store) -> None:
+    queue = store.queue()
+    all_at_once(*[lambda: store.post(queue, *range(10))] * 30)
+    claimed: list[str] = []
+
+    def work() -> None:
+        while found := store.claim(queue, limit=7)[1]:
+            claimed.extend(one['id'] for one in found)
+
+    all_at_once(*[work] * 20)
+    assert len(claimed) == len(set(claimed)) == 300
+    assert store.counts(queue) == (300, 0)
+
+
+def test_a_forked_process_has_connections_of_its_own(store: Store) -> None:
+    queue = store.queue()
+    store.post(queue, 'x')
+    pid = os.fork()
+    if not pid:
+        status = 1
+        with contextlib.suppress(BaseException):
+            gevent.reinit()
+            store.post(queue, 'y')
+            status = 0 if store.list(queue) == ['x', 'y'] else 2
+        os._exit(status)
+    deadline = time.monotonic() + 30
+    while True:
+        done, status = os.waitpid(pid, os.WNOHANG)
+        if done:
+            break
+        if time.monotonic() > deadline:
+            os.kill(pid, signal.SIGKILL)
+        gevent.sleep(0.02)
+    assert status == 0
+    assert store.post(queue, 'z')
+    assert store.list(queue) == ['x', 'y', 'z']
+
+
+def _schema_of(store: Store) -> str:
+    name: str = store.data._storage.server.address.schema
+    return name
+
+
+def _address(own: PostgresProcess, name: str) -> Any:
+    from zaqar_gevent.storage.postgresql import addresses
+
+    return addresses.parse(own.uri, name)

@@ -1,0 +1,375 @@
+"""Calls to PostgreSQL, of which those that are sent together are one transaction.
+
+See `storage.core.links`. A hub has a few connections, each for calls of one kind. The next
+transaction may be sent before the last is answered (`Kind.depth`): PostgreSQL then works while the
+hub does, and in the order of the calls still. Calls whose transaction was undone are made again.
+"""
+
+from __future__ import annotations
+
+import _socket
+import collections
+import socket
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import gevent.socket
+from gevent import monkey
+from oslo_log import log
+
+from zaqar_gevent.storage.core import links
+from zaqar_gevent.storage.core.links import PAUSE_SECONDS
+from zaqar_gevent.storage.core.outages import OutageLog
+from zaqar_gevent.storage.errors import OutcomeUnknown, StoreUnavailable
+from zaqar_gevent.storage.postgresql.addresses import Address
+from zaqar_gevent.storage.postgresql.outage import Meaning, read_state
+from zaqar_gevent.storage.postgresql.wire import (
+    Lost,
+    Row,
+    Sent,
+    Statement,
+    Wire,
+    dial,
+    wait_in_thread,
+)
+
+LOG = log.getLogger(__name__)
+
+MAX_ATTEMPTS = 10
+"""How often a call is sent whose transactions are undone for the sake of others."""
+
+_TRUE = b't'
+
+_sleep = monkey.get_original('time', 'sleep')
+
+
+class TooLong(Exception):
+    """PostgreSQL has broken a call off."""
+
+
+class Binary(bytes):
+    """A parameter in PostgreSQL's binary format."""
+
+    __slots__ = ()
+
+
+class PendingCall(links.Request):
+    """A call on its way.
+
+    statement, values, formats, before: what is sent; see `Sent`. rows: the answer. failure: the
+    SQLSTATE and the text of an error. is_alone: whether its transaction has no other calls.
+    """
+
+    __slots__ = (
+        *('attempts', 'before', 'failure', 'formats', 'is_alone', 'rows', 'statement', 'values'),
+    )
+
+    def __init__(self, statement: Statement, parameters: Sequence[Any], until: float) -> None:
+        self.statement = statement
+        self.values = [encode(one) for one in parameters]
+        self.formats = [int(isinstance(one, Binary)) for one in parameters]
+        self.before: PendingCall | None = None
+        self.is_alone = False
+        self.attempts = 0
+        self.rows: list[Row] = []
+        self.failure: tuple[str, str] | None = None
+        size = sum(len(one) for one in self.values if one is not None)
+        super().__init__(size, until, is_repeatable=statement.is_repeatable)
+
+
+def encode(value: Any) -> bytes | None:
+    """A parameter as it is sent."""
+    if value is None or isinstance(value, bytes):
+        return value
+    if value is True or value is False:
+        return _TRUE if value else b'f'
+    if isinstance(value, float):
+        return repr(value).encode()
+    return str(value).encode()
+
+
+class Kind(NamedTuple):
+    """What a connection is for.
+
+    patience: how many times as long as usual an answer is waited for. depth: transactions that are
+    on their way at once. merge: makes what is sent of the calls of a transaction, in place of
+    themselves.
+    """
+
+    name: str
+    patience: int = 1
+    depth: int = 2
+    merge: Callable[[Sequence[Any]], Any] | None = None
+
+
+class Batch:
+    """Calls that share a transaction."""
+
+    __slots__ = ('_is_merged', 'calls', 'sent')
+
+    def __init__(self, calls: list[Any], kind: Kind) -> None:
+        self.calls = calls
+        self._is_merged = kind.merge is not None
+        for call in calls:
+            call.failure = None
+            call.attempts += 1
+        self.sent: list[Sent] = calls
+        if kind.merge is not None:
+            self.sent = [kind.merge(calls)]
+        elif calls[0].before is not None:
+            self.sent = [calls[0].before, calls[0]]
+
+    def take_failure(self) -> tuple[str, str] | None:
+        """Why the transaction was undone; None for one that was done."""
+        for one in self.sent:
+            if one.failure is not None:
+                return one.failure
+        if self._is_merged:
+            merged: Any = self.sent[0]
+            merged.distribute()
+        return None
+
+
+class Habits:
+    """What the connections to one server have in common.
+
+    timeout: seconds that an answer is waited for. is_preparing: whether statements are prepared;
+    given up when that turns out not to work.
+    """
+
+    def __init__(self, address: Address, timeout: float, *, is_preparing: bool) -> None:
+        self.address = address
+        self.timeout = timeout
+        self.is_preparing = is_preparing
+        self.outages = OutageLog()
+
+    def forget_statements(self) -> None:
+        """Prepare no statements from now on."""
+        if self.is_preparing:
+            LOG.warning(
+                '%s loses prepared statements, as behind a pool of connections that are shared by '
+                'transaction: statements are not prepared from now on. Set prepared_statements to '
+                'false.',
+                self.address.store,
+            )
+        self.is_preparing = False
+
+
+class HubLink(links.HubLink[Any]):
+    """A connection of one hub, for calls of one kind."""
+
+    max_batch = 128
+
+    def __init__(self, habits: Habits, kind: Kind, hub: Any) -> None:
+        super().__init__(
+            habits.address.store,
+            hub,
+            patience=habits.address.timeout,
+            timeout=habits.timeout * kind.patience,
+            outages=habits.outages,
+        )
+        self._kind = kind
+        self._habits = habits
+        self._sent: collections.deque[Batch] = collections.deque()
+        self._wire: Wire
+
+    def _dial(self) -> None:
+        self._wire = dial(
+            self._habits.address,
+            wait_in_greenlet,
+            gevent.socket.getaddrinfo,
+            is_preparing=self._habits.is_preparing,
+        )
+
+    @property
+    def _descriptor(self) -> int:
+        return self._wire.fileno
+
+    def _hang_up(self) -> None:
+        self._wire.close()
+
+    def _abandon(self) -> None:
+        _inherited.append(self._wire)
+
+    def _was_hung_up(self) -> bool:
+        peeking = _socket.socket(fileno=self._wire.fileno)
+        try:
+            # Nothing is expected: what there is, is a last word.
+            peeking.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+            return True
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True
+        finally:
+            peeking.detach()
+
+    def _may_send(self) -> bool:
+        return len(self._sent) < self._kind.depth
+
+    def _is_in_flight(self) -> bool:
+        return bool(self._sent)
+
+    def _take_in_flight(self) -> list[Any]:
+        in_flight = [call for batch in self._sent for call in batch.calls]
+        self._sent.clear()
+        return in_flight
+
+    def _may_join(self, request: Any, requests: list[Any]) -> bool:
+        if request.is_alone or requests[0].is_alone:
+            return False
+        key = getattr(request, 'key', None)
+        return key is None or all(key != one.key for one in requests)
+
+    def _before_repeating(self, request: Any) -> None:
+        if request.statement.again is not None:
+            request.values[request.statement.again] = _TRUE
+
+    def _send(self, requests: list[Any]) -> bool:
+        batch = Batch(requests, self._kind)
+        self._sent.append(batch)
+        return self._wire.send(batch.sent)
+
+    def _send_rest(self) -> bool:
+        return self._wire.flush()
+
+    def _receive(self) -> None:
+        done: list[Batch] = []
+        self._heard_at = time.monotonic()
+        try:
+            # Those before an error are kept.
+            done.extend(self._sent.popleft() for _ in self._wire.receive())
+            if not done and not self._sent:
+                raise Lost('it has closed the connection')
+        finally:
+            self._settle(done)
+
+    def _settle(self, batches: list[Batch]) -> None:
+        """Wake those whose answers have come."""
+        answered: list[Any] = []
+        lost: str | None = None
+        for batch in batches:
+            failure = batch.take_failure()
+            if failure is None:
+                answered += batch.calls
+                if self._outages.is_on:
+                    self._outages.succeeded()
+                continue
+            meaning, reason = read_state(*failure)
+            if meaning in (Meaning.LOST, Meaning.UNPREPARED):
+                if meaning is Meaning.UNPREPARED:
+                    self._habits.forget_statements()
+                self._is_unfit = meaning is Meaning.LOST
+                self._waiting.extendleft(reversed(batch.calls))
+                lost = reason
+            else:
+                answered += self._undo(batch.calls, meaning, reason)
+        if lost is not None:
+            self._lose(lost)
+        self._settled(answered)
+
+    def _undo(self, calls: list[Any], meaning: Meaning, reason: str) -> list[Any]:
+        """Nothing of a transaction has been done; those of its calls that have failed for good."""
+        if len(calls) > 1 or (meaning is Meaning.AGAIN and calls[0].attempts < MAX_ATTEMPTS):
+            # One of several is to blame, and is not to be in the way of the others.
+            for call in calls:
+                call.is_alone = True
+            self._waiting.extendleft(reversed(calls))
+            return []
+        [call] = calls
+        if meaning is Meaning.TOO_LONG:
+            call.error = TooLong()
+        else:
+            call.error = self._unavailable(reason)
+            self._outages.refused(call.error)
+        return calls
+
+
+class ThreadLink(links.ThreadLink):
+    """The connection for native threads that have no hub: one call at a time, which waits."""
+
+    def __init__(self, habits: Habits) -> None:
+        super().__init__(habits.address.store, habits.address.timeout)
+        self._habits = habits
+        self._wire: Wire | None = None
+
+    def ask(self, call: Any, kind: Kind) -> None:
+        """Make a call; raises `StoreUnavailable`, `TooLong`."""
+        with self._lock:
+            while True:
+                self._connect(call.until)
+                batch = Batch([call], kind)
+                try:
+                    self._wait(batch, self._habits.timeout * kind.patience)
+                except Lost as lost:
+                    self.close()
+                    if not call.is_repeatable or time.monotonic() > call.until:
+                        raise OutcomeUnknown(self._store, str(lost)) from None
+                    if call.statement.again is not None:
+                        call.values[call.statement.again] = _TRUE
+                    continue
+                failure = batch.take_failure()
+                if failure is None:
+                    return
+                self._sort(call, *failure)
+
+    def _sort(self, call: Any, state: str, text: str) -> None:
+        """Raise what a call has failed with, unless it is to be made again."""
+        meaning, reason = read_state(state, text)
+        if meaning is Meaning.TOO_LONG:
+            raise TooLong
+        if meaning is Meaning.REFUSED or time.monotonic() > call.until:
+            raise StoreUnavailable(self._store, reason)
+        if meaning is Meaning.UNPREPARED:
+            self._habits.forget_statements()
+        if meaning is not Meaning.AGAIN:
+            self.close()
+            _sleep(PAUSE_SECONDS)
+
+    def _dial(self) -> None:
+        self._wire = dial(
+            self._habits.address,
+            wait_in_thread,
+            _socket.getaddrinfo,
+            is_preparing=self._habits.is_preparing,
+        )
+
+    def _hang_up(self) -> None:
+        wire, self._wire = self._wire, None
+        if wire is not None:
+            wire.close()
+
+    def _abandon(self) -> None:
+        if self._wire is not None:
+            _inherited.append(self._wire)
+        self._wire = None
+
+    def _wait(self, batch: Batch, seconds: float) -> None:
+        wire = self._wire
+        assert wire is not None
+        deadline = time.monotonic() + seconds
+        is_sent = wire.send(batch.sent)
+        while True:
+            left = deadline - time.monotonic()
+            if left <= 0 or not wait_in_thread(wire.fileno, not is_sent, left):
+                raise Lost('it does not answer')
+            if not is_sent:
+                is_sent = wire.flush()
+                continue
+            for _ in wire.receive():
+                return
+
+
+_inherited: list[Wire] = []
+"""Connections of the parent of a forked process, which must not be closed here."""
+
+
+def wait_in_greenlet(descriptor: int, is_writing: bool, seconds: float) -> bool:
+    """Wait for a socket while other greenlets run."""
+    wait = gevent.socket.wait_write if is_writing else gevent.socket.wait_read
+    try:
+        wait(descriptor, timeout=seconds, timeout_exc=TimeoutError())
+    except TimeoutError:
+        return False
+    return True

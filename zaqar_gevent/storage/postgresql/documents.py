@@ -1,0 +1,64 @@
+"""Ids, markers and claims as clients see them, and what is stored of bodies.
+
+An id is the number of a message, a marker its position with the name of an epoch, as in the
+embedded store; see `zaqar_gevent.storage.sqlite.epochs`. So pages are read alike.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Sequence
+from typing import Any
+
+from zaqar_gevent.storage.sqlite.documents import (
+    EMPTY_PAGE,
+    StoredMessage,
+    decode_id,
+    decode_page,
+    encode_body,
+    encode_id,
+    read_page,
+)
+from zaqar_gevent.storage.sqlite.epochs import Marker, decode, encode
+
+__all__ = [
+    'EMPTY_PAGE',
+    'Marker',
+    'StoredMessage',
+    'decode_id',
+    'decode_marker',
+    'decode_numbers',
+    'decode_page',
+    'decode_token',
+    'encode_array',
+    'encode_body',
+    'encode_id',
+    'encode_marker',
+    'read_page',
+]
+
+decode_marker = decode
+encode_marker = encode
+
+_TOKEN_LENGTH = 32
+_TOKEN_DIGITS = frozenset('0123456789abcdef')
+
+
+def decode_token(claim: Any) -> str | None:
+    """The claim whose id this is, as a parameter; None for what cannot be one."""
+    if isinstance(claim, str) and len(claim) == _TOKEN_LENGTH and _TOKEN_DIGITS.issuperset(claim):
+        return claim
+    if isinstance(claim, uuid.UUID):
+        return claim.hex
+    return None
+
+
+def decode_numbers(public: Sequence[Any]) -> str:
+    """The numbers of those that are ids, as an array."""
+    numbers = [decode_id(one) for one in public]
+    return encode_array([one for one in numbers if one is not None])
+
+
+def encode_array(values: Sequence[object]) -> str:
+    """An array of what needs no quotes."""
+    return f'{{{",".join(map(str, values))}}}'

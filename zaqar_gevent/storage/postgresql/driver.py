@@ -1,0 +1,226 @@
+"""The drivers that `zaqar.data.storage` and `zaqar.control.storage` name."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from oslo_config import cfg
+from oslo_utils import timeutils
+from zaqar.common import decorators
+from zaqar.storage import base
+
+from zaqar_gevent.storage import own_drivers
+from zaqar_gevent.storage.core.handles import Handle
+from zaqar_gevent.storage.errors import StoreUnavailable
+from zaqar_gevent.storage.postgresql import (
+    addresses,
+    catalogue,
+    claims,
+    documents,
+    flavors,
+    kinds,
+    messages,
+    options,
+    pools,
+    queues,
+    subscriptions,
+)
+from zaqar_gevent.storage.postgresql.heads import Heads
+from zaqar_gevent.storage.postgresql.servers import PostgresServer, open_server
+
+Lease = tuple[str, int, int]
+"""The id of a claim, its TTL and grace in seconds."""
+
+ROUNDS = 50
+"""How many times as many dead letters one claim moves away at most as it may have messages."""
+
+_NOT_KNOWN = -1
+_AGAIN = 9
+
+
+class DataDriver(own_drivers.DataDriver):
+    """Messages, claims and subscriptions in one database.
+
+    idempotency_seconds: for how long the id of a post is remembered.
+
+    Raises `StoreUnavailable`, `UnsuitableStore`, `zaqar.common.errors.ConfigurationError`.
+    """
+
+    _DRIVER_OPTIONS = [(options.MESSAGE_GROUP, options.MESSAGE_OPTS)]
+
+    def __init__(self, conf: cfg.ConfigOpts, cache: Any, control_driver: Any) -> None:
+        super().__init__(conf, cache, control_driver)
+        # Read now: the pools of a process share one configuration and override it in turn.
+        section = conf[options.MESSAGE_GROUP]
+        self._handle = _open(section)
+        self.server = self._handle.store
+        self.idempotency_seconds: int = section.idempotency_seconds
+        self._heads = Heads()
+        self._listener: Any = None
+
+    @property
+    def keeps_names(self) -> bool:
+        """Whether the names of queues are in the same database as their messages."""
+        return getattr(self.control_driver, 'server', None) is self.server
+
+    def take(
+        self, queue: str, project: str | None, limit: int, lease: Lease | None = None
+    ) -> bytes:
+        """Take the first messages that are free: under a claim, or away without; their page.
+
+        Dead letters are moved to their queue instead.
+        """
+        server, name = self.server, (project or '', queue)
+        # PERF: a queue without dead letters is told by the function, and costs no further call.
+        dead = None
+        most = 0
+        if lease is not None:
+            most = _NOT_KNOWN
+            if not self.keeps_names:
+                dead = self.find_dead_letters(queue, project)
+                most = 0 if dead is None else dead.max_claims
+        token, ttl, grace = lease or (None, 0, 0)
+        left = ROUNDS * limit
+        while True:
+            after, began = self._heads.get(name), time.monotonic()
+            now = timeutils.utcnow_ts(microsecond=True)
+            (state, last), page = server.call(
+                kinds.WRITES,
+                'take',
+                *(*name, now, limit, after, most, token, ttl, grace, False),
+                is_repeatable=lease is not None,
+                again=_AGAIN if lease is not None else None,
+            )
+            if state == 'done':
+                self._heads.taken(name, after, last, time.monotonic() - began)
+                found: bytes = page
+                return found
+            if state == 'due':
+                server.upkeep.place(server, *name)
+            elif state == 'ask':
+                dead = self.find_dead_letters(queue, project)
+                most = 0 if dead is None else dead.max_claims
+            elif state == 'worn' and dead is not None:
+                if left <= 0:
+                    return documents.EMPTY_PAGE
+                moved, _ = server.call(
+                    kinds.STEPS,
+                    'bury',
+                    *(*name, now, most, dead.queue, dead.ttl, limit),
+                )
+                left -= max(1, moved)
+
+    def is_alive(self) -> bool:
+        return _is_alive(self.server)
+
+    def _count_messages(self) -> dict[str, int]:
+        now = timeutils.utcnow_ts(microsecond=True)
+        (total, claimed), _ = self.server.call(kinds.SCANS, 'volume', now)
+        return {'free': total - claimed, 'claimed': claimed, 'total': total}
+
+    def listen(self, listener: Callable[[str | None, str, list[dict[str, Any]]], None]) -> None:
+        """Have `listener` told of delayed messages that become visible; see `Upkeep.listen`."""
+
+        def told(project: str | None, queue: str, found: list[dict[str, Any]]) -> None:
+            # Others are told of the same messages.
+            told_of = [dict(one) for one in found]
+            if not self.carries_bodies:
+                for one in told_of:
+                    one['body'] = one['body'].value
+            listener(project, queue, told_of)
+
+        self._listener = told
+        self.server.upkeep.listen(told)
+
+    def gc(self) -> None:
+        """Remove what has expired or been left behind by now; returns when it is gone."""
+        messages.collect(self)
+
+    def close(self) -> None:
+        if self._listener is not None:
+            self.server.upkeep.forget(self._listener)
+        self._handle.close()
+
+    @decorators.lazy_property(write=False)
+    def queue_controller(self) -> queues.SpooledQueues:
+        return queues.SpooledQueues(self, self.control_driver.queue_controller)
+
+    @decorators.lazy_property(write=False)
+    def topic_controller(self) -> queues.SpooledTopics | None:
+        topics = self.control_driver.topic_controller
+        return None if topics is None else queues.SpooledTopics(self, topics)
+
+    @decorators.lazy_property(write=False)
+    def message_controller(self) -> messages.MessageController:
+        return messages.MessageController(self)
+
+    @decorators.lazy_property(write=False)
+    def claim_controller(self) -> claims.ClaimController:
+        return claims.ClaimController(self)
+
+    @decorators.lazy_property(write=False)
+    def subscription_controller(self) -> subscriptions.SubscriptionController:
+        return subscriptions.SubscriptionController(self)
+
+
+class ControlDriver(base.ControlDriverBase):
+    """Queues, topics, pools, flavors and the catalogue in one database.
+
+    Raises `StoreUnavailable`, `UnsuitableStore`, `zaqar.common.errors.ConfigurationError`.
+    """
+
+    _DRIVER_OPTIONS = [(options.MANAGEMENT_GROUP, options.MANAGEMENT_OPTS)]
+
+    def __init__(self, conf: cfg.ConfigOpts, cache: Any) -> None:
+        super().__init__(conf, cache)
+        self._handle = _open(conf[options.MANAGEMENT_GROUP])
+        self.server = self._handle.store
+
+    def is_alive(self) -> bool:
+        """Whether the server answers, and can be written."""
+        return _is_alive(self.server)
+
+    def close(self) -> None:
+        self._handle.close()
+
+    @decorators.lazy_property(write=False)
+    def queue_controller(self) -> queues.QueueController:
+        return queues.QueueController(self)
+
+    @decorators.lazy_property(write=False)
+    def topic_controller(self) -> queues.TopicController:
+        return queues.TopicController(self)
+
+    @decorators.lazy_property(write=False)
+    def pools_controller(self) -> pools.PoolsController:
+        return pools.PoolsController(self)
+
+    @decorators.lazy_property(write=False)
+    def flavors_controller(self) -> flavors.FlavorsController:
+        return flavors.FlavorsController(self)
+
+    @decorators.lazy_property(write=False)
+    def catalogue_controller(self) -> catalogue.CatalogueController:
+        return catalogue.CatalogueController(self)
+
+
+def _open(section: Any) -> Handle[PostgresServer]:
+    """The use of the database that a group of options names, whose tables are up to date."""
+    address = addresses.parse(section.uri, section.schema)
+    handle = open_server(address, section.timeout, is_preparing=section.prepared_statements)
+    try:
+        handle.store.check(may_migrate=section.migrate_at_start)
+    except BaseException:
+        handle.close()
+        raise
+    return handle
+
+
+def _is_alive(server: PostgresServer) -> bool:
+    try:
+        server.call(kinds.WRITES, 'touch')
+    except StoreUnavailable:
+        return False
+    return True

@@ -1,0 +1,22 @@
+"""The kinds of calls: each has a connection of its own, opened when it is needed."""
+
+from __future__ import annotations
+
+from zaqar_gevent.storage.postgresql import posting
+from zaqar_gevent.storage.postgresql.calls import Kind
+
+POSTS = Kind('posts', merge=posting.merge)
+"""They give positions, and wait for the locks of queues."""
+
+WRITES = Kind('writes')
+"""They wait for nothing."""
+
+STEPS = Kind('steps', patience=6, depth=1)
+"""Housekeeping, and what waits for locks or changes much."""
+
+READS = Kind('reads')
+
+SCANS = Kind('scans', patience=18, depth=1)
+"""Reads that may take long."""
+
+KINDS = (POSTS, WRITES, READS, STEPS, SCANS)

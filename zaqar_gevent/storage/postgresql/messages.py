@@ -1,0 +1,297 @@
+"""Messages: posted, listed, read, taken and deleted."""
+
+from __future__ import annotations
+
+import functools
+import uuid
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+from oslo_utils import timeutils
+from zaqar.storage import base, errors
+from zaqar.storage import utils as storage_utils
+
+from zaqar_gevent.bodies import Body
+from zaqar_gevent.markers import MarkerNotGiven
+from zaqar_gevent.storage import own_drivers
+from zaqar_gevent.storage.errors import StoreUnavailable
+from zaqar_gevent.storage.postgresql import documents, kinds, posting, upkeep
+
+if TYPE_CHECKING:
+    from zaqar_gevent.storage.postgresql.driver import DataDriver
+
+StoredMessage = documents.StoredMessage
+
+LONG_PAGE = 100
+"""Messages of a page from which on it is read where it holds nobody up."""
+
+STEP = 500
+"""Messages of each kind that one transaction of a purge deletes at most."""
+
+_LAST = 2**63 - 1
+
+
+class MessageController(own_drivers.MessageController):
+    """The messages of one database."""
+
+    def __init__(self, driver: DataDriver) -> None:
+        super().__init__(driver)
+        self._server = driver.server
+
+    def post(
+        self,
+        queue: str,
+        messages: Iterable[dict[str, Any]],
+        client_uuid: uuid.UUID | str | None,
+        project: str | None = None,
+    ) -> list[str]:
+        """Post `messages` (`ttl`, `body`, `delay` in seconds), in order; their ids.
+
+        The body of a message is a `Body` where the driver `carries_bodies`, and otherwise a value:
+        then one of bytes, which must be ASCII, is an encrypted one, and is given back as bytes.
+
+        A post whose first message has a `post_id` is made once: repeated within the driver's
+        `idempotency_seconds` it has the same ids. The first may have a `passed` as well, which is
+        told to `listen`ers when delayed messages of the post are due.
+
+        Raises `QueueDoesNotExist`; `ValueError` for a client that is not a UUID; `OutcomeUnknown`.
+        """
+        messages = list(messages)
+        if not messages:
+            return []
+        keeps_names = self.driver.keeps_names
+        if not keeps_names and not self.driver.has_queue(queue, project):
+            raise errors.QueueDoesNotExist(queue, project)
+        heads, bodies = self._complete(messages, client_uuid)
+        delays = [one['d'] for one in heads if 'd' in one]
+        first = self._server.post(
+            posting.Post(
+                project or '',
+                queue,
+                heads,
+                bodies,
+                keeps_names,
+                messages[0].get('post_id'),
+                self.driver.idempotency_seconds,
+                messages[0].get('passed'),
+                bool(delays),
+            )
+        )
+        if first is None:
+            raise errors.QueueDoesNotExist(queue, project)
+        if delays:
+            self._server.upkeep.delayed(timeutils.utcnow_ts(microsecond=True) + min(delays))
+        ids = [documents.encode_id(first + place) for place in range(len(messages))]
+        if not keeps_names and not self.driver.has_queue(queue, project):
+            # Deleted between the check and the post: nobody else will remove these.
+            self.bulk_delete(queue, ids, project)
+            raise errors.QueueDoesNotExist(queue, project)
+        return ids
+
+    def _complete(
+        self, messages: Iterable[dict[str, Any]], client_uuid: uuid.UUID | str | None
+    ) -> tuple[list[dict[str, Any]], list[Any]]:
+        client = _encode_client(client_uuid)
+        checked = self._has_checksums()
+        heads, bodies = [], []
+        for new in messages:
+            body = new.get('body', {})
+            if not isinstance(body, Body):
+                body = Body.of(body)
+            head: dict[str, Any] = {'t': new['ttl']}
+            if client is not None:
+                head['u'] = client
+            if new.get('delay'):
+                head['d'] = new['delay']
+            if body.encoding:
+                head['e'] = int(body.encoding)
+            if checked:
+                head['s'] = storage_utils.get_checksum(body.value) or None
+            heads.append(head)
+            bodies.append(documents.encode_body(body))
+        return heads, bodies
+
+    def list(
+        self,
+        queue: str,
+        project: str | None = None,
+        marker: str | None = None,
+        limit: int | None = base.DEFAULT_MESSAGES_PER_PAGE,
+        echo: bool = False,
+        client_uuid: uuid.UUID | str | None = None,
+        include_claimed: bool = False,
+        include_delayed: bool = False,
+    ) -> Iterator[Any]:
+        """A page of messages in their order, and the marker of the next: that of its last message.
+
+        A message that was delayed has a `position` instead of its id in the marker. With
+        `include_delayed`, delayed messages are listed as if they were not, and once more when they
+        are due.
+
+        The marker of an empty page is the given one. Nothing comes after what has not the form of
+        a marker, as with upstream's drivers. Raises `MarkerNotGiven` for one of another store.
+        """
+        after = documents.decode_marker(marker)
+        if after is None:
+            return iter((iter(()), None))
+        now = timeutils.utcnow_ts(microsecond=True)
+        kind = kinds.READS if limit and limit < LONG_PAGE else kinds.SCANS
+        arguments = (
+            *(project or '', queue, now, after.id, after.epoch, limit or None),
+            *(None if echo else _encode_client(client_uuid), include_claimed, include_delayed),
+        )
+        facts, document = self._server.call(kind, 'list', *arguments)
+        if facts[3] and self._place(project, queue, limit):
+            facts, document = self._server.call(kind, 'list', *arguments)
+        last, epoch, is_given, _ = facts
+        if marker and not is_given:
+            raise MarkerNotGiven(marker)
+        messages = documents.read_page(document, as_bodies=self.driver.carries_bodies)
+        return iter((iter(messages), documents.encode_marker(last, epoch) if last else marker))
+
+    def _place(self, project: str | None, queue: str, limit: int | None) -> bool:
+        """Make messages visible that are due, as many as a page has; whether that could be done.
+
+        Where nothing can be written, there is a list of the others still.
+        """
+        try:
+            self._server.upkeep.place(self._server, project or '', queue, limit or 1)
+        except StoreUnavailable:
+            return False
+        return True
+
+    def end(self, queue: str, project: str | None = None) -> str | None:
+        """A marker after all that is visible in a queue now; None if that is the start."""
+        now = timeutils.utcnow_ts(microsecond=True)
+        facts, _ = self._server.call(kinds.READS, 'end', project or '', queue, now)
+        return None if facts is None else documents.encode_marker(*facts)
+
+    def first(self, queue: str, project: str | None = None, sort: int = 1) -> StoredMessage:
+        """The oldest message, or with `sort=-1` the newest, claimed or not; or `QueueIsEmpty`."""
+        if sort not in (1, -1):
+            raise ValueError('sort must be 1 (oldest first) or -1 (newest first)')
+        now = timeutils.utcnow_ts(microsecond=True)
+        facts, _ = self._server.call(kinds.READS, 'stats', project or '', queue, now, False)
+        if not facts[0]:
+            raise errors.QueueIsEmpty(queue, project)
+        number, _ = facts[0][0 if sort == 1 else -1]
+        return self.get(queue, documents.encode_id(number), project)
+
+    def bulk_get(
+        self, queue: str, message_ids: Sequence[str], project: str | None = None
+    ) -> Iterator[StoredMessage]:
+        """Those of the messages that exist, oldest first."""
+        now = timeutils.utcnow_ts(microsecond=True)
+        numbers = documents.decode_numbers(message_ids)
+        _, document = self._server.call(kinds.READS, 'get', project or '', queue, now, numbers)
+        return iter(documents.read_page(document, as_bodies=self.driver.carries_bodies))
+
+    def delete(
+        self, queue: str, message_id: str, project: str | None = None, claim: str | None = None
+    ) -> None:
+        """Delete a message, which may be gone already; a claimed one only by its claim.
+
+        Raises `MessageIsClaimed`, `MessageNotClaimed`, `MessageNotClaimedBy` or
+        `ClaimDoesNotExist`.
+        """
+        number = documents.decode_id(message_id)
+        if number is None:
+            return
+        now = timeutils.utcnow_ts(microsecond=True)
+        token = None if claim is None else documents.decode_token(claim) or str(uuid.uuid4())
+        refusal, _ = self._server.call(
+            kinds.WRITES, 'delete', project or '', queue, now, number, token
+        )
+        if not refusal:
+            return
+        if claim is None:
+            raise errors.MessageIsClaimed(message_id)
+        if documents.decode_token(claim) is None or refusal == 4:
+            raise errors.ClaimDoesNotExist(claim, queue, project)
+        if refusal == 2:
+            raise errors.MessageNotClaimed(message_id)
+        raise errors.MessageNotClaimedBy(message_id, claim)
+
+    def bulk_delete(
+        self,
+        queue: str,
+        message_ids: Sequence[str],
+        project: str | None = None,
+        claim_ids: Sequence[str] | None = None,
+    ) -> None:
+        """Delete messages, claimed or not; with `claim_ids`, only if those claims hold them.
+
+        Raises `ClaimDoesNotExist` or `MessageNotClaimed`, and deletes nothing then.
+        """
+        numbers = documents.decode_numbers(message_ids)
+        if numbers == '{}':
+            return
+        tokens = None
+        if claim_ids:
+            for claim in claim_ids:
+                if documents.decode_token(claim) is None:
+                    raise errors.ClaimDoesNotExist(claim, queue, project)
+            tokens = documents.encode_array(claim_ids)
+        now = timeutils.utcnow_ts(microsecond=True)
+        refusal, _ = self._server.call(
+            kinds.WRITES, 'delete_many', project or '', queue, now, numbers, tokens
+        )
+        if refusal is None:
+            return
+        if len(refusal) == 1:
+            raise errors.MessageNotClaimed(documents.encode_id(refusal[0]))
+        raise errors.ClaimDoesNotExist(uuid.UUID(refusal[1]).hex, queue, project)
+
+    def purge(self, queue: str, project: str | None = None) -> None:
+        """Delete the messages that are there now and not claimed, some in each transaction."""
+        now = timeutils.utcnow_ts(microsecond=True)
+        # All that was acknowledged before is committed, and what comes later has higher numbers.
+        last, _ = self._server.call(kinds.READS, 'last_number')
+        has_more = True
+        while has_more:
+            has_more, _ = self._server.call(
+                kinds.STEPS, 'purge', project or '', queue, now, last, STEP
+            )
+
+    def pop(self, queue: str, limit: int, project: str | None = None) -> Sequence[StoredMessage]:
+        """Take up to `limit` messages that are not claimed from the front of the queue."""
+        document = self.driver.take(queue, project, limit)
+        return documents.read_page(document, as_bodies=self.driver.carries_bodies)
+
+    def restore(
+        self, queue: str, popped: Sequence[StoredMessage], project: str | None = None
+    ) -> None:
+        """Put messages that `pop` gave back in their places; `echo` no longer knows who posted."""
+        now = timeutils.utcnow_ts(microsecond=True)
+        heads, stored = [], []
+        for one in popped:
+            body = one['body'] if isinstance(one['body'], Body) else Body.of(one['body'])
+            heads.append(
+                {
+                    'i': documents.decode_id(one['id']) or 0,
+                    'p': documents.decode_id(one.get('position')),
+                    't': one['ttl'],
+                    'c': now - one['age'],
+                    'n': one['claim_count'],
+                    's': one.get('checksum'),
+                    'e': int(body.encoding),
+                }
+            )
+            stored.append(documents.encode_body(body))
+        self._server.call(
+            kinds.STEPS,
+            'restore',
+            *(project or '', queue, msgspec.json.encode(heads), posting.encode_array(stored)),
+        )
+
+
+def collect(driver: DataDriver) -> None:
+    """Remove what has expired or been left behind by now; returns when it is gone."""
+    while upkeep.collect(driver.server):
+        pass
+
+
+@functools.lru_cache(maxsize=4096)
+def _encode_client(client: uuid.UUID | str | None) -> str | None:
+    return None if client is None else str(uuid.UUID(str(client)))

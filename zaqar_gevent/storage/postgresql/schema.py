@@ -1,0 +1,255 @@
+"""The tables and functions in PostgreSQL, and how those of older versions become those of this one.
+
+Functions have a digest of their text in their names. So servers of different versions, as while a
+fleet is upgraded, each call their own.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import pathlib
+import zlib
+from typing import Any, NamedTuple
+
+import psycopg
+from oslo_log import log
+from psycopg import pq
+
+from zaqar_gevent.storage.errors import StoreUnavailable, UnsuitableStore
+from zaqar_gevent.storage.postgresql.addresses import Address
+from zaqar_gevent.storage.postgresql.outage import read_state
+from zaqar_gevent.storage.postgresql.wire import Lost, Statement, Wait, connect
+
+LOG = log.getLogger(__name__)
+
+_SQL = pathlib.Path(__file__).parent / 'sql'
+
+# Sequential scans would be chosen while a table is small, and be kept when it is not.
+_SETTINGS = 'SET enable_seqscan = off SET enable_bitmapscan = off'
+
+# Functions such as to_regclass would not see what others have just made.
+_SCHEMA = 'SELECT nspname FROM pg_catalog.pg_namespace WHERE nspname = $1'
+_TABLE = """SELECT c.relname FROM pg_catalog.pg_class c
+    JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+    WHERE n.nspname = $1 AND c.relname = $2"""
+
+_WAIT_SECONDS = 60.0
+_STATEMENT_SECONDS = 3600.0
+
+
+class Migration(NamedTuple):
+    """What leads from one version of the tables to the next.
+
+    file: its statements. rewritten: tables that are rewritten, so that nobody can use them
+        meanwhile.
+    """
+
+    file: str
+    rewritten: tuple[str, ...] = ()
+
+
+MIGRATIONS = (Migration('tables_1.sql'),)
+
+
+class State(NamedTuple):
+    """What a database has: the version of its tables, 0 without any, and whether it has the
+    functions of this version.
+    """
+
+    version: int
+    has_functions: bool
+
+    @property
+    def is_current(self) -> bool:
+        return self.version == len(MIGRATIONS) and self.has_functions
+
+    @property
+    def missing(self) -> tuple[Migration, ...]:
+        """The migrations that are to be made."""
+        return MIGRATIONS[self.version :]
+
+
+@functools.cache
+def _read(name: str) -> str:
+    return (_SQL / name).read_text(encoding='utf-8')
+
+
+@functools.cache
+def digest() -> str:
+    """What the names of the functions end with."""
+    text = _read('functions.sql') + _SETTINGS
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
+def quote(schema: str) -> str:
+    """The name of a schema as it stands in SQL."""
+    return '"' + schema.replace('"', '""') + '"'
+
+
+@functools.cache
+def _format(name: str, schema: str) -> str:
+    # The names of other locks of the database are as good as never this one.
+    lock = zlib.crc32(f'zaqar_gevent {schema}'.encode()) - (1 << 31)
+    return (
+        _read(name)
+        .replace('{schema}', quote(schema))
+        .replace('{v}', digest())
+        .replace('{lock}', str(lock))
+        .replace('{settings}', _SETTINGS)
+    )
+
+
+@functools.cache
+def function(
+    schema: str, name: str, count: int, *, is_repeatable: bool = True, again: int | None = None
+) -> Statement:
+    """The statement that calls a function of `functions.sql` with so many arguments."""
+    arguments = ', '.join(f'${number + 1}' for number in range(count))
+    name = f'{name}_{digest()}'
+    text = f'SELECT facts, document FROM {quote(schema)}.{name}({arguments})'
+    return Statement(f'{schema}.{name}', text, is_repeatable, again)
+
+
+class Checker:
+    """A connection by which the state of a database is seen and changed.
+
+    wait: waits for a socket. resolve: `getaddrinfo`. Raises `StoreUnavailable`.
+    """
+
+    def __init__(self, address: Address, wait: Wait, resolve: Any) -> None:
+        self._address = address
+        self._wait = wait
+        self._connection = connect(address, wait, resolve)
+
+    def close(self) -> None:
+        self._connection.finish()
+
+    def look(self) -> State:
+        """What the database has; raises `UnsuitableStore`."""
+        schema = self._address.schema
+        if not self._has_table('schema_version'):
+            if self._has_table('messages'):
+                raise UnsuitableStore(
+                    self._address.store,
+                    f'has a schema {schema!r} of another application. Name another one by the '
+                    'option schema.',
+                )
+            return State(0, False)
+        found = self._ask(f'SELECT version::text FROM {quote(schema)}.schema_version')
+        version = int(found or 0)
+        if version > len(MIGRATIONS):
+            raise UnsuitableStore(
+                self._address.store,
+                f'has tables of version {version}; this program knows up to {len(MIGRATIONS)}.',
+            )
+        has_functions = self._ask(
+            f'SELECT digest FROM {quote(schema)}.functions WHERE digest = $1', digest()
+        )
+        return State(version, has_functions is not None)
+
+    def migrate(self) -> State:
+        """Make the database that of this version, in one transaction; what it was before.
+
+        Raises `UnsuitableStore`, `StoreUnavailable`.
+        """
+        schema = self._address.schema
+        lock = zlib.crc32(f'zaqar_gevent migration {schema}'.encode())
+        self._run('BEGIN')
+        self._run(f"SET LOCAL lock_timeout = '{_WAIT_SECONDS:g}s'")
+        self._run(f'SELECT pg_advisory_xact_lock({lock})')
+        state = self.look()
+        if not state.is_current:
+            if not state.version:
+                self._create()
+            for migration in state.missing:
+                if migration.rewritten:
+                    LOG.warning(
+                        'Tables of PostgreSQL are rewritten: %s. This takes a while.',
+                        ', '.join(migration.rewritten),
+                    )
+                self._run(_format(migration.file, schema))
+            self._run(f'UPDATE {quote(schema)}.schema_version SET version = {len(MIGRATIONS)}')
+            if not state.has_functions:
+                self._run(_format('functions.sql', schema))
+                self._run(f"INSERT INTO {quote(schema)}.functions VALUES ('{digest()}', now())")
+        self._run('COMMIT')
+        return state
+
+    def _has_table(self, name: str) -> bool:
+        return self._ask(_TABLE, self._address.schema, name) is not None
+
+    def _create(self) -> None:
+        name = quote(self._address.schema)
+        if self._ask(_SCHEMA, self._address.schema) is None:
+            self._run(f'CREATE SCHEMA {name}')
+        self._run(
+            f'CREATE TABLE {name}.schema_version (version int NOT NULL);'
+            f'INSERT INTO {name}.schema_version VALUES (0);'
+            f'CREATE TABLE {name}.functions'
+            ' (digest text PRIMARY KEY, created timestamptz NOT NULL)'
+        )
+
+    def _run(self, statements: str) -> None:
+        self._connection.send_query(statements.encode())
+        self._finish()
+
+    def _ask(self, statement: str, *parameters: str) -> str | None:
+        """The one value of a statement; None for none."""
+        self._connection.send_query_params(statement.encode(), [one.encode() for one in parameters])
+        result = self._finish()
+        if not result.ntuples:
+            return None
+        value = result.get_value(0, 0)
+        return None if value is None else value.decode()
+
+    def _finish(self) -> Any:
+        connection, last = self._connection, None
+        try:
+            while True:
+                if connection.flush():
+                    self._wait(connection.socket, True, _STATEMENT_SECONDS)
+                while connection.is_busy():
+                    if not self._wait(connection.socket, False, _STATEMENT_SECONDS):
+                        raise StoreUnavailable(self._address.store, 'it does not answer')
+                    connection.consume_input()
+                result = connection.get_result()
+                if result is None:
+                    return last
+                last = result
+                if result.status == pq.ExecStatus.FATAL_ERROR:
+                    state = (result.error_field(pq.DiagnosticField.SQLSTATE) or b'').decode()
+                    text = result.error_field(pq.DiagnosticField.MESSAGE_PRIMARY) or b''
+                    reason = read_state(state, text.decode() or result.get_error_message())[1]
+                    raise StoreUnavailable(self._address.store, reason)
+        except (psycopg.Error, Lost) as error:
+            raise StoreUnavailable(self._address.store, ' '.join(str(error).split())) from None
+
+
+def ensure(address: Address, wait: Wait, resolve: Any, *, may_migrate: bool) -> None:
+    """Let the database be that of this version.
+
+    may_migrate: whether it is changed. Raises `UnsuitableStore`, `StoreUnavailable`.
+    """
+    checker = Checker(address, wait, resolve)
+    try:
+        state = checker.look()
+        if state.is_current:
+            return
+        if not may_migrate:
+            raise UnsuitableStore(address.store, f'{describe(state)}. Run: zaqar-gevent db migrate')
+        LOG.info('PostgreSQL at %s %s. It is brought up to date.', address, describe(state))
+        checker.migrate()
+    finally:
+        checker.close()
+
+
+def describe(state: State) -> str:
+    """What a database has, in a few words."""
+    if state.is_current:
+        return f'has the tables of version {state.version}, which are up to date'
+    if not state.version:
+        return 'has no tables of this program'
+    if state.missing:
+        return f'has the tables of version {state.version}; this program needs {len(MIGRATIONS)}'
+    return f'has the tables of version {state.version}, but not the functions of this program'

@@ -1,0 +1,965 @@
+-- What servers call. Each function does one kind of work, in one round trip, and returns rows of
+-- `facts`, a JSON value, and a `document`: a page of messages, see `documents.py`.
+--
+-- Times come from the server that calls, in seconds since the epoch. Every statement here must have
+-- the same plan however large the tables are: no joins but by subqueries, which are always index
+-- scans, since the settings forbid sequential ones.
+--
+-- Whoever gives positions in a queue holds the lock of its name until the commit. So they become
+-- visible in their order. Locks of several queues are taken in the order of their keys, and nothing
+-- waits for rows while it holds them.
+
+-- What a page says of a message: see `_Head` in the documents of the embedded store.
+CREATE FUNCTION {schema}.head_{v}(
+    number bigint, place bigint, now float8, created float8, ttl int, claim_count int, claim uuid,
+    checksum text, encoding smallint, size int) RETURNS text
+LANGUAGE sql STABLE AS $$
+    SELECT '["' || lpad(to_hex(coalesce(number, place)), 16, '0')
+        || '",' || greatest(0, floor(now - created)::bigint)
+        || ',' || ttl
+        || ',' || claim_count
+        || CASE WHEN claim IS NULL THEN ',null,'
+            ELSE ',"' || replace(claim::text, '-', '') || '",' END
+        || CASE WHEN checksum IS NULL THEN 'null,' ELSE '"' || checksum || '",' END
+        || CASE WHEN number IS NULL OR place IS NULL THEN 'null,' ELSE place || ',' END
+        || encoding || ',' || size || ']'
+$$;
+
+CREATE FUNCTION {schema}.page_{v}(heads text, bodies bytea) RETURNS bytea
+LANGUAGE sql STABLE AS $$
+    SELECT convert_to('[' || coalesce(heads, '') || E']\n', 'UTF8') || coalesce(bodies, '')
+$$;
+
+CREATE FUNCTION {schema}.lock_{v}(p_project text, p_queue text) RETURNS void
+LANGUAGE sql VOLATILE AS $$
+    SELECT pg_advisory_xact_lock({lock}, hashtext(p_project || '/' || p_queue))
+$$;
+
+CREATE FUNCTION {schema}.spool_{v}(p_project text, p_queue text) RETURNS bigint
+LANGUAGE sql STABLE AS $$
+    SELECT s.id FROM {schema}.spools s WHERE s.project = p_project AND s.name = p_queue
+$$;
+
+-- Makes the spool of a queue that has none.
+CREATE FUNCTION {schema}.make_spool_{v}(p_project text, p_queue text) RETURNS bigint
+LANGUAGE plpgsql AS $$
+DECLARE
+    v_id bigint;
+BEGIN
+    INSERT INTO {schema}.spools (project, name) VALUES (p_project, p_queue)
+        ON CONFLICT DO NOTHING RETURNING id INTO v_id;
+    IF v_id IS NULL THEN
+        v_id := {schema}.spool_{v}(p_project, p_queue);
+    END IF;
+    RETURN v_id;
+END $$;
+
+CREATE FUNCTION {schema}.timeline_{v}() RETURNS text
+LANGUAGE sql STABLE AS $$
+    SELECT left(pg_walfile_name(pg_current_wal_insert_lsn()), 8)
+$$;
+
+CREATE FUNCTION {schema}.begin_epoch_{v}() RETURNS TABLE (facts json, document bytea)
+LANGUAGE plpgsql AS $$
+BEGIN
+    INSERT INTO {schema}.epochs (first, name, timeline) VALUES (
+        nextval('{schema}.batches') * 65536,
+        left(gen_random_uuid()::text, 8),
+        {schema}.timeline_{v}());
+    RETURN QUERY SELECT NULL::json, NULL::bytea;
+END $$;
+
+-- Posts `p_posts`, each {p: project, q: queue, c: whether the queue must exist, i: its id or null,
+-- f: until when that is remembered, w: what its messages have passed}. `p_messages`, with their
+-- `p_bodies`: {o: number of the post, t: ttl, d: delay, u: client, s: checksum, e: encoding}.
+--
+-- facts: the position before that of the first message, and of each post null if its queue does not
+-- exist, 0, or the position of its first message if it has been made before.
+CREATE FUNCTION {schema}.post_{v}(
+    p_now float8, p_posts json, p_messages json, p_bodies bytea[], p_has_ids bool, p_has_delays bool)
+RETURNS TABLE (facts json, document bytea)
+LANGUAGE plpgsql {settings} AS $$
+DECLARE
+    v_spools bigint[];
+    v_made bigint[];
+    v_base bigint;
+BEGIN
+    PERFORM pg_advisory_xact_lock({lock}, name.key) FROM (
+        SELECT DISTINCT hashtext(p.p || '/' || p.q) AS key
+        FROM json_to_recordset(p_posts) AS p(p text, q text) ORDER BY 1) name;
+    IF (SELECT e.timeline FROM {schema}.epochs e ORDER BY e.first DESC LIMIT 1)
+            IS DISTINCT FROM {schema}.timeline_{v}() THEN
+        PERFORM {schema}.begin_epoch_{v}();
+    END IF;
+    v_spools := ARRAY(
+        SELECT CASE WHEN p.c AND NOT EXISTS (
+                SELECT 1 FROM {schema}.queues q
+                WHERE q.project = p.p AND q.kind IN ('queue', 'topic') AND q.name = p.q)
+            THEN NULL
+            ELSE coalesce((SELECT s.id FROM {schema}.spools s
+                WHERE s.project = p.p AND s.name = p.q), 0) END
+        FROM ROWS FROM (json_to_recordset(p_posts) AS (p text, q text, c bool))
+            WITH ORDINALITY AS p(p, q, c, n)
+        ORDER BY p.n);
+    IF 0 = ANY (v_spools) THEN
+        v_spools := ARRAY(
+            SELECT CASE WHEN v_spools[p.n] = 0 THEN {schema}.make_spool_{v}(p.p, p.q)
+                ELSE v_spools[p.n] END
+            FROM ROWS FROM (json_to_recordset(p_posts) AS (p text, q text))
+                WITH ORDINALITY AS p(p, q, n)
+            ORDER BY p.n);
+    END IF;
+    v_made := ARRAY(SELECT CASE WHEN s.spool IS NULL THEN NULL ELSE 0 END
+        FROM unnest(v_spools) WITH ORDINALITY AS s(spool, n) ORDER BY s.n);
+    IF p_has_ids THEN
+        v_made := ARRAY(
+            SELECT CASE WHEN v_made[p.n] IS NULL OR p.i IS NULL THEN v_made[p.n]
+                ELSE coalesce((SELECT r.first FROM {schema}.receipts r
+                    WHERE r.spool = v_spools[p.n] AND r.id = p.i AND r.expires > p_now), 0) END
+            FROM ROWS FROM (json_to_recordset(p_posts) AS (i uuid)) WITH ORDINALITY AS p(i, n)
+            ORDER BY p.n);
+    END IF;
+    v_base := nextval('{schema}.batches') * 65536 - 1;
+    INSERT INTO {schema}.messages
+        (spool, position, created, expires, client, ttl, encoding, checksum, body)
+    SELECT v_spools[m.o], v_base + m.n, p_now, p_now + m.t, m.u, m.t, coalesce(m.e, 0::smallint), m.s, m.body
+    FROM ROWS FROM (
+        json_to_recordset(p_messages) AS (o int, t int, d float8, u uuid, s text, e smallint),
+        unnest(p_bodies)) WITH ORDINALITY AS m(o, t, d, u, s, e, body, n)
+    WHERE v_made[m.o] = 0 AND m.d IS NULL;
+    IF p_has_delays THEN
+        INSERT INTO {schema}.delayed
+            (number, spool, due, created, expires, client, ttl, encoding, checksum, passed, body)
+        SELECT v_base + m.n, v_spools[m.o], p_now + m.d, p_now, p_now + m.t, m.u, m.t,
+            coalesce(m.e, 0::smallint), m.s, (p_posts -> (m.o - 1) ->> 'w'), m.body
+        FROM ROWS FROM (
+            json_to_recordset(p_messages) AS (o int, t int, d float8, u uuid, s text, e smallint),
+            unnest(p_bodies)) WITH ORDINALITY AS m(o, t, d, u, s, e, body, n)
+        WHERE v_made[m.o] = 0 AND m.d IS NOT NULL;
+    END IF;
+    INSERT INTO {schema}.changes (spool, total, held)
+        SELECT v_spools[m.o], count(*), 0 FROM json_to_recordset(p_messages) AS m(o int)
+        WHERE v_made[m.o] = 0 GROUP BY v_spools[m.o];
+    IF p_has_ids THEN
+        INSERT INTO {schema}.receipts (spool, id, first, expires)
+        SELECT v_spools[p.n], p.i, v_base + (
+                SELECT min(m.n) FROM ROWS FROM (json_to_recordset(p_messages) AS (o int))
+                    WITH ORDINALITY AS m(o, n) WHERE m.o = p.n), p.f
+        FROM ROWS FROM (json_to_recordset(p_posts) AS (i uuid, f float8))
+            WITH ORDINALITY AS p(i, f, n)
+        WHERE p.i IS NOT NULL AND v_made[p.n] = 0
+        ON CONFLICT (spool, id) DO UPDATE SET first = excluded.first, expires = excluded.expires;
+    END IF;
+    RETURN QUERY SELECT json_build_array(v_base, to_json(v_made)), NULL::bytea;
+END $$;
+
+-- facts: the last position of the page (or the marker), the name of its epoch, whether the marker
+-- can have been given, whether delayed messages are due.
+CREATE FUNCTION {schema}.list_{v}(
+    p_project text, p_queue text, p_now float8, p_marker bigint, p_epoch text, p_limit int,
+    p_client uuid, p_claimed bool, p_delayed bool)
+RETURNS TABLE (facts json, document bytea)
+LANGUAGE plpgsql STABLE {settings} AS $$
+DECLARE
+    v_spool bigint := {schema}.spool_{v}(p_project, p_queue);
+    v_after bigint := p_marker;
+    v_is_given bool := true;
+    v_is_due bool;
+    v_last bigint;
+    v_page bytea;
+BEGIN
+    IF p_marker > 0 THEN
+        v_is_given := p_marker <= (SELECT last_value FROM {schema}.batches) * 65536 + 65535;
+        IF p_epoch IS NULL THEN
+            v_after := coalesce((SELECT m.position FROM {schema}.messages m
+                WHERE m.number = p_marker), p_marker);
+        ELSIF v_is_given THEN
+            v_is_given := EXISTS (SELECT 1 FROM {schema}.epochs e
+                WHERE e.name = p_epoch AND NOT EXISTS (SELECT 1 FROM {schema}.epochs later
+                    WHERE later.first > e.first AND later.first <= p_marker));
+        END IF;
+    END IF;
+    v_is_due := EXISTS (SELECT 1 FROM {schema}.delayed d WHERE d.spool = v_spool AND d.due <= p_now);
+    IF v_spool IS NULL THEN
+        v_page := E'[]\n';
+    ELSIF p_claimed AND NOT p_delayed THEN
+        SELECT {schema}.page_{v}(string_agg(f.head, ','), string_agg(f.body, '')), max(f.position)
+            INTO v_page, v_last FROM (
+            SELECT m.position, m.body, {schema}.head_{v}(
+                m.number, m.position, p_now, m.created, m.ttl, m.claim_count,
+                (SELECT c.token FROM {schema}.claims c WHERE c.token = m.claim AND c.expires > p_now),
+                m.checksum, m.encoding, octet_length(m.body)) AS head
+            FROM {schema}.messages m
+            WHERE m.spool = v_spool AND m.position > v_after AND m.expires > p_now
+                AND (p_client IS NULL OR m.client IS DISTINCT FROM p_client)
+            ORDER BY m.position LIMIT p_limit) f;
+    ELSE
+        SELECT {schema}.page_{v}(string_agg(f.head, ','), string_agg(f.body, '')), max(f.position)
+            INTO v_page, v_last FROM (
+            SELECT u.position, u.body, {schema}.head_{v}(
+                u.number, u.place, p_now, u.created, u.ttl, u.claim_count, u.claim,
+                u.checksum, u.encoding, octet_length(u.body)) AS head
+            FROM (
+                (SELECT m.position, m.position AS place, m.number, m.created, m.ttl, m.claim_count,
+                    NULL::uuid AS claim, m.checksum, m.encoding, m.body
+                FROM {schema}.messages m
+                WHERE m.spool = v_spool AND m.position > v_after AND m.claim IS NULL
+                    AND NOT m.returned AND m.expires > p_now
+                    AND (p_client IS NULL OR m.client IS DISTINCT FROM p_client)
+                ORDER BY m.position LIMIT p_limit)
+                UNION ALL
+                (SELECT m.position, m.position, m.number, m.created, m.ttl, m.claim_count,
+                    NULL, m.checksum, m.encoding, m.body
+                FROM {schema}.messages m
+                WHERE m.spool = v_spool AND m.position > v_after AND m.claim IS NULL
+                    AND m.returned AND m.expires > p_now
+                    AND (p_client IS NULL OR m.client IS DISTINCT FROM p_client)
+                ORDER BY m.position LIMIT p_limit)
+                UNION ALL
+                -- Of claims that have expired, or with `p_claimed` of all.
+                (SELECT m.position, m.position, m.number, m.created, m.ttl, m.claim_count,
+                    CASE WHEN c.expires > p_now THEN m.claim END, m.checksum, m.encoding, m.body
+                FROM {schema}.claims c CROSS JOIN LATERAL (
+                    SELECT * FROM {schema}.messages h
+                    WHERE h.claim = c.token AND h.position > v_after OFFSET 0) m
+                WHERE c.spool = v_spool
+                    AND c.expires <= CASE WHEN p_claimed THEN 'Infinity'::float8 ELSE p_now END
+                    AND m.expires > p_now
+                    AND (p_client IS NULL OR m.client IS DISTINCT FROM p_client)
+                ORDER BY m.position LIMIT p_limit)
+                UNION ALL
+                (SELECT d.number, NULL, d.number, d.created, d.ttl, 0,
+                    NULL, d.checksum, d.encoding, d.body
+                FROM {schema}.delayed d
+                WHERE p_delayed AND d.spool = v_spool AND d.number > v_after AND d.expires > p_now
+                    AND (p_client IS NULL OR d.client IS DISTINCT FROM p_client)
+                ORDER BY d.number LIMIT p_limit)
+                ORDER BY 1 LIMIT p_limit) u) f;
+    END IF;
+    v_last := coalesce(v_last, v_after);
+    RETURN QUERY SELECT json_build_array(
+        v_last,
+        (SELECT e.name FROM {schema}.epochs e WHERE e.first <= v_last ORDER BY e.first DESC LIMIT 1),
+        v_is_given, v_is_due), v_page;
+END $$;
+
+CREATE FUNCTION {schema}.get_{v}(p_project text, p_queue text, p_now float8, p_numbers bigint[])
+RETURNS TABLE (facts json, document bytea)
+LANGUAGE plpgsql STABLE {settings} AS $$
+DECLARE
+    v_spool bigint := {schema}.spool_{v}(p_project, p_queue);
+BEGIN
+    RETURN QUERY
+    SELECT NULL::json, {schema}.page_{v}(string_agg(f.head, ','), string_agg(f.body, '')) FROM (
+        SELECT u.body, {schema}.head_{v}(
+            u.number, u.place, p_now, u.created, u.ttl, u.claim_count,
+            (SELECT c.token FROM {schema}.claims c WHERE c.token = u.claim AND c.expires > p_now),
+            u.checksum, u.encoding, octet_length(u.body)) AS head
+        FROM (
+            SELECT m.position, m.position AS place, m.number, m.created, m.ttl, m.claim_count,
+                m.claim, m.checksum, m.encoding, m.body
+            FROM {schema}.messages m
+            WHERE m.spool = v_spool AND m.position = ANY (p_numbers) AND m.number IS NULL
+                AND m.expires > p_now
+            UNION ALL
+            SELECT m.position, m.position, m.number, m.created, m.ttl, m.claim_count,
+                m.claim, m.checksum, m.encoding, m.body
+            FROM {schema}.messages m
+            WHERE m.number = ANY (p_numbers) AND m.spool = v_spool AND m.expires > p_now
+            UNION ALL
+            SELECT d.number, NULL, d.number, d.created, d.ttl, 0,
+                NULL, d.checksum, d.encoding, d.body
+            FROM {schema}.delayed d
+            WHERE d.number = ANY (p_numbers) AND d.spool = v_spool AND d.expires > p_now
+            ORDER BY 1) u) f;
+END $$;
+
+-- Frees messages of expired claims, of one spool or of all; whether there may be more.
+CREATE FUNCTION {schema}.end_claims_{v}(p_now float8, p_spool bigint, p_most int) RETURNS bool
+LANGUAGE plpgsql {settings} AS $$
+DECLARE
+    v_claims uuid[];
+BEGIN
+    IF p_spool IS NULL THEN
+        v_claims := ARRAY(SELECT c.token FROM {schema}.claims c WHERE c.expires <= p_now
+            ORDER BY c.expires LIMIT p_most FOR UPDATE SKIP LOCKED);
+    ELSE
+        v_claims := ARRAY(SELECT c.token FROM {schema}.claims c
+            WHERE c.spool = p_spool AND c.expires <= p_now
+            ORDER BY c.expires LIMIT p_most FOR UPDATE SKIP LOCKED);
+    END IF;
+    IF cardinality(v_claims) = 0 THEN
+        RETURN false;
+    END IF;
+    DELETE FROM {schema}.claims c WHERE c.token = ANY (v_claims);
+    WITH freed AS (
+        UPDATE {schema}.messages m SET claim = NULL, returned = true WHERE m.claim = ANY (v_claims)
+        RETURNING m.spool)
+    INSERT INTO {schema}.changes (spool, total, held)
+        SELECT f.spool, 0, -count(*) FROM freed f GROUP BY f.spool;
+    RETURN cardinality(v_claims) = p_most;
+END $$;
+
+-- Takes the first free messages: under the claim `p_claim`, or away without one.
+--
+-- p_after: what has never been claimed is looked for behind this position. p_most: of dead letters,
+-- the number of claims; 0 without any, -1 if that is not known. facts: what it comes to, and the
+-- last position taken of what had never been claimed. One of
+--   done
+--   due      delayed messages have to be made visible first
+--   ask      the queue may have dead letters
+--   worn     there are dead letters, to be moved first
+--   more     more claims have expired than were ended; try again
+CREATE FUNCTION {schema}.take_{v}(
+    p_project text, p_queue text, p_now float8, p_limit int, p_after bigint, p_most int,
+    p_claim uuid, p_ttl int, p_grace int, p_again bool)
+RETURNS TABLE (facts json, document bytea)
+LANGUAGE plpgsql {settings} AS $$
+DECLARE
+    v_spool bigint := {schema}.spool_{v}(p_project, p_queue);
+    v_end float8 := p_now + p_ttl;
+    v_old bigint[];
+    v_new bigint[];
+    v_has_more bool := false;
+    v_page bytea;
+    v_found int;
+BEGIN
+    IF v_spool IS NULL THEN
+        RETURN QUERY SELECT json_build_array('done', 0), E'[]\n'::bytea;
+        RETURN;
+    END IF;
+    IF p_again AND EXISTS (SELECT 1 FROM {schema}.claims c WHERE c.token = p_claim) THEN
+        -- The answer was lost.
+        RETURN QUERY SELECT json_build_array('done', 0), {schema}.held_{v}(p_claim, p_now);
+        RETURN;
+    END IF;
+    IF EXISTS (SELECT 1 FROM {schema}.delayed d WHERE d.spool = v_spool AND d.due <= p_now) THEN
+        RETURN QUERY SELECT json_build_array('due', 0), NULL::bytea;
+        RETURN;
+    END IF;
+    IF p_most < 0 AND EXISTS (SELECT 1 FROM {schema}.queues q
+            WHERE q.project = p_project AND q.kind IN ('queue', 'topic') AND q.name = p_queue
+                AND strpos(q.metadata, '"_max_claim_count"') > 0) THEN
+        RETURN QUERY SELECT json_build_array('ask', 0), NULL::bytea;
+        RETURN;
+    END IF;
+    IF EXISTS (SELECT 1 FROM {schema}.claims c WHERE c.spool = v_spool AND c.expires <= p_now) THEN
+        v_has_more := {schema}.end_claims_{v}(p_now, v_spool, 50);
+    END IF;
+    IF p_most > 0 AND EXISTS (SELECT 1 FROM {schema}.messages m
+            WHERE m.spool = v_spool AND m.claim IS NULL AND m.returned
+                AND m.claim_count >= p_most AND m.expires > p_now) THEN
+        RETURN QUERY SELECT json_build_array('worn', 0), NULL::bytea;
+        RETURN;
+    END IF;
+    v_old := ARRAY(SELECT m.position FROM {schema}.messages m
+        WHERE m.spool = v_spool AND m.claim IS NULL AND m.returned AND m.expires > p_now
+        ORDER BY m.position LIMIT p_limit FOR UPDATE SKIP LOCKED);
+    IF cardinality(v_old) < p_limit AND NOT v_has_more THEN
+        v_new := ARRAY(SELECT m.position FROM {schema}.messages m
+            WHERE m.spool = v_spool AND m.claim IS NULL AND NOT m.returned AND m.expires > p_now
+                AND m.position > p_after
+            ORDER BY m.position LIMIT p_limit - cardinality(v_old) FOR UPDATE SKIP LOCKED);
+    END IF;
+    v_found := cardinality(v_old) + coalesce(cardinality(v_new), 0);
+    IF v_found = 0 THEN
+        RETURN QUERY SELECT json_build_array(CASE WHEN v_has_more THEN 'more' ELSE 'done' END, 0),
+            E'[]\n'::bytea;
+        RETURN;
+    END IF;
+    IF p_claim IS NULL THEN
+        WITH taken AS (
+            DELETE FROM {schema}.messages m
+            WHERE m.spool = v_spool AND m.position = ANY (v_old || v_new) RETURNING m.*)
+        SELECT {schema}.page_{v}(string_agg(f.head, ','), string_agg(f.body, '')) INTO v_page FROM (
+            SELECT t.body, {schema}.head_{v}(
+                t.number, t.position, p_now, t.created, t.ttl, t.claim_count, NULL, t.checksum,
+                t.encoding, octet_length(t.body)) AS head
+            FROM taken t ORDER BY t.position) f;
+        INSERT INTO {schema}.changes (spool, total, held) VALUES (v_spool, -v_found, 0);
+    ELSE
+        INSERT INTO {schema}.claims (token, spool, expires, ttl)
+            VALUES (p_claim, v_spool, v_end, p_ttl);
+        WITH taken AS (
+            UPDATE {schema}.messages m SET
+                claim = p_claim, claim_count = m.claim_count + 1, returned = true,
+                ttl = CASE WHEN m.expires < v_end THEN p_ttl + p_grace ELSE m.ttl END,
+                expires = CASE WHEN m.expires < v_end THEN v_end + p_grace ELSE m.expires END
+            WHERE m.spool = v_spool AND m.position = ANY (v_old || v_new) RETURNING m.*)
+        SELECT {schema}.page_{v}(string_agg(f.head, ','), string_agg(f.body, '')) INTO v_page FROM (
+            SELECT t.body, {schema}.head_{v}(
+                t.number, t.position, p_now, t.created, t.ttl, t.claim_count, p_claim, t.checksum,
+                t.encoding, octet_length(t.body)) AS head
+            FROM taken t ORDER BY t.position) f;
+        INSERT INTO {schema}.changes (spool, total, held) VALUES (v_spool, 0, v_found);
+    END IF;
+    RETURN QUERY SELECT
+        json_build_array('done', coalesce(v_new[cardinality(v_new)], 0)), v_page;
+END $$;
+
+CREATE FUNCTION {schema}.held_{v}(p_claim uuid, p_now float8) RETURNS bytea
+LANGUAGE plpgsql STABLE {settings} AS $$
+BEGIN
+    RETURN (SELECT {schema}.page_{v}(string_agg(f.head, ','), string_agg(f.body, '')) FROM (
+        SELECT m.body, {schema}.head_{v}(
+            m.number, m.position, p_now, m.created, m.ttl, m.claim_count, m.claim, m.checksum,
+            m.encoding, octet_length(m.body)) AS head
+        FROM {schema}.messages m WHERE m.claim = p_claim ORDER BY m.position) f);
+END $$;
+
+-- facts: the time to live and the end of a claim; null for one that is not there or has expired.
+CREATE FUNCTION {schema}.get_claim_{v}(p_project text, p_queue text, p_now float8, p_claim uuid)
+RETURNS TABLE (facts json, document bytea)
+LANGUAGE plpgsql STABLE {settings} AS $$
+BEGIN
+    RETURN QUERY SELECT json_build_array(c.ttl, c.expires), {schema}.held_{v}(p_claim, p_now)
+        FROM {schema}.claims c WHERE c.token = p_claim AND c.expires > p_now
+            AND c.spool = {schema}.spool_{v}(p_project, p_queue);
+END $$;
+
+CREATE FUNCTION {schema}.renew_{v}(
+    p_project text, p_queue text, p_now float8, p_claim uuid, p_ttl int, p_grace int)
+RETURNS TABLE (facts json, document bytea)
+LANGUAGE plpgsql {settings} AS $$
+DECLARE
+    v_end float8 := p_now + p_ttl;
+BEGIN
+    UPDATE {schema}.claims c SET ttl = p_ttl, expires = v_end
+        WHERE c.token = p_claim AND c.expires > p_now
+            AND c.spool = {schema}.spool_{v}(p_project, p_queue);
+    IF FOUND THEN
+        UPDATE {schema}.messages m SET ttl = p_ttl + p_grace, expires = v_end + p_grace
+            WHERE m.claim = p_claim AND m.expires < v_end;
+        RETURN QUERY SELECT 'true'::json, NULL::bytea;
+    END IF;
+END $$;
+
+CREATE FUNCTION {schema}.release_{v}(p_project text, p_queue text, p_now float8, p_claim uuid)
+RETURNS TABLE (facts json, document bytea)
+LANGUAGE plpgsql {settings} AS $$
+DECLARE
+    v_spool bigint := {schema}.spool_{v}(p_project, p_queue);
+    v_count int;
+BEGIN
+    DELETE FROM {schema}.claims c WHERE c.token = p_claim AND c.spool = v_spool;
+    IF FOUND THEN
+        UPDATE {schema}.messages m SET claim = NULL, returned = true WHERE m.claim = p_claim;
+        GET DIAGNOSTICS v_count = ROW_COUNT;
+        INSERT INTO {schema}.changes (spool, total, held) VALUES (v_spool, 0, -v_count);
+    END IF;
+    RETURN QUERY SELECT NULL::json, NULL::bytea;
+END $$;
+
+-- Moves dead letters behind the messages of another queue; facts: how many.
+CREATE FUNCTION {schema}.bury_{v}(
+    p_project text, p_queue text, p_now float8, p_most int, p_dead text, p_ttl int, p_limit int)
+RETURNS TABLE (facts json, document bytea)
+LANGUAGE plpgsql {settings} AS $$
+DECLARE
+    v_spool bigint := {schema}.spool_{v}(p_project, p_queue);
+    v_dead bigint;
+    v_base bigint;
+    v_count int;
+    v_positions bigint[];
+BEGIN
+    PERFORM {schema}.lock_{v}(p_project, p_dead);
+    v_positions := ARRAY(SELECT m.position FROM {schema}.messages m
+        WHERE m.spool = v_spool AND m.claim IS NULL AND m.returned AND m.claim_count >= p_most
+            AND m.expires > p_now
+        ORDER BY m.position LIMIT p_limit FOR UPDATE SKIP LOCKED);
+    v_count := cardinality(v_positions);
+    IF v_count > 0 THEN
+        v_dead := coalesce({schema}.spool_{v}(p_project, p_dead),
+            {schema}.make_spool_{v}(p_project, p_dead));
+        v_base := nextval('{schema}.batches') * 65536 - 1;
+        WITH worn AS (
+            DELETE FROM {schema}.messages m
+            WHERE m.spool = v_spool AND m.position = ANY (v_positions) RETURNING m.*)
+        INSERT INTO {schema}.messages
+            (spool, position, created, expires, client, ttl, claim_count, encoding, checksum, body)
+        SELECT v_dead, v_base + row_number() OVER (ORDER BY w.position), w.created,
+            coalesce(p_now + p_ttl, w.expires), w.client, coalesce(p_ttl, w.ttl), w.claim_count,
+            w.encoding, w.checksum, w.body
+        FROM worn w;
+        INSERT INTO {schema}.changes (spool, total, held)
+            VALUES (v_spool, -v_count, 0), (v_dead, v_count, 0);
+    END IF;
+    RETURN QUERY SELECT to_json(v_count), NULL::bytea;
+END $$;
+
+-- facts: 0, or why the message cannot be deleted: 1 it is claimed, 2 it is not claimed, 3 another
+-- claim has it, 4 there is no such claim.
+CREATE FUNCTION {schema}.delete_{v}(
+    p_project text, p_queue text, p_now float8, p_number bigint, p_claim uuid)
+RETURNS TABLE (facts json, document bytea)
+LANGUAGE plpgsql {settings} AS $$
+DECLARE
+    v_spool bigint := {schema}.spool_{v}(p_project, p_queue);
+    v_position bigint := coalesce(
+        (SELECT m.position FROM {schema}.messages m WHERE m.number = p_number), p_number);
+    v_was_held bool;
+    v_holder uuid;
+    v_found bool;
+    v_reason int := 0;
+BEGIN
+    IF p_claim IS NULL THEN
+        DELETE FROM {schema}.messages m
+            WHERE m.spool = v_spool AND m.position = v_position
+                AND coalesce(m.number, m.position) = p_number
+                AND NOT EXISTS (SELECT 1 FROM {schema}.claims c
+                    WHERE c.token = m.claim AND c.expires > p_now)
+            RETURNING m.claim IS NOT NULL INTO v_was_held;
+        v_found := FOUND;
+        IF NOT v_found THEN
+            DELETE FROM {schema}.delayed d WHERE d.number = p_number AND d.spool = v_spool;
+            v_found := FOUND;
+        END IF;
+    ELSE
+        DELETE FROM {schema}.messages m
+            WHERE m.spool = v_spool AND m.position = v_position AND m.claim = p_claim
+                AND coalesce(m.number, m.position) = p_number
+                AND EXISTS (SELECT 1 FROM {schema}.claims c
+                    WHERE c.token = p_claim AND c.expires > p_now)
+            RETURNING true INTO v_was_held;
+        v_found := FOUND;
+    END IF;
+    IF v_found THEN
+        INSERT INTO {schema}.changes (spool, total, held)
+            VALUES (v_spool, -1, CASE WHEN v_was_held THEN -1 ELSE 0 END);
+    ELSE
+        SELECT (SELECT c.token FROM {schema}.claims c
+                WHERE c.token = m.claim AND c.expires > p_now) INTO v_holder
+            FROM {schema}.messages m
+            WHERE m.spool = v_spool AND m.position = v_position AND m.expires > p_now
+                AND coalesce(m.number, m.position) = p_number;
+        IF FOUND OR (p_claim IS NOT NULL AND EXISTS (SELECT 1 FROM {schema}.delayed d
+                WHERE d.number = p_number AND d.spool = v_spool AND d.expires > p_now)) THEN
+            v_reason := CASE
+                WHEN p_claim IS NULL THEN 1
+                WHEN v_holder IS NULL THEN 2
+                WHEN NOT EXISTS (SELECT 1 FROM {schema}.claims c
+                    WHERE c.token = p_claim AND c.spool = v_spool AND c.expires > p_now) THEN 4
+                ELSE 3 END;
+        END IF;
+    END IF;
+    RETURN QUERY SELECT to_json(v_reason), NULL::bytea;
+END $$;
+
+-- facts: null, or which message is not claimed ([number]) or held by another claim ([number, claim])
+-- or which claim holds none of them ([null, claim]); then nothing is deleted.
+CREATE FUNCTION {schema}.delete_many_{v}(
+    p_project text, p_queue text, p_now float8, p_numbers bigint[], p_claims uuid[])
+RETURNS TABLE (facts json, document bytea)
+LANGUAGE plpgsql {settings} AS $$
+DECLARE
+    v_spool bigint := {schema}.spool_{v}(p_project, p_queue);
+    v_positions bigint[] := p_numbers || ARRAY(
+        SELECT m.position FROM {schema}.messages m WHERE m.number = ANY (p_numbers));
+    v_locked bigint[];
+    v_total int;
+    v_held int;
+    v_claim uuid;
+    v_late int;
+    r record;
+BEGIN
+    v_locked := ARRAY(SELECT m.position FROM {schema}.messages m
+        WHERE m.spool = v_spool AND m.position = ANY (v_positions)
+            AND coalesce(m.number, m.position) = ANY (p_numbers)
+        ORDER BY m.position FOR UPDATE);
+    IF p_claims IS NOT NULL AND cardinality(v_locked) > 0 THEN
+        FOREACH v_claim IN ARRAY p_claims LOOP
+            IF NOT EXISTS (SELECT 1 FROM {schema}.messages m
+                    WHERE m.spool = v_spool AND m.position = ANY (v_locked) AND m.claim = v_claim
+                        AND m.expires > p_now)
+                    OR NOT EXISTS (SELECT 1 FROM {schema}.claims c
+                        WHERE c.token = v_claim AND c.expires > p_now) THEN
+                IF EXISTS (SELECT 1 FROM {schema}.messages m WHERE m.spool = v_spool
+                        AND m.position = ANY (v_locked) AND m.expires > p_now) THEN
+                    RETURN QUERY SELECT json_build_array(NULL, v_claim), NULL::bytea;
+                    RETURN;
+                END IF;
+            END IF;
+        END LOOP;
+        FOR r IN SELECT coalesce(m.number, m.position) AS number, (SELECT c.token
+                    FROM {schema}.claims c WHERE c.token = m.claim AND c.expires > p_now) AS holder
+                FROM {schema}.messages m
+                WHERE m.spool = v_spool AND m.position = ANY (v_locked) AND m.expires > p_now
+                ORDER BY m.position LOOP
+            IF r.holder IS NULL THEN
+                RETURN QUERY SELECT json_build_array(r.number), NULL::bytea;
+                RETURN;
+            ELSIF r.holder <> ALL (p_claims) THEN
+                RETURN QUERY SELECT json_build_array(r.number, r.holder), NULL::bytea;
+                RETURN;
+            END IF;
+        END LOOP;
+    END IF;
+    WITH gone AS (
+        DELETE FROM {schema}.messages m
+        WHERE m.spool = v_spool AND m.position = ANY (v_locked) RETURNING m.claim)
+    SELECT count(*), count(g.claim) INTO v_total, v_held FROM gone g;
+    DELETE FROM {schema}.delayed d WHERE d.number = ANY (p_numbers) AND d.spool = v_spool;
+    GET DIAGNOSTICS v_late = ROW_COUNT;
+    IF v_total + v_late > 0 THEN
+        INSERT INTO {schema}.changes (spool, total, held) VALUES (v_spool, -v_total - v_late, -v_held);
+    END IF;
+    RETURN QUERY SELECT NULL::json, NULL::bytea;
+END $$;
+
+-- Makes delayed messages visible that are due, in that order. The first row has as facts how many,
+-- and whether more are due; where the queue has subscriptions, the others are these messages, each
+-- with its delay and what it has passed as facts.
+CREATE FUNCTION {schema}.place_{v}(
+    p_project text, p_queue text, p_now float8, p_limit int, p_bytes int)
+RETURNS TABLE (facts json, document bytea)
+LANGUAGE plpgsql {settings} AS $$
+DECLARE
+    v_spool bigint;
+    v_base bigint;
+    v_numbers bigint[];
+    v_has_subscriptions bool;
+BEGIN
+    PERFORM {schema}.lock_{v}(p_project, p_queue);
+    v_spool := {schema}.spool_{v}(p_project, p_queue);
+    v_numbers := ARRAY(SELECT f.number FROM (
+        SELECT d.number, sum(octet_length(d.body)) OVER (ORDER BY d.due, d.number) AS size,
+            octet_length(d.body) AS own
+        FROM (SELECT * FROM {schema}.delayed e WHERE e.spool = v_spool AND e.due <= p_now
+            ORDER BY e.due, e.number LIMIT p_limit FOR UPDATE) d) f WHERE f.size - f.own < p_bytes);
+    v_has_subscriptions := EXISTS (SELECT 1 FROM {schema}.subscriptions s
+        WHERE s.project = p_project AND s.source = p_queue AND s.expires > p_now);
+    RETURN QUERY SELECT json_build_array(cardinality(v_numbers), EXISTS (
+            SELECT 1 FROM {schema}.delayed d WHERE d.spool = v_spool AND d.due <= p_now
+                AND d.number <> ALL (v_numbers))), NULL::bytea;
+    IF v_has_subscriptions THEN
+        RETURN QUERY SELECT json_build_array(d.due - d.created, d.passed),
+                {schema}.page_{v}({schema}.head_{v}(
+                    d.number, NULL, p_now, d.created, d.ttl, 0, NULL, d.checksum, d.encoding,
+                    octet_length(d.body)), d.body)
+            FROM {schema}.delayed d WHERE d.number = ANY (v_numbers) AND d.expires > p_now
+            ORDER BY d.due, d.number;
+    END IF;
+    IF cardinality(v_numbers) > 0 THEN
+        v_base := nextval('{schema}.batches') * 65536 - 1;
+        WITH gone AS (
+            DELETE FROM {schema}.delayed d WHERE d.number = ANY (v_numbers) RETURNING d.*)
+        INSERT INTO {schema}.messages
+            (spool, position, number, created, expires, client, ttl, encoding, checksum, body)
+        SELECT g.spool, v_base + row_number() OVER (ORDER BY g.due, g.number), g.number, g.created,
+            g.expires, g.client, g.ttl, g.encoding, g.checksum, g.body
+        FROM gone g;
+    END IF;
+END $$;
+
+-- Puts messages back that were taken: {i: id, p: position or null, t: ttl, c: created, n: claims,
+-- s: checksum, e: encoding}.
+CREATE FUNCTION {schema}.restore_{v}(
+    p_project text, p_queue text, p_messages json, p_bodies bytea[])
+RETURNS TABLE (facts json, document bytea)
+LANGUAGE plpgsql {settings} AS $$
+DECLARE
+    v_spool bigint;
+    v_count int;
+BEGIN
+    PERFORM {schema}.lock_{v}(p_project, p_queue);
+    v_spool := {schema}.spool_{v}(p_project, p_queue);
+    IF v_spool IS NOT NULL THEN
+        INSERT INTO {schema}.messages (spool, position, number, created, expires, ttl, claim_count,
+            encoding, returned, checksum, body)
+        SELECT v_spool, coalesce(m.p, m.i), CASE WHEN m.p IS NULL THEN NULL ELSE m.i END, m.c,
+            m.c + m.t, m.t, m.n, m.e, true, m.s, m.body
+        FROM ROWS FROM (
+            json_to_recordset(p_messages)
+                AS (i bigint, p bigint, t int, c float8, n int, s text, e smallint),
+            unnest(p_bodies)) AS m(i, p, t, c, n, s, e, body)
+        ON CONFLICT DO NOTHING;
+        GET DIAGNOSTICS v_count = ROW_COUNT;
+        INSERT INTO {schema}.changes (spool, total, held) VALUES (v_spool, v_count, 0);
+    END IF;
+    RETURN QUERY SELECT NULL::json, NULL::bytea;
+END $$;
+
+-- Deletes some of the messages up to a position that are not claimed, delayed ones first; facts:
+-- whether there may be more.
+CREATE FUNCTION {schema}.purge_{v}(
+    p_project text, p_queue text, p_now float8, p_last bigint, p_limit int)
+RETURNS TABLE (facts json, document bytea)
+LANGUAGE plpgsql {settings} AS $$
+DECLARE
+    v_spool bigint := {schema}.spool_{v}(p_project, p_queue);
+    v_more bool := false;
+    v_late int;
+    v_count int := 0;
+    v_step int;
+BEGIN
+    v_more := {schema}.end_claims_{v}(p_now, v_spool, 50);
+    DELETE FROM {schema}.delayed d WHERE d.number = ANY (ARRAY(
+        SELECT e.number FROM {schema}.delayed e WHERE e.spool = v_spool AND e.number <= p_last
+        ORDER BY e.number LIMIT p_limit FOR UPDATE SKIP LOCKED));
+    GET DIAGNOSTICS v_late = ROW_COUNT;
+    DELETE FROM {schema}.messages m WHERE m.spool = v_spool AND m.position = ANY (ARRAY(
+        SELECT f.position FROM {schema}.messages f WHERE f.spool = v_spool AND f.claim IS NULL
+            AND NOT f.returned AND f.position <= p_last
+        ORDER BY f.position LIMIT p_limit FOR UPDATE SKIP LOCKED));
+    GET DIAGNOSTICS v_step = ROW_COUNT;
+    v_count := v_step;
+    DELETE FROM {schema}.messages m WHERE m.spool = v_spool AND m.position = ANY (ARRAY(
+        SELECT f.position FROM {schema}.messages f WHERE f.spool = v_spool AND f.claim IS NULL
+            AND f.returned AND f.position <= p_last
+        ORDER BY f.position LIMIT p_limit FOR UPDATE SKIP LOCKED));
+    GET DIAGNOSTICS v_step = ROW_COUNT;
+    v_count := v_count + v_step;
+    IF v_late + v_count > 0 THEN
+        INSERT INTO {schema}.changes (spool, total, held) VALUES (v_spool, -v_late - v_count, 0);
+    END IF;
+    RETURN QUERY SELECT to_json(v_more OR v_late + v_count > 0), NULL::bytea;
+END $$;
+
+-- facts: the first or the last position of a queue's messages; without `p_all`, of the visible ones.
+CREATE FUNCTION {schema}.edges_{v}(p_spool bigint, p_now float8, p_is_last bool) RETURNS bigint
+LANGUAGE plpgsql STABLE {settings} AS $$
+BEGIN
+    IF p_is_last THEN
+        RETURN (SELECT m.position FROM {schema}.messages m
+            WHERE m.spool = p_spool AND m.expires > p_now ORDER BY m.position DESC LIMIT 1);
+    END IF;
+    RETURN (SELECT m.position FROM {schema}.messages m
+        WHERE m.spool = p_spool AND m.expires > p_now ORDER BY m.position LIMIT 1);
+END $$;
+
+-- facts: the position of the last visible message and the name of its epoch, or null.
+CREATE FUNCTION {schema}.end_{v}(p_project text, p_queue text, p_now float8)
+RETURNS TABLE (facts json, document bytea)
+LANGUAGE plpgsql STABLE {settings} AS $$
+DECLARE
+    v_last bigint := {schema}.edges_{v}({schema}.spool_{v}(p_project, p_queue), p_now, true);
+BEGIN
+    IF v_last IS NOT NULL THEN
+        RETURN QUERY SELECT json_build_array(v_last, (SELECT e.name FROM {schema}.epochs e
+            WHERE e.first <= v_last ORDER BY e.first DESC LIMIT 1)), NULL::bytea;
+    END IF;
+END $$;
+
+-- facts: the ids of the oldest and the newest message, delayed ones included, and when they were
+-- created; nulls without any. Then how many there are, and how many are claimed.
+CREATE FUNCTION {schema}.stats_{v}(p_project text, p_queue text, p_now float8, p_counts bool)
+RETURNS TABLE (facts json, document bytea)
+LANGUAGE plpgsql STABLE {settings} AS $$
+DECLARE
+    v_spool bigint := {schema}.spool_{v}(p_project, p_queue);
+    v_edges json;
+    v_total bigint;
+    v_held bigint;
+BEGIN
+    SELECT json_agg(json_build_array(f.number, f.created) ORDER BY f.position) INTO v_edges FROM (
+        (SELECT e.position, e.number, e.created FROM (
+            (SELECT m.position, coalesce(m.number, m.position) AS number, m.created
+            FROM {schema}.messages m
+            WHERE m.spool = v_spool AND m.expires > p_now ORDER BY m.position LIMIT 1)
+            UNION ALL
+            (SELECT d.number, d.number, d.created FROM {schema}.delayed d
+            WHERE d.spool = v_spool AND d.expires > p_now ORDER BY d.number LIMIT 1)) e
+        ORDER BY 1 LIMIT 1)
+        UNION ALL
+        (SELECT e.position, e.number, e.created FROM (
+            (SELECT m.position, coalesce(m.number, m.position) AS number, m.created
+            FROM {schema}.messages m
+            WHERE m.spool = v_spool AND m.expires > p_now ORDER BY m.position DESC LIMIT 1)
+            UNION ALL
+            (SELECT d.number, d.number, d.created FROM {schema}.delayed d
+            WHERE d.spool = v_spool AND d.expires > p_now ORDER BY d.number DESC LIMIT 1)) e
+        ORDER BY 1 DESC LIMIT 1)) f;
+    IF p_counts THEN
+        SELECT coalesce(sum(t.total), 0), coalesce(sum(t.held), 0) INTO v_total, v_held FROM (
+            SELECT a.total, a.held FROM {schema}.tallies a WHERE a.spool = v_spool
+            UNION ALL
+            SELECT c.total, c.held FROM {schema}.changes c WHERE c.spool = v_spool) t;
+        -- What has ended is removed, or freed, within seconds.
+        v_total := v_total - (SELECT count(*) FROM {schema}.messages m
+            WHERE m.expires <= p_now AND m.spool = v_spool);
+        v_total := v_total - (SELECT count(*) FROM {schema}.delayed d
+            WHERE d.expires <= p_now AND d.spool = v_spool);
+        v_held := v_held - (SELECT coalesce(sum((SELECT count(*) FROM {schema}.messages m
+                WHERE m.claim = c.token)), 0)
+            FROM {schema}.claims c WHERE c.spool = v_spool AND c.expires <= p_now);
+    END IF;
+    RETURN QUERY SELECT json_build_array(v_edges, v_total, v_held), NULL::bytea;
+END $$;
+
+-- facts: how many messages all queues have, and how many are claimed.
+CREATE FUNCTION {schema}.volume_{v}(p_now float8) RETURNS TABLE (facts json, document bytea)
+LANGUAGE plpgsql STABLE {settings} AS $$
+DECLARE
+    v_total bigint;
+    v_held bigint;
+BEGIN
+    SELECT coalesce(sum(t.total), 0), coalesce(sum(t.held), 0) INTO v_total, v_held FROM (
+        SELECT a.total, a.held FROM {schema}.tallies a
+        UNION ALL SELECT c.total, c.held FROM {schema}.changes c) t;
+    v_total := v_total - (SELECT count(*) FROM {schema}.messages m WHERE m.expires <= p_now);
+    v_total := v_total - (SELECT count(*) FROM {schema}.delayed d WHERE d.expires <= p_now);
+    v_held := v_held - (SELECT coalesce(sum((SELECT count(*) FROM {schema}.messages m
+            WHERE m.claim = c.token)), 0) FROM {schema}.claims c WHERE c.expires <= p_now);
+    RETURN QUERY SELECT json_build_array(v_total, v_held), NULL::bytea;
+END $$;
+
+-- facts: which of the queues, each [project, name], may have a message to claim; from 0 on.
+CREATE FUNCTION {schema}.find_claimable_{v}(p_now float8, p_names json)
+RETURNS TABLE (facts json, document bytea)
+LANGUAGE plpgsql STABLE {settings} AS $$
+BEGIN
+    RETURN QUERY SELECT coalesce(json_agg(n.number - 1), '[]'), NULL::bytea FROM (
+        SELECT j.number, (SELECT s.id FROM {schema}.spools s
+            WHERE s.project = j.name ->> 0 AND s.name = j.name ->> 1) AS spool
+        FROM json_array_elements(p_names) WITH ORDINALITY AS j(name, number)) n
+    WHERE EXISTS (SELECT 1 FROM {schema}.messages m WHERE m.spool = n.spool AND m.claim IS NULL
+            AND m.returned AND m.expires > p_now)
+        OR EXISTS (SELECT 1 FROM {schema}.messages m WHERE m.spool = n.spool AND m.claim IS NULL
+            AND NOT m.returned AND m.expires > p_now)
+        OR EXISTS (SELECT 1 FROM {schema}.delayed d WHERE d.spool = n.spool AND d.due <= p_now)
+        OR EXISTS (SELECT 1 FROM {schema}.claims c WHERE c.spool = n.spool AND c.expires <= p_now);
+END $$;
+
+-- Deletes a queue or topic; its messages go with it unless there is one of the other kind by its
+-- name. Without a kind, only what is there of messages.
+CREATE FUNCTION {schema}.delete_queue_{v}(p_project text, p_kind text, p_queue text)
+RETURNS TABLE (facts json, document bytea)
+LANGUAGE plpgsql {settings} AS $$
+DECLARE
+    v_spool bigint;
+BEGIN
+    PERFORM {schema}.lock_{v}(p_project, p_queue);
+    DELETE FROM {schema}.queues q
+        WHERE q.project = p_project AND q.kind = p_kind AND q.name = p_queue;
+    IF p_kind IS NULL OR NOT EXISTS (SELECT 1 FROM {schema}.queues q
+            WHERE q.project = p_project AND q.kind IN ('queue', 'topic') AND q.name = p_queue) THEN
+        DELETE FROM {schema}.spools s WHERE s.project = p_project AND s.name = p_queue
+            RETURNING s.id INTO v_spool;
+        IF FOUND THEN
+            INSERT INTO {schema}.doomed_spools (id) VALUES (v_spool);
+        END IF;
+    END IF;
+    RETURN QUERY SELECT NULL::json, NULL::bytea;
+END $$;
+
+-- Removes a step of what has expired or is left of deleted queues, and adds `changes` to `tallies`.
+-- One server at a time does this. facts: whether there may be more.
+CREATE FUNCTION {schema}.collect_{v}(p_now float8, p_limit int)
+RETURNS TABLE (facts json, document bytea)
+LANGUAGE plpgsql {settings} AS $$
+DECLARE
+    v_has_more bool;
+    v_count int;
+    v_doomed bigint;
+    v_positions bigint[];
+BEGIN
+    IF NOT pg_try_advisory_xact_lock({lock}, 0) THEN
+        RETURN QUERY SELECT 'false'::json, NULL::bytea;
+        RETURN;
+    END IF;
+    v_has_more := {schema}.end_claims_{v}(p_now, NULL, 50);
+    WITH gone AS (
+        DELETE FROM {schema}.messages m WHERE m.ctid = ANY (ARRAY(
+            SELECT e.ctid FROM {schema}.messages e WHERE e.expires <= p_now
+            ORDER BY e.expires LIMIT p_limit FOR UPDATE SKIP LOCKED))
+        RETURNING m.spool, m.claim),
+    counted AS (
+        INSERT INTO {schema}.changes (spool, total, held)
+            SELECT g.spool, -count(*), -count(g.claim) FROM gone g GROUP BY g.spool)
+    SELECT count(*) INTO v_count FROM gone;
+    v_has_more := v_has_more OR v_count = p_limit;
+    WITH gone AS (
+        DELETE FROM {schema}.delayed m WHERE m.ctid = ANY (ARRAY(
+            SELECT e.ctid FROM {schema}.delayed e WHERE e.expires <= p_now
+            ORDER BY e.expires LIMIT p_limit FOR UPDATE SKIP LOCKED))
+        RETURNING m.spool),
+    counted AS (
+        INSERT INTO {schema}.changes (spool, total, held)
+            SELECT g.spool, -count(*), 0 FROM gone g GROUP BY g.spool)
+    SELECT count(*) INTO v_count FROM gone;
+    v_has_more := v_has_more OR v_count = p_limit;
+    DELETE FROM {schema}.subscriptions u WHERE u.id = ANY (ARRAY(
+        SELECT e.id FROM {schema}.subscriptions e WHERE e.expires <= p_now
+        ORDER BY e.expires LIMIT p_limit FOR UPDATE SKIP LOCKED));
+    GET DIAGNOSTICS v_count = ROW_COUNT;
+    v_has_more := v_has_more OR v_count = p_limit;
+    DELETE FROM {schema}.receipts r WHERE r.ctid = ANY (ARRAY(
+        SELECT e.ctid FROM {schema}.receipts e WHERE e.expires <= p_now
+        ORDER BY e.expires LIMIT p_limit FOR UPDATE SKIP LOCKED));
+    GET DIAGNOSTICS v_count = ROW_COUNT;
+    v_has_more := v_has_more OR v_count = p_limit;
+    SELECT d.id INTO v_doomed FROM {schema}.doomed_spools d ORDER BY d.id LIMIT 1;
+    IF v_doomed IS NOT NULL THEN
+        v_has_more := true;
+        v_positions := ARRAY(SELECT m.position FROM {schema}.messages m
+            WHERE m.spool = v_doomed ORDER BY m.position LIMIT p_limit);
+        DELETE FROM {schema}.messages m
+            WHERE m.spool = v_doomed AND m.position = ANY (v_positions);
+        v_count := cardinality(v_positions);
+        IF v_count = 0 THEN
+            DELETE FROM {schema}.delayed d WHERE d.number = ANY (ARRAY(
+                SELECT e.number FROM {schema}.delayed e WHERE e.spool = v_doomed LIMIT p_limit));
+            GET DIAGNOSTICS v_count = ROW_COUNT;
+        END IF;
+        IF v_count = 0 THEN
+            DELETE FROM {schema}.claims c WHERE c.token = ANY (ARRAY(
+                SELECT e.token FROM {schema}.claims e WHERE e.spool = v_doomed LIMIT p_limit));
+            GET DIAGNOSTICS v_count = ROW_COUNT;
+        END IF;
+        IF v_count = 0 THEN
+            DELETE FROM {schema}.receipts r WHERE r.ctid = ANY (ARRAY(
+                SELECT e.ctid FROM {schema}.receipts e WHERE e.spool = v_doomed LIMIT p_limit));
+            GET DIAGNOSTICS v_count = ROW_COUNT;
+        END IF;
+        IF v_count = 0 THEN
+            DELETE FROM {schema}.tallies t WHERE t.spool = v_doomed;
+            DELETE FROM {schema}.changes c WHERE c.spool = v_doomed;
+            DELETE FROM {schema}.doomed_spools d WHERE d.id = v_doomed;
+        END IF;
+    END IF;
+    WITH gone AS (
+        DELETE FROM {schema}.changes c WHERE c.id = ANY (ARRAY(
+            SELECT e.id FROM {schema}.changes e ORDER BY e.id LIMIT 20 * p_limit))
+        RETURNING c.spool, c.total, c.held),
+    added AS (
+        INSERT INTO {schema}.tallies AS t (spool, total, held)
+            SELECT g.spool, sum(g.total), sum(g.held) FROM gone g GROUP BY g.spool
+        ON CONFLICT (spool) DO UPDATE
+            SET total = t.total + excluded.total, held = t.held + excluded.held)
+    SELECT count(*) INTO v_count FROM gone;
+    v_has_more := v_has_more OR v_count = 20 * p_limit;
+    RETURN QUERY SELECT to_json(v_has_more), NULL::bytea;
+END $$;
+
+-- facts: when the next delayed message is due, or null.
+CREATE FUNCTION {schema}.next_due_{v}() RETURNS TABLE (facts json, document bytea)
+LANGUAGE plpgsql STABLE {settings} AS $$
+BEGIN
+    RETURN QUERY SELECT (SELECT to_json(d.due) FROM {schema}.delayed d ORDER BY d.due LIMIT 1),
+        NULL::bytea;
+END $$;
+
+-- facts: queues with messages that are due, each [project, name], those that wait longest first.
+CREATE FUNCTION {schema}.find_due_{v}(p_now float8, p_limit int)
+RETURNS TABLE (facts json, document bytea)
+LANGUAGE plpgsql STABLE {settings} AS $$
+BEGIN
+    RETURN QUERY SELECT coalesce(json_agg(f.name), '[]'), NULL::bytea FROM (
+        SELECT DISTINCT ON (d.spool) (SELECT json_build_array(s.project, s.name)
+            FROM {schema}.spools s WHERE s.id = d.spool)::text::json AS name
+        FROM (SELECT e.spool FROM {schema}.delayed e WHERE e.due <= p_now
+            ORDER BY e.due LIMIT p_limit) d) f
+    WHERE f.name IS NOT NULL;
+END $$;
+
+-- facts: the highest number that a message has been given.
+CREATE FUNCTION {schema}.last_number_{v}() RETURNS TABLE (facts json, document bytea)
+LANGUAGE sql STABLE AS $$
+    SELECT to_json(last_value * 65536 + 65535), NULL::bytea FROM {schema}.batches
+$$;
+
+-- Whether the database can be written: a transaction that writes nothing, but would have to.
+CREATE FUNCTION {schema}.touch_{v}() RETURNS TABLE (facts json, document bytea)
+LANGUAGE sql VOLATILE AS $$
+    SELECT to_json(pg_current_xact_id()::text), NULL::bytea
+$$;

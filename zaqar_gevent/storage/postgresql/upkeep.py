@@ -1,0 +1,168 @@
+"""What a server does for its database by itself: removes what has expired, and makes delayed
+messages visible when they are due.
+
+Servers share this work: PostgreSQL lets one at a time collect, and each message is made visible by
+one.
+"""
+
+from __future__ import annotations
+
+import functools
+import time
+import weakref
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import gevent
+from gevent.event import Event
+from oslo_log import log
+from oslo_utils import timeutils
+
+from zaqar_gevent.storage.errors import StoreUnavailable
+from zaqar_gevent.storage.postgresql import kinds
+from zaqar_gevent.storage.sqlite.documents import decode_page
+
+if TYPE_CHECKING:
+    from zaqar_gevent.storage.postgresql.servers import PostgresServer
+
+LOG = log.getLogger(__name__)
+
+INTERVAL = 2.0
+"""Seconds between looks for something to remove, and for what others have delayed."""
+
+STEP = 200
+"""Messages that one transaction removes, or makes visible, at most."""
+
+STEP_BYTES = 1024 * 1024
+"""Bytes of messages after which a step that makes some visible ends."""
+
+_QUEUES = 100
+
+Listener = Callable[[str | None, str, list[dict[str, Any]]], None]
+
+
+class Upkeep:
+    """The work of one process; `server` is only used while it lives."""
+
+    def __init__(self, server: PostgresServer) -> None:
+        self._server = weakref.ref(server)
+        self._listeners: list[Listener] = []
+        self._next_due: float | None = None
+        self._greenlets: list[Any] = []
+        self._hub: Any = None
+        self._is_over = False
+        self._delayed = Event()
+
+    def begin(self, hub: Any) -> None:
+        """Work in greenlets of the hub, if no other hub's do."""
+        if self._hub is None and not self._is_over:
+            self._hub = hub
+            self._greenlets = [gevent.spawn(self._collect), gevent.spawn(self._place)]
+
+    def stop(self) -> None:
+        """Stop working."""
+        self._is_over = True
+        if self._hub is not None and self._hub is gevent.get_hub():
+            gevent.killall(self._greenlets, block=False)
+        self._listeners.clear()
+
+    def listen(self, listener: Listener) -> None:
+        """Have `listener` called when this process makes delayed messages visible.
+
+        It is given the project, the queue and, where that has subscriptions, the messages, with
+        their `delay` in seconds and what they have `passed`.
+        """
+        self._listeners.append(listener)
+
+    def forget(self, listener: Listener) -> None:
+        """Do not call `listener` any more."""
+        if listener in self._listeners:
+            self._listeners.remove(listener)
+
+    def delayed(self, due: float) -> None:
+        """A message has been delayed until `due`, in seconds since the epoch."""
+        if self._next_due is None or due < self._next_due:
+            self._next_due = due
+            self._delayed.set()
+
+    def place(self, server: PostgresServer, project: str, queue: str, limit: int = STEP) -> int:
+        """Make delayed messages visible that are due, at most `limit`; how many."""
+        placed, has_more = 0, True
+        while has_more and placed < limit:
+            now = timeutils.utcnow_ts(microsecond=True)
+            first, *told = server.rows(
+                kinds.STEPS,
+                'place',
+                *(project, queue, now, min(limit - placed, STEP), STEP_BYTES),
+                is_repeatable=False,
+            )
+            count, has_more = first[0]
+            if not count:
+                break
+            placed += count
+            messages = []
+            for (delay, passed), document in told:
+                [message] = decode_page(document)
+                messages.append({**message, 'delay': delay, 'passed': passed})
+            for listener in tuple(self._listeners):
+                gevent.spawn_raw(listener, project or None, queue, messages)
+        return placed
+
+    def _collect(self) -> None:
+        while not self._is_over:
+            gevent.sleep(INTERVAL)
+            has_more = True
+            while has_more and not self._is_over:
+                server = self._server()
+                if server is None:
+                    return
+                has_more = _attempt(functools.partial(collect, server))
+                del server
+
+    def _place(self) -> None:
+        look_at = 0.0
+        while not self._is_over:
+            now = timeutils.utcnow_ts(microsecond=True)
+            wait = max(0.0, look_at - time.monotonic())
+            if self._next_due is not None:
+                wait = min(wait, self._next_due - now)
+            if wait > 0 or not self._listeners:
+                self._delayed.clear()
+                self._delayed.wait(max(wait, 0.0) if self._listeners else INTERVAL)
+                continue
+            server = self._server()
+            if server is None:
+                return
+            look_at = time.monotonic() + INTERVAL
+            _attempt(functools.partial(self._place_due, server))
+            del server
+
+    def _place_due(self, server: PostgresServer) -> bool:
+        self._next_due = None
+        due, _ = server.call(kinds.READS, 'next_due')
+        now = timeutils.utcnow_ts(microsecond=True)
+        if due is not None and due <= now:
+            names, _ = server.call(kinds.READS, 'find_due', now, _QUEUES)
+            for project, queue in names:
+                self.place(server, project, queue)
+            due, _ = server.call(kinds.READS, 'next_due')
+        if due is not None:
+            self.delayed(due)
+        return False
+
+
+def collect(server: PostgresServer) -> bool:
+    """Remove a step of what has expired or been left behind; whether there may be more."""
+    now = timeutils.utcnow_ts(microsecond=True)
+    return bool(server.call(kinds.STEPS, 'collect', now, STEP)[0])
+
+
+def _attempt(work: Callable[[], bool]) -> bool:
+    """What `work` returns; False where the database cannot be used, which is logged elsewhere."""
+    try:
+        return work()
+    except StoreUnavailable:
+        return False
+    except Exception:
+        LOG.exception('Housekeeping in PostgreSQL has failed.')
+        return False

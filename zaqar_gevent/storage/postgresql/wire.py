@@ -1,0 +1,292 @@
+"""One connection to PostgreSQL: opened, and used in libpq's pipeline mode without waiting.
+
+A batch of calls is one transaction: it is done when its last answer has come.
+"""
+
+from __future__ import annotations
+
+import collections
+import select
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+from typing import Any, NamedTuple, Protocol
+
+import psycopg
+from psycopg import conninfo, pq
+
+from zaqar_gevent.storage.errors import StoreUnavailable, UnsuitableStore
+from zaqar_gevent.storage.postgresql.addresses import Address
+
+Row = tuple[bytes | None, ...]
+Wait = Callable[[int, bool, float], bool]
+"""Waits until a socket can be read, or with True written; False after so many seconds."""
+
+LEAST_VERSION = 150000
+
+_NAME = 'zaqar_gevent'
+_BINARY = 1
+_STATE = pq.DiagnosticField.SQLSTATE
+_TEXT = pq.DiagnosticField.MESSAGE_PRIMARY
+_ABORTED = pq.ExecStatus.PIPELINE_ABORTED
+_SYNC = pq.ExecStatus.PIPELINE_SYNC
+_TUPLES = pq.ExecStatus.TUPLES_OK
+_DONE = pq.ExecStatus.COMMAND_OK
+_GOOD = (_TUPLES, _DONE, _ABORTED)
+
+
+class Statement(NamedTuple):
+    """A statement with parameters `$1`, `$2`, ...
+
+    name: by which it is prepared. is_repeatable: whether doing it twice does no harm. again: the
+        index of the parameter that is to be true when it is done once more, if there is one.
+    """
+
+    name: str
+    text: str
+    is_repeatable: bool = True
+    again: int | None = None
+
+
+class Sent(Protocol):
+    """What is sent: a statement and its encoded parameters; `rows` or `failure` come of it.
+
+    failure: SQLSTATE and text.
+    """
+
+    statement: Statement
+    values: Any
+    formats: Any
+    rows: list[Row]
+    failure: tuple[str, str] | None
+
+
+class Lost(OSError):
+    """The connection is of no use any more; the reason in a few words."""
+
+
+class Wire:
+    """The connection.
+
+    is_preparing: whether statements are prepared. Where something between shares the sessions of
+        the server among others, that may not work.
+    """
+
+    def __init__(self, connection: Any, *, is_preparing: bool) -> None:
+        self._connection = connection
+        self._is_preparing = is_preparing
+        self._prepared: set[str] = set()
+        # Of each batch the statements being prepared (names) and the calls, and then None.
+        self._expected: collections.deque[Any] = collections.deque()
+        self._last_words = ''
+
+    @property
+    def fileno(self) -> int:
+        return int(self._connection.socket)
+
+    def send(self, calls: Iterable[Sent]) -> bool:
+        """Send a batch; whether all is on its way, or `flush` has to be called. Raises `Lost`."""
+        connection, expected = self._connection, self._expected
+        try:
+            for call in calls:
+                statement = call.statement
+                if self._is_preparing:
+                    if statement.name not in self._prepared:
+                        connection.send_prepare(statement.name.encode(), statement.text.encode())
+                        self._prepared.add(statement.name)
+                        expected.append(statement.name)
+                    connection.send_query_prepared(
+                        statement.name.encode(), call.values, call.formats, _BINARY
+                    )
+                else:
+                    connection.send_query_params(
+                        statement.text.encode(), call.values, None, call.formats, _BINARY
+                    )
+                expected.append(call)
+            connection.pipeline_sync()
+            expected.append(None)
+        except psycopg.Error as error:
+            raise Lost(_describe(error)) from None
+        return self.flush()
+
+    def flush(self) -> bool:
+        """Send what could not be sent at once; whether that was all. Raises `Lost`."""
+        try:
+            return not self._connection.flush()
+        except psycopg.Error as error:
+            raise Lost(_describe(error)) from None
+
+    def receive(self) -> Iterator[None]:
+        """Read what has come; yields once for each batch that is done. Raises `Lost`."""
+        connection = self._connection
+        try:
+            connection.consume_input()
+            while self._expected and not connection.is_busy():
+                result = connection.get_result()
+                if result is None:
+                    self._check()
+                elif result.status == _SYNC:
+                    while self._expected.popleft() is not None:
+                        # After an error nothing more is said of these.
+                        pass
+                    yield
+                else:
+                    self._take(result)
+        except psycopg.Error as error:
+            raise Lost(self._last_words or _describe(error)) from None
+        self._check()
+
+    def close(self) -> None:
+        with suppress(psycopg.Error):
+            self._connection.finish()
+
+    def _take(self, result: Any) -> None:
+        """The result of what is expected first."""
+        status, awaited = result.status, self._expected[0]
+        failure = None if status in _GOOD else _read_failure(result)
+        if failure is not None:
+            self._last_words = failure[1]
+        if awaited is None:
+            if failure is not None:
+                raise Lost(failure[1])
+            return
+        self._expected.popleft()
+        if isinstance(awaited, str):
+            if status != _DONE:
+                self._prepared.discard(awaited)
+            if failure is not None:
+                self._fail_batch(failure)
+        elif failure is not None:
+            awaited.failure = failure
+        elif status == _TUPLES:
+            awaited.rows = [
+                tuple(result.get_value(row, column) for column in range(result.nfields))
+                for row in range(result.ntuples)
+            ]
+
+    def _check(self) -> None:
+        connection = self._connection
+        if connection.status == pq.ConnStatus.BAD:
+            raise Lost(self._last_words or _tidy(connection.get_error_message()))
+
+    def _fail_batch(self, failure: tuple[str, str]) -> None:
+        """A statement could not be prepared: that is a failure of the next call."""
+        for awaited in self._expected:
+            if awaited is None:
+                return
+            if not isinstance(awaited, str):
+                awaited.failure = failure
+                return
+
+
+def dial(address: Address, wait: Wait, resolve: Callable[..., Any], *, is_preparing: bool) -> Wire:
+    """A connection to the server that is to be written.
+
+    wait: waits for the socket. resolve: `getaddrinfo` of a module whose sockets wait.
+
+    Raises `StoreUnavailable`, or `UnsuitableStore`.
+    """
+    connection = connect(address, wait, resolve)
+    connection.enter_pipeline_mode()
+    return Wire(connection, is_preparing=is_preparing)
+
+
+def connect(address: Address, wait: Wait, resolve: Callable[..., Any]) -> Any:
+    """The same as libpq has it, not waiting and not in pipeline mode."""
+    reasons = []
+    for parameters in address.attempts():
+        try:
+            connection = _connect(address, parameters, wait, resolve)
+        except Lost as lost:
+            reasons.append(str(lost))
+            continue
+        try:
+            _check(address, connection)
+            connection.nonblocking = 1
+        except BaseException:
+            connection.finish()
+            raise
+        return connection
+    raise StoreUnavailable(address.store, '; '.join(dict.fromkeys(reasons)))
+
+
+def _connect(
+    address: Address, parameters: dict[str, Any], wait: Wait, resolve: Callable[..., Any]
+) -> Any:
+    host = parameters.get('host')
+    if host and 'hostaddr' not in parameters and not host.startswith(('/', '@')):
+        try:
+            found = resolve(host, None)
+        except OSError as error:
+            raise Lost(f'{host}: {error.strerror or error}') from None
+        # libpq would wait for the name service, and all with it.
+        addresses = list(dict.fromkeys(one[4][0] for one in found))
+        parameters = {
+            **parameters,
+            'host': ','.join([host] * len(addresses)),
+            'hostaddr': ','.join(addresses),
+            'port': ','.join([parameters.get('port', '')] * len(addresses)),
+        }
+    # A standby is as good as no server, whatever the URI says.
+    given = {
+        'application_name': _NAME,
+        'target_session_attrs': 'read-write',
+        **parameters,
+        'client_encoding': 'UTF8',
+    }
+    deadline = time.monotonic() + address.timeout
+    connection = pq.PGconn.connect_start(conninfo.make_conninfo('', **given).encode())
+    try:
+        while True:
+            if connection.status == pq.ConnStatus.BAD:
+                raise Lost(_tidy(connection.get_error_message()))
+            state = connection.connect_poll()
+            if state == pq.PollingStatus.OK:
+                break
+            if state == pq.PollingStatus.FAILED:
+                raise Lost(_tidy(connection.get_error_message()))
+            left = deadline - time.monotonic()
+            is_writing = state == pq.PollingStatus.WRITING
+            if left <= 0 or not wait(connection.socket, is_writing, left):
+                raise Lost('it does not answer')
+    except psycopg.Error as error:
+        connection.finish()
+        raise Lost(_describe(error)) from None
+    except BaseException:
+        connection.finish()
+        raise
+    connection.notice_handler = None
+    return connection
+
+
+def _check(address: Address, connection: Any) -> None:
+    """Raise `UnsuitableStore` for a server that cannot keep messages."""
+    version = connection.server_version
+    if version < LEAST_VERSION:
+        raise UnsuitableStore(address.store, f'is {version // 10000}; it must be 15 or later.')
+    encoding = (connection.parameter_status(b'server_encoding') or b'UTF8').decode()
+    if encoding != 'UTF8':
+        raise UnsuitableStore(
+            address.store, f'has a database whose encoding is {encoding}; it must be UTF8.'
+        )
+
+
+def wait_in_thread(descriptor: int, is_writing: bool, seconds: float) -> bool:
+    """Wait for a socket where there are no greenlets."""
+    poll = select.poll()
+    poll.register(descriptor, select.POLLOUT if is_writing else select.POLLIN)
+    return bool(poll.poll(seconds * 1000))
+
+
+def _read_failure(result: Any) -> tuple[str, str]:
+    state = (result.error_field(_STATE) or b'').decode()
+    text = (result.error_field(_TEXT) or result.error_message.encode() or b'').decode()
+    return state, text
+
+
+def _describe(error: psycopg.Error) -> str:
+    return _tidy(str(error)) or type(error).__name__
+
+
+def _tidy(text: str) -> str:
+    return ' '.join(text.split()) or 'it has closed the connection'
