@@ -22,6 +22,7 @@ MANAGED_BY_SQLALCHEMY = """
     [drivers:management_store:sqlalchemy]
     uri = sqlite:///{directory}/management.db
     """
+UNSHARED = ON_REDIS.replace('uri = {redis}', 'uri = {redis}\nshared_with_upstream = false', 1)
 POOLED = """
     [DEFAULT]
     pooling = True
@@ -37,6 +38,7 @@ POOLED = """
 CONFIGURATIONS = {
     'embedded': '',
     'redis': ON_REDIS,
+    'unshared': UNSHARED,
     'upstream': ON_UPSTREAMS_REDIS,
     'sqlalchemy': MANAGED_BY_SQLALCHEMY,
     'pooled': POOLED,

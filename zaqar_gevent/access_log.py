@@ -35,6 +35,7 @@ class _Entry(msgspec.Struct, kw_only=True):
     bytes_out: int | None
     method: str | msgspec.UnsetType = msgspec.UNSET
     path: str | msgspec.UnsetType = msgspec.UNSET
+    trace_id: str | msgspec.UnsetType = msgspec.UNSET
 
 
 class AccessLog:
@@ -74,6 +75,7 @@ class AccessLog:
         bytes_out: int | None,
         method: str | None = None,
         path: str | None = None,
+        trace_id: str | None = None,
     ) -> None:
         """Write down one request that was answered.
 
@@ -81,6 +83,7 @@ class AccessLog:
         remote: the client's address.
         bytes_in, bytes_out: the size of body or message; None where it is not known.
         method, path: of REST only; the path without its query.
+        trace_id: of the trace that the request belongs to, where it says so.
 
         Of a text no more than MAX_CHARACTERS is kept. A failing disk is reported on standard error
         and does not fail the request.
@@ -102,6 +105,7 @@ class AccessLog:
             bytes_out=bytes_out,
             method=_shorten(method) or msgspec.UNSET,
             path=_shorten(path) or msgspec.UNSET,
+            trace_id=trace_id or msgspec.UNSET,
         )
         # PERF: Logger.info would look for its caller in the stack.
         name, level = self._logger.name, logging.INFO

@@ -78,6 +78,20 @@ _REQUESTS = [
         'one is answered with 400.',
     ),
     cfg.IntOpt(
+        'max_attributes',
+        default=32,
+        min=0,
+        help='The most attributes that a message may have; more are answered with 400.',
+    ),
+    cfg.IntOpt(
+        'max_attributes_size',
+        default=8192,
+        min=0,
+        max=65536,
+        help='The most that the names and values of the attributes of a message may have together, '
+        'in bytes.',
+    ),
+    cfg.IntOpt(
         'max_in_flight',
         default=64,
         min=1,

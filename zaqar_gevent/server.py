@@ -32,6 +32,7 @@ from zaqar_gevent.api import (
     errors,
     waiting,
 )
+from zaqar_gevent.api.attributes import AttributeLimits
 from zaqar_gevent.api.broker import Broker, Capabilities
 from zaqar_gevent.api.dispatcher import Dispatcher
 from zaqar_gevent.api.policy import Policy
@@ -224,6 +225,8 @@ class TransportDriver:
         broker.remembers_posts = functools.partial(drivers.remembers_posts, storage)
         broker.has_topics = drivers.has_topics(storage, control)
         broker.notifier.tells_others = notifies
+        broker.features_of = functools.partial(drivers.features_of, storage)
+        broker.attributes = AttributeLimits(section.max_attributes, section.max_attributes_size)
         broker.networks = assembly.networks(conf)
         deliveries = assembly.deliveries(conf, broker.networks, _server_name())
         deliveries.find_by(broker.notifier.find)

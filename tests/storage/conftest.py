@@ -142,6 +142,7 @@ class Store:
         self.topics = _Scoped(data.topic_controller)
         self.subscriptions = _Scoped(data.subscription_controller)
         self.redis = redis
+        self.features = drivers.features_of(data, '', PROJECT)
         self._names = itertools.count()
 
     def queue(self, **metadata: Any) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Protocol, TypedDict
 
@@ -14,7 +14,8 @@ from zaqar.transport import validation
 from zaqar.transport.base import ResourceDefaults
 
 from zaqar_gevent import markers
-from zaqar_gevent.api import documents
+from zaqar_gevent.api import documents, errors
+from zaqar_gevent.api.attributes import AttributeLimits
 from zaqar_gevent.api.delivery import DelayedDelivery
 from zaqar_gevent.api.documents import MAX_DEPTH
 from zaqar_gevent.api.health import Health
@@ -25,6 +26,7 @@ from zaqar_gevent.api.quotas import Quotas
 from zaqar_gevent.api.quotas import quotas as make_quotas
 from zaqar_gevent.api.ttl_cache import TTLCache
 from zaqar_gevent.encryption.options import build_cipher
+from zaqar_gevent.features import NO_FEATURES, Feature
 
 _MOST_METADATA_BYTES = 16 * 1024 * 1024
 """Of metadata that are remembered, as JSON."""
@@ -167,6 +169,8 @@ class Broker:
     notifier: what tells subscribers; remembers the subscriptions of a queue for
         `subscription_seconds`.
     delays: tells of delayed messages when they are due, where clients can be connected.
+    features_of: what the store of a queue, given with its project, can do beyond upstream's.
+    attributes: how many attributes a message may have, and how long.
     networks: where webhooks may go. loops: recognises messages that webhooks bring back.
     quotas: how much projects, connections and queues may have at a time.
     capabilities: what is said of the server to whoever asks.
@@ -207,6 +211,8 @@ class Broker:
             most=_MOST_METADATA_BYTES,
             weigh=lambda found: len(documents.encode_json(found)),
         )
+        self.features_of: Callable[[str, str | None], Container[Feature]] = _know_no_features
+        self.attributes = AttributeLimits()
         self.networks = Networks()
         self.loops = Loops(conf)
         self.notifier = Notifier(
@@ -250,6 +256,16 @@ class Broker:
             return int(count(queue_name, project=project))
         return len(self.notifier.subscriptions_of(queue_name, project))
 
+    def require(self, feature: Feature, queue_name: str, project: str | None, place: str) -> None:
+        """Raise `errors.BadRequest` where the store of a queue lacks a feature.
+
+        place: what asks for it in the request.
+        """
+        if feature not in self.features_of(queue_name, project):
+            raise errors.BadRequest(
+                f'The store of this queue cannot {feature.value}; leave it out - at `{place}`'
+            )
+
     def check_marker(self, marker: str) -> None:
         """Raise `MarkerNotGiven` for a text that has not the form of this store's markers."""
         markers.check_form(marker, None if self.conf.pooling else self.conf.drivers.message_store)
@@ -257,6 +273,10 @@ class Broker:
     def limit(self, name: str) -> Any:
         """The value of the `[transport]` option `name`."""
         return self.limits.get_limit_conf_value(name)
+
+
+def _know_no_features(queue_name: str, project: str | None) -> Container[Feature]:
+    return NO_FEATURES
 
 
 def method_of(controller: Any, name: str) -> Callable[..., Any] | None:

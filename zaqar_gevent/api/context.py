@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from zaqar_gevent.api.broker import Broker
     from zaqar_gevent.api.push import Endpoint
     from zaqar_gevent.api.signed_urls import SignedRequest
+    from zaqar_gevent.api.tracing import TraceContext
 
 LOG = log.getLogger(__name__)
 
@@ -133,13 +134,14 @@ class Context:
     binary: whether the request came in MsgPack.
     undo: what to call where the answer cannot be sent.
     shows_extensions: whether the client knows of what upstream's API does not have.
+    trace: the trace that the request belongs to, where it says so.
     passed: the queues that a webhook's request has come through, as it says.
     """
 
     __slots__ = (
         *('binary', 'broker', 'caller', 'endpoint', 'environ', 'exact_size', 'grant', 'kind'),
         *('client', 'passed', 'project_id', 'sent_bytes', 'shows_extensions'),
-        *('signed_request', 'undo'),
+        *('signed_request', 'trace', 'undo'),
     )
 
     def __init__(
@@ -157,6 +159,7 @@ class Context:
         binary: bool = False,
         shows_extensions: bool = False,
         passed: str | None = None,
+        trace: TraceContext | None = None,
     ) -> None:
         if environ and CREDENTIALS in environ:
             caller = caller._replace(credentials=environ[CREDENTIALS])
@@ -174,6 +177,7 @@ class Context:
         self.undo: Callable[[], None] | None = None
         self.shows_extensions = shows_extensions
         self.passed = passed
+        self.trace = trace
         self.kind = Kind.QUEUE
 
     @property

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from typing import Annotated, Any, NotRequired, TypedDict
+from typing import Annotated, Any, Literal, NotRequired, TypedDict
 
 import msgspec
 from zaqar.storage import errors as storage_errors
@@ -13,7 +13,9 @@ from zaqar_gevent.api.broker import Broker, method_of
 from zaqar_gevent.api.context import Context
 from zaqar_gevent.api.operation import Repeat, Reply, Request, operation
 from zaqar_gevent.api.push import Source
+from zaqar_gevent.api.tracing import PARENT
 from zaqar_gevent.bodies import Body, Encoding
+from zaqar_gevent.features import Feature
 
 # PERF: members of an enumeration are looked up by its metaclass.
 _ENCRYPTED = Encoding.ENCRYPTED
@@ -25,11 +27,16 @@ class NewMessage(msgspec.Struct):
     A `ttl` is at least 60, at most `[transport] max_message_ttl` (1209600 by default). A `delay` is
     0 to `[transport] max_message_delay` (900 by default). Until it is over, the message is neither
     claimed nor pushed, and only listed with `include_delayed`.
+
+    `attributes`: texts by name, at most 32 with 8192 bytes together by default
+    (`[drivers:transport:gevent] max_attributes` and `max_attributes_size`). A name has up to 128
+    letters, digits and characters of `_.-`.
     """
 
     body: Any
     ttl: int | msgspec.UnsetType = msgspec.UNSET
     delay: int | None = None
+    attributes: dict[str, str] | None = None
 
 
 class PostMessages(Request):
@@ -90,7 +97,10 @@ class PostedMessages(TypedDict):
 
 
 class Message(TypedDict):
-    """`ttl` and `age` in seconds; `claim_id` names the claim that holds it, if one does."""
+    """`ttl` and `age` in seconds; `claim_id` names the claim that holds it, if one does.
+
+    `attributes` are shown from version 2.1 of the API on.
+    """
 
     id: str
     claim_id: str | None
@@ -98,6 +108,7 @@ class Message(TypedDict):
     age: int
     body: Any
     checksum: NotRequired[str]
+    attributes: NotRequired[dict[str, str]]
 
 
 class MessagePage(TypedDict):
@@ -280,6 +291,8 @@ def _post(context: Context, request: PostMessages) -> PostedMessages:
     _check_sent_size(context, request.messages, metadata)
     messages = [_complete(broker, message, metadata) for message in request.messages]
     broker.limits.message_posting(messages)
+    if context.trace is not None or _have_attributes(request.messages):
+        _add_attributes(context, request, messages, metadata)
     delayed = [message for message in messages if message.get('delay')]
     if request.post_id is not None:
         _identify(context, request.queue_name, messages, request.post_id)
@@ -320,7 +333,8 @@ def _pop(context: Context, queue_name: str, count: int) -> dict[str, Any]:
     for message in found:
         if message['body'].encoding is _ENCRYPTED:
             message['body'] = broker.cipher.decrypt(message['body'], context.project_id)
-        message.pop('position', None)
+        for name in HIDDEN if context.shows_extensions else (*HIDDEN, *EXTENSIONS):
+            message.pop(name, None)
     return {'messages': found}
 
 
@@ -335,7 +349,11 @@ def _put_back(context: Context, queue_name: str, popped: list[dict[str, Any]]) -
         restore(queue_name, popped, project=project_id)
     else:
         again = [
-            {'ttl': max(1, message['ttl'] - message['age']), 'body': message['body']}
+            {
+                'ttl': max(1, message['ttl'] - message['age']),
+                'body': message['body'],
+                'attributes': message.get('attributes'),
+            }
             for message in popped
         ]
         broker.messages.post(
@@ -353,17 +371,25 @@ def check_encryption(broker: Broker) -> None:
         )
 
 
+EXTENSIONS: tuple[Literal['attributes'], ...] = ('attributes',)
+"""Members of messages that upstream's do not have."""
+
+HIDDEN = ('position', 'group', 'dead_letter')
+"""Members of stored messages that are nobody's but the server's."""
+
+
 def answer_with(context: Context, found: list[dict[str, Any]]) -> list[Message]:
     """What the client is answered of stored messages of its project."""
     encoding = Encoding.MSGPACK if context.binary else Encoding.JSON
-    messages = present(context.broker, found, context.project_id)
+    show = present_all if context.shows_extensions else present
+    messages = show(context.broker, found, context.project_id)
     for message in messages:
         message['body'] = message['body'].in_answer(encoding)
     return messages
 
 
 def present(broker: Broker, found: list[dict[str, Any]], project_id: str | None) -> list[Message]:
-    """What clients see of stored messages of a project, with a `Body` each."""
+    """What upstream's clients see of stored messages of a project, with a `Body` each."""
     messages: list[Message] = []
     for one in found:
         body: Body = one['body']
@@ -382,6 +408,17 @@ def present(broker: Broker, found: list[dict[str, Any]], project_id: str | None)
     return messages
 
 
+def present_all(
+    broker: Broker, found: list[dict[str, Any]], project_id: str | None
+) -> list[Message]:
+    """The same for clients that ask for the members that upstream's messages do not have."""
+    messages = present(broker, found, project_id)
+    for message, one in zip(messages, found, strict=True):
+        if 'attributes' in one:
+            message['attributes'] = one['attributes']
+    return messages
+
+
 def _complete(broker: Broker, message: NewMessage, metadata: dict[str, Any]) -> dict[str, Any]:
     """The message to store: with the queue's time to live and delay where it has none."""
     ttl = message.ttl
@@ -395,6 +432,38 @@ def _complete(broker: Broker, message: NewMessage, metadata: dict[str, Any]) -> 
     if delay or queue_delay:
         complete['delay'] = delay
     return complete
+
+
+def _have_attributes(messages: list[NewMessage]) -> bool:
+    """Whether any does. PERF: most do not, and an expression with `any` takes longer."""
+    for message in messages:  # noqa: SIM110
+        if message.attributes:
+            return True
+    return False
+
+
+def _add_attributes(
+    context: Context,
+    request: PostMessages,
+    messages: list[dict[str, Any]],
+    metadata: dict[str, Any],
+) -> None:
+    """Give messages the attributes that they were posted with, and those of the trace."""
+    broker, trace = context.broker, context.trace
+    is_traced = trace is not None and bool(metadata.get('_trace_context'))
+    place = '$.messages[*].attributes'
+    for index, posted in enumerate(request.messages):
+        if posted.attributes:
+            place = f'$.messages[{index}].attributes'
+            broker.attributes.check(posted.attributes, place)
+        elif not is_traced:
+            continue
+        attributes = {**(posted.attributes or {})}
+        if trace is not None and is_traced and PARENT not in attributes:
+            attributes = {**attributes, **trace.attributes}
+        messages[index]['attributes'] = attributes
+    if any('attributes' in message for message in messages):
+        broker.require(Feature.ATTRIBUTES, request.queue_name, context.project_id, place)
 
 
 def _identify(context: Context, queue: str, messages: list[dict[str, Any]], post_id: str) -> None:

@@ -122,6 +122,7 @@ class Notifier:
         notifications: list[Notification] = []
         for message in messages:
             documents = {name: message[name] for name in ('ttl', 'body', 'delay')}
+            documents['attributes'] = message.get('attributes')
             passed = self._loops.extend(message['passed'], project, queue_name)
             notifications += _notifications([documents], queue_name, passed)
         for subscription in others:
@@ -250,7 +251,10 @@ def _notifications(
     messages: list[dict[str, Any]], queue_name: str, passed: str
 ) -> list[Notification]:
     named = {'queue_name': queue_name, 'Message_Type': upstream.MessageType.Notification.name}
-    documents = [{**message, **named} for message in messages]
-    for document in documents:
+    notifications = []
+    for message in messages:
+        document = {**message, **named}
         document.pop('post_id', None)
-    return [Notification(document, passed, document.get('ttl')) for document in documents]
+        attributes = document.pop('attributes', None)
+        notifications.append(Notification(document, passed, document.get('ttl'), attributes))
+    return notifications

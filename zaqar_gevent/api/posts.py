@@ -27,6 +27,7 @@ class _Message(msgspec.Struct):
     body: Raw
     ttl: int | UnsetType = UNSET
     delay: int | UnsetType | None = UNSET
+    attributes: dict[str, str] | UnsetType | None = UNSET
 
 
 class _KnownMessage(_Message, forbid_unknown_fields=True):
@@ -47,7 +48,10 @@ class Post(msgspec.Struct):
         named: dict[str, Any] = {
             'messages': [
                 NewMessage(
-                    Body(encoding, one.body), one.ttl, None if one.delay is UNSET else one.delay
+                    Body(encoding, one.body),
+                    one.ttl,
+                    None if one.delay is UNSET else one.delay,
+                    None if one.attributes is UNSET else one.attributes,
                 )
                 for one in self.messages
             ]

@@ -187,13 +187,14 @@ class Endpoint(Protocol):
         renewed: bool,
         options: dict[str, Any],
         binary: bool,
+        extended: bool,
         grant: Grant,
     ) -> None:
         """Push what is posted after `marker`, once the answer to the request has been sent.
 
         ttl: of the subscription, in seconds; where it is `renewed`, it does not end while the
-            connection lives. options: as given. binary: whether to push in MsgPack. grant: what it
-            ends with.
+            connection lives. options: as given. binary: whether to push in MsgPack. extended:
+            whether with what upstream's messages do not have. grant: what it ends with.
 
         Raises `errors.Forbidden` where the grant has ended.
         """

@@ -50,6 +50,7 @@ class ReservedMetadata(msgspec.Struct, rename=lambda name: f'_{name}'):
     max_claim_count: int | None = None
     enable_encrypt_messages: bool | None = None
     retry_policy: RetryPolicy | None = None
+    trace_context: bool | None = None
 
 
 class ListQueues(Request):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from zaqar_gevent.api import errors
+from zaqar_gevent.api import errors, microversions
 from zaqar_gevent.api.broker import Capabilities
 from zaqar_gevent.api.context import Context
 from zaqar_gevent.api.operation import REGISTRY, Kind, Operation, Request, operation
@@ -20,6 +20,8 @@ VERSION = {
         }
     ],
     'links': [{'href': '/v2/', 'rel': 'self'}],
+    'min_version': str(microversions.MINIMUM),
+    'max_version': str(microversions.MAXIMUM),
 }
 
 

@@ -326,6 +326,7 @@ def _subscribe_connection(context: Context, request: CreateSubscription) -> Crea
         renewed=request.ttl is None,
         options=options,
         binary=context.binary,
+        extended=context.shows_extensions,
         grant=context.grant,
     )
     return {**_created(request, str(created)), 'marker': marker or ''}

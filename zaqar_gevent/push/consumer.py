@@ -15,7 +15,7 @@ from zaqar.storage import errors as storage_errors
 
 from zaqar_gevent.api import documents, errors
 from zaqar_gevent.api.grants import Grant
-from zaqar_gevent.api.messages import present
+from zaqar_gevent.api.messages import present_all
 from zaqar_gevent.api.push import News, Recipient, Source
 from zaqar_gevent.logs import level_of
 from zaqar_gevent.push.clock_steps import ClockStepDetector
@@ -248,7 +248,7 @@ class PushConsumer:
 
     def _write(self, claim_id: str, message: dict[str, Any]) -> bytes:
         project_id, name = self.source
-        [seen] = present(self._broker, [message], project_id)
+        [seen] = present_all(self._broker, [message], project_id)
         seen['claim_id'] = claim_id
         push = {
             'push': 'message',

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from zaqar_gevent.api import documents
+from zaqar_gevent.api.messages import EXTENSIONS
 from zaqar_gevent.api.push import FrameHead
 from zaqar_gevent.push.tail import Entry
 
@@ -33,11 +34,14 @@ class EncodedMessage:
         self.marker = entry.marker
         self._queue_name = queue_name
         self._message = entry.message
-        self._forms: dict[tuple[bool, bool], bytes] = {}
+        self._forms: dict[tuple[bool, bool, bool], bytes] = {}
 
-    def default(self, *, binary: bool) -> bytes:
-        """The push of the default envelope, upstream's."""
-        form = (False, binary)
+    def default(self, *, binary: bool, extended: bool = False) -> bytes:
+        """The push of the default envelope, upstream's.
+
+        extended: whether with the members that upstream's messages do not have.
+        """
+        form = (False, binary, extended)
         if form not in self._forms:
             document = {
                 'body': self._message['body'],
@@ -45,12 +49,15 @@ class EncodedMessage:
                 'queue_name': self._queue_name,
                 'Message_Type': 'Notification',
             }
+            if extended:
+                message = self._message
+                document.update({name: message[name] for name in EXTENSIONS if name in message})
             self._forms[form] = documents.encode(document, binary=binary)
         return self._forms[form]
 
     def suffix(self, *, binary: bool) -> bytes:
         """All of a push of `zaqar.v2` behind its `prefix_of`."""
-        form = (True, binary)
+        form = (True, binary, True)
         if form not in self._forms:
             rest: dict[str, Any] = {
                 'queue_name': self._queue_name,
@@ -79,19 +86,21 @@ class PushFormat:
     """How a message is written for all subscribers that get it alike.
 
     opening_bytes: the length of what stands before it for each; None for the default envelope.
-    binary: in MsgPack.
+    binary: in MsgPack. extended: with the members that upstream's messages do not have, in the
+        default envelope.
     """
 
-    __slots__ = ('_binary', '_prefix_bytes')
+    __slots__ = ('_binary', '_extended', '_prefix_bytes')
 
-    def __init__(self, prefix_bytes: int | None, binary: bool) -> None:
+    def __init__(self, prefix_bytes: int | None, binary: bool, extended: bool = False) -> None:
         self._prefix_bytes = prefix_bytes
+        self._extended = extended
         self._binary = binary
 
     def shared(self, encoded: EncodedMessage) -> bytes:
         """What all of them get, behind the opening of each."""
         if self._prefix_bytes is None:
-            return encoded.default(binary=self._binary)
+            return encoded.default(binary=self._binary, extended=self._extended)
         return encoded.suffix(binary=self._binary)
 
     def frames(self, messages: Sequence[EncodedMessage], head: FrameHead) -> EncodedFrames:

@@ -97,6 +97,7 @@ class ConnectionEndpoint:
         renewed: bool,
         options: dict[str, Any],
         binary: bool,
+        extended: bool,
         grant: Grant,
     ) -> None:
         if self._recipient is None or self._subscriptions is None or grant.is_over:
@@ -115,6 +116,7 @@ class ConnectionEndpoint:
             marker,
             compact=self._compact,
             binary=binary,
+            extended=extended,
             grant=grant,
         )
         token = token_in(self._push_hub.url_of(self.name, source))

@@ -67,6 +67,7 @@ class PushSubscription:
         *,
         compact: bool,
         binary: bool,
+        extended: bool,
         grant: Grant,
     ) -> None:
         self.id = subscription_id
@@ -83,7 +84,9 @@ class PushSubscription:
         self.grant = grant
         self.binary = binary
         self._prefix = prefix_of(subscription_id, binary=binary) if compact else b''
-        self.form = format_of(len(self._prefix) if compact else None, binary)
+        self.form = format_of(
+            len(self._prefix) if compact else None, binary, extended and not compact
+        )
         self._frame_head = recipient.frame_head
 
     @property

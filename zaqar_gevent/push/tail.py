@@ -10,7 +10,7 @@ from zaqar.storage import errors as storage_errors
 
 from zaqar_gevent import markers
 from zaqar_gevent.api.broker import Broker
-from zaqar_gevent.api.messages import Message, present
+from zaqar_gevent.api.messages import Message, present_all
 from zaqar_gevent.api.push import Source
 from zaqar_gevent.push.clock_steps import ClockStepDetector
 
@@ -93,7 +93,7 @@ class Tail:
         if not found:
             return []
         ids = [str(message['id']) for message in found]
-        messages = present(self._broker, found, self._source.project_id)
+        messages = present_all(self._broker, found, self._source.project_id)
         return [Entry(*pair) for pair in zip(ids, messages, strict=True)]
 
 

@@ -29,10 +29,11 @@ _REQUEST_ID = re.compile(r'req-[a-f0-9]{8}(-[a-f0-9]{4}){3}-[a-f0-9]{12}')
 _ALLOWED_HEADERS = [
     *('X-Auth-Token', 'X-Identity-Status', 'X-Roles', 'X-Service-Catalog', 'X-User-Id'),
     *('X-Tenant-Id', 'X-OpenStack-Request-ID', 'X-Trace-Info', 'X-Trace-HMAC', 'Client-id'),
-    'X-Project-ID',
+    *('X-Project-ID', 'OpenStack-API-Version', 'traceparent', 'tracestate'),
 ]
 _EXPOSED_HEADERS = [
     *('X-Auth-Token', 'X-Subject-Token', 'X-Service-Token', 'X-OpenStack-Request-ID'),
+    'OpenStack-API-Version',
 ]
 _ALLOWED_METHODS = ['GET', 'PUT', 'POST', 'DELETE', 'PATCH', 'HEAD']
 

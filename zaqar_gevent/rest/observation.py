@@ -13,6 +13,7 @@ from oslo_middleware.healthcheck import pluginbase
 from zaqar_gevent import metrics, options
 from zaqar_gevent.access_log import AccessLog
 from zaqar_gevent.api import errors
+from zaqar_gevent.api.tracing import TraceContext
 from zaqar_gevent.conf import ConfigurationError
 from zaqar_gevent.rest.middleware import (
     Application,
@@ -98,11 +99,17 @@ def _write(access_log: AccessLog, environ: Environ, answer: _Answer, seconds: fl
         user_id=environ.get('HTTP_X_USER_ID'),
         client_id=environ.get('HTTP_CLIENT_ID'),
         remote=environ.get('REMOTE_ADDR'),
+        trace_id=_trace_id(environ),
         bytes_in=_bytes_in(environ),
         bytes_out=0 if environ['REQUEST_METHOD'] == 'HEAD' else answer.size,
         method=environ['REQUEST_METHOD'],
         path=_path(environ),
     )
+
+
+def _trace_id(environ: Environ) -> str | None:
+    trace = TraceContext.of(environ.get('HTTP_TRACEPARENT'), None)
+    return None if trace is None else trace.trace_id
 
 
 def _bytes_in(environ: Environ) -> int | None:

@@ -7,18 +7,21 @@ from typing import Any
 
 import falcon
 
-from zaqar_gevent.api import documents, errors
+from zaqar_gevent.api import documents, errors, microversions
 from zaqar_gevent.api.context import Caller, Context
 from zaqar_gevent.api.dispatcher import Dispatcher
 from zaqar_gevent.api.grants import UNLIMITED
-from zaqar_gevent.api.microversions import asks_for_extensions
 from zaqar_gevent.api.operation import Operation
 from zaqar_gevent.api.signed_urls import SignedRequest
+from zaqar_gevent.api.tracing import TraceContext
 from zaqar_gevent.rest import shapes
 from zaqar_gevent.rest.arguments import ArgumentReader, BodyLimits
 
 # The usual values of Accept that allow JSON.
 _ACCEPTING = frozenset((None, '*/*', 'application/json'))
+
+# Where a request says which version of the API it wants.
+VERSION_HEADER = 'HTTP_OPENSTACK_API_VERSION'
 
 # Where the environment of a request says which operation it means.
 OPERATION = 'zaqar_gevent.operation'
@@ -73,7 +76,8 @@ class _Choice:
     def answer(self, req: falcon.Request, resp: falcon.Response, path: dict[str, Any]) -> None:
         environ, dispatcher, operation = req.env, self._dispatcher, self._operation
         environ[OPERATION] = operation.name
-        context = _context(dispatcher, environ)
+        shows_extensions = VERSION_HEADER in environ and _answer_version(req, resp)
+        context = _context(dispatcher, environ, shows_extensions=shows_extensions)
         dispatcher.authorize(operation, context, path)
         arguments, context.sent_bytes = self._reader.read(req, path, context.project_id)
         reply = dispatcher.perform(operation, context, arguments)
@@ -90,7 +94,24 @@ class _Choice:
 _caller_of = functools.lru_cache(maxsize=1024)(Caller.of)
 
 
-def _context(dispatcher: Dispatcher, environ: dict[str, Any]) -> Context:
+def _answer_version(req: falcon.Request, resp: falcon.Response) -> bool:
+    """Say which version is served, where the client asks for one; whether it has extensions.
+
+    Raises `errors.NotAcceptable`.
+    """
+    resp.append_header('Vary', microversions.HEADER)
+    version = microversions.asked_for(req.env[VERSION_HEADER])
+    if version is None:
+        return False
+    resp.set_header(microversions.HEADER, version.header)
+    return version.shows_extensions
+
+
+def _trace_of(environ: dict[str, Any]) -> TraceContext | None:
+    return TraceContext.of(environ['HTTP_TRACEPARENT'], environ.get('HTTP_TRACESTATE'))
+
+
+def _context(dispatcher: Dispatcher, environ: dict[str, Any], *, shows_extensions: bool) -> Context:
     find = environ.get
     project_id = find('HTTP_X_PROJECT_ID')
     caller = _caller_of(
@@ -99,7 +120,6 @@ def _context(dispatcher: Dispatcher, environ: dict[str, Any]) -> Context:
         find('HTTP_X_USER_ID'),
         find('HTTP_X_ROLES'),
     )
-    version = find('HTTP_OPENSTACK_API_VERSION')
     signed_request, grant = None, UNLIMITED
     if 'HTTP_URL_SIGNATURE' in environ:
         signed_request = SignedRequest.of(
@@ -116,6 +136,7 @@ def _context(dispatcher: Dispatcher, environ: dict[str, Any]) -> Context:
         signed_request=signed_request,
         grant=grant,
         client=find(CLIENT),
-        shows_extensions=version is not None and asks_for_extensions(version),
+        shows_extensions=shows_extensions,
         passed=find('HTTP_ZAQAR_WEBHOOK_PATH'),
+        trace=_trace_of(environ) if 'HTTP_TRACEPARENT' in environ else None,
     )

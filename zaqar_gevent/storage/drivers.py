@@ -11,6 +11,7 @@ from zaqar.storage import base, pipeline, pooling
 from zaqar.storage import utils as upstream_utils
 
 from zaqar_gevent import dead_letters
+from zaqar_gevent.features import NO_FEATURES, Feature
 from zaqar_gevent.storage import pooled_subscriptions, text_bodies, value_bodies
 from zaqar_gevent.storage.redis import options as redis_options
 from zaqar_gevent.storage.sqlite.database import Database
@@ -120,6 +121,14 @@ def tells_due(storage: base.DataDriverBase, queue: str, project: str | None) -> 
 def remembers_posts(storage: base.DataDriverBase, queue: str, project: str | None) -> bool:
     """Whether a queue's store knows a post again by its `post_id`."""
     return bool(getattr(find(storage, queue, project), 'idempotency_seconds', 0))
+
+
+def features_of(
+    storage: base.DataDriverBase, queue: str, project: str | None
+) -> frozenset[Feature]:
+    """What the store of a queue can do beyond upstream's interface."""
+    found: frozenset[Feature] = getattr(find(storage, queue, project), 'features', NO_FEATURES)
+    return found
 
 
 def _keeps_place(

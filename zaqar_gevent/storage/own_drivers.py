@@ -12,6 +12,7 @@ from oslo_log import log
 from zaqar.storage import base, errors
 
 from zaqar_gevent import dead_letters
+from zaqar_gevent.features import NO_FEATURES
 
 LOG = log.getLogger(__name__)
 
@@ -31,11 +32,13 @@ class DataDriver(base.DataDriverBase):
 
     carries_bodies: whether the body of a message is taken and given as a `Body`; otherwise it is a
         value, as upstream's servers want it, and `bytes` for an encrypted one.
+    features: what it can do beyond upstream's interface.
     """
 
     BASE_CAPABILITIES = tuple(base.Capabilities)
 
     carries_bodies = False
+    features = NO_FEATURES
 
     @property
     def capabilities(self) -> tuple[base.Capabilities, ...]:

@@ -5,7 +5,8 @@ Times are seconds since the epoch. A project of None is the empty text.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol
 
 from zaqar_gevent.bodies import Body
@@ -30,11 +31,16 @@ class ClaimRecord(NamedTuple):
     expires: float
 
 
+NO_EXTRAS: Mapping[str, Any] = MappingProxyType({})
+
+
 class MessageRecord(NamedTuple):
     """A message that has not expired.
 
     ttl: in seconds. due: when a delayed message becomes visible; 0 for a visible one. client: the
     UUID of the client that posted it, if it is known. claim: the claim that holds the message.
+    extras: what upstream's messages do not have: `attributes` and `dead_letter`, which are objects,
+        and `group`, a text.
     """
 
     id: str
@@ -47,6 +53,7 @@ class MessageRecord(NamedTuple):
     checksum: str | None = None
     claim_count: int = 0
     claim: ClaimRecord | None = None
+    extras: Mapping[str, Any] = NO_EXTRAS
 
 
 class SubscriptionRecord(NamedTuple):

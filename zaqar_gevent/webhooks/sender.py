@@ -15,6 +15,7 @@ from zaqar_gevent.api.delivery import Notification, Subscription
 from zaqar_gevent.api.loops import HEADER as PATH_HEADER
 from zaqar_gevent.api.networks import Networks
 from zaqar_gevent.api.subscribers import Target
+from zaqar_gevent.api.tracing import PARENT, STATE, TraceContext
 from zaqar_gevent.webhooks.answers import Answer, Head, Malformed
 from zaqar_gevent.webhooks.backlog import DELIVERED, Outcome
 from zaqar_gevent.webhooks.connections import ConnectionPool, WebhookConnection
@@ -22,8 +23,13 @@ from zaqar_gevent.webhooks.resolver import Resolver, Unresolved
 
 MAX_REDIRECTS = 10
 
+ATTRIBUTE_PREFIX = 'Zaqar-Attribute-'
+"""What the headers begin with that are attributes of messages."""
+
 _REST_SECONDS = 0.5
 _ONE_WRITE_BYTES = 65_536
+# All that a header's value may have but space, quote and percent sign.
+_PLAIN = ''.join(map(chr, {*range(0x21, 0x7F)} - {ord('"'), ord('%')}))
 _JSON = {'Content-Type': 'application/json'}
 _REDIRECTS = frozenset({301, 302, 307, 308})
 # The subscriber is there, but cannot take it now; other refusals are final, as for upstream.
@@ -142,6 +148,8 @@ class Sender:
         if keys:
             signed = signatures.headers(keys, notification.ident, int(self._now()), body)
             named.update({name: (name, value) for name, value in signed.items()})
+        if notification.attributes:
+            _add_attributes(named, notification.attributes)
         if notification.passed:
             named[PATH_HEADER.lower()] = (PATH_HEADER, notification.passed)
         return Request(named, body)
@@ -220,6 +228,20 @@ def _target(subscriber: str) -> Target:
         return subscribers.parse_target(subscriber)
     except ValueError as error:
         raise Refused(str(error)) from None
+
+
+def _add_attributes(named: dict[str, tuple[str, str]], attributes: Mapping[str, str]) -> None:
+    """Send the attributes of a message as headers, and its trace by the names of W3C as well.
+
+    Values are percent-encoded as in the HTTP binding of CloudEvents.
+    """
+    for name, value in attributes.items():
+        header = f'{ATTRIBUTE_PREFIX}{name}'
+        named[header.lower()] = (header, urllib.parse.quote(value, safe=_PLAIN))
+    trace = TraceContext.of(attributes.get(PARENT), attributes.get(STATE))
+    if trace is not None:
+        for name, value in trace.attributes.items():
+            named.setdefault(name, (name, value))
 
 
 def _own(headers: Mapping[str, str]) -> dict[str, str]:

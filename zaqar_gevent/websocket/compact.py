@@ -23,6 +23,7 @@ import msgspec
 
 from zaqar_gevent.api import errors, posts
 from zaqar_gevent.api.context import Caller, Context
+from zaqar_gevent.api.microversions import MAXIMUM, Version
 from zaqar_gevent.api.operation import Operation
 from zaqar_gevent.websocket import envelope
 from zaqar_gevent.websocket.codecs import Codec, codec_of
@@ -161,20 +162,21 @@ class CompactSession(Session):
         except errors.APIError as error:
             status, result = error.status, error.to_document()
         self._in_flight.discard(asked.ident)
-        answer = self._reply(asked, operation.name, status, result, context.caller)
+        answer = self._reply(asked, operation.name, status, result, context)
         context.report_size(len(answer))
         return retractable(answer, context)
 
     def _reply(
-        self, asked: Asked, action: str, status: int, body: Any, caller: Caller | None = None
+        self, asked: Asked, action: str, status: int, body: Any, context: Context | None = None
     ) -> bytes:
         ident, codec, size, began = asked
         answer = codec.encode({'id': ident, 'status': status, 'body': body})
-        self._observe(action, codec, status, began, size, len(answer), caller)
+        self._observe(action, codec, status, began, size, len(answer), context)
         return answer
 
-    def _asks_for_extensions(self, named: dict[str, str]) -> bool:
-        return True
+    def _version_in(self, named: dict[str, str]) -> Version:
+        """The newest: this protocol is younger than all of them."""
+        return MAXIMUM
 
     def _project_of(self, claimed: Caller) -> str | None:
         """The token's, where the client names none."""

@@ -17,10 +17,11 @@ from zaqar_gevent.api import errors, microversions, posts
 from zaqar_gevent.api.context import Caller, Context, Identity
 from zaqar_gevent.api.dispatcher import Dispatcher
 from zaqar_gevent.api.grants import Grant, Reason
-from zaqar_gevent.api.microversions import asks_for_extensions
+from zaqar_gevent.api.microversions import Version
 from zaqar_gevent.api.operation import Operation
 from zaqar_gevent.api.push import Endpoint, Recipient
 from zaqar_gevent.api.signed_urls import SignedRequest
+from zaqar_gevent.api.tracing import PARENT, STATE, TraceContext
 from zaqar_gevent.websocket import envelope
 from zaqar_gevent.websocket.codecs import Codec, codec_of
 from zaqar_gevent.websocket.engines import WebSocketMessage
@@ -62,11 +63,12 @@ class Observer(Protocol):
         caller: Caller,
         bytes_in: int,
         bytes_out: int,
+        trace: TraceContext | None,
     ) -> None:
         """Note one.
 
         operation: its name, or `unknown`. seconds: from the whole request to the whole answer.
-        bytes_in, bytes_out: of the messages, envelope included.
+        bytes_in, bytes_out: of the messages, envelope included. trace: that the request belongs to.
         """
         ...
 
@@ -122,7 +124,8 @@ class Session:
         self._signed_request: SignedRequest | None = None
         self._signed_grant: Grant | None = None
         self._environ: Mapping[str, Any] | None = None
-        self._shows_extensions = False
+        self._version: Version | None = None
+        self._trace: TraceContext | None = None
 
     def _renew_grant(self, identity: Identity | None) -> None:
         before, expires_at = self._identity, identity.expires_at if identity else None
@@ -147,17 +150,19 @@ class Session:
             named = envelope.lower(headers)
             signed_request = envelope.signed_request_in(named)
             caller = self._caller_in(named, signed_request)
+            version = self._version_in(named)
             self._caller, self._signed_request = caller, signed_request
             self._signed_grant = signed_request.grant if signed_request else None
             self._environ = (
                 self._identity.environ if self._identity and not signed_request else None
             )
-            self._shows_extensions = self._asks_for_extensions(named)
+            self._version = version
+            self._trace = TraceContext.of(named.get(PARENT), named.get(STATE))
             self._headers = headers
 
-    def _asks_for_extensions(self, named: dict[str, str]) -> bool:
-        """Whether the client knows of what upstream's API does not have."""
-        return asks_for_extensions(named.get(microversions.HEADER.lower()))
+    def _version_in(self, named: dict[str, str]) -> Version | None:
+        """The version of the API that the client asks for, if it asks for one."""
+        return microversions.asked_for(named.get(microversions.HEADER.lower()))
 
     def _caller_in(self, named: dict[str, str], signed_request: SignedRequest | None) -> Caller:
         """Who asks: whom the token names, or the headers where those are believed."""
@@ -219,7 +224,8 @@ class Session:
             endpoint=self._endpoint,
             grant=self._signed_grant or self._grant,
             binary=binary,
-            shows_extensions=self._shows_extensions,
+            shows_extensions=self._version is not None and self._version.shows_extensions,
+            trace=self._trace,
         )
 
     def _understand(
@@ -272,13 +278,16 @@ class Session:
         began: float,
         bytes_in: int,
         bytes_out: int,
-        caller: Caller | None = None,
+        context: Context | None = None,
     ) -> None:
         if self._observer is not None:
             seconds = time.perf_counter() - began
-            asker = caller or self._caller
+            asker, trace = self._caller, None
+            if context is not None:
+                asker, trace = context.caller, context.trace
+            protocol, binary = self.protocol, codec.binary
             self._observer(
-                operation, self.protocol, codec.binary, status, seconds, asker, bytes_in, bytes_out
+                operation, protocol, binary, status, seconds, asker, bytes_in, bytes_out, trace
             )
 
 
@@ -357,11 +366,14 @@ class DefaultSession(Session):
                 status, body = self._perform(operation, context, arguments)
         except errors.APIError as error:
             status, body = error.status, envelope.describe(error)
-        answer = codec.encode(envelope.wrap(document, self._echo(document), status, body))
+        name = self._name_of(document.get('action')) if operation is None else operation.name
+        document = envelope.wrap(document, self._echo(document), status, body)
+        if context is not None and self._version is not None:
+            document['headers'][microversions.HEADER] = self._version.header
+        answer = codec.encode(document)
         if context is not None:
             context.report_size(len(answer))
-        name = self._name_of(document.get('action')) if operation is None else operation.name
-        self._observe(name, codec, status, began, len(payload), len(answer))
+        self._observe(name, codec, status, began, len(payload), len(answer), context)
         return retractable(answer, context)
 
     def farewell(self, reason: str, reconnect_after_ms: int) -> WebSocketMessage | None:

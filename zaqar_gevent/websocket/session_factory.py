@@ -14,6 +14,7 @@ from zaqar_gevent.access_log import AccessLog
 from zaqar_gevent.api.context import Caller, Identity
 from zaqar_gevent.api.dispatcher import Dispatcher
 from zaqar_gevent.api.push import Endpoint
+from zaqar_gevent.api.tracing import TraceContext
 from zaqar_gevent.websocket.compact import SUBPROTOCOL, CompactSession
 from zaqar_gevent.websocket.connection import Receiver
 from zaqar_gevent.websocket.session import DefaultSession, Identify
@@ -73,6 +74,7 @@ class SessionFactory:
         caller: Caller,
         bytes_in: int,
         bytes_out: int,
+        trace: TraceContext | None,
     ) -> None:
         transport = _TRANSPORTS[protocol, binary]
         metrics.observe_request(operation, transport, status, seconds)
@@ -90,4 +92,5 @@ class SessionFactory:
                 remote=address,
                 bytes_in=bytes_in,
                 bytes_out=bytes_out,
+                trace_id=None if trace is None else trace.trace_id,
             )

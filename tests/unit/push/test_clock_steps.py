@@ -85,7 +85,7 @@ def test_a_follower_skips_nothing_that_is_posted_after_the_clock_was_set_back(
     moved, store = Moved(), Store()
     monkeypatch.setattr(tail.time, 'time', lambda: moved.wall)
     monkeypatch.setattr(tail, 'ClockStepDetector', moved.clock_steps)
-    monkeypatch.setattr(tail, 'present', lambda broker, found, project: found)
+    monkeypatch.setattr(tail, 'present_all', lambda broker, found, project: found)
     broker: Any = type('Broker', (), {'messages': store})
     follower = tail.ForgetfulTail(broker, tail.Source('demo', 'orders'))
     store.messages = [{'id': 'seen', 'age': 0}]

@@ -380,7 +380,7 @@ from zaqar_gevent.storage.sqlite import StoreUnavailable
 def mount(*arguments):
     subprocess.run(['mount', *arguments, sys.argv[1]], check=True)
 
-mount('-t', 'tmpfs', '-o', 'size=400k', 'none')
+mount('-t', 'tmpfs', '-o', 'size=600k', 'none')
 store = Store(sys.argv[1])
 posted = 0
 try:

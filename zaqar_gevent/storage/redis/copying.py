@@ -172,6 +172,7 @@ def _read_message(one: list[Any], now: int, *, is_delayed: bool) -> MessageRecor
         fields[b'cs'].decode() if fields.get(b'cs') else None,
         int(fields.get(b'c.c') or 0),
         claim,
+        bodies.unpack(fields[b'x']) if b'x' in fields else {},
     )
 
 
@@ -215,6 +216,7 @@ class Writer(_Store):
                 claim.id,
                 claim.ttl,
                 int(claim.expires),
+                bodies.pack(dict(one.extras)) if one.extras else b'',
             )
         number: int = self._server.run(
             _WRITE,

@@ -17,6 +17,8 @@ def present_all(page: bytes) -> Page:
     for message in messages:
         if 'spelling' in message:
             message['body'] = bodies.read_spelling(message.pop('spelling'))
+        if 'extras' in message:
+            message.update(message.pop('extras'))
     return messages
 
 

@@ -13,6 +13,7 @@ from zaqar.conf import drivers_message_store_redis as message_options
 from zaqar.storage import base
 
 from zaqar_gevent.bodies import Body, body_of
+from zaqar_gevent.features import NO_FEATURES, Feature
 from zaqar_gevent.storage import own_drivers
 from zaqar_gevent.storage.core.handles import Handle
 from zaqar_gevent.storage.core.links import PATIENCE_SECONDS
@@ -38,6 +39,7 @@ Lease = tuple[str, int, int]
 """The id of a claim, its TTL and grace in seconds."""
 
 _NEVER = (0, '', '', '')
+_FEATURES = frozenset({Feature.ATTRIBUTES})
 
 
 class DataDriver(own_drivers.DataDriver):
@@ -63,6 +65,8 @@ class DataDriver(own_drivers.DataDriver):
         self.server = self._handle.store
         self.idempotency_seconds: int = section.idempotency_seconds
         self._is_shared: bool = section.shared_with_upstream
+        # Upstream's servers would put popped messages back without them, for one.
+        self.features = NO_FEATURES if self._is_shared else _FEATURES
 
     @property
     def keeps_names(self) -> bool:

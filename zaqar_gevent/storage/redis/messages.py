@@ -40,6 +40,9 @@ _PURGE = load('purge')
 _RESTORE = load('restore')
 _COLLECT = load('collect', is_write=False)
 
+EXTRAS = ('attributes',)
+"""Members of messages that are stored beside upstream's."""
+
 Arguments = list[Any]
 
 NOBODY = str(uuid.UUID(int=0))
@@ -87,7 +90,8 @@ class MessageController(own_drivers.MessageController):
     ) -> list[str]:
         """Post `messages` (`ttl`, `body`, `delay`), in order; their ids.
 
-        A body is a `Body` or a value, of which bytes are an encrypted one.
+        A body is a `Body` or a value, of which bytes are an encrypted one. A message may have
+        `attributes`, texts by name, if the driver has this feature.
 
         A post whose first message has a `post_id` is made once: repeated within the driver's
         `idempotency_seconds` it has the same ids.
@@ -140,7 +144,7 @@ class MessageController(own_drivers.MessageController):
         for new in messages:
             body = new.get('body', {})
             checksum = storage_utils.get_checksum(_value_of(body)) if checked else ''
-            arguments += (new['ttl'], _due_at(new), *bodies.store(body), checksum)
+            arguments += (new['ttl'], _due_at(new), *bodies.store(body), checksum, _extras_of(new))
         return arguments
 
     def list(
@@ -296,6 +300,7 @@ class MessageController(own_drivers.MessageController):
                 one['claim_count'],
                 *bodies.store(one['body']),
                 one.get('checksum', ''),
+                _extras_of(one),
             )
         places = (
             keys.messages(queue, project),
@@ -336,6 +341,12 @@ def _due_at(new: dict[str, Any]) -> str | int:
     """When a message becomes visible; 0 for at once: another server's clock may be behind."""
     delay: int = new.get('delay') or 0
     return repr(float(timeutils.utcnow_ts(microsecond=True)) + delay) if delay else 0
+
+
+def _extras_of(message: StoredMessage) -> bytes:
+    """What a message has beyond upstream's, as it is stored; empty for nothing."""
+    extras = {name: message[name] for name in EXTRAS if message.get(name)}
+    return bodies.pack(extras) if extras else b''
 
 
 def _value_of(body: Any) -> Any:

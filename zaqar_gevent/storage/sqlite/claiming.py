@@ -59,9 +59,9 @@ _EXHAUSTED = steps.first(
 
 _DEAD_LETTER = """INSERT INTO messages
         (spool, claim_count, ttl, created, expires, delayed_until, client, checksum, body,
-        encrypted)
+        encrypted, attributes, message_group)
     SELECT :spool, claim_count, ifnull(:ttl, ttl), created, ifnull(:now + :ttl, expires), 0,
-        client, checksum, body, encrypted
+        client, checksum, body, encrypted, attributes, message_group
     FROM messages WHERE id IN (SELECT value FROM json_each(:ids)) ORDER BY position"""
 
 _GET = """SELECT id, ttl, expires FROM claims WHERE token = ? AND expires > ?

@@ -25,7 +25,12 @@ from zaqar_gevent.storage.records import (
 )
 from zaqar_gevent.storage.sqlite import delays, options, posting, receipts, schema, spools, tallies
 from zaqar_gevent.storage.sqlite.database import open_database
-from zaqar_gevent.storage.sqlite.documents import decode_body, encode_body, encode_id
+from zaqar_gevent.storage.sqlite.documents import (
+    decode_body,
+    encode_body,
+    encode_id,
+    encode_object,
+)
 from zaqar_gevent.storage.sqlite.outage import unavailable
 from zaqar_gevent.storage.sqlite.transaction import Transaction
 
@@ -44,7 +49,8 @@ _DELAYED = """SELECT id FROM messages INDEXED BY messages_due
     WHERE spool = :spool AND delayed_until > 0 AND expires > :now ORDER BY delayed_until, id"""
 
 _READ = """SELECT m.id, m.body, m.encrypted, m.ttl, m.created, m.expires, m.delayed_until,
-        m.client, m.checksum, m.claim_count, c.token, c.ttl, c.expires
+        m.client, m.checksum, m.claim_count, m.attributes, m.message_group, m.dead_letter,
+        c.token, c.ttl, c.expires
     FROM json_each(:ids) j CROSS JOIN messages m ON m.id = j.value
     LEFT JOIN claims c ON c.id = m.claim AND c.expires > :now ORDER BY j.key"""
 
@@ -60,6 +66,8 @@ _SUBSCRIPTIONS = """SELECT id, subscriber, ttl, expires, confirmed, options FROM
 
 _FIND_CLAIM = 'SELECT id FROM claims WHERE token = ?'
 _ADD_CLAIM = 'INSERT INTO claims (spool, token, ttl, expires) VALUES (?, ?, ?, ?)'
+
+_ADD_EXTRAS = 'UPDATE messages SET attributes = ?, message_group = ?, dead_letter = ? WHERE id = ?'
 
 _ADD_SUBSCRIPTION = """INSERT INTO subscriptions
     (project, source, subscriber, ttl, created, expires, confirmed, options)
@@ -159,7 +167,8 @@ class Reader:
 
 
 def _read_message(row: tuple[Any, ...]) -> MessageRecord:
-    number, body, encoding, ttl, created, expires, due, client, checksum, count, *claim = row
+    number, body, encoding, ttl, created, expires, due, client, checksum, count, *more = row
+    attributes, group, dead_letter, *claim = more
     data = body.encode() if isinstance(body, str) else body
     token, claim_ttl, claim_expires = claim
     return MessageRecord(
@@ -173,6 +182,15 @@ def _read_message(row: tuple[Any, ...]) -> MessageRecord:
         checksum,
         count,
         ClaimRecord(token, claim_ttl, claim_expires) if token else None,
+        {
+            name: value
+            for name, value in (
+                ('attributes', attributes and msgspec.json.decode(attributes)),
+                ('group', group),
+                ('dead_letter', dead_letter and msgspec.json.decode(dead_letter)),
+            )
+            if value
+        },
     )
 
 
@@ -273,10 +291,21 @@ def _write_messages(
             )
             if one.claim:
                 tallies.claimed(cursor, spool, 1, one.claim.expires)
+        if one.extras:
+            cursor.execute(_ADD_EXTRAS, (*_extras(one), number))
         if one.due:
             delays.note(cursor, spool, one.due)
     tallies.update(cursor, last, len(rows))
     return len(rows)
+
+
+def _extras(one: MessageRecord) -> tuple[str | None, str | None, str | None]:
+    extras = one.extras
+    return (
+        encode_object(extras.get('attributes')),
+        extras.get('group'),
+        encode_object(extras.get('dead_letter')),
+    )
 
 
 def _row(one: MessageRecord) -> posting.Row:

@@ -48,6 +48,11 @@ def decode_ids(public: Sequence[Any]) -> str:
     return msgspec.json.encode([n for n in numbers if n is not None]).decode()
 
 
+def encode_object(members: dict[str, Any] | None) -> str | None:
+    """What is stored of an object that most messages do not have."""
+    return msgspec.json.encode(members).decode() if members else None
+
+
 # The texts of a longer page are checked one by one, rather than copied.
 _SHORT_PAGE = 16 * 1024
 _END_OF_HEADS = b'\n'
@@ -66,6 +71,9 @@ class _Head(msgspec.Struct, array_like=True, gc=False):
     placed: int | None
     encoding: int
     size: int
+    attributes: str | None = None
+    group: str | None = None
+    dead_letter: str | None = None
 
 
 _decode_heads = msgspec.json.Decoder(list[_Head]).decode
@@ -84,7 +92,8 @@ def message(claim: str) -> str:
 
 def _head(claim: str) -> str:
     return f"""json_array(format('%016x', m.id), max(0, CAST(:now - m.created AS INTEGER)), m.ttl,
-        m.claim_count, {claim}, m.checksum, m.placed, m.encrypted, length(CAST(m.body AS BLOB)))"""
+        m.claim_count, {claim}, m.checksum, m.placed, m.encrypted, length(CAST(m.body AS BLOB)),
+        m.attributes, m.message_group, m.dead_letter)"""
 
 
 def page(rows: str) -> str:
@@ -137,6 +146,12 @@ def decode_page(document: bytes) -> list[StoredMessage]:
                 found['checksum'] = head.checksum
             if head.placed is not None:
                 found['position'] = encode_id(head.placed)
+            if head.attributes is not None:
+                found['attributes'] = msgspec.json.decode(head.attributes)
+            if head.group is not None:
+                found['group'] = head.group
+            if head.dead_letter is not None:
+                found['dead_letter'] = msgspec.json.decode(head.dead_letter)
             messages.append(found)
     except (ValueError, msgspec.DecodeError) as error:
         raise UndecodableValue(str(error)) from None

@@ -11,6 +11,7 @@ from oslo_utils import timeutils
 from zaqar.common import decorators
 from zaqar.storage import base
 
+from zaqar_gevent.features import Feature
 from zaqar_gevent.storage import own_drivers
 from zaqar_gevent.storage.sqlite import (
     catalogue,
@@ -42,6 +43,8 @@ class DataDriver(own_drivers.DataDriver):
     """
 
     _DRIVER_OPTIONS = [(options.MESSAGE_GROUP, options.MESSAGE_OPTS)]
+
+    features = frozenset(Feature)
 
     def __init__(self, conf: cfg.ConfigOpts, cache: Any, control_driver: Any) -> None:
         super().__init__(conf, cache, control_driver)

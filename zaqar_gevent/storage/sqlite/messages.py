@@ -24,6 +24,7 @@ from zaqar_gevent.storage.sqlite.documents import (
     decode_ids,
     encode_body,
     encode_id,
+    encode_object,
     message,
     page,
     read_page,
@@ -54,6 +55,8 @@ class MessageController(own_drivers.MessageController):
         The body of a message is a `Body` where the driver `carries_bodies`, and otherwise a value:
         then one of bytes, which must be ASCII, is an encrypted one, and is given back as bytes.
 
+        A message may have `attributes`, texts by name.
+
         A post whose first message has a `post_id` is made once: repeated within the driver's
         `idempotency_seconds` it has the same ids. The first may have a `passed` as well, which is
         told to `listen`ers when delayed messages of the post are due.
@@ -75,6 +78,7 @@ class MessageController(own_drivers.MessageController):
             now + self.driver.idempotency_seconds,
             min((now + one['delay'] for one in messages if one.get('delay')), default=None),
             first_message.get('passed'),
+            _extras_of(messages),
         )
         first, last = self._database.write(posting.post, new)
         ids = [encode_id(number) for number in range(first, last + 1)]
@@ -267,12 +271,23 @@ class MessageController(own_drivers.MessageController):
                 encode_body(body),
                 body.encoding,
                 decode_id(one.get('position')),
+                encode_object(one.get('attributes')),
+                one.get('group'),
+                encode_object(one.get('dead_letter')),
             )
             for one in popped
             for body in [one['body'] if isinstance(one['body'], Body) else Body.of(one['body'])]
         ]
         for step in removal.part(rows):
             self._database.write(removal.restore, project or '', queue, step)
+
+
+def _extras_of(messages: Iterable[dict[str, Any]]) -> list[posting.Extras] | None:
+    """The extras of each message; None where none has any, as most do."""
+    for one in messages:
+        if 'attributes' in one or 'group' in one:
+            return [(encode_object(each.get('attributes')), each.get('group')) for each in messages]
+    return None
 
 
 def _encode_client(client: uuid.UUID | str | None) -> bytes | None:

@@ -16,15 +16,28 @@ from zaqar_gevent.storage.sqlite.transaction import Transaction
 Row = tuple[int, float, float, float, bytes | None, str | None, Data, int]
 """ttl, created, expires, delayed_until, client, checksum, body, encoding."""
 
-_COLUMNS = '(spool, ttl, created, expires, delayed_until, client, checksum, body, encrypted)'
-_PLACEHOLDERS = '(?, ?, ?, ?, ?, ?, ?, ?, ?)'
+Extras = tuple[str | None, str | None]
+"""attributes, group; most messages have neither."""
+
+_COLUMNS = 'spool, ttl, created, expires, delayed_until, client, checksum, body, encrypted'
+_EXTRA_COLUMNS = 'attributes, message_group'
+_NO_EXTRAS: Extras = (None, None)
 
 # Rows a statement: powers of two, so that a handful of prepared statements serves any number.
 _SIZES = (64, 32, 16, 8, 4, 2, 1)
-_INSERTS = {
-    size: f'INSERT INTO messages {_COLUMNS} VALUES {", ".join([_PLACEHOLDERS] * size)}'
-    for size in _SIZES
-}
+
+
+def _inserts(columns: str) -> dict[int, str]:
+    """The statements that insert rows of these columns, by the number of rows."""
+    row = f'({", ".join("?" for _ in columns.split(","))})'
+    return {
+        size: f'INSERT INTO messages ({columns}) VALUES {", ".join([row] * size)}'
+        for size in _SIZES
+    }
+
+
+_INSERTS = _inserts(_COLUMNS)
+_INSERTS_WITH_EXTRAS = _inserts(f'{_COLUMNS}, {_EXTRA_COLUMNS}')
 
 
 class Post(NamedTuple):
@@ -33,7 +46,8 @@ class Post(NamedTuple):
     check: whether the queue must exist in this file. post_id: what tells this post from others, to
         be remembered until `forget_at`; None where nothing does. due: when the first of its
         delayed messages is due; None where none is delayed. passed: the queues that the messages
-        came through by webhooks, which is remembered for delayed ones.
+        came through by webhooks, which is remembered for delayed ones. extras: of each of `rows`;
+        None where no message has any.
     """
 
     project: str
@@ -44,6 +58,7 @@ class Post(NamedTuple):
     forget_at: float = 0.0
     due: float | None = None
     passed: str | None = None
+    extras: list[Extras] | None = None
 
 
 _PASSED = 'UPDATE messages SET passed = ? WHERE id BETWEEN ? AND ? AND delayed_until > 0'
@@ -66,8 +81,16 @@ def post(cursor: Transaction, posts: Sequence[tuple[Post]]) -> list[Outcome]:
     for key, one in zip(keys, asked, strict=True):
         if key[0] is not None and key not in spans:
             made.setdefault(key, one)
-    rows = [(spool, *row) for (spool, _), one in made.items() for row in one.rows]
-    last = insert(cursor, rows)
+    rows: list[tuple[Any, ...]] = [
+        (spool, *row) for (spool, _), one in made.items() for row in one.rows
+    ]
+    # PERF: the columns that most messages do not need would cost each of them.
+    if any(one.extras for one in made.values()):
+        extras = [own for one in made.values() for own in _extras_of(one)]
+        rows = [(*row, *own) for row, own in zip(rows, extras, strict=True)]
+        last = insert(cursor, rows, _INSERTS_WITH_EXTRAS)
+    else:
+        last = insert(cursor, rows, _INSERTS)
     following = last - len(rows) + 1
     for key, one in made.items():
         spans[key] = following, following + len(one.rows) - 1
@@ -102,12 +125,20 @@ def _accept(cursor: sqlite3.Cursor, posts: Sequence[Post]) -> list[int | None]:
     return accepted
 
 
-def insert(cursor: sqlite3.Cursor, rows: list[tuple[Any, ...]]) -> int:
+def _extras_of(post: Post) -> list[Extras]:
+    return post.extras or [_NO_EXTRAS] * len(post.rows)
+
+
+def insert(
+    cursor: sqlite3.Cursor,
+    rows: list[tuple[Any, ...]],
+    statements: dict[int, str] = _INSERTS,
+) -> int:
     """Insert `rows`; the id of the last of them, whose ids follow one another."""
     start = 0
     for size in _SIZES:
         while len(rows) - start >= size:
             parameters = [value for row in rows[start : start + size] for value in row]
-            cursor.execute(_INSERTS[size], parameters)
+            cursor.execute(statements[size], parameters)
             start += size
     return cursor.lastrowid or 0

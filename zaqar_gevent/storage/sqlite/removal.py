@@ -182,8 +182,8 @@ def _purge(
 
 _RESTORE = f"""INSERT OR IGNORE INTO messages
         (id, spool, claim_count, ttl, created, expires, delayed_until, checksum, body, encrypted,
-        placed)
-    SELECT ?, {_SPOOL}, ?, ?, ?, ?, 0, ?, ?, ?, ? WHERE {_SPOOL} IS NOT NULL"""
+        placed, attributes, message_group, dead_letter)
+    SELECT ?, {_SPOOL}, ?, ?, ?, ?, 0, ?, ?, ?, ?, ?, ?, ? WHERE {_SPOOL} IS NOT NULL"""
 
 
 class Popped(NamedTuple):
@@ -197,6 +197,9 @@ class Popped(NamedTuple):
     body: Data
     encoding: int
     placed: int | None = None
+    attributes: str | None = None
+    group: str | None = None
+    dead_letter: str | None = None
 
 
 def part(popped: Iterable[Popped]) -> Iterator[list[Popped]]:
@@ -222,6 +225,7 @@ def restore(cursor: sqlite3.Cursor, project: str, queue: str, popped: Sequence[P
             (
                 *(one.number, *scope, one.claim_count, one.ttl, one.created),
                 *(one.created + one.ttl, one.checksum, one.body, one.encoding, one.placed),
+                *(one.attributes, one.group, one.dead_letter),
                 *scope,
             ),
         )

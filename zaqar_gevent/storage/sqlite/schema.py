@@ -7,22 +7,38 @@ doomed_spools   unmapped spools whose rows are still to be removed, a few at a t
 messages        `id` grows in the order of commits over all processes and is never reused;
                 `position` is the message's place in its queue: the id, or `placed` for a message
                 that was delayed, which is the next number of the same sequence when it becomes
-                visible for the first time. A message that is hidden again keeps its position;
+                visible for the first time. A message that waits for its retry is hidden again;
+                it keeps its position, since its `placed` is not null;
                 `delayed_until` is 0 unless the message is hidden until then;
                 `claim` is the claim that holds the message, whether it has expired or not;
                 `body` is encoded as the number in `encrypted` says: 0 JSON, 2 MsgPack; with 1
                 it is a JSON text with what the server made of the body to encrypt it. It is
                 text in rows of older versions, and a BLOB in all others;
-                `passed` names the queues that a delayed message came through by webhooks
+                `passed` names the queues that a delayed message came through by webhooks;
+                `attributes` is a JSON object of strings, `message_group` the name of its group;
+                `dead_letter` is a JSON object that says where a dead letter is from: `queue`,
+                `message_id`, `claim_count`, `at` and `reason`
 delays          the spools with delayed messages; at `due` or later the next one is due
 receipts        what posts with an id of the client's were answered, `first` to `last`
 epochs          the ids from `first` on were given since the file was opened once more; see `epochs`
 claims          leases; a message is claimed while its claim's `expires` lies ahead. A claim is
-                deleted before its messages are freed
+                deleted before its messages are freed. The messages of one `token` may have
+                several rows, with leases that end at different times; `retry` is a JSON object
+                with `initial`, `factor` and `max`, the delay before its messages are claimed
+                again, in seconds; null for none
 endings         of each spool and second, how many messages expire then and how many are held by
                 claims that expire then; see `tallies`
 tallied         the one row has the id up to which messages are counted in `spools` and `endings`
 changes         what has to be added to these counts since
+message_groups  the groups of spools whose queues have ordered or fair groups (`mode`: 1 ordered, 2
+                fair, 3 both), as far as the claims have come: up to `grouped_to` of the spool, a
+                position. Messages without a group have the group ''. `ready` sorts the groups that
+                have a message to claim: by the position of the first one, or by `turn` in fair
+                queues; null for the others
+redrives        moves of dead letters out of a queue: of the messages of `spool` from the position
+                `after` on up to the id `last`, to `target` or to where each is from. `rate` is in
+                messages a second, `remaining` the number still to be moved at most; null for no
+                limit. `next_at` is when the next step is due; null once it is over
 
 Times are seconds since the epoch, bodies and metadata JSON. A project of None is ''.
 
@@ -169,6 +185,33 @@ _CHANGE = 'INSERT INTO changes (spool, expiring, expires_at, freed, frees_at)'
 CHANGES = 128
 """Changes that are kept until they are counted."""
 
+_MESSAGE_DELETED = f"""CREATE TRIGGER message_deleted AFTER DELETE ON messages
+    WHEN OLD.claim IS NOT NULL OR OLD.id <= (SELECT last FROM tallied) BEGIN
+    {_CHANGE}
+    VALUES (
+        OLD.spool,
+        -(OLD.id <= (SELECT last FROM tallied)),
+        {SECOND.format(time='OLD.expires')},
+        -(OLD.claim IS NOT NULL),
+        (SELECT {SECOND.format(time='expires')} FROM claims WHERE id = OLD.claim));
+    END"""
+
+_CLAIM_TRIGGERS = (
+    f"""CREATE TRIGGER claim_prolonged AFTER UPDATE OF expires ON claims BEGIN
+        {_CHANGE}
+        SELECT OLD.spool, 0, NULL, -count(*), {SECOND.format(time='OLD.expires')}
+        FROM messages WHERE claim = OLD.id;
+        {_CHANGE}
+        SELECT NEW.spool, 0, NULL, count(*), {SECOND.format(time='NEW.expires')}
+        FROM messages WHERE claim = NEW.id;
+        END""",
+    f"""CREATE TRIGGER claim_deleted BEFORE DELETE ON claims BEGIN
+        {_CHANGE}
+        SELECT OLD.spool, 0, NULL, -count(*), {SECOND.format(time='OLD.expires')}
+        FROM messages WHERE claim = OLD.id;
+        END""",
+)
+
 # New messages are not counted by a trigger, which each post would have to pay for: see `tallies`.
 # What is deleted is noted in `changes`: to change the counts themselves would cost more pages.
 _TALLIES = (
@@ -202,35 +245,14 @@ _TALLIES = (
     """UPDATE spools SET
         total = (SELECT ifnull(sum(expiring), 0) FROM endings WHERE spool = spools.id),
         held = (SELECT ifnull(sum(freed), 0) FROM endings WHERE spool = spools.id)""",
-    f"""CREATE TRIGGER message_deleted AFTER DELETE ON messages
-        WHEN OLD.claim IS NOT NULL OR OLD.id <= (SELECT last FROM tallied) BEGIN
-        {_CHANGE}
-        VALUES (
-            OLD.spool,
-            -(OLD.id <= (SELECT last FROM tallied)),
-            {SECOND.format(time='OLD.expires')},
-            -(OLD.claim IS NOT NULL),
-            (SELECT {SECOND.format(time='expires')} FROM claims WHERE id = OLD.claim));
-        END""",
+    _MESSAGE_DELETED,
     f"""CREATE TRIGGER message_prolonged AFTER UPDATE OF expires ON messages
         WHEN OLD.expires != NEW.expires AND OLD.id <= (SELECT last FROM tallied) BEGIN
         {_CHANGE} VALUES
             (OLD.spool, -1, {SECOND.format(time='OLD.expires')}, 0, NULL),
             (NEW.spool, 1, {SECOND.format(time='NEW.expires')}, 0, NULL);
         END""",
-    f"""CREATE TRIGGER claim_prolonged AFTER UPDATE OF expires ON claims BEGIN
-        {_CHANGE}
-        SELECT OLD.spool, 0, NULL, -count(*), {SECOND.format(time='OLD.expires')}
-        FROM messages WHERE claim = OLD.id;
-        {_CHANGE}
-        SELECT NEW.spool, 0, NULL, count(*), {SECOND.format(time='NEW.expires')}
-        FROM messages WHERE claim = NEW.id;
-        END""",
-    f"""CREATE TRIGGER claim_deleted BEFORE DELETE ON claims BEGIN
-        {_CHANGE}
-        SELECT OLD.spool, 0, NULL, -count(*), {SECOND.format(time='OLD.expires')}
-        FROM messages WHERE claim = OLD.id;
-        END""",
+    *_CLAIM_TRIGGERS,
     f"""CREATE TRIGGER changes_gathered AFTER INSERT ON changes WHEN NEW.id % {CHANGES} = 0 BEGIN
         INSERT INTO endings (spool, second, expiring)
             SELECT spool, expires_at, sum(expiring) AS sum FROM changes
@@ -251,7 +273,106 @@ _TALLIES = (
 
 _VERSION_5 = (*_DELAYS, *_TALLIES)
 
-MIGRATIONS = (_VERSION_1, _VERSION_2, _VERSION_3, _VERSION_4, _VERSION_5)
+# A group is looked at anew whenever one of its messages is taken, comes back or goes.
+_LOOK_AT_GROUP = """
+    UPDATE message_groups SET ready = CASE
+        WHEN mode & 1 AND name != '' AND EXISTS (
+            SELECT 1 FROM messages INDEXED BY messages_group_held
+            WHERE spool = OLD.spool AND message_group = OLD.message_group
+            AND message_group IS NOT NULL
+            AND (claim IS NOT NULL OR delayed_until > 0 AND placed IS NOT NULL))
+        THEN NULL
+        ELSE (SELECT CASE WHEN mode & 2 THEN turn ELSE position END
+            FROM messages INDEXED BY messages_group_free
+            WHERE spool = OLD.spool AND message_group = OLD.message_group
+            AND message_group IS NOT NULL AND claim IS NULL AND delayed_until = 0
+            ORDER BY position LIMIT 1)
+        END
+        WHERE spool = OLD.spool AND name = OLD.message_group;"""
+
+_ATTRIBUTES_AND_GROUPS = (
+    'ALTER TABLE messages ADD COLUMN attributes TEXT',
+    'ALTER TABLE messages ADD COLUMN message_group TEXT',
+    'ALTER TABLE messages ADD COLUMN dead_letter TEXT',
+    """CREATE INDEX messages_group_free ON messages (spool, message_group, position)
+        WHERE message_group IS NOT NULL AND claim IS NULL AND delayed_until = 0""",
+    """CREATE INDEX messages_group_held ON messages (spool, message_group)
+        WHERE message_group IS NOT NULL
+        AND (claim IS NOT NULL OR delayed_until > 0 AND placed IS NOT NULL)""",
+    'ALTER TABLE spools ADD COLUMN grouping INTEGER NOT NULL DEFAULT 0',
+    'ALTER TABLE spools ADD COLUMN grouped_to INTEGER NOT NULL DEFAULT 0',
+    """CREATE TABLE message_groups (
+        spool INTEGER NOT NULL,
+        name TEXT NOT NULL,
+        mode INTEGER NOT NULL,
+        turn INTEGER NOT NULL,
+        ready INTEGER,
+        PRIMARY KEY (spool, name)
+    ) WITHOUT ROWID""",
+    """CREATE INDEX message_groups_ready ON message_groups (spool, ready)
+        WHERE ready IS NOT NULL""",
+    'CREATE INDEX message_groups_turn ON message_groups (spool, turn)',
+    f"""CREATE TRIGGER grouped_message_changed AFTER UPDATE OF claim, delayed_until ON messages
+        WHEN OLD.message_group IS NOT NULL BEGIN {_LOOK_AT_GROUP}
+        END""",
+    f"""CREATE TRIGGER grouped_message_deleted AFTER DELETE ON messages
+        WHEN OLD.message_group IS NOT NULL BEGIN {_LOOK_AT_GROUP}
+        DELETE FROM message_groups
+            WHERE spool = OLD.spool AND name = OLD.message_group AND ready IS NULL
+            AND NOT EXISTS (SELECT 1 FROM messages INDEXED BY messages_group_held
+                WHERE spool = OLD.spool AND message_group = OLD.message_group
+                AND message_group IS NOT NULL
+                AND (claim IS NOT NULL OR delayed_until > 0 AND placed IS NOT NULL));
+        END""",
+)
+
+# The column `token` is not unique any more, which only a new table can say.
+_LEASES = (
+    'DROP TRIGGER message_deleted',
+    """CREATE TABLE new_claims (
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        spool INTEGER NOT NULL,
+        token TEXT NOT NULL,
+        ttl INTEGER NOT NULL,
+        expires REAL NOT NULL,
+        retry TEXT
+    )""",
+    'INSERT INTO new_claims SELECT id, spool, token, ttl, expires, NULL FROM claims',
+    'DROP TABLE claims',
+    'ALTER TABLE new_claims RENAME TO claims',
+    'CREATE INDEX claims_expiry ON claims (expires)',
+    'CREATE INDEX claims_of_spool ON claims (spool, expires)',
+    'CREATE INDEX claims_of_token ON claims (token)',
+    _MESSAGE_DELETED,
+    *_CLAIM_TRIGGERS,
+)
+
+_REDRIVES = (
+    """CREATE TABLE redrives (
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        project TEXT NOT NULL,
+        queue TEXT NOT NULL,
+        spool INTEGER,
+        target TEXT,
+        after INTEGER NOT NULL DEFAULT 0,
+        last INTEGER NOT NULL,
+        remaining INTEGER,
+        rate REAL,
+        moved INTEGER NOT NULL DEFAULT 0,
+        passed_over INTEGER NOT NULL DEFAULT 0,
+        state TEXT NOT NULL,
+        reason TEXT,
+        created REAL NOT NULL,
+        updated REAL NOT NULL,
+        next_at REAL
+    )""",
+    'CREATE INDEX redrives_of_queue ON redrives (project, queue)',
+    'CREATE INDEX redrives_due ON redrives (next_at) WHERE next_at IS NOT NULL',
+)
+
+_VERSION_6 = (*_ATTRIBUTES_AND_GROUPS, *_LEASES, *_REDRIVES)
+
+MIGRATIONS = (_VERSION_1, _VERSION_2, _VERSION_3, _VERSION_4, _VERSION_5, _VERSION_6)
 """The statements that lead from each version to the next."""
 
 

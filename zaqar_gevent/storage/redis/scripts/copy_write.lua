@@ -3,14 +3,15 @@
 -- KEYS: messages, rank counter, claims, ids of the messages that were added before.
 -- ARGV: now, start of the ids ('' to keep them), seconds to remember what was added, and of each
 -- message id, TTL, created, expires, due (0: visible), client, body, its spelling ('' for the
--- usual one), checksum ('' for none), claim count, claim ('' for none), TTL of the claim, when the claim expires.
-local FIELDS = 13
+-- usual one), checksum ('' for none), claim count, claim ('' for none), TTL of the claim, when the claim
+-- expires, extras ('' for none).
+local FIELDS = 14
 local now, start = tonumber(ARGV[1]), ARGV[2]
 local unplaced = string.gsub(start, '-a(%x+)-$', '-b%1-')
 local new = 0
 for at = 4, #ARGV, FIELDS do
     local source, ttl, created, expires, due, client, body, spelling, checksum, count, claim,
-        claim_ttl, claim_expires = unpack(ARGV, at, at + FIELDS - 1)
+        claim_ttl, claim_expires, extras = unpack(ARGV, at, at + FIELDS - 1)
     local left = tonumber(expires) - now
     local is_new = call('HSETNX', KEYS[4], source, 1) == 1
     if is_new and left > 0 and (start ~= '' or call('EXISTS', source) == 0) then
@@ -37,6 +38,9 @@ for at = 4, #ARGV, FIELDS do
         end
         if checksum ~= '' then
             call('HSET', id, 'cs', checksum)
+        end
+        if extras ~= '' then
+            call('HSET', id, 'x', extras)
         end
         call('EXPIREAT', id, expires)
         if is_delayed then

@@ -3,7 +3,7 @@
 -- where the queue itself is on another server.
 -- ARGV: queue ('': is not checked), now, client, start of the ids, seconds to remember the post
 -- (0: not at all), and of each message TTL, delayed until, body, its spelling ('' for the
--- usual one), checksum ('' for none).
+-- usual one), checksum and extras ('' for none).
 local now, seconds = tonumber(ARGV[2]), tonumber(ARGV[5])
 local unplaced
 local keeper = ARGV[1]
@@ -36,11 +36,11 @@ if seconds > 0 then
         end
     end
 end
-local count = (#ARGV - 5) / 5
+local count = (#ARGV - 5) / 6
 local rank = call('INCRBY', KEYS[2], count) - count
 local ids, ranked = {}, {}
 for index = 0, count - 1 do
-    local at = 6 + 5 * index
+    local at = 6 + 6 * index
     local ttl = tonumber(ARGV[at])
     local due = tonumber(ARGV[at + 1])
     -- The place of a delayed message is not known yet, and its id does not tell one.
@@ -57,6 +57,10 @@ for index = 0, count - 1 do
     if ARGV[at + 4] ~= '' then
         fields[#fields + 1] = 'cs'
         fields[#fields + 1] = ARGV[at + 4]
+    end
+    if ARGV[at + 5] ~= '' then
+        fields[#fields + 1] = 'x'
+        fields[#fields + 1] = ARGV[at + 5]
     end
     call('HSET', id, unpack(fields))
     call('EXPIRE', id, ttl)

@@ -1,12 +1,12 @@
 -- Puts messages that were taken away back at the front, in their order.
 -- KEYS: messages, rank counter, head. ARGV: now, client, and of each message id, TTL, created, claim
--- count, body, its spelling ('' for the usual one), checksum ('' for none).
+-- count, body, its spelling ('' for the usual one), checksum and extras ('' for none).
 local now = tonumber(ARGV[1])
 local first = call('ZRANGE', KEYS[1], 0, 0, 'WITHSCORES')[2] or call('GET', KEYS[2]) or 0
-local count = (#ARGV - 2) / 7
+local count = (#ARGV - 2) / 8
 call('DEL', KEYS[3])
 for index = 0, count - 1 do
-    local at = 3 + 7 * index
+    local at = 3 + 8 * index
     local id, ttl, created = ARGV[at], tonumber(ARGV[at + 1]), tonumber(ARGV[at + 2])
     if created + ttl > now then
         local rank = string.match(id, '^%x+%-%x+%-8%x+%-a%x+%-(%x+)$')
@@ -19,6 +19,9 @@ for index = 0, count - 1 do
         end
         if ARGV[at + 6] ~= '' then
             call('HSET', id, 'cs', ARGV[at + 6])
+        end
+        if ARGV[at + 7] ~= '' then
+            call('HSET', id, 'x', ARGV[at + 7])
         end
         call('EXPIRE', id, created + ttl - now)
         call('ZADD', KEYS[1], rank, id)

@@ -1,21 +1,22 @@
 -- What all scripts share. Messages are hashes in upstream's format:
 -- id, t (TTL), cr (created), e (expires), u (client), c (claim, '' for none), c.e (claim expires),
 -- c.c (claim count), d (delayed until), b (body, MsgPack), cs (checksum). Times are whole seconds.
--- Of our own: s (how the body was spelled, see bodies.py).
+-- Of our own: s (how the body was spelled, see bodies.py), x (what upstream's messages do not have: a
+-- map in MsgPack).
 
 local call = redis.call
 
-local B, TTL, CREATED, CLAIM, CLAIM_EXPIRES, COUNT, CHECKSUM, EXPIRES, DELAYED, SPELLING, CLIENT =
-    1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11
+local B, TTL, CREATED, CLAIM, CLAIM_EXPIRES, COUNT, CHECKSUM, EXPIRES, DELAYED, SPELLING, EXTRAS,
+    CLIENT = 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12
 
 local function read(id)
-    return call('HMGET', id, 'b', 't', 'cr', 'c', 'c.e', 'c.c', 'cs', 'e', 'd', 's')
+    return call('HMGET', id, 'b', 't', 'cr', 'c', 'c.e', 'c.c', 'cs', 'e', 'd', 's', 'x')
 end
 
 -- The same without what may be long, and with the client.
 local function glance(id)
     local m = call('HMGET', id, 'e', 'c', 'c.e', 'd', 'u')
-    return {nil, nil, nil, m[2], m[3], nil, nil, m[1], m[4], nil, m[5]}
+    return {nil, nil, nil, m[2], m[3], nil, nil, m[1], m[4], nil, nil, m[5]}
 end
 
 -- Whether there is a message; a hash without a body is what upstream has left of one.
@@ -73,12 +74,15 @@ local function present(id, m, now)
         tail = cmsgpack.pack('claim_count', tonumber(count), 'claim_id', claim ~= '' and claim or nil)
         tails[tail_key] = tail
     end
-    -- A map of 6 or 7, whose first key is 'id' and whose first value is a text of less than 256 B.
-    if not m[CHECKSUM] then
-        return '\134\162id\217' .. string.char(#id) .. id .. head .. body .. tail
+    local members = 6
+    if m[CHECKSUM] then
+        members, tail = members + 1, cmsgpack.pack('checksum', m[CHECKSUM]) .. tail
     end
-    return '\135\162id\217' .. string.char(#id) .. id .. head .. body
-        .. cmsgpack.pack('checksum', m[CHECKSUM]) .. tail
+    if m[EXTRAS] then
+        members, tail = members + 1, '\166extras' .. m[EXTRAS] .. tail
+    end
+    -- A map, whose first key is 'id' and whose first value is a text of less than 256 bytes.
+    return string.char(128 + members) .. '\162id\217' .. string.char(#id) .. id .. head .. body .. tail
 end
 
 -- Such messages as an array in MsgPack.
