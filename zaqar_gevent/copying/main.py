@@ -23,8 +23,9 @@ MISUSED = 2
 INTERRUPTED = 130
 
 _HELP = """
-URI is sqlite:////absolute/path, sqlite:///relative/path, redis://HOST[:PORT], rediss://..., or
-redis://HOST:PORT,...?master=NAME for Sentinel, as in the configuration of a server.
+URI is as in the configuration of a server: sqlite:////absolute/path, sqlite:///relative/path,
+redis://HOST[:PORT], rediss://..., redis://HOST:PORT,...?master=NAME for Sentinel, or
+postgresql://..., with ?schema=NAME for another schema than zaqar.
 
 What is copied: pools, flavors, the catalogue, queues and topics with their metadata, subscriptions
 (but for those of open WebSockets), and messages in their order, with what is left of their TTL and

@@ -8,7 +8,13 @@ from types import ModuleType
 
 from zaqar_gevent.storage.records import ReadableStore, WritableStore
 
-_MODULES = {'sqlite': 'sqlite', 'redis': 'redis', 'rediss': 'redis'}
+_MODULES = {
+    'sqlite': 'sqlite',
+    'redis': 'redis',
+    'rediss': 'redis',
+    'postgresql': 'postgresql',
+    'postgres': 'postgresql',
+}
 
 
 class UnknownStore(ValueError):

@@ -6,6 +6,7 @@ embedded store; see `zaqar_gevent.storage.sqlite.epochs`. So pages are read alik
 
 from __future__ import annotations
 
+import re
 import uuid
 from collections.abc import Sequence
 from typing import Any
@@ -40,13 +41,13 @@ __all__ = [
 decode_marker = decode
 encode_marker = encode
 
-_TOKEN_LENGTH = 32
-_TOKEN_DIGITS = frozenset('0123456789abcdef')
+# Those that were copied from another store may be UUIDs with hyphens.
+_TOKEN = re.compile('[0-9a-f]{32}|[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}')
 
 
 def decode_token(claim: Any) -> str | None:
     """The claim whose id this is, as a parameter; None for what cannot be one."""
-    if isinstance(claim, str) and len(claim) == _TOKEN_LENGTH and _TOKEN_DIGITS.issuperset(claim):
+    if isinstance(claim, str) and _TOKEN.fullmatch(claim):
         return claim
     if isinstance(claim, uuid.UUID):
         return claim.hex
