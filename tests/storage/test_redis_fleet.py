@@ -20,7 +20,7 @@ from tests.storage.conftest import Store, load, open_drivers
 from tests.storage.fleet_worker import LEASE
 from zaqar_gevent.storage import drivers
 
-SECONDS = 20
+SECONDS = 60
 KILL_EVERY = 3.0
 WORKERS = ('native', 'native', 'upstream', 'upstream')
 
