@@ -12,6 +12,8 @@ from collections.abc import Sequence
 
 from zaqar.storage import errors
 
+from zaqar_gevent.storage.features import MarkerKind
+
 _FULL = re.compile('([0-9a-f]{16})-[0-9a-f]{8}')
 
 
@@ -27,22 +29,11 @@ class MarkerNotGiven(errors.ExceptionBase):
 
 # The start of every queue, which clients poll from.
 _START = '0{16}'
-_FORMS = {
-    'sqlite': '[0-9a-f]{16}(-[0-9a-f]{8})?',
-    'redis': '[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}',
-    'postgresql': '[0-9a-f]{16}(-[0-9a-f]{8})?',
-    'mongodb': '[0-9]+',
-}
 
 
-def check_form(marker: str, store: str | None) -> None:
-    """Raise `MarkerNotGiven` for a text that is no marker of this store's form.
-
-    store: the name of its driver; None for any of several. A driver that is not known
-    here may have any markers.
-    """
-    forms = [*_FORMS.values()] if store is None else [_FORMS.get(store, '(?s:.*)')]
-    if not any(re.fullmatch(form, marker) for form in (_START, *forms)):
+def check_form(marker: str, kind: MarkerKind) -> None:
+    """Raise `MarkerNotGiven` for a text that is no marker of this kind."""
+    if not re.fullmatch(f'{_START}|{kind.value}', marker):
         raise MarkerNotGiven(marker)
 
 

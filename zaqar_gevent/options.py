@@ -7,9 +7,7 @@ from typing import Any
 from oslo_config import cfg
 
 from zaqar_gevent.proxies import KINDS, X_FORWARDED
-from zaqar_gevent.storage.postgresql import options as postgresql_options
-from zaqar_gevent.storage.redis import options as redis_options
-from zaqar_gevent.storage.sqlite import options as sqlite_options
+from zaqar_gevent.storage.features import StoreFeatures
 from zaqar_gevent.websocket.engines import ENGINES, Compression, FrameLimits
 from zaqar_gevent.websocket.limits import Limits
 
@@ -517,44 +515,9 @@ def max_websockets(conf: cfg.ConfigOpts, connections: int) -> int:
     return most if chosen is None else min(chosen, most)
 
 
-def metadata_seconds(conf: cfg.ConfigOpts) -> float:
+def metadata_seconds(conf: cfg.ConfigOpts, features: StoreFeatures) -> float:
     """For how long a queue's metadata is remembered."""
     chosen: float | None = conf[GROUP].metadata_cache_seconds
     if chosen is not None:
         return chosen
-    return 0.0 if _own_store(conf) is None else 1.0
-
-
-def idempotency_seconds(conf: cfg.ConfigOpts) -> int:
-    """For how long the store remembers posts by their ids; 0 where it does not."""
-    group = _own_messages(conf)
-    return 0 if group is None else int(conf[group].idempotency_seconds)
-
-
-def is_embedded(conf: cfg.ConfigOpts) -> bool:
-    """Whether messages are in the embedded store, and in no pools."""
-    return bool(conf.drivers.message_store == 'sqlite' and not conf.pooling)
-
-
-def _own_messages(conf: cfg.ConfigOpts) -> str | None:
-    """The options of the message store where one of this project's drivers keeps it."""
-    if conf.pooling:
-        return None
-    if conf.drivers.message_store == 'sqlite':
-        return sqlite_options.MESSAGE_GROUP
-    if conf.drivers.message_store == 'postgresql':
-        return postgresql_options.MESSAGE_GROUP
-    if conf.drivers.message_store == 'redis' and conf.drivers.redis_driver == redis_options.NATIVE:
-        return redis_options.MESSAGE_GROUP
-    return None
-
-
-def _own_store(conf: cfg.ConfigOpts) -> str | None:
-    """The same where the management store is in the same place."""
-    group = _own_messages(conf)
-    if group == redis_options.MESSAGE_GROUP and (
-        conf.drivers.management_store != 'redis'
-        or conf[group].uri != conf[redis_options.MANAGEMENT_GROUP].uri
-    ):
-        return None
-    return group
+    return 1.0 if features.checks_queues else 0.0

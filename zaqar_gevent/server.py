@@ -53,9 +53,11 @@ from zaqar_gevent.rest.middleware import allow_origins, load_origins, mount
 from zaqar_gevent.rest.observation import metrics_app, observe, serve_paths
 from zaqar_gevent.rest.openapi import build_openapi
 from zaqar_gevent.sockets.unsent import Unsent
-from zaqar_gevent.storage import drivers, purging
+from zaqar_gevent.storage import drivers
 from zaqar_gevent.storage.errors import explain_scan
+from zaqar_gevent.storage.features import StoreFeatures
 from zaqar_gevent.storage.names import names_for
+from zaqar_gevent.storage.stores import stores_of
 from zaqar_gevent.unknown_options import find_unknown_options
 from zaqar_gevent.webhooks import assembly
 from zaqar_gevent.webhooks.deliveries import Deliveries
@@ -206,31 +208,27 @@ class TransportDriver:
         drivers.protect(storage)
         drivers.protect_control(control)
         drivers.bound_scans(storage, control, section.scan_timeout)
+        stores = stores_of(storage, control)
         broker = Broker(
             conf,
-            storage,
-            control,
-            functools.partial(purging.purge, storage),
-            capabilities(conf),
-            options.metadata_seconds(conf),
+            stores,
+            capabilities(conf, stores.features),
+            options.metadata_seconds(conf, stores.features),
             section.subscription_cache_seconds,
             section.max_depth,
             names_for(conf, control),
             _quotas(conf),
         )
         dispatcher = Dispatcher(broker, Policy(conf))
-        if not options.is_embedded(conf) and monkey.is_module_patched('socket'):
+        if not stores.features.bounds_reads and monkey.is_module_patched('socket'):
             broker.reading = functools.partial(_Reading, section.scan_timeout)
         broker.descriptions = _descriptions(dispatcher)
-        broker.remembers_posts = functools.partial(drivers.remembers_posts, storage)
-        broker.has_topics = drivers.has_topics(storage, control)
         broker.notifier.tells_others = notifies
-        broker.features_of = functools.partial(drivers.features_of, storage)
         broker.attributes = AttributeLimits(section.max_attributes, section.max_attributes_size)
         broker.networks = assembly.networks(conf)
         deliveries = assembly.deliveries(conf, broker.networks, _server_name())
         deliveries.find_by(broker.notifier.find)
-        delays = Delays(broker, functools.partial(drivers.tells_due, storage))
+        delays = Delays(broker)
         drivers.listen(storage, delays.became_due)
         broker.notifier.deliverer = deliveries
         push_hub = PushHub(
@@ -370,8 +368,8 @@ def _check_tokens_always(connections: OpenConnections, interval: float) -> None:
                 LOG.error('The token of a connection cannot be checked: %s', error)
 
 
-def capabilities(conf: cfg.ConfigOpts) -> Capabilities:
-    """What a server with this configuration says of itself."""
+def capabilities(conf: cfg.ConfigOpts, features: StoreFeatures) -> Capabilities:
+    """What a server with this configuration, and a store with these features, says of itself."""
     section = conf[options.GROUP]
     return {
         'server': _server_name(),
@@ -381,7 +379,7 @@ def capabilities(conf: cfg.ConfigOpts) -> Capabilities:
         'ping_interval': section.ping_interval,
         'idle_timeout': section.idle_timeout,
         'max_wait': waiting.MAX_SECONDS,
-        'idempotency_seconds': options.idempotency_seconds(conf),
+        'idempotency_seconds': features.post_id_seconds,
     }
 
 

@@ -28,6 +28,7 @@ from zaqar_gevent.bodies import Body
 from zaqar_gevent.storage import drivers, purging
 from zaqar_gevent.storage import sqlite as embedded
 from zaqar_gevent.storage.postgresql import driver as postgresql
+from zaqar_gevent.storage.stores import features_of
 
 ON_SQLITE = """
 [drivers]
@@ -142,7 +143,7 @@ class Store:
         self.topics = _Scoped(data.topic_controller)
         self.subscriptions = _Scoped(data.subscription_controller)
         self.redis = redis
-        self.features = drivers.features_of(data, '', PROJECT)
+        self.features = features_of(data)
         self._names = itertools.count()
 
     def queue(self, **metadata: Any) -> str:

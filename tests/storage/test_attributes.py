@@ -5,14 +5,14 @@ from __future__ import annotations
 import pytest
 
 from tests.storage.conftest import Store
-from zaqar_gevent.features import Feature
+from zaqar_gevent.storage.features import Feature
 
 ATTRIBUTES = {'type': 'order', 'note': 'ä"\\ \u2028'}
 
 
 @pytest.fixture(autouse=True)
 def capable(store: Store) -> None:
-    if Feature.ATTRIBUTES not in store.features:
+    if Feature.ATTRIBUTES not in store.features.offered:
         pytest.skip('the store does not keep attributes, as it declares')
 
 

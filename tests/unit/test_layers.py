@@ -81,6 +81,7 @@ FORBIDDEN = {
     'storage/redis': ('zaqar_gevent.storage.sqlite', 'zaqar_gevent.storage.drivers'),
     'storage/postgresql': ('zaqar_gevent.storage.redis', 'zaqar_gevent.storage.drivers'),
     'storage/errors.py': ('zaqar_gevent', 'gevent'),
+    'storage/features.py': ('zaqar_gevent', 'zaqar', 'gevent'),
     'encryption': (
         *('zaqar_gevent.api', 'zaqar_gevent.rest', 'zaqar_gevent.websocket', 'zaqar_gevent.push'),
         *('zaqar_gevent.storage', 'zaqar_gevent.server', 'zaqar_gevent.conf', 'falcon', 'gevent'),
@@ -113,7 +114,7 @@ FORBIDDEN = {
 }
 
 # What every layer may know of the stores.
-INTERFACE = ('zaqar_gevent.storage.errors',)
+INTERFACE = tuple(f'zaqar_gevent.storage.{name}' for name in ('errors', 'features', 'interface'))
 
 
 def imports_of(module: pathlib.Path) -> set[str]:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Callable, Container
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, Protocol, TypedDict
+from typing import Any, Protocol, TypedDict, TypeVar, cast
 
 from oslo_config import cfg
-from zaqar.storage import base
 from zaqar.transport import validation
 from zaqar.transport.base import ResourceDefaults
 
@@ -26,7 +25,17 @@ from zaqar_gevent.api.quotas import Quotas
 from zaqar_gevent.api.quotas import quotas as make_quotas
 from zaqar_gevent.api.ttl_cache import TTLCache
 from zaqar_gevent.encryption.options import build_cipher
-from zaqar_gevent.features import NO_FEATURES, Feature
+from zaqar_gevent.storage.features import Feature
+from zaqar_gevent.storage.interface import (
+    ClaimController,
+    MessageController,
+    QueueController,
+    Stores,
+    SubscriptionController,
+    TopicController,
+)
+
+Controller = TypeVar('Controller')
 
 _MOST_METADATA_BYTES = 16 * 1024 * 1024
 """Of metadata that are remembered, as JSON."""
@@ -158,7 +167,9 @@ class Defaults(ResourceDefaults):
 class Broker:
     """One set of stores and the rules that hold for what is kept in them.
 
-    queues, topics, messages, claims, subscriptions: the store's controllers (`zaqar.storage.base`).
+    queues, topics, messages, claims, subscriptions: the store's controllers.
+    storage, control: its drivers. features: what it can do.
+    features_for: what the store of a queue (name, project) can do, which may be one of several.
     health: whether the store works.
     limits: upstream's validator, which knows the operator's `[transport]` options.
     defaults: what `[transport]` says of times to live.
@@ -169,15 +180,11 @@ class Broker:
     notifier: what tells subscribers; remembers the subscriptions of a queue for
         `subscription_seconds`.
     delays: tells of delayed messages when they are due, where clients can be connected.
-    features_of: what the store of a queue, given with its project, can do beyond upstream's.
     attributes: how many attributes a message may have, and how long.
     networks: where webhooks may go. loops: recognises messages that webhooks bring back.
     quotas: how much projects, connections and queues may have at a time.
     capabilities: what is said of the server to whoever asks.
-    remembers_posts: whether the store of a queue knows a post again by its `post_id`; takes the
-        queue and the project.
-    purge: removes the messages that a queue holds now and that are not claimed; takes the queue and
-        the project.
+    purge: removes the messages that a queue (name, project) holds now and that are not claimed.
     reading: made and held while something is read from stores that do not bound it by themselves;
         raises `errors.ServiceUnavailable` when it takes too long.
     room: limits the operations with long answers that are performed at once.
@@ -187,9 +194,7 @@ class Broker:
     def __init__(
         self,
         conf: cfg.ConfigOpts,
-        storage: base.DataDriverBase,
-        control: base.ControlDriverBase,
-        purge: Callable[[str, str | None], None],
+        stores: Stores,
         capabilities: Capabilities,
         metadata_seconds: float,
         subscription_seconds: float = 1.0,
@@ -199,9 +204,11 @@ class Broker:
     ) -> None:
         self.conf = conf
         self.quotas = quotas or make_quotas()
-        self.storage = storage
-        self.health = Health(functools.partial(_are_alive, storage, control))
-        self.control = control
+        self.storage = storage = stores.data
+        self.control = stores.control
+        self.features = stores.features
+        self.has_topics = stores.has_topics
+        self.health = Health(stores.is_alive)
         self.limits = Limits(conf, names)
         self.defaults = Defaults(conf)
         self.max_depth = max_depth
@@ -211,7 +218,6 @@ class Broker:
             most=_MOST_METADATA_BYTES,
             weigh=lambda found: len(documents.encode_json(found)),
         )
-        self.features_of: Callable[[str, str | None], Container[Feature]] = _know_no_features
         self.attributes = AttributeLimits()
         self.networks = Networks()
         self.loops = Loops(conf)
@@ -219,41 +225,38 @@ class Broker:
             conf, storage.subscription_controller, subscription_seconds, self.loops
         )
         self.delays: DelayedDelivery | None = None
-        self.purge = purge
+        self.purge = stores.purge
         self.capabilities = capabilities
-        self.remembers_posts: Callable[[str, str | None], bool] = lambda _queue, _project: bool(
-            capabilities['idempotency_seconds']
-        )
+        self.features_for = stores.features_for
         self.answer_limiter: AnswerLimiter = _Unlimited()
         self.reading: Callable[[], AbstractContextManager[Any]] = lambda: _UNBOUNDED
-        self.has_topics = True
         self.descriptions: dict[str, Callable[[], dict[str, Any]]] = {}
 
     @functools.cached_property
-    def queues(self) -> Any:
+    def queues(self) -> QueueController:
         return self.storage.queue_controller
 
     @functools.cached_property
-    def topics(self) -> Any:
-        return self.storage.topic_controller
+    def topics(self) -> TopicController:
+        """Only where `has_topics`."""
+        return cast(TopicController, self.storage.topic_controller)
 
     @functools.cached_property
-    def messages(self) -> Any:
+    def messages(self) -> MessageController:
         return _without_stages(self.storage.message_controller)
 
     @functools.cached_property
-    def claims(self) -> Any:
+    def claims(self) -> ClaimController:
         return _without_stages(self.storage.claim_controller)
 
     @functools.cached_property
-    def subscriptions(self) -> Any:
+    def subscriptions(self) -> SubscriptionController:
         return self.storage.subscription_controller
 
     def count_subscriptions(self, queue_name: str, project: str | None) -> int:
-        """How many subscriptions a queue has, as far as they are to be told."""
-        count = method_of(_without_stages(self.subscriptions), 'count')
-        if count is not None:
-            return int(count(queue_name, project=project))
+        """How many subscriptions a queue has, as far as messages are sent to them."""
+        if self.features.counts_subscriptions:
+            return self.subscriptions.count(queue_name, project=project)
         return len(self.notifier.subscriptions_of(queue_name, project))
 
     def require(self, feature: Feature, queue_name: str, project: str | None, place: str) -> None:
@@ -261,41 +264,26 @@ class Broker:
 
         place: what asks for it in the request.
         """
-        if feature not in self.features_of(queue_name, project):
+        if feature not in self.features_for(queue_name, project).offered:
             raise errors.BadRequest(
                 f'The store of this queue cannot {feature.value}; leave it out - at `{place}`'
             )
 
     def check_marker(self, marker: str) -> None:
         """Raise `MarkerNotGiven` for a text that has not the form of this store's markers."""
-        markers.check_form(marker, None if self.conf.pooling else self.conf.drivers.message_store)
+        markers.check_form(marker, self.features.markers)
 
     def limit(self, name: str) -> Any:
         """The value of the `[transport]` option `name`."""
         return self.limits.get_limit_conf_value(name)
 
 
-def _know_no_features(queue_name: str, project: str | None) -> Container[Feature]:
-    return NO_FEATURES
-
-
-def method_of(controller: Any, name: str) -> Callable[..., Any] | None:
-    """A method that not every store has; upstream's pipeline claims to have all."""
-    return getattr(controller, name) if hasattr(type(controller), name) else None
-
-
-def _without_stages(controller: Any) -> Any:
+def _without_stages(controller: Controller) -> Controller:
     """The controller itself, where it is the only stage of upstream's pipeline.
 
     PERF: the pipeline looks for the method in each stage on every call.
     """
     match vars(controller):
         case {'_pipeline': [only]}:
-            return only
+            return cast(Controller, only)
     return controller
-
-
-def _are_alive(storage: base.DataDriverBase, control: base.ControlDriverBase) -> bool:
-    """Whether both stores work, as far as they can say: upstream's for management cannot."""
-    ask_control: Callable[[], bool] | None = getattr(control, 'is_alive', None)
-    return bool(storage.is_alive()) and (ask_control is None or ask_control())

@@ -16,6 +16,7 @@ from zaqar_gevent.api import documents, errors
 from zaqar_gevent.api.grants import UNLIMITED, Grant
 from zaqar_gevent.api.operation import Kind
 from zaqar_gevent.logs import level_of
+from zaqar_gevent.storage.interface import QueueController
 
 if TYPE_CHECKING:
     from zaqar_gevent.api.broker import Broker
@@ -210,7 +211,7 @@ class Context:
                 LOG.log(level, 'What a client was not told could not be taken back: %s', error)
 
     @property
-    def queues(self) -> Any:
+    def queues(self) -> QueueController:
         """The controller of queues, or of topics where those are meant."""
         return self.broker.queues if self.kind is Kind.QUEUE else self.broker.topics
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, NotRequired, TypedDict
+from typing import Annotated, Any, NotRequired, TypedDict, cast
 
 import msgspec
 
@@ -81,8 +81,11 @@ def list_flavors(context: Context, request: ListFlavors) -> FlavorPage:
 )
 def get_flavor(context: Context, request: NamedFlavor) -> Flavor:
     """Get one flavor with its pools and capabilities."""
-    found: Flavor = context.broker.control.flavors_controller.get(
-        request.flavor_name, project=context.project_id
+    found = cast(
+        Flavor,
+        context.broker.control.flavors_controller.get(
+            request.flavor_name, project=context.project_id
+        ),
     )
     found['capabilities'] = _capabilities(context, request.flavor_name)
     found['pool_list'] = _pools_of(context, request.flavor_name)
@@ -131,7 +134,7 @@ def update_flavor(context: Context, request: UpdateFlavor) -> Flavor:
     control.flavors_controller.update(name, project=project, capabilities=capabilities)
     _assign(context, request.pool_list, name)
     _assign(context, [pool for pool in before if pool not in request.pool_list], '')
-    changed: Flavor = control.flavors_controller.get(name, project=project)
+    changed = cast(Flavor, control.flavors_controller.get(name, project=project))
     changed['capabilities'] = [capability.name for capability in capabilities]
     changed['pool_list'] = request.pool_list
     return changed

@@ -9,13 +9,13 @@ import msgspec
 from zaqar.storage import errors as storage_errors
 
 from zaqar_gevent.api import errors, waiting
-from zaqar_gevent.api.broker import Broker, method_of
+from zaqar_gevent.api.broker import Broker
 from zaqar_gevent.api.context import Context
 from zaqar_gevent.api.operation import Repeat, Reply, Request, operation
 from zaqar_gevent.api.push import Source
 from zaqar_gevent.api.tracing import PARENT
 from zaqar_gevent.bodies import Body, Encoding
-from zaqar_gevent.features import Feature
+from zaqar_gevent.storage.features import Feature
 
 # PERF: members of an enumeration are looked up by its metaclass.
 _ENCRYPTED = Encoding.ENCRYPTED
@@ -275,7 +275,7 @@ def delete_messages(context: Context, request: DeleteMessages) -> Reply:
     try:
         context.broker.messages.bulk_delete(
             request.queue_name,
-            message_ids=request.message_ids,
+            message_ids=request.message_ids or [],
             project=context.project_id,
             claim_ids=claim_ids,
         )
@@ -326,7 +326,8 @@ def _post(context: Context, request: PostMessages) -> PostedMessages:
 def _pop(context: Context, queue_name: str, count: int) -> dict[str, Any]:
     broker = context.broker
     context.check_present()
-    found = broker.messages.pop(queue_name, project=context.project_id, limit=count) or []
+    taken = broker.messages.pop(queue_name, project=context.project_id, limit=count)
+    found = list(taken or ())
     if found and context.client is not None:
         popped = [dict(message) for message in found]
         context.undo = functools.partial(_put_back, context, queue_name, popped)
@@ -344,9 +345,8 @@ def _put_back(context: Context, queue_name: str, popped: list[dict[str, Any]]) -
     They go back to their places where the store can, and otherwise to the end of the queue.
     """
     broker, project_id = context.broker, context.project_id
-    restore = method_of(broker.messages, 'restore')
-    if restore is not None:
-        restore(queue_name, popped, project=project_id)
+    if broker.features.restores:
+        broker.messages.restore(queue_name, popped, project=project_id)
     else:
         again = [
             {
@@ -468,7 +468,7 @@ def _add_attributes(
 
 def _identify(context: Context, queue: str, messages: list[dict[str, Any]], post_id: str) -> None:
     """Let the store know of a post by which id it would be repeated."""
-    if not context.broker.remembers_posts(queue, context.project_id):
+    if not context.broker.features_for(queue, context.project_id).post_id_seconds:
         raise errors.BadRequest(
             'The store of this queue cannot tell posts apart; leave it out - at `$.post_id`'
         )

@@ -14,7 +14,6 @@ from typing import Any, NamedTuple
 import stevedore
 from oslo_config import cfg
 from zaqar.notification import notifier as upstream
-from zaqar.storage import base
 from zaqar.storage import errors as storage_errors
 
 from zaqar_gevent.api import documents
@@ -22,6 +21,7 @@ from zaqar_gevent.api.delivery import Deliverer, DeliveryState, Notification, Su
 from zaqar_gevent.api.loops import Loops
 from zaqar_gevent.api.push import Endpoint, PushService, Source
 from zaqar_gevent.api.ttl_cache import TTLCache
+from zaqar_gevent.storage.interface import SubscriptionController
 
 
 @functools.cache
@@ -68,7 +68,7 @@ class Notifier:
     def __init__(
         self,
         conf: cfg.ConfigOpts,
-        subscriptions: base.Subscription,
+        subscriptions: SubscriptionController,
         seconds: float,
         loops: Loops,
     ) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, NotRequired, TypedDict
+from typing import Annotated, Any, NotRequired, TypedDict, cast
 
 import msgspec
 from zaqar.storage import errors as storage_errors
@@ -87,8 +87,8 @@ def list_pools(context: Context, request: ListPools) -> PoolPage:
 )
 def get_pool(context: Context, request: GetPool) -> Pool:
     """Get one pool, in detail with its options."""
-    found: Pool = context.broker.control.pools_controller.get(request.pool_name, request.detailed)
-    return found
+    found = context.broker.control.pools_controller.get(request.pool_name, request.detailed)
+    return cast(Pool, found)
 
 
 @operation(
@@ -139,8 +139,7 @@ def update_pool(context: Context, request: UpdatePool) -> Pool:
         pools.update(request.pool_name, **changes)
     except storage_errors.PoolCapabilitiesMismatch as error:
         raise errors.BadRequest(str(error), title='Unable to update pool') from None
-    changed: Pool = pools.get(request.pool_name, False)
-    return changed
+    return cast(Pool, pools.get(request.pool_name, False))
 
 
 @operation(
@@ -165,6 +164,5 @@ def delete_pool(context: Context, request: NamedPool) -> str:
 
 
 def _check_connection(context: Context, uri: str) -> None:
-    conf = context.broker.control.pools_controller.driver.conf
-    if not storage_utils.can_connect(uri, conf=conf):
+    if not storage_utils.can_connect(uri, conf=context.broker.conf):
         raise errors.MalformedDocument(f'cannot connect to {uri} - at `$.uri`')

@@ -16,6 +16,7 @@ from zaqar_gevent.api.context import Context, Metadata
 from zaqar_gevent.api.messages import check_encryption
 from zaqar_gevent.api.operation import Kind, Repeat, Reply, Request, operation
 from zaqar_gevent.api.push import Source
+from zaqar_gevent.storage.interface import read_metadata
 
 MAX_FILTERS = 100
 _BAD_ESCAPE = re.compile(r'~(?![01])')
@@ -177,8 +178,8 @@ def create_queue(context: Context, request: CreateQueue) -> Reply:
 )
 def get_queue(context: Context, request: NamedQueue) -> Metadata:
     """Get a queue's metadata, with the server's defaults where it has none of its own."""
-    metadata = context.queues.get(request.queue_name, project=context.project_id)
-    return _with_defaults(context, metadata or {})
+    metadata = read_metadata(context.queues, request.queue_name, context.project_id)
+    return _with_defaults(context, metadata)
 
 
 @operation(
@@ -319,20 +320,19 @@ _PURGED_PAGE = 1000
 def _purge_subscriptions(context: Context, queue_name: str) -> None:
     """Remove the subscriptions that are there now."""
     subscriptions = context.broker.subscriptions
-    target: dict[str, Any] = {'queue': queue_name, 'project': context.project_id}
+    project_id = context.project_id
     ids: dict[str, None] = {}
     marker = None
     while True:
-        # Of a queue that is in no pool, upstream gives none.
-        results = subscriptions.list(**target, marker=marker, limit=_PURGED_PAGE) or iter(())
+        results = subscriptions.list(queue_name, project_id, marker, _PURGED_PAGE)
         page = [str(one['id']) for one in next(results, ())]
         marker = next(results, None)
         if not marker or not set(page) - ids.keys():
             break
         ids.update(dict.fromkeys(page))
     for one in ids:
-        subscriptions.delete(subscription_id=one, **target)
-        context.broker.notifier.ended(Source(context.project_id, queue_name), one)
+        subscriptions.delete(queue_name, one, project=project_id)
+        context.broker.notifier.ended(Source(project_id, queue_name), one)
     context.forget_subscriptions_of(queue_name)
 
 
@@ -391,7 +391,7 @@ def _check_dead_letters(context: Context, queue_name: str, metadata: Metadata) -
             metadata.get('_dead_letter_queue') or queue_name, context.project_id
         )
         cycle = dead_letters.find_cycle(
-            queue_name, metadata, lambda name: queues.get(name, project=context.project_id) or {}
+            queue_name, metadata, lambda name: read_metadata(queues, name, context.project_id)
         )
     except ValidationFailed as error:
         raise errors.BadRequest(f'{error} - at {place}') from None

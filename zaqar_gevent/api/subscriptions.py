@@ -224,21 +224,17 @@ def update_subscription(context: Context, request: UpdateSubscription) -> str:
     _check_trust(context, request.subscriber or '')
     _check_external(context, request.subscriber or '')
     subscriptions = context.broker.subscriptions
-    target = {
-        'queue': request.queue_name,
-        'subscription_id': _row(context, request),
-        'project': context.project_id,
-    }
+    target = request.queue_name, _row(context, request), context.project_id
     if 'options' in changes:
-        before = subscriptions.get(**target)['options'] or {}
+        before = subscriptions.get(*target)['options'] or {}
         changes['options'] = subscribers.keep_secret(changes['options'], before)
     try:
-        subscriptions.update(**target, **changes)
+        subscriptions.update(*target, **changes)
     except storage_errors.SubscriptionAlreadyExists as error:
         raise errors.Conflict(str(error)) from None
     context.forget_subscriptions_of(request.queue_name)
     source = Source(context.project_id, request.queue_name)
-    context.broker.notifier.changed(source, subscriptions.get(**target))
+    context.broker.notifier.changed(source, subscriptions.get(*target))
     return f'Subscription {request.subscription_id} updated.'
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import heapq
 import itertools
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from logging import WARNING
 from typing import Any, NamedTuple
 
@@ -22,6 +22,7 @@ from zaqar_gevent.api.broker import Broker
 from zaqar_gevent.api.push import Source
 from zaqar_gevent.bodies import Encoding
 from zaqar_gevent.logs import level_of
+from zaqar_gevent.storage.interface import read_metadata
 
 LOG = log.getLogger(__name__)
 
@@ -48,11 +49,10 @@ class _Delayed(NamedTuple):
 class Delays:
     """Tells of delayed messages; see `zaqar_gevent.api.delivery.DelayedDelivery`.
 
-    store_tells: whether the store of a queue (name, project) calls `became_due` by itself.
+    Stores that report due messages call `became_due` themselves.
     """
 
-    def __init__(self, broker: Broker, store_tells: Callable[[str, str | None], bool]) -> None:
-        self._store_tells = store_tells
+    def __init__(self, broker: Broker) -> None:
         self._broker = broker
         self._waiting: list[_Delayed] = []
         self._numbers = itertools.count()
@@ -89,7 +89,7 @@ class Delays:
         ids: Sequence[str],
         passed: str | None,
     ) -> None:
-        if self._store_tells(source.name, source.project_id):
+        if self._broker.features_for(source.name, source.project_id).reports_due:
             return
         now = time.time()
         for message, message_id in zip(messages, ids, strict=False):
@@ -107,15 +107,14 @@ class Delays:
             gevent.spawn(self._run)
 
     def _get_retry_policy(self, source: Source) -> dict[str, Any]:
-        for controller in (self._broker.queues, self._broker.topics):
-            if controller is None:
-                continue
-            try:
-                metadata = controller.get_metadata(source.name, project=source.project_id)
-            except storage_errors.DoesNotExist:
-                continue
-            return (metadata or {}).get('_retry_policy') or {}
-        return {}
+        broker = self._broker
+        try:
+            metadata = broker.queues.get_metadata(source.name, project=source.project_id)
+        except storage_errors.DoesNotExist:
+            if not broker.has_topics:
+                return {}
+            metadata = read_metadata(broker.topics, source.name, source.project_id)
+        return (metadata or {}).get('_retry_policy') or {}
 
     def _run(self) -> None:
         while self._waiting:

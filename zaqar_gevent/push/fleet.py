@@ -11,13 +11,13 @@ import secrets
 import time
 from collections.abc import Callable
 from logging import WARNING
-from typing import Any
 
 from oslo_log import log
 
 from zaqar_gevent.api import documents
 from zaqar_gevent.api.push import Source
 from zaqar_gevent.logs import level_of
+from zaqar_gevent.storage.interface import ControlDriver
 
 LOG = log.getLogger(__name__)
 
@@ -97,7 +97,7 @@ class Fleet:
             self._known.clear()
 
 
-def load_from(control: Any) -> Callable[[str], str]:
+def load_from(control: ControlDriver) -> Callable[[str], str]:
     """What loads the key from a control store."""
 
     def load(new: str) -> str:

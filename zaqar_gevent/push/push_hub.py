@@ -10,12 +10,11 @@ from typing import Any
 
 import gevent
 from gevent.pool import Group
-from oslo_config import cfg
 from oslo_log import log
 from zaqar.storage import errors as storage_errors
 
 from zaqar_gevent import greenlets
-from zaqar_gevent.api.broker import Broker, method_of
+from zaqar_gevent.api.broker import Broker
 from zaqar_gevent.api.ending import End
 from zaqar_gevent.api.push import News, Source
 from zaqar_gevent.logs import level_of
@@ -27,6 +26,7 @@ from zaqar_gevent.push.interest import INTEREST_SECONDS, Interest
 from zaqar_gevent.push.subscription import Key, PushSubscription, State
 from zaqar_gevent.push.tail import ForgetfulTail, MarkedTail, PagedTail, PooledTail, Tail
 from zaqar_gevent.push.workers import RemoteWorkers, is_hidden, is_worker
+from zaqar_gevent.storage.features import MarkerKind, StoreFeatures
 
 LOG = log.getLogger(__name__)
 
@@ -68,7 +68,7 @@ class PushHub:
         self.is_draining = False
         self._keeper: gevent.Greenlet | None = None
         self._last_jobs = Group()
-        self._tail = _tail_for(broker.conf)
+        self._tail = _tail_for(broker.features)
         self.ids_keep_order = self._tail is MarkedTail
         self._clock_steps = ClockStepDetector()
         self._looked_at = 0
@@ -366,21 +366,18 @@ class PushHub:
 
     def _find_claimable(self, waited: list[Source]) -> list[Source]:
         """Those of some queues that may have a message to be claimed."""
-        find = method_of(self._broker.claims, 'find_claimable')
-        if find is not None:
-            return [waited[number] for number in find([tuple(source) for source in waited])]
+        if self._broker.features.finds_claimable:
+            return [waited[number] for number in self._broker.claims.find_claimable(waited)]
         begin = self._looked_at % len(waited)
         self._looked_at = begin + _LOOKS
         return (waited[begin:] + waited[:begin])[:_LOOKS]
 
 
-def _tail_for(conf: cfg.ConfigOpts) -> type[Tail]:
-    """What reads the queues of the store that is configured."""
-    if conf.pooling:
-        return PooledTail
-    tails: dict[str, type[Tail]] = {
-        'sqlite': MarkedTail,
-        'postgresql': MarkedTail,
-        'redis': ForgetfulTail,
+def _tail_for(features: StoreFeatures) -> type[Tail]:
+    """What reads the queues of a store, by its markers."""
+    tails: dict[MarkerKind, type[Tail]] = {
+        MarkerKind.POSITION: MarkedTail,
+        MarkerKind.MESSAGE_ID: ForgetfulTail,
+        MarkerKind.MIXED: PooledTail,
     }
-    return tails.get(conf.drivers.message_store, PagedTail)
+    return tails.get(features.markers, PagedTail)

@@ -101,8 +101,7 @@ class MarkedTail(Tail):
     """Reads the embedded store, whose markers keep their order even where the message is gone."""
 
     def end(self) -> str | None:
-        end: str | None = self._broker.messages.end(self._source.name, self._source.project_id)
-        return end
+        return self._broker.messages.end(self._source.name, self._source.project_id)
 
     def after(self, marker: str | None) -> list[Entry]:
         found, following = self._read_page(marker, PAGE)
@@ -214,9 +213,10 @@ class ForgetfulTail(Tail):
 
     def _keeps_place(self, marker: str | None) -> bool:
         """Whether the store can say so, and knows what follows this marker in any case."""
-        keeps_place = getattr(self._broker.messages, 'keeps_place', None)
+        if not self._broker.features.keeps_places:
+            return False
         source = self._source
-        return keeps_place is not None and bool(keeps_place(source.name, marker, source.project_id))
+        return self._broker.messages.keeps_place(source.name, marker, source.project_id)
 
     def _exist(self, ids: list[str]) -> list[str]:
         """Those of the messages that are still there, in the order given."""

@@ -11,10 +11,14 @@ from zaqar.storage import base, pipeline, pooling
 from zaqar.storage import utils as upstream_utils
 
 from zaqar_gevent import dead_letters
-from zaqar_gevent.features import NO_FEATURES, Feature
-from zaqar_gevent.storage import pooled_subscriptions, text_bodies, value_bodies
+from zaqar_gevent.storage import (
+    own_drivers,
+    pooled_subscriptions,
+    text_bodies,
+    value_bodies,
+)
+from zaqar_gevent.storage.interface import read_metadata
 from zaqar_gevent.storage.redis import options as redis_options
-from zaqar_gevent.storage.sqlite.database import Database
 
 _REDIS = 'zaqar.storage.redis'
 _SWIFT = 'zaqar.storage.swift'
@@ -84,12 +88,8 @@ def bound_scans(
     while isinstance(storage, pipeline.DataDriver):
         storage = storage._storage
     for driver in (storage, control):
-        database = getattr(driver, 'database', None)
-        if isinstance(database, Database):
-            database.scan_seconds = seconds
-        server: Any = getattr(driver, 'server', None)
-        if hasattr(server, 'scan_seconds'):
-            server.scan_seconds = seconds
+        if isinstance(driver, own_drivers.DataDriver | own_drivers.ControlDriver):
+            driver.bound_reads(seconds)
 
 
 def listen(storage: base.DataDriverBase, listener: Callable[..., None]) -> None:
@@ -104,31 +104,13 @@ def listen(storage: base.DataDriverBase, listener: Callable[..., None]) -> None:
         make = catalog._init_driver
 
         def make_heard(*args: Any, **kwargs: Any) -> base.DataDriverBase:
-            driver = make(*args, **kwargs)
+            driver: base.DataDriverBase = make(*args, **kwargs)
             listen(driver, listener)
             return driver
 
         catalog._init_driver = make_heard
-    elif hasattr(storage, 'listen'):
+    elif isinstance(storage, own_drivers.DataDriver) and storage.features.reports_due:
         storage.listen(listener)
-
-
-def tells_due(storage: base.DataDriverBase, queue: str, project: str | None) -> bool:
-    """Whether a queue's store tells of delayed messages that become visible."""
-    return hasattr(find(storage, queue, project), 'listen')
-
-
-def remembers_posts(storage: base.DataDriverBase, queue: str, project: str | None) -> bool:
-    """Whether a queue's store knows a post again by its `post_id`."""
-    return bool(getattr(find(storage, queue, project), 'idempotency_seconds', 0))
-
-
-def features_of(
-    storage: base.DataDriverBase, queue: str, project: str | None
-) -> frozenset[Feature]:
-    """What the store of a queue can do beyond upstream's interface."""
-    found: frozenset[Feature] = getattr(find(storage, queue, project), 'features', NO_FEATURES)
-    return found
 
 
 def _keeps_place(
@@ -136,8 +118,9 @@ def _keeps_place(
 ) -> bool:
     """Whether the pool of a queue knows the place of a marker even if its message is gone."""
     driver = find(storage, queue, project)
-    own = driver and getattr(driver.message_controller, 'keeps_place', None)
-    return bool(own and own(queue, marker, project))
+    if not isinstance(driver, own_drivers.DataDriver) or not driver.features.keeps_places:
+        return False
+    return bool(driver.message_controller.keeps_place(queue, marker, project))
 
 
 def bound_clients() -> None:
@@ -310,5 +293,5 @@ class _QueuesToClaimFrom:
             # Upstream splits the key at dots: the message would go to another queue or project.
             return False
         return dead_letters.can_dead_letter(
-            name, metadata, lambda other: self._queues.get(other, project=project)
+            name, metadata, lambda other: read_metadata(self._queues, other, project)
         )

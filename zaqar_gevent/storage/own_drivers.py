@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import functools
 import time
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
@@ -12,7 +11,8 @@ from oslo_log import log
 from zaqar.storage import base, errors
 
 from zaqar_gevent import dead_letters
-from zaqar_gevent.features import NO_FEATURES
+from zaqar_gevent.storage.features import StoreFeatures
+from zaqar_gevent.storage.interface import Document, DueListener, Metadata, read_metadata
 
 LOG = log.getLogger(__name__)
 
@@ -38,11 +38,22 @@ class DataDriver(base.DataDriverBase):
     BASE_CAPABILITIES = tuple(base.Capabilities)
 
     carries_bodies = False
-    features = NO_FEATURES
 
     @property
     def capabilities(self) -> tuple[base.Capabilities, ...]:
         return self.BASE_CAPABILITIES
+
+    @property
+    def features(self) -> StoreFeatures:
+        """What this store can do."""
+        raise NotImplementedError
+
+    def bound_reads(self, seconds: float) -> None:
+        """Break off reads that take longer, as far as the store can."""
+
+    def listen(self, listener: DueListener) -> None:
+        """Have `listener` called when delayed messages become visible, if `reports_due`."""
+        raise NotImplementedError
 
     @property
     def keeps_names(self) -> bool:
@@ -60,9 +71,12 @@ class DataDriver(base.DataDriverBase):
 
     def find_dead_letters(self, queue: str, project: str | None) -> DeadLetters | None:
         """Where the dead letters of a queue go; None if it has none, or they would lead back."""
-        get = functools.partial(self.queue_controller.get, project=project)
-        settings = get(queue) or {}
-        if not dead_letters.can_dead_letter(queue, settings, lambda name: get(name) or {}):
+
+        def read(name: str) -> Metadata:
+            return read_metadata(self.queue_controller, name, project)
+
+        settings = read(queue)
+        if not dead_letters.can_dead_letter(queue, settings, read):
             return None
         dead_letter_queue = settings['_dead_letter_queue']
         if not self._share_pool(queue, dead_letter_queue, project):
@@ -106,6 +120,17 @@ class DataDriver(base.DataDriverBase):
         raise NotImplementedError
 
 
+class ControlDriver(base.ControlDriverBase):
+    """Queues without their messages, topics, pools, flavors and the catalogue in one place."""
+
+    def is_alive(self) -> bool:
+        """Whether the store works."""
+        raise NotImplementedError
+
+    def bound_reads(self, seconds: float) -> None:
+        """Break off reads that take longer, as far as the store can."""
+
+
 class MessageController(base.Message):
     """Messages of a driver; `bulk_get` gives those that exist."""
 
@@ -126,6 +151,14 @@ class MessageController(base.Message):
     ) -> Iterator[StoredMessage]:
         raise NotImplementedError
 
+    def end(self, queue: str, project: str | None = None) -> str | None:
+        """The marker of the last visible message, if the store's markers are positions."""
+        raise NotImplementedError
+
+    def keeps_place(self, queue: str, marker: str | None, project: str | None = None) -> bool:
+        """Whether a list goes on after a marker whose message is gone, if it `keeps_places`."""
+        raise NotImplementedError
+
     def _has_checksums(self) -> bool:
         """Whether messages get a checksum. PERF: the option is looked up once a second."""
         now = time.monotonic()
@@ -135,8 +168,24 @@ class MessageController(base.Message):
         return self._checksums
 
 
+class ClaimController(base.Claim):
+    """Claims of a driver."""
+
+    def find_claimable(self, queues: Sequence[tuple[str | None, str]]) -> list[int]:
+        """Which of some queues may have a message to claim, if the store `finds_claimable`."""
+        raise NotImplementedError
+
+
 class SubscriptionController(base.Subscription):
     """Subscriptions, unique by project, queue and subscriber; an expired one is none."""
+
+    def get(self, queue: str, subscription_id: str, project: str | None = None) -> Document:
+        """One subscription, or `SubscriptionDoesNotExist`."""
+        raise NotImplementedError
+
+    def count(self, queue: str, project: str | None = None) -> int:
+        """How many subscriptions a queue has, if the store `counts_subscriptions`."""
+        raise NotImplementedError
 
     def exists(self, queue: str, subscription_id: str, project: str | None = None) -> bool:
         """Whether there is such a subscription."""
@@ -151,10 +200,7 @@ class QueueNames:
     """Names of queues or topics, as a control driver keeps them."""
 
     def _get(self, name: str, project: str | None = None) -> Any:
-        try:
-            return self.get_metadata(name, project)
-        except errors.DoesNotExist:
-            return {}
+        return read_metadata(self, name, project)  # type: ignore[arg-type]
 
     def get_metadata(self, name: str, project: str | None = None) -> Any:
         raise NotImplementedError

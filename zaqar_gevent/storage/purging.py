@@ -12,7 +12,7 @@ from typing import Any
 
 from zaqar.storage import base, errors
 
-from zaqar_gevent.storage import drivers
+from zaqar_gevent.storage import drivers, own_drivers
 
 STEP = 100
 """Messages that are looked at in one step."""
@@ -23,9 +23,8 @@ def purge(storage: base.DataDriverBase, queue: str, project: str | None) -> None
     driver = drivers.find(storage, queue, project)
     if driver is None:
         return
-    own_purge = getattr(driver.message_controller, 'purge', None)
-    if own_purge is not None:
-        own_purge(queue, project)
+    if isinstance(driver, own_drivers.DataDriver):
+        driver.message_controller.purge(queue, project)
     elif drivers.is_redis(driver):
         # Its library is only there if it is used.
         from zaqar_gevent.storage import redis_purge

@@ -1,7 +1,7 @@
 """Drivers that keep values, as upstream's, behind the interface of those that carry bodies.
 
-A store says by its attribute `carries_bodies` that it takes and gives a `Body` with each message.
-Every other store takes and gives the value of each body, and `bytes` for an encrypted one.
+Drivers of this project take and give a `Body` with each message, when their `carries_bodies` is
+set. Every other driver takes and gives the value of each body, and `bytes` for an encrypted one.
 """
 
 from __future__ import annotations
@@ -12,12 +12,13 @@ from typing import Any
 from zaqar.storage import base
 
 from zaqar_gevent.bodies import Body, body_of
+from zaqar_gevent.storage import own_drivers
 from zaqar_gevent.storage.wrapped import Claims, Messages, StoredMessage, replace_controllers
 
 
 def carry_bodies(driver: base.DataDriverBase) -> None:
     """Have the driver's controllers take and give a `Body` with each message."""
-    if hasattr(driver, 'carries_bodies'):
+    if isinstance(driver, own_drivers.DataDriver):
         driver.carries_bodies = True
     elif not isinstance(driver.message_controller, _Messages):
         replace_controllers(

@@ -20,10 +20,9 @@ from zaqar_gevent.api.dispatcher import Dispatcher
 from zaqar_gevent.api.grants import UNLIMITED, Grant, Reason
 from zaqar_gevent.api.policy import Policy
 from zaqar_gevent.api.signed_urls import SignedRequest
-from zaqar_gevent.options import metadata_seconds
 from zaqar_gevent.server import capabilities
-from zaqar_gevent.storage import purging
 from zaqar_gevent.storage.sqlite import ControlDriver, DataDriver
+from zaqar_gevent.storage.stores import stores_of
 
 
 def test_a_grant_ends_when_it_expires() -> None:
@@ -75,8 +74,8 @@ def dispatch(tmp_path: pathlib.Path) -> Iterator[Any]:
     configuration.use_embedded_store(conf, tmp_path)
     control = ControlDriver(conf, None)
     storage = DataDriver(conf, None, control)
-    purge = functools.partial(purging.purge, storage)
-    broker = Broker(conf, storage, control, purge, capabilities(conf), metadata_seconds(conf))
+    stores = stores_of(storage, control)
+    broker = Broker(conf, stores, capabilities(conf, stores.features), 1.0)
     dispatcher = Dispatcher(broker, Policy(conf))
     caller = Caller('demo', str(uuid.uuid4()))
 

@@ -8,6 +8,7 @@ import pytest
 
 from zaqar_gevent.push import tail
 from zaqar_gevent.push.clock_steps import ClockStepDetector
+from zaqar_gevent.storage.features import MarkerKind, StoreFeatures
 
 
 class Moved:
@@ -86,7 +87,8 @@ def test_a_follower_skips_nothing_that_is_posted_after_the_clock_was_set_back(
     monkeypatch.setattr(tail.time, 'time', lambda: moved.wall)
     monkeypatch.setattr(tail, 'ClockStepDetector', moved.clock_steps)
     monkeypatch.setattr(tail, 'present_all', lambda broker, found, project: found)
-    broker: Any = type('Broker', (), {'messages': store})
+    features = StoreFeatures(MarkerKind.MESSAGE_ID)
+    broker: Any = type('Broker', (), {'messages': store, 'features': features})
     follower = tail.ForgetfulTail(broker, tail.Source('demo', 'orders'))
     store.messages = [{'id': 'seen', 'age': 0}]
     assert [entry.marker for entry in follower.after(None)] == ['seen']

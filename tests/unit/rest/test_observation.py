@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import pathlib
 from collections.abc import Callable, Iterator
@@ -25,8 +24,8 @@ from zaqar_gevent.conf import ConfigurationError
 from zaqar_gevent.rest import build_app
 from zaqar_gevent.rest.observation import metrics_app, observe, serve_paths
 from zaqar_gevent.server import capabilities
-from zaqar_gevent.storage import purging
 from zaqar_gevent.storage.sqlite import ControlDriver, DataDriver
+from zaqar_gevent.storage.stores import stores_of
 
 CLIENT = {'Client-ID': '3381af92-2b9e-11e3-b191-71861300734c', 'X-Project-ID': 'demo'}
 NO_LOG = AccessLog('')
@@ -50,14 +49,8 @@ def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     configuration.use_embedded_store(conf, tmp_path_factory.mktemp('store'))
     control = ControlDriver(conf, None)
     storage = DataDriver(conf, None, control)
-    broker = Broker(
-        conf,
-        storage,
-        control,
-        functools.partial(purging.purge, storage),
-        capabilities(conf),
-        options.metadata_seconds(conf),
-    )
+    stores = stores_of(storage, control)
+    broker = Broker(conf, stores, capabilities(conf, stores.features), 1.0)
     yield build_app(Dispatcher(broker, Policy(conf)))
     storage.close()
     control.close()

@@ -10,6 +10,7 @@ import msgspec
 from oslo_utils import timeutils
 from zaqar.storage import base, errors
 
+from zaqar_gevent.storage import own_drivers
 from zaqar_gevent.storage.postgresql import documents, kinds
 from zaqar_gevent.storage.postgresql.documents import StoredMessage
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from zaqar_gevent.storage.postgresql.driver import DataDriver
 
 
-class ClaimController(base.Claim):
+class ClaimController(own_drivers.ClaimController):
     """The claims of one database. `ttl` and `grace` are in seconds."""
 
     def __init__(self, driver: DataDriver) -> None:

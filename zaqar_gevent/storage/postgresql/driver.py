@@ -9,11 +9,11 @@ from typing import Any
 from oslo_config import cfg
 from oslo_utils import timeutils
 from zaqar.common import decorators
-from zaqar.storage import base
 
 from zaqar_gevent.storage import own_drivers
 from zaqar_gevent.storage.core.handles import Handle
 from zaqar_gevent.storage.errors import StoreUnavailable
+from zaqar_gevent.storage.features import MarkerKind, StoreFeatures
 from zaqar_gevent.storage.postgresql import (
     addresses,
     catalogue,
@@ -59,6 +59,20 @@ class DataDriver(own_drivers.DataDriver):
         self.idempotency_seconds: int = section.idempotency_seconds
         self._heads = Heads()
         self._listener: Any = None
+
+    @property
+    def features(self) -> StoreFeatures:
+        return StoreFeatures(
+            markers=MarkerKind.POSITION,
+            post_id_seconds=self.idempotency_seconds,
+            checks_queues=True,
+            carries_bodies=True,
+            restores=True,
+            finds_claimable=True,
+            counts_subscriptions=True,
+            reports_due=True,
+            has_exact_stats=True,
+        )
 
     @property
     def keeps_names(self) -> bool:
@@ -111,6 +125,9 @@ class DataDriver(own_drivers.DataDriver):
                     *(*name, now, most, dead.queue, dead.ttl, limit),
                 )
                 left -= max(1, moved)
+
+    def bound_reads(self, seconds: float) -> None:
+        self.server.scan_seconds = seconds
 
     def is_alive(self) -> bool:
         return _is_alive(self.server)
@@ -165,7 +182,7 @@ class DataDriver(own_drivers.DataDriver):
         return subscriptions.SubscriptionController(self)
 
 
-class ControlDriver(base.ControlDriverBase):
+class ControlDriver(own_drivers.ControlDriver):
     """Queues, topics, pools, flavors and the catalogue in one database.
 
     Raises `StoreUnavailable`, `UnsuitableStore`, `zaqar.common.errors.ConfigurationError`.
@@ -177,6 +194,9 @@ class ControlDriver(base.ControlDriverBase):
         super().__init__(conf, cache)
         self._handle = _open(conf[options.MANAGEMENT_GROUP])
         self.server = self._handle.store
+
+    def bound_reads(self, seconds: float) -> None:
+        self.server.scan_seconds = seconds
 
     def is_alive(self) -> bool:
         """Whether the server answers, and can be written."""

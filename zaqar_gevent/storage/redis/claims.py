@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from oslo_utils import timeutils
 from zaqar.storage import base, errors
 
+from zaqar_gevent.storage import own_drivers
 from zaqar_gevent.storage.own_drivers import StoredMessage
 from zaqar_gevent.storage.redis import keys
 from zaqar_gevent.storage.redis.servers import load
@@ -25,7 +26,7 @@ _RENEW = load('claim_renew')
 _RELEASE = load('claim_release')
 
 
-class ClaimController(base.Claim):
+class ClaimController(own_drivers.ClaimController):
     """The claims of one server. `ttl` and `grace` are in seconds."""
 
     def __init__(self, driver: DataDriver) -> None:

@@ -10,14 +10,13 @@ from oslo_utils import timeutils
 from zaqar.common import decorators
 from zaqar.conf import drivers_management_store_redis as management_options
 from zaqar.conf import drivers_message_store_redis as message_options
-from zaqar.storage import base
 
 from zaqar_gevent.bodies import Body, body_of
-from zaqar_gevent.features import NO_FEATURES, Feature
 from zaqar_gevent.storage import own_drivers
 from zaqar_gevent.storage.core.handles import Handle
 from zaqar_gevent.storage.core.links import PATIENCE_SECONDS
 from zaqar_gevent.storage.errors import StoreUnavailable
+from zaqar_gevent.storage.features import Feature, MarkerKind, StoreFeatures
 from zaqar_gevent.storage.own_drivers import StoredMessage
 from zaqar_gevent.storage.redis import (
     addresses,
@@ -39,7 +38,7 @@ Lease = tuple[str, int, int]
 """The id of a claim, its TTL and grace in seconds."""
 
 _NEVER = (0, '', '', '')
-_FEATURES = frozenset({Feature.ATTRIBUTES})
+_OFFERED = frozenset({Feature.ATTRIBUTES})
 
 
 class DataDriver(own_drivers.DataDriver):
@@ -66,7 +65,21 @@ class DataDriver(own_drivers.DataDriver):
         self.idempotency_seconds: int = section.idempotency_seconds
         self._is_shared: bool = section.shared_with_upstream
         # Upstream's servers would put popped messages back without them, for one.
-        self.features = NO_FEATURES if self._is_shared else _FEATURES
+
+    @property
+    def features(self) -> StoreFeatures:
+        # Without the names of the queues on the same server, a post cannot be checked at once.
+        return StoreFeatures(
+            markers=MarkerKind.MESSAGE_ID,
+            post_id_seconds=self.idempotency_seconds,
+            checks_queues=self.keeps_names,
+            carries_bodies=True,
+            restores=True,
+            keeps_places=True,
+            has_exact_stats=not self._is_shared,
+            # Upstream would lose what it does not know.
+            offered=frozenset() if self._is_shared else _OFFERED,
+        )
 
     @property
     def keeps_names(self) -> bool:
@@ -186,7 +199,7 @@ class DataDriver(own_drivers.DataDriver):
         return subscriptions.SubscriptionController(self)
 
 
-class ControlDriver(base.ControlDriverBase):
+class ControlDriver(own_drivers.ControlDriver):
     """Queues, topics, pools, flavors and the catalogue on one server.
 
     Raises `StoreUnavailable`, `UnsuitableStore`, `zaqar.common.errors.ConfigurationError`.

@@ -11,6 +11,7 @@ import msgspec
 from oslo_utils import timeutils
 from zaqar.storage import base, errors
 
+from zaqar_gevent.storage import own_drivers
 from zaqar_gevent.storage.sqlite import claiming, delays
 from zaqar_gevent.storage.sqlite.documents import StoredMessage, read_page
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from zaqar_gevent.storage.sqlite.driver import DataDriver
 
 
-class ClaimController(base.Claim):
+class ClaimController(own_drivers.ClaimController):
     """The claims of one file. `ttl` and `grace` are in seconds."""
 
     def __init__(self, driver: DataDriver) -> None:

@@ -9,10 +9,9 @@ from typing import Any
 from oslo_config import cfg
 from oslo_utils import timeutils
 from zaqar.common import decorators
-from zaqar.storage import base
 
-from zaqar_gevent.features import Feature
 from zaqar_gevent.storage import own_drivers
+from zaqar_gevent.storage.features import Feature, MarkerKind, StoreFeatures
 from zaqar_gevent.storage.sqlite import (
     catalogue,
     claims,
@@ -44,8 +43,6 @@ class DataDriver(own_drivers.DataDriver):
 
     _DRIVER_OPTIONS = [(options.MESSAGE_GROUP, options.MESSAGE_OPTS)]
 
-    features = frozenset(Feature)
-
     def __init__(self, conf: cfg.ConfigOpts, cache: Any, control_driver: Any) -> None:
         super().__init__(conf, cache, control_driver)
         # Read now: the pools of a process share one configuration and override it in turn.
@@ -54,9 +51,28 @@ class DataDriver(own_drivers.DataDriver):
         self.idempotency_seconds: int = conf[options.MESSAGE_GROUP].idempotency_seconds
 
     @property
+    def features(self) -> StoreFeatures:
+        return StoreFeatures(
+            markers=MarkerKind.POSITION,
+            post_id_seconds=self.idempotency_seconds,
+            checks_queues=True,
+            carries_bodies=True,
+            restores=True,
+            finds_claimable=True,
+            counts_subscriptions=True,
+            reports_due=True,
+            bounds_reads=True,
+            has_exact_stats=True,
+            offered=frozenset(Feature),
+        )
+
+    @property
     def keeps_names(self) -> bool:
         """Whether the names of queues are in the same file as their messages."""
         return getattr(self.control_driver, 'database', None) is self.database
+
+    def bound_reads(self, seconds: float) -> None:
+        self.database.scan_seconds = seconds
 
     def is_alive(self) -> bool:
         return self.database.is_working()
@@ -107,7 +123,7 @@ class DataDriver(own_drivers.DataDriver):
         return subscriptions.SubscriptionController(self)
 
 
-class ControlDriver(base.ControlDriverBase):
+class ControlDriver(own_drivers.ControlDriver):
     """Queues, topics, pools, flavors and the catalogue in one SQLite file.
 
     Raises `StoreUnavailable` when the file cannot be opened, `NotConfigured` without a `uri`.
@@ -119,6 +135,9 @@ class ControlDriver(base.ControlDriverBase):
         super().__init__(conf, cache)
         self._handle = _open(conf, options.MANAGEMENT_GROUP)
         self.database = self._handle.store
+
+    def bound_reads(self, seconds: float) -> None:
+        self.database.scan_seconds = seconds
 
     def is_alive(self) -> bool:
         """Whether the file can be read and written now."""

@@ -1,0 +1,62 @@
+"""The stores of a server as the API works with them: what upstream's drivers, and pools, can do."""
+
+from __future__ import annotations
+
+import functools
+
+from zaqar.storage import base, pipeline, pooling
+
+from zaqar_gevent.storage import drivers, own_drivers, purging
+from zaqar_gevent.storage.features import MarkerKind, StoreFeatures
+from zaqar_gevent.storage.interface import Stores
+
+# By the package of upstream's driver. A driver that is in none is somebody else's.
+_UPSTREAM = {
+    'zaqar.storage.redis': StoreFeatures(MarkerKind.MESSAGE_ID),
+    'zaqar.storage.mongodb': StoreFeatures(MarkerKind.NUMBER),
+}
+_UNKNOWN = StoreFeatures(MarkerKind.OPAQUE)
+
+# Each pool is asked if it keeps places; see `drivers.protect`.
+_POOLS = StoreFeatures(MarkerKind.MIXED, keeps_places=True)
+
+
+def stores_of(data: base.DataDriverBase, control: base.ControlDriverBase) -> Stores:
+    """The stores with these drivers, which `drivers.protect` has seen."""
+    return Stores(
+        data,
+        control,
+        features_of(data),
+        functools.partial(features_for, data),
+        drivers.has_topics(data, control),
+        functools.partial(_are_alive, data, control),
+        functools.partial(purging.purge, data),
+    )
+
+
+def features_of(data: base.DataDriverBase) -> StoreFeatures:
+    """What a store can do; for pools, what all of them can."""
+    while isinstance(data, pipeline.DataDriver):
+        data = data._storage
+    if isinstance(data, pooling.DataDriver):
+        return _POOLS
+    if isinstance(data, own_drivers.DataDriver):
+        return data.features
+    module = type(data).__module__
+    return next(
+        (found for package, found in _UPSTREAM.items() if module.startswith(f'{package}.')),
+        _UNKNOWN,
+    )
+
+
+def features_for(data: base.DataDriverBase, queue: str, project: str | None) -> StoreFeatures:
+    """What the store of a queue can do; what every store can if the queue is in no pool."""
+    driver = drivers.find(data, queue, project)
+    return _UNKNOWN if driver is None else features_of(driver)
+
+
+def _are_alive(data: base.DataDriverBase, control: base.ControlDriverBase) -> bool:
+    if not data.is_alive():
+        return False
+    # Upstream's for management cannot say.
+    return not isinstance(control, own_drivers.ControlDriver) or control.is_alive()
