@@ -14,13 +14,13 @@ from typing import Any
 
 import pytest
 from zaqar.storage import errors, pipeline
-from zaqar_gevent.features import Feature
 
 from tests.postgres_process import PostgresProcess
 from tests.redis_process import RedisProcess
 from tests.storage.conftest import CLIENT, PROJECT, Store, load, load_postgresql, open_drivers
 from zaqar_gevent.copying import copier, stores
 from zaqar_gevent.storage import drivers
+from zaqar_gevent.storage.features import Feature
 from zaqar_gevent.storage.records import MessageRecord, QueueRecord
 
 TARGETS = ('sqlite', 'native', 'postgresql')
