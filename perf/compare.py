@@ -65,8 +65,10 @@ SERVERS: dict[str, Callable[[Fleet], Server]] = {
     'ours-gunicorn': lambda fleet: fleet.own_under_gunicorn(),
     'ours-redis': lambda fleet: fleet.own(redis=fleet.redis(), redis_driver='upstream'),
     'ours-native-redis': lambda fleet: fleet.own(redis=fleet.redis(), redis_driver='native'),
+    'ours-postgresql': lambda fleet: fleet.own(postgres=fleet.postgres()),
 }
 EMBEDDED, REDIS, DURABLE_REDIS = 'embedded, fsync', 'Redis, memory', 'Redis, fsync'
+POSTGRESQL = 'PostgreSQL, fsync'
 JSON, MSGPACK = {'binary': False}, {'binary': True}
 VARIANTS = [
     Variant('upstream REST, gunicorn sync', 'upstream-rest-sync', REDIS, Rest()),
@@ -93,6 +95,16 @@ VARIANTS = [
     Variant(
         *('ours zaqar.v2 MsgPack on Redis, native', 'ours-native-redis'),
         *(REDIS, Compact(**MSGPACK)),
+    ),
+    Variant('ours REST on PostgreSQL', 'ours-postgresql', POSTGRESQL, Rest()),
+    Variant('ours WebSocket JSON on PostgreSQL', 'ours-postgresql', POSTGRESQL, Default(**JSON)),
+    Variant(
+        *('ours zaqar.v2 MsgPack on PostgreSQL', 'ours-postgresql'),
+        *(POSTGRESQL, Compact(**MSGPACK)),
+    ),
+    Variant(
+        *('ours zaqar.v2 MsgPack on PostgreSQL, 16 in flight', 'ours-postgresql'),
+        *(POSTGRESQL, Compact(**MSGPACK), 16),
     ),
 ]
 QUICK = [Cell(POST, '100 B'), Cell(LIST, '100 B'), Cell(CLAIM, '100 B'), Cell(GET)]

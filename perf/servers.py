@@ -5,6 +5,7 @@ All are quiet: none logs requests. Upstream's run on Redis, since it has no stor
 
 from __future__ import annotations
 
+import functools
 import os
 import pathlib
 import re
@@ -14,11 +15,15 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from typing import Any
+
+import psutil
 
 from perf.machine import CLIENT_CORE, SERVER_CORE, on_core, store_directory, tree
 from tests.client.upstream_process import COMMAND
+from tests.postgres_process import ON_POSTGRESQL, PostgresProcess
 from tests.redis_process import ON_REDIS, RedisProcess
 
 START_SECONDS = 60
@@ -40,7 +45,8 @@ message_pipeline =
 class Server:
     """A server process, pinned to the servers' core from its first moment.
 
-    port: where it listens. pids: of it and its children. store_pids: of a store beside it.
+    port: where it listens. pids: of it and its children. find_store: of a store beside it, finds
+    the processes.
     """
 
     def __init__(
@@ -50,10 +56,10 @@ class Server:
         *,
         port: int = 0,
         home: pathlib.Path | None = None,
-        store_pids: Sequence[int] = (),
+        find_store: Callable[[], list[int]] = list,
     ) -> None:
         self.port = port
-        self.store_pids = list(store_pids)
+        self._find_store = find_store
         self._log = directory / 'server.log'
         env = {
             **os.environ,
@@ -88,6 +94,11 @@ class Server:
                 return bool(probe.recv(1))
         except OSError:
             return False
+
+    @property
+    def store_pids(self) -> list[int]:
+        """The processes of the store beside it that are there now."""
+        return self._find_store()
 
     def log(self) -> str:
         """What it has said."""
@@ -135,10 +146,20 @@ class Fleet(ExitStack):
             process.client.config_set('appendonly', 'yes')
         return process
 
+    def postgres(self, **settings: Any) -> PostgresProcess:
+        """A PostgreSQL on the client's core, which syncs before each answer."""
+        with on_core(CLIENT_CORE):
+            return self.enter_context(PostgresProcess(is_durable=True, **settings))
+
     def own(
-        self, *, redis: RedisProcess | None = None, redis_driver: str = 'native', config: str = ''
+        self,
+        *,
+        redis: RedisProcess | None = None,
+        redis_driver: str = 'native',
+        postgres: PostgresProcess | None = None,
+        config: str = '',
     ) -> Server:
-        """The `zaqar-gevent` command, on the embedded store or on Redis."""
+        """The `zaqar-gevent` command, on the embedded store, on Redis or on PostgreSQL."""
         directory = self.directory()
         command = [sys.executable, '-m', 'zaqar_gevent.cmd', '--port', '0']
         command += ['--state-path', str(directory)]
@@ -146,10 +167,16 @@ class Fleet(ExitStack):
             stores = ON_REDIS.format(redis=redis.uri)
             stores = stores.replace('[drivers]', f'[drivers]\nredis_driver = {redis_driver}')
             config = _QUIET + stores + config
+        if postgres is not None:
+            # Servers of one fleet share it if they are to.
+            config = _QUIET + ON_POSTGRESQL.format(uri=postgres.uri, schema='zaqar') + config
         if config:
             (directory / 'zaqar.conf').write_text(config)
             command += ['--config-file', str(directory / 'zaqar.conf')]
-        return self.add(Server(command, directory, store_pids=_pids(redis)))
+        find = functools.partial(_pids, redis)
+        if postgres is not None:
+            find = functools.partial(_postgres_pids, postgres)
+        return self.add(Server(command, directory, find_store=find))
 
     def own_under_gunicorn(self) -> Server:
         """One gunicorn worker of ours on the embedded store."""
@@ -174,7 +201,7 @@ class Fleet(ExitStack):
         file.parent.mkdir()
         file.write_text(_QUIET + ON_REDIS.format(redis=redis.uri))
         command = _gunicorn(worker, 'zaqar.transport.wsgi.app:app')
-        return self.add(Server(command, directory, store_pids=_pids(redis)))
+        return self.add(Server(command, directory, find_store=functools.partial(_pids, redis)))
 
     def upstream_websocket(self, redis: RedisProcess) -> Server:
         """Upstream's `zaqar-server` with its WebSocket transport."""
@@ -191,7 +218,9 @@ class Fleet(ExitStack):
         file = directory / 'zaqar.conf'
         file.write_text(_QUIET + stores + transport)
         command = [sys.executable, '-c', COMMAND, '--config-file', str(file)]
-        return self.add(Server(command, directory, port=port, store_pids=_pids(redis)))
+        return self.add(
+            Server(command, directory, port=port, find_store=functools.partial(_pids, redis))
+        )
 
 
 def _gunicorn(worker: str, app: str) -> list[str]:
@@ -201,3 +230,10 @@ def _gunicorn(worker: str, app: str) -> list[str]:
 
 def _pids(redis: RedisProcess | None) -> list[int]:
     return [] if redis is None else [redis.client.info('server')['process_id']]
+
+
+def _postgres_pids(postgres: PostgresProcess) -> list[int]:
+    """The processes of a PostgreSQL, but for those that vacuum, which come and go."""
+    children = psutil.Process(postgres.pid).children()
+    lasting = [one for one in children if 'autovacuum worker' not in ' '.join(one.cmdline())]
+    return [postgres.pid, *(one.pid for one in lasting)]

@@ -26,7 +26,9 @@ LOG = log.getLogger(__name__)
 _SQL = pathlib.Path(__file__).parent / 'sql'
 
 # Sequential scans would be chosen while a table is small, and be kept when it is not.
-_SETTINGS = 'SET enable_seqscan = off SET enable_bitmapscan = off'
+_SETTINGS = (
+    'SET enable_seqscan = off SET enable_bitmapscan = off SET plan_cache_mode = force_generic_plan'
+)
 
 # Functions such as to_regclass would not see what others have just made.
 _SCHEMA = 'SELECT nspname FROM pg_catalog.pg_namespace WHERE nspname = $1'

@@ -21,7 +21,7 @@ Subscription = dict[str, Any]
 
 _SELECT = """SELECT json_build_array(id, source, subscriber, ttl, created, confirmed, options::json)
     FROM {schema}.subscriptions
-    WHERE project = $1 AND source = $2 AND expires > $3::float8 AND """
+    WHERE project = $1 AND source = $2 AND expires - $3::float8 > 0 AND """
 _ONE = _SELECT + 'id = $4::bigint'
 _BY_SUBSCRIBER = _SELECT + 'md5(subscriber) = md5($4::text) AND subscriber = $4'
 _PAGE = _SELECT + 'id > $4::bigint ORDER BY id LIMIT $5::int'

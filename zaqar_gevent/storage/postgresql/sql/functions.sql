@@ -2,8 +2,11 @@
 -- `facts`, a JSON value, and a `document`: a page of messages, see `documents.py`.
 --
 -- Times come from the server that calls, in seconds since the epoch. Every statement here must have
--- the same plan however large the tables are: no joins but by subqueries, which are always index
--- scans, since the settings forbid sequential ones.
+-- the same plan however large the tables are, and is planned only once: the settings ask for that
+-- and forbid sequential scans, there are no joins but by subqueries, and no condition but the wanted
+-- ones matches an index. So `expires - p_now > 0` stands where messages are found by their position,
+-- and `spool + 0` where the index has this expression. PERF: `head` and `page` are part of the statement
+-- they are in, as long as none of their arguments is a subquery.
 --
 -- Whoever gives positions in a queue holds the lock of its name until the commit. So they become
 -- visible in their order. Locks of several queues are taken in the order of their keys, and nothing
@@ -115,7 +118,7 @@ BEGIN
         v_made := ARRAY(
             SELECT CASE WHEN v_made[p.n] IS NULL OR p.i IS NULL THEN v_made[p.n]
                 ELSE coalesce((SELECT r.first FROM {schema}.receipts r
-                    WHERE r.spool = v_spools[p.n] AND r.id = p.i AND r.expires > p_now), 0) END
+                    WHERE r.spool = v_spools[p.n] AND r.id = p.i AND r.expires - p_now > 0), 0) END
             FROM ROWS FROM (json_to_recordset(p_posts) AS (i uuid)) WITH ORDINALITY AS p(i, n)
             ORDER BY p.n);
     END IF;
@@ -179,20 +182,22 @@ BEGIN
                     WHERE later.first > e.first AND later.first <= p_marker));
         END IF;
     END IF;
-    v_is_due := EXISTS (SELECT 1 FROM {schema}.delayed d WHERE d.spool = v_spool AND d.due <= p_now);
+    v_is_due := EXISTS (SELECT 1 FROM {schema}.delayed d WHERE d.spool + 0 = v_spool AND d.due + 0 <= p_now);
     IF v_spool IS NULL THEN
         v_page := E'[]\n';
     ELSIF p_claimed AND NOT p_delayed THEN
         SELECT {schema}.page_{v}(string_agg(f.head, ','), string_agg(f.body, '')), max(f.position)
             INTO v_page, v_last FROM (
-            SELECT m.position, m.body, {schema}.head_{v}(
-                m.number, m.position, p_now, m.created, m.ttl, m.claim_count,
-                (SELECT c.token FROM {schema}.claims c WHERE c.token = m.claim AND c.expires > p_now),
-                m.checksum, m.encoding, octet_length(m.body)) AS head
-            FROM {schema}.messages m
-            WHERE m.spool = v_spool AND m.position > v_after AND m.expires > p_now
-                AND (p_client IS NULL OR m.client IS DISTINCT FROM p_client)
-            ORDER BY m.position LIMIT p_limit) f;
+            SELECT h.position, h.body, {schema}.head_{v}(
+                h.number, h.position, p_now, h.created, h.ttl, h.claim_count, h.holder,
+                h.checksum, h.encoding, octet_length(h.body)) AS head
+            FROM (
+                SELECT m.*, (SELECT c.token FROM {schema}.claims c
+                    WHERE c.token = m.claim AND c.expires - p_now > 0) AS holder
+                FROM {schema}.messages m
+                WHERE m.spool = v_spool AND m.position > v_after AND m.expires - p_now > 0
+                    AND (p_client IS NULL OR m.client IS DISTINCT FROM p_client)
+                ORDER BY m.position LIMIT p_limit) h) f;
     ELSE
         SELECT {schema}.page_{v}(string_agg(f.head, ','), string_agg(f.body, '')), max(f.position)
             INTO v_page, v_last FROM (
@@ -203,37 +208,37 @@ BEGIN
                 (SELECT m.position, m.position AS place, m.number, m.created, m.ttl, m.claim_count,
                     NULL::uuid AS claim, m.checksum, m.encoding, m.body
                 FROM {schema}.messages m
-                WHERE m.spool = v_spool AND m.position > v_after AND m.claim IS NULL
-                    AND NOT m.returned AND m.expires > p_now
+                WHERE m.spool + 0 = v_spool AND m.position > v_after AND m.claim IS NULL
+                    AND NOT m.returned AND m.expires - p_now > 0
                     AND (p_client IS NULL OR m.client IS DISTINCT FROM p_client)
                 ORDER BY m.position LIMIT p_limit)
                 UNION ALL
                 (SELECT m.position, m.position, m.number, m.created, m.ttl, m.claim_count,
                     NULL, m.checksum, m.encoding, m.body
                 FROM {schema}.messages m
-                WHERE m.spool = v_spool AND m.position > v_after AND m.claim IS NULL
-                    AND m.returned AND m.expires > p_now
+                WHERE m.spool + 0 = v_spool AND m.position > v_after AND m.claim IS NULL
+                    AND m.returned AND m.expires - p_now > 0
                     AND (p_client IS NULL OR m.client IS DISTINCT FROM p_client)
                 ORDER BY m.position LIMIT p_limit)
                 UNION ALL
                 -- Of claims that have expired, or with `p_claimed` of all.
                 (SELECT m.position, m.position, m.number, m.created, m.ttl, m.claim_count,
-                    CASE WHEN c.expires > p_now THEN m.claim END, m.checksum, m.encoding, m.body
+                    CASE WHEN c.expires - p_now > 0 THEN m.claim END, m.checksum, m.encoding, m.body
                 FROM {schema}.claims c CROSS JOIN LATERAL (
                     SELECT * FROM {schema}.messages h
                     WHERE h.claim = c.token AND h.position > v_after OFFSET 0) m
-                WHERE c.spool = v_spool
-                    AND c.expires <= CASE WHEN p_claimed THEN 'Infinity'::float8 ELSE p_now END
-                    AND m.expires > p_now
+                WHERE c.spool + 0 = v_spool
+                    AND c.expires + 0 <= CASE WHEN p_claimed THEN 'Infinity'::float8 ELSE p_now END
+                    AND m.expires - p_now > 0
                     AND (p_client IS NULL OR m.client IS DISTINCT FROM p_client)
                 ORDER BY m.position LIMIT p_limit)
                 UNION ALL
                 (SELECT d.number, NULL, d.number, d.created, d.ttl, 0,
                     NULL, d.checksum, d.encoding, d.body
                 FROM {schema}.delayed d
-                WHERE p_delayed AND d.spool = v_spool AND d.number > v_after AND d.expires > p_now
+                WHERE p_delayed AND d.spool = v_spool AND d.number + 0 > v_after AND d.expires - p_now > 0
                     AND (p_client IS NULL OR d.client IS DISTINCT FROM p_client)
-                ORDER BY d.number LIMIT p_limit)
+                ORDER BY d.number + 0 LIMIT p_limit)
                 ORDER BY 1 LIMIT p_limit) u) f;
     END IF;
     v_last := coalesce(v_last, v_after);
@@ -251,27 +256,28 @@ DECLARE
 BEGIN
     RETURN QUERY
     SELECT NULL::json, {schema}.page_{v}(string_agg(f.head, ','), string_agg(f.body, '')) FROM (
-        SELECT u.body, {schema}.head_{v}(
-            u.number, u.place, p_now, u.created, u.ttl, u.claim_count,
-            (SELECT c.token FROM {schema}.claims c WHERE c.token = u.claim AND c.expires > p_now),
-            u.checksum, u.encoding, octet_length(u.body)) AS head
+        SELECT h.body, {schema}.head_{v}(
+            h.number, h.place, p_now, h.created, h.ttl, h.claim_count, h.holder, h.checksum,
+            h.encoding, octet_length(h.body)) AS head
+        FROM (SELECT u.*, (SELECT c.token FROM {schema}.claims c
+                WHERE c.token = u.claim AND c.expires - p_now > 0) AS holder
         FROM (
             SELECT m.position, m.position AS place, m.number, m.created, m.ttl, m.claim_count,
                 m.claim, m.checksum, m.encoding, m.body
             FROM {schema}.messages m
             WHERE m.spool = v_spool AND m.position = ANY (p_numbers) AND m.number IS NULL
-                AND m.expires > p_now
+                AND m.expires - p_now > 0
             UNION ALL
             SELECT m.position, m.position, m.number, m.created, m.ttl, m.claim_count,
                 m.claim, m.checksum, m.encoding, m.body
             FROM {schema}.messages m
-            WHERE m.number = ANY (p_numbers) AND m.spool = v_spool AND m.expires > p_now
+            WHERE m.number = ANY (p_numbers) AND m.spool = v_spool AND m.expires - p_now > 0
             UNION ALL
             SELECT d.number, NULL, d.number, d.created, d.ttl, 0,
                 NULL, d.checksum, d.encoding, d.body
             FROM {schema}.delayed d
-            WHERE d.number = ANY (p_numbers) AND d.spool = v_spool AND d.expires > p_now
-            ORDER BY 1) u) f;
+            WHERE d.number = ANY (p_numbers) AND d.spool = v_spool AND d.expires - p_now > 0
+            ORDER BY 1) u OFFSET 0) h) f;
 END $$;
 
 -- Frees messages of expired claims, of one spool or of all; whether there may be more.
@@ -285,8 +291,8 @@ BEGIN
             ORDER BY c.expires LIMIT p_most FOR UPDATE SKIP LOCKED);
     ELSE
         v_claims := ARRAY(SELECT c.token FROM {schema}.claims c
-            WHERE c.spool = p_spool AND c.expires <= p_now
-            ORDER BY c.expires LIMIT p_most FOR UPDATE SKIP LOCKED);
+            WHERE c.spool + 0 = p_spool AND c.expires + 0 <= p_now
+            ORDER BY c.expires + 0 LIMIT p_most FOR UPDATE SKIP LOCKED);
     END IF;
     IF cardinality(v_claims) = 0 THEN
         RETURN false;
@@ -333,7 +339,7 @@ BEGIN
         RETURN QUERY SELECT json_build_array('done', 0), {schema}.held_{v}(p_claim, p_now);
         RETURN;
     END IF;
-    IF EXISTS (SELECT 1 FROM {schema}.delayed d WHERE d.spool = v_spool AND d.due <= p_now) THEN
+    IF EXISTS (SELECT 1 FROM {schema}.delayed d WHERE d.spool + 0 = v_spool AND d.due + 0 <= p_now) THEN
         RETURN QUERY SELECT json_build_array('due', 0), NULL::bytea;
         RETURN;
     END IF;
@@ -343,21 +349,21 @@ BEGIN
         RETURN QUERY SELECT json_build_array('ask', 0), NULL::bytea;
         RETURN;
     END IF;
-    IF EXISTS (SELECT 1 FROM {schema}.claims c WHERE c.spool = v_spool AND c.expires <= p_now) THEN
+    IF EXISTS (SELECT 1 FROM {schema}.claims c WHERE c.spool + 0 = v_spool AND c.expires + 0 <= p_now) THEN
         v_has_more := {schema}.end_claims_{v}(p_now, v_spool, 50);
     END IF;
     IF p_most > 0 AND EXISTS (SELECT 1 FROM {schema}.messages m
-            WHERE m.spool = v_spool AND m.claim IS NULL AND m.returned
-                AND m.claim_count >= p_most AND m.expires > p_now) THEN
+            WHERE m.spool + 0 = v_spool AND m.claim IS NULL AND m.returned
+                AND m.claim_count >= p_most AND m.expires - p_now > 0) THEN
         RETURN QUERY SELECT json_build_array('worn', 0), NULL::bytea;
         RETURN;
     END IF;
     v_old := ARRAY(SELECT m.position FROM {schema}.messages m
-        WHERE m.spool = v_spool AND m.claim IS NULL AND m.returned AND m.expires > p_now
+        WHERE m.spool + 0 = v_spool AND m.claim IS NULL AND m.returned AND m.expires - p_now > 0
         ORDER BY m.position LIMIT p_limit FOR UPDATE SKIP LOCKED);
     IF cardinality(v_old) < p_limit AND NOT v_has_more THEN
         v_new := ARRAY(SELECT m.position FROM {schema}.messages m
-            WHERE m.spool = v_spool AND m.claim IS NULL AND NOT m.returned AND m.expires > p_now
+            WHERE m.spool + 0 = v_spool AND m.claim IS NULL AND NOT m.returned AND m.expires - p_now > 0
                 AND m.position > p_after
             ORDER BY m.position LIMIT p_limit - cardinality(v_old) FOR UPDATE SKIP LOCKED);
     END IF;
@@ -413,7 +419,7 @@ RETURNS TABLE (facts json, document bytea)
 LANGUAGE plpgsql STABLE {settings} AS $$
 BEGIN
     RETURN QUERY SELECT json_build_array(c.ttl, c.expires), {schema}.held_{v}(p_claim, p_now)
-        FROM {schema}.claims c WHERE c.token = p_claim AND c.expires > p_now
+        FROM {schema}.claims c WHERE c.token = p_claim AND c.expires - p_now > 0
             AND c.spool = {schema}.spool_{v}(p_project, p_queue);
 END $$;
 
@@ -425,7 +431,7 @@ DECLARE
     v_end float8 := p_now + p_ttl;
 BEGIN
     UPDATE {schema}.claims c SET ttl = p_ttl, expires = v_end
-        WHERE c.token = p_claim AND c.expires > p_now
+        WHERE c.token = p_claim AND c.expires - p_now > 0
             AND c.spool = {schema}.spool_{v}(p_project, p_queue);
     IF FOUND THEN
         UPDATE {schema}.messages m SET ttl = p_ttl + p_grace, expires = v_end + p_grace
@@ -464,8 +470,8 @@ DECLARE
 BEGIN
     PERFORM {schema}.lock_{v}(p_project, p_dead);
     v_positions := ARRAY(SELECT m.position FROM {schema}.messages m
-        WHERE m.spool = v_spool AND m.claim IS NULL AND m.returned AND m.claim_count >= p_most
-            AND m.expires > p_now
+        WHERE m.spool + 0 = v_spool AND m.claim IS NULL AND m.returned AND m.claim_count >= p_most
+            AND m.expires - p_now > 0
         ORDER BY m.position LIMIT p_limit FOR UPDATE SKIP LOCKED);
     v_count := cardinality(v_positions);
     IF v_count > 0 THEN
@@ -507,7 +513,7 @@ BEGIN
             WHERE m.spool = v_spool AND m.position = v_position
                 AND coalesce(m.number, m.position) = p_number
                 AND NOT EXISTS (SELECT 1 FROM {schema}.claims c
-                    WHERE c.token = m.claim AND c.expires > p_now)
+                    WHERE c.token = m.claim AND c.expires - p_now > 0)
             RETURNING m.claim IS NOT NULL INTO v_was_held;
         v_found := FOUND;
         IF NOT v_found THEN
@@ -519,7 +525,7 @@ BEGIN
             WHERE m.spool = v_spool AND m.position = v_position AND m.claim = p_claim
                 AND coalesce(m.number, m.position) = p_number
                 AND EXISTS (SELECT 1 FROM {schema}.claims c
-                    WHERE c.token = p_claim AND c.expires > p_now)
+                    WHERE c.token = p_claim AND c.expires - p_now > 0)
             RETURNING true INTO v_was_held;
         v_found := FOUND;
     END IF;
@@ -528,17 +534,17 @@ BEGIN
             VALUES (v_spool, -1, CASE WHEN v_was_held THEN -1 ELSE 0 END);
     ELSE
         SELECT (SELECT c.token FROM {schema}.claims c
-                WHERE c.token = m.claim AND c.expires > p_now) INTO v_holder
+                WHERE c.token = m.claim AND c.expires - p_now > 0) INTO v_holder
             FROM {schema}.messages m
-            WHERE m.spool = v_spool AND m.position = v_position AND m.expires > p_now
+            WHERE m.spool = v_spool AND m.position = v_position AND m.expires - p_now > 0
                 AND coalesce(m.number, m.position) = p_number;
         IF FOUND OR (p_claim IS NOT NULL AND EXISTS (SELECT 1 FROM {schema}.delayed d
-                WHERE d.number = p_number AND d.spool = v_spool AND d.expires > p_now)) THEN
+                WHERE d.number = p_number AND d.spool = v_spool AND d.expires - p_now > 0)) THEN
             v_reason := CASE
                 WHEN p_claim IS NULL THEN 1
                 WHEN v_holder IS NULL THEN 2
                 WHEN NOT EXISTS (SELECT 1 FROM {schema}.claims c
-                    WHERE c.token = p_claim AND c.spool = v_spool AND c.expires > p_now) THEN 4
+                    WHERE c.token = p_claim AND c.spool = v_spool AND c.expires - p_now > 0) THEN 4
                 ELSE 3 END;
         END IF;
     END IF;
@@ -570,20 +576,20 @@ BEGIN
         FOREACH v_claim IN ARRAY p_claims LOOP
             IF NOT EXISTS (SELECT 1 FROM {schema}.messages m
                     WHERE m.spool = v_spool AND m.position = ANY (v_locked) AND m.claim = v_claim
-                        AND m.expires > p_now)
+                        AND m.expires - p_now > 0)
                     OR NOT EXISTS (SELECT 1 FROM {schema}.claims c
-                        WHERE c.token = v_claim AND c.expires > p_now) THEN
+                        WHERE c.token = v_claim AND c.expires - p_now > 0) THEN
                 IF EXISTS (SELECT 1 FROM {schema}.messages m WHERE m.spool = v_spool
-                        AND m.position = ANY (v_locked) AND m.expires > p_now) THEN
+                        AND m.position = ANY (v_locked) AND m.expires - p_now > 0) THEN
                     RETURN QUERY SELECT json_build_array(NULL, v_claim), NULL::bytea;
                     RETURN;
                 END IF;
             END IF;
         END LOOP;
         FOR r IN SELECT coalesce(m.number, m.position) AS number, (SELECT c.token
-                    FROM {schema}.claims c WHERE c.token = m.claim AND c.expires > p_now) AS holder
+                    FROM {schema}.claims c WHERE c.token = m.claim AND c.expires - p_now > 0) AS holder
                 FROM {schema}.messages m
-                WHERE m.spool = v_spool AND m.position = ANY (v_locked) AND m.expires > p_now
+                WHERE m.spool = v_spool AND m.position = ANY (v_locked) AND m.expires - p_now > 0
                 ORDER BY m.position LOOP
             IF r.holder IS NULL THEN
                 RETURN QUERY SELECT json_build_array(r.number), NULL::bytea;
@@ -624,19 +630,19 @@ BEGIN
     v_numbers := ARRAY(SELECT f.number FROM (
         SELECT d.number, sum(octet_length(d.body)) OVER (ORDER BY d.due, d.number) AS size,
             octet_length(d.body) AS own
-        FROM (SELECT * FROM {schema}.delayed e WHERE e.spool = v_spool AND e.due <= p_now
-            ORDER BY e.due, e.number LIMIT p_limit FOR UPDATE) d) f WHERE f.size - f.own < p_bytes);
+        FROM (SELECT * FROM {schema}.delayed e WHERE e.spool + 0 = v_spool AND e.due + 0 <= p_now
+            ORDER BY e.due + 0, e.number LIMIT p_limit FOR UPDATE) d) f WHERE f.size - f.own < p_bytes);
     v_has_subscriptions := EXISTS (SELECT 1 FROM {schema}.subscriptions s
-        WHERE s.project = p_project AND s.source = p_queue AND s.expires > p_now);
+        WHERE s.project = p_project AND s.source = p_queue AND s.expires - p_now > 0);
     RETURN QUERY SELECT json_build_array(cardinality(v_numbers), EXISTS (
-            SELECT 1 FROM {schema}.delayed d WHERE d.spool = v_spool AND d.due <= p_now
+            SELECT 1 FROM {schema}.delayed d WHERE d.spool + 0 = v_spool AND d.due + 0 <= p_now
                 AND d.number <> ALL (v_numbers))), NULL::bytea;
     IF v_has_subscriptions THEN
         RETURN QUERY SELECT json_build_array(d.due - d.created, d.passed),
                 {schema}.page_{v}({schema}.head_{v}(
                     d.number, NULL, p_now, d.created, d.ttl, 0, NULL, d.checksum, d.encoding,
                     octet_length(d.body)), d.body)
-            FROM {schema}.delayed d WHERE d.number = ANY (v_numbers) AND d.expires > p_now
+            FROM {schema}.delayed d WHERE d.number = ANY (v_numbers) AND d.expires - p_now > 0
             ORDER BY d.due, d.number;
     END IF;
     IF cardinality(v_numbers) > 0 THEN
@@ -694,17 +700,17 @@ DECLARE
 BEGIN
     v_more := {schema}.end_claims_{v}(p_now, v_spool, 50);
     DELETE FROM {schema}.delayed d WHERE d.number = ANY (ARRAY(
-        SELECT e.number FROM {schema}.delayed e WHERE e.spool = v_spool AND e.number <= p_last
-        ORDER BY e.number LIMIT p_limit FOR UPDATE SKIP LOCKED));
+        SELECT e.number FROM {schema}.delayed e WHERE e.spool = v_spool AND e.number + 0 <= p_last
+        ORDER BY e.number + 0 LIMIT p_limit FOR UPDATE SKIP LOCKED));
     GET DIAGNOSTICS v_late = ROW_COUNT;
     DELETE FROM {schema}.messages m WHERE m.spool = v_spool AND m.position = ANY (ARRAY(
-        SELECT f.position FROM {schema}.messages f WHERE f.spool = v_spool AND f.claim IS NULL
+        SELECT f.position FROM {schema}.messages f WHERE f.spool + 0 = v_spool AND f.claim IS NULL
             AND NOT f.returned AND f.position <= p_last
         ORDER BY f.position LIMIT p_limit FOR UPDATE SKIP LOCKED));
     GET DIAGNOSTICS v_step = ROW_COUNT;
     v_count := v_step;
     DELETE FROM {schema}.messages m WHERE m.spool = v_spool AND m.position = ANY (ARRAY(
-        SELECT f.position FROM {schema}.messages f WHERE f.spool = v_spool AND f.claim IS NULL
+        SELECT f.position FROM {schema}.messages f WHERE f.spool + 0 = v_spool AND f.claim IS NULL
             AND f.returned AND f.position <= p_last
         ORDER BY f.position LIMIT p_limit FOR UPDATE SKIP LOCKED));
     GET DIAGNOSTICS v_step = ROW_COUNT;
@@ -721,10 +727,10 @@ LANGUAGE plpgsql STABLE {settings} AS $$
 BEGIN
     IF p_is_last THEN
         RETURN (SELECT m.position FROM {schema}.messages m
-            WHERE m.spool = p_spool AND m.expires > p_now ORDER BY m.position DESC LIMIT 1);
+            WHERE m.spool = p_spool AND m.expires - p_now > 0 ORDER BY m.position DESC LIMIT 1);
     END IF;
     RETURN (SELECT m.position FROM {schema}.messages m
-        WHERE m.spool = p_spool AND m.expires > p_now ORDER BY m.position LIMIT 1);
+        WHERE m.spool = p_spool AND m.expires - p_now > 0 ORDER BY m.position LIMIT 1);
 END $$;
 
 -- facts: the position of the last visible message and the name of its epoch, or null.
@@ -755,19 +761,19 @@ BEGIN
         (SELECT e.position, e.number, e.created FROM (
             (SELECT m.position, coalesce(m.number, m.position) AS number, m.created
             FROM {schema}.messages m
-            WHERE m.spool = v_spool AND m.expires > p_now ORDER BY m.position LIMIT 1)
+            WHERE m.spool = v_spool AND m.expires - p_now > 0 ORDER BY m.position LIMIT 1)
             UNION ALL
             (SELECT d.number, d.number, d.created FROM {schema}.delayed d
-            WHERE d.spool = v_spool AND d.expires > p_now ORDER BY d.number LIMIT 1)) e
+            WHERE d.spool = v_spool AND d.expires - p_now > 0 ORDER BY d.number + 0 LIMIT 1)) e
         ORDER BY 1 LIMIT 1)
         UNION ALL
         (SELECT e.position, e.number, e.created FROM (
             (SELECT m.position, coalesce(m.number, m.position) AS number, m.created
             FROM {schema}.messages m
-            WHERE m.spool = v_spool AND m.expires > p_now ORDER BY m.position DESC LIMIT 1)
+            WHERE m.spool = v_spool AND m.expires - p_now > 0 ORDER BY m.position DESC LIMIT 1)
             UNION ALL
             (SELECT d.number, d.number, d.created FROM {schema}.delayed d
-            WHERE d.spool = v_spool AND d.expires > p_now ORDER BY d.number DESC LIMIT 1)) e
+            WHERE d.spool = v_spool AND d.expires - p_now > 0 ORDER BY d.number + 0 DESC LIMIT 1)) e
         ORDER BY 1 DESC LIMIT 1)) f;
     IF p_counts THEN
         SELECT coalesce(sum(t.total), 0), coalesce(sum(t.held), 0) INTO v_total, v_held FROM (
@@ -776,12 +782,12 @@ BEGIN
             SELECT c.total, c.held FROM {schema}.changes c WHERE c.spool = v_spool) t;
         -- What has ended is removed, or freed, within seconds.
         v_total := v_total - (SELECT count(*) FROM {schema}.messages m
-            WHERE m.expires <= p_now AND m.spool = v_spool);
+            WHERE m.expires <= p_now AND m.spool + 0 = v_spool);
         v_total := v_total - (SELECT count(*) FROM {schema}.delayed d
-            WHERE d.expires <= p_now AND d.spool = v_spool);
+            WHERE d.expires <= p_now AND abs(d.spool) = v_spool);
         v_held := v_held - (SELECT coalesce(sum((SELECT count(*) FROM {schema}.messages m
                 WHERE m.claim = c.token)), 0)
-            FROM {schema}.claims c WHERE c.spool = v_spool AND c.expires <= p_now);
+            FROM {schema}.claims c WHERE c.spool + 0 = v_spool AND c.expires + 0 <= p_now);
     END IF;
     RETURN QUERY SELECT json_build_array(v_edges, v_total, v_held), NULL::bytea;
 END $$;
@@ -812,12 +818,12 @@ BEGIN
         SELECT j.number, (SELECT s.id FROM {schema}.spools s
             WHERE s.project = j.name ->> 0 AND s.name = j.name ->> 1) AS spool
         FROM json_array_elements(p_names) WITH ORDINALITY AS j(name, number)) n
-    WHERE EXISTS (SELECT 1 FROM {schema}.messages m WHERE m.spool = n.spool AND m.claim IS NULL
-            AND m.returned AND m.expires > p_now)
-        OR EXISTS (SELECT 1 FROM {schema}.messages m WHERE m.spool = n.spool AND m.claim IS NULL
-            AND NOT m.returned AND m.expires > p_now)
-        OR EXISTS (SELECT 1 FROM {schema}.delayed d WHERE d.spool = n.spool AND d.due <= p_now)
-        OR EXISTS (SELECT 1 FROM {schema}.claims c WHERE c.spool = n.spool AND c.expires <= p_now);
+    WHERE EXISTS (SELECT 1 FROM {schema}.messages m WHERE m.spool + 0 = n.spool AND m.claim IS NULL
+            AND m.returned AND m.expires - p_now > 0)
+        OR EXISTS (SELECT 1 FROM {schema}.messages m WHERE m.spool + 0 = n.spool AND m.claim IS NULL
+            AND NOT m.returned AND m.expires - p_now > 0)
+        OR EXISTS (SELECT 1 FROM {schema}.delayed d WHERE d.spool + 0 = n.spool AND d.due + 0 <= p_now)
+        OR EXISTS (SELECT 1 FROM {schema}.claims c WHERE c.spool + 0 = n.spool AND c.expires + 0 <= p_now);
 END $$;
 
 -- Deletes a queue or topic; its messages go with it unless there is one of the other kind by its
@@ -903,7 +909,7 @@ BEGIN
         END IF;
         IF v_count = 0 THEN
             DELETE FROM {schema}.claims c WHERE c.token = ANY (ARRAY(
-                SELECT e.token FROM {schema}.claims e WHERE e.spool = v_doomed LIMIT p_limit));
+                SELECT e.token FROM {schema}.claims e WHERE e.spool + 0 = v_doomed LIMIT p_limit));
             GET DIAGNOSTICS v_count = ROW_COUNT;
         END IF;
         IF v_count = 0 THEN

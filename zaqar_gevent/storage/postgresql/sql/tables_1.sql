@@ -1,3 +1,7 @@
+-- Some indices are on expressions such as `spool + 0`, so that only those statements use them that
+-- say so. Otherwise the choice between two indices would be made while the tables are empty, and be
+-- kept when it is wrong.
+
 -- Names of queues and topics with their metadata, which is a JSON text.
 CREATE TABLE {schema}.queues (
     project text COLLATE "C" NOT NULL,
@@ -59,13 +63,13 @@ CREATE TABLE {schema}.messages (
 );
 -- Bodies are not compressed: it would cost more than the message itself.
 ALTER TABLE {schema}.messages ALTER COLUMN body SET STORAGE EXTERNAL;
-CREATE INDEX messages_fresh ON {schema}.messages (spool, position)
+CREATE INDEX messages_fresh ON {schema}.messages ((spool + 0), position)
     WHERE claim IS NULL AND NOT returned;
-CREATE INDEX messages_returned ON {schema}.messages (spool, position)
+CREATE INDEX messages_returned ON {schema}.messages ((spool + 0), position)
     WHERE claim IS NULL AND returned;
 CREATE INDEX messages_held ON {schema}.messages (claim, position) WHERE claim IS NOT NULL;
 CREATE INDEX messages_delayed ON {schema}.messages (number) WHERE number IS NOT NULL;
-CREATE INDEX messages_expiry ON {schema}.messages (expires, spool);
+CREATE INDEX messages_expiry ON {schema}.messages (expires);
 
 -- Messages that nobody sees until they are due.
 CREATE TABLE {schema}.delayed (
@@ -86,10 +90,10 @@ CREATE TABLE {schema}.delayed (
     autovacuum_vacuum_cost_delay = 0
 );
 ALTER TABLE {schema}.delayed ALTER COLUMN body SET STORAGE EXTERNAL;
-CREATE INDEX delayed_of_spool ON {schema}.delayed (spool, due, number);
-CREATE INDEX delayed_numbers ON {schema}.delayed (spool, number);
-CREATE INDEX delayed_due ON {schema}.delayed (due, spool);
-CREATE INDEX delayed_expiry ON {schema}.delayed (expires, spool);
+CREATE INDEX delayed_of_spool ON {schema}.delayed ((spool + 0), (due + 0), number);
+CREATE INDEX delayed_numbers ON {schema}.delayed (spool, (number + 0));
+CREATE INDEX delayed_due ON {schema}.delayed (due);
+CREATE INDEX delayed_expiry ON {schema}.delayed (expires);
 
 -- Leases on messages.
 CREATE TABLE {schema}.claims (
@@ -102,7 +106,7 @@ CREATE TABLE {schema}.claims (
     autovacuum_vacuum_threshold = 1000,
     autovacuum_vacuum_cost_delay = 0
 );
-CREATE INDEX claims_of_spool ON {schema}.claims (spool, expires);
+CREATE INDEX claims_of_spool ON {schema}.claims ((spool + 0), (expires + 0));
 CREATE INDEX claims_expiry ON {schema}.claims (expires);
 
 -- What posts with an id were answered: the position of the first message, until `expires`. `id` is
