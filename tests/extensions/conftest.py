@@ -9,13 +9,14 @@ from typing import Any
 import pytest
 
 from tests.callers import TRANSPORTS, Answer, connect
+from tests.postgres_process import ON_POSTGRESQL, PostgresProcess
 from tests.redis_process import RedisProcess
 from tests.server_process import ServerProcess
 from tests.stores import serve_on
 
 VERSION = {'OpenStack-API-Version': 'messaging 2.1'}
 
-CAPABLE = ('embedded', 'unshared')
+CAPABLE = ('embedded', 'unshared', 'on_postgresql')
 INCAPABLE = ('redis', 'upstream')
 
 
@@ -42,6 +43,17 @@ def unshared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess
     """A server on a Redis that upstream's servers do not use."""
     directory = tmp_path_factory.mktemp('unshared')
     with RedisProcess(directory) as redis, serve_on('unshared', redis, directory) as process:
+        yield process
+
+
+@pytest.fixture(scope='session')
+def on_postgresql(
+    postgres: PostgresProcess, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[ServerProcess]:
+    """A server on PostgreSQL."""
+    config = ON_POSTGRESQL.format(uri=postgres.uri, schema='extended')
+    config += '[storage]\nmessage_pipeline = zaqar.notification.notifier\n'
+    with ServerProcess(tmp_path_factory.mktemp('postgresql'), config=config) as process:
         yield process
 
 

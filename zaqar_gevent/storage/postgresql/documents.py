@@ -18,6 +18,7 @@ from zaqar_gevent.storage.sqlite.documents import (
     decode_page,
     encode_body,
     encode_id,
+    encode_object,
     read_page,
 )
 from zaqar_gevent.storage.sqlite.epochs import Marker, decode, encode
@@ -35,6 +36,7 @@ __all__ = [
     'encode_body',
     'encode_id',
     'encode_marker',
+    'encode_object',
     'read_page',
 ]
 

@@ -10,6 +10,7 @@ from oslo_config import cfg
 from oslo_utils import timeutils
 from zaqar.common import decorators
 
+from zaqar_gevent.features import Feature
 from zaqar_gevent.storage import own_drivers
 from zaqar_gevent.storage.core.handles import Handle
 from zaqar_gevent.storage.errors import StoreUnavailable
@@ -49,6 +50,8 @@ class DataDriver(own_drivers.DataDriver):
     """
 
     _DRIVER_OPTIONS = [(options.MESSAGE_GROUP, options.MESSAGE_OPTS)]
+
+    features = frozenset({Feature.ATTRIBUTES})
 
     def __init__(self, conf: cfg.ConfigOpts, cache: Any, control_driver: Any) -> None:
         super().__init__(conf, cache, control_driver)

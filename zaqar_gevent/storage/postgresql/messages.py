@@ -51,6 +51,8 @@ class MessageController(own_drivers.MessageController):
         The body of a message is a `Body` where the driver `carries_bodies`, and otherwise a value:
         then one of bytes, which must be ASCII, is an encrypted one, and is given back as bytes.
 
+        A message may have `attributes`, texts by name.
+
         A post whose first message has a `post_id` is made once: repeated within the driver's
         `idempotency_seconds` it has the same ids. The first may have a `passed` as well, which is
         told to `listen`ers when delayed messages of the post are due.
@@ -108,6 +110,10 @@ class MessageController(own_drivers.MessageController):
                 head['e'] = int(body.encoding)
             if checked:
                 head['s'] = storage_utils.get_checksum(body.value) or None
+            if new.get('attributes'):
+                head['a'] = documents.encode_object(new['attributes'])
+            if new.get('group'):
+                head['g'] = new['group']
             heads.append(head)
             bodies.append(documents.encode_body(body))
         return heads, bodies
@@ -276,6 +282,9 @@ class MessageController(own_drivers.MessageController):
                     'n': one['claim_count'],
                     's': one.get('checksum'),
                     'e': int(body.encoding),
+                    'a': documents.encode_object(one.get('attributes')),
+                    'g': one.get('group'),
+                    'l': documents.encode_object(one.get('dead_letter')),
                 }
             )
             stored.append(documents.encode_body(body))

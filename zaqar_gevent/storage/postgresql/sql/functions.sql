@@ -15,7 +15,8 @@
 -- What a page says of a message: see `_Head` in the documents of the embedded store.
 CREATE FUNCTION {schema}.head_{v}(
     number bigint, place bigint, now float8, created float8, ttl int, claim_count int, claim uuid,
-    checksum text, encoding smallint, size int) RETURNS text
+    checksum text, encoding smallint, size int, attributes text, message_group text,
+    dead_letter text) RETURNS text
 LANGUAGE sql STABLE AS $$
     SELECT '["' || lpad(to_hex(coalesce(number, place)), 16, '0')
         || '",' || greatest(0, floor(now - created)::bigint)
@@ -25,7 +26,11 @@ LANGUAGE sql STABLE AS $$
             ELSE ',"' || replace(claim::text, '-', '') || '",' END
         || CASE WHEN checksum IS NULL THEN 'null,' ELSE '"' || checksum || '",' END
         || CASE WHEN number IS NULL OR place IS NULL THEN 'null,' ELSE place || ',' END
-        || encoding || ',' || size || ']'
+        || encoding || ',' || size
+        || CASE WHEN attributes IS NULL AND message_group IS NULL AND dead_letter IS NULL THEN ']'
+            ELSE ',' || coalesce(to_json(attributes)::text, 'null')
+                || ',' || coalesce(to_json(message_group)::text, 'null')
+                || ',' || coalesce(to_json(dead_letter)::text, 'null') || ']' END
 $$;
 
 CREATE FUNCTION {schema}.page_{v}(heads text, bodies bytea) RETURNS bytea
@@ -74,7 +79,8 @@ END $$;
 
 -- Posts `p_posts`, each {p: project, q: queue, c: whether the queue must exist, i: its id or null,
 -- f: until when that is remembered, w: what its messages have passed}. `p_messages`, with their
--- `p_bodies`: {o: number of the post, t: ttl, d: delay, u: client, s: checksum, e: encoding}.
+-- `p_bodies`: {o: number of the post, t: ttl, d: delay, u: client, s: checksum, e: encoding,
+-- a: attributes, g: group}.
 --
 -- facts: the position before that of the first message, and of each post null if its queue does not
 -- exist, 0, or the position of its first message if it has been made before.
@@ -124,20 +130,25 @@ BEGIN
     END IF;
     v_base := nextval('{schema}.batches') * 65536 - 1;
     INSERT INTO {schema}.messages
-        (spool, position, created, expires, client, ttl, encoding, checksum, body)
-    SELECT v_spools[m.o], v_base + m.n, p_now, p_now + m.t, m.u, m.t, coalesce(m.e, 0::smallint), m.s, m.body
+        (spool, position, created, expires, client, ttl, encoding, checksum, attributes,
+        message_group, body)
+    SELECT v_spools[m.o], v_base + m.n, p_now, p_now + m.t, m.u, m.t, coalesce(m.e, 0::smallint),
+        m.s, m.a, m.g, m.body
     FROM ROWS FROM (
-        json_to_recordset(p_messages) AS (o int, t int, d float8, u uuid, s text, e smallint),
-        unnest(p_bodies)) WITH ORDINALITY AS m(o, t, d, u, s, e, body, n)
+        json_to_recordset(p_messages) AS (
+            o int, t int, d float8, u uuid, s text, e smallint, a text, g text),
+        unnest(p_bodies)) WITH ORDINALITY AS m(o, t, d, u, s, e, a, g, body, n)
     WHERE v_made[m.o] = 0 AND m.d IS NULL;
     IF p_has_delays THEN
         INSERT INTO {schema}.delayed
-            (number, spool, due, created, expires, client, ttl, encoding, checksum, passed, body)
+            (number, spool, due, created, expires, client, ttl, encoding, checksum, passed,
+            attributes, message_group, body)
         SELECT v_base + m.n, v_spools[m.o], p_now + m.d, p_now, p_now + m.t, m.u, m.t,
-            coalesce(m.e, 0::smallint), m.s, (p_posts -> (m.o - 1) ->> 'w'), m.body
+            coalesce(m.e, 0::smallint), m.s, (p_posts -> (m.o - 1) ->> 'w'), m.a, m.g, m.body
         FROM ROWS FROM (
-            json_to_recordset(p_messages) AS (o int, t int, d float8, u uuid, s text, e smallint),
-            unnest(p_bodies)) WITH ORDINALITY AS m(o, t, d, u, s, e, body, n)
+            json_to_recordset(p_messages) AS (
+                o int, t int, d float8, u uuid, s text, e smallint, a text, g text),
+            unnest(p_bodies)) WITH ORDINALITY AS m(o, t, d, u, s, e, a, g, body, n)
         WHERE v_made[m.o] = 0 AND m.d IS NOT NULL;
     END IF;
     INSERT INTO {schema}.changes (spool, total, held)
@@ -190,7 +201,8 @@ BEGIN
             INTO v_page, v_last FROM (
             SELECT h.position, h.body, {schema}.head_{v}(
                 h.number, h.position, p_now, h.created, h.ttl, h.claim_count, h.holder,
-                h.checksum, h.encoding, octet_length(h.body)) AS head
+                h.checksum, h.encoding, octet_length(h.body),
+                h.attributes, h.message_group, h.dead_letter) AS head
             FROM (
                 SELECT m.*, (SELECT c.token FROM {schema}.claims c
                     WHERE c.token = m.claim AND c.expires - p_now > 0) AS holder
@@ -203,10 +215,12 @@ BEGIN
             INTO v_page, v_last FROM (
             SELECT u.position, u.body, {schema}.head_{v}(
                 u.number, u.place, p_now, u.created, u.ttl, u.claim_count, u.claim,
-                u.checksum, u.encoding, octet_length(u.body)) AS head
+                u.checksum, u.encoding, octet_length(u.body),
+                u.attributes, u.message_group, u.dead_letter) AS head
             FROM (
                 (SELECT m.position, m.position AS place, m.number, m.created, m.ttl, m.claim_count,
-                    NULL::uuid AS claim, m.checksum, m.encoding, m.body
+                    NULL::uuid AS claim, m.checksum, m.encoding, m.body, m.attributes, m.message_group,
+                    m.dead_letter
                 FROM {schema}.messages m
                 WHERE m.spool + 0 = v_spool AND m.position > v_after AND m.claim IS NULL
                     AND NOT m.returned AND m.expires - p_now > 0
@@ -214,7 +228,7 @@ BEGIN
                 ORDER BY m.position LIMIT p_limit)
                 UNION ALL
                 (SELECT m.position, m.position, m.number, m.created, m.ttl, m.claim_count,
-                    NULL, m.checksum, m.encoding, m.body
+                    NULL, m.checksum, m.encoding, m.body, m.attributes, m.message_group, m.dead_letter
                 FROM {schema}.messages m
                 WHERE m.spool + 0 = v_spool AND m.position > v_after AND m.claim IS NULL
                     AND m.returned AND m.expires - p_now > 0
@@ -223,7 +237,8 @@ BEGIN
                 UNION ALL
                 -- Of claims that have expired, or with `p_claimed` of all.
                 (SELECT m.position, m.position, m.number, m.created, m.ttl, m.claim_count,
-                    CASE WHEN c.expires - p_now > 0 THEN m.claim END, m.checksum, m.encoding, m.body
+                    CASE WHEN c.expires - p_now > 0 THEN m.claim END, m.checksum, m.encoding, m.body,
+                    m.attributes, m.message_group, m.dead_letter
                 FROM {schema}.claims c CROSS JOIN LATERAL (
                     SELECT * FROM {schema}.messages h
                     WHERE h.claim = c.token AND h.position > v_after OFFSET 0) m
@@ -234,7 +249,7 @@ BEGIN
                 ORDER BY m.position LIMIT p_limit)
                 UNION ALL
                 (SELECT d.number, NULL, d.number, d.created, d.ttl, 0,
-                    NULL, d.checksum, d.encoding, d.body
+                    NULL, d.checksum, d.encoding, d.body, d.attributes, d.message_group, NULL
                 FROM {schema}.delayed d
                 WHERE p_delayed AND d.spool = v_spool AND d.number + 0 > v_after AND d.expires - p_now > 0
                     AND (p_client IS NULL OR d.client IS DISTINCT FROM p_client)
@@ -258,23 +273,26 @@ BEGIN
     SELECT NULL::json, {schema}.page_{v}(string_agg(f.head, ','), string_agg(f.body, '')) FROM (
         SELECT h.body, {schema}.head_{v}(
             h.number, h.place, p_now, h.created, h.ttl, h.claim_count, h.holder, h.checksum,
-            h.encoding, octet_length(h.body)) AS head
+            h.encoding, octet_length(h.body),
+                h.attributes, h.message_group, h.dead_letter) AS head
         FROM (SELECT u.*, (SELECT c.token FROM {schema}.claims c
                 WHERE c.token = u.claim AND c.expires - p_now > 0) AS holder
         FROM (
             SELECT m.position, m.position AS place, m.number, m.created, m.ttl, m.claim_count,
-                m.claim, m.checksum, m.encoding, m.body
+                m.claim, m.checksum, m.encoding, m.body, m.attributes, m.message_group,
+                m.dead_letter
             FROM {schema}.messages m
             WHERE m.spool = v_spool AND m.position = ANY (p_numbers) AND m.number IS NULL
                 AND m.expires - p_now > 0
             UNION ALL
             SELECT m.position, m.position, m.number, m.created, m.ttl, m.claim_count,
-                m.claim, m.checksum, m.encoding, m.body
+                m.claim, m.checksum, m.encoding, m.body, m.attributes, m.message_group,
+                m.dead_letter
             FROM {schema}.messages m
             WHERE m.number = ANY (p_numbers) AND m.spool = v_spool AND m.expires - p_now > 0
             UNION ALL
             SELECT d.number, NULL, d.number, d.created, d.ttl, 0,
-                NULL, d.checksum, d.encoding, d.body
+                NULL, d.checksum, d.encoding, d.body, d.attributes, d.message_group, NULL
             FROM {schema}.delayed d
             WHERE d.number = ANY (p_numbers) AND d.spool = v_spool AND d.expires - p_now > 0
             ORDER BY 1) u OFFSET 0) h) f;
@@ -380,7 +398,8 @@ BEGIN
         SELECT {schema}.page_{v}(string_agg(f.head, ','), string_agg(f.body, '')) INTO v_page FROM (
             SELECT t.body, {schema}.head_{v}(
                 t.number, t.position, p_now, t.created, t.ttl, t.claim_count, NULL, t.checksum,
-                t.encoding, octet_length(t.body)) AS head
+                t.encoding, octet_length(t.body),
+                t.attributes, t.message_group, t.dead_letter) AS head
             FROM taken t ORDER BY t.position) f;
         INSERT INTO {schema}.changes (spool, total, held) VALUES (v_spool, -v_found, 0);
     ELSE
@@ -395,7 +414,8 @@ BEGIN
         SELECT {schema}.page_{v}(string_agg(f.head, ','), string_agg(f.body, '')) INTO v_page FROM (
             SELECT t.body, {schema}.head_{v}(
                 t.number, t.position, p_now, t.created, t.ttl, t.claim_count, p_claim, t.checksum,
-                t.encoding, octet_length(t.body)) AS head
+                t.encoding, octet_length(t.body),
+                t.attributes, t.message_group, t.dead_letter) AS head
             FROM taken t ORDER BY t.position) f;
         INSERT INTO {schema}.changes (spool, total, held) VALUES (v_spool, 0, v_found);
     END IF;
@@ -409,7 +429,8 @@ BEGIN
     RETURN (SELECT {schema}.page_{v}(string_agg(f.head, ','), string_agg(f.body, '')) FROM (
         SELECT m.body, {schema}.head_{v}(
             m.number, m.position, p_now, m.created, m.ttl, m.claim_count, m.claim, m.checksum,
-            m.encoding, octet_length(m.body)) AS head
+            m.encoding, octet_length(m.body),
+                m.attributes, m.message_group, m.dead_letter) AS head
         FROM {schema}.messages m WHERE m.claim = p_claim ORDER BY m.position) f);
 END $$;
 
@@ -482,10 +503,11 @@ BEGIN
             DELETE FROM {schema}.messages m
             WHERE m.spool = v_spool AND m.position = ANY (v_positions) RETURNING m.*)
         INSERT INTO {schema}.messages
-            (spool, position, created, expires, client, ttl, claim_count, encoding, checksum, body)
+            (spool, position, created, expires, client, ttl, claim_count, encoding, checksum,
+            attributes, message_group, dead_letter, body)
         SELECT v_dead, v_base + row_number() OVER (ORDER BY w.position), w.created,
             coalesce(p_now + p_ttl, w.expires), w.client, coalesce(p_ttl, w.ttl), w.claim_count,
-            w.encoding, w.checksum, w.body
+            w.encoding, w.checksum, w.attributes, w.message_group, w.dead_letter, w.body
         FROM worn w;
         INSERT INTO {schema}.changes (spool, total, held)
             VALUES (v_spool, -v_count, 0), (v_dead, v_count, 0);
@@ -641,7 +663,8 @@ BEGIN
         RETURN QUERY SELECT json_build_array(d.due - d.created, d.passed),
                 {schema}.page_{v}({schema}.head_{v}(
                     d.number, NULL, p_now, d.created, d.ttl, 0, NULL, d.checksum, d.encoding,
-                    octet_length(d.body)), d.body)
+                    octet_length(d.body),
+                d.attributes, d.message_group, NULL), d.body)
             FROM {schema}.delayed d WHERE d.number = ANY (v_numbers) AND d.expires - p_now > 0
             ORDER BY d.due, d.number;
     END IF;
@@ -650,15 +673,16 @@ BEGIN
         WITH gone AS (
             DELETE FROM {schema}.delayed d WHERE d.number = ANY (v_numbers) RETURNING d.*)
         INSERT INTO {schema}.messages
-            (spool, position, number, created, expires, client, ttl, encoding, checksum, body)
+            (spool, position, number, created, expires, client, ttl, encoding, checksum, attributes,
+            message_group, body)
         SELECT g.spool, v_base + row_number() OVER (ORDER BY g.due, g.number), g.number, g.created,
-            g.expires, g.client, g.ttl, g.encoding, g.checksum, g.body
+            g.expires, g.client, g.ttl, g.encoding, g.checksum, g.attributes, g.message_group, g.body
         FROM gone g;
     END IF;
 END $$;
 
 -- Puts messages back that were taken: {i: id, p: position or null, t: ttl, c: created, n: claims,
--- s: checksum, e: encoding}.
+-- s: checksum, e: encoding, a: attributes, g: group, l: dead letter}.
 CREATE FUNCTION {schema}.restore_{v}(
     p_project text, p_queue text, p_messages json, p_bodies bytea[])
 RETURNS TABLE (facts json, document bytea)
@@ -671,13 +695,14 @@ BEGIN
     v_spool := {schema}.spool_{v}(p_project, p_queue);
     IF v_spool IS NOT NULL THEN
         INSERT INTO {schema}.messages (spool, position, number, created, expires, ttl, claim_count,
-            encoding, returned, checksum, body)
+            encoding, returned, checksum, attributes, message_group, dead_letter, body)
         SELECT v_spool, coalesce(m.p, m.i), CASE WHEN m.p IS NULL THEN NULL ELSE m.i END, m.c,
-            m.c + m.t, m.t, m.n, m.e, true, m.s, m.body
+            m.c + m.t, m.t, m.n, m.e, true, m.s, m.a, m.g, m.l, m.body
         FROM ROWS FROM (
-            json_to_recordset(p_messages)
-                AS (i bigint, p bigint, t int, c float8, n int, s text, e smallint),
-            unnest(p_bodies)) AS m(i, p, t, c, n, s, e, body)
+            json_to_recordset(p_messages) AS (
+                i bigint, p bigint, t int, c float8, n int, s text, e smallint, a text, g text,
+                l text),
+            unnest(p_bodies)) AS m(i, p, t, c, n, s, e, a, g, l, body)
         ON CONFLICT DO NOTHING;
         GET DIAGNOSTICS v_count = ROW_COUNT;
         INSERT INTO {schema}.changes (spool, total, held) VALUES (v_spool, v_count, 0);

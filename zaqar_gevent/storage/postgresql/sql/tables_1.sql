@@ -52,6 +52,10 @@ CREATE TABLE {schema}.messages (
     encoding smallint NOT NULL,
     returned boolean NOT NULL DEFAULT false,
     checksum text,
+    -- What upstream's messages do not have; objects are JSON texts.
+    attributes text,
+    message_group text,
+    dead_letter text,
     body bytea NOT NULL,
     PRIMARY KEY (spool, position)
 ) WITH (
@@ -82,6 +86,9 @@ CREATE TABLE {schema}.delayed (
     ttl integer NOT NULL,
     encoding smallint NOT NULL,
     checksum text,
+    -- What upstream's messages do not have; objects are JSON texts.
+    attributes text,
+    message_group text,
     passed text,
     body bytea NOT NULL
 ) WITH (
