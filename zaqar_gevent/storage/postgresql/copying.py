@@ -18,7 +18,7 @@ from psycopg.rows import tuple_row
 from zaqar_gevent.bodies import Encoding
 from zaqar_gevent.storage.errors import StoreUnavailable, UnsuitableStore
 from zaqar_gevent.storage.postgresql import addresses, schema
-from zaqar_gevent.storage.postgresql.documents import encode_body, encode_id
+from zaqar_gevent.storage.postgresql.documents import encode_body, encode_id, encode_object
 from zaqar_gevent.storage.postgresql.wire import wait_in_thread
 from zaqar_gevent.storage.records import (
     REMEMBER_SECONDS,
@@ -45,7 +45,8 @@ _COUNT = """SELECT (SELECT count(*) FROM {schema}.messages WHERE spool = s.id AN
     FROM {schema}.spools s WHERE s.project = %(project)s AND s.name = %(queue)s"""
 
 _VISIBLE = """SELECT coalesce(m.number, m.position), m.body, m.encoding, m.ttl, m.created,
-        m.expires, 0::float8, m.client, m.checksum, m.claim_count, c.token, c.ttl, c.expires
+        m.expires, 0::float8, m.client, m.checksum, m.claim_count, m.attributes,
+        m.message_group, m.dead_letter, c.token, c.ttl, c.expires
     FROM {schema}.messages m LEFT JOIN {schema}.claims c
         ON c.token = m.claim AND c.expires > %(now)s
     WHERE m.expires > %(now)s AND m.spool = (
@@ -53,7 +54,7 @@ _VISIBLE = """SELECT coalesce(m.number, m.position), m.body, m.encoding, m.ttl, 
     ORDER BY m.position"""
 
 _DELAYED = """SELECT d.number, d.body, d.encoding, d.ttl, d.created, d.expires, d.due, d.client,
-        d.checksum, 0, NULL::uuid, NULL::int, NULL::float8
+        d.checksum, 0, d.attributes, d.message_group, NULL, NULL::uuid, NULL::int, NULL::float8
     FROM {schema}.delayed d WHERE d.expires > %(now)s AND d.spool = (
         SELECT id FROM {schema}.spools WHERE project = %(project)s AND name = %(queue)s)
     ORDER BY d.due, d.number"""
@@ -77,12 +78,13 @@ _WRITE_CLAIM = """INSERT INTO {schema}.claims (token, spool, expires, ttl) VALUE
 
 _WRITE_VISIBLE = """INSERT INTO {schema}.messages
     (spool, position, created, expires, claim, client, ttl, claim_count, encoding, returned,
-        checksum, body)
-    VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)"""
+        checksum, attributes, message_group, dead_letter, body)
+    VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)"""
 
 _WRITE_DELAYED = """INSERT INTO {schema}.delayed
-    (number, spool, due, created, expires, client, ttl, encoding, checksum, body)
-    VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s)"""
+    (number, spool, due, created, expires, client, ttl, encoding, checksum, attributes,
+        message_group, body)
+    VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)"""
 
 _WRITE_RECEIPT = """INSERT INTO {schema}.receipts (spool, id, first, expires)
     VALUES (%s, %s, %s, %s)
@@ -204,8 +206,13 @@ class Reader(_Store):
 
 
 def _read_message(row: tuple[Any, ...]) -> MessageRecord:
-    number, body, encoding, ttl, created, expires, due, client, checksum, count, *claim = row
-    token, claim_ttl, claim_expires = claim
+    number, body, encoding, ttl, created, expires, due, client, checksum, count, *more = row
+    attributes, group, dead_letter, token, claim_ttl, claim_expires = more
+    extras = {
+        'attributes': attributes and msgspec.json.decode(attributes),
+        'group': group,
+        'dead_letter': dead_letter and msgspec.json.decode(dead_letter),
+    }
     return MessageRecord(
         encode_id(number),
         decode_body(Encoding(encoding), memoryview(body)),
@@ -214,6 +221,7 @@ def _read_message(row: tuple[Any, ...]) -> MessageRecord:
         checksum,
         count,
         ClaimRecord(token.hex, claim_ttl, claim_expires) if token else None,
+        {name: value for name, value in extras.items() if value},
     )
 
 
@@ -274,12 +282,6 @@ class Writer(_Store):
 
     def _write_messages(self, queue: QueueRecord, messages: Sequence[MessageRecord]) -> int:
         """Insert the messages that have no receipt yet; how many."""
-        if any(one.extras for one in messages):
-            raise UnsuitableStore(
-                self._address.store,
-                f'cannot keep attributes of messages, and the queue {queue.name!r} of the project '
-                f'{queue.project!r} has some',
-            )
         name = queue.project, queue.name
         self._call('lock', 'text, text', *name)
         spool = self._call('spool', 'text, text', *name)
@@ -337,7 +339,11 @@ def _visible_row(
         one.claim and uuid.UUID(one.claim.id),
         one.client and uuid.UUID(one.client),
         *(one.ttl, one.claim_count, encoding, bool(one.claim_count or one.claim)),
-        *(one.checksum, body),
+        one.checksum,
+        encode_object(one.extras.get('attributes')),
+        one.extras.get('group'),
+        encode_object(one.extras.get('dead_letter')),
+        body,
     )
 
 
@@ -347,7 +353,10 @@ def _delayed_row(
     return (
         *(place, spool, one.due, one.created, one.expires),
         one.client and uuid.UUID(one.client),
-        *(one.ttl, encoding, one.checksum, body),
+        *(one.ttl, encoding, one.checksum),
+        encode_object(one.extras.get('attributes')),
+        one.extras.get('group'),
+        body,
     )
 
 

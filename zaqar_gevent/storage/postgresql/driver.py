@@ -10,11 +10,10 @@ from oslo_config import cfg
 from oslo_utils import timeutils
 from zaqar.common import decorators
 
-from zaqar_gevent.features import Feature
 from zaqar_gevent.storage import own_drivers
 from zaqar_gevent.storage.core.handles import Handle
 from zaqar_gevent.storage.errors import StoreUnavailable
-from zaqar_gevent.storage.features import MarkerKind, StoreFeatures
+from zaqar_gevent.storage.features import Feature, MarkerKind, StoreFeatures
 from zaqar_gevent.storage.postgresql import (
     addresses,
     catalogue,
@@ -38,6 +37,7 @@ ROUNDS = 50
 """How many times as many dead letters one claim moves away at most as it may have messages."""
 
 _NOT_KNOWN = -1
+_OFFERED = frozenset({Feature.ATTRIBUTES})
 _AGAIN = 9
 
 
@@ -50,8 +50,6 @@ class DataDriver(own_drivers.DataDriver):
     """
 
     _DRIVER_OPTIONS = [(options.MESSAGE_GROUP, options.MESSAGE_OPTS)]
-
-    features = frozenset({Feature.ATTRIBUTES})
 
     def __init__(self, conf: cfg.ConfigOpts, cache: Any, control_driver: Any) -> None:
         super().__init__(conf, cache, control_driver)
@@ -75,6 +73,7 @@ class DataDriver(own_drivers.DataDriver):
             counts_subscriptions=True,
             reports_due=True,
             has_exact_stats=True,
+            offered=_OFFERED,
         )
 
     @property
