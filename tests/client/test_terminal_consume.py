@@ -135,3 +135,38 @@ def test_a_null_body_is_given_to_the_command(shell: Shell) -> None:
     shell.records('post', 'orders', 'null')
     alone = shell.run('consume', 'orders', '--exec', 'cat', '--limit', '1', '--body')
     assert alone.stdout == 'null\n'
+
+
+def test_a_failing_command_is_tried_again_and_then_the_message_is_a_dead_letter(
+    shell: Shell, tmp_path: pathlib.Path
+) -> None:
+    """The first message succeeds at its second attempt, the second never."""
+    first, second = shell.records('post', 'orders', '"good"', '["bad"]')
+    command = (
+        f'echo $ZAQAR_ATTEMPT >> {tmp_path}/$ZAQAR_MESSAGE_ID; '
+        f'test $ZAQAR_MESSAGE_ID = {first["id"]} && test $ZAQAR_ATTEMPT = 2'
+    )
+    finished = shell.run(
+        *('consume', 'orders', '--exec', command, '--limit', '2', '--json'),
+        *('--attempts', '3', '--backoff', '0.1', '--dead-letter-queue', 'dead'),
+    )
+    assert finished.returncode == 1
+    results = [json.loads(line) for line in finished.stdout.splitlines()]
+    assert [(result['status'], result['attempts']) for result in results] == [(0, 2), (1, 3)]
+    assert (tmp_path / second['id']).read_text().split() == ['1', '2', '3']
+    assert 'attempt 1 of 3 failed (exit status 1); the next is in 0.1 s' in finished.stderr
+    assert 'attempt 2 of 3 failed (exit status 1); the next is in 0.2 s' in finished.stderr
+    assert [one['body'] for one in shell.records('list', 'dead')] == [['bad']]
+    assert shell.records('list', 'orders') == []
+
+
+def test_an_interruption_does_not_wait_for_the_next_attempt(shell: Shell) -> None:
+    shell.records('post', 'orders', '1')
+    options = ('--attempts', '2', '--backoff', '600', '--dead-letter-queue', 'dead')
+    with shell.start('consume', 'orders', '--exec', 'false', *options) as consuming:
+        assert consuming.stderr is not None
+        assert 'the next is in 600 s' in consuming.stderr.readline()
+        consuming.send_signal(signal.SIGTERM)
+        consuming.communicate(timeout=SECONDS)
+    assert consuming.returncode == 128 + signal.SIGTERM
+    assert free(shell) == 1

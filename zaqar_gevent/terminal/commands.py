@@ -142,6 +142,29 @@ def _add_consume(parser: argparse.ArgumentParser) -> None:
     )
     _add_limit(parser, 'stop after N messages (default: never)')
     parser.add_argument(
+        '--attempts',
+        type=count,
+        default=1,
+        metavar='N',
+        help='run the command up to N times for a message, until it succeeds. The message is kept '
+        'from others meanwhile (default: 1)',
+    )
+    parser.add_argument(
+        '--backoff',
+        type=not_negative,
+        default=1.0,
+        metavar='SECONDS',
+        help='wait before the second attempt; twice as long before each further one, up to 300 '
+        '(default: 1)',
+    )
+    action = parser.add_argument(
+        '--dead-letter-queue',
+        metavar='QUEUE',
+        help='after the last attempt, move the message there (default: give it back, so that this '
+        'worker or another gets it again)',
+    )
+    _completed(action, queue_names)
+    parser.add_argument(
         '--pause',
         type=not_negative,
         default=1.0,
@@ -428,7 +451,12 @@ COMMANDS: dict[tuple[str, ...], Command] = {
         'Claim messages and print them, or give a claim back.', 'claiming:run', _add_claim
     ),
     ('tail',): Command('Print messages as they are posted.', 'tailing:run', _add_tail),
-    ('consume',): Command('Run a command for each message.', 'consuming:run', _add_consume),
+    ('consume',): Command(
+        'Run a command for each message.',
+        'consuming:run',
+        _add_consume,
+        'CMD also gets the variables ZAQAR_QUEUE, ZAQAR_MESSAGE_ID and ZAQAR_ATTEMPT (from 1).',
+    ),
     ('stats',): Command('Count the messages of queues.', 'statistics:run', _add_stats),
     ('ping',): Command(
         'Say how long the server takes to answer, and how it was reached.', 'ping:run', _add_ping

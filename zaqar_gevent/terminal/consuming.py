@@ -22,6 +22,7 @@ from zaqar_gevent.terminal.queues import exists
 
 # Between asking a command to end and ending it.
 _PATIENCE_SECONDS = 5.0
+_MAX_BACKOFF_SECONDS = 300.0
 
 
 def run(client: Client, arguments: argparse.Namespace, display: Display) -> int:
@@ -34,7 +35,7 @@ def run(client: Client, arguments: argparse.Namespace, display: Display) -> int:
     queue = client.queue(arguments.queue)
     if not exists(queue):
         complain(f'there is no queue {queue.name} yet; waiting for its first message')
-    worker = _Worker(arguments, display)
+    worker = _Worker(client, arguments, display)
     with (
         queue.consume(credit=arguments.jobs, **given) as consumer,
         worker.working() as pool,
@@ -48,10 +49,13 @@ def run(client: Client, arguments: argparse.Namespace, display: Display) -> int:
 class _Worker:
     """Runs the command in threads, and settles messages by how it ended.
 
-    failures: how many messages were not dealt with.
+    successes, failures: how many messages the command succeeded for, or did not. dead: how many of
+    the latter went to the dead-letter queue.
     """
 
-    def __init__(self, arguments: argparse.Namespace, display: Display) -> None:
+    def __init__(self, client: Client, arguments: argparse.Namespace, display: Display) -> None:
+        name: str | None = arguments.dead_letter_queue
+        self._dead_letters = None if name is None else client.queue(name)
         self._arguments = arguments
         self._display = display
         self._running: set[subprocess.Popen[bytes]] = set()
@@ -59,6 +63,7 @@ class _Worker:
         self._over = threading.Event()
         self.successes = 0
         self.failures = 0
+        self.dead = 0
 
     @contextlib.contextmanager
     def working(self) -> Iterator[ThreadPoolExecutor]:
@@ -71,16 +76,20 @@ class _Worker:
             self._over.set()
             self._end_commands()
             pool.shutdown()
-            self._display.say(f'{self.successes} done, {self.failures} given back.')
+            told = [f'{self.successes} done', f'{self.failures - self.dead} given back']
+            if self._dead_letters is not None:
+                told.append(f'{self.dead} moved to {self._dead_letters.name}')
+            self._display.say(f'{", ".join(told)}.')
 
     def handle(self, message: Message) -> None:
-        """Run the command for a message and settle it."""
+        """Run the command for a message, if need be several times, and settle it."""
         began = time.monotonic()
+        attempts = 0
         try:
-            status = self._run(message)
+            status, attempts = self._attempt(message)
             is_done = status == 0 and message.ack()
             if status != 0:
-                self._give_back(message, status)
+                self._give_up(message, status)
             elif not is_done:
                 complain(f'{message.id}: the lease was lost meanwhile; it comes again')
         except (ZaqarError, OSError) as error:
@@ -91,20 +100,51 @@ class _Worker:
             self.failures += not is_done
             if self._arguments.format == 'json':
                 seconds = round(time.monotonic() - began, 3)
-                self._display.show({'id': message.id, 'status': status, 'seconds': seconds}, '')
+                record = {'id': message.id, 'status': status, 'seconds': seconds}
+                self._display.show({**record, 'attempts': attempts}, '')
 
-    def _give_back(self, message: Message, status: int) -> None:
+    def _attempt(self, message: Message) -> tuple[int, int]:
+        """Run the command until it succeeds or the attempts are used up.
+
+        The last exit status, and how many attempts there were.
+        """
+        most: int = self._arguments.attempts
+        backoff: float = self._arguments.backoff
+        attempt = 1
+        while True:
+            status = self._run(message, attempt)
+            if status == 0 or attempt == most or self._over.is_set():
+                return status, attempt
+            complain(
+                f'{message.id}: attempt {attempt} of {most} failed ({_told(status)}); '
+                f'the next is in {backoff:g} s'
+            )
+            if self._over.wait(backoff):
+                return status, attempt
+            attempt += 1
+            backoff = min(backoff * 2, _MAX_BACKOFF_SECONDS)
+
+    def _give_up(self, message: Message, status: int) -> None:
+        """Move a message to the dead-letter queue; without one, or if interrupted, give it back."""
         if not self._over.is_set():
             complain(f'{message.id}: the command failed ({_told(status)})')
+            if self._dead_letters is not None:
+                # It is deleted here after it has arrived there: it may come twice, but is not lost.
+                self._dead_letters.post([message.body])
+                message.ack()
+                with self._lock:
+                    self.dead += 1
+                return
             self._over.wait(self._arguments.pause)
         message.release()
 
-    def _run(self, message: Message) -> int:
+    def _run(self, message: Message, attempt: int) -> int:
         """The exit status of the command; negative if it was a signal."""
         environment = {
             **os.environ,
             'ZAQAR_QUEUE': self._arguments.queue,
             'ZAQAR_MESSAGE_ID': message.id,
+            'ZAQAR_ATTEMPT': str(attempt),
         }
         with self._lock:
             if self._over.is_set():
