@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import gc
 import socket
-from collections.abc import Callable, Iterable, Iterator
-from importlib.metadata import entry_points, version
+from collections.abc import Callable, Iterable
+from importlib.metadata import version
 from typing import Any
 
 import gevent
-import stevedore
 from gevent import monkey
 from oslo_config import cfg
 from oslo_log import log
@@ -58,6 +56,7 @@ from zaqar_gevent.storage.errors import explain_scan
 from zaqar_gevent.storage.features import StoreFeatures
 from zaqar_gevent.storage.names import names_for
 from zaqar_gevent.storage.stores import stores_of
+from zaqar_gevent.stores import load_driver, opening
 from zaqar_gevent.unknown_options import find_unknown_options
 from zaqar_gevent.webhooks import assembly
 from zaqar_gevent.webhooks.deliveries import Deliveries
@@ -79,21 +78,11 @@ BACKLOG = 2048
 """Connections that may wait to be accepted, where the kernel allows as many: after a restart all
 clients come back at once, and whoever finds no place tries again a second later."""
 
-# The extras that bring the modules that upstream's drivers need.
-_EXTRAS = {
-    'redis': 'redis',
-    'hiredis': 'redis',
-    'psycopg': 'postgresql',
-    'pymongo': 'mongodb',
-    'bson': 'mongodb',
-}
 
 _MEASURE_SECONDS = 0.5
 _HEAD_LIMITS = http.Limits()
 _FINISH_SECONDS = 5.0
 _DELIVERY_SECONDS = 3.0
-# After so long, the log says which store is waited for at start.
-_PATIENCE_SECONDS = 2.0
 
 
 class Application:
@@ -434,13 +423,13 @@ class Service:
     def _open_stores(self, conf: cfg.ConfigOpts, region: Any) -> None:
         """Open both stores; raises `ConfigurationError`, whatever a driver raises."""
         # The message store first: it is the one that is nearly always named.
-        load_messages = None if conf.pooling else _load_driver('message_store', conf)
-        load_names = _load_driver('management_store', conf)
-        with _opening('management_store', conf):
+        load_messages = None if conf.pooling else load_driver('message_store', conf)
+        load_names = load_driver('management_store', conf)
+        with opening('management_store', conf):
             self._control = load_names(conf, region)
             # Upstream's for MongoDB connects when these are made.
             _ = self._control.queue_controller, self._control.topic_controller
-        with _opening('message_store', conf):
+        with opening('message_store', conf):
             driver: base.DataDriverBase
             if load_messages is None:
                 drivers.load_redis_by_choice()
@@ -562,99 +551,3 @@ def enable_reports(conf: cfg.ConfigOpts) -> None:
     """Write a Guru Meditation Report on SIGUSR2, as [oslo_reports] says; to standard error."""
     report_options.set_defaults(conf)
     guru_meditation_report.TextGuruMeditation.setup_autorun(zaqar_version, conf=conf)
-
-
-_NAMESPACES = {'message_store': 'zaqar.data.storage', 'management_store': 'zaqar.control.storage'}
-
-
-@contextlib.contextmanager
-def _opening(option: str, conf: cfg.ConfigOpts) -> Iterator[None]:
-    """While the store that `[drivers] option` names is opened.
-
-    If that takes long, the log says what is waited for. Raises `ConfigurationError`, which names
-    the option, for whatever the driver raises.
-    """
-    named = _describe_choice(option, conf)
-    waiting = gevent.spawn_later(
-        _PATIENCE_SECONDS, LOG.warning, 'The store is still being opened: %s', named
-    )
-    try:
-        yield
-    except ConfigurationError:
-        raise
-    except Exception as error:
-        LOG.debug('The store cannot be opened', exc_info=True)
-        reason = describe_error(error) or type(error).__name__
-        raise ConfigurationError(f'The store cannot be opened: {named}: {reason}') from error
-    finally:
-        waiting.kill(block=False)
-
-
-def _describe_choice(option: str, conf: cfg.ConfigOpts) -> str:
-    """Which store `[drivers] option` means, and where it is configured; without credentials."""
-    name = conf.drivers[option]
-    where = f'[drivers:{option}:{name}]'
-    if configuration.is_set(conf, option, 'drivers'):
-        return f'[drivers] {option} = {name}, configured in {where}'
-    return (
-        f'[drivers] {option} is not set, which means {name}, configured in {where}. '
-        f'To use another store, set [drivers] {option} to one of {_list_installed(option)}'
-    )
-
-
-def _load_driver(option: str, conf: cfg.ConfigOpts) -> Callable[..., Any]:
-    """The driver that `[drivers] option` names; raises `ConfigurationError`."""
-    namespace, name = _NAMESPACES[option], conf.drivers[option]
-    if name == 'redis':
-        native = _native_redis(option, conf)
-        if native is not None:
-            return native
-    try:
-        factory: Callable[..., Any] = stevedore.DriverManager(
-            namespace,
-            name,
-            on_load_failure_callback=functools.partial(_report_load_failure, option, conf),
-            warn_on_missing_entrypoint=False,
-        ).driver
-    except stevedore.exception.NoMatches:
-        raise ConfigurationError(
-            f'[drivers] {option}: there is no driver {name!r}; installed are '
-            f'{_list_installed(option)}.'
-        ) from None
-    if name == 'redis':
-        drivers.bound_clients()
-    return factory
-
-
-def _native_redis(option: str, conf: cfg.ConfigOpts) -> Callable[..., Any] | None:
-    """The native driver for Redis, where it is chosen; raises `ConfigurationError`."""
-    try:
-        native = drivers.native_redis(conf)
-    except ImportError as error:
-        raise ConfigurationError(
-            f'[drivers] {option} is redis and redis_driver is native, which cannot be loaded: '
-            f'{error}. Install it: pip install "zaqar_gevent[redis]"'
-        ) from None
-    if native is None:
-        return None
-    factory: Callable[..., Any] = (
-        native.ControlDriver if option == 'management_store' else native.DataDriver
-    )
-    return factory
-
-
-def _list_installed(option: str) -> str:
-    """The names of the drivers that `[drivers] option` may name."""
-    found = entry_points(group=_NAMESPACES[option])
-    # Upstream's own tests have one that always fails.
-    return ', '.join(sorted({each.name for each in found if '.tests.' not in each.value}))
-
-
-def _report_load_failure(
-    option: str, conf: cfg.ConfigOpts, manager: Any, entry_point: Any, error: Exception
-) -> None:
-    extra = _EXTRAS.get(getattr(error, 'name', None) or '')
-    hint = f'. Install it: pip install "zaqar_gevent[{extra}]"' if extra else ''
-    raise ConfigurationError(
-        f'{_describe_choice(option, conf)}: the driver cannot be loaded: {error}{hint}'
-    )

@@ -50,7 +50,7 @@ class UnknownOption(NamedTuple):
 
 def find_unknown_options(conf: cfg.ConfigOpts) -> Iterator[UnknownOption]:
     """The options in the files of `conf` that neither this server nor its libraries know."""
-    paths = tuple(_files(conf))
+    paths = tuple(files_of(conf))
     known = _known_groups() if paths else {}
     for path in paths:
         sections: dict[str, dict[str, Any]] = {}
@@ -89,7 +89,7 @@ def _closest(name: str, names: Collection[str]) -> str | None:
     return next(iter(difflib.get_close_matches(name, names, n=1, cutoff=0.75)), None)
 
 
-def _files(conf: cfg.ConfigOpts) -> Iterator[str]:
+def files_of(conf: cfg.ConfigOpts) -> Iterator[str]:
     """The files that were read, in the order in which they were."""
     yield from conf.config_file or ()
     for directory in conf.config_dir or ():

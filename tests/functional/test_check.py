@@ -15,6 +15,8 @@ from oslo_config import cfg
 
 from tests.callers import TRANSPORTS, Identity, RestCaller, connect
 from tests.damage import destroy, leaves, page_of
+from tests.functional.test_authentication import POLICY, IdentityService, configuration
+from tests.redis_process import RedisProcess
 from tests.server_process import ServerProcess
 from zaqar_gevent.unknown_options import find_unknown_options
 
@@ -71,7 +73,10 @@ def damaged(
 def test_a_sound_store_is_called_sound(sound: tuple[pathlib.Path, Identity]) -> None:
     finished = check('--state-path', sound[0])
     file = sound[0] / 'zaqar.sqlite'
-    assert finished.stdout == f'sound: store {file}: {3 * COUNT} messages in 3 queues\n'
+    assert finished.stdout.splitlines() == [
+        'sound: configuration: no file was found: every option has its default',
+        f'sound: store {file}: {3 * COUNT} messages in 3 queues',
+    ]
     assert (finished.returncode, finished.stderr) == (0, '')
 
 
@@ -98,9 +103,9 @@ def test_a_damaged_index_is_found(
     file = tmp_path / 'state' / 'zaqar.sqlite'
     destroy(file, leaves(file, 'messages_expiry')[1])
     found = findings('--state-path', file.parent)
-    assert found[0]['text'] == 'index messages_expiry: database disk image is malformed'
+    assert found[1]['text'] == 'index messages_expiry: database disk image is malformed'
     assert not any('table ' in each['text'] for each in found)
-    assert {each['verdict'] for each in found} == {'damaged'}
+    assert {each['verdict'] for each in found[1:]} == {'damaged'}
 
 
 def test_a_body_that_is_garbled_is_found(
@@ -111,7 +116,7 @@ def test_a_body_that_is_garbled_is_found(
     content = file.read_bytes()
     at = content.index(b'"hurt-0100')
     file.write_bytes(content[:at] + b'\x00' + content[at + 1 :])
-    [found] = findings('--state-path', file.parent)
+    [_, found] = findings('--state-path', file.parent)
     assert found['verdict'] == 'damaged'
     assert found['text'].endswith(f'1 of {COUNT} messages cannot be read')
 
@@ -223,8 +228,8 @@ def test_a_changed_byte_in_the_journal_is_found(tmp_path: pathlib.Path, place: f
     content[32 + int(place * len(content)) + 1000] ^= 0x10
     journal.write_bytes(content)
     found = findings('--state-path', tmp_path)
-    assert 'the journal' in found[0]['text']
-    assert found[0]['verdict'] == 'damaged'
+    assert 'the journal' in found[1]['text']
+    assert found[1]['verdict'] == 'damaged'
 
 
 def test_what_follows_a_changed_byte_is_kept_by_a_stop_in_order(tmp_path: pathlib.Path) -> None:
@@ -271,9 +276,12 @@ uri = sqlite:///{sound[0]}/zaqar.sqlite
 uri = sqlite:///{tmp_path}/missing.sqlite
 """)
     found = findings('--config-file', config)
-    assert [each['verdict'] for each in found] == ['sound', 'unchecked'] or [
-        each['verdict'] for each in found
-    ] == ['unchecked', 'sound']
+    assert found[0] == {
+        'verdict': 'sound',
+        'subject': 'configuration',
+        'text': f'read from {config}',
+    }
+    assert sorted(each['verdict'] for each in found[1:]) == ['sound', 'unchecked']
     assert check('--config-file', config).returncode == 3
 
 
@@ -305,9 +313,46 @@ def test_of_a_damaged_store_all_other_queues_are_served(
     assert "'hurt'" in told[0]
 
 
-def test_stores_without_a_file_are_not_called_sound(tmp_path: pathlib.Path) -> None:
+def test_stores_elsewhere_are_asked_whether_they_are_there(tmp_path: pathlib.Path) -> None:
     config = tmp_path / 'zaqar.conf'
-    config.write_text('[drivers]\nmessage_store = redis\nmanagement_store = redis\n')
+
+    def configure(port: int) -> None:
+        config.write_text(f"""
+[drivers]
+message_store = redis
+management_store = redis
+[drivers:message_store:redis]
+uri = redis://:a-password@127.0.0.1:{port}/1
+[drivers:management_store:redis]
+uri = redis://:a-password@127.0.0.1:{port}/2
+""")
+
+    with RedisProcess(tmp_path) as redis:
+        redis.client.config_set('requirepass', 'a-password')
+        configure(redis.port)
+        found = findings('--config-file', config)
+        assert [each['verdict'] for each in found] == ['sound'] * 3
+        assert found[1]['text'] == f'redis://127.0.0.1:{redis.port}/1 answers'
+        assert found[2]['subject'] == 'management_store redis'
+        port = redis.port
     told = check('--config-file', config)
     assert told.returncode == 3
-    assert 'nothing to check here: the stores are redis' in told.stdout
+    assert f'127.0.0.1:{port}' in told.stdout
+    assert 'a-password' not in told.stdout + told.stderr
+
+
+def test_keystone_is_asked_for_a_token(
+    sound: tuple[pathlib.Path, Identity], tmp_path: pathlib.Path
+) -> None:
+    policy, config = tmp_path / 'policy.yaml', tmp_path / 'zaqar.conf'
+    policy.write_text(POLICY)
+    with IdentityService() as service:
+        config.write_text(configuration(service, policy))
+        options = ('--config-file', config, '--state-path', sound[0])
+        [found] = [one for one in findings(*options) if one['subject'] == 'keystone']
+        assert found['verdict'] == 'sound'
+        assert found['text'].endswith(' gives the server a token')
+    [found] = [one for one in findings(*options) if one['subject'] == 'keystone']
+    assert found['verdict'] == 'unchecked'
+    assert 'no token from Keystone by [keystone_authtoken]' in found['text']
+    assert check(*options).returncode == 3

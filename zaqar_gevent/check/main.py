@@ -10,12 +10,14 @@ from oslo_config import cfg
 
 from zaqar_gevent import arguments
 from zaqar_gevent import conf as configuration
-from zaqar_gevent.check import settings, store
+from zaqar_gevent.check import reach, settings, store
 from zaqar_gevent.check.finding import Finding, Verdict
 
 CHECKS: dict[str, Callable[[cfg.ConfigOpts], Iterator[Finding]]] = {
     'configuration': settings.check,
     'store': store.check,
+    'stores': reach.check_stores,
+    'keystone': reach.check_keystone,
 }
 
 _STATUS = {Verdict.DAMAGED: 1, Verdict.UNCHECKED: 3, Verdict.IGNORED: 4}
@@ -25,7 +27,8 @@ exit status:
   0  everything that was looked at is sound
   1  damage was found
   2  the command line is wrong
-  3  something could not be checked: the configuration, or the file, cannot be read
+  3  something could not be checked: the configuration or the file cannot be read, or a store or
+     Keystone cannot be reached
   4  the configuration has options that do not exist, and so have no effect
 """
 
@@ -41,21 +44,8 @@ def main(argv: Sequence[str]) -> int:
     else:
         state_path = options.state_path or configuration.default_state_path()
         configuration.use_embedded_store(conf, state_path, create=False)
-        findings = _run(conf)
+        findings = (finding for check in CHECKS.values() for finding in check(conf))
     return _tell(findings, as_json=options.json)
-
-
-def _run(conf: cfg.ConfigOpts) -> Iterator[Finding]:
-    """Everything that is found; a store that is not checked is a finding, too."""
-    subjects = set()
-    for subject, check in CHECKS.items():
-        for finding in check(conf):
-            subjects.add(subject)
-            yield finding
-    if 'store' not in subjects:
-        stores = {conf.drivers.message_store, conf.drivers.management_store}
-        text = f'nothing to check here: the stores are {" and ".join(sorted(stores))}'
-        yield Finding(Verdict.UNCHECKED, 'store', text)
 
 
 def _tell(findings: Iterator[Finding], *, as_json: bool) -> int:
@@ -75,9 +65,10 @@ def _tell(findings: Iterator[Finding], *, as_json: bool) -> int:
 def _parse(argv: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog='zaqar-gevent check',
-        description='Look for misspelt options in the configuration files, and for damage in the '
-        'file of the embedded store. Nothing is changed; a server may be running meanwhile. Large '
-        'files take a while: all of the file is read.',
+        description='Say which configuration files and stores a server would use; look for '
+        'misspelt options and for damage in the file of the embedded store; ask other stores '
+        'and Keystone whether they can be reached. Nothing is changed, and a server may run '
+        "meanwhile. All of the embedded store's file is read, which takes a while if it is large.",
         epilog=_HELP,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
