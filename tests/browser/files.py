@@ -14,11 +14,12 @@ PAGE = b'<!doctype html><title>A page</title>'
 
 class _Handler(http.server.BaseHTTPRequestHandler):
     protocol_version = 'HTTP/1.1'
+    page = PAGE
 
     def do_GET(self) -> None:
         file = (ROOT / self.path.lstrip('/')).resolve()
         is_script = file.suffix in ('.js', '.mjs') and file.is_relative_to(ROOT)
-        body = file.read_bytes() if is_script else PAGE
+        body = file.read_bytes() if is_script else self.page
         self.send_response(200)
         self.send_header('Content-Type', 'text/javascript' if is_script else 'text/html')
         self.send_header('Content-Length', str(len(body)))
@@ -30,9 +31,10 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
 
 @contextmanager
-def page_server() -> Iterator[str]:
-    """A server of an empty page, and of the scripts of this project by their paths; its origin."""
-    server = http.server.ThreadingHTTPServer(('127.0.0.1', 0), _Handler)
+def page_server(page: bytes = PAGE) -> Iterator[str]:
+    """A server of one page, and of the scripts of this project by their paths; its origin."""
+    handler = type('Handler', (_Handler,), {'page': page})
+    server = http.server.ThreadingHTTPServer(('127.0.0.1', 0), handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try:
         yield f'http://127.0.0.1:{server.server_port}'

@@ -134,19 +134,20 @@ class Page:
         loading = self._command('Page.navigate', url=url)
         assert 'errorText' not in loading, loading['errorText']
         self._browser.receive('method', 'Page.loadEventFired')
-        assert self._evaluate('location.href') == url
+        assert self.evaluate('location.href') == url
         script = base64.b64encode(SOCKETS.read_bytes()).decode()
         self.use(f'data:text/javascript;base64,{script}')
 
     def use(self, module: str) -> None:
         """Offer the functions of the module at this URL."""
         url = json.dumps(module)
-        self._evaluate(f'import({url}).then((module) => {{ globalThis.functions = module; }})')
+        self.evaluate(f'import({url}).then((module) => {{ globalThis.functions = module; }})')
 
     def call(self, function: str, *arguments: Any) -> Any:
-        return self._evaluate(f'functions.{function}(...{json.dumps(arguments)})')
+        return self.evaluate(f'functions.{function}(...{json.dumps(arguments)})')
 
-    def _evaluate(self, expression: str) -> Any:
+    def evaluate(self, expression: str) -> Any:
+        """The value of an expression in the page, which is awaited."""
         how = {'awaitPromise': True, 'returnByValue': True}
         evaluated = self._command('Runtime.evaluate', expression=expression, **how)
         assert 'exceptionDetails' not in evaluated, evaluated['exceptionDetails']

@@ -6,13 +6,17 @@ The page does what README shows, in Chromium.
 from __future__ import annotations
 
 import pathlib
+import re
+import shlex
 import socket
+import time
 from collections.abc import Iterator
 
 import pytest
 
 from tests.browser.files import ROOT, page_server
 from tests.browser.hosts import HERE, Chromium, Page, running_chromium
+from tests.client.commands import Shell
 from tests.server_process import ServerProcess
 from zaqar_gevent.client import Client
 
@@ -55,6 +59,31 @@ def test_a_page_shows_live_messages(page: Page, origin: str, tmp_path: pathlib.P
             zaqar.queue('news').post([1, 2, 3])
             assert page.call('bodiesOf', number, 3, PATIENCE_SECONDS) == [1, 2, 3]
         page.call('close', number)
+
+
+def test_the_page_of_the_readme_shows_live_messages(
+    browser: Chromium, port: int, tmp_path: pathlib.Path
+) -> None:
+    """As it stands there, but for the port: the server, the page, and the command that posts."""
+    readme = (ROOT / 'README.md').read_text()
+    [html] = re.findall(r'^```html\n(.*?)^```', readme, flags=re.MULTILINE | re.DOTALL)
+    [posting] = re.findall(r"`zaqar-gevent (post\s+orders '[^`]*')`", readme)
+    page_text = html.replace('127.0.0.1:8888', f'127.0.0.1:{port}').encode()
+    with (
+        page_server(b'<!doctype html><body>' + page_text) as origin,
+        ServerProcess(tmp_path, '--port', str(port), '--allowed-origin', origin) as server,
+        Shell(server.url, 'demo') as shell,
+        browser.page(f'{origin}/page.html') as page,
+    ):
+        # What was posted before the page follows the queue is not shown.
+        posted = 0
+        until = time.monotonic() + PATIENCE_SECONDS
+        while not (shown := page.evaluate('document.body.innerText').strip()):
+            assert time.monotonic() < until
+            shell.records(*shlex.split(posting))
+            posted += 1
+        assert set(shown.splitlines()) == {'{"sku":44}'}
+        assert len(shown.splitlines()) <= posted
 
 
 def test_a_page_is_told_that_its_origin_may_be_why_and_recovers(

@@ -51,6 +51,8 @@ export class Client extends EventTarget {
   #timer = null;
   #renewal = null;
   #refusal = null;
+  // How many requests wait for a connection.
+  #urgent = 0;
   #wasServed = false;
   // That the server keeps its answers from this page, and since when; null where it does not.
   #originRefused = null;
@@ -141,7 +143,7 @@ export class Client extends EventTarget {
   async capabilities(options) {
     const scope = this.#scope(options);
     try {
-      return (await this._ready(scope.signal)).capabilities;
+      return (await this._ready(scope.signal, { isUrgent: true })).capabilities;
     } finally {
       scope.end();
     }
@@ -201,7 +203,7 @@ export class Client extends EventTarget {
     const pauses = new Backoff(this._random);
     for (;;) {
       if (this.#state === 'refused' && this.#originRefused !== null) throw this.#originRefused;
-      const transport = await this._ready(signal);
+      const transport = await this._ready(signal, { isUrgent: true });
       const body = this.#identified(asked, transport.capabilities);
       const { headers, accept } = asked.options;
       try {
@@ -245,8 +247,9 @@ export class Client extends EventTarget {
     return isRepeatable(action, body);
   }
 
-  // What requests go over, as soon as there is something.
-  async _ready(signal) {
+  // What requests go over, as soon as there is something. isUrgent: for a request, which is answered in
+  // time or not at all; a subscription can wait, so that not every page hurries when a server is away.
+  async _ready(signal, { isUrgent = false } = {}) {
     if (this.#life.signal.aborted) throw new ClientClosed('The client is closed.');
     if (this.#transport !== null) return this.#transport;
     if (this.#refusal !== null) {
@@ -254,12 +257,15 @@ export class Client extends EventTarget {
       this.#become('connecting');
       this.#follow();
     }
-    if (this.#fallback.wanted()) this.#follow();
+    this.#urgent += isUrgent;
+    if (isUrgent) this.#follow();
     try {
       return await abortable(this.#arrival.promise, signal);
     } catch (error) {
       if (!(error instanceof Timeout)) throw error;
       throw new ConnectionLost(`There is no connection. ${this.#problem}`, { cause: error });
+    } finally {
+      this.#urgent -= isUrgent;
     }
   }
 
@@ -268,6 +274,7 @@ export class Client extends EventTarget {
     this._clock.clear(this.#timer);
     if (this.#life.signal.aborted || this.#refusal !== null) return;
     if (this.#fallback.state === 'polling' && this.#transport === null) this.#startPolling();
+    if (this.#urgent > 0) this.#fallback.wanted();
     const left = this.#fallback.waitSeconds();
     if (left !== null) this.#timer = this._clock.set(() => this.#connect(), left);
   }
