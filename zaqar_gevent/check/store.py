@@ -65,7 +65,8 @@ def check_file(path: str) -> Iterator[Finding]:
     """Look for damage in one file."""
     subject = f'store {path}'
     if not os.path.exists(path):
-        yield Finding(Verdict.UNCHECKED, subject, 'the file does not exist')
+        text = 'the file does not exist; a server creates it when it starts'
+        yield Finding(Verdict.UNCHECKED, subject, text)
         return
     try:
         uri = f'file:{urllib.parse.quote(path)}?mode=ro'
