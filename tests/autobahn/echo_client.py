@@ -37,7 +37,7 @@ def main() -> None:
 
 def echo(url: str) -> list[bytes]:
     """Send back every message until the server closes; gives what was received."""
-    from zaqar_gevent.client.websocket import WebSocket
+    from zaqar_gevent.client.sync.websocket import WebSocket
 
     connection = WebSocket.connect(url, seconds=SECONDS, max_message_bytes=MAX_MESSAGE_BYTES)
     received = []

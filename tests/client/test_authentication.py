@@ -18,7 +18,8 @@ from tests.client.waiting import wait_until
 from tests.exposition import read, value_in
 from tests.functional.test_authentication import IdentityService, configuration
 from tests.server_process import ServerProcess
-from zaqar_gevent.client import AccessEnded, Client, Unauthorized, client
+from zaqar_gevent.client import AccessEnded, Client, Unauthorized
+from zaqar_gevent.client.sync import requester
 
 SECONDS = 10
 
@@ -96,7 +97,7 @@ def test_a_token_is_replaced_in_place_before_it_expires(
     project: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(client, 'CHECK_SECONDS', 0.5)
+    monkeypatch.setattr(requester, 'CHECK_SECONDS', 0.5)
     states: list[str] = []
     before = expired_connections(guarded)
     with Client(
@@ -116,7 +117,7 @@ def test_a_session_is_asked_for_a_token_before_that_of_the_connection_expires(
     project: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(client, 'CHECK_SECONDS', 0.5)
+    monkeypatch.setattr(requester, 'CHECK_SECONDS', 0.5)
     monkeypatch.setattr(identity_service, 'lifetime', 3.0)
     states: list[str] = []
     issued = len(identity_service.tokens)
@@ -129,8 +130,8 @@ def test_a_session_is_asked_for_a_token_before_that_of_the_connection_expires(
         project_id=project,
     )
     with Client(guarded.url, session=Session(password), on_state=states.append) as zaqar:
-        assert zaqar.project == project
         assert followed_for(zaqar, 5) > 10
+        assert zaqar.project == project
         assert states == ['websocket']
     assert expired_connections(guarded) == before
     assert len(identity_service.tokens) - issued >= 2
@@ -156,8 +157,8 @@ def test_a_token_for_another_project_ends_a_subscription_with_a_clear_error(
     subprotocol: str,
 ) -> None:
     """Over both envelopes."""
-    monkeypatch.setattr(client, 'SUBPROTOCOL', subprotocol)
-    monkeypatch.setattr(client, 'CHECK_SECONDS', 0.2)
+    monkeypatch.setattr(requester, 'SUBPROTOCOL', subprotocol)
+    monkeypatch.setattr(requester, 'CHECK_SECONDS', 0.2)
     tokens = itertools.chain(
         [identity_service.issue(project)],
         itertools.repeat(identity_service.issue(uuid.uuid4().hex)),
@@ -178,7 +179,7 @@ def test_a_token_for_another_project_ends_a_consumer_with_a_clear_error(
     project: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(client, 'CHECK_SECONDS', 0.2)
+    monkeypatch.setattr(requester, 'CHECK_SECONDS', 0.2)
     tokens = itertools.chain(
         [identity_service.issue(project)],
         itertools.repeat(identity_service.issue(uuid.uuid4().hex)),
@@ -202,7 +203,7 @@ def test_a_token_of_another_user_of_the_project_begins_streams_anew(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Nothing is lost and nothing comes twice."""
-    monkeypatch.setattr(client, 'CHECK_SECONDS', 0.3)
+    monkeypatch.setattr(requester, 'CHECK_SECONDS', 0.3)
     domain = {'id': 'home', 'name': 'Home'}
     users = itertools.cycle(['one', 'two'])
 

@@ -87,7 +87,12 @@ FORBIDDEN = {
         *('zaqar_gevent.storage', 'zaqar_gevent.server', 'zaqar_gevent.conf', 'falcon', 'gevent'),
         'zaqar',
     ),
-    'client': ('gevent', 'falcon', 'requests', 'zaqar', 'websockets', 'msgspec'),
+    'client': (
+        *('gevent', 'falcon', 'requests', 'zaqar', 'msgspec', 'httpx'),
+        *('websockets.asyncio', 'websockets.sync', 'websockets.legacy'),
+    ),
+    'client/sync': ('asyncio', 'zaqar_gevent.client.aio', 'httpcore'),
+    'client/aio': ('threading', 'zaqar_gevent.client.sync', 'urllib3'),
     'static_files.py': ('zaqar_gevent', 'gevent', 'os', 'pathlib'),
     'metrics.py': ('zaqar_gevent', 'gevent'),
     'access_log.py': (

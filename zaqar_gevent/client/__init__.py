@@ -10,12 +10,11 @@
         for message in orders.claim(limit=10, ttl=60):
             message.delete()
 
-It needs `msgpack`, `urllib3` and `ws4py` and nothing of the server, and works in threads as well as
-in greenlets, where gevent has patched the standard library. See docs/python-client.md.
+It needs `msgpack`, `urllib3` and `websockets` and nothing of the server, and works in threads as
+well as in greenlets, where gevent has patched the standard library. `zaqar_gevent.client.aio` is
+the same for asyncio. See docs/python-client.md.
 """
 
-from zaqar_gevent.client.client import Client
-from zaqar_gevent.client.consumer import Consumer
 from zaqar_gevent.client.errors import (
     AccessEnded,
     APIError,
@@ -26,6 +25,7 @@ from zaqar_gevent.client.errors import (
     Conflict,
     ConnectionLost,
     Forbidden,
+    LeaseLost,
     NotAcceptable,
     NotFound,
     NotImplementedThere,
@@ -39,9 +39,12 @@ from zaqar_gevent.client.errors import (
     ZaqarError,
 )
 from zaqar_gevent.client.links import Capabilities
-from zaqar_gevent.client.message import Claim, Message
-from zaqar_gevent.client.queue import Queue, Topic
-from zaqar_gevent.client.subscription import Subscription
+from zaqar_gevent.client.sync.client import Client
+from zaqar_gevent.client.sync.consumer import Consumer
+from zaqar_gevent.client.sync.message import Claim, Message
+from zaqar_gevent.client.sync.queue import Queue, Topic
+from zaqar_gevent.client.sync.subscription import Subscription
+from zaqar_gevent.client.sync.worker import Worker
 
 __all__ = [
     'APIError',
@@ -57,6 +60,7 @@ __all__ = [
     'ConnectionLost',
     'Consumer',
     'Forbidden',
+    'LeaseLost',
     'Message',
     'NotAcceptable',
     'NotFound',
@@ -71,5 +75,6 @@ __all__ = [
     'Unauthorized',
     'Unsupported',
     'UnsupportedMediaType',
+    'Worker',
     'ZaqarError',
 ]

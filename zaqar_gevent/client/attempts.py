@@ -1,15 +1,14 @@
-"""An operation that may take several attempts, because connections die."""
+"""An operation that may take several attempts, because connections die; without I/O."""
 
 from __future__ import annotations
 
 import os
 import time
-import uuid
 from collections.abc import Mapping
 from typing import Any
 
 from zaqar_gevent.client.errors import OutcomeUnknown
-from zaqar_gevent.client.links import Answer, Broken, Capabilities, Link
+from zaqar_gevent.client.links import Broken, Capabilities
 from zaqar_gevent.client.operations import OPERATIONS
 
 _POSTS = ('message_post', 'topic_message_post')
@@ -18,39 +17,49 @@ _POSTS = ('message_post', 'topic_message_post')
 class Attempt:
     """One operation and whether it may be asked again.
 
-    A post is given an id where the server knows posts by it, so that it may be repeated for as long
-    as it does.
+    A post gets an id if the server recognizes repeated posts by it; then it may be repeated for as
+    long as the server does.
     """
 
+    __slots__ = ('_arguments', '_known_seconds', '_post_id', '_sent_at', 'action')
+
     def __init__(self, action: str, arguments: dict[str, Any]) -> None:
-        self._action = action
+        self.action = action
         self._arguments = arguments
         self._post_id = (arguments.get('post_id') or new_post_id()) if action in _POSTS else None
         self._sent_at: float | None = None
         self._known_seconds = 0.0
 
-    def make(self, link: Link, seconds: float) -> Answer:
-        """Ask for it over a link; see `Link.perform`."""
-        arguments = self._arguments
-        if self._post_id is not None:
-            known_seconds = _capabilities(link).idempotency_seconds
-            if known_seconds > 0:
-                self._known_seconds = known_seconds
-                arguments = {**arguments, 'post_id': self._post_id}
-            elif self._sent_at is not None:
-                raise OutcomeUnknown('A post may have been stored, and the server cannot tell.')
-        began_at = time.monotonic()
-        try:
-            return link.perform(self._action, arguments, seconds)
-        except Broken as error:
-            if error.was_sent and self._sent_at is None:
-                self._sent_at = began_at
-            raise
+    @property
+    def is_post(self) -> bool:
+        """Whether `arguments` depends on what the server can do."""
+        return self._post_id is not None
+
+    def arguments(self, capabilities: Capabilities | None) -> dict[str, Any]:
+        """The arguments for a server with these capabilities, which only a post needs.
+
+        Raises OutcomeUnknown for a post that may have been stored if the server does not recognize
+        repeated posts.
+        """
+        if self._post_id is None or capabilities is None:
+            return self._arguments
+        known_seconds = capabilities.idempotency_seconds
+        if known_seconds > 0:
+            self._known_seconds = known_seconds
+            return {**self._arguments, 'post_id': self._post_id}
+        if self._sent_at is not None:
+            raise OutcomeUnknown('A post may have been stored, and the server cannot tell.')
+        return self._arguments
+
+    def broke(self, error: Broken, began_at: float) -> None:
+        """The connection died over an attempt that began at that time."""
+        if error.was_sent and self._sent_at is None:
+            self._sent_at = began_at
 
     def may_repeat(self) -> bool:
-        """Whether to ask again is as good as to have asked once, after a link died over it."""
+        """Whether asking again is as good as having asked once, after a connection died."""
         if self._post_id is None:
-            return may_repeat(self._action, self._arguments)
+            return may_repeat(self.action, self._arguments)
         if self._sent_at is None:
             return True
         return time.monotonic() - self._sent_at < self._known_seconds
@@ -71,12 +80,5 @@ def new_post_id() -> str:
     number = milliseconds << 80 | int.from_bytes(os.urandom(10), 'big')
     number = number & ~(0xF << 76) | 0x7 << 76
     number = number & ~(0x3 << 62) | 0x2 << 62
-    return str(uuid.UUID(int=number & (1 << 128) - 1))
-
-
-def _capabilities(link: Link) -> Capabilities:
-    """What the server can do; asking that is no part of what is attempted."""
-    try:
-        return link.capabilities
-    except Broken as error:
-        raise Broken(str(error), was_sent=False) from error
+    digits = f'{number:032x}'
+    return f'{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}'

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import msgpack
 
 from zaqar_gevent.client.errors import ZaqarError
+
+Default = Callable[[Any], Any]
 
 ENCODINGS = ('msgpack', 'json')
 
@@ -36,16 +38,20 @@ class _Refused(Exception):
         return self.kind(f'{self.reason} - at `{path}`')
 
 
-def encode(document: Any, *, binary: bool) -> bytes:
-    """A document in MsgPack where `binary`, else in JSON.
+def encode(document: Any, *, binary: bool, default: Default | None = None) -> bytes:
+    """A document in MsgPack if `binary`, else in JSON.
 
-    Raises TypeError or ValueError, which name the place, for what cannot be written so or is
-    refused by servers: it is the same in both, and what is read is what was written.
+    default: called for a value of a type that JSON does not know; gives one to write instead.
+
+    Raises TypeError or ValueError, which name the place, for what cannot be written or what servers
+    refuse: it is the same in both encodings, and what is read is what was written.
     """
     try:
+        if default is not None:
+            document = _converted(document, default, MAX_DEPTH)
         _check(document, MAX_DEPTH)
     except _Refused as refused:
-        raise refused.to_error() from None
+        raise refused.to_error() from refused.__cause__
     if binary:
         packed: bytes = msgpack.packb(document)
         return packed
@@ -82,13 +88,47 @@ def _check_members(members: Iterable[tuple[str | int, Any]], levels: int) -> Non
 
 
 def _check_scalar(value: Any) -> None:
-    if isinstance(value, int) and not _MIN_INTEGER <= value <= _MAX_INTEGER:
-        raise _Refused(ValueError, 'an integer must be from -2^63 to 2^63 - 1')
-    if isinstance(value, float) and not math.isfinite(value):
-        raise _Refused(ValueError, f'{value} is no number of JSON')
-    if isinstance(value, bytes | bytearray | memoryview):
+    if isinstance(value, int):
+        if not _MIN_INTEGER <= value <= _MAX_INTEGER:
+            raise _Refused(ValueError, 'an integer must be from -2^63 to 2^63 - 1')
+    elif isinstance(value, float):
+        if not math.isfinite(value):
+            raise _Refused(ValueError, f'{value} is no number of JSON')
+    elif isinstance(value, bytes | bytearray | memoryview):
         reason = 'bytes are no text; decode them first, or write them in base64'
         raise _Refused(TypeError, reason)
+    elif not isinstance(value, str) and value is not None:
+        reason = (
+            f'JSON does not know the type {type(value).__name__}; give the client a function '
+            '`default` that converts it, such as default=str'
+        )
+        raise _Refused(TypeError, reason)
+
+
+def _converted(value: Any, default: Default, levels: int) -> Any:
+    """The same document, in which `default` has replaced what JSON does not know."""
+    if isinstance(value, str | int | float | bool | None):
+        return value
+    if levels < 0:
+        # `_check` tells where.
+        return value
+    if isinstance(value, dict):
+        return {name: _converted_member(name, one, default, levels) for name, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_converted_member(key, one, default, levels) for key, one in enumerate(value)]
+    try:
+        replaced = default(value)
+    except (TypeError, ValueError) as error:
+        raise _Refused(type(error), str(error)) from error
+    return _converted(replaced, default, levels - 1)
+
+
+def _converted_member(key: Any, value: Any, default: Default, levels: int) -> Any:
+    try:
+        return _converted(value, default, levels - 1)
+    except _Refused as refused:
+        refused.keys.append(key)
+        raise
 
 
 def decode(payload: bytes, *, binary: bool) -> Any:

@@ -1,9 +1,13 @@
-"""Who the client is to the server: nobody in particular, or whoever has a token or a session."""
+"""Who the client is to the server: nobody in particular, or whoever has a token or a session.
+
+What may have to wait is done by whoever uses this, as threads and asyncio do it: `ask` calls a
+function of the user's, `ask_blocking` one that waits for the network.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, NamedTuple
 
 from zaqar_gevent.client.errors import ConnectionLost, Unauthorized, ZaqarError
 
@@ -11,66 +15,71 @@ from zaqar_gevent.client.errors import ConnectionLost, Unauthorized, ZaqarError
 CHECK_SECONDS = 20.0
 
 
-class Credentials(Protocol):
-    """Where tokens come from. May be called by any thread."""
+class Place(NamedTuple):
+    """Where the server is, and whose queues are meant; None for what is not known."""
 
-    def token(self) -> str | None:
-        """The token to use now, None for none; raises ZaqarError where there is none to be had."""
-        ...
-
-    def invalidate(self) -> bool:
-        """The token was refused; False where there will be no other."""
-        ...
+    url: str | None
+    websocket_url: str | None
+    project: str | None
 
 
 class FixedToken:
     """One token, or none."""
 
     def __init__(self, token: str | None) -> None:
-        self._token = token
-
-    def token(self) -> str | None:
-        return self._token
-
-    def invalidate(self) -> bool:
-        return False
+        self.value = token
 
 
 class TokenCall:
     """A function that gives the token; it is asked for each connection, and again and again."""
 
-    def __init__(self, give: Callable[[], str]) -> None:
-        self._give = give
-
-    def token(self) -> str | None:
-        return self._give()
-
-    def invalidate(self) -> bool:
-        return True
+    def __init__(self, give: Callable[[], Any]) -> None:
+        self.give = give
 
 
 class SessionToken:
-    """A keystoneauth1 session, which by itself renews a token two minutes before it expires."""
+    """A keystoneauth1 session, which renews a token by itself two minutes before it expires.
 
-    def __init__(self, session: Any) -> None:
-        from keystoneauth1.exceptions import ClientException
+    region, interface: which endpoint of the catalogue to use, None for the first public one.
+    """
+
+    def __init__(
+        self, session: Any, region: str | None = None, interface: str | None = None
+    ) -> None:
+        from keystoneauth1.exceptions import CatalogException, ClientException
 
         self._session = session
+        self._filter = {'region_name': region, 'interface': interface or 'public'}
         self._failure = ClientException
+        self._not_found = CatalogException
 
     def token(self) -> str | None:
+        """A token that is valid; raises ZaqarError if there is none to be had."""
         return self._ask(self._session.get_token)
 
     def invalidate(self) -> bool:
+        """The token was refused; whether there can be another."""
         return bool(self._session.invalidate())
 
-    def project_id(self) -> str | None:
-        """The project that the session is for."""
-        return self._ask(self._session.get_project_id)
+    def place(self) -> Place:
+        """What the session and its catalogue say: `messaging`, and `messaging-websocket` if any."""
+        return Place(
+            self._endpoint('messaging'),
+            self._endpoint('messaging-websocket'),
+            self._ask(self._session.get_project_id),
+        )
 
-    def endpoint(self) -> str | None:
-        """Where the catalogue has the service."""
-        return self._ask(lambda: self._session.get_endpoint(service_type='messaging'))
+    def _endpoint(self, service_type: str) -> str | None:
+        given = {name: value for name, value in self._filter.items() if value is not None}
+
+        def get() -> str | None:
+            try:
+                url: str | None = self._session.get_endpoint(service_type=service_type, **given)
+            except self._not_found:
+                return None
+            return url
+
+        return self._ask(get)
 
     def _ask(self, question: Callable[[], str | None]) -> str | None:
         try:
@@ -79,8 +88,20 @@ class SessionToken:
             raise _explain(error) from error
 
 
+Credentials = FixedToken | TokenCall | SessionToken
+
+
 def _explain(error: Any) -> ZaqarError:
     status = getattr(error, 'http_status', None)
     if status == 401:
         return Unauthorized(401, 'unauthorized', 'Unauthorized', str(error))
     return ConnectionLost(f'The identity service gives no token: {error}')
+
+
+def choose(token: str | Callable[[], Any] | None, session: Any) -> Credentials:
+    """The credentials for a client's arguments `token` and `session`."""
+    if session is None:
+        return TokenCall(token) if callable(token) else FixedToken(token)
+    if token is not None:
+        raise ValueError('Give a token or a session, not both.')
+    return session if isinstance(session, SessionToken) else SessionToken(session)

@@ -19,6 +19,7 @@
     ├── Timeout                no answer in time; what was asked may yet be done, or have been
     ├── OutcomeUnknown         the connection died before the answer; it may have been done or not
     ├── AccessEnded            what a subscription or consumer was made with is not valid any more
+    ├── LeaseLost              messages were acknowledged too late, and come again
     ├── ClientClosed           the client has been closed
     │   └── ClientForked           the client was made before this process was forked
     └── Unsupported            this server has nothing to do it with
@@ -26,6 +27,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 
@@ -117,6 +119,20 @@ class AccessEnded(ZaqarError):
     def __init__(self, reason: str, description: str) -> None:
         super().__init__(description or reason)
         self.reason = reason
+
+
+class LeaseLost(ZaqarError):
+    """Messages were acknowledged after their leases had been lost, so they come again.
+
+    Only acknowledgements that nobody waited for raise it. message_ids: of those messages.
+    """
+
+    def __init__(self, message_ids: Sequence[str]) -> None:
+        super().__init__(
+            f'{len(message_ids)} messages were acknowledged after their leases had been lost, and '
+            f'come again: {", ".join(message_ids[:10])}'
+        )
+        self.message_ids = list(message_ids)
 
 
 class ClientClosed(ZaqarError):

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
+from typing import Any, NamedTuple
+
+from websockets.client import ClientProtocol
+from websockets.uri import parse_uri
 
 MAX_HEAD_BYTES = 64 * 1024
 END_OF_HEAD = b'\r\n\r\n'
-
-_GUID = b'258EAFA5-E914-47DA-95CA-C5AB0DC85B11'
-_VERSION = '13'
 
 
 class Refused(Exception):
     """The server answered, but did not upgrade.
 
-    status: of its answer; 101 where it upgraded to something that is not what was asked for.
+    status: of its answer; 101 if it upgraded to something else than was asked for, 0 if it does not
+    speak HTTP/1.
     """
 
     def __init__(self, status: int, reason: str) -> None:
@@ -26,73 +26,70 @@ class Refused(Exception):
         self.reason = reason
 
 
-def request(
-    authority: str, path: str, key: str, subprotocols: Sequence[str], headers: Mapping[str, str]
-) -> bytes:
-    """What to send.
+class Accepted(NamedTuple):
+    """What was agreed on: the subprotocol, None for none, and the extensions.
 
-    authority: host and port, as in the URL. key: 16 random bytes in base64.
+    early: what the server sent right behind its answer.
     """
-    lines = {
-        'Host': authority,
-        'Upgrade': 'websocket',
-        'Connection': 'Upgrade',
-        'Sec-WebSocket-Key': key,
-        'Sec-WebSocket-Version': _VERSION,
-    }
-    if subprotocols:
-        lines['Sec-WebSocket-Protocol'] = ', '.join(subprotocols)
-    lines.update(headers)
-    for name, value in lines.items():
-        if '\r' in value or '\n' in value:
-            raise ValueError(f'The header {name} has a line break in it')
-    head = [f'GET {path} HTTP/1.1', *(f'{name}: {value}' for name, value in lines.items())]
-    return '\r\n'.join([*head, '', '']).encode('latin-1')
+
+    subprotocol: str | None
+    extensions: Sequence[Any]
+    early: bytes
 
 
-def check(head: bytes, key: str, subprotocols: Sequence[str]) -> str | None:
-    """The subprotocol that the server chose, None for none.
+class Handshake:
+    """One handshake: send `request`, give `receive` what comes.
 
-    head: of its answer. Raises Refused where it does not accept what `request` asked for.
+    url: ws or wss. extensions: factories of the `websockets` library.
     """
-    status_line, _, rest = head.decode('latin-1').partition('\r\n')
-    status = _status(status_line)
-    if status != HTTPStatus.SWITCHING_PROTOCOLS:
-        raise Refused(status, f'The server answered the handshake with {status_line!r}.')
-    headers = _read(rest)
-    if headers.get('upgrade', '').lower() != 'websocket':
-        raise Refused(status, 'The server upgraded to something other than a WebSocket.')
-    if 'upgrade' not in (one.strip().lower() for one in headers.get('connection', '').split(',')):
-        raise Refused(status, 'The server did not upgrade the connection.')
-    if headers.get('sec-websocket-accept') != accept(key):
-        raise Refused(status, 'The server did not understand the key of the handshake.')
-    if headers.get('sec-websocket-extensions'):
-        raise Refused(status, 'The server uses an extension that was not offered.')
-    chosen = headers.get('sec-websocket-protocol')
-    if chosen is not None and chosen not in subprotocols:
-        raise Refused(status, f'The server chose a subprotocol that was not offered: {chosen!r}.')
-    return chosen
+
+    def __init__(
+        self,
+        url: str,
+        subprotocols: Sequence[str] = (),
+        headers: Mapping[str, str] | None = None,
+        extensions: Sequence[Any] = (),
+    ) -> None:
+        self._received = b''
+        offered: Any = list(subprotocols)
+        self._protocol = ClientProtocol(
+            parse_uri(url), subprotocols=offered or None, extensions=list(extensions) or None
+        )
+        request = self._protocol.connect()
+        for name, value in (headers or {}).items():
+            if '\r' in value or '\n' in value:
+                raise ValueError(f'The header {name} has a line break in it')
+            request.headers[name] = value
+        self._protocol.send_request(request)
+        self.request = b''.join(self._protocol.data_to_send())
+
+    def receive(self, data: bytes) -> Accepted | None:
+        """What was agreed on, None while there is more to come; empty `data` is the end.
+
+        Raises Refused, and ConnectionResetError if the server ended the connection.
+        """
+        if not data:
+            raise ConnectionResetError('The server ended the connection without an answer.')
+        self._received += data
+        head, end, early = self._received.partition(END_OF_HEAD)
+        if not end:
+            if len(head) > MAX_HEAD_BYTES:
+                raise Refused(0, 'The answer to the handshake has no end.')
+            return None
+        status = _status(head)
+        if status != HTTPStatus.SWITCHING_PROTOCOLS:
+            raise Refused(status, f'The server answered with {status}.')
+        self._protocol.receive_data(head + end)
+        problem = self._protocol.handshake_exc
+        if problem is not None:
+            raise Refused(status, f'The server did not upgrade the connection: {problem}.')
+        return Accepted(self._protocol.subprotocol, self._protocol.extensions, early)
 
 
-def accept(key: str) -> str:
-    """What proves that a server has understood the key (RFC 6455, 4.2.2)."""
-    digest = hashlib.sha1(key.encode() + _GUID, usedforsecurity=False).digest()
-    return base64.b64encode(digest).decode()
-
-
-def _status(line: str) -> int:
+def _status(head: bytes) -> int:
+    line = head.partition(b'\r\n')[0].decode('latin-1')
     protocol, _, rest = line.partition(' ')
     number = rest[:3]
     if not protocol.startswith('HTTP/1.') or not number.isdecimal():
         raise Refused(0, f'The server does not speak HTTP/1: {line[:80]!r}.')
     return int(number)
-
-
-def _read(lines: str) -> dict[str, str]:
-    """The headers by lower-case name; of those that are given twice, both."""
-    headers: dict[str, str] = {}
-    for line in lines.split('\r\n'):
-        name, _, value = line.partition(':')
-        name, value = name.strip().lower(), value.strip()
-        headers[name] = f'{headers[name]}, {value}' if name in headers else value
-    return headers

@@ -12,7 +12,7 @@ from zaqar_gevent.client.errors import ClientClosed, ClientForked
 Result = TypeVar('Result')
 
 
-class Home:
+class ForkGuard:
     """The process in which a client was made, the only one that can use it.
 
     Threads do not survive a fork, and two processes must not use one connection.
@@ -36,10 +36,11 @@ class Home:
             )
 
 
-def weakly(method: Callable[..., Result]) -> Callable[..., Result]:
+def weak_method(method: Callable[..., Result]) -> Callable[..., Result]:
     """The same bound method, without keeping its object alive.
 
-    So a thread does not keep what it works for. Raises `ClientClosed` once the object is gone.
+    So a background task does not keep alive what it works for. Raises `ClientClosed` once the
+    object is gone.
     """
     reference: weakref.WeakMethod[Callable[..., Result]] = weakref.WeakMethod(method)
 

@@ -1,10 +1,10 @@
-"""What the ways to a server, a WebSocket and REST, have in common."""
+"""What WebSocket connections and REST have in common: answers, errors, capabilities."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 from zaqar_gevent.client.errors import ConnectionLost, from_answer
 
@@ -68,26 +68,5 @@ class Capabilities:
         return cls(**given)
 
 
-class Link(Protocol):
-    """A way to a server.
-
-    kind: `zaqar.v2`, `default` (upstream's envelope) or `rest`.
-    is_open: whether it is still of use.
-    """
-
-    @property
-    def kind(self) -> Literal['zaqar.v2', 'default', 'rest']: ...
-
-    @property
-    def is_open(self) -> bool: ...
-
-    @property
-    def capabilities(self) -> Capabilities: ...
-
-    def perform(self, action: str, arguments: Mapping[str, Any], seconds: float) -> Answer:
-        """Ask for an operation and wait for the answer, an error's as well.
-
-        Raises Broken when the link dies, Timeout when no answer comes within `seconds`, TypeError
-        or ValueError for arguments that cannot be written.
-        """
-        ...
+class Unreachable(OSError):
+    """There is no connection to be had: no server there, no such name, no valid certificate."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from zaqar_gevent.client import Client, Message
-from zaqar_gevent.client.queue import PAGE_MESSAGES
+from zaqar_gevent.client.sync.queue import PAGE_MESSAGES
 from zaqar_gevent.terminal.display import Display, complain
 from zaqar_gevent.terminal.listing import show_message
 

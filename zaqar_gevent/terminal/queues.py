@@ -126,15 +126,13 @@ def run_purge(client: Client, arguments: argparse.Namespace, display: Display) -
 
 def exists(source: Queue | Topic) -> bool:
     """Whether a queue or topic exists; nothing is created to find out."""
-    client = source.client
-    named = client.queues if isinstance(source, Queue) else client.topics
-    return any(one.name == source.name for one in named(name=source.name))
+    return source.exists()
 
 
 def tell_missing(source: Queue | Topic) -> int:
     """Say that a queue or topic does not exist; gives the exit status."""
     complain(
-        f'there is no {source.kind} {source.name} in project {source.client.project}. A post to it '
+        f'there is no {source.kind} {source.name} in project {source.project}. A post to it '
         f'creates it, and so does `zaqar-gevent {source.kind} create`'
     )
     return 1

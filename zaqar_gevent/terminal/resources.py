@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from zaqar_gevent.client import APIError, Client
-from zaqar_gevent.client.admin import Resources
+from zaqar_gevent.client.sync.admin import Resources
 from zaqar_gevent.terminal.confirmation import confirmed
 from zaqar_gevent.terminal.display import Display, complain, text
 

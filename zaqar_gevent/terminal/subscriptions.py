@@ -42,9 +42,7 @@ def run_create(client: Client, arguments: argparse.Namespace, display: Display) 
 
 def run_show(client: Client, arguments: argparse.Namespace, display: Display) -> int:
     """Print a subscription, and how its deliveries go."""
-    found = _source(client, arguments).call(
-        'subscription_get', subscription_id=arguments.subscription
-    )
+    found = _source(client, arguments).get_subscription(arguments.subscription)
     display.show_fields(found, found)
     return 0
 
@@ -59,9 +57,7 @@ def run_set(client: Client, arguments: argparse.Namespace, display: Display) -> 
     if not any(value is not None for value in given.values()):
         complain('nothing to set: give --uri, --ttl or --option')
         return 2
-    _source(client, arguments).call(
-        'subscription_update', subscription_id=arguments.subscription, **given
-    )
+    _source(client, arguments).update_subscription(arguments.subscription, **given)
     display.show({'id': arguments.subscription, 'changed': True}, 'Changed.')
     return 0
 

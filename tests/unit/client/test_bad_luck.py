@@ -168,7 +168,9 @@ def test_a_server_that_falls_silent_is_given_up() -> None:
     with (
         ScriptedServer(lambda *_: (204, {})) as server,
         SilentHost(server.port) as way,
-        Client(way.url, transport='websocket', encoding='json', keepalive=0.3) as client,
+        Client(
+            way.url, project='p', transport='websocket', encoding='json', keepalive=0.3
+        ) as client,
     ):
         client.call('ping_node')
         time.sleep(1)
@@ -185,7 +187,7 @@ def test_a_port_that_says_nothing_leads_to_rest_after_three_seconds() -> None:
     with listening() as (_, port):
         states: list[str] = []
         began = time.monotonic()
-        with Client(f'http://127.0.0.1:{port}', on_state=states.append) as client:
+        with Client(f'http://127.0.0.1:{port}', project='p', on_state=states.append) as client:
             wait_until(lambda: client.state == 'polling', 5, 'it polls')
             assert time.monotonic() - began > 2.9
         assert states == ['polling', 'closed']
@@ -196,7 +198,9 @@ def test_a_server_that_is_not_there_is_a_lost_connection() -> None:
         pass
     for transport in ('auto', 'websocket', 'rest'):
         with (
-            Client(f'http://127.0.0.1:{port}', transport=transport, timeout=0.5) as client,  # type: ignore[arg-type]
+            Client(
+                f'http://127.0.0.1:{port}', project='p', transport=transport, timeout=0.5
+            ) as client,  # type: ignore[arg-type]
             pytest.raises(ConnectionLost, match='reached'),
         ):
             client.queue('q').create()
@@ -222,10 +226,10 @@ def test_a_new_token_is_given_to_the_connection_in_place() -> None:
         client_of(server, token=lambda: next(tokens)) as client,
     ):
         client.call('ping_node')
-        connection = client.connector.connection
+        connection = client._requester.connector.connection
         assert connection is not None
         for _ in range(3):
-            client._refresh(connection)
+            client._requester._refresh(connection)
         [authenticate] = server.asked('authenticate')
         assert authenticate['headers']['X-Auth-Token'] == 'second'
         assert len(server.requests) == 1
@@ -383,7 +387,7 @@ def test_a_server_that_stops_says_when_to_come_back() -> None:
 
     with ScriptedServer(closing) as server, client_of(server) as client:
         client.call('ping_node')
-        connection = client.connector.connection
+        connection = client._requester.connector.connection
         assert connection is not None
         began = time.monotonic()
         connection.cut()

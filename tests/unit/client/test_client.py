@@ -65,7 +65,7 @@ def post(queue: Queue, count: int, start: int = 0) -> None:
 
 def test_a_queue_is_made_described_changed_and_deleted(client: Client, queue: Queue) -> None:
     assert queue.create() is False
-    assert queue.metadata['_max_messages_post_size'] > 0
+    assert queue.get_metadata()['_max_messages_post_size'] > 0
     changes = [{'op': 'add', 'path': '/metadata/team', 'value': 'red'}]
     assert queue.update(changes)['team'] == 'red'
     assert [one.name for one in client.queues()] == ['orders']
@@ -111,12 +111,12 @@ def test_a_list_is_many_messages_and_a_list_of_lists_many_lists(queue: Queue) ->
     assert queue.get(one).body == [1, 2]
 
 
-def test_a_claim_holds_renews_and_gives_back(queue: Queue) -> None:
+def test_a_claim_holds_renews_and_gives_back(client: Client, queue: Queue) -> None:
     post(queue, 3)
     claim = queue.claim(limit=2, ttl=60, grace=60)
     assert len(claim) == 2
     claim.renew(ttl=120)
-    assert queue.client.call('claim_get', queue_name='orders', claim_id=claim.id)['ttl'] == 120
+    assert client.call('claim_get', queue_name='orders', claim_id=claim.id)['ttl'] == 120
     assert len(queue.claim()) == 1
     empty = queue.claim()
     assert (len(empty), empty.id, list(empty)) == (0, None, [])
@@ -245,16 +245,19 @@ def test_claimed_messages_are_pushed_too(queue: Queue) -> None:
 def test_a_subscription_outlives_a_purge(
     connected: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr('zaqar_gevent.client.subscription.CHECK_SECONDS', 0.2)
+    monkeypatch.setattr('zaqar_gevent.client.sync.subscription.CHECK_SECONDS', 0.2)
     queue = connected.queue('orders')
     with queue.subscribe(marker='') as subscription:
         queue.post('before')
         assert subscription.receive(10) is not None
-        gone = subscription._feed
+        gone = subscription._pushes
         assert gone is not None
         assert subscription.receive(0.5) is None
-        assert subscription._feed is gone
+        assert subscription._pushes is gone
         queue.purge()
+        assert subscription.receive(0.5) is None
+        assert not gone.is_over
+        queue.purge(['subscriptions'])
         assert subscription.receive(0.5) is None
         assert gone.is_over
         queue.post('after')
@@ -299,7 +302,7 @@ def test_a_slow_iterator_does_not_fill_the_memory(connected: Client) -> None:
 def test_long_messages_do_not_fill_the_memory_either(
     connected: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr('zaqar_gevent.client.subscription.MAX_BUFFER_BYTES', 500_000)
+    monkeypatch.setattr('zaqar_gevent.client.sync.subscription.MAX_BUFFER_BYTES', 500_000)
     queue = connected.queue('orders')
     queue.create()
     with queue.subscribe(marker='') as subscription:
@@ -415,6 +418,8 @@ def test_an_argument_that_is_missing_is_an_error_wherever(client: Client) -> Non
         ('ftp://host', {}),
         ('no url', {}),
         (None, {}),
+        ('http://host', {'project': None}),
+        ('http://host', {'engine': 'steam'}),
         ('http://host', {'transport': 'pigeon'}),
         ('http://host', {'encoding': 'xml'}),
         ('http://host', {'token': 'a', 'session': object()}),
@@ -422,4 +427,4 @@ def test_an_argument_that_is_missing_is_an_error_wherever(client: Client) -> Non
 )
 def test_what_cannot_be_meant_is_refused_at_once(url: str | None, options: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=r'.'):
-        Client(url, **options)
+        Client(url, **{'project': 'p', **options})

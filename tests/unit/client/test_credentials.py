@@ -16,7 +16,7 @@ from keystoneauth1.session import Session
 
 from tests.unit.client.scripted_server import ScriptedServer
 from zaqar_gevent.client import Client, ConnectionLost, Unauthorized
-from zaqar_gevent.client.credentials import FixedToken, SessionToken, TokenCall
+from zaqar_gevent.client.credentials import SessionToken
 
 
 class Identity(http.server.ThreadingHTTPServer):
@@ -90,24 +90,10 @@ def identity() -> Iterator[Identity]:
         thread.join()
 
 
-def test_a_fixed_token_is_what_it_is() -> None:
-    assert FixedToken(None).token() is None
-    assert FixedToken('token').token() == 'token'
-    assert not FixedToken('token').invalidate()
-
-
-def test_a_function_is_asked_each_time() -> None:
-    tokens = iter(['first', 'second'])
-    call = TokenCall(lambda: next(tokens))
-    assert call.token() == 'first'
-    assert call.invalidate()
-    assert call.token() == 'second'
-
-
 def test_a_session_has_one_token_for_as_long_as_it_is_good(identity: Identity) -> None:
     credentials = SessionToken(identity.session())
     assert credentials.token() == credentials.token() == identity.issued[0]
-    assert credentials.project_id() == 'the-project'
+    assert credentials.place() == ('http://127.0.0.1:1', None, 'the-project')
     assert len(identity.issued) == 1
 
 

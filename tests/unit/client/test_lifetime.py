@@ -99,7 +99,7 @@ def test_closing_in_a_forked_process_leaves_the_parent_alone(server: ServerProce
     with make_client(server) as client:
         orders = client.queue('orders')
         with orders.subscribe() as subscription, orders.consume() as consumer:
-            connection = client.connector.connection
+            connection = client._requester.connector.connection
 
             def close_all() -> None:
                 consumer.close()
@@ -113,7 +113,7 @@ def test_closing_in_a_forked_process_leaves_the_parent_alone(server: ServerProce
             received = subscription.receive(timeout=10)
             assert received is not None
             assert received.body == 'after'
-            assert client.connector.connection is connection
+            assert client._requester.connector.connection is connection
 
 
 def test_a_forked_process_can_make_a_client_of_its_own(server: ServerProcess) -> None:
@@ -196,7 +196,7 @@ def test_a_client_that_polls_does_not_keep_its_consumers(
         orders.post(1)
         consumer = orders.consume(ttl=60)
         assert consumer.receive(timeout=10) is not None
-        assert 'zaqar-keeper' in threads()
+        assert 'zaqar-renewal' in threads()
         return [client, consumer]
 
     kept = [claim()]
@@ -229,6 +229,6 @@ def test_streams_that_are_dropped_end(server: ServerProcess) -> None:
         gc.collect()
         claimed = lambda: queue.stats()['messages']['claimed']  # noqa: E731
         wait_until(lambda: claimed() == 0, SECONDS, 'the messages are given back')
-        connection = client.connector.connection
+        connection = client._requester.connector.connection
         assert connection is not None
-        wait_until(lambda: not connection._feeds, SECONDS, 'nothing is listened to')
+        wait_until(lambda: not connection._push_handlers, SECONDS, 'nothing is listened to')

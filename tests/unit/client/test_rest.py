@@ -140,7 +140,7 @@ def test_an_answer_that_does_not_come_is_a_timeout(gateway: Gateway, client: Cli
 def test_an_answer_that_is_too_long_is_not_read(gateway: Gateway) -> None:
     gateway.answers = [(200, b'"' + b'x' * 3000 + b'"')]
     with (
-        Client(gateway.url, transport='rest', max_message_size=2000) as client,
+        Client(gateway.url, project='p', transport='rest', max_message_size=2000) as client,
         pytest.raises(ZaqarError, match='2000'),
     ):
         client.queue('q').get_metadata()
@@ -159,6 +159,6 @@ def test_what_rest_does_not_have_is_unsupported(client: Client) -> None:
 
 def test_a_server_behind_a_path_is_found_there(gateway: Gateway) -> None:
     gateway.answers = [(200, b'{}')]
-    with Client(f'{gateway.url}/messaging/v2/', transport='rest') as client:
+    with Client(f'{gateway.url}/messaging/v2/', project='p', transport='rest') as client:
         client.queue('q').get_metadata()
     assert gateway.asked() == [('GET', '/messaging/v2/queues/q')]

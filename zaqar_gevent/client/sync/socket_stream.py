@@ -1,7 +1,7 @@
 """One TCP or TLS connection that one thread reads while others write, each with a time limit.
 
-The socket never blocks; who has to wait polls it. So it works the same in threads and, where the
-standard library is patched by gevent, in greenlets.
+The socket never blocks; whoever has to wait polls it. So it works the same in threads and, if
+gevent has patched the standard library, in greenlets.
 """
 
 from __future__ import annotations
@@ -13,21 +13,21 @@ import ssl
 import threading
 import time
 
-from zaqar_gevent.client.lifetime import Home
+from zaqar_gevent.client.lifetime import ForkGuard
 
 READ_BYTES = 64 * 1024
-# Who waits without an end looks this often whether the wire has been cut.
+# Who waits without an end looks this often whether the connection has been cut.
 _MAX_WAIT_SECONDS = 60.0
 
 
-class Wire:
+class SocketStream:
     """Bytes to and from a server.
 
     is_cut: whether it is over, from this side or the other.
     """
 
     def __init__(self, sock: socket.socket) -> None:
-        self._home = Home()
+        self._fork_guard = ForkGuard()
         self._socket = sock
         self._socket.setblocking(False)
         # OpenSSL does not let two threads use one connection at once.
@@ -37,7 +37,7 @@ class Wire:
     @classmethod
     def connect(
         cls, host: str, port: int, seconds: float, tls: ssl.SSLContext | None = None
-    ) -> Wire:
+    ) -> SocketStream:
         """Connect within `seconds`; raises OSError."""
         deadline = time.monotonic() + seconds
         sock = socket.create_connection((host, port), timeout=seconds)
@@ -95,7 +95,7 @@ class Wire:
         return self._send(memoryview(data))[0]
 
     def _send(self, data: memoryview) -> tuple[int, int]:
-        if self.is_cut or not self._home.is_here:
+        if self.is_cut or not self._fork_guard.is_here:
             raise ConnectionResetError('The connection has ended.')
         try:
             with self._tls or contextlib.nullcontext():
@@ -122,7 +122,7 @@ class Wire:
     def cut(self) -> None:
         """End the connection at once; whoever waits for it is woken."""
         self.is_cut = True
-        if not self._home.is_here:
+        if not self._fork_guard.is_here:
             # The parent process uses it.
             return
         with contextlib.suppress(OSError):

@@ -1,15 +1,16 @@
-"""Keeps the way to the server open: a thread that drives the fallback."""
+"""Keeps a client connected: a background task that drives the fallback."""
 
 from __future__ import annotations
 
 import logging
-import queue
-import threading
 import time
 import weakref
 from collections.abc import Callable
+from typing import Any
 
-from zaqar_gevent.client.connection import Connection
+from zaqar_gevent.client.aio import io
+from zaqar_gevent.client.aio.connection import Connection
+from zaqar_gevent.client.aio.rest import Rest
 from zaqar_gevent.client.errors import (
     APIError,
     ClientClosed,
@@ -19,57 +20,54 @@ from zaqar_gevent.client.errors import (
 )
 from zaqar_gevent.client.fallback import HANDSHAKE_SECONDS, Fallback, State
 from zaqar_gevent.client.handshake import Refused
-from zaqar_gevent.client.lifetime import Home
-from zaqar_gevent.client.links import Link
-from zaqar_gevent.client.rest import Rest
-from zaqar_gevent.client.websocket import Unreachable
+from zaqar_gevent.client.lifetime import ForkGuard
+from zaqar_gevent.client.links import Unreachable
 
 LOG = logging.getLogger(__name__)
 
 # The connection's token has expired.
 AUTHENTICATION_EXPIRED = 4003
 
-Open = Callable[[float, Callable[[Connection], None]], Connection]
+Link = Connection | Rest
+"""A way to a server: a WebSocket connection, or REST."""
 
 
 class Connector:
-    """Gives whoever asks the link to use now.
+    """Gives the link to use now.
 
-    open_connection: opens a WebSocket within so many seconds, with what is to be called at its end.
-    refresh: called with the open connection every `refresh_seconds`. on_state: called with each new
-    state, by the connector's thread or one that reads.
+    open_connection: opens a WebSocket within so many seconds; what it is given is called when the
+        connection ends.
+    refresh: called with the open connection every `refresh_seconds`.
+    on_state: called with each new state, in the background.
 
-    The thread keeps this alive, so that this must not keep the client alive: what it calls are weak
-    references to it and to its streams.
-
-    home: the process that it works in.
+    The background task keeps this alive, so this must not keep the client alive: what it calls are
+    weak references to it and to its streams.
     """
 
     def __init__(
         self,
         fallback: Fallback,
         rest: Rest,
-        open_connection: Open,
-        refresh: Callable[[Connection], None],
+        open_connection: Callable[..., Any],
+        refresh: Callable[[Connection], Any],
         refresh_seconds: float,
         on_state: Callable[[State], None],
     ) -> None:
-        self.home = Home()
+        self.fork_guard = ForkGuard()
         self._fallback = fallback
         self._rest = rest
         self._open = open_connection
         self._refresh = refresh
         self._refresh_seconds = refresh_seconds
         self._on_state = on_state
-        self._changed = threading.Condition()
-        # Its `put` may be called anywhere, also by the garbage collector.
-        self._jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._changed = io.Condition()
+        self._jobs = io.JobQueue()
         self._told: State | None = None
         self._connection: Connection | None = None
         self._problem = ''
         self._denial: APIError | None = None
         self._listeners: set[weakref.WeakMethod[Callable[[], None]]] = set()
-        self._thread = threading.Thread(target=self._run, name='zaqar-connector', daemon=True)
+        self._task = io.Task(self._run, 'zaqar-connector')
 
     @property
     def state(self) -> State:
@@ -83,7 +81,7 @@ class Connector:
     def start(self) -> None:
         """Begin to connect, where there is anything to connect."""
         if self._fallback.wait_seconds() is not None:
-            self._thread.start()
+            self._task.start()
 
     def listen(self, listener: Callable[[], None]) -> None:
         """Call `listener`, a bound method, whenever the way to the server changes."""
@@ -92,17 +90,24 @@ class Connector:
     def forget(self, listener: Callable[[], None]) -> None:
         self._listeners.discard(weakref.WeakMethod(listener))
 
-    def soon(self, job: Callable[[], None] | None = None) -> None:
-        """Have the thread do a job, or look again what there is to do; may be called anywhere."""
+    def soon(self, job: Callable[[], Any] | None = None) -> None:
+        """Have the background task do a job, or look again what there is to do.
+
+        It may be called by any thread, also by the garbage collector.
+        """
         self._jobs.put(job)
 
-    def link(self, seconds: float, *, is_urgent: bool = False) -> Link:
-        """The link to use, waited for at most `seconds`; it is tried for sooner where `is_urgent`.
+    async def link(self, seconds: float, *, is_urgent: bool = False) -> Link:
+        """The link to use, waited for at most `seconds`; if it `is_urgent`, it is tried sooner.
 
-        Raises ClientClosed, ClientForked, ConnectionLost where there is none in time, and
-        Unauthorized where the server does not take the token.
+        Raises ClientClosed, ClientForked, ConnectionLost if there is none in time, and Unauthorized
+        if the server refuses the token.
         """
-        self.home.check()
+        self.fork_guard.check()
+        # PERF: nearly always there is a connection.
+        connection = self._connection
+        if connection is not None and connection.is_open and self._fallback.state != 'closed':
+            return connection
         deadline = time.monotonic() + seconds
         with self._changed:
             while True:
@@ -120,11 +125,11 @@ class Connector:
                 left = deadline - time.monotonic()
                 if left <= 0:
                     raise ConnectionLost(f'There is no connection. {self._problem}'.rstrip())
-                self._changed.wait(left)
+                await self._changed.wait(left)
 
-    def close(self) -> None:
-        """Close the connection and end the thread; a forked process has neither."""
-        if not self.home.is_here:
+    async def close(self) -> None:
+        """Close the connection and end the task; a forked process has neither."""
+        if not self.fork_guard.is_here:
             self._fallback.close()
             return
         with self._changed:
@@ -134,12 +139,11 @@ class Connector:
         self.soon()
         self._tell()
         if connection is not None:
-            connection.close()
-        if self._thread.is_alive() and threading.current_thread() is not self._thread:
-            self._thread.join(2 * HANDSHAKE_SECONDS)
-        self._rest.close()
+            await connection.close()
+        await self._task.join(2 * HANDSHAKE_SECONDS)
+        await self._rest.close()
 
-    def _run(self) -> None:
+    async def _run(self) -> None:
         while True:
             with self._changed:
                 if self._fallback.state == 'closed':
@@ -147,26 +151,16 @@ class Connector:
                 seconds = self._fallback.wait_seconds()
                 connection = self._connection
             if seconds == 0:
-                self._attempt()
+                await self._attempt()
             elif seconds is not None:
-                self._wait(seconds)
-            elif not self._wait(self._refresh_seconds) and connection is not None:
-                self._keep(connection)
+                await self._jobs.do_one(seconds)
+            elif not await self._jobs.do_one(self._refresh_seconds) and connection is not None:
+                await self._keep(connection)
 
-    def _wait(self, seconds: float) -> bool:
-        """Wait for a job, at most so long, and do it; whether there was one."""
-        try:
-            job = self._jobs.get(timeout=seconds)
-        except queue.Empty:
-            return False
-        if job is not None:
-            job()
-        return True
-
-    def _keep(self, connection: Connection) -> None:
+    async def _keep(self, connection: Connection) -> None:
         """Let the connection have a new token, if there is one."""
         try:
-            self._refresh(connection)
+            await self._refresh(connection)
         except Unauthorized as error:
             LOG.warning('The token of the connection is not renewed: %s', error)
         except ZaqarError as error:
@@ -174,13 +168,13 @@ class Connector:
         except Exception:
             LOG.exception('There is no new token for the connection')
 
-    def _attempt(self) -> None:
+    async def _attempt(self) -> None:
         self._fallback.attempting()
         connection: Connection | None = None
         failed: Callable[[], None] = self._fallback.lost
         problem: Exception | None = None
         try:
-            connection = self._open(HANDSHAKE_SECONDS, self._ended)
+            connection = await self._open(HANDSHAKE_SECONDS, self._ended)
         except (Unreachable, Unauthorized) as error:
             problem, failed = error, self._fallback.unreachable
         except Refused as error:
@@ -192,9 +186,9 @@ class Connector:
         except Exception as error:
             LOG.exception('Opening a connection failed')
             problem, failed = error, self._fallback.unreachable
-        self._use(connection, failed, problem)
+        await self._use(connection, failed, problem)
 
-    def _use(
+    async def _use(
         self, connection: Connection | None, failed: Callable[[], None], problem: Exception | None
     ) -> None:
         """Use a new connection, or note why there is none."""
@@ -211,7 +205,7 @@ class Connector:
                 connection = None
             self._changed.notify_all()
         if connection is not None:
-            connection.close()
+            await connection.close()
         self._tell()
 
     def _ended(self, connection: Connection) -> None:

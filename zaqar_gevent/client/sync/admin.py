@@ -1,28 +1,32 @@
+# Written by `tox -e genblocking` from client/aio/admin.py: change that one.
+# fmt: off
 """What operators manage: pools and flavors, on a server in admin mode."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from zaqar_gevent.client.client import Client
+from zaqar_gevent.client.sync.requester import Requester
 
 
 class Resources:
     """Resources of a kind, each by its name; documents have the members that the reference says."""
 
-    def __init__(self, client: Client, kind: str) -> None:
-        self._client = client
+    def __init__(self, requester: Requester, kind: str) -> None:
+        self._requester = requester
         self._kind = kind
 
-    def list(self, *, detailed: bool = False, limit: int | None = None) -> Iterator[dict[str, Any]]:
+    def list(
+        self, *, detailed: bool = False, limit: int | None = None
+    ) -> Iterator[dict[str, Any]]:
         """All of them, page by page."""
         marker = None
         while True:
             page = self._call('list', marker=marker, limit=limit, detailed=detailed or None)
             found = page[f'{self._kind}s']
-            yield from found
+            for one in found:
+                yield one
             if not found or not page.get('marker') or page['marker'] == marker:
                 return
             marker = page['marker']
@@ -49,4 +53,5 @@ class Resources:
         given = {key: value for key, value in arguments.items() if value is not None}
         if name is not None:
             given[f'{self._kind}_name'] = name
-        return self._client.call(f'{self._kind}_{verb}', **given)
+        answer = self._requester.perform(f'{self._kind}_{verb}', given)
+        return answer.body

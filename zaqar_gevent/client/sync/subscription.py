@@ -1,3 +1,5 @@
+# Written by `tox -e genblocking` from client/aio/subscription.py: change that one.
+# fmt: off
 """A subscription: each message of a queue once and in order, whatever it comes over."""
 
 from __future__ import annotations
@@ -5,13 +7,17 @@ from __future__ import annotations
 import collections
 import logging
 import re
-import threading
 import time
 import weakref
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any, Self
 
-from zaqar_gevent.client.connection import Connection
+from zaqar_gevent.client.sync import io
+from zaqar_gevent.client.sync.connection import Connection
+from zaqar_gevent.client.sync.connector import Link
+from zaqar_gevent.client.sync.message import Message
+from zaqar_gevent.client.sync.stream import Stream
+from zaqar_gevent.client.sync.target import Target
 from zaqar_gevent.client.errors import (
     UNKNOWN_MARKER,
     AccessEnded,
@@ -22,12 +28,7 @@ from zaqar_gevent.client.errors import (
     Timeout,
 )
 from zaqar_gevent.client.fallback import Pace
-from zaqar_gevent.client.links import Answer, Link, check
-from zaqar_gevent.client.message import Message
-from zaqar_gevent.client.stream import Stream
-
-if TYPE_CHECKING:
-    from zaqar_gevent.client.queue import Source
+from zaqar_gevent.client.links import Answer, check
 
 LOG = logging.getLogger(__name__)
 
@@ -47,100 +48,125 @@ BEFORE_ALL = '0000000000000000'
 _OBJECT_ID = re.compile('[0-9a-f]{24}')
 
 
-class _Feed:
-    """What a connection pushes for a subscription; see `zaqar_gevent.client.connection.Feed`.
+class _Pushes:
+    """What a connection pushes for a subscription; see `zaqar_gevent.client.exchange.PushHandler`.
 
-    Of more than there is room for, the rest is dropped, and the server told to stop: it is read
-    from the queue when its turn comes. The same when the subscription was dropped, which this does
-    not keep alive. is_over: whether nothing more will come.
+    If more comes than there is room for, the rest is dropped, and the server told to stop: it is
+    read from the queue when its turn comes. The same when the subscription was dropped, which this
+    does not keep alive.
+
+    answer: to the request that subscribes, until somebody has looked at it.
+    is_over: whether nothing more will come.
     """
 
-    def __init__(self, subscription: Subscription, connection: Connection) -> None:
-        source = subscription.source
-        soon = source.client.connector.soon
+    def __init__(self, subscription: Subscription, target: Target, connection: Connection) -> None:
+        soon = target.requester.connector.soon
         self._subscription = weakref.ref(subscription, lambda _: soon(self.stop))
-        self._deletion = source.action('subscription_delete')
-        self._arguments = source.arguments()
+        self._deletion = target.action('subscription_delete')
+        self._arguments = target.arguments()
         self.connection = connection
         self.id = ''
         self.marker: str | None = None
+        self.answer: Answer | None = None
         self.is_over = False
 
-    def begin(self, answer: Answer) -> None:
-        """The answer to the request that subscribes; called by the reading thread."""
-        if answer.status == 201:
+    def on_answer(self, answer: Answer | None) -> None:
+        """The answer to the request that subscribes; nothing is read before this returns."""
+        self.answer = answer
+        if answer is None:
+            self.on_disconnect()
+        elif answer.status == 201:
             self.id = str(answer.body['subscription_id'])
             self.marker = answer.body.get('marker')
-            self.connection.attach(self.id, self)
+            if self.is_over:
+                # It was given up while it was asked for.
+                self._tell_server()
+            else:
+                self.connection.attach(self.id, self)
+        subscription = self._subscription()
+        if subscription is not None:
+            subscription._wake()
 
-    def push(self, document: dict[str, Any], size: int) -> None:
+    def on_message(self, document: dict[str, Any], size: int) -> None:
         subscription = self._subscription()
         if (
             subscription is not None
             and not self.is_over
-            and not subscription.offer(self, document, size)
+            and not subscription._offer(self, document, size)
         ):
             self.stop()
 
-    def pause(self) -> None:
+    def on_paused(self) -> None:
         self.stop()
 
-    def expel(self, error: AccessEnded | None) -> None:
+    def on_ended(self, error: AccessEnded | None) -> None:
         self.is_over = True
         subscription = self._subscription()
         if subscription is not None:
-            subscription.expelled(error)
+            subscription._end_access(error)
 
-    def end(self) -> None:
+    def on_disconnect(self) -> None:
         self.is_over = True
         subscription = self._subscription()
         if subscription is not None:
-            subscription.wake()
+            subscription._wake()
 
     def stop(self) -> None:
         """Have no more pushed."""
         if not self.is_over:
-            self.connection.detach(self.id)
-            arguments = {**self._arguments, 'subscription_id': self.id}
-            self.connection.tell(self._deletion, arguments)
-            self.end()
+            if self.id:
+                self.connection.detach(self.id)
+                self._tell_server()
+            self.on_disconnect()
+
+    def _tell_server(self) -> None:
+        arguments = {**self._arguments, 'subscription_id': self.id}
+        self.connection.send_unanswered(self._deletion, arguments)
 
 
-class _Bell:
-    """What upstream's envelope pushes: neither whose it is nor where it stands, but that there is
-    something to be read."""
+class _Notifications:
+    """What upstream's envelope pushes: only that there is something to read.
 
-    def __init__(self, subscription: Subscription, connection: Connection) -> None:
+    It says neither for which subscription nor from which place in the queue.
+    """
+
+    def __init__(self, subscription: Subscription, target: Target, connection: Connection) -> None:
         self._subscription = weakref.ref(subscription)
+        self._queue_name = target.name
         self.connection = connection
         self.is_over = False
 
-    def push(self, document: dict[str, Any], size: int) -> None:
+    def on_answer(self, answer: Answer | None) -> None:
+        """The answer to the request that subscribes."""
+        if answer is not None and answer.status == 201:
+            self.connection.attach(self._queue_name, self)
+
+    def on_message(self, document: dict[str, Any], size: int) -> None:
         subscription = self._subscription()
         if subscription is not None:
-            subscription.ring()
+            subscription._notify()
 
-    def pause(self) -> None:
+    def on_paused(self) -> None:
         """Upstream's envelope has nothing of the kind."""
 
-    def expel(self, error: AccessEnded | None) -> None:
+    def on_ended(self, error: AccessEnded | None) -> None:
         self.is_over = True
         subscription = self._subscription()
         if subscription is not None:
-            subscription.expelled(error)
+            subscription._end_access(error)
 
-    def end(self) -> None:
+    def on_disconnect(self) -> None:
         self.is_over = True
         subscription = self._subscription()
         if subscription is not None:
-            subscription.wake()
+            subscription._wake()
 
 
 class Subscription(Stream):
-    """Iterates over the messages of a queue or topic, those there are and those that are posted.
+    """Iterates over the messages of a queue or topic: those there are, then those that are posted.
 
-    A connection that is lost is made anew, and where the client polls, this does: the messages are
-    the same, each once and in order. For one thread at a time; `close` may be called by any.
+    A lost connection is made anew, and while the client polls, so does this: the messages are the
+    same, each once and in order. For one caller at a time; anybody may call `close`.
 
     When the server's store was made anew or restored from a backup, it does not know the marker of
     the last message any more. Then this begins again with the oldest message of the queue, logs a
@@ -152,71 +178,83 @@ class Subscription(Stream):
 
     def __init__(
         self,
-        source: Source,
+        target: Target,
         marker: str | None,
         buffer: int,
         on_restart: Callable[[], None] | None = None,
     ) -> None:
         self.restarts = 0
         self._on_restart = on_restart
-        self.source = source
+        self._target = target
         self.marker = marker
-        self._client = source.client
+        self._requester = target.requester
         self._buffer: collections.deque[tuple[Message, int]] = collections.deque()
         self._buffer_messages = buffer
         self._buffer_bytes = 0
         self._fetched = marker
         self._seen: collections.OrderedDict[str, None] = collections.OrderedDict()
-        self._woken = threading.Condition()
-        self._is_rung = False
-        self._feed: _Feed | None = None
-        self._bell: _Bell | None = None
+        self._woken = io.Condition()
+        self._is_notified = False
+        self._pushes: _Pushes | None = None
+        self._notifications: _Notifications | None = None
         self._is_behind = False
         self._denial: AccessEnded | None = None
-        self._pace = Pace()
-        self._client.connector.listen(self.wake)
+        self._pace = Pace(io.MAX_WAIT_SECONDS)
+        self._requester.connector.listen(self._wake)
+
+    @classmethod
+    def open(
+        cls,
+        target: Target,
+        marker: str | None,
+        buffer: int,
+        on_restart: Callable[[], None] | None = None,
+    ) -> Self:
+        """A subscription that misses nothing that is posted from now on."""
+        subscription = cls(target, marker, buffer, on_restart)
         try:
-            self._begin()
+            subscription._begin()
         except BaseException:
-            self.close()
+            subscription.close()
             raise
+        return subscription
 
     def close(self) -> None:
         """End it; whoever waits for a message is woken."""
-        self._is_closed = True
-        if not self._client.connector.home.is_here:
+        self._is_closed = self._is_stopped = True
+        if not self._requester.connector.fork_guard.is_here:
             return
-        self._client.connector.forget(self.wake)
-        feed, self._feed = self._feed, None
-        if feed is not None:
-            feed.stop()
-        bell, self._bell = self._bell, None
-        if bell is not None:
-            bell.connection.detach(self.source.name)
+        self._requester.connector.forget(self._wake)
+        pushes, self._pushes = self._pushes, None
+        if pushes is not None:
+            pushes.stop()
+        notifications, self._notifications = self._notifications, None
+        if notifications is not None:
+            notifications.connection.detach(self._target.name)
         with self._woken:
             self._buffer.clear()
             self._woken.notify_all()
 
-    def wake(self) -> None:
+    def _wake(self) -> None:
         """Whoever waits is to look again whether there is anything to do."""
         with self._woken:
             self._woken.notify_all()
 
-    def expelled(self, error: AccessEnded | None) -> None:
+    def _end_access(self, error: AccessEnded | None) -> None:
         """The server has ended the subscription; `error` is raised when all that came is taken."""
         self._denial = error
-        self.ring()
+        self._notify()
 
-    def ring(self) -> None:
+    def _notify(self) -> None:
         """There is something to be read."""
         with self._woken:
-            self._is_rung = True
+            self._is_notified = True
             self._woken.notify_all()
 
-    def offer(self, feed: _Feed, document: dict[str, Any], size: int) -> bool:
+    def _offer(self, pushes: _Pushes, document: dict[str, Any], size: int) -> bool:
         """Take what was pushed; False where there is no room for it."""
         with self._woken:
-            if self._is_closed or feed.is_over:
+            if self._is_closed or pushes.is_over:
                 return True
             if (
                 len(self._buffer) >= self._buffer_messages
@@ -224,7 +262,7 @@ class Subscription(Stream):
             ) and self._buffer:
                 self._is_behind = True
                 return False
-            message = Message(self.source, document['message'], document.get('marker'))
+            message = Message(self._target, document['message'], document.get('marker'))
             self._keep(message, size)
             self._woken.notify_all()
         return True
@@ -251,12 +289,12 @@ class Subscription(Stream):
 
     def _begin(self) -> None:
         """Be subscribed, or know where to read on: nothing posted from now on is to be missed."""
-        deadline = time.monotonic() + self._client.timeout
+        deadline = time.monotonic() + self._requester.timeout
         while True:
-            link = self._client.connector.link(deadline - time.monotonic(), is_urgent=True)
+            link = self._requester.connector.link(deadline - time.monotonic(), is_urgent=True)
             try:
                 if isinstance(link, Connection) and link.kind != 'default':
-                    self._feed = self._subscribe(link)
+                    self._pushes = self._subscribe(link)
                 if self._fetched is None:
                     self._fetched = self.marker = self._end_of_queue(link)
                 return
@@ -266,7 +304,7 @@ class Subscription(Stream):
                 left = deadline - time.monotonic()
                 if left <= 0:
                     raise
-                self._rest(min(self._pace.pause(), left))
+                self._pause(min(self._pace.pause(), left))
 
     def _fetch(self, seconds: float) -> None:
         """Wait for messages, or for anything that changes what to do, at most so long."""
@@ -275,8 +313,9 @@ class Subscription(Stream):
         began = time.monotonic()
         wait = 0.0
         try:
-            link = self._client.connector.link(min(seconds, self._client.timeout))
-            wait = 0.0 if self._is_behind else min(self._longest_wait(link), seconds)
+            link = self._requester.connector.link(min(seconds, self._requester.timeout))
+            max_wait = (link.get_capabilities()).max_wait
+            wait = 0.0 if self._is_behind else min(self._pace.wait(max_wait), seconds)
             if isinstance(link, Connection) and self._is_pushed(link, seconds):
                 return
             began = time.monotonic()
@@ -287,13 +326,13 @@ class Subscription(Stream):
         except (ConnectionLost, Timeout, ServiceUnavailable):
             if wait:
                 self._pace.cut(time.monotonic() - began)
-            self._rest(min(self._pace.pause(), seconds))
+            self._pause(min(self._pace.pause(), seconds))
             return
         self._is_behind = found >= PAGE_MESSAGES
         if found:
             self._pace.found()
         elif not wait:
-            self._rest(min(self._pace.pause(), seconds))
+            self._pause(min(self._pace.pause(), seconds))
 
     def _begin_again(self, error: BadRequest) -> None:
         """Read from the start if the store does not know the marker; else raise the error."""
@@ -307,76 +346,94 @@ class Subscription(Stream):
             # The ids of another store are others' by now.
             self._seen.clear()
         self.restarts += 1
-        LOG.warning('%r begins again with the oldest message: %s', self.source, error)
+        LOG.warning('%r begins again with the oldest message: %s', self._target, error)
         if self._on_restart is not None:
             self._on_restart()
-
-    def _longest_wait(self, link: Link) -> float:
-        return self._pace.wait(link.capabilities.max_wait)
 
     def _is_pushed(self, link: Connection, seconds: float) -> bool:
         """Whether the connection pushes: then it has been waited for that, at most so long."""
         if link.kind == 'default':
-            self._have_rung(link)
+            self._be_notified(link)
             return False
-        feed = self._feed
-        if feed is not None and (feed.is_over or feed.connection is not link):
-            feed.end()
-            feed = self._feed = None
+        pushes = self._pushes
+        if pushes is not None and (pushes.is_over or pushes.connection is not link):
+            pushes.on_disconnect()
+            pushes = self._pushes = None
         if self._is_behind:
             return False
-        if feed is None:
-            feed = self._feed = self._subscribe(link)
-        if feed is None:
+        if pushes is None:
+            pushes = self._subscribe(link)
+        elif pushes.answer is not None:
+            # A call that was cancelled had asked for it.
+            pushes = self._accept(pushes, pushes.answer)
+        if pushes is None:
             return False
         with self._woken:
-            if self._buffer or feed.is_over or self._is_closed:
+            if self._buffer or pushes.is_over or self._is_closed:
                 return True
             is_silent = not self._woken.wait(min(seconds, CHECK_SECONDS))
         if is_silent and seconds > CHECK_SECONDS:
-            self._verify(link, feed)
+            self._verify(link, pushes)
         return True
 
-    def _verify(self, link: Connection, feed: _Feed) -> None:
-        """Subscribe again where the server has ended the subscription, of which it says nothing: as
-        when the queue is deleted, or its subscriptions are purged."""
-        action = self.source.action('subscription_get')
-        arguments = self.source.arguments(subscription_id=feed.id)
-        if link.perform(action, arguments, self._client.timeout).status == 404:
-            link.detach(feed.id)
-            feed.end()
+    def _verify(self, link: Connection, pushes: _Pushes) -> None:
+        """Subscribe again if the server has ended the subscription, of which it says nothing.
 
-    def _subscribe(self, link: Connection) -> _Feed | None:
-        """Have what follows pushed; None where another subscription of the connection already has
-        the queue's messages pushed, so that this one has to ask for them."""
-        feed = _Feed(self, link)
-        arguments = self.source.arguments(marker=self._fetched)
-        action = self.source.action('subscription_create')
-        answer = link.perform(action, arguments, self._client.timeout, on_answer=feed.begin)
+        It does when the queue is deleted, or its subscriptions are purged.
+        """
+        action = self._target.action('subscription_get')
+        arguments = self._target.arguments(subscription_id=pushes.id)
+        answer = link.perform(action, arguments, self._requester.timeout)
+        if answer.status == 404:
+            link.detach(pushes.id)
+            pushes.on_disconnect()
+
+    def _subscribe(self, link: Connection) -> _Pushes | None:
+        """Have what follows pushed.
+
+        None if another subscription of the connection already has the queue's messages pushed, so
+        that this one has to ask for them.
+        """
+        # A call that is cancelled leaves it to the next one.
+        pushes = self._pushes = _Pushes(self, self._target, link)
+        arguments = self._target.arguments(marker=self._fetched)
+        action = self._target.action('subscription_create')
+        timeout = self._requester.timeout
         try:
-            check(answer)
-        except Conflict:
-            return None
-        if self._fetched is None:
-            self._fetched = self.marker = feed.marker or ''
-        self._pace.found()
-        return feed
+            answer = link.perform(action, arguments, timeout, on_answer=pushes.on_answer)
+        except (ConnectionLost, Timeout):
+            pushes.stop()
+            raise
+        return self._accept(pushes, answer)
 
-    def _have_rung(self, link: Connection) -> None:
-        """Be told by a connection of upstream's envelope that there is something to be read."""
-        bell = self._bell
-        if bell is not None and bell.connection is link and not bell.is_over:
+    def _accept(self, pushes: _Pushes, answer: Answer) -> _Pushes | None:
+        """The pushes that the server has answered for, as `_subscribe` says."""
+        pushes.answer = None
+        if answer.status != 201:
+            self._pushes = None
+            try:
+                check(answer)
+            except Conflict:
+                return None
+        if self._fetched is None:
+            self._fetched = self.marker = pushes.marker or ''
+        self._pace.found()
+        return pushes
+
+    def _be_notified(self, link: Connection) -> None:
+        """Have a connection of upstream's envelope say when there is something to read."""
+        old = self._notifications
+        if old is not None and old.connection is link and not old.is_over:
             return
-        self._bell = _Bell(self, link)
-        arguments = self.source.arguments()
-        action = self.source.action('subscription_create')
-        if link.perform(action, arguments, self._client.timeout).status == 201:
-            link.attach(self.source.name, self._bell)
+        new = self._notifications = _Notifications(self, self._target, link)
+        action = self._target.action('subscription_create')
+        arguments = self._target.arguments()
+        link.perform(action, arguments, self._requester.timeout, on_answer=new.on_answer)
 
     def _pull(self, link: Link, wait: float) -> int:
         """Read the next page into the buffer; how many messages it has."""
         before = self._fetched
-        self._is_rung = False
+        self._is_notified = False
         messages, following = self._page(link, before, wait)
         with self._woken:
             new = [one for one in messages if one.id not in self._seen]
@@ -394,8 +451,8 @@ class Subscription(Stream):
         self, link: Link, marker: str | None, wait: float
     ) -> tuple[list[Message], str | None]:
         """The messages that follow a marker, and the marker of the page, if it has one."""
-        is_upstream = link.kind == 'rest' and not link.capabilities.protocols
-        arguments = self.source.arguments(
+        is_upstream = link.kind == 'rest' and not (link.get_capabilities()).protocols
+        arguments = self._target.arguments(
             marker=marker or BEFORE_ALL,
             limit=PAGE_MESSAGES,
             echo=True,
@@ -403,16 +460,16 @@ class Subscription(Stream):
             # A server of upstream's does not move a delayed message behind what was visible before.
             include_delayed=True if is_upstream else None,
             # Who may wait is told where an empty page stands.
-            wait=wait if link.capabilities.max_wait else None,
+            wait=wait if (link.get_capabilities()).max_wait else None,
         )
-        action = self.source.action('message_list')
-        answer = check(link.perform(action, arguments, self._client.timeout + wait))
-        return self.source.read_page(answer.body, marker), answer.body.get('marker')
+        action = self._target.action('message_list')
+        answer = check(link.perform(action, arguments, self._requester.timeout + wait))
+        return self._target.read_page(answer.body, marker), answer.body.get('marker')
 
     def _end_of_queue(self, link: Link) -> str:
         """The marker of the newest message, '' where there is none."""
-        action = self.source.action('queue_get_stats')
-        answer = link.perform(action, self.source.arguments(), self._client.timeout)
+        action = self._target.action('queue_get_stats')
+        answer = link.perform(action, self._target.arguments(), self._requester.timeout)
         if answer.status == 404:
             return ''
         newest = check(answer).body['messages'].get('newest')
@@ -421,7 +478,7 @@ class Subscription(Stream):
             if not _OBJECT_ID.fullmatch(message_id):
                 return self._marker_of(link, message_id)
         marker = ''
-        while page := self._page(link, marker, 0)[0]:
+        while page := (self._page(link, marker, 0))[0]:
             if page[-1].marker == marker:
                 break
             marker = page[-1].marker or ''
@@ -429,15 +486,15 @@ class Subscription(Stream):
 
     def _marker_of(self, link: Link, message_id: str) -> str:
         """The marker of a message whose id is one already, as far as that goes."""
-        if not link.capabilities.max_wait:
+        if not (link.get_capabilities()).max_wait:
             return message_id
         found, following = self._page(link, message_id, 0)
         if found or not following:
             return message_id
         return following
 
-    def _rest(self, seconds: float) -> None:
+    def _pause(self, seconds: float) -> None:
         """Do nothing for so long, unless there is something to do."""
         with self._woken:
-            if not (self._is_closed or self._is_rung):
+            if not (self._is_closed or self._is_notified):
                 self._woken.wait(seconds)

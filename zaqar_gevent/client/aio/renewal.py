@@ -1,14 +1,14 @@
-"""Keeping leases that the server does not keep by itself: renewing claims before they expire."""
+"""Renewing claims that the server does not renew by itself."""
 
 from __future__ import annotations
 
 import contextlib
 import logging
-import threading
 import time
 from collections.abc import Callable
 from typing import Any
 
+from zaqar_gevent.client.aio import io
 from zaqar_gevent.client.errors import ClientClosed, NotFound, ZaqarError
 
 LOG = logging.getLogger(__name__)
@@ -16,23 +16,8 @@ LOG = logging.getLogger(__name__)
 _RETRY_SECONDS = 0.5
 
 
-class Lease:
-    """A message's lease. feed: what the server keeps it for; None where the client keeps it.
-
-    has_released: whether another message of the same claim was given back, which takes effect when
-    nothing of the claim is left.
-    """
-
-    __slots__ = ('claim_id', 'feed', 'has_released')
-
-    def __init__(self, claim_id: str, feed: Any) -> None:
-        self.claim_id = claim_id
-        self.feed = feed
-        self.has_released = False
-
-
-class Keeper:
-    """Renews claims at half their time, in a thread that exists while there are any.
+class ClaimRenewer:
+    """Renews claims at half their time, in a task that exists while there are any.
 
     renew: renews one and says for how many seconds; raises NotFound where it has ended. lost: told
     of those that have. release: gives one back.
@@ -40,20 +25,20 @@ class Keeper:
 
     def __init__(
         self,
-        renew: Callable[[str], float],
+        renew: Callable[[str], Any],
         lost: Callable[[str], None],
-        release: Callable[[str], None],
+        release: Callable[[str], Any],
     ) -> None:
         self._renew = renew
         self._lost = lost
         self._release = release
         self._abandoned: set[str] = set()
-        self._changed = threading.Condition()
+        self._changed = io.Condition()
         self._due: dict[str, float] = {}
-        self._thread: threading.Thread | None = None
+        self._task: io.Task | None = None
         self._is_closed = False
 
-    def keep(self, claim_id: str, seconds: float) -> None:
+    def start(self, claim_id: str, seconds: float) -> None:
         """Renew a claim from now on, which has so many seconds left; with none, at once."""
         with self._changed:
             if self._is_closed:
@@ -67,7 +52,7 @@ class Keeper:
                 self._abandoned.add(claim_id)
                 self._schedule(claim_id, 0)
 
-    def forget(self, claim_id: str) -> None:
+    def stop(self, claim_id: str) -> None:
         """Do not renew a claim any more."""
         with self._changed:
             self._due.pop(claim_id, None)
@@ -83,16 +68,16 @@ class Keeper:
 
     def _schedule(self, claim_id: str, seconds: float) -> None:
         self._due[claim_id] = time.monotonic() + seconds
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._run, name='zaqar-keeper', daemon=True)
-            self._thread.start()
+        if self._task is None:
+            self._task = io.Task(self._run, 'zaqar-renewal')
+            self._task.start()
         self._changed.notify_all()
 
-    def _run(self) -> None:
-        while claim_id := self._next():
-            self._attend(claim_id)
+    async def _run(self) -> None:
+        while claim_id := await self._next():
+            await self._attend(claim_id)
 
-    def _next(self) -> str | None:
+    async def _next(self) -> str | None:
         """The next claim to renew, waited for; None when there is none left."""
         with self._changed:
             while self._due:
@@ -100,20 +85,20 @@ class Keeper:
                 left = self._due[claim_id] - time.monotonic()
                 if left <= 0:
                     return claim_id
-                self._changed.wait(left)
-            self._thread = None
+                await self._changed.wait(left)
+            self._task = None
             return None
 
-    def _attend(self, claim_id: str) -> None:
+    async def _attend(self, claim_id: str) -> None:
         seconds = 2 * _RETRY_SECONDS
         try:
             if claim_id in self._abandoned:
-                self._release(claim_id)
-                self.forget(claim_id)
+                await self._release(claim_id)
+                self.stop(claim_id)
             else:
-                seconds = self._renew(claim_id)
+                seconds = await self._renew(claim_id)
         except (NotFound, ClientClosed):
-            self.forget(claim_id)
+            self.stop(claim_id)
             # Whoever was dropped is told nothing.
             with contextlib.suppress(ClientClosed):
                 self._lost(claim_id)

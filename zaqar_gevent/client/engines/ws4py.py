@@ -1,14 +1,15 @@
-"""RFC 6455 from the client's side, without I/O: bytes in, messages out.
+"""The engine on the framing of `ws4py`; it cannot compress.
 
-Frames are parsed and built by ws4py. What it leaves open is checked here: masks, lengths, the order
-of fragments, UTF-8 and close codes.
+What ws4py leaves open is checked here: masks, lengths, the order of fragments, UTF-8 and close
+codes.
 """
 
 from __future__ import annotations
 
 import codecs
 import os
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import Any
 
 from ws4py.exc import FrameTooLargeException, ProtocolException
 from ws4py.framing import (
@@ -22,16 +23,17 @@ from ws4py.framing import (
 )
 from ws4py.messaging import CloseControlMessage
 
-NORMAL = 1000
-GOING_AWAY = 1001
-PROTOCOL_ERROR = 1002
-NO_STATUS_RECEIVED = 1005
-ABNORMAL_CLOSURE = 1006
-INVALID_PAYLOAD = 1007
-MESSAGE_TOO_BIG = 1009
+from zaqar_gevent.client.engines import (
+    ABNORMAL_CLOSURE,
+    INVALID_PAYLOAD,
+    MAX_FRAGMENTS,
+    MESSAGE_TOO_BIG,
+    NO_STATUS_RECEIVED,
+    PROTOCOL_ERROR,
+    Payload,
+    shorten,
+)
 
-MAX_FRAGMENTS = 100_000
-MAX_REASON_BYTES = 123
 KEY_BYTES = 4
 
 # What a close frame may say; the rest is reserved, unassigned, or never sent (RFC 6455, 7.4).
@@ -43,13 +45,6 @@ _LONG = 127
 _LEAST_PAYLOAD = {2: 0, 4: 126, 10: 0x10000}
 
 _utf8_decoder = codecs.getincrementaldecoder('utf-8')
-
-
-class Message(NamedTuple):
-    """A whole message; `binary` tells a binary one from text, which is valid UTF-8."""
-
-    payload: bytes
-    binary: bool
 
 
 class Failure(Exception):
@@ -78,34 +73,10 @@ def build(opcode: int, payload: bytes) -> bytes:
     return built
 
 
-def build_message(payload: bytes, *, binary: bool) -> bytes:
-    """The frame of a message."""
-    return build(OPCODE_BINARY if binary else OPCODE_TEXT, payload)
+class FrameEngine:
+    """See `zaqar_gevent.client.engines.Engine`."""
 
-
-def build_ping(payload: bytes = b'') -> bytes:
-    """The frame of a ping, of at most 125 bytes."""
-    return build(OPCODE_PING, payload)
-
-
-def build_close(code: int, reason: str = '') -> bytes:
-    """The frame of a close; a reason that is too long is shortened."""
-    shortened = reason.encode()[:MAX_REASON_BYTES].decode(errors='ignore')
-    return build(OPCODE_CLOSE, CloseControlMessage(code, shortened).data)
-
-
-class FrameReader:
-    """Reads what a server sends.
-
-    replies: frames to be sent because of what was read: pongs, and the answer to a close.
-    pongs: how many pongs have come.
-    close_code, close_reason: how the connection was closed, None while it is not.
-    is_over: whether nothing that comes is read any more.
-    has_failed: whether the server broke the protocol, so that the code is this side's.
-    has_closed: to be set once a close frame was sent, after which nothing is replied.
-    """
-
-    def __init__(self, max_message_bytes: int) -> None:
+    def __init__(self, max_message_bytes: int, extensions: Sequence[Any] = ()) -> None:
         self._max_message_bytes = max_message_bytes
         self._buffer = bytearray()
         self._frame: Frame | None = None
@@ -114,29 +85,39 @@ class FrameReader:
         self._fragment_bytes = 0
         self._opcode: int | None = None
         self._utf8 = _utf8_decoder()
+        self._has_closed = False
         self.replies: list[bytes] = []
         self.pongs = 0
         self.close_code: int | None = None
         self.close_reason = ''
         self.is_over = False
         self.has_failed = False
-        self.has_closed = False
 
-    def receive(self, data: bytes) -> list[Message]:
-        """The messages that `data` completes; no data says that the server has ended.
+    @classmethod
+    def offer(cls) -> list[Any]:
+        return []
 
-        When the server breaks the protocol, or closes, the reply to that is in `replies`.
-        """
+    def encode(self, data: bytes, *, binary: bool) -> bytes:
+        return build(OPCODE_BINARY if binary else OPCODE_TEXT, data)
+
+    def encode_ping(self) -> bytes:
+        return build(OPCODE_PING, b'')
+
+    def encode_close(self, code: int, reason: str = '') -> bytes:
+        self._has_closed = True
+        return _build_close(code, reason)
+
+    def receive(self, data: bytes) -> list[Payload]:
         if not data:
             self._finish(ABNORMAL_CLOSURE, 'The connection ended without a close frame.')
             return []
         self._buffer += data
-        messages: list[Message] = []
+        messages: list[Payload] = []
         try:
             self._read(messages)
         except Failure as failure:
             self.has_failed = True
-            self._reply(build_close(failure.code, failure.reason))
+            self._reply(_build_close(failure.code, failure.reason))
             self._finish(failure.code, failure.reason)
         return messages
 
@@ -147,7 +128,7 @@ class FrameReader:
             self._buffer.clear()
             self._fragments.clear()
 
-    def _read(self, messages: list[Message]) -> None:
+    def _read(self, messages: list[Payload]) -> None:
         start = 0
         while not self.is_over:
             in_header = self._frame is None
@@ -185,7 +166,7 @@ class FrameReader:
         if len(self._fragments) >= MAX_FRAGMENTS:
             raise Failure(MESSAGE_TOO_BIG, f'A message exceeds {MAX_FRAGMENTS} fragments.')
 
-    def _complete(self, frame: Any, payload: bytes) -> Message | None:
+    def _complete(self, frame: Any, payload: bytes) -> Payload | None:
         self._frame = None
         if frame.opcode < OPCODE_CLOSE:
             return self._take(frame.opcode, payload, is_last=bool(frame.fin))
@@ -197,7 +178,7 @@ class FrameReader:
             self._take_close(payload)
         return None
 
-    def _take(self, opcode: int, payload: bytes, *, is_last: bool) -> Message | None:
+    def _take(self, opcode: int, payload: bytes, *, is_last: bool) -> Payload | None:
         if self._opcode is None:
             self._opcode = opcode
         if self._opcode == OPCODE_TEXT:
@@ -209,7 +190,7 @@ class FrameReader:
         self._fragment_bytes += len(payload)
         if not is_last:
             return None
-        message = Message(b''.join(self._fragments), self._opcode == OPCODE_BINARY)
+        message = Payload(b''.join(self._fragments), self._opcode == OPCODE_BINARY)
         self._fragments.clear()
         self._fragment_bytes = 0
         self._opcode = None
@@ -230,7 +211,7 @@ class FrameReader:
         self._finish(code, reason)
 
     def _reply(self, frame: bytes) -> None:
-        if not self.has_closed:
+        if not self._has_closed:
             self.replies.append(frame)
 
 
@@ -243,3 +224,7 @@ def _header_bytes(buffer: bytearray, start: int) -> int:
         return 2
     length = buffer[start + 1] & ~_MASKED
     return 2 if length < _SHORT else 4 if length == _SHORT else 10
+
+
+def _build_close(code: int, reason: str) -> bytes:
+    return build(OPCODE_CLOSE, CloseControlMessage(code, shorten(reason)).data)

@@ -14,7 +14,7 @@ from websockets.sync.server import ServerConnection
 from tests.client.waiting import wait_until
 from tests.unit.client.scripted_server import ScriptedServer, dies
 from zaqar_gevent.client import Client, ConnectionLost, Consumer, NotFound
-from zaqar_gevent.client.leases import Keeper
+from zaqar_gevent.client.sync.renewal import ClaimRenewer
 
 GONE = (404, {'code': 'not_found', 'title': 'Not found', 'description': 'No such claim.'})
 
@@ -28,7 +28,7 @@ class Claims:
         self.lost: list[str] = []
         self.released: list[str] = []
         self.outcome: Callable[[], None] = lambda: None
-        self.keeper = Keeper(self._renew, self.lost.append, self._release)
+        self.renewer = ClaimRenewer(self._renew, self.lost.append, self._release)
 
     def _renew(self, claim_id: str) -> float:
         self.outcome()
@@ -44,24 +44,24 @@ class Claims:
 def claims() -> Iterator[Claims]:
     claims = Claims()
     yield claims
-    claims.keeper.close()
+    claims.renewer.close()
 
 
-def keepers() -> int:
-    return sum(thread.name == 'zaqar-keeper' for thread in threading.enumerate())
+def renewers() -> int:
+    return sum(thread.name == 'zaqar-renewal' for thread in threading.enumerate())
 
 
 def test_claims_are_renewed_until_they_are_forgotten(claims: Claims) -> None:
     began = time.monotonic()
-    claims.keeper.keep('one', 0.2)
-    claims.keeper.keep('other', 0)
+    claims.renewer.start('one', 0.2)
+    claims.renewer.start('other', 0)
     wait_until(lambda: claims.renewed.count('one') >= 3, 10, 'it is renewed')
     assert time.monotonic() - began >= 0.3
     assert claims.renewed[0] == 'other'
-    claims.keeper.forget('one')
-    claims.keeper.forget('other')
-    wait_until(lambda: keepers() == 0, 10, 'there is no thread without a claim')
-    claims.keeper.keep('third', 0)
+    claims.renewer.stop('one')
+    claims.renewer.stop('other')
+    wait_until(lambda: renewers() == 0, 10, 'there is no thread without a claim')
+    claims.renewer.start('third', 0)
     wait_until(lambda: 'third' in claims.renewed, 10, 'it is begun again')
 
 
@@ -70,9 +70,9 @@ def test_a_claim_that_has_ended_is_lost_and_not_asked_for_again(claims: Claims) 
         raise NotFound(*GONE[:1], **GONE[1])
 
     claims.outcome = ended
-    claims.keeper.keep('one', 0)
+    claims.renewer.start('one', 0)
     wait_until(lambda: claims.lost == ['one'], 10, 'it is lost')
-    wait_until(lambda: keepers() == 0, 10, 'there is no thread')
+    wait_until(lambda: renewers() == 0, 10, 'there is no thread')
     assert claims.renewed == []
 
 
@@ -82,10 +82,10 @@ def test_trouble_is_no_reason_to_give_up(claims: Claims) -> None:
         raise ConnectionLost('once')
 
     claims.outcome = unreachable
-    claims.keeper.keep('one', 0)
+    claims.renewer.start('one', 0)
     wait_until(lambda: claims.renewed == ['one'], 10, 'it is renewed later')
     claims.outcome = unreachable
-    claims.keeper.abandon('other')
+    claims.renewer.abandon('other')
     wait_until(lambda: claims.released == ['other'], 10, 'it is given back later')
     assert claims.lost == []
 
@@ -95,11 +95,11 @@ def test_what_is_still_to_be_given_back_is_told_at_the_end(claims: Claims) -> No
         raise ConnectionLost('always')
 
     claims.outcome = unreachable
-    claims.keeper.abandon('one')
-    assert claims.keeper.close() == {'one'}
-    claims.keeper.abandon('late')
-    claims.keeper.keep('late', 0)
-    wait_until(lambda: keepers() == 0, 10, 'there is no thread')
+    claims.renewer.abandon('one')
+    assert claims.renewer.close() == {'one'}
+    claims.renewer.abandon('late')
+    claims.renewer.start('late', 0)
+    wait_until(lambda: renewers() == 0, 10, 'there is no thread')
     assert claims.released == []
 
 
@@ -147,7 +147,7 @@ def test_an_acknowledgement_over_which_the_connection_dies_is_made_by_the_claim(
 ) -> None:
     with (
         ScriptedServer(Store(outlives=outlives)) as server,
-        Client(server.url, transport='websocket', encoding='json') as client,
+        Client(server.url, project='p', transport='websocket', encoding='json') as client,
         consuming(client) as consumer,
     ):
         message = consumer.receive(10)
@@ -158,7 +158,7 @@ def test_an_acknowledgement_over_which_the_connection_dies_is_made_by_the_claim(
         assert consumer.unsettled == 0
     [deleted] = server.asked('message_delete')
     assert deleted['body'] == {'queue_name': 'q', 'message_id': 'm1', 'claim_id': 'c1'}
-    # Once more by the consumer that is closed, where its keeper was not answered yet.
+    # Once more by the consumer that is closed, whose renewer was not answered yet.
     assert {one['body']['claim_id'] for one in server.asked('claim_delete')} == {'c2'}
 
 
@@ -167,7 +167,7 @@ def test_a_lease_whose_connection_died_is_renewed_if_it_is_still_there(outlives:
     store = Store(outlives=outlives)
     with (
         ScriptedServer(store) as server,
-        Client(server.url, transport='websocket', encoding='json') as client,
+        Client(server.url, project='p', transport='websocket', encoding='json') as client,
         consuming(client) as consumer,
     ):
         taken = [consumer.receive(10), consumer.receive(10)]

@@ -1,0 +1,1 @@
+"""What developers of this project run; nothing of it is installed."""

@@ -1,0 +1,133 @@
+"""Messages, and claims on them."""
+
+from __future__ import annotations
+
+import reprlib
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from zaqar_gevent.client.errors import Unsupported
+
+if TYPE_CHECKING:
+    from zaqar_gevent.client.aio.target import Target
+
+# Settles a message: deletes it if the first flag is set, else gives it back. The second says
+# whether to wait for the outcome. Gives whether it could be settled.
+Settle = Callable[['Message', bool, bool], Any]
+
+_short = reprlib.Repr()
+_short.maxstring = _short.maxother = 60
+
+
+class Message:
+    """A message of a queue or topic.
+
+    ttl, age: in seconds. claim_id: of the claim that holds it, if any. checksum: of its body, if
+    the queue has checksums made. marker: where to go on reading after it, None if the server does
+    not say. id is None in what upstream's envelope pushes.
+    """
+
+    __slots__ = (
+        *('_settle', '_target', 'age', 'body', 'checksum', 'claim_id', 'id', 'marker'),
+        'ttl',
+    )
+
+    def __init__(
+        self,
+        target: Target,
+        document: Mapping[str, Any],
+        marker: str | None = None,
+        settle: Settle | None = None,
+    ) -> None:
+        self._target = target
+        self._settle = settle
+        self.id: str = document['id']
+        self.body: Any = document['body']
+        self.ttl: int | None = document.get('ttl')
+        self.age: int = document.get('age', 0)
+        self.claim_id: str | None = document.get('claim_id')
+        self.checksum: str | None = document.get('checksum')
+        self.marker = marker
+
+    def __repr__(self) -> str:
+        return f'<Message {self.id} of {self.queue_name}: {_short.repr(self.body)}>'
+
+    @property
+    def queue_name(self) -> str:
+        """The name of its queue or topic."""
+        return self._target.name
+
+    async def delete(self) -> None:
+        """Delete it; a claimed one by the claim that gave it.
+
+        Raises APIError, for example if it is claimed by somebody else.
+        """
+        if self._settle is not None:
+            await self.ack()
+            return
+        await self._target.delete_message(self.id, self.claim_id)
+
+    async def ack(self, *, wait: bool = True) -> bool:
+        """Acknowledge it: it is dealt with and is deleted.
+
+        wait: whether to wait for the outcome. Without, failures are raised by the consumer's next
+        `receive` or by its `close`, as LeaseLost; several acknowledgements then travel together.
+
+        Returns False if a consumer's lease of it was lost before: then it comes again, to this
+        consumer or another.
+        """
+        if self._settle is not None:
+            settled: bool = await self._settle(self, True, wait)
+            return settled
+        await self.delete()
+        return True
+
+    async def release(self) -> bool:
+        """Give it back, for any consumer to get; only for a consumer's messages.
+
+        Returns False if its lease was lost before, so that it is free already.
+        """
+        if self._settle is None:
+            raise Unsupported('Only a message of a consumer can be given back.')
+        settled: bool = await self._settle(self, False, True)
+        return settled
+
+
+class Claim:
+    """A lease on messages; if there were none, `id` is None and it is empty.
+
+    As a context manager it gives back at its end what has not been deleted.
+    """
+
+    def __init__(self, target: Target, claim_id: str | None, messages: list[Message]) -> None:
+        self._target = target
+        self.id = claim_id if messages else None
+        self.messages = messages
+
+    def __repr__(self) -> str:
+        return f'<Claim {self.id} of {self._target.name}: {len(self.messages)} messages>'
+
+    def __iter__(self) -> Iterator[Message]:
+        return iter(self.messages)
+
+    def __len__(self) -> int:
+        return len(self.messages)
+
+    async def __aenter__(self) -> Claim:
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        await self.release()
+
+    async def renew(self, ttl: int | None = None, grace: int | None = None) -> None:
+        """Let the claim live for `ttl` seconds from now; without, for the server's default.
+
+        Raises NotFound if it has expired.
+        """
+        if self.id is not None:
+            await self._target.renew_claim(self.id, ttl, grace)
+
+    async def release(self) -> None:
+        """Give the messages back that have not been deleted."""
+        if self.id is not None:
+            await self._target.release_claim(self.id)

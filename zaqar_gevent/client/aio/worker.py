@@ -1,0 +1,180 @@
+"""A pool of workers over a queue."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import time
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from zaqar_gevent.client.aio import io
+from zaqar_gevent.client.aio.consumer import Consumer
+from zaqar_gevent.client.aio.message import Message
+from zaqar_gevent.client.aio.queue import Queue
+from zaqar_gevent.client.errors import LeaseLost, ZaqarError
+
+LOG = logging.getLogger(__name__)
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_RECEIVE_SECONDS = 5.0
+_JOIN_SECONDS = 1.0
+
+
+class Worker:
+    """Calls a function for each message of a queue, for several messages at a time.
+
+    The message is acknowledged when the function returns. When it raises, the error is logged and
+    the message is given back, so that it is delivered again: the settings of the queue say how
+    often (`_max_claim_count`) and where it goes then (`_dead_letter_queue`).
+
+    queue: where the messages come from.
+    handler: called with each message.
+    concurrency: how many messages are worked on at a time, each by a background task.
+    ttl, grace: of the leases, in seconds, 60 or more; they are renewed while the handler runs.
+    stop_timeout: how many seconds running handlers have to end when the worker is stopped. Messages
+        of those that do not are given back.
+    on_done: called with a message that was dealt with, and the seconds that it took.
+    on_error: called with a message that was not, the seconds, and the error.
+
+    succeeded, failed: how many messages were dealt with, and how often handlers failed.
+    """
+
+    def __init__(
+        self,
+        queue: Queue,
+        handler: Callable[[Message], Any],
+        *,
+        concurrency: int = 4,
+        ttl: int | None = None,
+        grace: int | None = None,
+        stop_timeout: float = 30.0,
+        on_done: Callable[[Message, float], Any] | None = None,
+        on_error: Callable[[Message, float, Exception], Any] | None = None,
+    ) -> None:
+        if concurrency < 1:
+            raise ValueError('The concurrency must be at least 1.')
+        self._queue = queue
+        self._handler = handler
+        self._concurrency = concurrency
+        self._terms = {'ttl': ttl, 'grace': grace}
+        self._stop_timeout = stop_timeout
+        self._on_done = on_done
+        self._on_error = on_error
+        self._consumer: Consumer | None = None
+        self._receiving = io.Mutex()
+        self._counting = io.Condition()
+        self._running: dict[str, Message] = {}
+        self._failure: Exception | None = None
+        self._is_stopping = False
+        self.succeeded = 0
+        self.failed = 0
+
+    async def run(self, *, signals: Iterable[signal.Signals] = SIGNALS) -> None:
+        """Work until stopped, by `stop` or a signal, then let running handlers end.
+
+        signals: those that stop it; they are handled by the main thread only, and a second one has
+        its usual effect. Raises what receiving raises, such as Forbidden.
+        """
+        tasks = [
+            io.Task(self._work, f'zaqar-worker-{number}') for number in range(self._concurrency)
+        ]
+        async with self._queue.consume(credit=self._concurrency, **self._terms) as consumer:
+            self._consumer = consumer
+            if self._is_stopping:
+                return
+            with io.on_signals(signals, self.stop):
+                for task in tasks:
+                    task.start()
+                await self._join(tasks)
+        if self._failure is not None:
+            raise self._failure
+
+    def stop(self) -> None:
+        """Begin to stop: no more messages are received, and `run` returns when handlers have ended.
+
+        May be called by a handler, by any thread, or by a signal handler.
+        """
+        self._is_stopping = True
+        if self._consumer is not None:
+            self._consumer.stop()
+
+    async def _join(self, tasks: list[io.Task]) -> None:
+        deadline: float | None = None
+        while any(task.is_running for task in tasks):
+            if self._is_stopping and deadline is None:
+                deadline = time.monotonic() + self._stop_timeout
+            if deadline is not None and time.monotonic() > deadline:
+                break
+            for task in tasks:
+                await task.join(_JOIN_SECONDS / len(tasks))
+        unfinished = list(self._running.values())
+        if unfinished:
+            LOG.warning(
+                '%d handlers have not ended within %.0f s; their messages are given back: %s',
+                len(unfinished),
+                self._stop_timeout,
+                unfinished[:10],
+            )
+            for task in tasks:
+                task.cancel()
+
+    async def _work(self) -> None:
+        while not self._is_stopping:
+            try:
+                message = await self._receive()
+            except LeaseLost as error:
+                LOG.warning('%s', error)
+                continue
+            except Exception as error:
+                self._failure = self._failure or error
+                self.stop()
+                return
+            if message is not None:
+                await self._handle(message)
+
+    async def _receive(self) -> Message | None:
+        consumer = self._consumer
+        async with self._receiving:
+            if consumer is None or self._is_stopping:
+                return None
+            message = await consumer.receive(_RECEIVE_SECONDS)
+            if message is not None:
+                self._running[message.id] = message
+            return message
+
+    async def _handle(self, message: Message) -> None:
+        began = time.monotonic()
+        error: Exception | None = None
+        try:
+            await io.ask(lambda: self._handler(message))
+        except Exception as raised:
+            error = raised
+            LOG.exception('The handler failed for %r, which is given back', message)
+        try:
+            is_settled = await (message.ack() if error is None else message.release())
+            if error is None and not is_settled:
+                error = LeaseLost([message.id])
+                LOG.warning('%s', error)
+        except ZaqarError as raised:
+            error = error or raised
+            LOG.warning('%r was not settled, and comes again: %s', message, raised)
+        finally:
+            self._running.pop(message.id, None)
+        await self._tell(message, time.monotonic() - began, error)
+
+    async def _tell(self, message: Message, seconds: float, error: Exception | None) -> None:
+        try:
+            with self._counting:
+                self.succeeded += error is None
+                self.failed += error is not None
+            if error is None:
+                if self._on_done is not None:
+                    done = self._on_done
+                    await io.ask(lambda: done(message, seconds))
+            else:
+                failed, told = self._on_error, error
+                if failed is not None:
+                    await io.ask(lambda: failed(message, seconds, told))
+        except Exception:
+            LOG.exception('A hook of the worker failed')
