@@ -6,12 +6,14 @@ one that waits costs 1 us.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import gevent
 from gevent import monkey
 from gevent.hub import Waiter
+from gevent.lock import BoundedSemaphore
 
 MOMENT = 1e-6
 """Seconds for which to let others run. Not 0: of such sleeps, and timers, gevent takes up to fifty
@@ -52,6 +54,31 @@ class _GreenletPool:
 
 
 _pools = _local()
+
+
+class Locks:
+    """A lock for each key, which is there only as long as somebody holds it."""
+
+    def __init__(self) -> None:
+        # With how many greenlets hold it, or wait for it.
+        self._locks: dict[Hashable, tuple[BoundedSemaphore, int]] = {}
+
+    def __contains__(self, key: Hashable) -> bool:
+        """Whether somebody holds the lock of a key."""
+        return key in self._locks
+
+    @contextmanager
+    def held(self, key: Hashable) -> Iterator[None]:
+        """Hold the lock of a key; those who wait for it get it in their order."""
+        lock, users = self._locks.get(key) or (BoundedSemaphore(), 0)
+        self._locks[key] = lock, users + 1
+        try:
+            with lock:
+                yield
+        finally:
+            lock, users = self._locks.pop(key)
+            if users > 1:
+                self._locks[key] = lock, users - 1
 
 
 def in_turns(items: Iterable[Item]) -> Iterator[Item]:

@@ -19,8 +19,9 @@ from zaqar.storage import errors as storage_errors
 from zaqar_gevent.api import documents
 from zaqar_gevent.api.delivery import Deliverer, DeliveryState, Notification, Subscription
 from zaqar_gevent.api.loops import Loops
-from zaqar_gevent.api.push import Endpoint, PushService, Source
+from zaqar_gevent.api.push import Address, Endpoint, PushService, Source
 from zaqar_gevent.api.ttl_cache import TTLCache
+from zaqar_gevent.greenlets import Locks, in_turns
 from zaqar_gevent.storage.interface import SubscriptionController
 
 
@@ -43,15 +44,19 @@ _PAGE_BYTES = 1024 * 1024
 subscriptions have large options does not hold up others."""
 
 
+_AT_ONCE = 100
+"""Subscribers that are told at once of a post; with more, others have their turn in between."""
+
+
 class _Subscribers(NamedTuple):
     """The subscriptions of a queue that are to be told.
 
-    every: all of them. connected: those that are connections to a server of the fleet.
-    others: the rest. size: of all of them, in bytes.
+    every: all of them. connected: those that are connections to servers of the fleet, by the
+    address of the server. others: the rest. size: of all of them, in bytes.
     """
 
     every: list[Subscription]
-    connected: list[Subscription]
+    connected: dict[Address, list[Subscription]]
     others: list[Subscription]
     size: int
 
@@ -82,6 +87,9 @@ class Notifier:
             seconds, most=_KNOWN_BYTES, weigh=lambda found: found.size
         )
         self._found: TTLCache[list[Subscription]] = TTLCache(seconds)
+        self._is_remembering = seconds > 0
+        self._loading = Locks()
+        self._delivering = Locks()
 
     def notify(
         self,
@@ -91,7 +99,9 @@ class Notifier:
         retry_policy: Mapping[str, Any],
         passed: str | None,
     ) -> None:
-        """Tell the subscribers of a queue of `messages`, which are not delayed; returns at once.
+        """Tell the subscribers of a queue of `messages`, which are not delayed.
+
+        It is not waited for that they have been told.
 
         passed: the queues that the messages have come through, see `zaqar_gevent.api.loops`.
         """
@@ -102,8 +112,7 @@ class Notifier:
         if others and self.deliverer is not None:
             passed = self._loops.extend(passed, project, queue_name)
             notifications = _notifications(messages, queue_name, passed)
-            for subscription in others:
-                self.deliverer.deliver(source, subscription, notifications, retry_policy)
+            self._deliver(self.deliverer, source, others, notifications, retry_policy)
 
     def became_due(
         self, source: Source, messages: Sequence[Mapping[str, Any]], policy: Mapping[str, Any]
@@ -125,8 +134,27 @@ class Notifier:
             documents['attributes'] = message.get('attributes')
             passed = self._loops.extend(message['passed'], project, queue_name)
             notifications += _notifications([documents], queue_name, passed)
-        for subscription in others:
-            self.deliverer.deliver(source, subscription, notifications, policy)
+        self._deliver(self.deliverer, source, others, notifications, policy)
+
+    def _deliver(
+        self,
+        deliverer: Deliverer,
+        source: Source,
+        subscriptions: Sequence[Subscription],
+        notifications: list[Notification],
+        policy: Mapping[str, Any],
+    ) -> None:
+        """Hand notifications to the deliverer, for each subscriber in the order of the posts.
+
+        Others have their turn between many subscribers, and the next post to the queue waits.
+        """
+        if len(subscriptions) <= _AT_ONCE and source not in self._delivering:
+            for subscription in subscriptions:
+                deliverer.deliver(source, subscription, notifications, policy)
+            return
+        with self._delivering.held(source):
+            for subscription in in_turns(subscriptions):
+                deliverer.deliver(source, subscription, notifications, policy)
 
     def freed(self, queue_name: str, project: str | None) -> None:
         """Tell whoever waits for messages of a queue that some can be claimed again."""
@@ -183,15 +211,25 @@ class Notifier:
 
     def _subscribers_of(self, source: Source) -> _Subscribers:
         """The same by kind. PERF: a post to a thousand connections must not look at each."""
-        return self._known.get(source, lambda: self._sort(source))
+        known = self._known.find(source)
+        if known is not None:
+            return known
+        if not self._is_remembering:
+            return self._sort(source)
+        # Read once for all who want to know at the same time.
+        with self._loading.held(source):
+            return self._known.get(source, lambda: self._sort(source))
 
     def _sort(self, source: Source) -> _Subscribers:
         every, size = self._read(source.name, source.project_id)
         push_hub = self.push_hub
-        subscribers = _Subscribers(every, [], [], size)
-        for one in every:
-            is_connected = push_hub is not None and push_hub.is_worker(source, one['subscriber'])
-            (subscribers.connected if is_connected else subscribers.others).append(one)
+        subscribers = _Subscribers(every, {}, [], size)
+        for one in in_turns(every):
+            worker = None if push_hub is None else push_hub.worker_of(source, one['subscriber'])
+            if worker is None:
+                subscribers.others.append(one)
+            else:
+                subscribers.connected.setdefault(worker, []).append(one)
         return subscribers
 
     def _read(self, queue_name: str, project: str | None) -> tuple[list[Subscription], int]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import posixpath
 import urllib.parse
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
@@ -38,6 +39,10 @@ class Source(NamedTuple):
 
     project_id: str | None
     name: str
+
+
+Address = tuple[str, int]
+"""Host and port of the listener of a server of the fleet."""
 
 
 class FrameHead(Protocol):
@@ -241,8 +246,14 @@ class PushService(Protocol):
         """Messages were posted by this process."""
         ...
 
-    def tell_workers(self, source: Source, subscriptions: list[dict[str, Any]]) -> None:
-        """Tell other workers, of whose connections these subscriptions are, of the same."""
+    def tell_workers(
+        self, source: Source, subscriptions: Mapping[Address, list[dict[str, Any]]]
+    ) -> None:
+        """Tell other workers of the same.
+
+        subscriptions: those of each worker's connections, by the worker's address; this worker's
+            own are passed over.
+        """
         ...
 
     def ended(self, source: Source, subscription_id: str, by: object = None) -> None:
@@ -264,8 +275,8 @@ class PushService(Protocol):
         """Whether a subscriber of a queue is a process of the fleet which listens for itself."""
         ...
 
-    def is_worker(self, source: Source, subscriber: str) -> bool:
-        """Whether a subscriber of a queue is a connection to a server of the fleet."""
+    def worker_of(self, source: Source, subscriber: str) -> Address | None:
+        """The worker whose connection a subscriber of a queue is; None for any other."""
         ...
 
 

@@ -53,6 +53,11 @@ class TTLCache(Generic[Value]):
             self._keep(key, value)
         return value
 
+    def find(self, key: Hashable) -> Value | None:
+        """The value under `key`; None where it is not known."""
+        known = self._known.get(key)
+        return None if known is None or self._clock() >= self._renew_at else known[0]
+
     def _keep(self, key: Hashable, value: Value) -> None:
         self._drop(key)
         weight = self._weigh(value)

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 LOG = log.getLogger(__name__)
 
+# Of those who wait for news, so many are woken before others have a turn: each reads the queue.
+_WOKEN_AT_ONCE = 8
 # For how long messages are handed out before others have a turn: others' answers wait for it.
 TIME_SLICE_SECONDS = 0.002
 # How long to look for messages that were announced before they were stored, and how often.
@@ -81,7 +83,7 @@ class Feed:
     lock: held while messages are handed out, and while a subscriber that has caught up joins.
     cursor: the marker of the last message read; meant only while there are live subscribers.
     followers: how many subscriptions there are, live or not.
-    waiting: told whenever there is news, all at once: they read the queue themselves.
+    waiting: told whenever there is news: they read the queue themselves.
     takers: those that wait to take messages from the queue, who has waited longest first. With news
         one of them is woken; when it has taken something, or does not want it, it wakes the next.
     """
@@ -102,6 +104,8 @@ class Feed:
         self._expected = 0
         self._look_until = 0.0
         self._is_running = False
+        self._is_told_of = True
+        self._is_waking = False
 
     @property
     def is_unused(self) -> bool:
@@ -120,10 +124,30 @@ class Feed:
 
     def wake(self, expected: int = 0) -> None:
         """There is news; `expected` messages are about to be stored, if they are not yet."""
-        for event in self.waiting:
-            event.set()
+        self._is_told_of = False
+        if not self._is_waking:
+            self._wake_waiting()
         self.wake_taker()
         self.look(expected)
+
+    def _wake_waiting(self) -> None:
+        """Tell those who wait, some at a time; news that comes meanwhile is told of after it."""
+        if len(self.waiting) > _WOKEN_AT_ONCE:
+            self._is_waking = True
+            greenlets.spawn(self._wake_in_turns)
+            return
+        self._is_told_of = True
+        for event in self.waiting:
+            event.set()
+
+    def _wake_in_turns(self) -> None:
+        while not self._is_told_of:
+            self._is_told_of = True
+            for number, event in enumerate(tuple(self.waiting), 1):
+                event.set()
+                if not number % _WOKEN_AT_ONCE:
+                    gevent.sleep(greenlets.MOMENT)
+        self._is_waking = False
 
     def wake_taker(self) -> None:
         """There may be something to take, for one."""

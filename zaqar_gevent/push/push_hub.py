@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from logging import WARNING
 from typing import Any
@@ -16,7 +16,7 @@ from zaqar.storage import errors as storage_errors
 from zaqar_gevent import greenlets
 from zaqar_gevent.api.broker import Broker
 from zaqar_gevent.api.ending import End
-from zaqar_gevent.api.push import News, Source
+from zaqar_gevent.api.push import Address, News, Source
 from zaqar_gevent.logs import level_of
 from zaqar_gevent.push.clock_steps import ClockStepDetector
 from zaqar_gevent.push.endpoint import ConnectionEndpoint, Held
@@ -25,7 +25,7 @@ from zaqar_gevent.push.fleet import Fleet, load_from
 from zaqar_gevent.push.interest import INTEREST_SECONDS, Interest
 from zaqar_gevent.push.subscription import Key, PushSubscription, State
 from zaqar_gevent.push.tail import ForgetfulTail, MarkedTail, PagedTail, PooledTail, Tail
-from zaqar_gevent.push.workers import RemoteWorkers, is_hidden, is_worker
+from zaqar_gevent.push.workers import RemoteWorkers, Row, address_of, is_hidden, is_worker
 from zaqar_gevent.storage.features import MarkerKind, StoreFeatures
 
 LOG = log.getLogger(__name__)
@@ -79,6 +79,7 @@ class PushHub:
         """Where other workers reach this one."""
         if self._url is None:
             self._url = self._open_listener(self)
+            self._workers.own = address_of(f'{self._url}own')
         return self._url
 
     def posted(self, source: Source) -> None:
@@ -86,12 +87,14 @@ class PushHub:
         if feed is not None:
             feed.wake()
 
-    def tell_workers(self, source: Source, subscriptions: list[dict[str, Any]]) -> None:
-        own = self._url
-        others = [
-            one for one in subscriptions if own is None or not one['subscriber'].startswith(own)
-        ]
-        self._workers.tell(source, others)
+    def tell_workers(self, source: Source, subscriptions: Mapping[Address, list[Row]]) -> None:
+        self._workers.tell(source, subscriptions)
+
+    def worker_of(self, source: Source, subscriber: str) -> Address | None:
+        is_genuine = self._fleet.has_verified(subscriber, source) or (
+            is_worker(subscriber) and self._fleet.is_genuine(subscriber, source)
+        )
+        return address_of(subscriber) if is_genuine else None
 
     def ended(self, source: Source, subscription_id: str, by: object = None) -> None:
         key = source, subscription_id
@@ -103,11 +106,6 @@ class PushHub:
         key = source, subscription_id
         endpoint = self._subscriptions.get(key)
         return subscription_id if endpoint is None else endpoint.row_of(key)
-
-    def is_worker(self, source: Source, subscriber: str) -> bool:
-        return self._fleet.has_verified(subscriber, source) or (
-            is_worker(subscriber) and self._fleet.is_genuine(subscriber, source)
-        )
 
     def endpoint(self, *, compact: bool) -> ConnectionEndpoint:
         """The subscriber that a new connection can be."""
@@ -341,12 +339,12 @@ class PushHub:
             if not self._is_looking:
                 self._is_looking = True
                 gevent.spawn(self._look_for_takers)
-            for source, feed in tuple(self._feeds.items()):
+            for source, feed in greenlets.in_turns(self._feeds.items()):
                 if feed.is_unused and source not in self._interests:
-                    del self._feeds[source]
+                    self._feeds.pop(source, None)
             if now - looked_at >= _LOOK_SECONDS:
                 looked_at = now
-                for feed in self._feeds.values():
+                for feed in greenlets.in_turns(self._feeds.values()):
                     feed.look()
 
     def _look_for_takers(self) -> None:

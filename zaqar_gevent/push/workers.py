@@ -7,6 +7,7 @@ gathers for a worker while it is being told is told together, over a connection 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from logging import WARNING
 from typing import Any
 
@@ -16,7 +17,7 @@ from oslo_log import log
 
 from zaqar_gevent.api import documents, errors
 from zaqar_gevent.api.broker import Broker
-from zaqar_gevent.api.push import INTERNAL_PATH, Source
+from zaqar_gevent.api.push import INTERNAL_PATH, Address, Source
 from zaqar_gevent.logs import level_of
 
 LOG = log.getLogger(__name__)
@@ -41,15 +42,14 @@ _WORKER = re.compile(
 _LAST_PORT = 65535
 
 Row = dict[str, Any]
-Address = tuple[str, int]
 
 
 def is_worker(subscriber: str) -> bool:
     """Whether a subscriber's URL looks like that of a connection to a server like this."""
-    return _address_of(subscriber) is not None
+    return address_of(subscriber) is not None
 
 
-def _address_of(subscriber: str) -> Address | None:
+def address_of(subscriber: str) -> Address | None:
     """Where the server listens whose connection the subscriber is, if it is one."""
     found = _WORKER.fullmatch(subscriber)
     if found is None or int(found['port']) > _LAST_PORT:
@@ -63,19 +63,24 @@ def is_hidden(subscriber: str) -> bool:
 
 
 class RemoteWorkers:
-    """The other workers, as far as there is news for them."""
+    """The other workers, as far as there is news for them.
+
+    own: where this worker listens itself, if it does.
+    """
 
     def __init__(self, broker: Broker) -> None:
+        self.own: Address | None = None
         self._broker = broker
         self._known: dict[Address, RemoteWorker] = {}
 
-    def tell(self, source: Source, subscriptions: list[Row]) -> None:
-        """Tell the workers whose connections these are that there is news of `source`."""
-        by_worker: dict[Address, list[Row]] = {}
-        for row in subscriptions:
-            if (address := _address_of(row['subscriber'])) is not None:
-                by_worker.setdefault(address, []).append(row)
-        for address, rows in by_worker.items():
+    def tell(self, source: Source, subscriptions: Mapping[Address, list[Row]]) -> None:
+        """Tell the workers that there is news of `source`, each for those of its connections.
+
+        PERF: each post does, so none of the connections is looked at.
+        """
+        for address, rows in subscriptions.items():
+            if address == self.own:
+                continue
             if address not in self._known:
                 self._known[address] = RemoteWorker(address, self)
             self._known[address].tell(source, rows)
@@ -143,7 +148,7 @@ class RemoteWorker:
                 LOG.warning('Worker %s:%d could not be told of news: %s', *self.address, error)
                 gevent.sleep(_RETRY_SECONDS * 2**attempt)
                 continue
-            for source, rows in batch.items():
+            for source, rows in batch.items() if gone else ():
                 left = [row for row in rows if _token(row) not in gone]
                 if len(left) < len(rows):
                     self._workers.forget(source, [row for row in rows if _token(row) in gone])

@@ -54,7 +54,8 @@ def test_news_waits_for_a_thread_to_look_up_the_host(told, monkeypatch):
     monkeypatch.setattr('urllib3.util.connection.socket.getaddrinfo', fail_once)
     subscriber = f'http://localhost:{port}{PUSH_PATH}token'
     source = Source('demo', 'q')
-    RemoteWorkers(None).tell(source, [{'id': '1', 'subscriber': subscriber}])
+    rows = [{'id': '1', 'subscriber': subscriber}]
+    RemoteWorkers(None).tell(source, {('localhost', port): rows})
     with gevent.Timeout(5):
         while not heard:
             gevent.sleep(0.01)
