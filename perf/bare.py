@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 from zaqar_gevent import http
+from zaqar_gevent.sockets.received import Received
 from zaqar_gevent.sockets.unsent import Unsent
 
 ECHO, FALCON, HTTP = 'echo', 'falcon', 'http'
@@ -87,6 +88,7 @@ class _Application:
 
     def __init__(self, app: Callable[..., Any]) -> None:
         self.unsent = Unsent(1 << 30, 60.0)
+        self.received = Received(1 << 30)
         self._app = app
 
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Any:

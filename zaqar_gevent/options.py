@@ -13,6 +13,9 @@ from zaqar_gevent.websocket.limits import Limits
 
 GROUP = 'drivers:transport:gevent'
 
+RECEIVED_BYTES = 128 * 1024 * 1024
+"""How much may be received and not yet handled by default."""
+
 _ENVELOPE_BYTES = 64 * 1024
 _WEBSOCKET_SHARE = 0.9
 
@@ -185,6 +188,17 @@ _CONNECTIONS = [
         'process together. Past it, requests whose answers may be long wait up to 10 s and are '
         'then answered with 503, and clients that have taken nothing for a second lose their '
         'connections.',
+    ),
+    cfg.IntOpt(
+        'max_received_bytes',
+        default=RECEIVED_BYTES,
+        min=1024 * 1024,
+        help='How many bytes of long requests (16 KiB and more) may be received and not yet '
+        'answered, for all clients of a process together; those of one client address take at most '
+        'half. Past it, further ones are not read on for up to 10 s, and are then answered with '
+        '503, or their WebSocket is closed with 1013. While they wait, a client that has sent '
+        'nothing for a second, or needs more than 10 s for a request, is ended with 408, or 1013. '
+        'Each of max_connections may hold 16 KiB besides.',
     ),
     cfg.IntOpt(
         'max_head_bytes',

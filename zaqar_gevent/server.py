@@ -50,6 +50,7 @@ from zaqar_gevent.rest import build_app
 from zaqar_gevent.rest.middleware import allow_origins, load_origins, mount
 from zaqar_gevent.rest.observation import metrics_app, observe, serve_paths
 from zaqar_gevent.rest.openapi import build_openapi
+from zaqar_gevent.sockets.received import Received
 from zaqar_gevent.sockets.unsent import Unsent
 from zaqar_gevent.storage import drivers
 from zaqar_gevent.storage.errors import explain_scan
@@ -90,7 +91,8 @@ class Application:
 
     app: what stands outermost; `upgrade` is in it.
     connections: the open WebSockets. timeouts: how long clients may take.
-    limits: of the heads of requests. unsent: what waits to be written to clients.
+    limits: of the heads of requests. unsent: what waits to be written to clients. received: what
+        they have sent that is not handled yet.
     hub: what is pushed. deliveries: what is sent to subscribers that are not connected.
     max_websockets: says how many of a server's connections may be WebSockets.
     prefix: the path below which everything is served.
@@ -107,7 +109,9 @@ class Application:
         push_hub: PushHub | None = None,
         deliveries: Deliveries | None = None,
         prefix: str = '',
+        received: Received | None = None,
     ) -> None:
+        self.received = received or Received(options.RECEIVED_BYTES)
         self._push_hub = push_hub
         self._deliveries = deliveries
         self._app = app
@@ -231,6 +235,9 @@ class TransportDriver:
         unsent = Unsent(section.max_unsent_bytes, section.write_timeout)
         unsent.answer_limiter.refusal = _too_many_unread
         broker.answer_limiter = unsent.answer_limiter
+        received = Received(section.max_received_bytes)
+        received.no_room = _too_many_coming
+        received.too_slow = _too_slow
         hosts = _hosts(conf)
         origins = _origins(conf)
         # What a request to REST passes on its way to an operation, the last first.
@@ -249,7 +256,7 @@ class TransportDriver:
         upgrade = Upgrade(
             rest,
             self.session_factory,
-            _connections(conf, unsent),
+            _connections(conf, unsent, received),
             Framing(
                 engines.load(section.websocket_engine),
                 options.frame_limits(conf),
@@ -271,6 +278,7 @@ class TransportDriver:
             push_hub,
             deliveries,
             prefix,
+            received,
         )
 
 
@@ -281,7 +289,7 @@ def new_server(address: tuple[str, int], app: Application, conf: cfg.ConfigOpts)
     return http.Server(address, app, spawn=most, backlog=BACKLOG)
 
 
-def _connections(conf: cfg.ConfigOpts, unsent: Unsent) -> OpenConnections:
+def _connections(conf: cfg.ConfigOpts, unsent: Unsent, received: Received) -> OpenConnections:
     section = conf[options.GROUP]
     capacity = options.max_websockets(conf, section.max_connections)
     return OpenConnections(
@@ -289,6 +297,7 @@ def _connections(conf: cfg.ConfigOpts, unsent: Unsent) -> OpenConnections:
         section.max_websockets_per_address,
         section.max_unauthenticated_websockets,
         unsent,
+        received,
     )
 
 
@@ -330,6 +339,18 @@ def _warn_of_unknown_options(conf: cfg.ConfigOpts) -> None:
 def _too_many_unread() -> errors.ServiceUnavailable:
     return errors.ServiceUnavailable(
         'Too many answers wait for clients to read them. Please try again in a few seconds.'
+    )
+
+
+def _too_many_coming() -> errors.ServiceUnavailable:
+    return errors.ServiceUnavailable(
+        'Too many long requests are being received. Please try again in a few seconds.'
+    )
+
+
+def _too_slow() -> errors.RequestTimeout:
+    return errors.RequestTimeout(
+        'The body of the request comes too slowly, and others wait for the room that it takes.'
     )
 
 
@@ -457,6 +478,7 @@ class _WithoutWebSockets:
         self.timeouts = _timeouts(conf)
         self.limits = _head_limits(conf)
         self.unsent = Unsent(section.max_unsent_bytes, section.write_timeout)
+        self.received = Received(section.max_received_bytes)
 
     def drain(self) -> None:
         """There is nobody to let go."""

@@ -111,6 +111,12 @@ class NotAcceptable(APIError):
     title = 'Media type not acceptable'
 
 
+class RequestTimeout(APIError):
+    status = 408
+    code = 'request_timeout'
+    title = 'Request timeout'
+
+
 class Conflict(APIError):
     status = 409
     code = 'conflict'

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import io
 import re
+import time
 from collections.abc import Callable
 from typing import Any
 
 import gunicorn_h1c
 
 from zaqar_gevent.http.stream import Stream
+from zaqar_gevent.sockets.received import FREE_BYTES, Reservation
 
 _READ_BYTES = 64 * 1024
 # PERF: what is read for a line stays little: the rest of it is copied for each line and chunk.
@@ -30,13 +32,22 @@ class Body(io.RawIOBase):
     """A body that is read from `stream`: WSGI's `wsgi.input`.
 
     invite: called before the first byte is waited for, where the client waits to be asked.
+    take_room: called before more than FREE_BYTES of it are received, with how many there may be.
     is_whole: whether all of it has been read.
+    reservation: the room that it has, if it needs any.
     """
 
-    def __init__(self, stream: Stream, invite: Callable[[], None] | None) -> None:
+    def __init__(
+        self,
+        stream: Stream,
+        invite: Callable[[], None] | None,
+        take_room: Callable[[int], Reservation] | None = None,
+    ) -> None:
         self._stream = stream
         self._invite = invite
+        self._take_room = take_room
         self._is_broken = False
+        self.reservation: Reservation | None = None
         self.is_whole = False
 
     def is_skippable(self, most: int) -> bool:
@@ -48,18 +59,35 @@ class Body(io.RawIOBase):
 
     def read(self, size: int | None = -1) -> bytes:
         """`size` bytes, or what is left of the body; raises `BrokenBody`."""
-        left = size if size is not None and size >= 0 else None
+        left = self._bound(size if size is not None and size >= 0 else None)
         if left == 0:
             return b''
-        data = self._read_some(_READ_BYTES if left is None else left)
+        data = self._read_some(_READ_BYTES if left is None else min(left, FREE_BYTES))
         if left is not None and len(data) == left:
             return data
         # Not a list of the pieces: of two bytes each it would be twenty times as long.
         gathered = bytearray(data)
         while data and (left is None or len(gathered) < left):
-            data = self._read_some(_READ_BYTES if left is None else left - len(gathered))
+            data = self._read_some(self._may_read(len(gathered), left))
             gathered += data
+        if self.reservation is not None:
+            self.reservation.has_come()
         return bytes(gathered)
+
+    def _may_read(self, gathered: int, most: int | None) -> int:
+        """How much may be read now, of `most` bytes in all; waits for room where it is needed."""
+        left = _READ_BYTES if most is None else most - gathered
+        if self.reservation is not None:
+            self.reservation.moved_at = time.monotonic()
+        elif self._take_room is not None:
+            if gathered < FREE_BYTES:
+                return min(left, FREE_BYTES - gathered)
+            self.reservation = self._take_room(_READ_BYTES if most is None else most)
+        return left
+
+    def _bound(self, size: int | None) -> int | None:
+        """How much a read of `size` bytes, None for all, may give; None where it is not known."""
+        return size
 
     def readinto(self, buffer: Any) -> int:
         data = self._read_some(len(buffer))
@@ -91,6 +119,8 @@ class Body(io.RawIOBase):
     def _take_of(self, length: int, size: int) -> bytes:
         data = self._stream.take(min(length, size))
         if not data:
+            if self.reservation is not None:
+                self.reservation.check()
             raise self._broken('it ends early')
         return data
 
@@ -102,10 +132,19 @@ class Body(io.RawIOBase):
 class SizedBody(Body):
     """A body of `length` bytes."""
 
-    def __init__(self, stream: Stream, length: int, invite: Callable[[], None] | None) -> None:
-        super().__init__(stream, invite)
+    def __init__(
+        self,
+        stream: Stream,
+        length: int,
+        invite: Callable[[], None] | None,
+        take_room: Callable[[int], Reservation] | None = None,
+    ) -> None:
+        super().__init__(stream, invite, take_room)
         self._left = length
         self.is_whole = not length
+
+    def _bound(self, size: int | None) -> int:
+        return self._left if size is None else min(size, self._left)
 
     def is_skippable(self, most: int) -> bool:
         return super().is_skippable(most) and self._left <= most
@@ -133,8 +172,13 @@ NO_BODY = _NoBody()
 class ChunkedBody(Body):
     """A body in chunks; their extensions, and the trailers, are checked and ignored."""
 
-    def __init__(self, stream: Stream, invite: Callable[[], None] | None) -> None:
-        super().__init__(stream, invite)
+    def __init__(
+        self,
+        stream: Stream,
+        invite: Callable[[], None] | None,
+        take_room: Callable[[int], Reservation] | None = None,
+    ) -> None:
+        super().__init__(stream, invite, take_room)
         self._left = 0
         self._is_first = True
         self._extra = 0

@@ -20,6 +20,7 @@ from zaqar_gevent.http.stream import Stream
 from zaqar_gevent.sockets.batch import get_batch
 from zaqar_gevent.sockets.hangup import has_hung_up, has_input
 from zaqar_gevent.sockets.outbox import Outbox
+from zaqar_gevent.sockets.received import NoRoom, Reservation
 from zaqar_gevent.websocket.upgrade import TAKEOVER, Takeover
 
 if TYPE_CHECKING:
@@ -145,7 +146,11 @@ class HTTPConnection:
             return False
         content = self._take_content(head)
         body = self._body_of(head) if content is None else NO_BODY
-        keeps = self._answer(head, body, content)
+        try:
+            keeps = self._answer(head, body, content)
+        finally:
+            if body.reservation is not None:
+                body.reservation.give_back()
         if self._is_taken:
             return False
         if keeps and (body.is_whole or body.discard(_DISCARDED_BYTES)):
@@ -226,8 +231,20 @@ class HTTPConnection:
         self.deadline = time.monotonic() + self._server.application.timeouts.body
         invite = self._invite if head.expects_continue else None
         if head.length is None:
-            return ChunkedBody(self._stream, invite)
-        return SizedBody(self._stream, head.length, invite)
+            return ChunkedBody(self._stream, invite, self._take_room)
+        return SizedBody(self._stream, head.length, invite, self._take_room)
+
+    def _take_room(self, size: int) -> Reservation:
+        """Room for a long body; the time for which it is waited for is not the client's."""
+        began = time.monotonic()
+        self.deadline, deadline = _NEVER, self.deadline
+        received = self._server.application.received
+        try:
+            reservation = received.take(size, self.address, self.stop_reading)
+        except NoRoom:
+            raise received.no_room() from None
+        self.deadline = deadline + time.monotonic() - began
+        return reservation
 
     def _invite(self) -> None:
         self._write(_CONTINUE)

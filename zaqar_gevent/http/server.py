@@ -19,6 +19,7 @@ from zaqar_gevent.http.connection import HTTPConnection
 from zaqar_gevent.http.head import Limits
 from zaqar_gevent.http.idle import IdleConnections
 from zaqar_gevent.http.places import Places
+from zaqar_gevent.sockets.received import Received
 from zaqar_gevent.sockets.unsent import Unsent
 
 LOG = log.getLogger(__name__)
@@ -46,6 +47,7 @@ class Application(Protocol):
     timeouts: Timeouts
     limits: Limits
     unsent: Unsent
+    received: Received
 
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Any: ...
 

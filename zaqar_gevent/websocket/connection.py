@@ -28,6 +28,7 @@ from zaqar_gevent.sockets.batch import get_batch
 from zaqar_gevent.sockets.hangup import has_hung_up
 from zaqar_gevent.sockets.inbox import Inbox
 from zaqar_gevent.sockets.outbox import Outbox
+from zaqar_gevent.sockets.received import FREE_BYTES, NoRoom, Received, Reservation
 from zaqar_gevent.sockets.time_slice import BREAK_SECONDS, TIME_SLICE_SECONDS
 from zaqar_gevent.sockets.unsent import Unsent
 from zaqar_gevent.websocket.engines import Engine, WebSocketMessage
@@ -55,6 +56,7 @@ GOING_AWAY = 1001
 NORMAL = 1000
 ABNORMAL = 1006
 POLICY_VIOLATION = 1008
+TRY_AGAIN_LATER = 1013
 
 
 # One for all connections of a kind.
@@ -105,7 +107,8 @@ class Ending(NamedTuple):
 class WebSocketConnection:
     """Carries messages between a socket and a receiver until either side closes.
 
-    unsent: what waits to be written to all clients of the process.
+    unsent: what waits to be written to all clients of the process. received: what they have sent
+        that is not handled yet. address: of the client; '' where it is not known.
     opened_at: in seconds of `time.monotonic`. receiver: answers the messages.
     """
 
@@ -129,6 +132,7 @@ class WebSocketConnection:
             '_pace',
             '_pinged_at',
         ),
+        *('_address', '_received', '_reservation'),
         *(
             '_batch',
             '_behind',
@@ -151,8 +155,13 @@ class WebSocketConnection:
         receiver: Receiver,
         limits: Limits,
         unsent: Unsent | None = None,
+        received: Received | None = None,
+        address: str = '',
     ) -> None:
         self._socket = sock
+        self._received = received
+        self._address = address
+        self._reservation: Reservation | None = None
         self._engine = engine
         self.receiver = receiver
         self._limits = limits
@@ -172,7 +181,7 @@ class WebSocketConnection:
         self._answered: Event | None = None
         self._long = 0
         self._placed: set[gevent.Greenlet] | None = None
-        self._behind: collections.deque[tuple[Work, bool]] | None = None
+        self._behind: collections.deque[tuple[Work, Reservation | None, bool]] | None = None
         self._ending: Ending | None = None
         self._close_by: float | None = None
         self._context: RequestContext | None = None
@@ -196,6 +205,7 @@ class WebSocketConnection:
             self._flush()
         finally:
             self.receiver.end()
+            self._give_back(self._take_reservation())
             self._pushes.close()
             self.outbox.close()
             self._inbox.close()
@@ -313,20 +323,68 @@ class WebSocketConnection:
     def _read(self) -> bytes:
         began = time.monotonic()
         self._is_waiting = True
+        if self._engine.unfinished > FREE_BYTES and self._reservation is None:
+            self._reserve()
         data = self._inbox.read(max(READ_BYTES, min(self._engine.missing, READ_LONG_BYTES)))
         self._is_waiting = False
         now = self._heard_at = time.monotonic()
+        if self._reservation is not None:
+            self._reservation.moved_at = now
         if now - began > BREAK_SECONDS:
             self._slice_end = now + TIME_SLICE_SECONDS
         else:
             self._give_way(now)
         return data
 
+    def _reserve(self) -> None:
+        """Wait for room for the message that has begun; without any, the connection is closed."""
+        if self._received is None:
+            return
+        engine = self._engine
+        size = engine.unfinished if engine.missing else engine.max_bytes
+        try:
+            self._reservation = self._received.take(size, self._address, self._end_slow)
+        except NoRoom:
+            self._try_later()
+
+    def _end_slow(self) -> None:
+        """The rest of a message comes too slowly, and others wait."""
+        self._give_back(self._take_reservation())
+        self._try_later()
+
+    def _try_later(self) -> None:
+        self.finish(Ending(TRY_AGAIN_LATER, 'Too many long messages are being received.'))
+
+    def _take_reservation(self) -> Reservation | None:
+        """The room of the message that has come, for whoever handles it."""
+        reservation, self._reservation = self._reservation, None
+        return reservation
+
+    @staticmethod
+    def _give_back(reservation: Reservation | None) -> None:
+        if reservation is not None:
+            reservation.give_back()
+
     def _answer(self, message: WebSocketMessage) -> None:
+        reservation = self._take_reservation()
+        if reservation is not None:
+            reservation.has_come()
+        try:
+            work = self._answer_now(message)
+        except BaseException:
+            self._give_back(reservation)
+            raise
+        if work is None:
+            self._give_back(reservation)
+        else:
+            self._start(work, reservation, binary=message.binary)
+
+    def _answer_now(self, message: WebSocketMessage) -> Work | None:
+        """Answer a message, unless that may be done beside others."""
         self._await_turn()
         if self._has_expired():
             self._expire()
-            return
+            return None
         binary = message.binary
         metrics.RECEIVED[binary].add(len(message.payload))
         if binary is not self._latest:
@@ -340,8 +398,7 @@ class WebSocketConnection:
                 self._send_retractable(answer, binary=binary)
         finally:
             self._pushes.end()
-        if isinstance(answer, Work):
-            self._start(answer, binary=binary)
+        return answer if isinstance(answer, Work) else None
 
     def _note_encoding(self, binary: bool) -> None:
         """The client changes to another encoding, or says something for the first time."""
@@ -374,7 +431,7 @@ class WebSocketConnection:
             gevent.sleep(MOMENT)
             self._slice_end = now + TIME_SLICE_SECONDS
 
-    def _start(self, work: Work, *, binary: bool) -> None:
+    def _start(self, work: Work, reservation: Reservation | None, *, binary: bool) -> None:
         """Serve a request beside others; waits while there are as many as may be."""
         self._await_answers(self._limits.max_in_flight - 1)
         self._in_flight += 1
@@ -383,10 +440,10 @@ class WebSocketConnection:
                 # Without a greenlet, which would take 20 KB.
                 if self._behind is None:
                     self._behind = collections.deque()
-                self._behind.append((work, binary))
+                self._behind.append((work, reservation, binary))
                 return
             self._long += 1
-        greenlets.spawn(self._perform, work, binary)
+        greenlets.spawn(self._perform, work, reservation, binary)
 
     def _await_answers(self, most: int) -> None:
         """Wait until no more than `most` requests are in flight."""
@@ -396,7 +453,7 @@ class WebSocketConnection:
             self._answered.clear()
             self._answered.wait()
 
-    def _perform(self, work: Work, binary: bool) -> None:
+    def _perform(self, work: Work, reservation: Reservation | None, binary: bool) -> None:
         if self._context is not None:
             self._context.update_store()
         if work.is_long:
@@ -406,6 +463,7 @@ class WebSocketConnection:
                 self._answer_beside(work, binary)
         finally:
             self._in_flight -= 1
+            self._give_back(reservation)
             self._leave_place()
             if self._answered is not None:
                 self._answered.set()

@@ -13,6 +13,7 @@ from oslo_log import log
 
 from zaqar_gevent.api import errors
 from zaqar_gevent.greenlets import in_turns
+from zaqar_gevent.sockets.received import Received
 from zaqar_gevent.sockets.unsent import Unsent
 from zaqar_gevent.websocket.connection import (
     GOING_AWAY,
@@ -43,14 +44,21 @@ class OpenConnections:
     capacity: how many there may be. per_address: how many of one client address.
     unknown: how many there may be of clients that have not authenticated, where they have to; a
         fifth of them of one client address.
-    unsent: what waits to be written to all clients of the process.
+    unsent: what waits to be written to all clients of the process. received: what they have sent
+        that is not handled yet.
     """
 
     def __init__(
-        self, capacity: int, per_address: int, unknown: int, unsent: Unsent | None = None
+        self,
+        capacity: int,
+        per_address: int,
+        unknown: int,
+        unsent: Unsent | None = None,
+        received: Received | None = None,
     ) -> None:
         self.capacity = capacity
         self.unsent = unsent
+        self.received = received
         self._per_address = per_address
         self._max_unknown = unknown
         self._unknown: dict[Client, str] = {}

@@ -163,11 +163,18 @@ class Upgrade:
         receiver = self._admit(environ, address, accepted.subprotocol)
         takeover: Takeover = environ[TAKEOVER]()
         engine = self._frames.engine(self._frames.limits, accepted.extensions)
-        connection = WebSocketConnection(
-            takeover.socket, engine, receiver, self._limits, self.connections.unsent
-        )
+        connection = self._connection(takeover.socket, engine, receiver, address)
         connection.outbox.put([accepted.response])
         takeover.start(functools.partial(self._run, connection, address, takeover.early))
+
+    def _connection(
+        self, sock: socket.socket, engine: Engine, receiver: Receiver, address: str
+    ) -> WebSocketConnection:
+        connections = self.connections
+        return WebSocketConnection(
+            *(sock, engine, receiver, self._limits, connections.unsent, connections.received),
+            address,
+        )
 
     def _admit(self, environ: Environ, address: str, subprotocol: str | None) -> Receiver:
         """Let a client in, which takes up room; raises `_Refused`."""
@@ -219,9 +226,7 @@ class Upgrade:
             metrics.count_refusal(refused.reason)
             _turn_away(handler.socket, engine, refused.error)
             return
-        connection = WebSocketConnection(
-            handler.socket, engine, receiver, self._limits, self.connections.unsent
-        )
+        connection = self._connection(handler.socket, engine, receiver, address)
         self._run(connection, address, early)
 
     def _admit_upgraded(self, environ: Environ, address: str) -> Receiver:

@@ -72,6 +72,7 @@ class Engine(Protocol):
         a close frame without one and 1006 where the stream ended without a close frame; None while
         it is open.
     missing: how many bytes of the message that has begun are known to be still to come.
+    unfinished: the same with those that have come. max_bytes: how long it may be.
     """
 
     name: str
@@ -80,6 +81,10 @@ class Engine(Protocol):
     is_over: bool
     close_code: int | None
     missing: int
+    max_bytes: int
+
+    @property
+    def unfinished(self) -> int: ...
 
     def __init__(self, limits: FrameLimits, extensions: Sequence[Any] = ()) -> None: ...
 

@@ -200,7 +200,7 @@ class FrameEngine:
 
     __slots__ = (
         *('_binary', '_fragments', '_limits', '_max_bytes', '_outgoing', '_protocol'),
-        *('_begun', 'close_code', 'is_open', 'is_over', 'missing'),
+        *('_begun', '_ignored', 'close_code', 'is_open', 'is_over', 'missing'),
     )
 
     def __init__(self, limits: FrameLimits, extensions: Sequence[Any] = ()) -> None:
@@ -218,6 +218,7 @@ class FrameEngine:
         self.close_code: int | None = None
         self._begun: bytearray | None = None
         self.missing = 0
+        self._ignored = 0
 
     @classmethod
     def offer(cls, compression: Compression | None) -> list[Any]:
@@ -232,6 +233,19 @@ class FrameEngine:
         ]
 
     @property
+    def max_bytes(self) -> int:
+        return self._limits.message_bytes
+
+    @property
+    def unfinished(self) -> int:
+        if self._begun is not None:
+            return len(self._begun) + self.missing
+        protocol = self._protocol
+        if protocol is None or not self.is_open:
+            return 0
+        return len(protocol.reader.buffer) + (protocol.current_size or 0)
+
+    @property
     def frame_head(self) -> Callable[..., bytes] | None:
         protocol = self._protocol
         return message_head if protocol is None or not protocol.extensions else None
@@ -239,6 +253,12 @@ class FrameEngine:
     def receive(self, data: bytes) -> Iterable[WebSocketMessage]:
         """PERF: nearly always `data` is one or a few messages, whole and plain, or parts of a long
         one, and then the library, which is made to be fed single bytes, need not see it."""
+        if self._ignored and data:
+            ignored = min(self._ignored, len(data))
+            self._ignored -= ignored
+            data = data[ignored:]
+            if not data:
+                return ()
         if self._begun is not None:
             begun = self._begun
             begun += data
@@ -323,7 +343,7 @@ class FrameEngine:
             self._protocol.send_ping(b'')
 
     def close(self, code: int, reason: str = '') -> None:
-        self.missing = 0
+        self._ignore_begun()
         if self.is_open:
             protocol = self._parsing()
             protocol.send_close(code, shorten(reason))
@@ -334,6 +354,11 @@ class FrameEngine:
         if self._protocol is not None:
             outgoing += self._protocol.data_to_send()
         return outgoing
+
+    def _ignore_begun(self) -> None:
+        """Forget the message that has begun, and do not look at what is still to come of it."""
+        if self._begun is not None:
+            self._begun, self._ignored, self.missing = None, self.missing, 0
 
     def _parsing(self) -> _Protocol:
         if self._protocol is None:

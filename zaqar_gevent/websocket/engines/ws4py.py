@@ -84,6 +84,14 @@ class FrameEngine:
         self.is_over = False
         self.close_code: int | None = None
 
+    @property
+    def max_bytes(self) -> int:
+        return self._limits.message_bytes
+
+    @property
+    def unfinished(self) -> int:
+        return len(self._buffer) + self._fragment_bytes
+
     @classmethod
     def offer(cls, compression: Compression | None) -> list[Any]:  # noqa: ARG003
         return []
