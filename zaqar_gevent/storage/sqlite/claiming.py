@@ -18,7 +18,7 @@ _TOKEN_DIGITS = frozenset('0123456789abcdef-')
 ROUNDS = 50
 """How many times as many dead letters one claim moves away at most as it may have messages."""
 
-EXPIRED_STEP = 1000
+EXPIRED_STEP = 250
 """Messages at the front of a queue of which one claim removes those that have expired, up to
 `steps.BYTES`."""
 

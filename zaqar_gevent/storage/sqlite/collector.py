@@ -22,7 +22,7 @@ from zaqar_gevent.storage.sqlite.salvage import Salvage
 INTERVAL = 2.0
 """Seconds between looks for something to remove."""
 
-STEP = 500
+STEP = 250
 """Rows of a kind that one transaction removes at most; messages only up to `steps.BYTES`."""
 
 CLAIMS_STEP = 50

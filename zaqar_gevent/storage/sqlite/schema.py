@@ -372,7 +372,14 @@ _REDRIVES = (
 
 _VERSION_6 = (*_ATTRIBUTES_AND_GROUPS, *_LEASES, *_REDRIVES)
 
-MIGRATIONS = (_VERSION_1, _VERSION_2, _VERSION_3, _VERSION_4, _VERSION_5, _VERSION_6)
+# With the time of expiry in it, a list passes over what has expired without reading the rows.
+_VERSION_7 = (
+    'DROP INDEX messages_free',
+    """CREATE INDEX messages_free ON messages (spool, position, expires)
+        WHERE claim IS NULL AND delayed_until = 0""",
+)
+
+MIGRATIONS = (_VERSION_1, _VERSION_2, _VERSION_3, _VERSION_4, _VERSION_5, _VERSION_6, _VERSION_7)
 """The statements that lead from each version to the next."""
 
 
