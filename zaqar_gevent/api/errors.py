@@ -12,6 +12,7 @@
     ├── Forbidden               403     forbidden
     ├── NotFound                404     not_found
     ├── NotAcceptable           406     not_acceptable
+    ├── RequestTimeout          408     request_timeout
     ├── Conflict                409     conflict
     ├── BodyTooLarge            413     body_too_large
     ├── UnsupportedMediaType    415     unsupported_media_type

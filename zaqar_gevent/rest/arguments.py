@@ -223,7 +223,7 @@ def _read_whole(req: falcon.Request, max_bytes: int) -> bytes:
     """
     length = req.content_length
     if length is not None:
-        if length > ABSURD_BYTES:
+        if length > max(ABSURD_BYTES, max_bytes):
             raise errors.BodyTooLarge(f'The request body may be at most {max_bytes} bytes.')
         if length > max_bytes:
             raise _too_large(max_bytes)
