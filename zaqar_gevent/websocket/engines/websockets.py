@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import logging
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from typing import Any, ClassVar
@@ -31,6 +32,10 @@ from zaqar_gevent.websocket.engines import (
     message_head,
     shorten,
 )
+
+NOT_UTF8 = 'A text message is not UTF-8.'
+
+_new_decoder = codecs.getincrementaldecoder('utf-8')
 
 # It reports every connection at INFO; the server has a log of its own.
 LOG = logging.getLogger('websockets.server')
@@ -189,6 +194,40 @@ class _Protocol(ServerProtocol):
         return super().discard()
 
 
+class _LongMessage:
+    """A message in one frame that comes in many pieces.
+
+    Each is unmasked and checked when it comes: all at once would hold others up.
+
+    binary: whether it is no text. payload: what has come of it.
+    """
+
+    def __init__(self, binary: bool, key: bytes) -> None:
+        self.binary = binary
+        self.payload = bytearray()
+        self._key = key
+        self._decoder = None if binary else _new_decoder()
+
+    def add(self, piece: bytes) -> bool:
+        """A piece has come; whether it may be part of the message."""
+        turn = len(self.payload) % len(self._key)
+        plain = apply_mask(piece, self._key[turn:] + self._key[:turn])
+        self.payload += plain
+        return self._decode(plain)
+
+    def is_whole(self) -> bool:
+        """Whether no character is left unfinished."""
+        return self._decode(b'', final=True)
+
+    def _decode(self, data: bytes, *, final: bool = False) -> bool:
+        try:
+            if self._decoder is not None:
+                self._decoder.decode(data, final)
+        except UnicodeDecodeError:
+            return False
+        return True
+
+
 class FrameEngine:
     """See `zaqar_gevent.websocket.engines.Engine`.
 
@@ -216,7 +255,7 @@ class FrameEngine:
         self.is_open = True
         self.is_over = False
         self.close_code: int | None = None
-        self._begun: bytearray | None = None
+        self._begun: _LongMessage | None = None
         self.missing = 0
         self._ignored = 0
 
@@ -239,7 +278,7 @@ class FrameEngine:
     @property
     def unfinished(self) -> int:
         if self._begun is not None:
-            return len(self._begun) + self.missing
+            return len(self._begun.payload) + self.missing
         protocol = self._protocol
         if protocol is None or not self.is_open:
             return 0
@@ -260,14 +299,7 @@ class FrameEngine:
             if not data:
                 return ()
         if self._begun is not None:
-            begun = self._begun
-            begun += data
-            self.missing -= len(data)
-            if self.missing > 0 and data and self.is_open:
-                return ()
-            self._begun, self.missing = None, 0
-            # What a stream ends in the middle of is no message.
-            return self.receive(bytes(begun) if data else data)
+            return self._receive_long(self._begun, data)
         if self._protocol is not None:
             return self._receive_frames([], data)
         if not self.is_open:
@@ -278,10 +310,29 @@ class FrameEngine:
         if messages and end == len(data):
             return messages
         if (place := plain_payload(data, end, self._max_bytes)) and place[1] > len(data):
-            self._begun = bytearray(data[end:])
-            self.missing = place[1] - len(data)
+            self._begun = _LongMessage(data[end] == FIN | _BINARY, data[place[0] - 4 : place[0]])
+            self.missing = place[1] - place[0]
+            if place[0] < len(data):
+                self._receive_long(self._begun, data[place[0] :])
             return messages
         return self._receive_frames(messages, data[end:])
+
+    def _receive_long(self, begun: _LongMessage, data: bytes) -> Iterable[WebSocketMessage]:
+        """Go on with a message that comes in many pieces; an end within it is the stream's."""
+        piece = data[: self.missing]
+        if not begun.add(piece) or (len(piece) == self.missing and not begun.is_whole()):
+            self._begun, self.missing = None, 0
+            self._fail(self._parsing(), Failure(CloseCode.INVALID_DATA, NOT_UTF8))
+            return ()
+        self.missing -= len(piece)
+        if self.missing and data:
+            return ()
+        self._begun, self.missing = None, 0
+        rest = data[len(piece) :]
+        if not data:
+            return self.receive(b'')
+        message = WebSocketMessage(bytes(begun.payload), begun.binary)
+        return (message, *(self.receive(rest) if rest else ()))
 
     def _plain_messages(self, data: bytes) -> tuple[list[WebSocketMessage], int]:
         """The messages at the front of `data` that are plain, and where they end."""
@@ -400,7 +451,7 @@ class FrameEngine:
         payload = b''.join(self._fragments)
         self._fragments.clear()
         if not self._binary and not is_utf8(payload):
-            raise Failure(CloseCode.INVALID_DATA, 'A text message is not UTF-8.')
+            raise Failure(CloseCode.INVALID_DATA, NOT_UTF8)
         return WebSocketMessage(payload, self._binary)
 
     def _fail(self, protocol: _Protocol, failure: Failure) -> None:
