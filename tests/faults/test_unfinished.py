@@ -78,10 +78,10 @@ def websocket(rest: bytes) -> Attack:
 ATTACKS: dict[str, Callable[[], Attack]] = {
     'sized': lambda: post({'Content-Length': DECLARED}, b'x' * SENT),
     'chunked': lambda: post({'Transfer-Encoding': 'chunked'}, b'%x\r\n' % DECLARED + b'x' * SENT),
-    'frame': lambda: websocket(header(FIN | Opcode.TEXT, DECLARED) + b'x' * SENT),
+    'frame': lambda: websocket(header(FIN | Opcode.BINARY, DECLARED) + b'x' * SENT),
     'fragments': lambda: websocket(
         b''.join(
-            header(Opcode.CONTINUATION if number else Opcode.TEXT, SENT // 8) + b'7' * (SENT // 8)
+            header(Opcode.CONTINUATION if number else Opcode.BINARY, SENT // 8) + b'7' * (SENT // 8)
             for number in range(8)
         )
     ),

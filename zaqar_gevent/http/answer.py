@@ -14,6 +14,8 @@ from zaqar_gevent.http.head import Head, Refused
 
 _LENGTH_OF_CONTENT_LENGTH = len('content-length')
 _LENGTH_OF_CONNECTION = len('connection')
+# A body of this length is not copied.
+_LONG_BYTES = 1024 * 1024
 _NO_CONTENT = ('1', '204', '304')
 
 
@@ -42,8 +44,8 @@ class Answer:
         self.headers = headers
         return _refuse_to_write
 
-    def compose(self, body: Iterable[bytes], head: Head, *, closes: bool) -> bytes:
-        """Head and body as they are written.
+    def compose(self, body: Iterable[bytes], head: Head, *, closes: bool) -> list[bytes]:
+        """Head and body as they are written, a long body by itself.
 
         head: of the request. closes: whether the connection is closed after it, even if the
         application does not say so.
@@ -74,7 +76,8 @@ class Answer:
         self.size = len(content)
         if head.variables['REQUEST_METHOD'] == 'HEAD':
             content = b''
-        return f'{text}\r\n\r\n'.encode('latin-1') + content
+        start = f'{text}\r\n\r\n'.encode('latin-1')
+        return [start, content] if self.size > _LONG_BYTES else [start + content]
 
 
 def refusal(refused: Refused) -> bytes:

@@ -272,7 +272,7 @@ class HTTPConnection:
                 keeps = False
             else:
                 closes = not self._keeps(head, body)
-                self._unwritten.append(answer.compose(said, head, closes=closes))
+                self._unwritten += answer.compose(said, head, closes=closes)
                 keeps = not answer.closes
                 # A long answer that waits to be written is kept once, by the outbox.
                 del said

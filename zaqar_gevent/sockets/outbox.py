@@ -23,6 +23,8 @@ from gevent.event import Event
 from zaqar_gevent.sockets.unsent import Unsent
 
 _NUMBER = bytes(4)
+# Pieces of this length are not copied.
+_LONG_BYTES = 1024 * 1024
 _A_FEW_BYTES = 1024
 
 
@@ -88,11 +90,10 @@ class Outbox:
 
         Never waits and never fails: that a client is gone is for its reader to find out.
         """
-        data = b''.join(pieces)
         if self.is_lost:
             return
         self._ends = self._ends or not pieces[-1]
-        if data:
+        for data in _join_short(pieces):
             self.write(data)
         if self._ends and not self._waiting:
             self._end()
@@ -115,8 +116,8 @@ class Outbox:
                 self.close()
                 return
             else:
-                # A copy, so that of a long answer only this is kept.
-                rest = data[written:]
+                # A copy, so that of a long answer only this is kept; to copy more takes longer.
+                rest = (data if len(data) <= _LONG_BYTES else memoryview(data))[written:]
         if rest:
             self._keep(rest)
 
@@ -230,3 +231,11 @@ class Outbox:
             self._socket.shutdown(socket.SHUT_WR)
         except OSError:
             self.close()
+
+
+def _join_short(pieces: list[bytes]) -> list[bytes]:
+    """What is to be written by one call each: short pieces together, long ones by themselves."""
+    if sum(map(len, pieces)) <= _LONG_BYTES:
+        data = b''.join(pieces)
+        return [data] if data else []
+    return [piece for piece in pieces if piece]

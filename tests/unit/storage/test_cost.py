@@ -130,11 +130,12 @@ def test_what_has_expired_is_passed_over_by_the_index_alone(store):
 
 STATEMENTS = [
     *(
-        messages._list_statement(echo, claimed, delayed, has_epoch)
+        statement
         for echo in (False, True)
         for claimed in (False, True)
         for delayed in (False, True)
         for has_epoch in (None, False, True)
+        for statement in messages._list_statements(echo, claimed, delayed, has_epoch)
     ),
     messages._GET_MANY,
     claiming._FIND_FREE,

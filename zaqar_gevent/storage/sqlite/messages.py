@@ -5,9 +5,10 @@ from __future__ import annotations
 import functools
 import sqlite3
 import uuid
-from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+from oslo_config import cfg
 from oslo_utils import timeutils
 from zaqar.storage import base, errors
 from zaqar.storage import utils as storage_utils
@@ -16,7 +17,7 @@ from zaqar_gevent.bodies import Body
 from zaqar_gevent.markers import MarkerNotGiven
 from zaqar_gevent.storage import own_drivers
 from zaqar_gevent.storage.errors import StoreUnavailable
-from zaqar_gevent.storage.sqlite import delays, epochs, posting, removal, spools
+from zaqar_gevent.storage.sqlite import delays, epochs, posting, removal, spools, steps
 from zaqar_gevent.storage.sqlite.documents import (
     SPOOL,
     StoredMessage,
@@ -33,6 +34,12 @@ from zaqar_gevent.storage.sqlite.documents import (
 if TYPE_CHECKING:
     from zaqar_gevent.storage.sqlite.driver import DataDriver
 
+PAGE_BYTES = 8 * 1024 * 1024
+"""Bytes of bodies after which a page ends; it has one message at least, however long.
+
+No page of bodies of the default max_messages_post_size has as many.
+"""
+
 _ACTIVE_CLAIM = 'LEFT JOIN claims c ON c.id = m.claim AND c.expires > :now'
 
 
@@ -42,6 +49,7 @@ class MessageController(own_drivers.MessageController):
     def __init__(self, driver: DataDriver) -> None:
         super().__init__(driver)
         self._database = driver.database
+        self._longest = _longest_post(driver.conf)
 
     def post(
         self,
@@ -126,7 +134,8 @@ class MessageController(own_drivers.MessageController):
 
         A message that was delayed has a `position` instead of its id in the marker. With
         `include_delayed`, delayed messages are listed as if they were not, and once more when they
-        are due.
+        are due. A page with long bodies ends after PAGE_BYTES, so that it may have fewer than asked
+        for.
 
         The marker of an empty page is the given one. Nothing comes after what has not the form of
         a marker, as with upstream's drivers. Raises `MarkerNotGiven` for one of another store.
@@ -135,11 +144,18 @@ class MessageController(own_drivers.MessageController):
         if after is None:
             return iter((iter(()), None))
         client = None if echo else _encode_client(client_uuid)
-        statement = _list_statement(
+        statements = _list_statements(
             client is not None,
             include_claimed,
             include_delayed,
             after.epoch is not None if after.id else None,
+        )
+        may_be_long = limit is not None and limit * self._longest > PAGE_BYTES
+        read = functools.partial(
+            self._database.read,
+            _get_bounded_page if may_be_long else _get_marked_page,
+            self.driver.carries_bodies,
+            statements,
         )
         parameters = {
             'project': project or '',
@@ -150,14 +166,9 @@ class MessageController(own_drivers.MessageController):
             'limit': limit or -1,
             'client': client,
         }
-        as_bodies = self.driver.carries_bodies
-        messages, last, epoch, is_given, is_due = self._database.read(
-            _get_marked_page, as_bodies, statement, parameters
-        )
+        messages, last, epoch, is_given, is_due = read(parameters)
         if is_due and self._place(project, queue, parameters['now'], limit):
-            messages, last, epoch, is_given, _ = self._database.read(
-                _get_marked_page, as_bodies, statement, parameters
-            )
+            messages, last, epoch, is_given, _ = read(parameters)
         if marker and not is_given:
             raise MarkerNotGiven(marker)
         return iter((iter(messages), epochs.encode(last, epoch) if last else marker))
@@ -305,19 +316,51 @@ def _get_page(
     return read_page(document, as_bodies=as_bodies)
 
 
+def _longest_post(conf: cfg.ConfigOpts) -> int:
+    """How long a post may be, in bytes, where that is configured."""
+    try:
+        return int(conf.transport.max_messages_post_size)
+    except cfg.NoSuchOptError:
+        return 0
+
+
+class _ListStatements(NamedTuple):
+    """See `_list_statements`."""
+
+    page: str
+    bounded_count: str
+
+
 def _get_marked_page(
-    connection: sqlite3.Connection, as_bodies: bool, statement: str, parameters: dict[str, Any]
+    connection: sqlite3.Connection,
+    as_bodies: bool,
+    statements: _ListStatements,
+    parameters: dict[str, Any],
 ) -> tuple[list[StoredMessage], int, str, int, int]:
-    document, *rest = connection.execute(statement, parameters).fetchone()
+    document, *rest = connection.execute(statements.page, parameters).fetchone()
     last, epoch, is_given, is_due = rest
     return read_page(document, as_bodies=as_bodies), last, epoch, is_given, is_due
 
 
+def _get_bounded_page(
+    connection: sqlite3.Connection,
+    as_bodies: bool,
+    statements: _ListStatements,
+    parameters: dict[str, Any],
+) -> tuple[list[StoredMessage], int, str, int, int]:
+    """The same with the first PAGE_BYTES of bodies only."""
+    [count] = connection.execute(statements.bounded_count, parameters).fetchone()
+    bounded = {**parameters, 'limit': max(count, 1)}
+    return _get_marked_page(connection, as_bodies, statements, bounded)
+
+
 @functools.cache
-def _list_statement(
+def _list_statements(
     others_only: bool, include_claimed: bool, include_delayed: bool, has_epoch: bool | None
-) -> str:
-    """The page of messages after `:marker`, the marker of its last one with its epoch, whether
+) -> _ListStatements:
+    """SQL for a page, and for how many of its messages are within PAGE_BYTES.
+
+    The page of messages after `:marker`, the marker of its last one with its epoch, whether
     `:marker` is valid, and whether there are messages that are due.
 
     has_epoch: whether the marker is to be checked with an `:epoch`, without (False), or not at all.
@@ -330,27 +373,33 @@ def _list_statement(
     conditions = f'm.position > {after} AND m.expires > :now'
     if others_only:
         conditions += ' AND m.client IS NOT :client'
-    found = f"""SELECT m.position AS position, {message('NULL')}
-        FROM messages m INDEXED BY messages_free
-        WHERE m.spool = {SPOOL} AND m.claim IS NULL AND m.delayed_until = 0 AND {conditions}"""
-    if include_claimed:
-        found += f""" UNION ALL SELECT m.position AS position, {message('c.token')}
-            FROM messages m INDEXED BY messages_held_in_order {_ACTIVE_CLAIM}
-            WHERE m.spool = {SPOOL} AND m.claim IS NOT NULL AND {conditions}"""
-    else:
-        found += f""" UNION ALL SELECT m.position AS position, {message('NULL')}
-            FROM claims c INDEXED BY claims_of_spool
-            CROSS JOIN messages m INDEXED BY messages_held ON m.claim = c.id
-            WHERE c.spool = {SPOOL} AND c.expires <= :now AND {conditions}"""
-    if include_delayed:
-        found += f""" UNION ALL SELECT m.position AS position, {message('NULL')}
-            FROM messages m INDEXED BY messages_delayed
-            WHERE m.spool = {SPOOL} AND m.delayed_until > 0 AND {conditions}"""
+
+    def find(columns: Callable[[str], str]) -> str:
+        found = f"""SELECT m.position AS position, {columns('NULL')}
+            FROM messages m INDEXED BY messages_free
+            WHERE m.spool = {SPOOL} AND m.claim IS NULL AND m.delayed_until = 0 AND {conditions}"""
+        if include_claimed:
+            found += f""" UNION ALL SELECT m.position AS position, {columns('c.token')}
+                FROM messages m INDEXED BY messages_held_in_order {_ACTIVE_CLAIM}
+                WHERE m.spool = {SPOOL} AND m.claim IS NOT NULL AND {conditions}"""
+        else:
+            found += f""" UNION ALL SELECT m.position AS position, {columns('NULL')}
+                FROM claims c INDEXED BY claims_of_spool
+                CROSS JOIN messages m INDEXED BY messages_held ON m.claim = c.id
+                WHERE c.spool = {SPOOL} AND c.expires <= :now AND {conditions}"""
+        if include_delayed:
+            found += f""" UNION ALL SELECT m.position AS position, {columns('NULL')}
+                FROM messages m INDEXED BY messages_delayed
+                WHERE m.spool = {SPOOL} AND m.delayed_until > 0 AND {conditions}"""
+        return f'{found} ORDER BY position LIMIT :limit'
+
     is_given = '1' if has_epoch is None else epochs.IS_GIVEN[has_epoch]
-    return f"""SELECT document, last, {epochs.OF_ID.format(id='last')}, {is_given},
+    marked_page = f"""SELECT document, last, {epochs.OF_ID.format(id='last')}, {is_given},
             {delays.IS_DUE.format(spool=SPOOL)}
-        FROM (SELECT document, ifnull(last, {after}) AS last
-            FROM ({page(f'{found} ORDER BY position LIMIT :limit')}))"""
+        FROM (SELECT document, ifnull(last, {after}) AS last FROM ({page(find(message))}))"""
+    sizes = find(lambda _: steps.SIZE)
+    count = steps.first(sizes, 'position', most=str(PAGE_BYTES), columns='count(*)')
+    return _ListStatements(marked_page, count)
 
 
 _GET_MANY = page(f"""SELECT m.position AS position, {message('c.token')}

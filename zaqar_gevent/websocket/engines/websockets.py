@@ -49,6 +49,7 @@ _PLAIN_CLOSES = {
     **{code.to_bytes(2): int(code) for code in (CloseCode.NORMAL_CLOSURE, CloseCode.GOING_AWAY)},
 }
 _MASKED = 0x80
+_LONG = 1024 * 1024
 _LENGTH_16, _LENGTH_64 = 126, 127
 # A masked frame without a payload.
 _SHORTEST = 6
@@ -379,7 +380,9 @@ class FrameEngine:
         if not self.is_open:
             return
         if protocol is None:
-            self._outgoing.append(message_head(len(payload), binary=binary) + payload)
+            start = message_head(len(payload), binary=binary)
+            # One that is as long is not copied.
+            self._outgoing += [start, payload] if len(payload) > _LONG else [start + payload]
         elif protocol.extensions:
             (protocol.send_binary if binary else protocol.send_text)(payload)
         else:
