@@ -1,7 +1,8 @@
-"""The two clocks: the store's rows end by the wall clock, what this process does by the steady one.
+"""Detects steps of the wall clock.
 
-The wall clock is set now and then, and it alone goes on while the machine is suspended. Then what
-this process renews in time has ended in the store all the same, or lasts longer than it should.
+Rows in the store expire by the wall clock; this process renews them by the monotonic clock. When
+the wall clock is set, or the machine was suspended, rows may have expired although they were
+renewed in time, or last longer than they should.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ Clock = Callable[[], float]
 
 
 class ClockStepDetector:
-    """Notices when the wall clock has moved against the steady one.
+    """Notices when the wall clock has moved against the monotonic clock.
 
     wall, steady: `time.time` and `time.monotonic`, for tests to replace.
     """

@@ -1,4 +1,4 @@
-"""Messages as they are pushed, written once for all subscribers that get them in the same form."""
+"""Messages in the forms in which they are pushed, encoded once for all subscribers."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def prefix_of(subscription_id: str, *, binary: bool) -> bytes:
 
 
 class EncodedMessage:
-    """One message of a queue, in whatever forms it is asked for."""
+    """One message of a queue, encoded when a form is first needed."""
 
     def __init__(self, queue_name: str, entry: Entry) -> None:
         self.id = str(entry.message['id'])
@@ -56,7 +56,7 @@ class EncodedMessage:
         return self._forms[form]
 
     def suffix(self, *, binary: bool) -> bytes:
-        """All of a push of `zaqar.v2` behind its `prefix_of`."""
+        """All of a push of `zaqar.v2` that follows its prefix."""
         form = (True, binary, True)
         if form not in self._forms:
             rest: dict[str, Any] = {
@@ -74,7 +74,7 @@ class EncodedMessage:
 class EncodedFrames(NamedTuple):
     """Frames for many subscribers.
 
-    pieces: in between, the opening of each subscriber belongs; where it has none, they are one.
+    pieces: the prefix of each subscriber goes between them; without prefixes it is one piece.
     size: in bytes, without the heads of the frames.
     """
 
@@ -83,9 +83,9 @@ class EncodedFrames(NamedTuple):
 
 
 class PushFormat:
-    """How a message is written for all subscribers that get it alike.
+    """How a message is written for all subscribers that get it in the same form.
 
-    opening_bytes: the length of what stands before it for each; None for the default envelope.
+    prefix_bytes: length of each subscriber's own prefix; None for the default envelope.
     binary: in MsgPack. extended: with the members that upstream's messages do not have, in the
         default envelope.
     """
@@ -98,7 +98,7 @@ class PushFormat:
         self._binary = binary
 
     def shared(self, encoded: EncodedMessage) -> bytes:
-        """What all of them get, behind the opening of each."""
+        """What follows the prefix, the same for all of them."""
         if self._prefix_bytes is None:
             return encoded.default(binary=self._binary, extended=self._extended)
         return encoded.suffix(binary=self._binary)
@@ -117,7 +117,7 @@ class PushFormat:
 
 
 format_of = functools.cache(PushFormat)
-"""The form of these arguments, of which there is one: it is looked up for each subscriber."""
+"""The form with these arguments; there is one of each, looked up for each subscriber."""
 
 DEFAULT_JSON = format_of(None, False)
 

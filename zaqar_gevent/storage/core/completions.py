@@ -1,11 +1,10 @@
-"""Where calls come from, and how their answers get back there.
+"""Calls to native threads: how greenlets gather them, wait for them, and are woken.
 
-gevent's hub must not wait for a disk, so a native thread does, and the calling greenlet waits for
-the answer. Answers return through one `async` watcher a hub, whatever the number of calls and of
-thread pools. In a native thread without a hub there are no greenlets to keep running, and the call
-waits on a lock.
+The hub must not wait for a disk. So a native thread performs the call, and the greenlet waits. All
+answers to one hub are announced by one `async` watcher, for all calls and all thread pools. A
+native thread that has no hub waits on a lock instead.
 
-No wait is endless: after `WAIT_SECONDS` it ends with `NotAnswered`.
+Every wait ends: after `WAIT_SECONDS` it raises `NotAnswered`.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ WAIT_SECONDS = 30.0
 
 _TICK_SECONDS = 1.0
 
-# Who could share a commit is waited for no longer than this, however much there is to do meanwhile.
+# Longest delay of a commit while more calls for it gather.
 _PATIENCE_SECONDS = 0.002
 
 _allocate_lock = monkey.get_original('_thread', 'allocate_lock')
@@ -36,7 +35,7 @@ _local = monkey.get_original('threading', 'local')
 
 
 class NotAnswered(Exception):
-    """The thread has not answered in time; what was asked of it may still be done."""
+    """The thread has not answered in time; it may still perform the call."""
 
     def __init__(self) -> None:
         super().__init__('its thread does not answer')
@@ -45,7 +44,7 @@ class NotAnswered(Exception):
 class Call:
     """One piece of work for a native thread: `work(..., *arguments)`, then `result` or `error`.
 
-    is_abandoned: nobody waits for it any more, so it must not be begun.
+    is_abandoned: the caller no longer waits, so the call must not be begun.
     """
 
     __slots__ = (
@@ -72,12 +71,12 @@ class CallSink(Protocol):
     batchers: dict[HubCompletions, CallBatcher]
 
     def put(self, calls: list[Call]) -> None:
-        """Take `calls`, whatever happens: those that cannot be served are returned at once."""
+        """Take `calls`; those that cannot be performed get an error at once. Raises nothing."""
         ...
 
 
 class CallBatcher:
-    """The way of one hub's calls to one thread pool."""
+    """Gathers the calls of one hub to one thread pool, so that they share a commit."""
 
     __slots__ = (
         *('_answered', '_gathered', '_in_work', '_loop', '_sink', '_outgoing', '_turn'),
@@ -105,14 +104,14 @@ class CallBatcher:
         self._outgoing.append(call)
 
     def answered(self, count: int) -> None:
-        """So many calls have been answered together."""
+        """`count` calls have been answered together."""
         self._in_work -= count
         self._answered = count
         if self._outgoing:
             self._begin()
 
     def give_up(self, call: Call) -> None:
-        """Forget `call`, which has waited too long; the others wait for it no longer."""
+        """Forget `call`, which has waited too long, so that no batch waits for it."""
         if call in self._outgoing:
             self._outgoing.remove(call)
         else:
@@ -138,11 +137,11 @@ class CallBatcher:
             self.flush()
 
     def _is_expecting(self) -> bool:
-        """Whether what has gathered is to wait for more.
+        """Whether the calls that have gathered should wait for more.
 
-        PERF: a commit costs the same whatever is in it. A few calls wait for those in work to be
-        done, and then for those who were answered together and ask again, as long as there is one
-        more with each turn of the loop.
+        PERF: a commit costs the same whatever is in it. So calls wait while more calls than these
+        are in work. Then the callers that were answered together ask again: the calls wait for
+        them, as long as each turn of the loop brings at least one more.
         """
         count = len(self._outgoing)
         if count < self._in_work:
@@ -150,13 +149,13 @@ class CallBatcher:
         if not self._gathered < count < self._answered or time.monotonic() > self._wait_until:
             return False
         self._gathered = count
-        # Twice soon: what the sockets bring lets greenlets run, which come after the first.
+        # Wait two loop turns: one to read the sockets, one to run the woken greenlets.
         self._turn.start(self._loop.run_callback, self._look_soon)
         return True
 
 
 class HubCompletions:
-    """The way back to the greenlets of one hub."""
+    """Wakes the greenlets of one hub when their calls are done."""
 
     def __init__(self, hub: Any) -> None:
         self.hub = hub
@@ -168,13 +167,13 @@ class HubCompletions:
         self._ticks = 0
 
     def expect(self, call: Call) -> None:
-        """In the hub's thread: `call` is about to be posted."""
+        """In the thread of the hub: register `call`, which is about to be sent."""
         call.completions = self
         call.waiter = Waiter(self.hub)
         call.tick = self._ticks
         if not self._expected:
-            # Started only while answers are due: it keeps the loop from ending meanwhile, and a
-            # program that is otherwise done from waiting for ever.
+            # An active watcher keeps the loop running. So it is active only while answers are due:
+            # a program that has nothing else to do can end.
             self._watcher.start(self._deliver)
             if not self._clock.active:
                 self._clock.start(self._tick)
@@ -201,14 +200,14 @@ class HubCompletions:
             raise
 
     def abandon(self, call: Call) -> None:
-        """Nobody waits for `call` any more, whether or not it is answered."""
+        """The caller no longer waits for `call`, whether or not it is answered."""
         if call in self._expected:
             self._forget(call)
             if call.batcher is not None:
                 call.batcher.give_up(call)
 
     def tell(self, job: Callable[[], None]) -> None:
-        """In a native thread: have `job` done in a greenlet of this hub."""
+        """In a native thread: run `job` in a greenlet of this hub."""
         self.hub.loop.run_callback_threadsafe(gevent.spawn_raw, job)
 
     def finish(self, calls: Sequence[Call]) -> None:
@@ -217,14 +216,14 @@ class HubCompletions:
         try:
             self._watcher.send()
         except ValueError:
-            # The hub has been destroyed, and with it everybody who could wait for an answer.
+            # The hub has been destroyed, and its greenlets with it.
             self._done.clear()
 
     def _deliver(self) -> None:
         calls = []
         while self._done:
             call = self._done.popleft()
-            # Not for one that has been given up, or was answered before.
+            # Not if it has been given up, or was answered before.
             if self._expected.pop(call, self) is None:
                 calls.append(call)
         counts: dict[CallBatcher | None, int] = {}
@@ -241,7 +240,7 @@ class HubCompletions:
     def _tick(self) -> None:
         """Give up the calls that have waited too long.
 
-        PERF: ticks are counted, since a timer for every call would cost more than the call's way.
+        PERF: ticks are counted, since a timer for each call would cost more than the call.
         """
         self._ticks += 1
         for call in list(self._expected):
@@ -263,7 +262,7 @@ class HubCompletions:
 
 
 class LockCompletions:
-    """The way back to a native thread without a hub."""
+    """Wakes a native thread that has no hub."""
 
     def expect(self, call: Call) -> None:
         call.completions = self
@@ -289,7 +288,7 @@ class LockCompletions:
 
 
 class _DiscardedCompletions(LockCompletions):
-    """For calls that nobody waits for."""
+    """For calls whose caller does not wait."""
 
     def wait(self, call: Call, seconds: float | None = None) -> None: ...
 
@@ -301,7 +300,7 @@ _per_thread = _local()
 
 
 def get_completions() -> HubCompletions | LockCompletions:
-    """Where a call made here and now comes from."""
+    """What wakes the caller of a call that is made in this thread."""
     hub = get_hub_if_exists()
     if hub is None:
         return _LOCK_COMPLETIONS
@@ -312,7 +311,7 @@ def get_completions() -> HubCompletions | LockCompletions:
 
 
 def finish(calls: Sequence[Call]) -> None:
-    """In a native thread: return `calls` to where they came from, each hub woken once."""
+    """In a native thread: wake the callers of `calls`, each hub once."""
     first = calls[0].completions
     if all(call.completions is first for call in calls):
         first.finish(calls)
@@ -325,7 +324,7 @@ def finish(calls: Sequence[Call]) -> None:
 
 
 def _forget_completions() -> None:
-    """In a forked child: the hub's loop has been made anew."""
+    """In a forked child: the loop of the hub is a new one."""
     global _per_thread
     _per_thread = _local()
 

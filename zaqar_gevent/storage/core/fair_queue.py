@@ -1,6 +1,6 @@
-"""Calls that wait for threads, taken in turns between projects.
+"""A queue of calls for several threads, in which projects take turns.
 
-Everything here is made of the interpreter's own primitives: `threading` is usually patched.
+This module uses the interpreter's own primitives, since `threading` is usually patched.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class FairQueue:
         self._idle: list[Any] = []
 
     def put(self, calls: Sequence[Call]) -> None:
-        """Have threads take `calls`."""
+        """Add `calls`, and wake threads to take them."""
         with self._lock:
             for call in calls:
                 if self._is_last(call):

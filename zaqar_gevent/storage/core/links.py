@@ -208,29 +208,37 @@ class HubLink(Generic[R]):
 
     def _flush(self) -> None:
         self._is_due = False
-        if not self._waiting or not self._may_send() or self._is_closed:
+        if not self._waiting or self._is_closed or not self._may_send():
             return
         if not self._clock.active:
             self._clock.start(self._tick)
-        if self._is_connected and self._was_closed():
-            self._disconnect()
+        if not self._is_in_flight():
+            now = time.monotonic()
+            # What is sent over a connection that has been closed may have been done or not, as far
+            # as anybody can tell. PERF: one that has just been in use is not looked at.
+            is_quiet = now - self._heard_at >= _QUIET_SECONDS
+            if is_quiet and self._is_connected and self._was_hung_up():
+                self._disconnect()
+            self._heard_at = now
         if not self._is_connected:
             if not self._is_opening:
                 self._is_opening = True
                 gevent.spawn_raw(self._open)
             return
-        if not self._is_in_flight():
-            self._heard_at = time.monotonic()
         try:
             is_sent = self._send(self._gather())
         except OSError as error:
             self._lose(str(error))
             return
-        self._sent_all(is_sent)
+        if self._is_unsent is is_sent:
+            self._sent_all(is_sent)
 
     def _gather(self) -> list[R]:
         """The requests of the next batch."""
         waiting = self._waiting
+        if len(waiting) == 1:
+            # PERF: what one caller at a time costs.
+            return [waiting.popleft()]
         requests: list[R] = []
         size = 0
         while waiting and len(requests) < self.max_batch and size < self.max_batch_bytes:
@@ -242,19 +250,9 @@ class HubLink(Generic[R]):
         return requests
 
     def _sent_all(self, is_sent: bool) -> None:
-        if self._is_unsent is is_sent:
-            self._is_unsent = not is_sent
-            self._watch(_READ if is_sent else _READ | _WRITE)
-
-    def _was_closed(self) -> bool:
-        """Whether the store has closed the connection while nothing was asked.
-
-        What is sent all the same may have been done or not, as far as anybody can tell.
-        PERF: a connection that has just been in use is not looked at.
-        """
-        if self._is_in_flight() or time.monotonic() - self._heard_at < _QUIET_SECONDS:
-            return False
-        return self._was_hung_up()
+        """Whether all has been sent is not what it was before."""
+        self._is_unsent = not is_sent
+        self._watch(_READ if is_sent else _READ | _WRITE)
 
     def _watch(self, events: int) -> None:
         if self._watcher is not None:
@@ -269,8 +267,8 @@ class HubLink(Generic[R]):
         if not self._is_connected:
             return
         try:
-            if self._is_unsent:
-                self._sent_all(self._send_rest())
+            if self._is_unsent and self._send_rest():
+                self._sent_all(True)
             self._receive()
         except OSError as error:
             if self._is_connected:

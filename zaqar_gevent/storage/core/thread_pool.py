@@ -1,9 +1,9 @@
-"""Calls from greenlets to native threads.
+"""Native threads that perform calls of greenlets.
 
-Nothing that happens in a thread ends it: it fails the calls in hand and goes on. One that ends all
-the same is replaced with the next call.
+An exception in a thread does not end it: it fails the calls that the thread has taken, and the
+thread goes on. A thread that ends all the same is replaced with the next call.
 
-Everything here is made of the interpreter's own primitives: `threading` is usually patched.
+This module uses the interpreter's own primitives, since `threading` is usually patched.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from zaqar_gevent.storage.core.completions import (
 from zaqar_gevent.storage.core.fair_queue import FairQueue
 
 CLOSE_SECONDS = 10.0
-"""How long the threads may take to end."""
+"""How long `close` waits for the threads to end."""
 
-_REST_SECONDS = 2.0
-"""After a failure, how long a thread without calls does nothing."""
+_PAUSE_SECONDS = 2.0
+"""How long a thread without calls does nothing after a failure."""
 
 _start_new_thread = monkey.get_original('_thread', 'start_new_thread')
 _allocate_lock = monkey.get_original('_thread', 'allocate_lock')
@@ -41,28 +41,31 @@ class ThreadPoolClosed(Exception):
 
 
 class ThreadFailed(Exception):
-    """A thread could not be started, or failed with the calls in hand."""
+    """No thread could be started, or one failed with the calls that it had taken."""
 
 
 class Executor(Protocol):
-    """What works in a thread of the pool. What it raises fails the calls in hand, and ends it."""
+    """What a thread works with, used in that thread only.
+
+    If a method raises, the calls that the thread has taken fail, and another executor is made.
+    """
 
     def execute(self, calls: list[Call]) -> None:
         """Give every call its `result` or `error`."""
 
     def on_idle(self) -> float | None:
-        """Called after each batch and when it has asked for: seconds until the next time."""
+        """Called after each batch. Returns seconds until the next call; None for after a batch."""
 
     def close(self) -> None: ...
 
 
 class ThreadPool:
-    """Native threads, started by calls, that serve what greenlets post.
+    """Native threads that perform calls. The first call starts them.
 
-    make_server: called in each thread, once and after each failure.
-    greedy: whether a thread takes all the calls that have gathered, or one at a time.
-    at_once: of several threads that take one at a time, how many may serve one project; all of
-        them where it is not given. Then projects do not take turns, either.
+    make_executor: makes what a thread works with; called in the thread, at first and after each
+        failure. greedy: whether a thread takes all calls that have gathered, or one at a time.
+    at_once: how many threads may serve one project at a time, where a thread takes one call at a
+        time. Without it all threads may, and projects do not take turns.
     """
 
     def __init__(
@@ -127,9 +130,9 @@ class ThreadPool:
         return wait or not running
 
     def put(self, calls: list[Call]) -> None:
-        """Give `calls` to the threads; those that no thread can serve fail at once."""
+        """Give `calls` to the threads; all of them fail at once if there is no thread."""
         try:
-            # Held for an instant only, and by native threads: nobody waits here for a greenlet.
+            # Native threads hold it for an instant only, so waiting for it does not block the hub.
             with self._lock:
                 self._start()
                 for some in [calls] if self.is_greedy else [[call] for call in calls]:
@@ -141,13 +144,14 @@ class ThreadPool:
                 finish(calls)
 
     def wake(self) -> None:
-        """Have the threads of a greedy pool started, and look at what they do meanwhile."""
+        """Start the threads of a greedy pool, and have them call `on_idle`."""
         self.put([])
 
     def tell(self, job: Callable[[], None]) -> None:
-        """In a thread of this pool: have `job` done where locks may be taken.
+        """In a thread of this pool: run `job` where patched locks may be taken.
 
-        Where nothing is patched that is here; otherwise in a greenlet of whoever called before.
+        Without monkey patching that is this thread, otherwise a greenlet of a hub that has made
+        calls.
         """
         if not monkey.is_module_patched('threading'):
             job()
@@ -161,7 +165,7 @@ class ThreadPool:
             return
 
     def _start(self) -> None:
-        """Start the threads that are missing; some of them are enough."""
+        """Start the threads that are missing; raises only if there is none at all."""
         if self._closed:
             raise ThreadPoolClosed
         while self._running < self._threads:
@@ -200,9 +204,9 @@ class _ThreadLoop:
             try:
                 wait = self._turn(wait)
             except BaseException as error:
-                # Whatever it is: there is nobody above, and callers are waiting.
+                # Any exception at all: nothing else would catch it, and callers wait.
                 self._fail(error)
-                wait = _REST_SECONDS
+                wait = _PAUSE_SECONDS
 
     def _turn(self, wait: float | None) -> float | None:
         """Serve what comes within `wait` seconds; returns how long to wait the next time."""

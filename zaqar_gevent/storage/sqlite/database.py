@@ -1,10 +1,11 @@
-"""One file, shared by all drivers of the process that name it.
+"""One SQLite file, shared by all drivers of the process that name it.
 
-Writes go to one native thread, which commits what has gathered as one transaction. Reads that are
-short are done by the calling thread, usually the hub's: a hand-over to another thread and back
-costs three times as much. One that turns out not to be short is broken off and goes to the reading
-threads, where those that never are go at once. One that is long there, too, is broken off once more
-and goes to the scanning threads. In both, projects take turns, and none has all the threads.
+Writes go to one native thread, which commits all writes that have gathered as one transaction.
+
+A short read is done by the calling thread, usually the hub's, because handing it to another thread
+and back costs three times as much. A read that takes too long there is broken off and done again by
+the reading threads; reads that are never short go to these at once. A read that takes too long
+there, too, goes to the scanning threads. Projects take turns in both, and none has all the threads.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ _allocate_lock = monkey.get_original('_thread', 'allocate_lock')
 _local = monkey.get_original('threading', 'local')
 
 Listener = Callable[[str | None, str, list[dict[str, Any]]], None]
-"""Whoever is told of delayed messages that have become visible."""
+"""Called with the project, the queue and its delayed messages that have become visible."""
 
 READERS = 3
 """Native threads for reads that are not short. One project has at most all but one of them."""
@@ -59,7 +60,7 @@ _WAIT = 0.003
 """Seconds after which a read of the calling thread must be waiting for the disk."""
 
 _PROBE_BYTES = 64 * 1024
-"""A full disk may have room for less."""
+"""Written to find out if a full disk has room again; it may have room for less."""
 
 _STEPS = 500
 """Instructions of SQLite's machine between two looks at the clock."""
@@ -96,7 +97,7 @@ class Database:
     def write(self, work: Callable[..., Any], *arguments: Any) -> Any:
         """`work(cursor, *arguments)` in a transaction, done when it has been committed.
 
-        `work` must have raised its errors of `zaqar.storage.errors` before its first change.
+        If `work` raises an error of `zaqar.storage.errors`, it must not have changed anything.
         Raises what `work` raised, or `StoreUnavailable`.
         """
         return self._call(self._writing, work, arguments)
@@ -107,12 +108,12 @@ class Database:
             raise self._closed()
         if SHORT:
             thread_connection = self._get_thread_connection()
-            # Held by another thread only to close it.
+            # Another thread holds the lock only to close the connection.
             if thread_connection is not None and thread_connection.lock.acquire(False):
                 try:
                     return work(thread_connection.connection, *arguments)
                 except sqlite3.DatabaseError:
-                    # Too long, or an error: it is waited for, or told, elsewhere.
+                    # Too long, or an error: a reading thread tries again, and reports the error.
                     pass
                 finally:
                     thread_connection.lock.release()
@@ -121,7 +122,7 @@ class Database:
     def scan(self, work: Callable[..., Any], *arguments: Any) -> Any:
         """`work(connection, *arguments)` in another thread; raises like `write`, or `ScanTooLong`.
 
-        What turns out to be long is begun anew, so `work` must change nothing.
+        A long read is done again by another thread, so `work` must change nothing.
         """
         ends_at = time.monotonic() + self.scan_seconds
         try:
@@ -135,7 +136,7 @@ class Database:
         return self.read(_get_row, statement, parameters)
 
     def add_listener(self, handle: DatabaseHandle) -> None:
-        """Have the listener of a lease told, for as long as there is that lease."""
+        """Call the listener of a handle from now on, as long as the handle exists."""
         with self._listeners_lock:
             self._listening.add(handle)
         self._writing.pool.wake()
@@ -143,7 +144,7 @@ class Database:
     def is_working(self) -> bool:
         """Whether the store can be read and written now.
 
-        Both are tried: after a failure with a write of some length, before with none.
+        It reads and writes; after a failure it writes as much as many posts would.
         """
         try:
             self.write(_rewrite if self._writing.outages.is_on else _do_nothing)
@@ -185,7 +186,7 @@ class Database:
         )
 
     def _announce(self, dues: list[DueQueue]) -> None:
-        """In the writing thread: tell the listeners, each once."""
+        """In the writing thread: call each listener once."""
         with self._listeners_lock:
             listeners = {
                 handle.listener: handle.hub for handle in self._listening if handle.listener
@@ -219,7 +220,7 @@ class Database:
             threads.outages.failed(error)
             raise error from None
         except StoreUnavailable as error:
-            # Whoever notices it first, that the files are lost is told once.
+            # Lost files are reported once, whichever threads notice it first.
             responsible = threads if self._files.lost is None else self._writing
             responsible.outages.failed(error)
             raise
@@ -230,7 +231,7 @@ class Database:
         return unavailable(self.path, 'it has been closed')
 
     def _get_thread_connection(self) -> ThreadConnection | None:
-        """The connection of the calling thread, whose time begins now; None while it has none."""
+        """The connection of the calling thread, or None. The time limit of a read begins now."""
         own = self._local
         own.began = time.perf_counter()
         own.used = time.thread_time()
@@ -239,13 +240,13 @@ class Database:
                 self._watch()
             thread_connection: ThreadConnection | None = getattr(own, 'thread_connection', None)
             if thread_connection is None or not thread_connection.is_open:
-                # Without patience: the calling thread is not to wait for a lock, either.
+                # No timeout: the calling thread must not wait for a lock, either.
                 thread_connection = own.thread_connection = self._files.connect(
                     timeout=0, readonly=True
                 )
                 thread_connection.connection.set_progress_handler(lambda: _is_long(own), _STEPS)
         except (StoreUnavailable, sqlite3.Error):
-            # A reading thread will say so.
+            # A reading thread will report it.
             return None
         return thread_connection
 
@@ -309,9 +310,9 @@ def open_database(path: str, synchronous: str = 'full') -> DatabaseHandle:
 
 
 def _is_long(read: Any) -> bool:
-    """Whether a read is to be broken off.
+    """Whether a read of the calling thread has taken too long.
 
-    On a busy machine time passes without the read's doing.
+    Processor time counts: on a busy machine wall time passes while the read does not run.
     """
     passed = time.perf_counter() - read.began
     return bool(passed > SHORT and (passed > _WAIT or time.thread_time() - read.used > SHORT))
@@ -323,7 +324,7 @@ def _tell(listener: Listener, due: DueQueue) -> None:
         try:
             [message] = decode_page(document)
         except UndecodableValue:
-            # Nobody can read it.
+            # It cannot be read.
             continue
         messages.append(message | {'delay': delay, 'passed': passed})
     listener(due.project or None, due.queue, messages)
@@ -338,9 +339,9 @@ def _do_nothing(cursor: sqlite3.Cursor) -> None:
 
 
 def _rewrite(cursor: sqlite3.Cursor) -> None:
-    """A transaction that writes as much as many posts, as the disk has to allow.
+    """A transaction that writes as much as many posts, to see if the disk has room.
 
-    What it leaves has expired, and is collected.
+    The row that it writes has expired already, so it is removed with the others.
     """
     receipt = (0, 'x' * _PROBE_BYTES, 0, 0, 0.0)
     cursor.execute('INSERT OR REPLACE INTO receipts VALUES (?, ?, ?, ?, ?)', receipt)
@@ -350,5 +351,5 @@ def _touch(connection: sqlite3.Connection) -> None:
     connection.execute('SELECT id FROM spools LIMIT 1').fetchone()
 
 
-# Kept for good: closing them in the child would disturb the locks of the parent.
+# Never closed: closing them in the child would release locks of the parent.
 _inherited: list[Any] = []

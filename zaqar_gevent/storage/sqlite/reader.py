@@ -1,4 +1,4 @@
-"""The reading threads' work."""
+"""The work of the reading threads."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from zaqar_gevent.storage.sqlite.outage import damaged, describe, is_damage, is_
 _STEPS = 10_000
 """Instructions of SQLite's machine between two looks at whether a read is to be broken off."""
 
-# A read may wait for the disk, or for a processor, so many times as long as it may work.
+# A read may take this many times its processor time, waiting for the disk or the processor.
 _PATIENCE = 5
 
 
 class ReadTooLong(Exception):
-    """A read was broken off, to be done where it holds up nobody."""
+    """A read was broken off here; another thread is to do it."""
 
 
 class Reader:
     """Runs one reading call after the other on a connection of its own.
 
-    What takes so long that nobody waits for it any more is broken off.
+    A read is broken off when its caller no longer waits for it.
 
     seconds: of processor time that a read may take here, before it is broken off with
         `ReadTooLong`; None for no limit.
@@ -74,7 +74,7 @@ class Reader:
         return self._is_too_long or (self._call is not None and self._call.is_abandoned)
 
     def _name(self, error: Exception, call: Call) -> Exception:
-        """What the caller is to be told of `error`."""
+        """The exception for the caller of a call that failed with `error`."""
         if self._files.lost is not None:
             return self._files.unavailable()
         if self._is_too_long:

@@ -1,14 +1,14 @@
-"""Turns in writing, between the processes of one machine that share a file.
+"""A fair lock for writers, between the processes of one machine that share a file.
 
-SQLite lets a process that finds the file locked sleep for up to 100 ms and try again. Whoever comes
-first after a commit is next, which mostly is the process that has just committed. So writers take
-turns before they ask SQLite for its lock: the next one waits at the gate, and enters when the one
-inside leaves; the others wait for the gate. A process that leaves goes to the end.
+SQLite lets a process that finds the file locked sleep for up to 100 ms and try again. The process
+that has just committed mostly gets the lock again. So writers take this lock before they ask SQLite
+for its own. It has two parts: the next writer holds the gate and waits for the inside, the others
+wait for the gate. A process that leaves goes to the end.
 
-Turns are locks of the open file, which end with the process that holds them, however it ends. They
-are advice: SQLite's own lock is still what protects the file. Who does not get a turn within
-`PATIENCE` (its holder has been stopped, say) goes on without, and so do processes that know nothing
-of turns, and systems without such locks.
+Both are locks of an open file, which the system releases when the process ends, however it ends.
+They are advisory: SQLite's own lock still protects the file. A process that does not get this lock
+within `PATIENCE` (its holder may have been stopped) goes on without it, and so do programs that do
+not know it, and systems that do not have such locks.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ import time
 from gevent import monkey
 
 PATIENCE = 1.0
-"""Seconds to wait for a turn."""
+"""Seconds to wait for the lock."""
 
 DISTRUST_SECONDS = 10.0
-"""For how long a turn is not waited for, once one has not come, unless it is free at once."""
+"""After a wait that failed, how long the lock is only taken if it is free at once."""
 
 _LOOK_SECONDS = 0.0001
 """Between two looks at a lock. There is no wait for such a lock that can be broken off."""
@@ -40,9 +40,9 @@ _sleep = monkey.get_original('time', 'sleep')
 
 
 class WriteLock:
-    """A thread's turns in writing.
+    """The lock as one thread uses it.
 
-    descriptor: of an open file that is its own. is_held: whether it is this thread's turn.
+    descriptor: of an open file that only this thread uses. is_held: whether this thread has it.
     has_others: whether other processes write, too, as far as is known.
     """
 
@@ -53,11 +53,11 @@ class WriteLock:
         self.has_others = True
 
     def announce(self) -> None:
-        """Have other processes know that this one writes."""
+        """Let other processes know that this one writes."""
         self._set(_PRESENT, fcntl.F_RDLCK)
 
     def look_for_others(self) -> None:
-        """See whether other processes have announced themselves; without any, no turns are taken.
+        """See whether other processes write; without any, the lock is not taken.
 
         PERF: every lock is a hand-over of the GIL, which a busy hub takes its time to give back.
         """
@@ -71,7 +71,7 @@ class WriteLock:
                 self.has_others = struct.unpack(_REQUEST, found)[0] != fcntl.F_UNLCK
 
     def acquire(self) -> bool:
-        """Wait for a turn, `PATIENCE` at most; whether it is this thread's now."""
+        """Wait for the lock, `PATIENCE` at most; whether this thread has it now."""
         if _SET_LOCK is None or not self.has_others:
             return False
         now = time.monotonic()
@@ -86,7 +86,7 @@ class WriteLock:
         return self.is_held
 
     def release(self) -> None:
-        """Let the next one enter, if this thread is inside."""
+        """Release the lock, if this thread has it."""
         if self.is_held:
             self.is_held = False
             self._set(_INSIDE, fcntl.F_UNLCK)

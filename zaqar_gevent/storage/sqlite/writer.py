@@ -32,10 +32,9 @@ back-off decides who is next."""
 class Writer(GroupCommit):
     """Runs batches of writing calls, each batch in one transaction.
 
-    get_synchronous: the current value of the option. report: tells of what no call is told.
-    announce: tells of delayed messages that have become visible. has_listeners: whether anybody is
-    told of them.
-    checkpoint: asks for a checkpoint, which is due.
+    get_synchronous: returns the option's current value. report: logs an error that no caller gets.
+    announce: reports delayed messages that have become visible. has_listeners: whether anybody
+    listens to that. checkpoint: called when a checkpoint is due.
     """
 
     def __init__(
@@ -78,7 +77,7 @@ class Writer(GroupCommit):
                 wait = min(self._delays.run(connect, close), self._collection.run(connect, close))
             return min(LOOK_SECONDS, wait)
         except (sqlite3.Error, errors.ExceptionBase) as error:
-            # Nobody waits for it; an outage the next call will be told.
+            # No caller waits for this. If the store is unavailable, the next call will report it.
             self.close()
             if is_damage(error):
                 self._report(damaged(self._files.path, str(error)))
