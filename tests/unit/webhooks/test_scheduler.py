@@ -429,7 +429,7 @@ def test_one_that_ended_while_it_was_ready_leaves_nothing_behind() -> None:
     office.scheduler.ended(Source('b', 'q'), 's')
     office.finish()
     assert office.names() == []
-    assert not office.scheduler._others._turns
+    assert not office.scheduler._others._queue
     assert not office.scheduler._others._queue
 
 
@@ -524,7 +524,7 @@ def test_whatever_happens_the_order_holds_and_nothing_is_left(seed: int) -> None
     assert office.sent
     assert (office.scheduler.waiting, office.scheduler.bytes, office.scheduler.running) == (0, 0, 0)
     for share in (office.scheduler._prompt, office.scheduler._others):
-        assert not share._turns
+        assert not share._queue
         assert not share._queue
 
 
