@@ -27,6 +27,8 @@ from zaqar_gevent.storage.sqlite import options as sqlite_options
 from zaqar_gevent.storage.sqlite.connecting import sync_directory
 
 STORE_FILE = 'zaqar.sqlite'
+# As which upstream looks for its configuration.
+_PROJECT, _PROGRAM = 'zaqar', 'zaqar-queues'
 NOTIFIER = 'zaqar.notification.notifier'
 
 # How oslo.config names the place of a value: `detail` is the file, or the environment variable.
@@ -57,13 +59,19 @@ def load(conf: cfg.ConfigOpts, config_files: Sequence[str] | None = None) -> cfg
     """
     log.register_options(conf)
     try:
-        conf(args=[], project='zaqar', prog='zaqar-queues', default_config_files=config_files)
+        conf(args=[], project=_PROJECT, prog=_PROGRAM, default_config_files=config_files)
         register(conf)
         _read_every_value(conf)
         encryption_options.build_cipher(conf)
     except (cfg.Error, ValueError, OSError) as error:
         raise ConfigurationError(describe_error(error)) from None
     return conf
+
+
+def find_standard_files() -> list[str]:
+    """The files in the standard places of `zaqar.conf`, which are read where none is named."""
+    found: list[str] = cfg.find_config_files(project=_PROJECT, prog=_PROGRAM)
+    return found
 
 
 def describe_error(error: Exception) -> str:

@@ -74,7 +74,7 @@ def test_a_sound_store_is_called_sound(sound: tuple[pathlib.Path, Identity]) -> 
     finished = check('--state-path', sound[0])
     file = sound[0] / 'zaqar.sqlite'
     assert finished.stdout.splitlines() == [
-        'sound: configuration: no file was found: every option has its default',
+        'sound: configuration: no file was given: every option has its default',
         f'sound: store {file}: {3 * COUNT} messages in 3 queues',
     ]
     assert (finished.returncode, finished.stderr) == (0, '')
@@ -311,6 +311,17 @@ def test_of_a_damaged_store_all_other_queues_are_served(
     told = [line for line in server.output if ' is damaged: ' in line]
     assert len(told) == 1
     assert "'hurt'" in told[0]
+
+
+def test_files_that_only_gunicorn_would_read_are_named(
+    sound: tuple[pathlib.Path, Identity], tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / '.zaqar' / 'zaqar.conf'
+    file.parent.mkdir()
+    file.write_text('[drivers]\nmessage_store = redis\n')
+    monkeypatch.setenv('HOME', str(tmp_path))
+    [found, *_] = findings('--state-path', sound[0])
+    assert found['text'].endswith(f'add --config-file {file}')
 
 
 def test_stores_elsewhere_are_asked_whether_they_are_there(tmp_path: pathlib.Path) -> None:
