@@ -91,6 +91,14 @@ SETTINGS = (
         None,
         'store message bodies encrypted, if the server has keys (default: --no-encrypt)',
     ),
+    Setting(
+        'trace-context',
+        '_trace_context',
+        None,
+        None,
+        'store the trace of a post (W3C Trace Context) with its messages (default: '
+        '--no-trace-context)',
+    ),
 )
 
 _BY_NAME = {setting.name: setting for setting in SETTINGS}
