@@ -45,7 +45,7 @@ class PostgresProcess:
     """PostgreSQL on a free port of loopback, in a directory that goes with it.
 
     is_durable: whether it syncs to disk what it acknowledges. settings: of postgresql.conf.
-    standby_of: the server whose standby it is.
+    standby_of: the server whose standby it is. at: its port, instead of a free one.
     """
 
     def __init__(
@@ -53,9 +53,10 @@ class PostgresProcess:
         *,
         is_durable: bool = False,
         standby_of: PostgresProcess | None = None,
+        at: int = 0,
         **settings: Any,
     ) -> None:
-        with socket.create_server(('127.0.0.1', 0)) as probe:
+        with socket.create_server(('127.0.0.1', at)) as probe:
             self.port: int = probe.getsockname()[1]
         self._settings = {
             'listen_addresses': '127.0.0.1',
@@ -150,7 +151,7 @@ class PostgresProcess:
         (self.directory / 'postmaster.pid').unlink(missing_ok=True)
 
     def promote(self) -> None:
-        """Make a standby the primary."""
+        """Make a standby the primary, which can be written when this returns."""
         self.run('SELECT pg_promote()')
 
     @property
