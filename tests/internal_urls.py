@@ -12,6 +12,7 @@ import sqlite3
 from collections.abc import Callable
 from typing import Any
 
+from tests.postgres_process import PostgresProcess
 from zaqar_gevent.api.push import Source
 from zaqar_gevent.push.fleet import PROJECT, QUEUE, Fleet
 from zaqar_gevent.storage.sqlite.documents import encode_id
@@ -48,6 +49,16 @@ def in_redis(client: Any) -> Urls:
                 if subscriber is not None:
                     found[name.decode()] = subscriber.decode()
         return found
+
+    return read
+
+
+def in_postgresql(postgres: PostgresProcess, schema: str) -> Urls:
+    """Those of servers on one database."""
+
+    def read() -> dict[str, str]:
+        rows = postgres.run(f'SELECT id, subscriber FROM {schema}.subscriptions')
+        return {encode_id(number): subscriber for number, subscriber in rows}
 
     return read
 

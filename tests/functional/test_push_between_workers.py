@@ -23,7 +23,8 @@ from tests.callers import Identity, RestCaller, new_identity
 from tests.faults.client import COMPACT, DEFAULT, Dialect
 from tests.faults.gunicorn_process import GunicornProcess
 from tests.functional.test_push import Reader, Subscriber, contents, eventually, post
-from tests.internal_urls import Urls, in_redis, in_sqlite
+from tests.internal_urls import Urls, in_postgresql, in_redis, in_sqlite
+from tests.postgres_process import ON_POSTGRESQL, PostgresProcess
 from tests.redis_process import ON_REDIS, RedisProcess
 from tests.server_process import START_SECONDS, ServerProcess
 
@@ -50,6 +51,8 @@ UPSTREAM = """
     [storage]
     message_pipeline = zaqar.notification.notifier
     """
+
+NOTIFYING = '[storage]\nmessage_pipeline = zaqar.notification.notifier\n'
 
 Pair = tuple[ServerProcess, ServerProcess]
 
@@ -93,11 +96,25 @@ def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Pair, Redi
         yield found
 
 
-@pytest.fixture(params=['sqlite', 'redis'])
+@pytest.fixture(scope='module')
+def postgresql(
+    postgres: PostgresProcess, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Pair]:
+    """Two servers on one database."""
+    directory = tmp_path_factory.mktemp('postgresql')
+    config = ON_POSTGRESQL.format(uri=postgres.uri, schema='pushed') + NOTIFYING
+    with (
+        ServerProcess(directory / '0', config=config) as one,
+        ServerProcess(directory / '1', config=config) as other,
+    ):
+        yield one, other
+
+
+@pytest.fixture(params=['sqlite', 'redis', 'postgresql'])
 def pair(request: pytest.FixtureRequest) -> Pair:
-    """Two servers on either store."""
+    """Two servers on each store."""
     found = request.getfixturevalue(request.param)
-    pair: Pair = found if request.param == 'sqlite' else found[0]
+    pair: Pair = found[0] if request.param == 'redis' else found
     return pair
 
 
@@ -205,6 +222,14 @@ def test_two_servers_on_one_redis_push_everything_to_everybody(
     """Fewer unless there is time, for Redis takes four times as long."""
     servers, process = redis
     exchange([server.port for server in servers], total, in_redis(process.client))
+
+
+@pytest.mark.parametrize('total', [2_000, pytest.param(10_000, marks=pytest.mark.slow)])
+def test_two_servers_on_one_database_push_everything_to_everybody(
+    postgresql: Pair, postgres: PostgresProcess, total: int
+) -> None:
+    urls = in_postgresql(postgres, 'pushed')
+    exchange([server.port for server in postgresql], total, urls)
 
 
 def test_two_workers_of_gunicorn_push_everything_to_everybody(tmp_path: pathlib.Path) -> None:

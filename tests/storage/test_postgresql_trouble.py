@@ -15,6 +15,7 @@ import gevent
 import psycopg
 import pytest
 from zaqar.storage import errors, pipeline
+from zaqar.transport.validation import ValidationFailed
 
 from tests.postgres_process import USER, PostgresProcess
 from tests.storage.conftest import Store, load_postgresql, open_drivers
@@ -478,6 +479,14 @@ def test_a_scan_that_takes_too_long_is_broken_off(store: Store, own: PostgresPro
         server.query(kinds.SCANS, statement)
     assert time.monotonic() - began < MOST_SECONDS
     assert store.queues.calculate_resource_count() == 0
+
+
+def test_texts_that_cannot_be_stored_are_refused(store: Store) -> None:
+    store.queue()
+    with pytest.raises(ValidationFailed, match='NUL'):
+        list(next(store.queues.list(name='q\0')))
+    with pytest.raises(ValidationFailed, match='NUL'):
+        store.subscriptions.create('q0', 'http://a/\0', 300, {})
 
 
 def test_many_claim_at_once_and_no_message_is_held_twice(store: Store) -> None:

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import gevent.socket
 from gevent import monkey
 from oslo_log import log
+from zaqar.transport.validation import ValidationFailed
 
 from zaqar_gevent.storage.core import links
 from zaqar_gevent.storage.core.links import PAUSE_SECONDS
@@ -79,14 +80,18 @@ class PendingCall(links.Request):
 
 
 def encode(value: Any) -> bytes | None:
-    """A parameter as it is sent."""
+    """A parameter as it is sent; raises `ValidationFailed` for a text that cannot be stored."""
     if value is None or isinstance(value, bytes):
         return value
     if value is True or value is False:
         return _TRUE if value else b'f'
     if isinstance(value, float):
         return repr(value).encode()
-    return str(value).encode()
+    text = str(value)
+    if '\0' in text:
+        # It would end there.
+        raise ValidationFailed('A text must not contain the character NUL.')
+    return text.encode()
 
 
 class Kind(NamedTuple):
