@@ -15,7 +15,7 @@ from oslo_config import cfg
 
 from zaqar_gevent.check import journal
 from zaqar_gevent.check.finding import Finding, Verdict
-from zaqar_gevent.storage.sqlite import options, schema
+from zaqar_gevent.storage.sqlite import long_bodies, options, schema
 from zaqar_gevent.storage.sqlite.outage import is_damage
 
 MAX_PROBLEMS = 100
@@ -29,10 +29,10 @@ _TREE = re.compile(r'^Tree (\d+)(?= )')
 _CONDITION = re.compile(r'\bWHERE\b.*', re.DOTALL)
 
 _SPOOLS = 'SELECT id, project, name FROM spools'
-_READ = """SELECT count(*), ifnull(sum(is_sound(body)), 0), sum(length(checksum))
-    FROM messages INDEXED BY {index} WHERE spool = ? AND {condition}"""
+_READ = """SELECT count(*), ifnull(sum(is_sound({body})), 0), sum(length(checksum))
+    FROM messages m INDEXED BY {index} WHERE spool = ? AND {condition}"""
 _LIST = 'SELECT id FROM messages INDEXED BY {index} WHERE spool = ? AND {condition}'
-_READ_ONE = 'SELECT is_sound(body), checksum FROM messages WHERE id = ?'
+_READ_ONE = 'SELECT is_sound({body}), checksum FROM messages m WHERE id = ?'
 _PARTS = (
     {'index': 'messages_free', 'condition': 'claim IS NULL AND delayed_until = 0'},
     {'index': 'messages_delayed', 'condition': 'delayed_until > 0'},
@@ -44,6 +44,8 @@ _OLD_PARTS = (
     {'index': 'messages_held_in_order', 'condition': 'claim IS NOT NULL'},
 )
 _LAST_OLD = 4
+# Since then, long bodies have rows of their own.
+_LONG_BODIES = 8
 
 
 def check(conf: cfg.ConfigOpts) -> Iterator[Finding]:
@@ -71,7 +73,11 @@ def check_file(path: str) -> Iterator[Finding]:
     try:
         uri = f'file:{urllib.parse.quote(path)}?mode=ro'
         with closing(sqlite3.connect(uri, uri=True, isolation_level=None)) as connection:
-            parts = _OLD_PARTS if schema.check_version(connection) <= _LAST_OLD else _PARTS
+            version = schema.check_version(connection)
+            body = long_bodies.BODY if version >= _LONG_BODIES else 'm.body'
+            parts = [
+                {**part, 'body': body} for part in (_OLD_PARTS if version <= _LAST_OLD else _PARTS)
+            ]
             connection.create_function('is_sound', 1, _is_sound)
             yield from _check_content(connection, path, subject, parts)
     except schema.UnknownFormat as error:
@@ -83,8 +89,10 @@ def check_file(path: str) -> Iterator[Finding]:
             yield Finding(Verdict.DAMAGED, subject, f'as a whole: {error}')
 
 
-def _is_sound(body: str | bytes) -> bool:
-    """Whether the body of a message can be read, in whichever encoding it is."""
+def _is_sound(body: str | bytes | None) -> bool:
+    """Whether the body of a message is there and can be read, in whichever encoding it is."""
+    if body is None:
+        return False
     data = body.encode() if isinstance(body, str) else body
     for decode in (msgspec.json.decode, msgspec.msgpack.decode):
         try:
@@ -205,12 +213,12 @@ def _count_one_by_one(
     except sqlite3.DatabaseError:
         # There is one at least that cannot be read.
         ids.append(-1)
-    return len(ids), sum(_is_readable(connection, number) for number in ids)
+    return len(ids), sum(_is_readable(connection, number, part) for number in ids)
 
 
-def _is_readable(connection: sqlite3.Connection, number: int) -> bool:
+def _is_readable(connection: sqlite3.Connection, number: int, part: dict[str, str]) -> bool:
     try:
-        row = connection.execute(_READ_ONE, (number,)).fetchone()
+        row = connection.execute(_READ_ONE.format(**part), (number,)).fetchone()
     except sqlite3.DatabaseError:
         return False
     return row is not None and bool(row[0])

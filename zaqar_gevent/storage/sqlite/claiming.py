@@ -6,7 +6,7 @@ import sqlite3
 from typing import Any, NamedTuple
 
 from zaqar_gevent.storage.own_drivers import DeadLetters
-from zaqar_gevent.storage.sqlite import delays, spools, steps, tallies
+from zaqar_gevent.storage.sqlite import delays, long_bodies, spools, steps, tallies
 from zaqar_gevent.storage.sqlite.collector import release_expired_claims
 from zaqar_gevent.storage.sqlite.documents import message, page
 from zaqar_gevent.storage.sqlite.transaction import Transaction
@@ -59,9 +59,9 @@ _EXHAUSTED = steps.first(
 
 _DEAD_LETTER = """INSERT INTO messages
         (spool, claim_count, ttl, created, expires, delayed_until, client, checksum, body,
-        encrypted, attributes, message_group)
+        encrypted, attributes, message_group, long_body)
     SELECT :spool, claim_count, ifnull(:ttl, ttl), created, ifnull(:now + :ttl, expires), 0,
-        client, checksum, body, encrypted, attributes, message_group
+        client, checksum, body, encrypted, attributes, message_group, long_body
     FROM messages WHERE id IN (SELECT value FROM json_each(:ids)) ORDER BY position"""
 
 _GET = """SELECT id, ttl, expires FROM claims WHERE token = ? AND expires > ?
@@ -202,6 +202,7 @@ def _dead_letter(
     )
     dead_lettered = cursor.rowcount
     tallies.update(cursor, cursor.lastrowid or 0, dead_lettered)
+    long_bodies.leave_to_others(cursor, exhausted)
     cursor.execute(
         'DELETE FROM messages WHERE id IN (SELECT value FROM json_each(?))', (exhausted,)
     )

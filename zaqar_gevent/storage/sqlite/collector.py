@@ -159,6 +159,7 @@ def collect(cursor: sqlite3.Cursor, now: float) -> bool:
     cursor.execute(_SUBSCRIPTIONS, (now, STEP))
     cursor.execute(_RECEIPTS, (now, STEP))
     _purge_doomed_spool(cursor)
+    tallies.gather(cursor)
     return is_due(cursor, now)
 
 

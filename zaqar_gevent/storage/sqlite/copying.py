@@ -23,7 +23,16 @@ from zaqar_gevent.storage.records import (
     QueueRecord,
     SubscriptionRecord,
 )
-from zaqar_gevent.storage.sqlite import delays, options, posting, receipts, schema, spools, tallies
+from zaqar_gevent.storage.sqlite import (
+    delays,
+    long_bodies,
+    options,
+    posting,
+    receipts,
+    schema,
+    spools,
+    tallies,
+)
 from zaqar_gevent.storage.sqlite.database import open_database
 from zaqar_gevent.storage.sqlite.documents import (
     decode_body,
@@ -48,8 +57,8 @@ _VISIBLE = ' UNION ALL '.join(
 _DELAYED = """SELECT id FROM messages INDEXED BY messages_due
     WHERE spool = :spool AND delayed_until > 0 AND expires > :now ORDER BY delayed_until, id"""
 
-_READ = """SELECT m.id, m.body, m.encrypted, m.ttl, m.created, m.expires, m.delayed_until,
-        m.client, m.checksum, m.claim_count, m.attributes, m.message_group, m.dead_letter,
+_READ = f"""SELECT m.id, {long_bodies.BODY}, m.encrypted, m.ttl, m.created, m.expires,
+        m.delayed_until, m.client, m.checksum, m.claim_count, m.attributes, m.message_group, m.dead_letter,
         c.token, c.ttl, c.expires
     FROM json_each(:ids) j CROSS JOIN messages m ON m.id = j.value
     LEFT JOIN claims c ON c.id = m.claim AND c.expires > :now ORDER BY j.key"""

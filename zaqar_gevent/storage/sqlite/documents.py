@@ -16,6 +16,7 @@ import msgspec
 
 from zaqar_gevent.bodies import Body, Data, Encoding, check_syntax, count_elements
 from zaqar_gevent.storage.errors import UndecodableValue
+from zaqar_gevent.storage.sqlite import long_bodies
 
 StoredMessage = dict[str, Any]
 
@@ -87,12 +88,12 @@ def message(claim: str) -> str:
 
     claim: SQL for the token of the claim that holds it.
     """
-    return f'{_head(claim)} AS document, m.body AS body'
+    return f'{_head(claim)} AS document, {long_bodies.BODY} AS body'
 
 
 def _head(claim: str) -> str:
     return f"""json_array(format('%016x', m.id), max(0, CAST(:now - m.created AS INTEGER)), m.ttl,
-        m.claim_count, {claim}, m.checksum, m.placed, m.encrypted, length(CAST(m.body AS BLOB)),
+        m.claim_count, {claim}, m.checksum, m.placed, m.encrypted, {long_bodies.LENGTH},
         m.attributes, m.message_group, m.dead_letter)"""
 
 
@@ -107,7 +108,7 @@ def page(rows: str) -> str:
 
 def alone(claim: str) -> str:
     """SQL for the pages of the messages `m` of a query, each by itself."""
-    return f"CAST('[' || {_head(claim)} || ']' || char(10) || m.body AS BLOB)"
+    return f"CAST('[' || {_head(claim)} || ']' || char(10) || ({long_bodies.BODY}) AS BLOB)"
 
 
 EMPTY_PAGE = b'[]' + _END_OF_HEADS

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 from zaqar.storage import errors
 
 from zaqar_gevent.bodies import Data
 from zaqar_gevent.storage.core.group_commit import Outcome, coalesced
-from zaqar_gevent.storage.sqlite import delays, receipts, spools, tallies
+from zaqar_gevent.storage.sqlite import delays, long_bodies, receipts, spools, tallies
 from zaqar_gevent.storage.sqlite.transaction import Transaction
 
 Row = tuple[int, float, float, float, bytes | None, str | None, Data, int]
@@ -22,6 +22,7 @@ Extras = tuple[str | None, str | None]
 _COLUMNS = 'spool, ttl, created, expires, delayed_until, client, checksum, body, encrypted'
 _EXTRA_COLUMNS = 'attributes, message_group'
 _NO_EXTRAS: Extras = (None, None)
+_BODY = _COLUMNS.split(', ').index('body')
 
 # Rows a statement: powers of two, so that a handful of prepared statements serves any number.
 _SIZES = (64, 32, 16, 8, 4, 2, 1)
@@ -36,8 +37,8 @@ def _inserts(columns: str) -> dict[int, str]:
     }
 
 
-_INSERTS = _inserts(_COLUMNS)
-_INSERTS_WITH_EXTRAS = _inserts(f'{_COLUMNS}, {_EXTRA_COLUMNS}')
+_INSERTS = _inserts(f'{_COLUMNS}, long_body')
+_INSERTS_WITH_EXTRAS = _inserts(f'{_COLUMNS}, {_EXTRA_COLUMNS}, long_body')
 
 
 class Post(NamedTuple):
@@ -129,12 +130,22 @@ def _extras_of(post: Post) -> list[Extras]:
     return post.extras or [_NO_EXTRAS] * len(post.rows)
 
 
+def _split(cursor: sqlite3.Cursor, row: tuple[Any, ...]) -> tuple[Any, ...]:
+    """The columns of a message with a long body."""
+    body, number = long_bodies.split(cursor, row[_BODY])
+    return *row[:_BODY], body, *row[_BODY + 1 :], number
+
+
 def insert(
     cursor: sqlite3.Cursor,
-    rows: list[tuple[Any, ...]],
+    messages: Iterable[tuple[Any, ...]],
     statements: dict[int, str] = _INSERTS,
 ) -> int:
-    """Insert `rows`; the id of the last of them, whose ids follow one another."""
+    """Insert messages, each a spool and a `Row`; the id of the last: they follow one another."""
+    rows = [
+        (*row, None) if len(row[_BODY]) < long_bodies.LEAST_BYTES else _split(cursor, row)
+        for row in messages
+    ]
     start = 0
     for size in _SIZES:
         while len(rows) - start >= size:

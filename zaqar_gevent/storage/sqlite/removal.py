@@ -10,7 +10,14 @@ from zaqar.storage import errors
 
 from zaqar_gevent.bodies import Data
 from zaqar_gevent.storage.core.group_commit import Outcome, coalesced
-from zaqar_gevent.storage.sqlite import claiming, collector, spools, steps, tallies
+from zaqar_gevent.storage.sqlite import (
+    claiming,
+    collector,
+    long_bodies,
+    spools,
+    steps,
+    tallies,
+)
 from zaqar_gevent.storage.sqlite.documents import EMPTY_PAGE, encode_id, message, page
 from zaqar_gevent.storage.sqlite.transaction import Transaction
 
@@ -182,8 +189,8 @@ def _purge(
 
 _RESTORE = f"""INSERT OR IGNORE INTO messages
         (id, spool, claim_count, ttl, created, expires, delayed_until, checksum, body, encrypted,
-        placed, attributes, message_group, dead_letter)
-    SELECT ?, {_SPOOL}, ?, ?, ?, ?, 0, ?, ?, ?, ?, ?, ?, ? WHERE {_SPOOL} IS NOT NULL"""
+        placed, attributes, message_group, dead_letter, long_body)
+    SELECT ?, {_SPOOL}, ?, ?, ?, ?, 0, ?, ?, ?, ?, ?, ?, ?, ? WHERE {_SPOOL} IS NOT NULL"""
 
 
 class Popped(NamedTuple):
@@ -220,14 +227,17 @@ def restore(cursor: sqlite3.Cursor, project: str, queue: str, popped: Sequence[P
     """Put messages that were taken back in their places, if their queue still exists."""
     scope = (project, queue)
     for one in popped:
+        body, number = long_bodies.split(cursor, one.body)
         cursor.execute(
             _RESTORE,
             (
                 *(one.number, *scope, one.claim_count, one.ttl, one.created),
-                *(one.created + one.ttl, one.checksum, one.body, one.encoding, one.placed),
-                *(one.attributes, one.group, one.dead_letter),
+                *(one.created + one.ttl, one.checksum, body, one.encoding, one.placed),
+                *(one.attributes, one.group, one.dead_letter, number),
                 *scope,
             ),
         )
         if cursor.rowcount > 0:
             tallies.restored(cursor, one.number)
+        elif number is not None:
+            long_bodies.remove(cursor, number)

@@ -13,7 +13,8 @@ messages        `id` grows in the order of commits over all processes and is nev
                 `claim` is the claim that holds the message, whether it has expired or not;
                 `body` is encoded as the number in `encrypted` says: 0 JSON, 2 MsgPack; with 1
                 it is a JSON text with what the server made of the body to encrypt it. It is
-                text in rows of older versions, and a BLOB in all others;
+                text in rows of older versions, and a BLOB in all others. A long one is in
+                `long_bodies` by the number in `long_body`, and goes with its message;
                 `passed` names the queues that a delayed message came through by webhooks;
                 `attributes` is a JSON object of strings, `message_group` the name of its group;
                 `dead_letter` is a JSON object that says where a dead letter is from: `queue`,
@@ -182,9 +183,6 @@ SECOND = '(CAST({time} AS INTEGER) + ({time} > CAST({time} AS INTEGER)))'
 
 _CHANGE = 'INSERT INTO changes (spool, expiring, expires_at, freed, frees_at)'
 
-CHANGES = 128
-"""Changes that are kept until they are counted."""
-
 _MESSAGE_DELETED = f"""CREATE TRIGGER message_deleted AFTER DELETE ON messages
     WHEN OLD.claim IS NOT NULL OR OLD.id <= (SELECT last FROM tallied) BEGIN
     {_CHANGE}
@@ -253,7 +251,7 @@ _TALLIES = (
             (NEW.spool, 1, {SECOND.format(time='NEW.expires')}, 0, NULL);
         END""",
     *_CLAIM_TRIGGERS,
-    f"""CREATE TRIGGER changes_gathered AFTER INSERT ON changes WHEN NEW.id % {CHANGES} = 0 BEGIN
+    """CREATE TRIGGER changes_gathered AFTER INSERT ON changes WHEN NEW.id % 128 = 0 BEGIN
         INSERT INTO endings (spool, second, expiring)
             SELECT spool, expires_at, sum(expiring) AS sum FROM changes
             WHERE expires_at IS NOT NULL GROUP BY 1, 2 HAVING sum != 0
@@ -379,7 +377,22 @@ _VERSION_7 = (
         WHERE claim IS NULL AND delayed_until = 0""",
 )
 
-MIGRATIONS = (_VERSION_1, _VERSION_2, _VERSION_3, _VERSION_4, _VERSION_5, _VERSION_6, _VERSION_7)
+# Bodies that are in the rows of their messages stay there. What was in `changes` is gathered by the
+# next transaction: a trigger would have to look at each change.
+_VERSION_8 = (
+    'CREATE TABLE long_bodies (id INTEGER PRIMARY KEY, body BLOB NOT NULL)',
+    'ALTER TABLE messages ADD COLUMN long_body INTEGER',
+    """CREATE TRIGGER long_body_deleted AFTER DELETE ON messages
+        WHEN OLD.long_body IS NOT NULL BEGIN
+        DELETE FROM long_bodies WHERE id = OLD.long_body;
+        END""",
+    'DROP TRIGGER changes_gathered',
+)
+
+MIGRATIONS = (
+    *(_VERSION_1, _VERSION_2, _VERSION_3, _VERSION_4),
+    *(_VERSION_5, _VERSION_6, _VERSION_7, _VERSION_8),
+)
 """The statements that lead from each version to the next."""
 
 

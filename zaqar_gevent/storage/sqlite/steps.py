@@ -5,6 +5,8 @@ A step has a largest number of messages, and of bytes of their bodies.
 
 from __future__ import annotations
 
+from zaqar_gevent.storage.sqlite import long_bodies
+
 BYTES = 1024 * 1024
 """Bytes of bodies after which a step ends. It has one message at least, however long."""
 
@@ -21,6 +23,5 @@ def first(rows: str, order: str = '', most: str = f'{BYTES}', columns: str = 'id
         FROM ({rows})) WHERE before < {most}"""
 
 
-# PERF: the length of a BLOB, which a body is, is in its row's header; the body is not read.
-SIZE = 'length(body) AS size'
+SIZE = f'{long_bodies.STORED_LENGTH} AS size'
 """SQL for the bytes of the body of a message."""

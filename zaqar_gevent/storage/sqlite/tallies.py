@@ -7,7 +7,7 @@ of the spool less what has ended since, second by second.
 What has happened last is not in these counts yet, which a post or a deletion would have to pay for.
 Messages that were posted last are counted one by one, until there are `STEP`. What is deleted, held
 or freed is noted in `changes`, by triggers but for what `claimed` and `released` are told, and is
-added to the counts when `schema.CHANGES` have gathered.
+added to the counts when `CHANGES` have gathered.
 """
 
 from __future__ import annotations
@@ -30,6 +30,28 @@ _COUNT_NEW = (
         FROM (SELECT spool, count(*) AS count {_NEW} GROUP BY spool) new
         WHERE spools.id = new.spool""",
     "UPDATE tallied SET last = (SELECT seq FROM sqlite_sequence WHERE name = 'messages')",
+)
+
+CHANGES = 128
+"""Changes that are kept until they are counted."""
+
+_LAST_CHANGE = 'SELECT max(id) FROM changes'
+
+_GATHER = (
+    """INSERT INTO endings (spool, second, expiring)
+        SELECT spool, expires_at, sum(expiring) AS sum FROM changes
+        WHERE expires_at IS NOT NULL GROUP BY 1, 2 HAVING sum != 0
+        ON CONFLICT (spool, second) DO UPDATE SET expiring = expiring + excluded.expiring""",
+    """INSERT INTO endings (spool, second, freed)
+        SELECT spool, frees_at, sum(freed) AS sum FROM changes
+        WHERE frees_at IS NOT NULL GROUP BY 1, 2 HAVING sum != 0
+        ON CONFLICT (spool, second) DO UPDATE SET freed = freed + excluded.freed""",
+    'DELETE FROM endings WHERE expiring = 0 AND freed = 0',
+    """UPDATE spools SET total = total + c.expiring, held = held + c.freed
+        FROM (SELECT spool, sum(expiring) AS expiring, sum(freed) AS freed
+            FROM changes GROUP BY spool) c
+        WHERE spools.id = c.spool""",
+    'DELETE FROM changes',
 )
 
 _RESTORED = f"""INSERT INTO changes (spool, expiring, expires_at, freed)
@@ -78,6 +100,13 @@ def update(cursor: sqlite3.Cursor, last: int, given: int) -> None:
     """Count new messages if it is time, now that `given` numbers up to `last` have been given."""
     if last // STEP != (last - given) // STEP:
         for statement in _COUNT_NEW:
+            cursor.execute(statement)
+
+
+def gather(cursor: sqlite3.Cursor) -> None:
+    """At the end of a transaction: add the changes to the counts if there are enough of them."""
+    if (cursor.execute(_LAST_CHANGE).fetchone()[0] or 0) >= CHANGES:
+        for statement in _GATHER:
             cursor.execute(statement)
 
 

@@ -15,7 +15,7 @@ from zaqar.storage import errors
 from zaqar_gevent.storage.core.completions import Call
 from zaqar_gevent.storage.core.group_commit import GroupCommit, perform
 from zaqar_gevent.storage.errors import StoreUnavailable
-from zaqar_gevent.storage.sqlite import checkpoints, collector, delays, epochs
+from zaqar_gevent.storage.sqlite import checkpoints, collector, delays, epochs, tallies
 from zaqar_gevent.storage.sqlite.files import LOOK_SECONDS, Files, ThreadConnection
 from zaqar_gevent.storage.sqlite.outage import damaged, describe, is_damage, is_outage, unavailable
 from zaqar_gevent.storage.sqlite.transaction import DueQueue, Transaction
@@ -100,6 +100,7 @@ class Writer(GroupCommit):
             with self._turn():
                 cursor.execute('BEGIN IMMEDIATE')
                 perform(cursor, calls)
+                tallies.gather(cursor)
                 cursor.execute('COMMIT')
         finally:
             # One that an error's traceback held would hold the transaction too.
