@@ -58,8 +58,8 @@ _DELAYED = """SELECT id FROM messages INDEXED BY messages_due
     WHERE spool = :spool AND delayed_until > 0 AND expires > :now ORDER BY delayed_until, id"""
 
 _READ = f"""SELECT m.id, {long_bodies.BODY}, m.encrypted, m.ttl, m.created, m.expires,
-        m.delayed_until, m.client, m.checksum, m.claim_count, m.attributes, m.message_group, m.dead_letter,
-        c.token, c.ttl, c.expires
+        m.delayed_until, m.client, m.checksum, m.claim_count, m.attributes, m.message_group,
+        m.dead_letter, c.token, c.ttl, c.expires
     FROM json_each(:ids) j CROSS JOIN messages m ON m.id = j.value
     LEFT JOIN claims c ON c.id = m.claim AND c.expires > :now ORDER BY j.key"""
 
