@@ -48,7 +48,8 @@ class Stream:
         """The bytes that follow `received`, at most `size`."""
         now = time.monotonic()
         if now >= self._slice_end:
-            gevent.sleep(MOMENT)
+            if not self._inbox.is_drained:
+                gevent.sleep(MOMENT)
             self._slice_end = now + TIME_SLICE_SECONDS
         data = b'' if self.is_over else self._inbox.read(size)
         later = time.monotonic()

@@ -17,19 +17,20 @@ _READABLE = 1
 class Inbox:
     """Reads from `sock`, in the one greenlet that does.
 
-    is_drained: whether nothing is expected to have come yet.
+    is_drained: whether nothing is expected to have come yet; the next read waits for the loop to look
+        at the socket then, so that others run, except over TLS.
 
     PERF: a socket of gevent's tries to read before it waits, which fails for each message of a
     client that waits for the answer to the one before. Here it is waited first where nothing was
     left. The watcher is not stopped after each wait: to start it again takes two system calls.
     """
 
-    __slots__ = ('_fd', '_hub', '_is_drained', '_is_watching', '_reader', '_socket', '_watcher')
+    __slots__ = ('_fd', '_hub', '_is_watching', '_reader', '_socket', '_watcher', 'is_drained')
 
     def __init__(self, sock: socket.socket, *, is_drained: bool = False) -> None:
         self._socket = sock
         self._fd = sock.fileno()
-        self._is_drained = is_drained
+        self.is_drained = is_drained
         self._is_watching = False
         self._reader: Any = None
         self._hub: Hub = gevent.get_hub()
@@ -43,9 +44,10 @@ class Inbox:
         """
         if self._watcher is None:
             # TLS may hold what the socket does not show.
+            self.is_drained = False
             data: bytes = self._socket.recv(size)
             return data
-        if self._is_drained:
+        if self.is_drained:
             self._wait()
         while True:
             try:
@@ -53,7 +55,7 @@ class Inbox:
             except BlockingIOError:
                 self._wait()
             else:
-                self._is_drained = len(data) < size
+                self.is_drained = len(data) < size
                 return data
 
     def close(self) -> None:

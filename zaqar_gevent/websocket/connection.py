@@ -325,12 +325,13 @@ class WebSocketConnection:
         self._is_waiting = True
         if self._engine.unfinished > FREE_BYTES and self._reservation is None:
             self._reserve()
+        lets_others_run = self._inbox.is_drained
         data = self._inbox.read(max(READ_BYTES, min(self._engine.missing, READ_LONG_BYTES)))
         self._is_waiting = False
         now = self._heard_at = time.monotonic()
         if self._reservation is not None:
             self._reservation.moved_at = now
-        if now - began > BREAK_SECONDS:
+        if lets_others_run or now - began > BREAK_SECONDS:
             self._slice_end = now + TIME_SLICE_SECONDS
         else:
             self._give_way(now)
