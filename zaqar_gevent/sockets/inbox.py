@@ -17,8 +17,8 @@ _READABLE = 1
 class Inbox:
     """Reads from `sock`, in the one greenlet that does.
 
-    is_drained: whether nothing is expected to have come yet; the next read waits for the loop to look
-        at the socket then, so that others run, except over TLS.
+    is_drained: whether nothing is expected to have come yet; then the next read waits for the loop
+        to look at the socket, so that others run, except over TLS.
 
     PERF: a socket of gevent's tries to read before it waits, which fails for each message of a
     client that waits for the answer to the one before. Here it is waited first where nothing was
