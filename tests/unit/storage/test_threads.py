@@ -1,5 +1,6 @@
 """Native threads that cannot be started, fail, end or hang: calls fail in time, and all goes on."""
 
+import sqlite3
 import time
 
 import gevent
@@ -243,3 +244,22 @@ def test_closing_does_not_wait_for_ever_for_a_thread_that_hangs(open_store, monk
     store.close()
     assert time.perf_counter() - began < 5
     hang.release()
+
+
+def test_a_connection_that_was_broken_off_is_not_used_again(store):
+    """With Python 3.11 it would prepare the statement anew for each of the reads that follow."""
+    used = []
+
+    def work(connection):
+        used.append(connection)
+        if len(used) == 1:
+            raise sqlite3.OperationalError('interrupted')
+        return len(used)
+
+    assert store.database.read(work) == 2
+    assert store.database.read(work) == 3
+    assert store.database.read(work) == 4
+    broken, _, new, again = used
+    assert new is again and new is not broken
+    with pytest.raises(sqlite3.ProgrammingError, match='closed'):
+        broken.execute('SELECT 1')

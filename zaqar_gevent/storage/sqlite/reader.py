@@ -78,6 +78,8 @@ class Reader:
         if self._files.lost is not None:
             return self._files.unavailable()
         if self._is_too_long:
+            # PERF: see `Database.read`.
+            self.close()
             return ReadTooLong()
         if is_damage(error):
             self.close()
