@@ -296,6 +296,7 @@ declare class Channel {
   ): Promise<Record<string, any>>;
   delete(options?: RequestOptions): Promise<null>;
   stats(options?: RequestOptions): Promise<Stats>;
+  /** Deletes what nobody has claimed: by default the messages, and not the subscriptions. */
   purge(resourceTypes?: ('messages' | 'subscriptions')[], options?: RequestOptions): Promise<void>;
   /** Posts a body, or several together; their ids. */
   post(

@@ -2660,8 +2660,8 @@ class Channel {
     return this.#own('get_stats', {}, options);
   }
 
-  // resourceTypes: of 'messages' and 'subscriptions'; both by default.
-  async purge(resourceTypes, options) {
+  // Deletes what nobody has claimed. resourceTypes: 'messages', 'subscriptions', or both.
+  async purge(resourceTypes = ['messages'], options = undefined) {
     await this.#own('purge', { resource_types: resourceTypes }, options);
   }
 

@@ -89,7 +89,10 @@ everywhere('messages are posted, read, taken and deleted', async (client) => {
   assert.equal((await queue.stats()).messages.total, 3);
   const { newest } = (await queue.stats()).messages;
   assert.equal(newest.id, ids[5]);
-  await queue.purge(['messages']);
+  const kept = await queue.notify('http://127.0.0.1:1/');
+  await queue.purge();
+  assert.deepEqual((await all(queue.subscriptions())).map((one) => one.id), [kept]);
+  await queue.deleteSubscription(kept);
   assert.equal((await queue.stats()).messages.total, 0);
 });
 
