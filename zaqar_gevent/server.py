@@ -227,6 +227,7 @@ class TransportDriver:
         push_hub = PushHub(
             broker, functools.partial(_listen_for_news, conf), section.subscription_cache_seconds
         )
+        push_hub.tell_by(drivers.news_channel(control))
         if monkey.is_module_patched('socket'):
             # Elsewhere nobody can be connected, and nobody should wait.
             broker.notifier.push_hub = push_hub

@@ -232,6 +232,58 @@ def test_two_servers_on_one_database_push_everything_to_everybody(
     exchange([server.port for server in postgresql], total, urls)
 
 
+def test_processes_on_one_redis_tell_each_other_through_it(
+    redis: tuple[Pair, RedisProcess],
+) -> None:
+    (one, other), process = redis
+    client = process.client
+    with (
+        Subscriber(other.port) as subscriber,
+        Subscriber(other.port, identity=subscriber.identity) as leaver,
+    ):
+        rest = RestCaller(one.url, identity=subscriber.identity)
+        subscriber.subscribe()
+        leaver.subscribe()
+        eventually(lambda: client.pubsub_channels('zaqar_gevent:news:*'))
+        client.config_resetstat()
+        post(rest, 'first')
+        assert subscriber.bodies(1) == ['first']
+        assert client.info('commandstats')['cmdstat_publish']['calls'] > 0
+        # Of a connection that is gone the other process is told, and tells those that are left.
+        leaver.reset()
+        for number in range(20):
+            post(rest, number)
+            assert subscriber.bodies(1) == [number]
+        # Connections to Redis that break are made anew; until then others are told over HTTP.
+        for number in range(20):
+            client.client_kill_filter(_type='pubsub')
+            post(rest, number)
+            assert subscriber.bodies(1) == [number]
+    for server in (one, other):
+        assert not [line for line in server.output if 'Traceback' in line]
+
+
+def test_pushes_through_redis_go_on_when_it_has_restarted(tmp_path: pathlib.Path) -> None:
+    persistent = '--appendonly', 'yes', '--appendfsync', 'always'
+    with contextlib.ExitStack() as stack:
+        process = stack.enter_context(RedisProcess(tmp_path, *persistent))
+        config = ON_REDIS.format(redis=process.uri)
+        one = stack.enter_context(ServerProcess(tmp_path / 'one', config=config))
+        other = stack.enter_context(ServerProcess(tmp_path / 'other', config=config))
+        subscriber = stack.enter_context(Subscriber(other.port))
+        rest = RestCaller(one.url, identity=subscriber.identity)
+        subscriber.subscribe()
+        eventually(lambda: process.client.pubsub_channels('zaqar_gevent:news:*'))
+        post(rest, 'first')
+        assert subscriber.bodies(1) == ['first']
+        process.__exit__()
+        stack.enter_context(process)
+        eventually(lambda: rest.call('ping_node').status == 204)
+        for number in range(20):
+            post(rest, number)
+        assert subscriber.bodies(20) == list(range(20))
+
+
 def test_two_workers_of_gunicorn_push_everything_to_everybody(tmp_path: pathlib.Path) -> None:
     with GunicornProcess(tmp_path, '-w', '2') as server:
         master = psutil.Process(server.pid)

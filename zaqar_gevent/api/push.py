@@ -41,8 +41,8 @@ class Source(NamedTuple):
     name: str
 
 
-Address = tuple[str, int]
-"""Host and port of the listener of a server of the fleet."""
+Address = tuple[str, int, str]
+"""A process of the fleet: host and port of its listener, and its name; '' if it has none."""
 
 
 class FrameHead(Protocol):

@@ -61,7 +61,7 @@ class ConnectionEndpoint:
             raise _gone()
         self._check_number(source)
         if not self.name:
-            self.name = secrets.token_hex(8)
+            self.name = self._push_hub.process + secrets.token_hex(8)
             self._subscriptions = {}
             self._push_hub.register(self)
         url = self._push_hub.url_of(self.name, source)

@@ -27,7 +27,7 @@ class Interest:
     """
 
     def __init__(self, push_hub: PushHub, feed: Feed) -> None:
-        self.name = HIDDEN + secrets.token_hex(8)
+        self.name = HIDDEN + push_hub.process + secrets.token_hex(8)
         self._push_hub = push_hub
         self._feed = feed
         self._url = ''

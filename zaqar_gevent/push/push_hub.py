@@ -9,6 +9,7 @@ from logging import WARNING
 from typing import Any
 
 import gevent
+import msgspec
 from gevent.pool import Group
 from oslo_log import log
 from zaqar.storage import errors as storage_errors
@@ -25,7 +26,15 @@ from zaqar_gevent.push.fleet import Fleet, load_from
 from zaqar_gevent.push.interest import INTEREST_SECONDS, Interest
 from zaqar_gevent.push.subscription import Key, PushSubscription, State
 from zaqar_gevent.push.tail import ForgetfulTail, MarkedTail, PagedTail, PooledTail, Tail
-from zaqar_gevent.push.workers import RemoteWorkers, Row, address_of, is_hidden, is_worker
+from zaqar_gevent.push.workers import (
+    NewsChannel,
+    RemoteWorkers,
+    Row,
+    Told,
+    address_of,
+    is_hidden,
+    is_worker,
+)
 from zaqar_gevent.storage.features import MarkerKind, StoreFeatures
 
 LOG = log.getLogger(__name__)
@@ -58,7 +67,7 @@ class PushHub:
         self._open_listener = open_listener
         self._known_seconds = known_seconds
         self._url: str | None = None
-        self._workers = RemoteWorkers(broker)
+        self._workers = RemoteWorkers(broker, self._hear, self._look_everywhere)
         self._fleet = Fleet(load_from(broker.control))
         self._feeds: dict[Source, Feed] = {}
         self._endpoints: dict[str, ConnectionEndpoint | Interest] = {}
@@ -79,8 +88,36 @@ class PushHub:
         """Where other workers reach this one."""
         if self._url is None:
             self._url = self._open_listener(self)
-            self._workers.own = address_of(f'{self._url}own')
+            self._workers.own = address_of(f'{self._url}{self.process}{"0" * 16}')
+            self._workers.listen()
         return self._url
+
+    @property
+    def process(self) -> str:
+        """The name of this process among those that share the store."""
+        return self._workers.process
+
+    def tell_by(self, channel: NewsChannel | None) -> None:
+        """Tell other processes, and be told, through the store, if it can."""
+        self._workers.channel = channel
+
+    def _hear(self, data: bytes) -> None:
+        """Another process has told something through the store."""
+        try:
+            told = msgspec.json.decode(data, type=Told)
+        except msgspec.DecodeError as error:
+            LOG.warning('What a process has told through the store cannot be read: %s', error)
+            return
+        gone = [token for token, queue in told.news if not self.news(token, queue)]
+        if gone and told.sender:
+            gevent.spawn(self._workers.tell_gone, told.sender, gone)
+        if told.gone:
+            gevent.spawn(self._workers.hear_gone, told.gone)
+
+    def _look_everywhere(self) -> None:
+        """News may have been missed."""
+        for feed in self._feeds.values():
+            feed.wake()
 
     def posted(self, source: Source) -> None:
         feed = self._feeds.get(source)

@@ -1,19 +1,25 @@
 """Telling the connections of other workers that there is news of a queue.
 
 News is a name, not the messages: the other worker reads them from the store that all share. What
-gathers for a worker while it is being told is told together, over a connection that is kept.
+gathers for a worker while it is being told is told together: through the store if it can tell
+processes of news, and otherwise, or if the worker is not connected there, over HTTP.
 """
 
 from __future__ import annotations
 
+import functools
 import re
-from collections.abc import Mapping
+import secrets
+import time
+from collections.abc import Callable, Mapping
 from logging import WARNING
-from typing import Any
+from typing import Any, Protocol
 
 import gevent
+import msgspec
 import urllib3
 from oslo_log import log
+from zaqar.storage import errors as storage_errors
 
 from zaqar_gevent.api import documents, errors
 from zaqar_gevent.api.broker import Broker
@@ -41,7 +47,43 @@ _WORKER = re.compile(
 )
 _LAST_PORT = 65535
 
+# The name of a connection begins with that of its process.
+PROCESS_LENGTH = 8
+_NAME = re.compile(rf'({HIDDEN})?(?P<process>[0-9a-f]{{{PROCESS_LENGTH}}})[0-9a-f]{{16}}')
+_MOST_TOLD = 10_000
+_ABSENCE_SECONDS = 15.0
+"""How long a process may need to connect to the store again."""
+
+
 Row = dict[str, Any]
+
+
+class NewsChannel(Protocol):
+    """A way to tell processes that share a store of news; see `storage.redis.news`."""
+
+    def tell(self, process: str, news: bytes) -> bool: ...
+
+    def listen(
+        self, process: str, hear: Callable[[bytes], None], missed: Callable[[], None]
+    ) -> None: ...
+
+
+class Told(msgspec.Struct, omit_defaults=True):
+    """What one process tells another.
+
+    news: tokens of connections, and the names of queues. sender: the process that tells, which is
+    told which connections are gone. gone: tokens that a process was told of and does not know.
+    """
+
+    news: list[tuple[str, str]] = []
+    sender: str = ''
+    gone: list[str] = []
+
+
+def process_of(token: str) -> str:
+    """The process whose connection has a token; empty if it does not say."""
+    found = _NAME.fullmatch(token.partition('-')[0])
+    return found['process'] if found else ''
 
 
 def is_worker(subscriber: str) -> bool:
@@ -50,11 +92,11 @@ def is_worker(subscriber: str) -> bool:
 
 
 def address_of(subscriber: str) -> Address | None:
-    """Where the server listens whose connection the subscriber is, if it is one."""
+    """The worker whose connection the subscriber is, if it is one."""
     found = _WORKER.fullmatch(subscriber)
     if found is None or int(found['port']) > _LAST_PORT:
         return None
-    return found['host'].strip('[]'), int(found['port'])
+    return found['host'].strip('[]'), int(found['port']), process_of(token_in(subscriber))
 
 
 def is_hidden(subscriber: str) -> bool:
@@ -65,13 +107,37 @@ def is_hidden(subscriber: str) -> bool:
 class RemoteWorkers:
     """The other workers, as far as there is news for them.
 
-    own: where this worker listens itself, if it does.
+    own: this worker itself, once it listens.
+    hear, missed: called with what others tell through the store, and when some may be lost.
+    channel: how workers are told through the store, if it can.
     """
 
-    def __init__(self, broker: Broker) -> None:
+    def __init__(
+        self,
+        broker: Broker,
+        hear: Callable[[bytes], None],
+        missed: Callable[[], None],
+    ) -> None:
         self.own: Address | None = None
         self._broker = broker
+        self._hear, self._missed = hear, missed
+        self._is_listening = False
         self._known: dict[Address, RemoteWorker] = {}
+        self._told: dict[str, tuple[Source, list[Row]]] = {}
+        # Since when processes are not connected to the store.
+        self._absent: dict[str, float] = {}
+        self.channel: NewsChannel | None = None
+
+    @functools.cached_property
+    def process(self) -> str:
+        """The name of this process, which is made after a fork."""
+        return secrets.token_hex(PROCESS_LENGTH // 2)
+
+    def listen(self) -> None:
+        """Hear what others tell through the store, if it can."""
+        if self.channel is not None and not self._is_listening:
+            self._is_listening = True
+            self.channel.listen(self.process, self._hear, self._missed)
 
     def tell(self, source: Source, subscriptions: Mapping[Address, list[Row]]) -> None:
         """Tell the workers that there is news of `source`, each for those of its connections.
@@ -84,6 +150,60 @@ class RemoteWorkers:
             if address not in self._known:
                 self._known[address] = RemoteWorker(address, self)
             self._known[address].tell(source, rows)
+
+    def tell_by_store(self, process: str, batch: dict[Source, list[Row]]) -> bool:
+        """Tell a process through the store; whether it has been told."""
+        if self.channel is None or not process:
+            return False
+        # The answer, which connections are gone, comes as news.
+        self.listen()
+        if len(self._told) > _MOST_TOLD:
+            self._told.clear()
+        firsts = {_token(rows[0]): (source, rows) for source, rows in batch.items() if rows}
+        self._told.update(firsts)
+        named = [(token, source.name) for token, (source, _) in firsts.items()]
+        news = Told(named, self.process)
+        try:
+            is_there = self.channel.tell(process, documents.encode_json(news))
+        except storage_errors.ConnectionError as error:
+            LOG.log(level_of(error, WARNING), 'Process %s is told over HTTP: %s', process, error)
+            is_there = False
+        if is_there:
+            self._absent.pop(process, None)
+        else:
+            if len(self._absent) > _MOST_TOLD:
+                self._absent.clear()
+            self._absent.setdefault(process, time.monotonic())
+        return is_there
+
+    def may_come_back(self, process: str) -> bool:
+        """Whether a process that refuses HTTP has been told through the store not long ago.
+
+        It may be on another host. It reads all its queues when it is connected to the store again.
+        """
+        since = self._absent.get(process)
+        return since is not None and time.monotonic() - since < _ABSENCE_SECONDS
+
+    def tell_gone(self, process: str, tokens: list[str]) -> None:
+        """Tell a process which of the connections that it has told of are gone."""
+        if self.channel is None:
+            return
+        try:
+            self.channel.tell(process, documents.encode_json(Told(gone=tokens)))
+        except storage_errors.ConnectionError as error:
+            LOG.log(level_of(error, WARNING), 'Subscriptions are left to expire: %s', error)
+
+    def hear_gone(self, tokens: list[str]) -> None:
+        """A process does not know connections of which it was told."""
+        gone = set(tokens)
+        for token in tokens:
+            source, rows = self._told.pop(token, (None, []))
+            if source is not None:
+                self.forget(source, [row for row in rows if _token(row) in gone])
+                # Others there may have waited for the same news.
+                left = [row for row in rows if _token(row) not in gone]
+                if left and (address := address_of(left[0]['subscriber'])) is not None:
+                    self.tell(source, {address: left})
 
     def forget(self, source: Source, rows: list[Row]) -> None:
         """Take subscriptions whose connection is gone out of the store."""
@@ -110,11 +230,12 @@ class RemoteWorker:
 
     def __init__(self, address: Address, workers: RemoteWorkers) -> None:
         self.address = address
+        host, port, self._process = address
         self._workers = workers
         self._waiting: dict[Source, list[Row]] = {}
         self._is_telling = False
         self._http = urllib3.HTTPConnectionPool(
-            *address, maxsize=1, timeout=_TIMEOUT, retries=False
+            host, port, maxsize=1, timeout=_TIMEOUT, retries=False
         )
 
     def tell(self, source: Source, rows: list[Row]) -> None:
@@ -130,7 +251,8 @@ class RemoteWorker:
                 batch = {
                     source: self._waiting.pop(source) for source in list(self._waiting)[:_AT_ONCE]
                 }
-                self._tell_batch(batch)
+                if not self._workers.tell_by_store(self._process, batch):
+                    self._tell_batch(batch)
         finally:
             self._is_telling = False
 
@@ -142,10 +264,11 @@ class RemoteWorker:
             except _FAILURES as error:
                 if isinstance(error.__cause__, ConnectionRefusedError):
                     # Nobody listens there any more.
-                    for source, rows in batch.items():
-                        self._workers.forget(source, rows)
+                    if not self._workers.may_come_back(self._process):
+                        for source, rows in batch.items():
+                            self._workers.forget(source, rows)
                     break
-                LOG.warning('Worker %s:%d could not be told of news: %s', *self.address, error)
+                LOG.warning('Worker %s:%d could not be told of news: %s', *self.address[:2], error)
                 gevent.sleep(_RETRY_SECONDS * 2**attempt)
                 continue
             for source, rows in batch.items() if gone else ():

@@ -113,6 +113,11 @@ def listen(storage: base.DataDriverBase, listener: Callable[..., None]) -> None:
         storage.listen(listener)
 
 
+def news_channel(control: base.ControlDriverBase) -> Any:
+    """How processes that share a control store tell each other of news; None if it cannot."""
+    return getattr(control, 'news_channel', None)
+
+
 def _keeps_place(
     storage: base.DataDriverBase, queue: str, marker: str | None, project: str | None = None
 ) -> bool:

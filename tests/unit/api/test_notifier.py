@@ -86,8 +86,8 @@ class Unread(list[Any]):
 
 
 def test_a_post_does_not_look_at_each_connection() -> None:
-    own: Address = ('127.0.0.1', 1)
-    workers = RemoteWorkers(None)  # type: ignore[arg-type]
+    own: Address = ('127.0.0.1', 1, 'one')
+    workers = RemoteWorkers(None, print, print)  # type: ignore[arg-type]
     workers.own = own
-    workers.tell(SOURCE, {own: Unread(), ('127.0.0.1', 2): Unread()})
-    assert list(workers._known) == [('127.0.0.1', 2)]
+    workers.tell(SOURCE, {own: Unread(), ('127.0.0.1', 1, 'other'): Unread()})
+    assert list(workers._known) == [('127.0.0.1', 1, 'other')]

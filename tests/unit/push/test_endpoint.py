@@ -22,6 +22,8 @@ class Broker:
 
 
 class PushHub:
+    process = '0123abcd'
+
     """Knows endpoints by their names."""
 
     broker = Broker()

@@ -32,6 +32,7 @@ from zaqar_gevent.storage.redis import (
 )
 from zaqar_gevent.storage.redis.documents import Page, present_all
 from zaqar_gevent.storage.redis.durability import Durability
+from zaqar_gevent.storage.redis.news import NewsChannel
 from zaqar_gevent.storage.redis.servers import RedisServer, Script, open_server
 
 Lease = tuple[str, int, int]
@@ -224,6 +225,11 @@ class ControlDriver(own_drivers.ControlDriver):
 
     def close(self) -> None:
         self._handle.close()
+
+    @property
+    def news_channel(self) -> NewsChannel:
+        """How processes that share the server tell each other of news."""
+        return NewsChannel(self.server)
 
     @decorators.lazy_property(write=False)
     def queue_controller(self) -> queues.QueueController:
