@@ -1,6 +1,6 @@
 """Everything: measures all there is to measure, and writes the documentation from it.
 
-    python -m perf.run [--quick] [--only compare scale ...] [--out DIR --docs DIR]
+    python -m perf.run [--short | --quick] [--only compare scale ...] [--out DIR --docs DIR]
 
 Each program runs by itself, within a time of its own; one that fails is told of at the end, and the
 others go on. Ends with 1 if any failed.
@@ -37,6 +37,17 @@ PROGRAMS: dict[str, tuple[list[str], list[str], float, float]] = {
 }
 
 
+# Instead of the full options: the same tables of fewer and shorter rounds, within 20 minutes.
+SHORT: dict[str, list[str]] = {
+    'ceiling': ['--rounds', '1', '--seconds', '0.5'],
+    'compare': ['--minutes', '9', '--rounds', '2', '--seconds', '0.4'],
+    'anatomy': ['--rounds', '2', '--seconds', '0.5'],
+    'connections': ['--counts', '1000', '5000'],
+    'scale': ['--rounds', '1', '--seconds', '0.3'],
+    'peers': ['--rounds', '2', '--seconds', '0.5'],
+}
+
+
 def run(name: str, options: list[str], minutes: float) -> str | None:
     """Run one program; what is to be said if it failed."""
     print(f'\n== {name}', flush=True)
@@ -58,7 +69,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument('--quick', action='store_true', help='to see that everything works')
+    length = parser.add_mutually_exclusive_group()
+    length.add_argument('--short', action='store_true', help='the same tables within 20 minutes')
+    length.add_argument('--quick', action='store_true', help='to see that everything works')
     parser.add_argument('--only', nargs='+', choices=PROGRAMS, default=list(PROGRAMS))
     parser.add_argument('--out', type=pathlib.Path, default=results.DIRECTORY)
     parser.add_argument('--docs', type=pathlib.Path, default=report.DOCS)
@@ -68,6 +81,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     results.save('machine', None, options.out)
     for name in options.only:
         full, quick, full_minutes, quick_minutes = PROGRAMS[name]
+        if options.short:
+            full = SHORT.get(name, full)
         own = [*(quick if options.quick else full), '--out', str(options.out)]
         minutes = quick_minutes if options.quick else full_minutes
         program_began = time.monotonic()
