@@ -152,6 +152,15 @@ def test_feature_reports_due(store: Store, features: StoreFeatures) -> None:
         gevent.sleep(0.05)
 
 
+def test_feature_is_local(store: Store, features: StoreFeatures) -> None:
+    """A store that others reach has a server; the embedded one has only a file."""
+    driver: Any = store.data
+    while hasattr(driver, '_storage'):
+        driver = driver._storage
+    has_server = hasattr(driver, 'server') or hasattr(driver, 'connection')
+    assert has_server is not features.is_local
+
+
 def test_feature_bounds_reads(store: Store, features: StoreFeatures) -> None:
     """The limit of the server's option reaches the store."""
     driver: Any = store.data

@@ -220,7 +220,7 @@ class Broker:
         )
         self.attributes = AttributeLimits()
         self.networks = Networks()
-        self.loops = Loops(conf)
+        self.loops = Loops(conf, is_local=stores.features.is_local)
         self.notifier = Notifier(
             conf, storage.subscription_controller, subscription_seconds, self.loops
         )

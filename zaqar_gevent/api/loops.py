@@ -22,12 +22,15 @@ _DIGEST_BYTES = 6
 
 
 class Loops:
-    """Recognises the queues of servers that share a store."""
+    """Recognises the queues of servers that share a store.
 
-    def __init__(self, conf: cfg.ConfigOpts) -> None:
+    is_local: whether only servers of one machine can share it.
+    """
+
+    def __init__(self, conf: cfg.ConfigOpts, *, is_local: bool) -> None:
         store = conf.drivers.message_store
         uri = getattr(conf[f'drivers:message_store:{store}'], 'uri', '')
-        host = socket.gethostname() if store == 'sqlite' else ''
+        host = socket.gethostname() if is_local else ''
         parts = (store, str(uri), host, conf.signed_url.secret_key or '')
         self._key = hashlib.sha256('\0'.join(parts).encode()).digest()
 

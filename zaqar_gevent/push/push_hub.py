@@ -27,7 +27,6 @@ from zaqar_gevent.push.interest import INTEREST_SECONDS, Interest
 from zaqar_gevent.push.subscription import Key, PushSubscription, State
 from zaqar_gevent.push.tail import ForgetfulTail, MarkedTail, PagedTail, PooledTail, Tail
 from zaqar_gevent.push.workers import (
-    NewsChannel,
     RemoteWorkers,
     Row,
     Told,
@@ -36,6 +35,7 @@ from zaqar_gevent.push.workers import (
     is_worker,
 )
 from zaqar_gevent.storage.features import MarkerKind, StoreFeatures
+from zaqar_gevent.storage.interface import NewsChannel
 
 LOG = log.getLogger(__name__)
 

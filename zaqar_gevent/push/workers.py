@@ -13,7 +13,7 @@ import secrets
 import time
 from collections.abc import Callable, Mapping
 from logging import WARNING
-from typing import Any, Protocol
+from typing import Any
 
 import gevent
 import msgspec
@@ -25,6 +25,7 @@ from zaqar_gevent.api import documents, errors
 from zaqar_gevent.api.broker import Broker
 from zaqar_gevent.api.push import INTERNAL_PATH, Address, Source
 from zaqar_gevent.logs import level_of
+from zaqar_gevent.storage.interface import NewsChannel
 
 LOG = log.getLogger(__name__)
 
@@ -56,16 +57,6 @@ _ABSENCE_SECONDS = 15.0
 
 
 Row = dict[str, Any]
-
-
-class NewsChannel(Protocol):
-    """A way to tell processes that share a store of news; see `storage.redis.news`."""
-
-    def tell(self, process: str, news: bytes) -> bool: ...
-
-    def listen(
-        self, process: str, hear: Callable[[bytes], None], missed: Callable[[], None]
-    ) -> None: ...
 
 
 class Told(msgspec.Struct, omit_defaults=True):

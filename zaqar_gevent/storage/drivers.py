@@ -17,7 +17,7 @@ from zaqar_gevent.storage import (
     text_bodies,
     value_bodies,
 )
-from zaqar_gevent.storage.interface import read_metadata
+from zaqar_gevent.storage.interface import NewsChannel, read_metadata
 from zaqar_gevent.storage.redis import options as redis_options
 
 _REDIS = 'zaqar.storage.redis'
@@ -113,9 +113,9 @@ def listen(storage: base.DataDriverBase, listener: Callable[..., None]) -> None:
         storage.listen(listener)
 
 
-def news_channel(control: base.ControlDriverBase) -> Any:
+def news_channel(control: base.ControlDriverBase) -> NewsChannel | None:
     """How processes that share a control store tell each other of news; None if it cannot."""
-    return getattr(control, 'news_channel', None)
+    return control.news_channel if isinstance(control, own_drivers.ControlDriver) else None
 
 
 def _keeps_place(

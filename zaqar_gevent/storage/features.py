@@ -57,6 +57,7 @@ class StoreFeatures:
     finds_claimable: whether it can tell, in one read, which of many queues have something to claim.
     counts_subscriptions: whether it can count the subscriptions of a queue.
     reports_due: whether it reports delayed messages when they become visible.
+    is_local: whether only processes of one machine can use the store.
     bounds_reads: whether it breaks off reads that take too long, by itself.
     has_exact_stats: whether counts are right at every moment, expired messages not included.
     offered: what clients may ask for that upstream's interface does not have.
@@ -71,6 +72,7 @@ class StoreFeatures:
     finds_claimable: bool = False
     counts_subscriptions: bool = False
     reports_due: bool = False
+    is_local: bool = False
     bounds_reads: bool = False
     has_exact_stats: bool = False
     offered: frozenset[Feature] = frozenset()

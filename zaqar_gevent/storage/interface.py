@@ -379,19 +379,6 @@ class DataDriver(Protocol):
     def close(self) -> None: ...
 
 
-class OwnDataDriver(DataDriver, Protocol):
-    """A data driver of this project, which declares what it can do."""
-
-    @property
-    def features(self) -> StoreFeatures: ...
-
-    carries_bodies: bool
-
-    def listen(self, listener: DueListener) -> None:
-        """Have `listener` called when delayed messages become visible. Feature: `reports_due`."""
-        ...
-
-
 class ControlDriver(Protocol):
     """A driver of queues (without their messages), pools, flavors and the catalogue."""
 
@@ -411,6 +398,16 @@ class ControlDriver(Protocol):
     def catalogue_controller(self) -> CatalogueController: ...
 
     def close(self) -> None: ...
+
+
+class NewsChannel(Protocol):
+    """A way to tell processes that share a store of news; see `storage.redis.news`."""
+
+    def tell(self, process: str, news: bytes) -> bool: ...
+
+    def listen(
+        self, process: str, hear: Callable[[bytes], None], missed: Callable[[], None]
+    ) -> None: ...
 
 
 class Stores(NamedTuple):

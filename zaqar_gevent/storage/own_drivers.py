@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import datetime
 import time
-from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, ClassVar, NamedTuple
 
 from oslo_log import log
+from zaqar.common import decorators
 from zaqar.storage import base, errors
 
 from zaqar_gevent import dead_letters
+from zaqar_gevent.storage import interface
 from zaqar_gevent.storage.features import StoreFeatures
 from zaqar_gevent.storage.interface import Document, DueListener, Metadata, read_metadata
 
@@ -27,13 +29,39 @@ class DeadLetters(NamedTuple):
     ttl: int | None
 
 
+class DataControllers(NamedTuple):
+    """Makes the controllers of a data driver, which is the argument.
+
+    queues, topics: given those of the control driver as well.
+    """
+
+    queues: Callable[[Any, Any], interface.QueueController]
+    topics: Callable[[Any, Any], interface.TopicController]
+    messages: Callable[[Any], interface.MessageController]
+    claims: Callable[[Any], interface.ClaimController]
+    subscriptions: Callable[[Any], interface.SubscriptionController]
+
+
+class ControlControllers(NamedTuple):
+    """Makes the controllers of a control driver, which is the argument."""
+
+    queues: Callable[[Any], interface.QueueController]
+    topics: Callable[[Any], interface.TopicController]
+    pools: Callable[[Any], interface.PoolsController]
+    flavors: Callable[[Any], interface.FlavorsController]
+    catalogue: Callable[[Any], interface.CatalogueController]
+
+
 class DataDriver(base.DataDriverBase):
     """Messages, claims and subscriptions in one place.
 
+    controllers: makes its controllers; so mypy checks that they have the interface.
     carries_bodies: whether the body of a message is taken and given as a `Body`; otherwise it is a
         value, as upstream's servers want it, and `bytes` for an encrypted one.
     features: what it can do beyond upstream's interface.
     """
+
+    controllers: ClassVar[DataControllers]
 
     BASE_CAPABILITIES = tuple(base.Capabilities)
 
@@ -54,6 +82,28 @@ class DataDriver(base.DataDriverBase):
     def listen(self, listener: DueListener) -> None:
         """Have `listener` called when delayed messages become visible, if `reports_due`."""
         raise NotImplementedError
+
+    @decorators.lazy_property(write=False)
+    def queue_controller(self) -> interface.QueueController:
+        return self.controllers.queues(self, self.control_driver.queue_controller)
+
+    @decorators.lazy_property(write=False)
+    def topic_controller(self) -> interface.TopicController | None:
+        # Upstream's control drivers may have none.
+        topics = self.control_driver.topic_controller
+        return None if topics is None else self.controllers.topics(self, topics)
+
+    @decorators.lazy_property(write=False)
+    def message_controller(self) -> interface.MessageController:
+        return self.controllers.messages(self)
+
+    @decorators.lazy_property(write=False)
+    def claim_controller(self) -> interface.ClaimController:
+        return self.controllers.claims(self)
+
+    @decorators.lazy_property(write=False)
+    def subscription_controller(self) -> interface.SubscriptionController:
+        return self.controllers.subscriptions(self)
 
     @property
     def keeps_names(self) -> bool:
@@ -121,7 +171,37 @@ class DataDriver(base.DataDriverBase):
 
 
 class ControlDriver(base.ControlDriverBase):
-    """Queues without their messages, topics, pools, flavors and the catalogue in one place."""
+    """Queues without their messages, topics, pools, flavors and the catalogue in one place.
+
+    controllers: makes its controllers.
+    """
+
+    controllers: ClassVar[ControlControllers]
+
+    @decorators.lazy_property(write=False)
+    def queue_controller(self) -> interface.QueueController:
+        return self.controllers.queues(self)
+
+    @decorators.lazy_property(write=False)
+    def topic_controller(self) -> interface.TopicController:
+        return self.controllers.topics(self)
+
+    @decorators.lazy_property(write=False)
+    def pools_controller(self) -> interface.PoolsController:
+        return self.controllers.pools(self)
+
+    @decorators.lazy_property(write=False)
+    def flavors_controller(self) -> interface.FlavorsController:
+        return self.controllers.flavors(self)
+
+    @decorators.lazy_property(write=False)
+    def catalogue_controller(self) -> interface.CatalogueController:
+        return self.controllers.catalogue(self)
+
+    @property
+    def news_channel(self) -> interface.NewsChannel | None:
+        """How processes that share the store tell each other of news; None if they cannot."""
+        return None
 
     def is_alive(self) -> bool:
         """Whether the store works."""

@@ -48,7 +48,7 @@ class Deliverer:
 
 def new_notifier(subscriptions: Subscriptions, deliverer: Any) -> Notifier:
     conf = configuration.load(cfg.ConfigOpts(), [])
-    notifier = Notifier(conf, subscriptions, 60.0, Loops(conf))
+    notifier = Notifier(conf, subscriptions, 60.0, Loops(conf, is_local=True))
     notifier.deliverer = deliverer
     notifier.tells_others = True
     return notifier

@@ -8,7 +8,6 @@ from typing import Any
 
 from oslo_config import cfg
 from oslo_utils import timeutils
-from zaqar.common import decorators
 
 from zaqar_gevent.storage import own_drivers
 from zaqar_gevent.storage.core.handles import Handle
@@ -49,6 +48,13 @@ class DataDriver(own_drivers.DataDriver):
     Raises `StoreUnavailable`, `UnsuitableStore`, `zaqar.common.errors.ConfigurationError`.
     """
 
+    controllers = own_drivers.DataControllers(
+        queues.SpooledQueues,
+        queues.SpooledTopics,
+        messages.MessageController,
+        claims.ClaimController,
+        subscriptions.SubscriptionController,
+    )
     _DRIVER_OPTIONS = [(options.MESSAGE_GROUP, options.MESSAGE_OPTS)]
 
     def __init__(self, conf: cfg.ConfigOpts, cache: Any, control_driver: Any) -> None:
@@ -162,27 +168,6 @@ class DataDriver(own_drivers.DataDriver):
             self.server.upkeep.forget(self._listener)
         self._handle.close()
 
-    @decorators.lazy_property(write=False)
-    def queue_controller(self) -> queues.SpooledQueues:
-        return queues.SpooledQueues(self, self.control_driver.queue_controller)
-
-    @decorators.lazy_property(write=False)
-    def topic_controller(self) -> queues.SpooledTopics | None:
-        topics = self.control_driver.topic_controller
-        return None if topics is None else queues.SpooledTopics(self, topics)
-
-    @decorators.lazy_property(write=False)
-    def message_controller(self) -> messages.MessageController:
-        return messages.MessageController(self)
-
-    @decorators.lazy_property(write=False)
-    def claim_controller(self) -> claims.ClaimController:
-        return claims.ClaimController(self)
-
-    @decorators.lazy_property(write=False)
-    def subscription_controller(self) -> subscriptions.SubscriptionController:
-        return subscriptions.SubscriptionController(self)
-
 
 class ControlDriver(own_drivers.ControlDriver):
     """Queues, topics, pools, flavors and the catalogue in one database.
@@ -190,6 +175,13 @@ class ControlDriver(own_drivers.ControlDriver):
     Raises `StoreUnavailable`, `UnsuitableStore`, `zaqar.common.errors.ConfigurationError`.
     """
 
+    controllers = own_drivers.ControlControllers(
+        queues.QueueController,
+        queues.TopicController,
+        pools.PoolsController,
+        flavors.FlavorsController,
+        catalogue.CatalogueController,
+    )
     _DRIVER_OPTIONS = [(options.MANAGEMENT_GROUP, options.MANAGEMENT_OPTS)]
 
     def __init__(self, conf: cfg.ConfigOpts, cache: Any) -> None:
@@ -206,26 +198,6 @@ class ControlDriver(own_drivers.ControlDriver):
 
     def close(self) -> None:
         self._handle.close()
-
-    @decorators.lazy_property(write=False)
-    def queue_controller(self) -> queues.QueueController:
-        return queues.QueueController(self)
-
-    @decorators.lazy_property(write=False)
-    def topic_controller(self) -> queues.TopicController:
-        return queues.TopicController(self)
-
-    @decorators.lazy_property(write=False)
-    def pools_controller(self) -> pools.PoolsController:
-        return pools.PoolsController(self)
-
-    @decorators.lazy_property(write=False)
-    def flavors_controller(self) -> flavors.FlavorsController:
-        return flavors.FlavorsController(self)
-
-    @decorators.lazy_property(write=False)
-    def catalogue_controller(self) -> catalogue.CatalogueController:
-        return catalogue.CatalogueController(self)
 
 
 def _open(section: Any) -> Handle[PostgresServer]:

@@ -7,7 +7,6 @@ from typing import Any
 
 from oslo_config import cfg
 from oslo_utils import timeutils
-from zaqar.common import decorators
 from zaqar.conf import drivers_management_store_redis as management_options
 from zaqar.conf import drivers_message_store_redis as message_options
 
@@ -50,6 +49,13 @@ class DataDriver(own_drivers.DataDriver):
     Raises `StoreUnavailable`, `UnsuitableStore`, `zaqar.common.errors.ConfigurationError`.
     """
 
+    controllers = own_drivers.DataControllers(
+        queues.SpooledQueues,
+        queues.SpooledTopics,
+        messages.MessageController,
+        claims.ClaimController,
+        subscriptions.SubscriptionController,
+    )
     _DRIVER_OPTIONS = [
         (message_options.GROUP_NAME, [*message_options.ALL_OPTS, *options.MESSAGE_OPTS])
     ]
@@ -178,27 +184,6 @@ class DataDriver(own_drivers.DataDriver):
     def close(self) -> None:
         self._handle.close()
 
-    @decorators.lazy_property(write=False)
-    def queue_controller(self) -> queues.SpooledQueues:
-        return queues.SpooledQueues(self, self.control_driver.queue_controller)
-
-    @decorators.lazy_property(write=False)
-    def topic_controller(self) -> queues.SpooledTopics | None:
-        topics = self.control_driver.topic_controller
-        return None if topics is None else queues.SpooledTopics(self, topics)
-
-    @decorators.lazy_property(write=False)
-    def message_controller(self) -> messages.MessageController:
-        return messages.MessageController(self)
-
-    @decorators.lazy_property(write=False)
-    def claim_controller(self) -> claims.ClaimController:
-        return claims.ClaimController(self)
-
-    @decorators.lazy_property(write=False)
-    def subscription_controller(self) -> subscriptions.SubscriptionController:
-        return subscriptions.SubscriptionController(self)
-
 
 class ControlDriver(own_drivers.ControlDriver):
     """Queues, topics, pools, flavors and the catalogue on one server.
@@ -206,6 +191,13 @@ class ControlDriver(own_drivers.ControlDriver):
     Raises `StoreUnavailable`, `UnsuitableStore`, `zaqar.common.errors.ConfigurationError`.
     """
 
+    controllers = own_drivers.ControlControllers(
+        queues.QueueController,
+        queues.TopicController,
+        pools.PoolsController,
+        flavors.FlavorsController,
+        catalogue.CatalogueController,
+    )
     _DRIVER_OPTIONS = [
         (
             management_options.GROUP_NAME,
@@ -230,26 +222,6 @@ class ControlDriver(own_drivers.ControlDriver):
     def news_channel(self) -> NewsChannel:
         """How processes that share the server tell each other of news."""
         return NewsChannel(self.server)
-
-    @decorators.lazy_property(write=False)
-    def queue_controller(self) -> queues.QueueController:
-        return queues.QueueController(self)
-
-    @decorators.lazy_property(write=False)
-    def topic_controller(self) -> queues.TopicController:
-        return queues.TopicController(self)
-
-    @decorators.lazy_property(write=False)
-    def pools_controller(self) -> pools.PoolsController:
-        return pools.PoolsController(self)
-
-    @decorators.lazy_property(write=False)
-    def flavors_controller(self) -> flavors.FlavorsController:
-        return flavors.FlavorsController(self)
-
-    @decorators.lazy_property(write=False)
-    def catalogue_controller(self) -> catalogue.CatalogueController:
-        return catalogue.CatalogueController(self)
 
 
 def _open(uri: str, section: Any) -> Handle[RedisServer]:

@@ -8,7 +8,6 @@ from typing import Any
 
 from oslo_config import cfg
 from oslo_utils import timeutils
-from zaqar.common import decorators
 
 from zaqar_gevent.storage import own_drivers
 from zaqar_gevent.storage.features import Feature, MarkerKind, StoreFeatures
@@ -41,6 +40,13 @@ class DataDriver(own_drivers.DataDriver):
     Raises `StoreUnavailable` when the file cannot be opened, `NotConfigured` without a `uri`.
     """
 
+    controllers = own_drivers.DataControllers(
+        spools.QueueController,
+        spools.TopicController,
+        messages.MessageController,
+        claims.ClaimController,
+        subscriptions.SubscriptionController,
+    )
     _DRIVER_OPTIONS = [(options.MESSAGE_GROUP, options.MESSAGE_OPTS)]
 
     def __init__(self, conf: cfg.ConfigOpts, cache: Any, control_driver: Any) -> None:
@@ -61,6 +67,7 @@ class DataDriver(own_drivers.DataDriver):
             finds_claimable=True,
             counts_subscriptions=True,
             reports_due=True,
+            is_local=True,
             bounds_reads=True,
             has_exact_stats=True,
             offered=frozenset(Feature),
@@ -102,26 +109,6 @@ class DataDriver(own_drivers.DataDriver):
     def close(self) -> None:
         self._handle.close()
 
-    @decorators.lazy_property(write=False)
-    def queue_controller(self) -> spools.QueueController:
-        return spools.QueueController(self, self.control_driver.queue_controller)
-
-    @decorators.lazy_property(write=False)
-    def topic_controller(self) -> spools.TopicController:
-        return spools.TopicController(self, self.control_driver.topic_controller)
-
-    @decorators.lazy_property(write=False)
-    def message_controller(self) -> messages.MessageController:
-        return messages.MessageController(self)
-
-    @decorators.lazy_property(write=False)
-    def claim_controller(self) -> claims.ClaimController:
-        return claims.ClaimController(self)
-
-    @decorators.lazy_property(write=False)
-    def subscription_controller(self) -> subscriptions.SubscriptionController:
-        return subscriptions.SubscriptionController(self)
-
 
 class ControlDriver(own_drivers.ControlDriver):
     """Queues, topics, pools, flavors and the catalogue in one SQLite file.
@@ -129,6 +116,13 @@ class ControlDriver(own_drivers.ControlDriver):
     Raises `StoreUnavailable` when the file cannot be opened, `NotConfigured` without a `uri`.
     """
 
+    controllers = own_drivers.ControlControllers(
+        queues.QueueController,
+        queues.TopicController,
+        pools.PoolsController,
+        flavors.FlavorsController,
+        catalogue.CatalogueController,
+    )
     _DRIVER_OPTIONS = [(options.MANAGEMENT_GROUP, options.MANAGEMENT_OPTS)]
 
     def __init__(self, conf: cfg.ConfigOpts, cache: Any) -> None:
@@ -145,26 +139,6 @@ class ControlDriver(own_drivers.ControlDriver):
 
     def close(self) -> None:
         self._handle.close()
-
-    @decorators.lazy_property(write=False)
-    def queue_controller(self) -> queues.QueueController:
-        return queues.QueueController(self)
-
-    @decorators.lazy_property(write=False)
-    def topic_controller(self) -> queues.TopicController:
-        return queues.TopicController(self)
-
-    @decorators.lazy_property(write=False)
-    def pools_controller(self) -> pools.PoolsController:
-        return pools.PoolsController(self)
-
-    @decorators.lazy_property(write=False)
-    def flavors_controller(self) -> flavors.FlavorsController:
-        return flavors.FlavorsController(self)
-
-    @decorators.lazy_property(write=False)
-    def catalogue_controller(self) -> catalogue.CatalogueController:
-        return catalogue.CatalogueController(self)
 
 
 def _open(conf: cfg.ConfigOpts, group: str) -> DatabaseHandle:
