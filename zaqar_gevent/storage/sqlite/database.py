@@ -134,7 +134,7 @@ class Database:
             left = max(0.0, ends_at - time.monotonic())
             return self._call(self._scanning, work, arguments, left)
 
-    def get_row(self, statement: str, parameters: tuple[Any, ...]) -> Any:
+    def get_row(self, statement: str, parameters: tuple[Any, ...] | dict[str, Any]) -> Any:
         """The first row of a query, or None; raises like `write`."""
         return self.read(_get_row, statement, parameters)
 

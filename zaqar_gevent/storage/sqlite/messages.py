@@ -40,6 +40,9 @@ PAGE_BYTES = 8 * 1024 * 1024
 No page of bodies of the default max_messages_post_size has as many.
 """
 
+# A longer page is read in a reading thread.
+_SHORT_PAGE_BYTES = 512 * 1024
+
 _ACTIVE_CLAIM = 'LEFT JOIN claims c ON c.id = m.claim AND c.expires > :now'
 
 
@@ -150,13 +153,6 @@ class MessageController(own_drivers.MessageController):
             include_delayed,
             after.epoch is not None if after.id else None,
         )
-        may_be_long = limit is not None and limit * self._longest > PAGE_BYTES
-        read = functools.partial(
-            self._database.read,
-            _get_bounded_page if may_be_long else _get_marked_page,
-            self.driver.carries_bodies,
-            statements,
-        )
         parameters = {
             'project': project or '',
             'queue': queue,
@@ -166,12 +162,23 @@ class MessageController(own_drivers.MessageController):
             'limit': limit or -1,
             'client': client,
         }
-        messages, last, epoch, is_given, is_due = read(parameters)
+        messages, last, epoch, is_given, is_due = self._get_page(statements, parameters)
         if is_due and self._place(project, queue, parameters['now'], limit):
-            messages, last, epoch, is_given, _ = read(parameters)
+            messages, last, epoch, is_given, _ = self._get_page(statements, parameters)
         if marker and not is_given:
             raise MarkerNotGiven(marker)
         return iter((iter(messages), epochs.encode(last, epoch) if last else marker))
+
+    def _get_page(self, statements: _ListStatements, parameters: dict[str, Any]) -> Any:
+        """What `_get_marked_page` gives, within PAGE_BYTES."""
+        database, as_bodies = self._database, self.driver.carries_bodies
+        if parameters['limit'] * self._longest <= PAGE_BYTES:
+            return database.read(_get_marked_page, as_bodies, statements, parameters)
+        count, size = database.get_row(statements.bounds, parameters)
+        bounded = {**parameters, 'limit': max(count, 1)}
+        # To copy so much is a few steps of SQLite's machine only, but takes the hub too long.
+        read = database.read if size <= _SHORT_PAGE_BYTES else database.scan
+        return read(_get_marked_page, as_bodies, statements, bounded)
 
     def _place(self, project: str | None, queue: str, now: float, limit: int | None) -> bool:
         """Make messages visible that are due, as many as a page has; whether that could be done.
@@ -328,7 +335,7 @@ class _ListStatements(NamedTuple):
     """See `_list_statements`."""
 
     page: str
-    bounded_count: str
+    bounds: str
 
 
 def _get_marked_page(
@@ -342,23 +349,11 @@ def _get_marked_page(
     return read_page(document, as_bodies=as_bodies), last, epoch, is_given, is_due
 
 
-def _get_bounded_page(
-    connection: sqlite3.Connection,
-    as_bodies: bool,
-    statements: _ListStatements,
-    parameters: dict[str, Any],
-) -> tuple[list[StoredMessage], int, str, int, int]:
-    """The same with the first PAGE_BYTES of bodies only."""
-    [count] = connection.execute(statements.bounded_count, parameters).fetchone()
-    bounded = {**parameters, 'limit': max(count, 1)}
-    return _get_marked_page(connection, as_bodies, statements, bounded)
-
-
 @functools.cache
 def _list_statements(
     others_only: bool, include_claimed: bool, include_delayed: bool, has_epoch: bool | None
 ) -> _ListStatements:
-    """SQL for a page, and for how many of its messages are within PAGE_BYTES.
+    """SQL for a page, and for the number and the bytes of its messages within PAGE_BYTES.
 
     The page of messages after `:marker`, the marker of its last one with its epoch, whether
     `:marker` is valid, and whether there are messages that are due.
@@ -398,8 +393,10 @@ def _list_statements(
             {delays.IS_DUE.format(spool=SPOOL)}
         FROM (SELECT document, ifnull(last, {after}) AS last FROM ({page(find(message))}))"""
     sizes = find(lambda _: steps.SIZE)
-    count = steps.first(sizes, 'position', most=str(PAGE_BYTES), columns='count(*)')
-    return _ListStatements(marked_page, count)
+    bounds = steps.first(
+        sizes, 'position', most=str(PAGE_BYTES), columns='count(*), ifnull(sum(size), 0)'
+    )
+    return _ListStatements(marked_page, bounds)
 
 
 _GET_MANY = page(f"""SELECT m.position AS position, {message('c.token')}
