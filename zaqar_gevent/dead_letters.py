@@ -9,8 +9,22 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from zaqar.storage import errors
+
 MAX_CHAIN = 32
 """How many dead letter queues may follow each other."""
+
+
+class NoDeadLetterQueue(errors.ExceptionBase):
+    """A message cannot be rejected: its queue has no dead letter queue that can be used."""
+
+    msg_format = (
+        'Queue {queue} of project {project} has no dead letter queue in the same store '
+        '(_dead_letter_queue) to put rejected messages into'
+    )
+
+    def __init__(self, queue: str, project: str | None) -> None:
+        super().__init__(queue=queue, project=project)
 
 
 class ChainTooLong(Exception):

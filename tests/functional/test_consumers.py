@@ -122,6 +122,7 @@ def test_a_message_is_claimed_and_pushed(worker: Worker, rest: RestCaller) -> No
             'ttl': 300,
             'age': 0,
             'body': {'sku': 42},
+            'claim_count': 0,
         },
     }
     claim = rest.call('claim_get', queue_name='orders', claim_id=claim_id).body

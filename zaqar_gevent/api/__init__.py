@@ -13,6 +13,7 @@ from zaqar_gevent.api import (
     pools,
     queues,
     service,
+    settling,
     subscriptions,
 )
 from zaqar_gevent.api.operation import CONNECTION, REGISTRY
@@ -28,5 +29,6 @@ __all__ = [
     'pools',
     'queues',
     'service',
+    'settling',
     'subscriptions',
 ]

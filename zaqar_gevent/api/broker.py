@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Protocol, TypedDict, TypeVar, cast
 
 from oslo_config import cfg
+from zaqar.storage import errors as storage_errors
 from zaqar.transport import validation
 from zaqar.transport.base import ResourceDefaults
 
-from zaqar_gevent import markers
+from zaqar_gevent import markers, retry_delays
 from zaqar_gevent.api import documents, errors
 from zaqar_gevent.api.attributes import AttributeLimits
 from zaqar_gevent.api.delivery import DelayedDelivery
@@ -21,6 +22,7 @@ from zaqar_gevent.api.health import Health
 from zaqar_gevent.api.loops import Loops
 from zaqar_gevent.api.networks import Networks
 from zaqar_gevent.api.notifier import Notifier
+from zaqar_gevent.api.operation import Kind
 from zaqar_gevent.api.quotas import Quotas
 from zaqar_gevent.api.quotas import quotas as make_quotas
 from zaqar_gevent.api.ttl_cache import TTLCache
@@ -268,6 +270,22 @@ class Broker:
             raise errors.BadRequest(
                 f'The store of this queue cannot {feature.value}; leave it out - at `{place}`'
             )
+
+    def with_retry_delay(
+        self, lease: Mapping[str, Any], queue_name: str, project: str | None
+    ) -> Mapping[str, Any]:
+        """A lease with the retry delay of the queue, if it has one."""
+        try:
+            metadata = self.metadata.get(
+                (Kind.QUEUE, project, queue_name),
+                lambda: self.queues.get_metadata(queue_name, project) or {},
+            )
+        except storage_errors.DoesNotExist:
+            return lease
+        if '_retry_delay' not in metadata:
+            return lease
+        retry = retry_delays.of(metadata)
+        return lease if retry is None else {**lease, 'retry': retry}
 
     def check_marker(self, marker: str) -> None:
         """Raise `MarkerNotGiven` for a text that has not the form of this store's markers."""

@@ -9,8 +9,10 @@ import msgspec
 
 from zaqar_gevent.api import waiting
 from zaqar_gevent.api.context import Context
-from zaqar_gevent.api.messages import Message, answer_with
+from zaqar_gevent.api.messages import Message, answer_with, count_claims
 from zaqar_gevent.api.operation import Reply, Request, operation
+from zaqar_gevent.api.settling import check_delay
+from zaqar_gevent.storage.features import Feature
 
 
 class CreateClaim(Request):
@@ -29,6 +31,15 @@ class CreateClaim(Request):
 class NamedClaim(Request):
     queue_name: str
     claim_id: str
+
+
+class ReleaseClaim(NamedClaim):
+    """`delay`: seconds until the messages can be claimed again, at most
+    `[transport] max_message_delay` (900 by default). Left out, it is that of `_retry_delay` of the
+    queue, if it has one.
+    """
+
+    delay: float | None = None
 
 
 class UpdateClaim(NamedClaim):
@@ -64,12 +75,13 @@ def create_claim(context: Context, request: CreateClaim) -> Reply:
     broker = context.broker
     lease = _lease(context, request)
     broker.limits.claim_creation(lease, limit=request.limit)
+    asked = broker.with_retry_delay(lease, request.queue_name, context.project_id)
     options = request.given('limit')
 
     def claim() -> tuple[str, list[dict[str, Any]]]:
         context.check_present()
         claim_id, found = broker.claims.create(
-            request.queue_name, metadata=lease, project=context.project_id, **options
+            request.queue_name, metadata=asked, project=context.project_id, **options
         )
         return claim_id or '', list(found)
 
@@ -83,7 +95,7 @@ def create_claim(context: Context, request: CreateClaim) -> Reply:
     )
     if not messages:
         return Reply(204, CreatedClaim(claim_id=claim_id or None))
-    context.undo = functools.partial(_release, context, request.queue_name, claim_id)
+    context.undo = functools.partial(_take_back, context, request.queue_name, claim_id)
     return Reply(201, {'claim_id': claim_id, 'messages': _held(context, claim_id, messages)})
 
 
@@ -132,23 +144,36 @@ def update_claim(context: Context, request: UpdateClaim) -> str:
 
 @operation(
     'claim_delete',
-    rest='DELETE /v2/queues/{queue_name}/claims/{claim_id}',
+    rest='DELETE /v2/queues/{queue_name}/claims/{claim_id}{?delay}',
     policy='claims:delete',
     success=204,
     relation='rel/delete_claim',
 )
-def delete_claim(context: Context, request: NamedClaim) -> str:
-    """Release a claim's messages; a claim that does not exist is as good as released."""
-    _release(context, request.queue_name, request.claim_id)
+def delete_claim(context: Context, request: ReleaseClaim) -> str:
+    """Release a claim's messages; a claim that does not exist is as good as released.
+
+    They keep their positions in the queue, and can be claimed again after the `delay`.
+    """
+    if request.delay is not None:
+        check_delay(context, request.delay, '$.delay')
+        context.broker.require(Feature.RETRIES, request.queue_name, context.project_id, '$.delay')
+    _release(context, request.queue_name, request.claim_id, **request.given('delay'))
     return f'Claim {request.claim_id} deleted.'
 
 
-def _release(context: Context, queue_name: str, claim_id: str) -> None:
-    context.broker.claims.delete(queue_name, claim_id=claim_id, project=context.project_id)
+def _take_back(context: Context, queue_name: str, claim_id: str) -> None:
+    """Release messages that were claimed for a client that cannot be told: at once."""
+    features = context.broker.features_for(queue_name, context.project_id)
+    has_retries = Feature.RETRIES in features.offered
+    _release(context, queue_name, claim_id, **({'delay': 0.0} if has_retries else {}))
+
+
+def _release(context: Context, queue_name: str, claim_id: str, **delay: float) -> None:
+    context.broker.claims.delete(queue_name, claim_id=claim_id, project=context.project_id, **delay)
     context.broker.notifier.freed(queue_name, context.project_id)
 
 
-def _lease(context: Context, request: CreateClaim | UpdateClaim) -> dict[str, int]:
+def _lease(context: Context, request: CreateClaim | UpdateClaim) -> dict[str, Any]:
     defaults = context.broker.defaults
     return {
         'ttl': defaults.claim_ttl if request.ttl is msgspec.UNSET else request.ttl,
@@ -161,4 +186,6 @@ def _held(context: Context, claim_id: str, found: list[dict[str, Any]]) -> list[
     messages = answer_with(context, found)
     for message in messages:
         message['claim_id'] = claim_id
+    if context.shows_extensions:
+        count_claims(messages, found)
     return messages

@@ -11,6 +11,8 @@ from zaqar_gevent.api import errors
 from zaqar_gevent.api.context import Context
 from zaqar_gevent.api.operation import Request, operation
 from zaqar_gevent.api.push import Consumer, Source, connected
+from zaqar_gevent.api.settling import Reason, check_delay
+from zaqar_gevent.storage.features import Feature
 
 MAX_CREDIT = 1000
 
@@ -33,6 +35,20 @@ class NamedConsumer(Request):
 
 class SettleMessages(NamedConsumer):
     message_ids: list[str]
+
+
+class ReleaseMessages(SettleMessages):
+    """`delay`: seconds until they can be claimed again, at most `[transport] max_message_delay`
+    (900 by default). Left out, it is that of `_retry_delay` of the queue, if it has one.
+    """
+
+    delay: float | None = None
+
+
+class RejectMessages(SettleMessages):
+    """`reason`: at most 1024 characters, which stay with the dead letters."""
+
+    reason: Reason | None = None
 
 
 class CreatedConsumer(TypedDict):
@@ -72,9 +88,24 @@ def acknowledge_messages(context: Context, request: SettleMessages) -> dict[str,
 
 
 @operation('message_release', rest=None, policy='claims:delete', success=204)
-def release_messages(context: Context, request: SettleMessages) -> dict[str, Any]:
-    """Give messages of a consumer of this connection back to the queue."""
-    _named(context, request).release(request.message_ids)
+def release_messages(context: Context, request: ReleaseMessages) -> dict[str, Any]:
+    """Give messages of a consumer of this connection back to the queue, perhaps after a delay."""
+    consumer = _named(context, request)
+    if request.delay is not None:
+        check_delay(context, request.delay, '$.delay')
+        project_id, queue_name = consumer.source
+        context.broker.require(Feature.RETRIES, queue_name, project_id, '$.delay')
+    consumer.release(request.message_ids, request.delay)
+    return {}
+
+
+@operation('message_reject', rest=None, policy='claims:delete', success=204)
+def reject_messages(context: Context, request: RejectMessages) -> dict[str, Any]:
+    """Move messages of a consumer of this connection to the dead letter queue at once."""
+    consumer = _named(context, request)
+    project_id, queue_name = consumer.source
+    context.broker.require(Feature.SETTLEMENTS, queue_name, project_id, '$.message_ids')
+    consumer.reject(request.message_ids, request.reason)
     return {}
 
 

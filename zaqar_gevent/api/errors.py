@@ -33,6 +33,7 @@ from typing import ClassVar
 import msgspec
 from zaqar.storage import errors as storage_errors
 
+from zaqar_gevent.dead_letters import NoDeadLetterQueue
 from zaqar_gevent.markers import MarkerNotGiven
 from zaqar_gevent.storage.errors import explanation_of
 
@@ -225,7 +226,7 @@ def from_storage(error: storage_errors.ExceptionBase, operation: str) -> APIErro
                 f'The store has not given the marker {error.marker}: it has been made anew, or '
                 'restored from a backup. Begin again at the start, without a marker - at `$.marker`'
             )
-        case storage_errors.ClaimDoesNotMatch():
+        case storage_errors.ClaimDoesNotMatch() | NoDeadLetterQueue():
             return BadRequest(str(error))
         case storage_errors.DoesNotExist():
             return NotFound(str(error))

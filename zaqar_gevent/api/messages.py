@@ -96,10 +96,23 @@ class PostedMessages(TypedDict):
     message_ids: list[str]
 
 
+class DeadLetterFacts(TypedDict):
+    """Where a dead letter is from: its queue, the id that it had there, how often it was claimed,
+    and when it was moved, in ISO 8601. `reason` is what the worker gave who rejected it.
+    """
+
+    queue: str
+    message_id: str
+    claim_count: int
+    at: str
+    reason: str | None
+
+
 class Message(TypedDict):
     """`ttl` and `age` in seconds; `claim_id` names the claim that holds it, if one does.
 
-    `attributes` are shown from version 2.1 of the API on.
+    `attributes`, `claim_count` and `dead_letter` are shown from version 2.1 of the API on.
+    `claim_count` is how often the message had been claimed before; a claim gives it.
     """
 
     id: str
@@ -109,6 +122,8 @@ class Message(TypedDict):
     body: Any
     checksum: NotRequired[str]
     attributes: NotRequired[dict[str, str]]
+    claim_count: NotRequired[int]
+    dead_letter: NotRequired[DeadLetterFacts]
 
 
 class MessagePage(TypedDict):
@@ -371,10 +386,10 @@ def check_encryption(broker: Broker) -> None:
         )
 
 
-EXTENSIONS: tuple[Literal['attributes'], ...] = ('attributes',)
+EXTENSIONS: tuple[Literal['attributes', 'dead_letter'], ...] = ('attributes', 'dead_letter')
 """Members of messages that upstream's do not have."""
 
-HIDDEN = ('position', 'group', 'dead_letter')
+HIDDEN = ('position', 'group')
 """Members of stored messages that are nobody's but the server's."""
 
 
@@ -416,7 +431,16 @@ def present_all(
     for message, one in zip(messages, found, strict=True):
         if 'attributes' in one:
             message['attributes'] = one['attributes']
+        if 'dead_letter' in one:
+            message['dead_letter'] = one['dead_letter']
     return messages
+
+
+def count_claims(messages: list[Message], found: list[dict[str, Any]]) -> None:
+    """Say how often messages had been claimed before by others, as upstream counts."""
+    for message, one in zip(messages, found, strict=True):
+        if 'claim_count' in one:
+            message['claim_count'] = max(0, one['claim_count'] - 1)
 
 
 def _complete(broker: Broker, message: NewMessage, metadata: dict[str, Any]) -> dict[str, Any]:

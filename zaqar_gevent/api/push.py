@@ -114,8 +114,20 @@ class Consumer(Protocol):
         """Delete messages; raises `errors.NotFound` where one is not leased to this consumer."""
         ...
 
-    def release(self, message_ids: list[str]) -> None:
-        """Give messages back to whoever is next; raises `errors.NotFound` likewise."""
+    @property
+    def source(self) -> Source:
+        """The queue."""
+        ...
+
+    def release(self, message_ids: list[str], delay: float | None = None) -> None:
+        """Give messages back to whoever is next, after `delay` seconds or that of the queue.
+
+        Raises `errors.NotFound` likewise.
+        """
+        ...
+
+    def reject(self, message_ids: list[str], reason: str | None) -> None:
+        """Move messages to the dead letter queue; raises `errors.NotFound` likewise."""
         ...
 
     def stop(self) -> None:

@@ -16,6 +16,8 @@ from zaqar_gevent.api.context import Context, Metadata
 from zaqar_gevent.api.messages import check_encryption
 from zaqar_gevent.api.operation import Kind, Repeat, Reply, Request, operation
 from zaqar_gevent.api.push import Source
+from zaqar_gevent.retry_delays import RetryDelay
+from zaqar_gevent.storage.features import Feature
 from zaqar_gevent.storage.interface import read_metadata
 
 MAX_FILTERS = 100
@@ -52,6 +54,11 @@ class ReservedMetadata(msgspec.Struct, rename=lambda name: f'_{name}'):
     enable_encrypt_messages: bool | None = None
     retry_policy: RetryPolicy | None = None
     trace_context: bool | None = None
+    retry_delay: RetryDelay | None = None
+
+
+_NEEDED = {'_retry_delay': Feature.RETRIES, '_trace_context': Feature.ATTRIBUTES}
+"""What the store must be able to do for a setting."""
 
 
 class ListQueues(Request):
@@ -157,7 +164,7 @@ def create_queue(context: Context, request: CreateQueue) -> Reply:
     """Create a queue; one that exists is left as it is (204)."""
     if request.metadata is not None:
         _check_sent_size(context, request.metadata)
-        _check_metadata(context.broker, request.metadata)
+        _check_metadata(context, request.queue_name, request.metadata)
         _check_dead_letters(context, request.queue_name, request.metadata)
     try:
         created = context.queues.create(
@@ -217,7 +224,7 @@ def update_queue(context: Context, request: UpdateQueue) -> Metadata:
     dead_letter_queue = metadata.get('_dead_letter_queue')
     for key, change in steps:
         _apply(key, change, metadata, known)
-    _check_metadata(broker, metadata)
+    _check_metadata(context, request.queue_name, metadata)
     if metadata.get('_dead_letter_queue') != dead_letter_queue:
         _check_dead_letters(context, request.queue_name, metadata)
     broker.limits.queue_metadata_length(len(documents.encode_json(metadata)))
@@ -372,13 +379,17 @@ def _check_sent_size(context: Context, document: Any) -> None:
     broker.limits.queue_metadata_length(size)
 
 
-def _check_metadata(broker: Broker, metadata: Metadata) -> None:
+def _check_metadata(context: Context, queue_name: str, metadata: Metadata) -> None:
+    broker = context.broker
     try:
         msgspec.convert(metadata, ReservedMetadata)
     except msgspec.ValidationError as error:
         raise errors.from_decoding(error, '$.metadata') from None
     if metadata.get('_enable_encrypt_messages'):
         check_encryption(broker)
+    for name, feature in _NEEDED.items():
+        if metadata.get(name):
+            broker.require(feature, queue_name, context.project_id, f'$.metadata.{name}')
     broker.limits.queue_metadata_putting(metadata)
 
 

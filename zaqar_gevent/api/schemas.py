@@ -26,6 +26,7 @@ EXAMPLES: dict[str, Any] = {
     'confirmed': True,
     'consumer_id': 'a8249c6505c3f74a',
     'credit': 10,
+    'entries': [{'message_id': '50b68a50d6f5b8c8a7c62b01', 'claim_id': '51db7067821e727dc24df754'}],
     'expires': '2100-01-01T00:00:00',
     'flavor_name': 'fast',
     'grace': 60,

@@ -121,6 +121,27 @@ OPERATIONS: dict[str, Operation] = {
             repeat=Repeat(absent='pop'),
         ),
         Operation(
+            name='message_ack_many',
+            method='POST',
+            path='/v2/queues/{queue_name}/messages/ack',
+        ),
+        Operation(
+            name='message_release_many',
+            method='POST',
+            path='/v2/queues/{queue_name}/messages/release',
+        ),
+        Operation(
+            name='message_reject_many',
+            method='POST',
+            path='/v2/queues/{queue_name}/messages/reject',
+        ),
+        Operation(
+            name='message_extend_many',
+            method='POST',
+            path='/v2/queues/{queue_name}/messages/extend',
+            repeat=Repeat(),
+        ),
+        Operation(
             name='claim_create',
             method='POST',
             path='/v2/queues/{queue_name}/claims',
@@ -145,6 +166,9 @@ OPERATIONS: dict[str, Operation] = {
             name='claim_delete',
             method='DELETE',
             path='/v2/queues/{queue_name}/claims/{claim_id}',
+            query={
+                'delay': 'delay',
+            },
             repeat=Repeat(),
         ),
         Operation(
@@ -460,6 +484,9 @@ OPERATIONS: dict[str, Operation] = {
         ),
         Operation(
             name='message_release',
+        ),
+        Operation(
+            name='message_reject',
         ),
         Operation(
             name='consumer_stop',

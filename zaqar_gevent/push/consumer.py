@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import secrets
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from logging import ERROR, WARNING
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import gevent
@@ -15,10 +17,11 @@ from zaqar.storage import errors as storage_errors
 
 from zaqar_gevent.api import documents, errors
 from zaqar_gevent.api.grants import Grant
-from zaqar_gevent.api.messages import present_all
+from zaqar_gevent.api.messages import count_claims, present_all
 from zaqar_gevent.api.push import News, Recipient, Source
 from zaqar_gevent.logs import level_of
 from zaqar_gevent.push.clock_steps import ClockStepDetector
+from zaqar_gevent.settlements import Settle, Settlement
 
 if TYPE_CHECKING:
     from zaqar_gevent.push.push_hub import PushHub
@@ -33,6 +36,7 @@ _RENEWED_AFTER = 1 / 3
 # Whatever there is to be had, the hub tells of.
 _WAIT_SECONDS = 60.0
 _OUTAGE_SECONDS = 1.0
+_NO_DELAY: Mapping[str, float] = MappingProxyType({})
 
 # What the store says of a message whose claim has ended meanwhile.
 _LOST = (storage_errors.ClaimDoesNotExist, storage_errors.NotPermitted)
@@ -105,8 +109,23 @@ class PushConsumer:
         if lost:
             raise errors.NotFound('A message was not leased to this consumer any more.')
 
-    def release(self, message_ids: list[str]) -> None:
-        self._give_back(self._take_out(message_ids))
+    def release(self, message_ids: list[str], delay: float | None = None) -> None:
+        self._give_back(self._take_out(message_ids), {} if delay is None else {'delay': delay})
+
+    def reject(self, message_ids: list[str], reason: str | None) -> None:
+        leases = self._take_out(message_ids)
+        settlements = [
+            Settlement(Settle.REJECT, message_id, lease.claim_id, reason=reason)
+            for message_id, lease in leases
+        ]
+        project_id, name = self.source
+        try:
+            found = self._broker.claims.settle(name, settlements, project=project_id)
+        except Exception:
+            self._put_back(leases)
+            raise
+        if any(found):
+            raise errors.NotFound('A message was not leased to this consumer any more.')
 
     def stop(self) -> None:
         if not self.is_stopped:
@@ -143,11 +162,16 @@ class PushConsumer:
             for message_id, lease in leases:
                 self._hold(message_id, lease)
 
-    def _give_back(self, leases: list[tuple[str, _Lease]]) -> None:
-        """End leases; what cannot be given back is free when its claim expires."""
+    def _give_back(
+        self, leases: list[tuple[str, _Lease]], delay: Mapping[str, float] = _NO_DELAY
+    ) -> None:
+        """End leases; what cannot be given back is free when its claim expires.
+
+        delay: before the messages can be claimed again; nothing for that of the queue.
+        """
         if not leases:
             return
-        for outcome in _each(self._end, leases):
+        for outcome in _each(functools.partial(self._end, delay), leases):
             if isinstance(outcome, Exception):
                 LOG.log(level_of(outcome, WARNING), 'A claim is left to expire: %s', outcome)
         project_id, name = self.source
@@ -165,9 +189,9 @@ class PushConsumer:
         project_id, name = self.source
         self._broker.messages.delete(name, message_id, project=project_id, claim=lease.claim_id)
 
-    def _end(self, message_id: str, lease: _Lease) -> None:
+    def _end(self, delay: Mapping[str, float], message_id: str, lease: _Lease) -> None:
         project_id, name = self.source
-        self._broker.claims.delete(name, claim_id=lease.claim_id, project=project_id)
+        self._broker.claims.delete(name, claim_id=lease.claim_id, project=project_id, **delay)
 
     def _run(self) -> None:
         with self._push_hub.listening(self.source, takes=True) as news:
@@ -223,8 +247,10 @@ class PushConsumer:
         return len(found)
 
     def _claim_one(self) -> Claimed | None:
+        project_id, name = self.source
+        lease = self._broker.with_retry_delay(self._lease, name, project_id)
         claim_id, found = self._broker.claims.create(
-            self.source.name, metadata=self._lease, project=self.source.project_id, limit=1
+            name, metadata=lease, project=project_id, limit=1
         )
         for message in found:
             return str(claim_id), message
@@ -250,6 +276,7 @@ class PushConsumer:
         project_id, name = self.source
         [seen] = present_all(self._broker, [message], project_id)
         seen['claim_id'] = claim_id
+        count_claims([seen], [message])
         push = {
             'push': 'message',
             'consumer_id': self.id,

@@ -41,6 +41,8 @@ class Feature(enum.Enum):
     """
 
     ATTRIBUTES = 'keep attributes of messages'
+    RETRIES = 'delay retries'
+    SETTLEMENTS = 'settle messages one by one'
 
 
 @dataclass(frozen=True)

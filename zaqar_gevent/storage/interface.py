@@ -16,6 +16,7 @@ from typing import Any, NamedTuple, Protocol
 
 from zaqar.storage import errors
 
+from zaqar_gevent.settlements import Settlement
 from zaqar_gevent.storage.features import StoreFeatures
 
 Metadata = dict[str, Any]
@@ -164,11 +165,14 @@ class ClaimController(Protocol):
     def create(
         self,
         queue: str,
-        metadata: dict[str, int],
+        metadata: Mapping[str, Any],
         project: str | None = None,
         limit: int = 10,
     ) -> tuple[str | None, Iterable[StoredMessage]]:
-        """Claim free messages, oldest first; the claim's id and them, or None and none."""
+        """Claim free messages, oldest first; the claim's id and them, or None and none.
+
+        `retry` in `metadata`: the `RetryDelay` of the messages. Feature: `Feature.RETRIES`.
+        """
         ...
 
     def get(
@@ -178,13 +182,31 @@ class ClaimController(Protocol):
         ...
 
     def update(
-        self, queue: str, claim_id: str, metadata: dict[str, int], project: str | None = None
+        self, queue: str, claim_id: str, metadata: Mapping[str, Any], project: str | None = None
     ) -> None:
         """Renew a claim; raises `ClaimDoesNotExist`."""
         ...
 
-    def delete(self, queue: str, claim_id: str, project: str | None = None) -> None:
-        """Release the messages of a claim, if there is one."""
+    def delete(
+        self,
+        queue: str,
+        claim_id: str,
+        project: str | None = None,
+        delay: float | None = None,
+    ) -> None:
+        """Release the messages of a claim, if there is one.
+
+        delay: before they can be claimed again, in seconds. Feature: `Feature.RETRIES`.
+        """
+        ...
+
+    def settle(
+        self, queue: str, settlements: Sequence[Settlement], project: str | None = None
+    ) -> list[Exception | None]:
+        """Settle single messages of claims; why each was not, or None.
+
+        Feature: `Feature.SETTLEMENTS`. Raises `NoDeadLetterQueue`.
+        """
         ...
 
     def find_claimable(self, queues: Sequence[tuple[str | None, str]]) -> list[int]:

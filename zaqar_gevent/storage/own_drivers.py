@@ -12,6 +12,7 @@ from zaqar.common import decorators
 from zaqar.storage import base, errors
 
 from zaqar_gevent import dead_letters
+from zaqar_gevent.settlements import Settlement
 from zaqar_gevent.storage import interface
 from zaqar_gevent.storage.features import StoreFeatures
 from zaqar_gevent.storage.interface import Document, DueListener, Metadata, read_metadata
@@ -128,6 +129,25 @@ class DataDriver(base.DataDriverBase):
         settings = read(queue)
         if not dead_letters.can_dead_letter(queue, settings, read):
             return None
+        return self._dead_letters_of(queue, project, settings)
+
+    def find_reject_target(self, queue: str, project: str | None) -> DeadLetters:
+        """Where rejected messages of a queue go; raises `NoDeadLetterQueue`."""
+
+        def read(name: str) -> Metadata:
+            return read_metadata(self.queue_controller, name, project)
+
+        settings = {**read(queue), '_max_claim_count': 1}
+        found = None
+        if dead_letters.can_dead_letter(queue, settings, read):
+            found = self._dead_letters_of(queue, project, settings)
+        if found is None:
+            raise dead_letters.NoDeadLetterQueue(queue, project)
+        return found
+
+    def _dead_letters_of(
+        self, queue: str, project: str | None, settings: dict[str, Any]
+    ) -> DeadLetters | None:
         dead_letter_queue = settings['_dead_letter_queue']
         if not self._share_pool(queue, dead_letter_queue, project):
             # Rather delivered once more than put where nobody would ever look.
@@ -253,6 +273,12 @@ class ClaimController(base.Claim):
 
     def find_claimable(self, queues: Sequence[tuple[str | None, str]]) -> list[int]:
         """Which of some queues may have a message to claim, if the store `finds_claimable`."""
+        raise NotImplementedError
+
+    def settle(
+        self, queue: str, settlements: Sequence[Settlement], project: str | None = None
+    ) -> list[Exception | None]:
+        """Settle single messages of claims, if the store offers `Feature.SETTLEMENTS`."""
         raise NotImplementedError
 
 

@@ -58,7 +58,10 @@ def test_what_http_does_not_repeat_is_repeatable_by_declaration_only(method: str
         if method in operation.route.methods and operation.repeat is not None
     }
     by_declaration = {
-        'POST': {'message_post': Repeat(given='post_id'), 'queue_share': Repeat()},
+        'POST': {
+            'message_post': Repeat(given='post_id'),
+            **dict.fromkeys(('queue_share', 'message_extend_many'), Repeat()),
+        },
         'PATCH': {
             'queue_update': Repeat(changes=('add', 'replace')),
             'update': Repeat(changes=('add', 'replace')),

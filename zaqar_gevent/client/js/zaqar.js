@@ -762,6 +762,26 @@ const OPERATIONS = {
     repeat: { absent: 'pop' },
     query: { ids: 'message_ids', claim_ids: 'claim_ids', pop: 'pop' },
   },
+  message_ack_many: {
+    method: 'POST',
+    path: '/v2/queues/{queue_name}/messages/ack',
+    repeat: null,
+  },
+  message_release_many: {
+    method: 'POST',
+    path: '/v2/queues/{queue_name}/messages/release',
+    repeat: null,
+  },
+  message_reject_many: {
+    method: 'POST',
+    path: '/v2/queues/{queue_name}/messages/reject',
+    repeat: null,
+  },
+  message_extend_many: {
+    method: 'POST',
+    path: '/v2/queues/{queue_name}/messages/extend',
+    repeat: {},
+  },
   claim_create: {
     method: 'POST',
     path: '/v2/queues/{queue_name}/claims',
@@ -782,6 +802,7 @@ const OPERATIONS = {
     method: 'DELETE',
     path: '/v2/queues/{queue_name}/claims/{claim_id}',
     repeat: {},
+    query: { delay: 'delay' },
   },
   get_versions: {
     method: 'GET',
@@ -1031,6 +1052,11 @@ const OPERATIONS = {
     repeat: null,
   },
   message_release: {
+    method: null,
+    path: null,
+    repeat: null,
+  },
+  message_reject: {
     method: null,
     path: null,
     repeat: null,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -28,7 +28,7 @@ class ClaimController(own_drivers.ClaimController):
     def create(
         self,
         queue: str,
-        metadata: dict[str, int],
+        metadata: Mapping[str, Any],
         project: str | None = None,
         limit: int = base.DEFAULT_MESSAGES_PER_CLAIM,
     ) -> tuple[str | None, Iterator[StoredMessage]]:
@@ -79,7 +79,7 @@ class ClaimController(own_drivers.ClaimController):
         return {'id': claim_id, 'ttl': ttl, 'age': age}, iter(messages)
 
     def update(
-        self, queue: str, claim_id: str, metadata: dict[str, int], project: str | None = None
+        self, queue: str, claim_id: str, metadata: Mapping[str, Any], project: str | None = None
     ) -> None:
         """Renew a claim: its time to live starts anew. Raises `ClaimDoesNotExist`."""
         now = timeutils.utcnow_ts(microsecond=True)
@@ -94,8 +94,17 @@ class ClaimController(own_drivers.ClaimController):
         ):
             raise errors.ClaimDoesNotExist(claim_id, queue, project)
 
-    def delete(self, queue: str, claim_id: str, project: str | None = None) -> None:
-        """Release the messages of a claim, which may have ended already."""
+    def delete(
+        self,
+        queue: str,
+        claim_id: str,
+        project: str | None = None,
+        delay: float | None = None,
+    ) -> None:
+        """Release the messages of a claim, which may have ended already.
+
+        There is never a `delay`, since this store does not offer retries yet.
+        """
         now = timeutils.utcnow_ts(microsecond=True)
         token = documents.decode_token(claim_id)
         if token is not None:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from oslo_utils import timeutils
 from zaqar.storage import base, errors
 
+from zaqar_gevent.settlements import Settle, Settlement
 from zaqar_gevent.storage import own_drivers
 from zaqar_gevent.storage.own_drivers import StoredMessage
 from zaqar_gevent.storage.redis import keys
+from zaqar_gevent.storage.redis.messages import exact_time, new_ids
 from zaqar_gevent.storage.redis.servers import load
 
 if TYPE_CHECKING:
@@ -24,6 +26,7 @@ _TAKE = load('take', is_repeatable=False)
 _GET = load('claim_get', is_write=False)
 _RENEW = load('claim_renew')
 _RELEASE = load('claim_release')
+_SETTLE = load('settle', is_repeatable=False)
 
 
 class ClaimController(own_drivers.ClaimController):
@@ -36,7 +39,7 @@ class ClaimController(own_drivers.ClaimController):
     def create(
         self,
         queue: str,
-        metadata: dict[str, int],
+        metadata: Mapping[str, Any],
         project: str | None = None,
         limit: int = base.DEFAULT_MESSAGES_PER_CLAIM,
     ) -> tuple[str | None, Iterator[StoredMessage]]:
@@ -48,7 +51,7 @@ class ClaimController(own_drivers.ClaimController):
         """
         claim = str(uuid.uuid4())
         lease = (claim, metadata['ttl'], min(metadata['grace'], MOST_GRACE))
-        found = self.driver.take(_TAKE, queue, project, limit, lease)
+        found = self.driver.take(_TAKE, queue, project, limit, lease, metadata.get('retry'))
         return (claim, iter(found)) if found else (None, iter(()))
 
     def get(
@@ -60,7 +63,12 @@ class ClaimController(own_drivers.ClaimController):
         """
         now = timeutils.utcnow_ts()
         found = self._server.run(
-            _GET, self._places(queue, project), self._checked(queue, project), now, claim_id or ''
+            _GET,
+            self._places(queue, project),
+            self._checked(queue, project),
+            now,
+            claim_id or '',
+            self.driver.shared,
         )
         if found is None:
             raise errors.ClaimDoesNotExist(claim_id, queue, project)
@@ -69,7 +77,7 @@ class ClaimController(own_drivers.ClaimController):
         return {'id': claim_id, 'ttl': ttl, 'age': age}, iter(self.driver.present(held))
 
     def update(
-        self, queue: str, claim_id: str, metadata: dict[str, int], project: str | None = None
+        self, queue: str, claim_id: str, metadata: Mapping[str, Any], project: str | None = None
     ) -> None:
         """Renew a claim: its time to live starts anew. Raises `ClaimDoesNotExist`."""
         if not self._server.run(
@@ -84,15 +92,72 @@ class ClaimController(own_drivers.ClaimController):
         ):
             raise errors.ClaimDoesNotExist(claim_id, queue, project)
 
-    def delete(self, queue: str, claim_id: str, project: str | None = None) -> None:
-        """Release the messages of a claim, which may have ended already."""
-        places = (
-            keys.messages(queue, project),
-            keys.claims(queue, project),
-            keys.head(queue, project),
+    def delete(
+        self,
+        queue: str,
+        claim_id: str,
+        project: str | None = None,
+        delay: float | None = None,
+    ) -> None:
+        """Release the messages of a claim, which may have ended already.
+
+        delay: before they can be claimed again, in seconds; by default that of their queue.
+        """
+        self._server.run(
+            _RELEASE,
+            (
+                keys.messages(queue, project),
+                keys.claims(queue, project),
+                keys.head(queue, project),
+            ),
+            timeutils.utcnow_ts(),
+            claim_id or '',
+            self.driver.shared,
+            exact_time(),
+            '' if delay is None else delay,
         )
-        now = timeutils.utcnow_ts()
-        self._server.run(_RELEASE, places, now, claim_id or '', self.driver.shared)
+
+    def settle(
+        self, queue: str, settlements: Sequence[Settlement], project: str | None = None
+    ) -> list[Exception | None]:
+        """Settle single messages of claims in one script; why each was not, or None.
+
+        Raises `NoDeadLetterQueue` where one is rejected and there is nowhere to put it.
+        """
+        dead_letters = None
+        if any(one.kind is Settle.REJECT for one in settlements):
+            dead_letters = self.driver.find_reject_target(queue, project)
+        target = dead_letters.queue if dead_letters else queue
+        arguments: list[Any] = []
+        for one in settlements:
+            arguments += (
+                one.kind.name.lower(),
+                one.message_id,
+                one.claim_id or '',
+                '' if one.delay is None else one.delay,
+                one.reason or '',
+                one.ttl,
+                min(one.grace, MOST_GRACE),
+            )
+        dead_letter_key = keys.messages(target, project)
+        found = self._server.run(
+            _SETTLE,
+            (
+                keys.messages(queue, project),
+                keys.claims(queue, project),
+                keys.head(queue, project),
+                dead_letter_key,
+                keys.rank_counter(target, project),
+            ),
+            timeutils.utcnow_ts(),
+            exact_time(),
+            queue,
+            (dead_letters and dead_letters.ttl) or '',
+            new_ids(dead_letter_key),
+            timeutils.utcnow().strftime('%Y-%m-%dT%H:%M:%SZ'),
+            *arguments,
+        )
+        return [_refusal(one, code) for one, code in zip(settlements, found, strict=True)]
 
     def _places(self, queue: str, project: str | None) -> tuple[str, ...]:
         return (
@@ -105,3 +170,12 @@ class ClaimController(own_drivers.ClaimController):
     def _checked(self, queue: str, project: str | None) -> str:
         """The queue if the script is to see whether it exists: upstream leaves its claims there."""
         return keys.queue(queue, project) if self.driver.keeps_names else ''
+
+
+def _refusal(settlement: Settlement, code: int) -> Exception | None:
+    """What the code of the script says of a message."""
+    refusals: dict[int, Callable[[], Exception]] = {
+        1: lambda: errors.MessageIsClaimed(settlement.message_id),
+        2: lambda: errors.MessageNotClaimedBy(settlement.message_id, settlement.claim_id),
+    }
+    return refusals[code]() if code else None

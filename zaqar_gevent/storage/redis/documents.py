@@ -19,6 +19,8 @@ def present_all(page: bytes) -> Page:
             message['body'] = bodies.read_spelling(message.pop('spelling'))
         if 'extras' in message:
             message.update(message.pop('extras'))
+            if 'dead_letter' in message:
+                message['dead_letter'].setdefault('reason', None)
     return messages
 
 

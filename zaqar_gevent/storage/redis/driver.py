@@ -11,6 +11,7 @@ from zaqar.conf import drivers_management_store_redis as management_options
 from zaqar.conf import drivers_message_store_redis as message_options
 
 from zaqar_gevent.bodies import Body, body_of
+from zaqar_gevent.retry_delays import RetryDelay
 from zaqar_gevent.storage import own_drivers
 from zaqar_gevent.storage.core.handles import Handle
 from zaqar_gevent.storage.core.links import PATIENCE_SECONDS
@@ -38,7 +39,7 @@ Lease = tuple[str, int, int]
 """The id of a claim, its TTL and grace in seconds."""
 
 _NEVER = (0, '', '', '')
-_OFFERED = frozenset({Feature.ATTRIBUTES})
+_OFFERED = frozenset({Feature.ATTRIBUTES, Feature.RETRIES, Feature.SETTLEMENTS})
 
 
 class DataDriver(own_drivers.DataDriver):
@@ -106,10 +107,11 @@ class DataDriver(own_drivers.DataDriver):
         project: str | None,
         limit: int,
         lease: Lease = ('', 0, 0),
+        retry: RetryDelay | None = None,
     ) -> Page:
         """Take the first messages that are free: under a claim, or away without a lease.
 
-        Dead letters are moved instead.
+        Dead letters are moved instead. retry: how long messages wait when the lease has ended.
         """
         now = timeutils.utcnow_ts()
         # PERF: a queue without dead letters is told by the script, and costs no further call.
@@ -138,6 +140,9 @@ class DataDriver(own_drivers.DataDriver):
                 messages.new_ids(dead_letter_queue) if dead_letter_queue else '',
                 messages.exact_time(),
                 self.shared,
+                *(('', '', '') if retry is None else (retry.initial, retry.factor, retry.max)),
+                '' if self._is_shared else queue,
+                timeutils.utcnow().strftime('%Y-%m-%dT%H:%M:%SZ'),
             )
             if found == 1:
                 dead_letters = self._get_dead_letters(queue, project)

@@ -6,9 +6,10 @@ import sqlite3
 from typing import Any, NamedTuple
 
 from zaqar_gevent.storage.own_drivers import DeadLetters
-from zaqar_gevent.storage.sqlite import delays, long_bodies, spools, steps, tallies
+from zaqar_gevent.storage.sqlite import delays, long_bodies, releasing, spools, steps, tallies
 from zaqar_gevent.storage.sqlite.collector import release_expired_claims
 from zaqar_gevent.storage.sqlite.documents import message, page
+from zaqar_gevent.storage.sqlite.releasing import LEASE_COLUMNS, HeldLease
 from zaqar_gevent.storage.sqlite.transaction import Transaction
 
 # Those that were copied from another store are UUIDs with hyphens.
@@ -46,9 +47,14 @@ _TAKE = """UPDATE messages SET claim = :claim, claim_count = claim_count + 1
 _EXTEND = """UPDATE messages SET ttl = :ttl + :grace, expires = :claim_expires + :grace
     WHERE claim = :claim AND expires < :claim_expires"""
 
+HELD_BY_TOKEN = page(f"""SELECT m.position AS position, {message(':token')}
+    FROM claims c JOIN messages m INDEXED BY messages_held ON m.claim = c.id
+    WHERE c.token = :token AND c.expires > :now ORDER BY m.position""")
+"""The page of the messages that all leases of a claim hold."""
+
 HELD = page(f"""SELECT m.position AS position, {message(':token')}
     FROM messages m INDEXED BY messages_held WHERE m.claim = :claim ORDER BY m.position""")
-"""The page of the messages that a claim holds."""
+"""The page of the messages that a new claim holds."""
 
 _EXHAUSTED = steps.first(
     f"""SELECT id, position, {steps.SIZE} FROM messages
@@ -59,22 +65,28 @@ _EXHAUSTED = steps.first(
 
 _DEAD_LETTER = """INSERT INTO messages
         (spool, claim_count, ttl, created, expires, delayed_until, client, checksum, body,
-        encrypted, attributes, message_group, long_body)
+        encrypted, attributes, message_group, long_body, dead_letter)
     SELECT :spool, claim_count, ifnull(:ttl, ttl), created, ifnull(:now + :ttl, expires), 0,
-        client, checksum, body, encrypted, attributes, message_group, long_body
+        client, checksum, body, encrypted, attributes, message_group, long_body,
+        json_object('queue', :queue, 'message_id', format('%016x', id), 'claim_count', claim_count,
+            'at', strftime('%Y-%m-%dT%H:%M:%SZ', :now, 'unixepoch'), 'reason', :reason)
     FROM messages WHERE id IN (SELECT value FROM json_each(:ids)) ORDER BY position"""
 
-_GET = """SELECT id, ttl, expires FROM claims WHERE token = ? AND expires > ?
-    AND spool = (SELECT id FROM spools WHERE project = ? AND name = ?)"""
+_GET = f"""SELECT {LEASE_COLUMNS}, ttl FROM claims WHERE token = ? AND expires > ?
+    AND spool = (SELECT id FROM spools WHERE project = ? AND name = ?) ORDER BY id"""
 
 
 class Lease(NamedTuple):
-    """What is asked of a claim: seconds to live, and how much longer its messages live."""
+    """What is asked of a claim: seconds to live, and how much longer its messages live.
+
+    retry: the delay before its messages are claimed again, as it is stored; None for none.
+    """
 
     token: str
     ttl: int
     grace: int
     now: float
+    retry: str | None = None
 
     @property
     def expires(self) -> float:
@@ -94,12 +106,13 @@ def get(
     queue: str,
     token: str,
     now: float,
-) -> tuple[int, int, float] | None:
-    """The row, time to live and end of a claim that has not expired."""
-    row: tuple[int, int, float] | None = cursor.execute(
-        _GET, (token, now, project or '', queue)
-    ).fetchone()
-    return row
+) -> list[tuple[HeldLease, int]]:
+    """The leases of a claim that have not expired, with the time to live of each.
+
+    There are several where messages have been given leases of their own.
+    """
+    rows = cursor.execute(_GET, (token, now, project or '', queue)).fetchall()
+    return [(HeldLease(*row), ttl) for *row, ttl in rows]
 
 
 class Free(NamedTuple):
@@ -166,7 +179,9 @@ def create(
         return Attempt(None, False, may_have_dead_letters=True)
     for known in dead_letters:
         if known is not None and free.claims >= known.max_claims:
-            dead_lettered = _dead_letter(cursor, project, free.ids, lease.now, known)
+            dead_lettered = _dead_letter_exhausted(
+                cursor, project, queue, free.ids, lease.now, known
+            )
             if dead_lettered:
                 return Attempt(None, False, dead_lettered)
     if free.may_grow:
@@ -174,8 +189,8 @@ def create(
     if not free.size:
         return Attempt(None)
     cursor.execute(
-        'INSERT INTO claims (spool, token, ttl, expires) VALUES (?, ?, ?, ?)',
-        (spool, lease.token, lease.ttl, lease.expires),
+        'INSERT INTO claims (spool, token, ttl, expires, retry) VALUES (?, ?, ?, ?, ?)',
+        (spool, lease.token, lease.ttl, lease.expires, lease.retry),
     )
     parameters = _parameters(lease, cursor.lastrowid or 0)
     tallies.claimed(cursor, spool, free.size, lease.expires)
@@ -186,49 +201,76 @@ def create(
     return Attempt(cursor.execute(HELD, parameters).fetchone()[0])
 
 
-def _dead_letter(
-    cursor: sqlite3.Cursor, project: str, ids: str, now: float, dead_letters: DeadLetters
+def _dead_letter_exhausted(
+    cursor: sqlite3.Cursor,
+    project: str,
+    queue: str,
+    ids: str,
+    now: float,
+    dead_letters: DeadLetters,
 ) -> int:
     """Move a step of those of the messages that are dead letters; how many."""
     exhausted = cursor.execute(_EXHAUSTED, (ids, dead_letters.max_claims)).fetchone()[0]
     if exhausted == '[]':
         return 0
+    return dead_letter(cursor, project, queue, exhausted, now, dead_letters, None)
+
+
+def dead_letter(
+    cursor: sqlite3.Cursor,
+    project: str,
+    queue: str,
+    ids: str,
+    now: float,
+    dead_letters: DeadLetters,
+    reason: str | None,
+) -> int:
+    """Move messages of a queue to its dead letter queue; how many. `ids` is a JSON array."""
     spool = spools.get(cursor, project, dead_letters.queue)
     if spool is None:
         spool = spools.make(cursor, project, dead_letters.queue)
     # New ids, so that who follows the dead letter queue by its markers gets to see them.
     cursor.execute(
-        _DEAD_LETTER, {'spool': spool, 'ttl': dead_letters.ttl, 'now': now, 'ids': exhausted}
+        _DEAD_LETTER,
+        {
+            'spool': spool,
+            'ttl': dead_letters.ttl,
+            'now': now,
+            'ids': ids,
+            'queue': queue,
+            'reason': reason,
+        },
     )
     dead_lettered = cursor.rowcount
     tallies.update(cursor, cursor.lastrowid or 0, dead_lettered)
-    long_bodies.leave_to_others(cursor, exhausted)
-    cursor.execute(
-        'DELETE FROM messages WHERE id IN (SELECT value FROM json_each(?))', (exhausted,)
-    )
+    long_bodies.leave_to_others(cursor, ids)
+    cursor.execute('DELETE FROM messages WHERE id IN (SELECT value FROM json_each(?))', (ids,))
     return dead_lettered
 
 
 def renew(cursor: sqlite3.Cursor, project: str | None, queue: str, lease: Lease) -> bool:
     """Start a claim's time to live anew; whether there is such a claim."""
-    row = get(cursor, project, queue, lease.token, lease.now)
-    if row is None:
-        return False
-    cursor.execute(
-        'UPDATE claims SET ttl = ?, expires = ? WHERE id = ?', (lease.ttl, lease.expires, row[0])
-    )
-    cursor.execute(_EXTEND, _parameters(lease, row[0]))
-    return True
+    leases = get(cursor, project, queue, lease.token, lease.now)
+    for held, _ in leases:
+        cursor.execute(
+            'UPDATE claims SET ttl = ?, expires = ? WHERE id = ?',
+            (lease.ttl, lease.expires, held.number),
+        )
+        cursor.execute(_EXTEND, _parameters(lease, held.number))
+    return bool(leases)
 
 
 def release(
-    cursor: sqlite3.Cursor, project: str | None, queue: str, token: str, now: float
+    cursor: Transaction,
+    project: str | None,
+    queue: str,
+    token: str,
+    now: float,
+    delay: float | None = None,
 ) -> None:
-    """End a claim; its messages are free."""
-    row = get(cursor, project, queue, token, now)
-    if row is not None:
-        cursor.execute('DELETE FROM claims WHERE id = ?', (row[0],))
-        cursor.execute('UPDATE messages SET claim = NULL WHERE claim = ?', (row[0],))
+    """End a claim; its messages are free, after `delay` seconds or that of their queue."""
+    for held, _ in get(cursor, project, queue, token, now):
+        releasing.free_all(cursor, held, now, now, delay)
 
 
 def _parameters(lease: Lease, claim: int) -> dict[str, Any]:

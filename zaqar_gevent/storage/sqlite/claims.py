@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import sqlite3
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 from oslo_utils import timeutils
 from zaqar.storage import base, errors
 
+from zaqar_gevent.settlements import Settle, Settlement
 from zaqar_gevent.storage import own_drivers
-from zaqar_gevent.storage.sqlite import claiming, delays
+from zaqar_gevent.storage.sqlite import claiming, delays, settling
 from zaqar_gevent.storage.sqlite.documents import StoredMessage, read_page
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ class ClaimController(own_drivers.ClaimController):
     def create(
         self,
         queue: str,
-        metadata: dict[str, int],
+        metadata: Mapping[str, Any],
         project: str | None = None,
         limit: int = base.DEFAULT_MESSAGES_PER_CLAIM,
     ) -> tuple[str | None, Iterator[StoredMessage]]:
@@ -38,6 +39,9 @@ class ClaimController(own_drivers.ClaimController):
         A message that would expire before its claim lives until `grace` after it. One that has
         been claimed as often as its queue allows goes to the dead letter queue instead, if that
         is in the same file (with pools, both queues must be in one pool) and does not lead back.
+
+        metadata: the `ttl` and `grace` of the lease, in seconds; and `retry`, a `RetryDelay` which
+            counts when it expires or is released, if the queue has one.
         """
         token = uuid.uuid4().hex
         left = claiming.ROUNDS * limit
@@ -93,7 +97,7 @@ class ClaimController(own_drivers.ClaimController):
         return {'id': claim_id, 'ttl': ttl, 'age': age}, iter(messages)
 
     def update(
-        self, queue: str, claim_id: str, metadata: dict[str, int], project: str | None = None
+        self, queue: str, claim_id: str, metadata: Mapping[str, Any], project: str | None = None
     ) -> None:
         """Renew a claim: its time to live starts anew. Raises `ClaimDoesNotExist`."""
         if not claiming.is_token(claim_id) or not self._database.write(
@@ -101,11 +105,36 @@ class ClaimController(own_drivers.ClaimController):
         ):
             raise errors.ClaimDoesNotExist(claim_id, queue, project)
 
-    def delete(self, queue: str, claim_id: str, project: str | None = None) -> None:
-        """Release the messages of a claim, which may have ended already."""
+    def delete(
+        self,
+        queue: str,
+        claim_id: str,
+        project: str | None = None,
+        delay: float | None = None,
+    ) -> None:
+        """Release the messages of a claim, which may have ended already.
+
+        delay: before they can be claimed again, in seconds; by default that of their queue.
+        """
         if claiming.is_token(claim_id):
             now = timeutils.utcnow_ts(microsecond=True)
-            self._database.write(claiming.release, project, queue, claim_id, now)
+            self._database.write(claiming.release, project, queue, claim_id, now, delay)
+
+    def settle(
+        self, queue: str, settlements: Sequence[Settlement], project: str | None = None
+    ) -> list[Exception | None]:
+        """Settle single messages of claims, in one transaction; why each was not, or None.
+
+        Raises `NoDeadLetterQueue` where one is rejected and there is nowhere to put it.
+        """
+        dead_letters = None
+        if any(one.kind is Settle.REJECT for one in settlements):
+            dead_letters = self.driver.find_reject_target(queue, project)
+        now = timeutils.utcnow_ts(microsecond=True)
+        outcomes: list[Exception | None] = self._database.write(
+            settling.settle, project or '', queue, settlements, now, dead_letters
+        )
+        return outcomes
 
 
 # A claim that has expired may hold messages that nobody has released yet.
@@ -124,9 +153,11 @@ def _find_claimable(connection: sqlite3.Connection, names: str, now: float) -> l
     return [number for (number,) in rows]
 
 
-def _lease(token: str, metadata: dict[str, int]) -> claiming.Lease:
+def _lease(token: str, metadata: Mapping[str, Any]) -> claiming.Lease:
     now = timeutils.utcnow_ts(microsecond=True)
-    return claiming.Lease(token, metadata['ttl'], metadata['grace'], now)
+    retry = metadata.get('retry')
+    stored = None if retry is None else msgspec.json.encode(retry).decode()
+    return claiming.Lease(token, metadata['ttl'], metadata['grace'], now, stored)
 
 
 def _get(
@@ -137,10 +168,11 @@ def _get(
     now: float,
     as_bodies: bool,
 ) -> tuple[int, float, list[StoredMessage]] | None:
-    row = claiming.get(connection, project, queue, token, now)
-    if row is None:
+    leases = claiming.get(connection, project, queue, token, now)
+    if not leases:
         return None
-    claim, ttl, expires = row
-    parameters = {'claim': claim, 'token': token, 'now': now}
-    document = connection.execute(claiming.HELD, parameters).fetchone()[0]
-    return ttl, expires, read_page(document, as_bodies=as_bodies)
+    held, ttl = leases[0]
+    document = connection.execute(claiming.HELD_BY_TOKEN, {'token': token, 'now': now}).fetchone()[
+        0
+    ]
+    return ttl, held.expires, read_page(document, as_bodies=as_bodies)

@@ -15,9 +15,11 @@ from contextlib import closing
 from oslo_utils import timeutils
 
 from zaqar_gevent.storage.errors import StoreDamaged
-from zaqar_gevent.storage.sqlite import steps, tallies
+from zaqar_gevent.storage.sqlite import releasing, steps, tallies
 from zaqar_gevent.storage.sqlite.outage import damaged, is_damage
+from zaqar_gevent.storage.sqlite.releasing import LEASE_COLUMNS, HeldLease
 from zaqar_gevent.storage.sqlite.salvage import Salvage
+from zaqar_gevent.storage.sqlite.transaction import Transaction
 
 INTERVAL = 2.0
 """Seconds between looks for something to remove."""
@@ -102,7 +104,7 @@ class CollectionSchedule:
         if self.is_due:
             try:
                 # One that an error's traceback held would hold the transaction too.
-                with closing(get_connection().cursor()) as cursor:
+                with closing(Transaction(get_connection())) as cursor:
                     has_more = self._collect(cursor, timeutils.utcnow_ts(microsecond=True))
             except sqlite3.DatabaseError as error:
                 if not is_damage(error):
@@ -121,7 +123,7 @@ class CollectionSchedule:
         self._due = time.monotonic() + INTERVAL
         return INTERVAL
 
-    def _collect(self, cursor: sqlite3.Cursor, now: float) -> bool:
+    def _collect(self, cursor: Transaction, now: float) -> bool:
         """Take a step; whether there may be more to remove."""
         if self._salvage is not None:
             if time.monotonic() < self._salvage_until:
@@ -152,7 +154,7 @@ def is_due(cursor: sqlite3.Cursor, now: float) -> bool:
     return bool(cursor.execute(_DUE, (now,)).fetchone()[0])
 
 
-def collect(cursor: sqlite3.Cursor, now: float) -> bool:
+def collect(cursor: Transaction, now: float) -> bool:
     """Remove a step of each kind; whether there is more."""
     release_expired_claims(cursor, now)
     cursor.execute(_MESSAGES, (now, STEP))
@@ -164,7 +166,7 @@ def collect(cursor: sqlite3.Cursor, now: float) -> bool:
 
 
 def release_expired_claims(
-    cursor: sqlite3.Cursor, now: float, spool: int | None = None, most: int = steps.BYTES
+    cursor: Transaction, now: float, spool: int | None = None, most: int = steps.BYTES
 ) -> bool:
     """Make some messages of expired claims free again; whether there may be more.
 
@@ -172,26 +174,25 @@ def release_expired_claims(
     the others later.
     """
     if spool is None:
-        cursor.execute('SELECT id FROM claims WHERE expires <= ? LIMIT ?', (now, CLAIMS_STEP))
+        cursor.execute(
+            f'SELECT {LEASE_COLUMNS} FROM claims WHERE expires <= ? LIMIT ?', (now, CLAIMS_STEP)
+        )
     else:
         cursor.execute(
-            'SELECT id FROM claims WHERE spool = ? AND expires <= ? LIMIT ?',
+            f'SELECT {LEASE_COLUMNS} FROM claims WHERE spool = ? AND expires <= ? LIMIT ?',
             (spool, now, CLAIMS_STEP),
         )
-    claims = cursor.fetchall()
-    for (claim,) in claims:
+    claims = [HeldLease(*row) for row in cursor.fetchall()]
+    for lease in claims:
         if most <= 0:
             return True
-        ids, count, held, size = cursor.execute(_HELD, {'claim': claim, 'most': most}).fetchone()
+        ids, count, held, size = cursor.execute(
+            _HELD, {'claim': lease.number, 'most': most}
+        ).fetchone()
         if count < held:
-            tallies.released(cursor, claim, count)
-            cursor.execute(
-                'UPDATE messages SET claim = NULL WHERE id IN (SELECT value FROM json_each(?))',
-                (ids,),
-            )
+            releasing.free(cursor, lease, ids, lease.expires, now)
             return True
-        cursor.execute('DELETE FROM claims WHERE id = ?', (claim,))
-        cursor.execute('UPDATE messages SET claim = NULL WHERE claim = ?', (claim,))
+        releasing.free_all(cursor, lease, lease.expires, now)
         most -= size
     return len(claims) == CLAIMS_STEP
 

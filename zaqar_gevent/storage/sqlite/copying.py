@@ -73,7 +73,7 @@ _COUNT = f"""SELECT (SELECT count(*) FROM ({_VISIBLE})) + (
 _SUBSCRIPTIONS = """SELECT id, subscriber, ttl, expires, confirmed, options FROM subscriptions
     WHERE project = ? AND source = ? AND expires > ? ORDER BY id"""
 
-_FIND_CLAIM = 'SELECT id FROM claims WHERE token = ?'
+_FIND_CLAIM = 'SELECT id FROM claims WHERE token = ? AND spool = ? AND expires = ?'
 _ADD_CLAIM = 'INSERT INTO claims (spool, token, ttl, expires) VALUES (?, ?, ?, ?)'
 
 _ADD_EXTRAS = 'UPDATE messages SET attributes = ?, message_group = ?, dead_letter = ? WHERE id = ?'
@@ -327,7 +327,7 @@ def _row(one: MessageRecord) -> posting.Row:
 
 def _get_claim(cursor: sqlite3.Cursor, spool: int, claim: ClaimRecord) -> int:
     """The row of a claim, which is made for its first message."""
-    row = cursor.execute(_FIND_CLAIM, (claim.id,)).fetchone()
+    row = cursor.execute(_FIND_CLAIM, (claim.id, spool, claim.expires)).fetchone()
     if row is not None:
         return int(row[0])
     cursor.execute(_ADD_CLAIM, (spool, claim.id, claim.ttl, claim.expires))

@@ -45,11 +45,11 @@ _SPOOLS_DUE = """SELECT spool FROM delays INDEXED BY delays_due
 IS_DUE = 'EXISTS (SELECT 1 FROM delays WHERE spool = {spool} AND due <= :now)'
 """SQL for whether a spool may have messages that are due; to be formatted with the spool."""
 
-_DUE = f"""SELECT id, delayed_until, {steps.SIZE} FROM messages INDEXED BY messages_due
+_DUE = f"""SELECT id, delayed_until, placed, {steps.SIZE} FROM messages INDEXED BY messages_due
     WHERE spool = ? AND delayed_until > 0 AND delayed_until <= ?
     ORDER BY delayed_until, id LIMIT ?"""
 _MESSAGES_DUE = steps.first(
-    _DUE, 'delayed_until, id', '?', 'json_group_array(id), ifnull(sum(size), 0)'
+    _DUE, 'delayed_until, id', '?', 'json_group_array(id), ifnull(sum(size), 0), count(placed)'
 )
 
 _NEXT_OF_SPOOL = """SELECT min(delayed_until) FROM messages INDEXED BY messages_due
@@ -63,6 +63,12 @@ _NAME = """SELECT project, name, EXISTS (
 _DELIVERIES = f"""SELECT {alone('NULL')}, m.delayed_until - m.created, m.passed,
         m.expires > :now
     FROM json_each(:ids) j CROSS JOIN messages m ON m.id = j.value ORDER BY j.key"""
+
+_SEEN = """SELECT json_group_array(id) FROM messages
+    WHERE id IN (SELECT value FROM json_each(?)) AND placed IS NOT NULL"""
+
+_SHOW_AGAIN = """UPDATE messages SET delayed_until = 0
+    WHERE id IN (SELECT value FROM json_each(?))"""
 
 _PLACE = """UPDATE messages SET delayed_until = 0, placed = :last + 1 + j.key
     FROM json_each(:ids) j WHERE messages.id = j.value"""
@@ -116,16 +122,19 @@ def _place(
     cursor: Transaction, spool: int, now: float, limit: int = STEP, most: int = steps.BYTES
 ) -> Placed:
     """Make messages visible, in the order in which they are due."""
-    document, size = cursor.execute(_MESSAGES_DUE, (spool, now, limit, most)).fetchone()
+    document, size, seen = cursor.execute(_MESSAGES_DUE, (spool, now, limit, most)).fetchone()
     ids: list[int] = msgspec.json.decode(document)
-    if ids:
+    again = _show_again(cursor, document) if seen else set()
+    ids = [number for number in ids if number not in again]
+    if ids or again:
         name = cursor.execute(_NAME, (now, spool)).fetchone()
         if name is not None:
             project, queue, has_subscriptions = name
             due_messages: list[DueMessage] = []
-            if has_subscriptions:
+            if has_subscriptions and ids:
                 ids, due_messages = _read(cursor, ids, now)
             cursor.due.append(DueQueue(project, queue, due_messages))
+    if ids:
         last = _take_numbers(cursor, len(ids))
         cursor.execute(_PLACE, {'ids': _encode(ids), 'last': last})
         tallies.update(cursor, last + len(ids), len(ids))
@@ -135,7 +144,14 @@ def _place(
     else:
         # With more that are due, it is the turn of the other spools first.
         cursor.execute('UPDATE delays SET due = ? WHERE spool = ?', (max(following, now), spool))
-    return Placed(len(ids), following is not None and following <= now, size)
+    return Placed(len(ids) + len(again), following is not None and following <= now, size)
+
+
+def _show_again(cursor: sqlite3.Cursor, document: str) -> set[int]:
+    """Make those of the messages visible that have a position: they waited for a retry."""
+    again = cursor.execute(_SEEN, (document,)).fetchone()[0]
+    cursor.execute(_SHOW_AGAIN, (again,))
+    return {*msgspec.json.decode(again)}
 
 
 def _read(cursor: Transaction, ids: list[int], now: float) -> tuple[list[int], list[DueMessage]]:

@@ -381,7 +381,8 @@ def _list_statements(
             found += f""" UNION ALL SELECT m.position AS position, {columns('NULL')}
                 FROM claims c INDEXED BY claims_of_spool
                 CROSS JOIN messages m INDEXED BY messages_held ON m.claim = c.id
-                WHERE c.spool = {SPOOL} AND c.expires <= :now AND {conditions}"""
+                WHERE c.spool = {SPOOL} AND c.expires <= :now AND c.retry IS NULL
+                    AND {conditions}"""
         if include_delayed:
             found += f""" UNION ALL SELECT m.position AS position, {columns('NULL')}
                 FROM messages m INDEXED BY messages_delayed

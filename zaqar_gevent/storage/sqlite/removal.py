@@ -27,7 +27,7 @@ _DELETE_FREE = f"""DELETE FROM messages WHERE id = ? AND spool = {_SPOOL}
     AND NOT EXISTS (SELECT 1 FROM claims c WHERE c.id = messages.claim AND c.expires > ?)"""
 
 _DELETE_CLAIMED = f"""DELETE FROM messages WHERE id = ? AND spool = {_SPOOL}
-    AND claim = (SELECT id FROM claims WHERE token = ? AND expires > ?)"""
+    AND claim IN (SELECT id FROM claims WHERE token = ? AND expires > ?)"""
 
 _HOLDER = f"""SELECT c.token FROM messages m
     LEFT JOIN claims c ON c.id = m.claim AND c.expires > ?
@@ -94,7 +94,7 @@ def _refuse(
         raise errors.ClaimDoesNotExist(claim, queue, project)
     if holder is None:
         raise errors.MessageNotClaimed(message_id)
-    if claiming.get(cursor, project, queue, claim, now) is None:
+    if not claiming.get(cursor, project, queue, claim, now):
         raise errors.ClaimDoesNotExist(claim, queue, project)
     raise errors.MessageNotClaimedBy(message_id, claim)
 
@@ -162,7 +162,7 @@ class Purge(NamedTuple):
 
 
 @coalesced
-def purge(cursor: sqlite3.Cursor, calls: Sequence[tuple[Purge]]) -> list[Outcome]:
+def purge(cursor: Transaction, calls: Sequence[tuple[Purge]]) -> list[Outcome]:
     """Delete some of the messages that are not claimed; for each call whether there may be more.
 
     However many purges there are, one transaction deletes no more than one step, since others wait
@@ -174,7 +174,7 @@ def purge(cursor: sqlite3.Cursor, calls: Sequence[tuple[Purge]]) -> list[Outcome
 
 
 def _purge(
-    cursor: sqlite3.Cursor, project: str, queue: str, last: int, now: float, step: int, most: int
+    cursor: Transaction, project: str, queue: str, last: int, now: float, step: int, most: int
 ) -> bool:
     spool = spools.get(cursor, project, queue)
     if spool is None:

@@ -80,6 +80,26 @@ export const OPERATIONS = {
     repeat: { absent: 'pop' },
     query: { ids: 'message_ids', claim_ids: 'claim_ids', pop: 'pop' },
   },
+  message_ack_many: {
+    method: 'POST',
+    path: '/v2/queues/{queue_name}/messages/ack',
+    repeat: null,
+  },
+  message_release_many: {
+    method: 'POST',
+    path: '/v2/queues/{queue_name}/messages/release',
+    repeat: null,
+  },
+  message_reject_many: {
+    method: 'POST',
+    path: '/v2/queues/{queue_name}/messages/reject',
+    repeat: null,
+  },
+  message_extend_many: {
+    method: 'POST',
+    path: '/v2/queues/{queue_name}/messages/extend',
+    repeat: {},
+  },
   claim_create: {
     method: 'POST',
     path: '/v2/queues/{queue_name}/claims',
@@ -100,6 +120,7 @@ export const OPERATIONS = {
     method: 'DELETE',
     path: '/v2/queues/{queue_name}/claims/{claim_id}',
     repeat: {},
+    query: { delay: 'delay' },
   },
   get_versions: {
     method: 'GET',
@@ -349,6 +370,11 @@ export const OPERATIONS = {
     repeat: null,
   },
   message_release: {
+    method: null,
+    path: null,
+    repeat: null,
+  },
+  message_reject: {
     method: null,
     path: null,
     repeat: null,

@@ -1,5 +1,6 @@
 -- Returns the TTL of a claim, when it expires and its messages; nothing where there is no such claim.
--- KEYS: messages, claims, names of queues. ARGV: queue ('': is not checked), now, claim.
+-- KEYS: messages, claims, names of queues. ARGV: queue ('': is not checked), now, claim,
+-- '1' if upstream's servers work on the queue as well.
 local now, claim = tonumber(ARGV[2]), ARGV[3]
 local expires = call('ZSCORE', KEYS[2], claim)
 if not expires or tonumber(expires) <= now
@@ -13,7 +14,7 @@ end
 local held = {}
 for _, id in ipairs(call('LRANGE', 'messages.' .. claim, 0, -1)) do
     local m = read(id)
-    if is_alive(m, now) and m[CLAIM] == claim and call('ZSCORE', KEYS[1], id) then
+    if is_alive(m, now) and m[CLAIM] == claim and (ARGV[4] == '1' or holder(m, now) == claim) and call('ZSCORE', KEYS[1], id) then
         held[#held + 1] = present(id, m, now)
     end
 end

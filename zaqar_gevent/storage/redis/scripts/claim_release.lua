@@ -1,6 +1,7 @@
 -- Ends a claim, whose messages are free.
 -- KEYS: messages, claims, head.
--- ARGV: now, claim, '1' if upstream's servers work on the queue as well.
+-- ARGV: now, claim, '1' if upstream's servers work on the queue as well, exact time, delay before the
+-- messages can be claimed again ('': that of the queue).
 local now, claim = tonumber(ARGV[1]), ARGV[2]
 local list, shared_claims = 'messages.' .. claim, ARGV[3] == '1' and KEYS[2]
 if not call('ZSCORE', KEYS[2], claim) then
@@ -9,8 +10,12 @@ end
 local bound, ends, delayed, checked, passed = find_head(KEYS[3], now, shared_claims)
 local head = bound and rank_of(bound)
 for _, id in ipairs(call('LRANGE', list, 0, -1)) do
-    if call('HGET', id, 'c') == claim then
-        call('HSET', id, 'c', '', 'c.e', now)
+    local m = glance(id)
+    -- A lease of its own may have ended before.
+    if m[CLAIM] == claim and (ARGV[3] == '1' or holder(m, now) == claim) then
+        if release(id, m, now, tonumber(ARGV[4]), ARGV[5]) > 0 then
+            bound = nil
+        end
         local rank = bound and call('ZSCORE', KEYS[1], id)
         if rank and tonumber(rank) <= head then
             bound, head = rank, tonumber(rank)

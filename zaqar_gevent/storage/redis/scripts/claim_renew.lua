@@ -12,8 +12,14 @@ local shared_claims = ARGV[6] == '1' and KEYS[2]
 local bound, ends, delayed, checked, passed = find_head(KEYS[4], now, shared_claims)
 for _, id in ipairs(call('LRANGE', list, 0, -1)) do
     local m = glance(id)
-    if m[CLAIM] == claim and not has_expired(m, now) then
+    -- A message may have had a shorter lease than the claim's longest.
+    if m[CLAIM] == claim and not has_expired(m, now)
+            and (ARGV[6] == '1' or holder(m, now) == claim) then
+        local retry = retry_of(m)
         call('HSET', id, 'c.e', expires)
+        if retry > 0 then
+            call('HSET', id, 'd', expires + retry)
+        end
         if tonumber(m[EXPIRES]) < expires then
             call('HSET', id, 't', ttl + grace, 'e', expires + grace)
         end

@@ -36,8 +36,47 @@ local function holder(m, now)
     return ''
 end
 
+-- Whether a message waits for its delay, its first one or that of a retry. While a claim holds it, d
+-- says until when it will wait if the claim expires.
 local function is_delayed(m, now)
-    return (tonumber(m[DELAYED]) or 0) > now
+    return (tonumber(m[DELAYED]) or 0) > now and holder(m, now) == ''
+end
+
+-- The delay before the retry of a message that a claim holds, in seconds.
+local function retry_of(m)
+    return math.max(0, (tonumber(m[DELAYED]) or 0) - (tonumber(m[CLAIM_EXPIRES]) or 0))
+end
+
+-- Gives back a message that a claim holds. delay: in seconds; '' for that of its queue.
+local function release(id, m, now, exactly, delay)
+    local seconds = delay == '' and retry_of(m) or tonumber(delay)
+    local due = seconds > 0 and math.ceil(exactly + seconds) or 0
+    call('HSET', id, 'c', '', 'c.e', now, 'd', due)
+    return due
+end
+
+-- Moves a message to a dead letter queue; returns the rank that it had.
+-- start: of its new id. ttl: '' for its own. facts: where it is from; nothing to leave them out.
+local function move_to_dead_letters(messages, dead_letters, counter, id, start, now, ttl, facts)
+    local had = call('ZSCORE', messages, id)
+    local rank = call('INCRBY', counter, 1) - 1
+    local buried = start .. string.format('%012x', rank)
+    if facts then
+        local found = call('HMGET', id, 'x', 'c.c')
+        local extras = found[1] and cmsgpack.unpack(found[1]) or {}
+        facts.message_id, facts.claim_count = id, tonumber(found[2]) or 0
+        extras.dead_letter = facts
+        call('HSET', id, 'x', cmsgpack.pack(extras))
+    end
+    call('RENAME', id, buried)
+    call('HSET', buried, 'id', buried, 'c', '', 'c.e', now, 'd', 0)
+    if ttl ~= '' then
+        call('HSET', buried, 't', ttl, 'e', now + tonumber(ttl))
+        call('EXPIRE', buried, ttl)
+    end
+    call('ZREM', messages, id)
+    call('ZADD', dead_letters, rank, buried)
+    return had
 end
 
 -- Bytes in MsgPack.

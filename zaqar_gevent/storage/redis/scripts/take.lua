@@ -4,7 +4,9 @@
 -- KEYS: messages, claims, messages and rank counter of the dead letter queue, queue, head.
 -- ARGV: now, limit, rank to begin after ('-inf'), claim ('': take away), its TTL, grace, claims
 -- after which a message is a dead letter (0: never, '?': to be looked up), TTL of dead letters
--- ('': theirs), start of their ids, exact time, '1' if upstream's servers work on the queue as well.
+-- ('': theirs), start of their ids, exact time, '1' if upstream's servers work on the queue as well,
+-- delay before a retry ('' for none): the first, the factor, the longest; queue ('' to tell dead letters
+-- nothing of it), time in ISO 8601.
 local CHUNK, MOST = 100, 1000
 local now, limit, claim = tonumber(ARGV[1]), tonumber(ARGV[2]), ARGV[4]
 local ttl, grace = tonumber(ARGV[5]), tonumber(ARGV[6])
@@ -21,21 +23,12 @@ end
 local most_claims = tonumber(ARGV[7]) or 0
 place(KEYS[1], ARGV[10])
 
--- Moves a message to the dead letter queue; returns the rank that it had.
 local function bury(id)
-    local had = call('ZSCORE', KEYS[1], id)
-    local rank = call('INCRBY', KEYS[4], 1) - 1
-    local buried = ARGV[9] .. string.format('%012x', rank)
-    call('RENAME', id, buried)
-    call('HSET', buried, 'id', buried, 'c', '', 'c.e', now_text)
-    if ARGV[8] ~= '' then
-        call('HSET', buried, 't', ARGV[8], 'e', now + tonumber(ARGV[8]))
-        call('EXPIRE', buried, ARGV[8])
-    end
-    call('ZREM', KEYS[1], id)
-    call('ZADD', KEYS[3], rank, buried)
-    return had
+    local facts = ARGV[15] ~= '' and {queue = ARGV[15], at = ARGV[16]} or nil
+    return move_to_dead_letters(KEYS[1], KEYS[3], KEYS[4], id, ARGV[9], now_text, ARGV[8], facts)
 end
+
+local first_retry, factor, longest_retry = tonumber(ARGV[12]), tonumber(ARGV[13]), tonumber(ARGV[14])
 
 local function hold(id, m)
     local count = (tonumber(m[COUNT]) or 0) + 1
@@ -46,6 +39,10 @@ local function hold(id, m)
         call('EXPIRE', id, m[TTL])
     else
         call('HSET', id, 'c', claim, 'c.e', claim_expires_text, 'c.c', count)
+    end
+    if first_retry then
+        local delay = math.min(longest_retry, first_retry * factor ^ (count - 1))
+        call('HSET', id, 'd', claim_expires + math.ceil(delay))
     end
     m[CLAIM], m[CLAIM_EXPIRES], m[COUNT] = claim, claim_expires, count
 end

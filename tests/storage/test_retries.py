@@ -1,0 +1,218 @@
+"""Retries after a delay, and single messages of a claim settled by themselves."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.storage.conftest import Store
+from zaqar_gevent.retry_delays import RetryDelay
+from zaqar_gevent.settlements import Settle, Settlement
+from zaqar_gevent.storage.features import Feature
+
+
+@pytest.fixture(autouse=True)
+def capable(store: Store) -> None:
+    if Feature.RETRIES not in store.features.offered:
+        pytest.skip('the store cannot delay retries, as it declares')
+
+
+def claim(store: Store, queue: str, limit: int = 10, **more: Any) -> tuple[str, list[Any]]:
+    lease = {'ttl': 60, 'grace': 60, **more}
+    claim_id, found = store.claims.create(queue, lease, limit=limit)
+    return claim_id, list(found)
+
+
+def bodies(found: list[Any]) -> list[Any]:
+    return [one['body'] for one in found]
+
+
+def settle(store: Store, queue: str, *settlements: Settlement) -> list[bool]:
+    """Whether each was settled."""
+    return [one is None for one in store.claims.settle(queue, settlements)]
+
+
+def test_a_claim_given_back_with_a_delay_is_hidden_until_it_is_over(store: Store) -> None:
+    queue = store.queue()
+    store.post(queue, 1, 2)
+    claim_id, _ = claim(store, queue)
+    store.post(queue, 3)
+    store.claims.delete(queue, claim_id, delay=30)
+    assert store.list(queue) == [3]
+    assert store.list(queue, include_delayed=True) == [1, 2, 3]
+    assert store.counts(queue) == (0, 3)
+    with store.later(28):
+        assert bodies(claim(store, queue, ttl=1)[1]) == [3]
+    with store.later(32):
+        # Each keeps its position.
+        assert store.list(queue) == [1, 2, 3]
+        assert bodies(claim(store, queue)[1]) == [1, 2, 3]
+
+
+def test_without_a_delay_it_is_free_at_once(store: Store) -> None:
+    queue = store.queue()
+    store.post(queue, 1)
+    for delay in ({}, {'delay': 0}):
+        claim_id, found = claim(store, queue)
+        assert bodies(found) == [1]
+        store.claims.delete(queue, claim_id, **delay)
+    assert store.list(queue) == [1]
+
+
+def test_the_delay_of_a_queue_grows_with_each_claim(store: Store) -> None:
+    queue = store.queue()
+    store.post(queue, 1)
+    retry = RetryDelay(initial=10, factor=3, max=60)
+    passed = 0
+    for delay in (10, 30, 60, 60):
+        with store.later(passed):
+            claim_id, found = claim(store, queue, retry=retry)
+            assert bodies(found) == [1]
+            store.claims.delete(queue, claim_id)
+        with store.later(passed + delay - 2):
+            assert not claim(store, queue)[1]
+            assert store.list(queue) == []
+        passed += delay + 1
+    with store.later(passed):
+        claim_id, _ = claim(store, queue, retry=retry)
+        # What is asked for counts instead.
+        store.claims.delete(queue, claim_id, delay=0)
+        assert store.list(queue) == [1]
+
+
+def test_it_counts_from_when_a_lease_has_expired(store: Store) -> None:
+    queue = store.queue()
+    store.post(queue, 1, 2)
+    retry = RetryDelay(initial=30, factor=1, max=30)
+    claim(store, queue, limit=1, retry=retry)
+    claim(store, queue, limit=1)
+    with store.later(62):
+        assert store.list(queue) == [2]
+        assert bodies(claim(store, queue, limit=1, ttl=1)[1]) == [2]
+        assert not claim(store, queue)[1]
+    with store.later(93):
+        assert bodies(claim(store, queue)[1]) == [1, 2]
+
+
+def test_a_renewed_lease_is_delayed_from_its_new_end(store: Store) -> None:
+    queue = store.queue()
+    store.post(queue, 1)
+    claim_id, _ = claim(store, queue, retry=RetryDelay(initial=30, factor=1, max=30))
+    with store.later(40):
+        store.claims.update(queue, claim_id, {'ttl': 60, 'grace': 60})
+    with store.later(95):
+        assert bodies(list(store.claims.get(queue, claim_id)[1])) == [1]
+        assert store.list(queue, include_claimed=True) == [1]
+    with store.later(125):
+        assert not claim(store, queue)[1]
+    with store.later(133):
+        assert bodies(claim(store, queue)[1]) == [1]
+
+
+def test_single_messages_are_released_deleted_and_kept(store: Store) -> None:
+    queue = store.queue()
+    ids = store.post(queue, *range(5))
+    claim_id, _ = claim(store, queue)
+    done = settle(
+        store,
+        queue,
+        Settlement(Settle.DELETE, ids[0], claim_id),
+        Settlement(Settle.RELEASE, ids[1], claim_id),
+        Settlement(Settle.RELEASE, ids[2], claim_id, delay=30),
+        Settlement(Settle.RELEASE, ids[2], claim_id),
+        Settlement(Settle.DELETE, ids[3], 'f' * 32),
+        Settlement(Settle.RELEASE, 'none', claim_id),
+        Settlement(Settle.DELETE, ids[3], None),
+        Settlement(Settle.EXTEND, ids[1], claim_id, ttl=60, grace=60),
+    )
+    assert done == [True, True, True, False, False, False, False, False]
+    assert store.list(queue) == [1]
+    assert bodies(list(store.claims.get(queue, claim_id)[1])) == [3, 4]
+    assert store.counts(queue) == (2, 2)
+    with store.later(33):
+        assert store.list(queue) == [1, 2]
+
+
+def test_a_message_may_have_a_longer_lease_than_its_claim(store: Store) -> None:
+    queue = store.queue()
+    ids = store.post(queue, 1, 2, 3)
+    claim_id, _ = claim(store, queue)
+    extended = [
+        Settlement(Settle.EXTEND, one, claim_id, ttl=300, grace=60) for one in (ids[0], ids[2])
+    ]
+    assert settle(store, queue, *extended) == [True, True]
+    assert store.counts(queue) == (3, 0)
+    with store.later(62):
+        assert store.list(queue) == [2]
+        assert store.counts(queue) == (2, 1)
+        assert bodies(list(store.claims.get(queue, claim_id)[1])) == [1, 3]
+        assert settle(store, queue, Settlement(Settle.DELETE, ids[0], claim_id)) == [True]
+        store.messages.delete(queue, ids[2], claim=claim_id)
+        assert store.list(queue, include_claimed=True) == [2]
+
+
+def test_a_renewed_or_released_claim_has_all_its_leases(store: Store) -> None:
+    queue = store.queue()
+    ids = store.post(queue, 1, 2)
+    claim_id, _ = claim(store, queue)
+    extend = Settlement(Settle.EXTEND, ids[0], claim_id, ttl=120, grace=60)
+    assert settle(store, queue, extend) == [True]
+    store.claims.update(queue, claim_id, {'ttl': 200, 'grace': 60})
+    with store.later(190):
+        assert store.list(queue) == []
+        assert bodies(list(store.claims.get(queue, claim_id)[1])) == [1, 2]
+        store.claims.delete(queue, claim_id)
+        assert store.list(queue) == [1, 2]
+        assert store.counts(queue) == (0, 2)
+
+
+def test_a_rejected_message_is_a_dead_letter_at_once(store: Store) -> None:
+    dead = store.queue()
+    queue = store.queue(_dead_letter_queue=dead)
+    ids = store.post(queue, 1, 2, attributes={'a': 'b'})
+    claim_id, _ = claim(store, queue)
+    rejections = (
+        Settlement(Settle.REJECT, ids[1], claim_id, reason='it has no "sku" ä'),
+        Settlement(Settle.REJECT, ids[1], claim_id),
+    )
+    assert settle(store, queue, *rejections) == [True, False]
+    [found] = next(store.messages.list(dead, echo=True))
+    facts = found['dead_letter']
+    assert facts.pop('at').endswith('Z')
+    assert facts == {
+        'queue': queue,
+        'message_id': ids[1],
+        'claim_count': 1,
+        'reason': 'it has no "sku" ä',
+    }
+    assert (found['body'], found['attributes']) == (2, {'a': 'b'})
+    assert store.list(queue, include_claimed=True) == [1]
+    assert store.counts(queue) == (1, 0)
+    assert store.counts(dead) == (0, 1)
+
+
+def test_what_was_claimed_too_often_says_where_it_is_from(store: Store) -> None:
+    dead = store.queue()
+    queue = store.queue(_dead_letter_queue=dead, _max_claim_count=2)
+    [message_id] = store.post(queue, 1)
+    for _ in range(2):
+        claim_id, found = claim(store, queue)
+        assert bodies(found) == [1]
+        store.claims.delete(queue, claim_id)
+    assert not claim(store, queue)[1]
+    [found_dead] = next(store.messages.list(dead, echo=True))
+    facts = found_dead['dead_letter']
+    assert (facts['queue'], facts['message_id']) == (queue, message_id)
+    assert (facts['claim_count'], facts.get('reason')) == (2, None)
+
+
+def test_nothing_can_be_rejected_without_a_dead_letter_queue(store: Store) -> None:
+    from zaqar_gevent.dead_letters import NoDeadLetterQueue
+
+    queue = store.queue()
+    [message_id] = store.post(queue, 1)
+    claim_id, _ = claim(store, queue)
+    with pytest.raises(NoDeadLetterQueue):
+        settle(store, queue, Settlement(Settle.REJECT, message_id, claim_id))
+    assert store.counts(queue) == (1, 0)

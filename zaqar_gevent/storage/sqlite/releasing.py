@@ -1,0 +1,98 @@
+"""Making messages free that a claim has held: at once, or after the delay of their retry.
+
+A message that waits for its retry keeps its position: its `placed` is set.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections import defaultdict
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import msgspec
+
+from zaqar_gevent import retry_delays
+from zaqar_gevent.storage.sqlite import delays, tallies
+from zaqar_gevent.storage.sqlite.transaction import Transaction
+
+_FREE_ALL = 'UPDATE messages SET claim = NULL WHERE claim = ?'
+_FREE = 'UPDATE messages SET claim = NULL WHERE id IN (SELECT value FROM json_each(?))'
+_HIDE = """UPDATE messages SET claim = NULL, placed = ifnull(placed, id), delayed_until = ?
+    WHERE id IN (SELECT value FROM json_each(?))"""
+
+
+LEASE_COLUMNS = 'id, spool, expires, retry'
+
+
+class HeldLease(NamedTuple):
+    """A row of `claims`, see `LEASE_COLUMNS`; `retry` may be null."""
+
+    number: int
+    spool: int
+    expires: float
+    retry: str | None
+
+
+def free_all(
+    cursor: Transaction, lease: HeldLease, ended_at: float, now: float, delay: float | None = None
+) -> None:
+    """End a lease, with all its messages.
+
+    ended_at: from when on the delay of the queue counts. delay: instead of that of the queue, in
+        seconds from `now` on.
+    """
+    messages = _messages_of(cursor, lease) if delay or lease.retry else None
+    # The counts are those of the messages that refer to the claim when it is deleted.
+    cursor.execute('DELETE FROM claims WHERE id = ?', (lease.number,))
+    if messages is None or delay == 0:
+        cursor.execute(_FREE_ALL, (lease.number,))
+    else:
+        _free(cursor, lease, messages, ended_at, now, delay)
+
+
+def free(
+    cursor: Transaction,
+    lease: HeldLease,
+    ids: str,
+    ended_at: float,
+    now: float,
+    delay: float | None = None,
+) -> None:
+    """Make some messages of a lease free, and leave it the others; `ids` is a JSON array."""
+    messages = cursor.execute(
+        'SELECT id, claim_count FROM messages WHERE id IN (SELECT value FROM json_each(?))', (ids,)
+    ).fetchall()
+    tallies.released(cursor, lease.number, len(messages))
+    _free(cursor, lease, messages, ended_at, now, delay)
+
+
+def _messages_of(cursor: sqlite3.Cursor, lease: HeldLease) -> list[tuple[int, int]]:
+    return cursor.execute(
+        'SELECT id, claim_count FROM messages INDEXED BY messages_held WHERE claim = ?',
+        (lease.number,),
+    ).fetchall()
+
+
+def _free(
+    cursor: Transaction,
+    lease: HeldLease,
+    messages: Iterable[tuple[int, int]],
+    ended_at: float,
+    now: float,
+    delay: float | None,
+) -> None:
+    retry = retry_delays.read(lease.retry) if lease.retry else None
+    by_time: defaultdict[float, list[int]] = defaultdict(list)
+    for number, claims in messages:
+        due = ended_at + (retry.after(claims) if retry else 0)
+        if delay is not None:
+            due = now + delay
+        by_time[due if due > now else 0.0].append(number)
+    for due, numbers in by_time.items():
+        ids = msgspec.json.encode(numbers).decode()
+        if due:
+            cursor.execute(_HIDE, (due, ids))
+            delays.note(cursor, lease.spool, due)
+        else:
+            cursor.execute(_FREE, (ids,))

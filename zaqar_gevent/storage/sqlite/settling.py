@@ -1,0 +1,115 @@
+"""Settling single messages of claims in the writing thread."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+
+from zaqar.storage import errors
+
+from zaqar_gevent.settlements import Settle, Settlement
+from zaqar_gevent.storage.own_drivers import DeadLetters
+from zaqar_gevent.storage.sqlite import claiming, releasing, removal, spools, tallies
+from zaqar_gevent.storage.sqlite.documents import decode_id
+from zaqar_gevent.storage.sqlite.releasing import HeldLease
+from zaqar_gevent.storage.sqlite.transaction import Transaction
+
+_LEASE = """SELECT c.id, c.spool, c.expires, c.retry
+    FROM messages m JOIN claims c ON c.id = m.claim
+    WHERE m.id = ? AND m.spool = ? AND c.token = ? AND c.expires > ? AND m.expires > ?"""
+
+_SAME_LEASE = 'SELECT id FROM claims WHERE token = ? AND spool = ? AND expires = ?'
+
+_EXTEND = """UPDATE messages SET claim = :claim,
+        ttl = CASE WHEN expires < :ends THEN :ttl + :grace ELSE ttl END,
+        expires = CASE WHEN expires < :ends THEN :ends + :grace ELSE expires END
+    WHERE id = :id"""
+
+Outcome = Exception | None
+
+
+def settle(
+    cursor: Transaction,
+    project: str,
+    queue: str,
+    settlements: Sequence[Settlement],
+    now: float,
+    dead_letters: DeadLetters | None,
+) -> list[Outcome]:
+    """Settle each message; why it was not, or None.
+
+    dead_letters: where rejected messages go.
+    """
+    spool = spools.get(cursor, project, queue)
+    return [_settle(cursor, project, queue, spool, one, now, dead_letters) for one in settlements]
+
+
+def _settle(
+    cursor: Transaction,
+    project: str,
+    queue: str,
+    spool: int | None,
+    one: Settlement,
+    now: float,
+    dead_letters: DeadLetters | None,
+) -> Outcome:
+    number = decode_id(one.message_id)
+    if one.kind is Settle.DELETE:
+        if number is None:
+            return None
+        try:
+            removal.delete(cursor, project, queue, number, one.claim_id, now)
+        except errors.ExceptionBase as error:
+            refusal: Exception = error
+            return refusal
+        return None
+    row = None
+    if number is not None and spool is not None and claiming.is_token(one.claim_id):
+        row = cursor.execute(_LEASE, (number, spool, one.claim_id, now, now)).fetchone()
+    if row is None or number is None:
+        not_held: Exception = errors.MessageNotClaimedBy(one.message_id, one.claim_id)
+        return not_held
+    lease = HeldLease(*row)
+    match one.kind:
+        case Settle.RELEASE:
+            releasing.free(cursor, lease, f'[{number}]', now, now, one.delay)
+        case Settle.REJECT:
+            assert dead_letters is not None
+            claiming.dead_letter(
+                cursor, project, queue, f'[{number}]', now, dead_letters, one.reason
+            )
+        case Settle.EXTEND:
+            _extend(cursor, lease, number, one, now)
+    return None
+
+
+def _extend(
+    cursor: Transaction, lease: HeldLease, number: int, one: Settlement, now: float
+) -> None:
+    """Give a message a lease of its own, under the same claim."""
+    ends = now + one.ttl
+    row = cursor.execute(_SAME_LEASE, (one.claim_id, lease.spool, ends)).fetchone()
+    if row is not None and row[0] == lease.number:
+        return
+    if row is None:
+        cursor.execute(
+            'INSERT INTO claims (spool, token, ttl, expires, retry) VALUES (?, ?, ?, ?, ?)',
+            (lease.spool, one.claim_id, one.ttl, ends, lease.retry),
+        )
+        row = (cursor.lastrowid,)
+    tallies.released(cursor, lease.number, 1)
+    cursor.execute(
+        _EXTEND,
+        {'claim': row[0], 'ttl': one.ttl, 'grace': one.grace, 'ends': ends, 'id': number},
+    )
+    tallies.claimed(cursor, lease.spool, 1, ends)
+    _drop_if_empty(cursor, lease)
+
+
+def _drop_if_empty(cursor: sqlite3.Cursor, lease: HeldLease) -> None:
+    """A claim whose messages all have leases of their own need not be kept for itself."""
+    cursor.execute(
+        """DELETE FROM claims WHERE id = ?1
+        AND NOT EXISTS (SELECT 1 FROM messages INDEXED BY messages_held WHERE claim = ?1)""",
+        (lease.number,),
+    )
