@@ -27,8 +27,10 @@ class Response(NamedTuple):
     content: bytes
 
 
-def write(operation: Operation, arguments: dict[str, Any]) -> tuple[str, bytes | None]:
-    """The target and the body of a request.
+def write(
+    operation: Operation, arguments: dict[str, Any], default: codecs.Default | None = None
+) -> tuple[str, bytes | None]:
+    """The target and the body of a request; see `codecs.encode` for `default`.
 
     A missing part of the path is a TypeError, as a missing argument is.
     """
@@ -48,17 +50,19 @@ def write(operation: Operation, arguments: dict[str, Any]) -> tuple[str, bytes |
         query |= {name: _as_text(value) for name, value in filters.items()}
     if query:
         path += '?' + urllib.parse.urlencode(query, safe=',')
-    return path, _body(operation, arguments)
+    return path, _body(operation, arguments, default)
 
 
-def _body(operation: Operation, arguments: dict[str, Any]) -> bytes | None:
+def _body(
+    operation: Operation, arguments: dict[str, Any], default: codecs.Default | None
+) -> bytes | None:
     if operation.method in ('GET', 'DELETE'):
         return None
     if operation.payload:
         document: Any = arguments.get(operation.payload)
     else:
         document = None if not arguments and operation.optional_body else arguments
-    return None if document is None else codecs.encode(document, binary=False)
+    return None if document is None else codecs.encode(document, binary=False, default=default)
 
 
 def _as_text(value: Any) -> str:

@@ -280,16 +280,18 @@ class Connection(Exchange, asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         self._heard_at = time.monotonic()
         self._is_pinged = False
+        messages = self._engine.receive(data)
+        self._reply()
         try:
-            self._dispatch(self._engine.receive(data))
+            self._dispatch(messages)
         except ZaqarError as error:
             self.problem = str(error)
             self._transport.abort()
-        self._after_receiving()
+        self._close_if_over()
 
     def eof_received(self) -> None:
         self._engine.receive(b'')
-        self._after_receiving()
+        self._close_if_over()
 
     def connection_lost(self, exc: Exception | None) -> None:
         if not self.is_open:
@@ -322,7 +324,8 @@ class Connection(Exchange, asyncio.Protocol):
             if not writer.done():
                 writer.set_result(None)
 
-    def _after_receiving(self) -> None:
+    def _reply(self) -> None:
+        """Answer pings and a close, before any request that follows from what was received."""
         engine = self._engine
         if engine.replies:
             if self._transport.get_write_buffer_size() > MAX_REPLY_BYTES:
@@ -335,7 +338,9 @@ class Connection(Exchange, asyncio.Protocol):
             pong = self._pongs.pop(0)
             if not pong.done():
                 pong.set_result(None)
-        if engine.is_over:
+
+    def _close_if_over(self) -> None:
+        if self._engine.is_over:
             # What waits to be written, an answer to a close, still is.
             self._flush()
             self._transport.close()

@@ -59,6 +59,7 @@ class Requester:
             tls=settings.tls,
             max_body_bytes=settings.max_message_size,
             pool_size=settings.pool_size,
+            default=settings.default,
         )
         self.connector = Connector(
             Fallback(settings.transport, time.monotonic, random.random, settings.retry_seconds),

@@ -35,11 +35,13 @@ class Rest:
         tls: ssl.SSLContext | None,
         max_body_bytes: int,
         pool_size: int,
+        default: Callable[[Any], Any] | None = None,
     ) -> None:
         self._place = place
         self._token = token
         self._invalidate = invalidate
         self._pool = HTTPPool(tls, max_body_bytes, pool_size)
+        self._default = default
         self._capabilities: Capabilities | None = None
         self.is_open = True
 
@@ -80,7 +82,7 @@ class Rest:
         self, operation: Operation, arguments: Mapping[str, Any], seconds: float
     ) -> Answer:
         url, headers = await self._place()
-        target, body = rest_format.write(operation, dict(arguments))
+        target, body = rest_format.write(operation, dict(arguments), self._default)
         headers |= {'Accept': JSON, 'Content-Type': operation.media_type}
         token = await self._token()
         if token:

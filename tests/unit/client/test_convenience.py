@@ -1,0 +1,135 @@
+"""What saves users time: bodies of other types, what is printed, errors that say what to do."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime
+import decimal
+import subprocess
+import sys
+import uuid
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.server_process import ServerProcess
+from zaqar_gevent import testing
+from zaqar_gevent.client import Client, aio, cloud
+
+pytest_plugins = ['zaqar_gevent.testing']
+
+
+@pytest.fixture(params=['msgpack', 'json', 'rest'])
+def options(request: pytest.FixtureRequest) -> dict[str, Any]:
+    if request.param == 'rest':
+        return {'transport': 'rest'}
+    return {'transport': 'websocket', 'encoding': request.param}
+
+
+def converted(value: object) -> object:
+    if isinstance(value, decimal.Decimal | uuid.UUID | datetime.datetime):
+        return str(value)
+    raise TypeError(f'{type(value).__name__} is not for sale')
+
+
+def test_bodies_of_other_types_are_converted(
+    server: ServerProcess, options: dict[str, Any]
+) -> None:
+    sku, day = uuid.uuid4(), datetime.datetime(2026, 1, 2, 3, 4, 5)
+    body = {'sku': sku, 'price': decimal.Decimal('1.10'), 'at': [day, (day,)], 'n': 1}
+    with Client(server.url, project=uuid.uuid4().hex, default=converted, **options) as client:
+        queue = client.queue('q')
+        queue.post(body)
+        [message] = queue.messages()
+        text = str(day)
+        assert message.body == {'sku': str(sku), 'price': '1.10', 'at': [text, [text]], 'n': 1}
+        with pytest.raises(TypeError, match=r'complex is not for sale - at `\$.*body\.one\[1\]`'):
+            queue.post({'one': [0, 1j]})
+
+
+def test_a_body_that_cannot_be_written_says_where_and_what_to_do(
+    server: ServerProcess, options: dict[str, Any]
+) -> None:
+    with (
+        Client(server.url, project=uuid.uuid4().hex, **options) as client,
+        pytest.raises(TypeError, match=r'datetime.*default=str.*body\.at\[0\]'),
+    ):
+        client.queue('q').post({'at': [datetime.datetime(2026, 1, 1)]})
+
+
+@pytest.mark.parametrize('kind', [Client, aio.Client])
+def test_without_a_project_a_client_says_so_at_once(kind: Any) -> None:
+    async def make() -> None:
+        with pytest.raises(ValueError, match=r"project='\.\.\.'"):
+            kind('http://localhost:8888')
+
+    asyncio.run(make())
+
+
+def test_a_message_shows_the_beginning_of_its_body(server: ServerProcess) -> None:
+    with Client(server.url, project=uuid.uuid4().hex) as client:
+        queue = client.queue('orders')
+        [one, long] = queue.post([{'sku': 42}, 'x' * 1000])
+        assert repr(queue.get(one)) == f"<Message {one} of orders: {{'sku': 42}}>"
+        assert len(repr(queue.get(long))) < 120
+        assert repr(queue) == '<Queue orders>'
+
+
+@pytest.mark.parametrize('engine', ['websockets', 'ws4py'])
+def test_frames_may_be_compressed_and_read_by_another_engine(
+    server: ServerProcess, engine: str
+) -> None:
+    options = {'engine': engine, 'compression': True, 'transport': 'websocket'}
+    with Client(server.url, project=uuid.uuid4().hex, **options) as client:  # type: ignore[arg-type]
+        queue = client.queue('q')
+        queue.post('x' * 10_000)
+        [message] = queue.messages()
+        assert message.body == 'x' * 10_000
+
+
+def test_a_missing_engine_names_what_to_install() -> None:
+    script = (
+        "import sys; sys.modules['ws4py'] = None\n"
+        'from zaqar_gevent.client import Client\n'
+        "Client('http://localhost:1', project='p', engine='ws4py')\n"
+    )
+    finished = subprocess.run(
+        [sys.executable, '-c', script], capture_output=True, text=True, timeout=60
+    )
+    assert finished.returncode == 1
+    assert 'pip install ws4py' in finished.stderr
+
+
+@pytest.fixture
+def clouds(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """clouds.yaml with one cloud, whose endpoints it names itself."""
+    (tmp_path / 'clouds.yaml').write_text(
+        'clouds:\n  here:\n    auth_type: none\n    auth: {endpoint: "http://127.0.0.1:1"}\n'
+    )
+    monkeypatch.chdir(tmp_path)
+    yield
+
+
+def test_a_cloud_that_does_not_exist_is_told(clouds: None) -> None:
+    with pytest.raises(ValueError, match='nowhere'):
+        Client(cloud='nowhere')
+
+
+def test_a_cloud_is_found_in_its_file(clouds: None) -> None:
+    assert cloud.session_of('here').place().url == 'http://127.0.0.1:1'
+
+
+def test_the_fixture_of_the_package_starts_a_real_server(
+    zaqar: Client, zaqar_server: testing.Server
+) -> None:
+    queue = zaqar.queue('orders')
+    queue.post({'sku': 42})
+    assert [message.body for message in queue.messages()] == [{'sku': 42}]
+    with zaqar_server.client() as other:
+        assert list(other.queues()) == []
+
+
+def test_a_server_that_does_not_start_says_why() -> None:
+    with pytest.raises(RuntimeError, match='no-such-option'):
+        testing.Server('--no-such-option').start()
