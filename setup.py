@@ -95,7 +95,7 @@ setuptools.setup(
     packages=setuptools.find_packages(include=['zaqar_gevent', 'zaqar_gevent.*']),
     package_data={
         'zaqar_gevent': [
-            *('py.typed', 'client/js/*.js', 'client/js/*.ts'),
+            *('py.typed', 'client/py.typed', 'client/js/*.js', 'client/js/*.ts'),
             *('client/js/package.json', 'client/js/README.md'),
             *('console/static/*', 'console/static/views/*'),
             'storage/redis/scripts/*.lua',

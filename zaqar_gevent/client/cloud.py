@@ -15,8 +15,8 @@ def session_of(name: str | None) -> SessionToken:
         from openstack.exceptions import ConfigException
     except ModuleNotFoundError as error:
         raise ImportError(
-            "clouds.yaml and OS_* are read by openstacksdk: pip install 'zaqar_gevent[cloud]', or "
-            'pip install openstacksdk beside the client alone'
+            "clouds.yaml and OS_* are read by openstacksdk, of the extra 'cloud': pip install "
+            'openstacksdk'
         ) from error
     try:
         region = OpenStackConfig().get_one(cloud=name)

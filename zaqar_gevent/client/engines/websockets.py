@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import codecs
 import logging
+import os
+import struct
 from collections.abc import Generator, Sequence
 from typing import Any
 
@@ -12,6 +14,11 @@ from websockets.extensions.permessage_deflate import ClientPerMessageDeflateFact
 from websockets.frames import Close, Frame, Opcode
 from websockets.protocol import CLIENT, OPEN, Protocol
 from websockets.streams import StreamReader
+
+try:
+    from websockets.speedups import apply_mask
+except ImportError:
+    from websockets.utils import apply_mask
 
 from zaqar_gevent.client.engines import (
     ABNORMAL_CLOSURE,
@@ -33,6 +40,12 @@ _LENGTH_16, _LENGTH_64 = 126, 127
 # The most significant bit of a length must be 0 (5.2).
 _ABSURD_LENGTH = 1 << 63
 
+_PLAIN_TEXT, _PLAIN_BINARY = 0x81, 0x82
+_MASKED = 0x80
+_NEEDS_64 = 0x10000
+_with_16_bits = struct.Struct('!BBH').pack
+_with_64_bits = struct.Struct('!BBQ').pack
+
 _utf8_decoder = codecs.getincrementaldecoder('utf-8')
 
 
@@ -40,6 +53,7 @@ class _StrictReader(StreamReader):
     """Refuses lengths that are not written the shortest way, which the library lets pass."""
 
     is_strict = True
+    is_between_frames = False
 
     def at_eof(self) -> Generator[None, None, bool]:
         """Asked before each frame: wait until its length can be told, or for the end."""
@@ -47,7 +61,9 @@ class _StrictReader(StreamReader):
         while not self._can_begin(buffer):
             if self.eof:
                 return not buffer
+            self.is_between_frames = not buffer and self.is_strict
             yield
+        self.is_between_frames = False
         return False
 
     def _can_begin(self, buffer: bytearray) -> bool:
@@ -94,6 +110,7 @@ class FrameEngine:
     def __init__(self, max_message_bytes: int, extensions: Sequence[Any] = ()) -> None:
         self._protocol = _Protocol(max_message_bytes)
         self._protocol.extensions = list(extensions)
+        self._max_message_bytes = max_message_bytes
         self._fragments: list[bytes] = []
         self._opcode = Opcode.TEXT
         self._utf8 = _utf8_decoder()
@@ -120,11 +137,17 @@ class FrameEngine:
         if self.is_over:
             return []
         protocol = self._protocol
+        messages: list[Payload] = []
         if data:
+            # PERF: nearly always `data` is whole messages, each in one frame, and then the library,
+            # which is made to be fed single bytes, need not see it.
+            if protocol.reader.is_between_frames and protocol.current_size is None:
+                data = self._take_plain(data, messages)
+                if not data:
+                    return messages
             protocol.receive_data(data)
         else:
             protocol.receive_eof()
-        messages: list[Payload] = []
         for frame in protocol.events_received():
             self._take(frame, messages)
         self._reply()
@@ -132,7 +155,41 @@ class FrameEngine:
             self._finish()
         return messages
 
+    def _take_plain(self, data: bytes, messages: list[Payload]) -> bytes:
+        """Take the messages at the front of `data` that are whole and in one frame; gives the rest.
+
+        Anything else is left to the library: other frames, longer ones, broken ones.
+        """
+        start, size = 0, len(data)
+        while size - start >= 2 and data[start] in (_PLAIN_TEXT, _PLAIN_BINARY):
+            length, begin = data[start + 1], start + 2
+            if length == _LENGTH_16:
+                length, begin = int.from_bytes(data[start + 2 : start + 4]), start + 4
+                if length < _LENGTH_16:
+                    break
+            elif length > _LENGTH_16:
+                break
+            end = begin + length
+            if end > size or length > self._max_message_bytes:
+                break
+            payload, is_text = data[begin:end], data[start] == _PLAIN_TEXT
+            if is_text and not _is_utf8(payload):
+                break
+            messages.append(Payload(payload, not is_text))
+            start = end
+        return data[start:] if start else data
+
     def encode(self, data: bytes, *, binary: bool) -> bytes:
+        if not self._protocol.extensions:
+            # PERF: what `serialize` does, for a frame that needs no check.
+            opcode, length, key = 0x82 if binary else 0x81, len(data), os.urandom(4)
+            if length < _LENGTH_16:
+                head = bytes((opcode, _MASKED | length))
+            elif length < _NEEDS_64:
+                head = _with_16_bits(opcode, _MASKED | _LENGTH_16, length)
+            else:
+                head = _with_64_bits(opcode, _MASKED | _LENGTH_64, length)
+            return b''.join((head, key, apply_mask(data, key)))
         frame = Frame(Opcode.BINARY if binary else Opcode.TEXT, data)
         return frame.serialize(mask=True, extensions=self._protocol.extensions)
 
@@ -201,3 +258,11 @@ class FrameEngine:
         else:
             self.close_code = ABNORMAL_CLOSURE
             self.close_reason = 'The connection ended without a close frame.'
+
+
+def _is_utf8(payload: bytes) -> bool:
+    try:
+        payload.decode()
+    except UnicodeDecodeError:
+        return False
+    return True

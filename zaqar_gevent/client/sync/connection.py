@@ -283,9 +283,9 @@ class Connection(Exchange):
             code, reason = websocket.close_code, websocket.close_reason
             self.problem = f'Closed with {code} {reason}'.rstrip()
 
-    def _receive_once(self, seconds: float) -> None:
+    def _receive_once(self, seconds: float, *, is_early: bool = False) -> None:
         """Take what comes within so many seconds; for whoever holds `_reading`."""
-        has_come, messages = self._websocket.receive(seconds)
+        has_come, messages = self._websocket.receive(seconds, is_early=is_early)
         if has_come:
             self._heard_at, self._is_pinged = time.monotonic(), False
             self._dispatch(messages)
@@ -313,7 +313,7 @@ class Connection(Exchange):
                 left = deadline - time.monotonic()
                 if left <= 0:
                     break
-                self._receive_once(min(left, CLOSING_SECONDS))
+                self._receive_once(min(left, CLOSING_SECONDS), is_early=True)
         except ZaqarError as error:
             self.problem = str(error)
             self._websocket.cut()

@@ -51,12 +51,18 @@ class SocketStream:
             sock.close()
             raise
 
-    def receive(self, seconds: float, *, until_writable: bool = False) -> bytes | None:
+    def receive(
+        self, seconds: float, *, until_writable: bool = False, is_early: bool = False
+    ) -> bytes | None:
         """What has come: b'' at the end, None when nothing has within `seconds`.
 
-        until_writable: do not wait any longer when something can be written.
+        until_writable: do not wait any longer when something can be written. is_early: whether it
+        is unlikely that anything has come already.
         """
         deadline = time.monotonic() + seconds
+        if is_early and self._tls is None and not until_writable:
+            # PERF: it saves an attempt to read in vain.
+            self._wait(select.POLLIN, deadline)
         while True:
             wait_for = select.POLLIN
             try:

@@ -106,16 +106,19 @@ class WebSocket:
     def close_reason(self) -> str:
         return self._engine.close_reason
 
-    def receive(self, seconds: float) -> tuple[bool, list[Payload]]:
+    def receive(self, seconds: float, *, is_early: bool = False) -> tuple[bool, list[Payload]]:
         """Whether anything has come within `seconds`, and which messages it completed.
 
-        For one thread only. Pings and closes are answered.
+        For one thread only. Pings and closes are answered. is_early: whether it is unlikely that
+        anything has come already.
         """
         if self._early:
             data: bytes | None = self._early
             self._early = b''
         else:
-            data = self._stream.receive(seconds, until_writable=bool(self._outgoing))
+            data = self._stream.receive(
+                seconds, until_writable=bool(self._outgoing), is_early=is_early
+            )
         messages = [] if data is None else self._engine.receive(data)
         if self._engine.replies:
             self._outgoing.extend(self._engine.replies)
