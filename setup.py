@@ -96,7 +96,7 @@ setuptools.setup(
     package_data={
         'zaqar_gevent': [
             *('py.typed', 'client/py.typed', 'client/js/*.js', 'client/js/*.ts'),
-            *('client/js/package.json', 'client/js/README.md'),
+            *('client/js/package.json', 'client/js/README.md', 'client/js/LICENSE'),
             *('console/static/*', 'console/static/views/*'),
             'storage/redis/scripts/*.lua',
             'storage/postgresql/sql/*.sql',

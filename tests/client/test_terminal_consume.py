@@ -170,3 +170,19 @@ def test_an_interruption_does_not_wait_for_the_next_attempt(shell: Shell) -> Non
         consuming.communicate(timeout=SECONDS)
     assert consuming.returncode == 128 + signal.SIGTERM
     assert free(shell) == 1
+
+
+def test_a_message_that_cannot_be_moved_is_given_back(shell: Shell) -> None:
+    shell.records('post', 'orders', '"longer than the other queue takes"')
+    shell.records('queue', 'create', 'dead', '--max-post-size', '10')
+    options = ('--limit', '1', '--dead-letter-queue', 'dead')
+    finished = shell.run('consume', 'orders', '--exec', 'false', *options)
+    assert finished.returncode == 1
+    assert free(shell) == 1
+
+
+def test_a_queue_is_not_its_own_dead_letter_queue(shell: Shell) -> None:
+    status, told = shell.failure(
+        'consume', 'orders', '--exec', 'false', '--dead-letter-queue', 'orders'
+    )
+    assert (status, 'another queue' in told) == (2, True)

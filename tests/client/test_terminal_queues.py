@@ -39,6 +39,17 @@ def test_a_queue_is_created_with_settings_shown_changed_and_deleted(shell: Shell
     assert shell.records('queue', 'list') == []
 
 
+def test_the_delay_of_retries_has_parts(shell: Shell) -> None:
+    shell.records('queue', 'create', 'jobs', '--retry-delay', '0.5,3,60')
+    [shown] = shell.records('queue', 'show', 'jobs')
+    assert shown['metadata']['_retry_delay'] == {'initial': 0.5, 'factor': 3, 'max': 60}
+    [changed] = shell.records('queue', 'set', 'jobs', '--retry-delay', '2')
+    assert changed['metadata']['_retry_delay'] == {'initial': 2}
+    status, told = shell.failure('queue', 'set', 'jobs', '--retry-delay', '2,99')
+    assert (status, '_retry_delay' in told) == (1, True)
+    assert shell.run('queue', 'set', 'jobs', '--retry-delay', 'soon').returncode == 2
+
+
 def test_a_switch_is_a_setting_as_well(shell: Shell) -> None:
     shell.records('queue', 'create', 'jobs', '--encrypt')
     [changed] = shell.records('queue', 'set', 'jobs', '--no-encrypt')
@@ -165,6 +176,11 @@ def test_a_claim_is_given_back(shell: Shell) -> None:
     [told] = shell.records('claim', 'jobs', '--release', claimed['claim_id'])
     assert told == {'claim_id': claimed['claim_id'], 'released': True}
     assert [one['body'] for one in shell.records('claim', 'jobs')] == [1, 2]
+    [claimed, _] = shell.records('list', 'jobs')
+    shell.records('claim', 'jobs', '--release', claimed['claim_id'], '--delay', '600')
+    assert shell.records('claim', 'jobs') == []
+    assert shell.records('list', 'jobs') == []
+    assert len(shell.records('list', 'jobs', '--delayed')) == 2
 
 
 def test_tables_are_for_people_and_may_be_had_in_a_pipe(shell: Shell) -> None:

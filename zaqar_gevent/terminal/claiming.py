@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from zaqar_gevent.client import Client
-from zaqar_gevent.terminal.display import Display
+from zaqar_gevent.terminal.display import Display, complain
 from zaqar_gevent.terminal.listing import show_message
 
 
@@ -16,6 +16,9 @@ def run(client: Client, arguments: argparse.Namespace, display: Display) -> int:
     """
     if arguments.release:
         return _release(client, arguments, display)
+    if arguments.delay is not None:
+        complain('--delay is for messages that are given back: it needs --release')
+        return 2
     options = {name: getattr(arguments, name) for name in ('ttl', 'grace', 'wait')}
     given = {name: value for name, value in options.items() if value is not None}
     claim = client.queue(arguments.queue).claim(limit=arguments.limit, **given)
@@ -29,6 +32,7 @@ def run(client: Client, arguments: argparse.Namespace, display: Display) -> int:
 def _release(client: Client, arguments: argparse.Namespace, display: Display) -> int:
     queue = client.queue(arguments.queue)
     for claim_id in arguments.release:
-        queue.release_claim(claim_id)
+        given = {} if arguments.delay is None else {'delay': arguments.delay}
+        client.call('claim_delete', queue_name=queue.name, claim_id=claim_id, **given)
         display.show({'claim_id': claim_id, 'released': True}, f'{claim_id} given back.')
     return 0

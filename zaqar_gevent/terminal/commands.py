@@ -107,6 +107,13 @@ def _add_claim(parser: argparse.ArgumentParser) -> None:
         help='claim nothing; give the messages of this claim back, so that others get them. May '
         'be given more than once. The id is the claim_id of the JSON output (--format json)',
     )
+    parser.add_argument(
+        '--delay',
+        type=whole,
+        metavar='SECONDS',
+        help='with --release: how long nobody else gets the messages, 0 to 900 (default: what the '
+        'queue says by its --retry-delay, or 0)',
+    )
 
 
 def _add_tail(parser: argparse.ArgumentParser) -> None:

@@ -32,6 +32,9 @@ def run(client: Client, arguments: argparse.Namespace, display: Display) -> int:
     """
     options = {name: getattr(arguments, name) for name in ('ttl', 'grace')}
     given = {name: value for name, value in options.items() if value is not None}
+    if arguments.dead_letter_queue == arguments.queue:
+        complain('the dead-letter queue must be another queue')
+        return 2
     queue = client.queue(arguments.queue)
     if not exists(queue):
         complain(f'there is no queue {queue.name} yet; waiting for its first message')
@@ -95,6 +98,9 @@ class _Worker:
         except (ZaqarError, OSError) as error:
             status, is_done = None, False
             complain(f'{message.id}: {error}')
+            # If that fails as well, the lease ends by itself.
+            with contextlib.suppress(ZaqarError):
+                message.release()
         with self._lock:
             self.successes += is_done
             self.failures += not is_done

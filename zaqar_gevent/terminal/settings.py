@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from zaqar_gevent.terminal.values import count, pair, whole
+from zaqar_gevent.terminal.values import count, pair, retry_delay, whole
 
 
 class Setting(NamedTuple):
@@ -75,6 +75,15 @@ SETTINGS = (
         'SECONDS',
         'how long dead letters are kept, 60 to 1209600 (default: as long as the message has left)',
         's',
+    ),
+    Setting(
+        'retry-delay',
+        '_retry_delay',
+        retry_delay,
+        'SECONDS[,FACTOR[,MAX]]',
+        'how long a message that failed waits for its next claim; each further wait is FACTOR '
+        'times as long, 1 to 10 (default: 2), up to MAX seconds, 43200 or less (default: 300). For '
+        'example 1,2,300 (default: no wait)',
     ),
     Setting(
         'flavor',

@@ -47,6 +47,20 @@ def positive(text: str) -> float:
     return number
 
 
+def retry_delay(text: str) -> dict[str, float]:
+    """`INITIAL[,FACTOR[,MAX]]`, as the setting `_retry_delay` has them."""
+    names = ('initial', 'factor', 'max')
+    parts = text.split(',')
+    if len(parts) > len(names):
+        raise argparse.ArgumentTypeError(f'{text!r} is not INITIAL,FACTOR,MAX')
+    return dict(zip(names, map(_plain_number, parts), strict=False))
+
+
+def _plain_number(text: str) -> float:
+    number = not_negative(text)
+    return int(number) if number.is_integer() else number
+
+
 def pair(text: str) -> tuple[str, Any]:
     """`KEY=VALUE`, where the value is JSON or else text."""
     key, equals, value = text.partition('=')
@@ -84,5 +98,6 @@ for _type, _name in (
     (not_negative, 'number of seconds'),
     (positive, 'number of seconds'),
     (uuid_text, 'UUID'),
+    (retry_delay, 'delay'),
 ):
     _type.__name__ = _name
