@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from zaqar.storage import errors
@@ -28,6 +29,7 @@ _BODY = _COLUMNS.split(', ').index('body')
 _SIZES = (64, 32, 16, 8, 4, 2, 1)
 
 
+@functools.cache
 def _inserts(columns: str) -> dict[int, str]:
     """The statements that insert rows of these columns, by the number of rows."""
     row = f'({", ".join("?" for _ in columns.split(","))})'
@@ -37,8 +39,7 @@ def _inserts(columns: str) -> dict[int, str]:
     }
 
 
-_INSERTS = _inserts(f'{_COLUMNS}, long_body')
-_INSERTS_WITH_EXTRAS = _inserts(f'{_COLUMNS}, {_EXTRA_COLUMNS}, long_body')
+_WITH_EXTRAS = f'{_COLUMNS}, {_EXTRA_COLUMNS}'
 
 
 class Post(NamedTuple):
@@ -89,9 +90,9 @@ def post(cursor: Transaction, posts: Sequence[tuple[Post]]) -> list[Outcome]:
     if any(one.extras for one in made.values()):
         extras = [own for one in made.values() for own in _extras_of(one)]
         rows = [(*row, *own) for row, own in zip(rows, extras, strict=True)]
-        last = insert(cursor, rows, _INSERTS_WITH_EXTRAS)
+        last = insert(cursor, rows, _WITH_EXTRAS)
     else:
-        last = insert(cursor, rows, _INSERTS)
+        last = insert(cursor, rows)
     following = last - len(rows) + 1
     for key, one in made.items():
         spans[key] = following, following + len(one.rows) - 1
@@ -137,15 +138,15 @@ def _split(cursor: sqlite3.Cursor, row: tuple[Any, ...]) -> tuple[Any, ...]:
 
 
 def insert(
-    cursor: sqlite3.Cursor,
-    messages: Iterable[tuple[Any, ...]],
-    statements: dict[int, str] = _INSERTS,
+    cursor: sqlite3.Cursor, messages: Sequence[tuple[Any, ...]], columns: str = _COLUMNS
 ) -> int:
     """Insert messages, each a spool and a `Row`; the id of the last: they follow one another."""
-    rows = [
-        (*row, None) if len(row[_BODY]) < long_bodies.LEAST_BYTES else _split(cursor, row)
-        for row in messages
-    ]
+    rows = messages
+    # PERF: a column that few messages need would cost each of them.
+    if [None for row in rows if len(row[_BODY]) >= long_bodies.LEAST_BYTES]:
+        rows = [_split(cursor, row) for row in rows]
+        columns += ', long_body'
+    statements = _inserts(columns)
     start = 0
     for size in _SIZES:
         while len(rows) - start >= size:
