@@ -1,4 +1,4 @@
-"""The pool of workers that the README shows, run as it stands there."""
+"""The pools of workers that the README shows, run as they stand there."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import json
 import pathlib
 import re
 import shlex
+import subprocess
+import sys
 
 from tests.client.commands import SECONDS, Shell
 from tests.client.waiting import wait_until
@@ -50,3 +52,34 @@ def test_a_pool_of_workers_retries_and_has_dead_letters(
     ]
     assert [one['body'] for one in shell.records('list', 'failed')] == [{'sku': 13}]
     assert shell.records('list', 'orders') == []
+
+
+def test_a_pool_in_python_does_the_same_by_the_settings_of_the_queue(shell: Shell) -> None:
+    text = README.read_text()
+    [program] = re.findall(r'^```python\n(from .*?Worker.*?)^```', text, re.MULTILINE | re.DOTALL)
+    commands = re.findall(r'^\$ zaqar-gevent (queue .*)$', text, re.MULTILINE)
+    shell.records('post', 'orders', *('{"sku": 1}', '{"no sku": 2}', '{"sku": 3}'))
+    assert len(commands) == 2
+    for command in commands:
+        shell.records(*shlex.split(command.replace('--retry-delay 1', '--retry-delay 0.1')))
+    for old, new in (
+        ('http://127.0.0.1:8888', shell.env['ZAQAR_URL']),
+        ("project='demo'", f'project={shell.env["ZAQAR_PROJECT"]!r}'),
+    ):
+        assert old in program
+        program = program.replace(old, new)
+    with subprocess.Popen(
+        [sys.executable, '-u', '-c', program],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as worker:
+        try:
+            wait_until(lambda: shell.run('list', 'failed').stdout != '', SECONDS, 'a dead letter')
+        finally:
+            worker.terminate()
+        output, errors = worker.communicate(timeout=SECONDS)
+    assert sorted(output.splitlines()) == ['charged 1', 'charged 3']
+    assert [one['body'] for one in shell.records('list', 'failed')] == [{'no sku': 2}]
+    assert shell.records('list', 'orders') == []
+    assert "KeyError: 'sku'" in errors
