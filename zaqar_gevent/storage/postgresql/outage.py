@@ -20,6 +20,8 @@ _MEANINGS = {
     '40001': Meaning.AGAIN,  # serialization failure
     '40P01': Meaning.AGAIN,  # deadlock
     '55P03': Meaning.AGAIN,  # lock not available
+    # What is done once more meets what it did the first time, just committed.
+    '23505': Meaning.AGAIN,
     '57P01': Meaning.LOST,  # the administrator ends the connection, or the server
     '57P02': Meaning.LOST,
     '57P03': Meaning.LOST,  # it is starting, stopping or recovering

@@ -111,7 +111,7 @@ class PostgresServer:
 
     def after_fork(self) -> None:
         """In a forked child: leave the connections to the parent, and begin anew."""
-        self.upkeep = Upkeep(self)
+        self.upkeep = self.upkeep.after_fork()
         self._thread_link.forget()
         for link in self._links:
             link.forget()

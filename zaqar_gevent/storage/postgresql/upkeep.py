@@ -59,6 +59,14 @@ class Upkeep:
             self._hub = hub
             self._greenlets = [gevent.spawn(self._collect), gevent.spawn(self._place)]
 
+    def after_fork(self) -> Upkeep:
+        """In a forked child: the work of this process, with the same listeners."""
+        server = self._server()
+        assert server is not None
+        own = Upkeep(server)
+        own._listeners = [*self._listeners]
+        return own
+
     def stop(self) -> None:
         """Stop working."""
         self._is_over = True

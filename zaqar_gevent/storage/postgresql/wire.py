@@ -136,6 +136,17 @@ class Wire:
             raise Lost(self._last_words or _describe(error)) from None
         self._check()
 
+    def is_alive(self) -> bool:
+        """Whether the connection is open, as far as is known while nothing is expected."""
+        connection = self._connection
+        try:
+            # The first may be a last word of the server, and the end comes behind it.
+            for _ in range(2):
+                connection.consume_input()
+        except psycopg.Error:
+            return False
+        return bool(connection.status == pq.ConnStatus.OK)
+
     def close(self) -> None:
         with suppress(psycopg.Error):
             self._connection.finish()
