@@ -1,0 +1,136 @@
+"""Several servers on one database: each with drivers and connections of its own."""
+
+from __future__ import annotations
+
+import pathlib
+import uuid
+from collections.abc import Iterator
+from typing import Any
+
+import gevent
+import pytest
+from zaqar.storage import pipeline
+
+from tests.postgres_process import PostgresProcess
+from tests.storage.conftest import Store, load_postgresql, open_drivers
+from zaqar_gevent.markers import MarkerNotGiven
+
+POSTERS = 4
+POSTS = 50
+WORKERS = 8
+
+
+@pytest.fixture
+def pair(postgres: PostgresProcess, tmp_path: pathlib.Path) -> Iterator[list[Store]]:
+    """Two stores that share nothing in this process."""
+    gevent.get_hub()
+    name = f'zaqar_{uuid.uuid4().hex}'
+    stores = []
+    for number in range(2):
+        # What is in a URI makes another server of it.
+        uri = f'{postgres.uri}?application_name=server-{number}'
+        conf = load_postgresql(uri, tmp_path, name)
+        driver, control = open_drivers('postgresql', conf)
+        data = pipeline.DataDriver(conf, driver, control)
+        stores.append(Store('postgresql', data, control, None))
+    assert stores[0].data._storage.server is not stores[1].data._storage.server
+    yield stores
+    for store in stores:
+        store.data._storage.close()
+        store.control.close()
+
+
+def test_whoever_follows_by_marker_sees_each_message_once(pair: list[Store]) -> None:
+    queue = pair[0].queue()
+    total = len(pair) * POSTERS * POSTS
+
+    def post(store: Store, poster: str) -> None:
+        for number in range(POSTS):
+            store.post(queue, f'{poster}-{number}')
+
+    def follow(store: Store) -> list[Any]:
+        seen: list[Any] = []
+        marker = None
+        while len(seen) < total:
+            results = store.messages.list(queue, marker=marker, echo=True, include_claimed=True)
+            seen += [one['body'] for one in next(results)]
+            marker = next(results)
+        return seen
+
+    followers = [gevent.spawn(follow, store) for store in pair]
+    posters = [
+        gevent.spawn(post, store, f'{number}.{poster}')
+        for number, store in enumerate(pair)
+        for poster in range(POSTERS)
+    ]
+    gevent.joinall([*posters, *followers], timeout=60, raise_error=True)
+    stored = pair[0].list(queue, limit=2 * total)
+    assert len(stored) == len(set(stored)) == total
+    for follower in followers:
+        assert follower.get() == stored
+    for poster in {one.split('-')[0] for one in stored}:
+        mine = [one for one in stored if one.startswith(f'{poster}-')]
+        assert mine == [f'{poster}-{number}' for number in range(POSTS)]
+
+
+def test_no_message_is_held_by_two(pair: list[Store]) -> None:
+    queue = pair[0].queue()
+    for first in range(0, 400, 20):
+        pair[0].post(queue, *range(first, first + 20))
+    held: list[Any] = []
+
+    def work(store: Store) -> None:
+        while found := store.claim(queue, limit=7)[1]:
+            held.extend(one['body'] for one in found)
+
+    workers = [gevent.spawn(work, store) for store in pair for _ in range(WORKERS)]
+    gevent.joinall(workers, timeout=60, raise_error=True)
+    assert sorted(held) == list(range(400))
+    assert pair[1].counts(queue) == (400, 0)
+
+
+def test_what_one_makes_free_the_other_finds(pair: list[Store]) -> None:
+    one, other = pair
+    queue = one.queue()
+    one.post(queue, *range(4))
+    claim, _ = one.claim(queue, limit=2)
+    assert [found['body'] for found in other.claim(queue)[1]] == [2, 3]
+    assert other.claim(queue)[1] == []
+    one.claims.delete(queue, claim)
+    assert [found['body'] for found in other.claim(queue)[1]] == [0, 1]
+
+
+def test_a_post_is_made_once_by_either(pair: list[Store]) -> None:
+    one, other = pair
+    queue = one.queue()
+    posts = [
+        gevent.spawn(store.post, queue, 'x', post_id='p1') for store in (one, other) for _ in '123'
+    ]
+    gevent.joinall(posts, timeout=60, raise_error=True)
+    assert len({tuple(post.get()) for post in posts}) == 1
+    assert other.list(queue) == ['x']
+
+
+def test_a_marker_that_was_lost_with_the_end_of_the_database_is_refused(
+    pair: list[Store], postgres: PostgresProcess
+) -> None:
+    """As after a failover to a standby that was behind."""
+    one, other = pair
+    queue = one.queue()
+    one.post(queue, 'kept')
+    results = one.messages.list(queue, echo=True)
+    list(next(results))
+    kept = next(results)
+    name = one.data._storage.server.address.schema
+    before = postgres.run(f'SELECT last_value FROM {name}.batches')[0][0]
+    one.post(queue, 'lost')
+    results = one.messages.list(queue, echo=True)
+    list(next(results))
+    lost = next(results)
+    postgres.run(f'DELETE FROM {name}.messages WHERE position > {before * 65536 + 65535}')
+    postgres.run(f"SELECT setval('{name}.batches', {before})")
+    postgres.run(f"UPDATE {name}.epochs SET timeline = 'another'")
+    other.post(queue, 'new')
+    assert other.list(queue, marker=kept) == ['new']
+    with pytest.raises(MarkerNotGiven):
+        other.list(queue, marker=lost)
