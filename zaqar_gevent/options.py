@@ -79,6 +79,13 @@ _REQUESTS = [
         'one is answered with 400.',
     ),
     cfg.IntOpt(
+        'max_schedule_ahead',
+        default=14 * 24 * 3600,
+        min=0,
+        help='How far ahead a message may be scheduled by deliver_at, in seconds. It is apart from '
+        '[transport] max_message_delay, the limit of delay.',
+    ),
+    cfg.IntOpt(
         'max_attributes',
         default=32,
         min=0,

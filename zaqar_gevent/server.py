@@ -218,6 +218,7 @@ class TransportDriver:
         broker.descriptions = _descriptions(dispatcher)
         broker.notifier.tells_others = notifies
         broker.attributes = AttributeLimits(section.max_attributes, section.max_attributes_size)
+        broker.max_schedule_ahead = section.max_schedule_ahead
         broker.networks = assembly.networks(conf)
         deliveries = assembly.deliveries(conf, broker.networks, _server_name())
         deliveries.find_by(broker.notifier.find)

@@ -18,7 +18,10 @@ VERSION = {'OpenStack-API-Version': 'messaging 2.1'}
 
 CAPABLE = ('embedded', 'unshared', 'on_postgresql')
 INCAPABLE = ('redis', 'upstream')
-MISSING = {('on_postgresql', 'test_retries'): 'PostgreSQL does not offer retries yet'}
+MISSING = {
+    ('on_postgresql', 'test_retries'): 'PostgreSQL does not offer retries yet',
+    ('on_postgresql', 'test_schedules'): 'PostgreSQL does not offer schedules yet',
+}
 """Tests of what a store does not offer yet, by store and module."""
 
 

@@ -14,7 +14,7 @@ from zaqar.transport import validation
 from zaqar.transport.base import ResourceDefaults
 
 from zaqar_gevent import markers, retry_delays
-from zaqar_gevent.api import documents, errors
+from zaqar_gevent.api import documents, errors, scheduling
 from zaqar_gevent.api.attributes import AttributeLimits
 from zaqar_gevent.api.delivery import DelayedDelivery
 from zaqar_gevent.api.documents import MAX_DEPTH
@@ -183,6 +183,7 @@ class Broker:
         `subscription_seconds`.
     delays: tells of delayed messages when they are due, where clients can be connected.
     attributes: how many attributes a message may have, and how long.
+    max_schedule_ahead: how far ahead a message may be scheduled, in seconds.
     networks: where webhooks may go. loops: recognises messages that webhooks bring back.
     quotas: how much projects, connections and queues may have at a time.
     capabilities: what is said of the server to whoever asks.
@@ -221,6 +222,7 @@ class Broker:
             weigh=lambda found: len(documents.encode_json(found)),
         )
         self.attributes = AttributeLimits()
+        self.max_schedule_ahead: float = scheduling.MAX_SECONDS
         self.networks = Networks()
         self.loops = Loops(conf, is_local=stores.features.is_local)
         self.notifier = Notifier(

@@ -28,6 +28,7 @@ class _Message(msgspec.Struct):
     ttl: int | UnsetType = UNSET
     delay: int | UnsetType | None = UNSET
     attributes: dict[str, str] | UnsetType | None = UNSET
+    deliver_at: float | str | UnsetType | None = UNSET
 
 
 class _KnownMessage(_Message, forbid_unknown_fields=True):
@@ -52,6 +53,7 @@ class Post(msgspec.Struct):
                     one.ttl,
                     None if one.delay is UNSET else one.delay,
                     None if one.attributes is UNSET else one.attributes,
+                    None if one.deliver_at is UNSET else one.deliver_at,
                 )
                 for one in self.messages
             ]

@@ -43,6 +43,7 @@ class Feature(enum.Enum):
     ATTRIBUTES = 'keep attributes of messages'
     RETRIES = 'delay retries'
     SETTLEMENTS = 'settle messages one by one'
+    SCHEDULES = 'deliver messages at a time'
 
 
 @dataclass(frozen=True)

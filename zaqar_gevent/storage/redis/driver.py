@@ -39,7 +39,7 @@ Lease = tuple[str, int, int]
 """The id of a claim, its TTL and grace in seconds."""
 
 _NEVER = (0, '', '', '')
-_OFFERED = frozenset({Feature.ATTRIBUTES, Feature.RETRIES, Feature.SETTLEMENTS})
+_OFFERED = frozenset({Feature.ATTRIBUTES, Feature.RETRIES, Feature.SETTLEMENTS, Feature.SCHEDULES})
 
 
 class DataDriver(own_drivers.DataDriver):

@@ -338,9 +338,15 @@ def exact_time() -> str:
 
 
 def _due_at(new: dict[str, Any]) -> str | int:
-    """When a message becomes visible; 0 for at once: another server's clock may be behind."""
-    delay: int = new.get('delay') or 0
-    return repr(float(timeutils.utcnow_ts(microsecond=True)) + delay) if delay else 0
+    """When a message becomes visible; 0 for at once: another server's clock may be behind.
+
+    With an `s` behind it, its TTL counts from then on.
+    """
+    delay: float = new.get('delay') or 0
+    if not delay:
+        return 0
+    due = repr(float(timeutils.utcnow_ts(microsecond=True)) + delay)
+    return f'{due}s' if new.get('scheduled') else due
 
 
 def _extras_of(message: StoredMessage) -> bytes:

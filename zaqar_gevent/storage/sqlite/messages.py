@@ -66,7 +66,8 @@ class MessageController(own_drivers.MessageController):
         The body of a message is a `Body` where the driver `carries_bodies`, and otherwise a value:
         then one of bytes, which must be ASCII, is an encrypted one, and is given back as bytes.
 
-        A message may have `attributes`, texts by name.
+        A message may have `attributes`, texts by name. One that is `scheduled` counts as posted
+        when its delay is over: its `ttl` and `age` count from then on.
 
         A post whose first message has a `post_id` is made once: repeated within the driver's
         `idempotency_seconds` it has the same ids. The first may have a `passed` as well, which is
@@ -113,10 +114,10 @@ class MessageController(own_drivers.MessageController):
             checksum = storage_utils.get_checksum(body.value) or None if checked else None
             delay = new.get('delay')
             delayed_until = now + delay if delay else 0.0
-            expires = now + ttl
+            created = delayed_until if new.get('scheduled') else now
             rows.append(
                 (
-                    *(ttl, now, expires, delayed_until, client, checksum),
+                    *(ttl, created, created + ttl, delayed_until, client, checksum),
                     *(encode_body(body), body.encoding),
                 )
             )

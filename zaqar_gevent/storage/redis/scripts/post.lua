@@ -2,7 +2,8 @@
 -- KEYS: messages, rank counter, names of queues, names of topics, topic, receipt, what keeps a token
 -- where the queue itself is on another server.
 -- ARGV: queue ('': is not checked), now, client, start of the ids, seconds to remember the post
--- (0: not at all), and of each message TTL, delayed until, body, its spelling ('' for the
+-- (0: not at all), and of each message TTL, delayed until (with an 's' if
+-- its TTL counts from then on), body, its spelling ('' for the
 -- usual one), checksum and extras ('' for none).
 local now, seconds = tonumber(ARGV[2]), tonumber(ARGV[5])
 local unplaced
@@ -42,13 +43,16 @@ local ids, ranked = {}, {}
 for index = 0, count - 1 do
     local at = 6 + 6 * index
     local ttl = tonumber(ARGV[at])
-    local due = tonumber(ARGV[at + 1])
+    local time, counts_from = string.match(ARGV[at + 1], '^([^s]+)(s?)$')
+    local due = tonumber(time)
+    -- A scheduled message counts as posted when it is due.
+    local created = counts_from == 's' and math.ceil(due) or now
     -- The place of a delayed message is not known yet, and its id does not tell one.
     if due > 0 and not unplaced then
         unplaced = string.gsub(ARGV[4], '-a(%x+)-$', '-b%1-')
     end
     local id = (due > 0 and unplaced or ARGV[4]) .. string.format('%012x', rank + index)
-    local fields = {'id', id, 't', ttl, 'cr', now, 'e', now + ttl, 'u', ARGV[3], 'c', '',
+    local fields = {'id', id, 't', ttl, 'cr', created, 'e', created + ttl, 'u', ARGV[3], 'c', '',
         'c.e', now, 'c.c', 0, 'd', math.ceil(due), 'b', ARGV[at + 2]}
     if ARGV[at + 3] ~= '' then
         fields[#fields + 1] = 's'
@@ -63,7 +67,7 @@ for index = 0, count - 1 do
         fields[#fields + 1] = ARGV[at + 5]
     end
     call('HSET', id, unpack(fields))
-    call('EXPIRE', id, ttl)
+    call('EXPIRE', id, created + ttl - now)
     ids[index + 1] = id
     if due > 0 then
         call('ZADD', KEYS[1] .. LATER, string.format('%.6f', due + index / 1e6), id)
