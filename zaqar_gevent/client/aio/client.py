@@ -153,14 +153,14 @@ class Client:
     async def queues(
         self, *, marker: str | None = None, limit: int | None = None, name: str | None = None
     ) -> AsyncIterator[Queue]:
-        """The project's queues by name, page by page; `name` is a regular expression for them."""
+        """The project's queues by name, page by page; `name` is a text that each contains."""
         async for one in list_names(self._requester, 'queue', marker, limit, name):
             yield Queue(self._requester, one)
 
     async def topics(
         self, *, marker: str | None = None, limit: int | None = None, name: str | None = None
     ) -> AsyncIterator[Topic]:
-        """The project's topics by name, page by page; `name` is a regular expression for them."""
+        """The project's topics by name, page by page; `name` is a text that each contains."""
         async for one in list_names(self._requester, 'topic', marker, limit, name):
             yield Topic(self._requester, one)
 

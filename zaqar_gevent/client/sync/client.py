@@ -155,14 +155,14 @@ class Client:
     def queues(
         self, *, marker: str | None = None, limit: int | None = None, name: str | None = None
     ) -> Iterator[Queue]:
-        """The project's queues by name, page by page; `name` is a regular expression for them."""
+        """The project's queues by name, page by page; `name` is a text that each contains."""
         for one in list_names(self._requester, 'queue', marker, limit, name):
             yield Queue(self._requester, one)
 
     def topics(
         self, *, marker: str | None = None, limit: int | None = None, name: str | None = None
     ) -> Iterator[Topic]:
-        """The project's topics by name, page by page; `name` is a regular expression for them."""
+        """The project's topics by name, page by page; `name` is a text that each contains."""
         for one in list_names(self._requester, 'topic', marker, limit, name):
             yield Topic(self._requester, one)
 
