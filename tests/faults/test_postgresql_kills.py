@@ -50,7 +50,7 @@ class Load:
             thread.join(SECONDS)
             assert not thread.is_alive()
 
-    def wait(self, more: int = 5) -> None:
+    def wait(self, more: int = 2) -> None:
         """Wait until each worker has been acknowledged so many posts more."""
         goals = {worker: self.acknowledged[worker] + more for worker in self._workers()}
         deadline = time.monotonic() + SECONDS
