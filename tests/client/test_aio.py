@@ -21,7 +21,7 @@ from tests.client import aio_scenario
 from tests.client.scenario import EXPECTED
 from tests.intermediaries import Intermediary
 from tests.server_process import ServerProcess
-from zaqar_gevent.client import ClientClosed, LeaseLost, Timeout
+from zaqar_gevent.client import BadRequest, ClientClosed, LeaseLost, Timeout
 from zaqar_gevent.client.aio import Client, Message, Queue
 
 LOOPS = ('asyncio', 'uvloop')
@@ -517,3 +517,31 @@ def test_a_timeout_is_kept(server: ServerProcess) -> None:
                 assert time.monotonic() - began < 5
 
     asyncio.run(wait())
+
+
+@pytest.mark.parametrize('transport', ['websocket', 'rest'])
+def test_messages_of_a_claim_are_released_and_rejected_one_by_one(
+    server: ServerProcess, transport: str
+) -> None:
+    async def settle() -> None:
+        async with client_of(server, transport=transport) as client:
+            queue = client.queue('q')
+            with pytest.raises(BadRequest):
+                await queue.post(1)
+                await (await queue.claim(ttl=60)).messages[0].reject('why not')
+            await client.queue('dead').create()
+            await queue.delete()
+            await queue.create({'_max_claim_count': 5, '_dead_letter_queue': 'dead'})
+            await queue.post([1, 2, 3], ttl=600)
+            claim = await queue.claim(ttl=60)
+            first, second, third = claim.messages
+            assert first.attempt == 1
+            await first.release()
+            await second.reject('no such sku')
+            await third.release(delay=600)
+            again = await queue.claim(ttl=60)
+            assert [(one.body, one.attempt) for one in again] == [(1, 2)]
+            dead = [one.body async for one in client.queue('dead').messages()]
+            assert dead == [2]
+
+    asyncio.run(settle())

@@ -16,7 +16,7 @@ import pytest
 
 from tests.client.waiting import wait_until
 from tests.server_process import ServerProcess
-from zaqar_gevent.client import Client, Forbidden, Message, Queue, Worker, aio
+from zaqar_gevent.client import Client, Forbidden, Message, Queue, Reject, Retry, Worker, aio
 
 SECONDS = 30.0
 
@@ -101,6 +101,28 @@ def test_a_message_that_fails_is_retried_and_then_a_dead_letter(
     assert told == [('bad', 'as it must')] * 3
     assert (worker.succeeded, worker.failed) == (1, 3)
     assert 'RuntimeError: as it must' in caplog.text
+
+
+def test_a_handler_says_when_to_retry_and_what_to_reject(queue: Queue) -> None:
+    attempts: list[tuple[str, int | None]] = []
+
+    def handle(message: Message) -> None:
+        attempts.append((message.body, message.attempt))
+        if message.body == 'bad':
+            raise Reject('no such sku')
+        if message.attempt == 1:
+            raise Retry(delay=1)
+
+    dead = type(queue)(queue._target.requester, 'dead')
+    dead.create()
+    queue.create({'_max_claim_count': 5, '_dead_letter_queue': 'dead'})
+    queue.post(['bad', 'late'], ttl=600)
+    worker = Worker(queue, handle, concurrency=1, ttl=60)
+    with Running(worker):
+        wait_until(lambda: worker.succeeded == 1, SECONDS, 'the retry')
+    assert attempts == [('bad', 1), ('late', 1), ('late', 2)]
+    assert [message.body for message in dead.messages()] == ['bad']
+    assert total(queue) == 0
 
 
 def test_stopping_lets_handlers_end_and_gives_the_rest_back(queue: Queue) -> None:

@@ -121,6 +121,22 @@ class AccessEnded(ZaqarError):
         self.reason = reason
 
 
+class Retry(Exception):
+    """For handlers of a `Worker`: deliver the message again, after `delay` seconds if given."""
+
+    def __init__(self, delay: float | None = None) -> None:
+        super().__init__('to be retried')
+        self.delay = delay
+
+
+class Reject(Exception):
+    """For handlers of a `Worker`: move the message to the dead letter queue, for this reason."""
+
+    def __init__(self, reason: str | None = None) -> None:
+        super().__init__(reason or 'rejected')
+        self.reason = reason
+
+
 class LeaseLost(ZaqarError):
     """Messages were acknowledged after their leases had been lost, so they come again.
 

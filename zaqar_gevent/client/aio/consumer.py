@@ -12,7 +12,7 @@ from typing import Any
 from zaqar_gevent.client.aio import io
 from zaqar_gevent.client.aio.connection import Connection
 from zaqar_gevent.client.aio.connector import Link
-from zaqar_gevent.client.aio.message import Message
+from zaqar_gevent.client.aio.message import ACK, Message, Settlement
 from zaqar_gevent.client.aio.renewal import ClaimRenewer
 from zaqar_gevent.client.aio.stream import Stream
 from zaqar_gevent.client.aio.target import Target
@@ -44,8 +44,6 @@ LEAST_TTL_SECONDS = 60.0
 MAX_ACKS = 100
 
 _TROUBLE = (ConnectionLost, Timeout, ServiceUnavailable)
-# What the server answers about a message whose claim has ended.
-_LOST = (BadRequest, Forbidden, NotFound)
 
 
 class _Delivery:
@@ -259,8 +257,9 @@ class Consumer(Stream):
         with self._changed:
             self._changed.notify_all()
 
-    async def _settle_message(self, message: Message, is_done: bool, wait: bool) -> bool:
-        """Delete or give back a message; whether it was still leased to this consumer."""
+    async def _settle_message(self, message: Message, settlement: Settlement, wait: bool) -> bool:
+        """Settle a message; whether it was still leased to this consumer."""
+        is_done = settlement.is_done
         self._requester.connector.fork_guard.check()
         with self._changed:
             delivery = self._delivery_of(message)
@@ -280,8 +279,9 @@ class Consumer(Stream):
         if is_done and not wait and pushes is not None:
             self._send_acks(pushes)
             return True
-        settled = await self._settle(message.id, delivery, is_done)
-        await self._forget(message.id, delivery, is_done)
+        settled = await self._settle(message.id, delivery, settlement)
+        # What was released by itself is not part of its claim any more.
+        await self._forget(message.id, delivery, is_done or bool(settlement.options))
         if not (settled or wait):
             self._failed_ids.append(message.id)
         return settled or not wait
@@ -299,13 +299,14 @@ class Consumer(Stream):
             self._changed.notify_all()
         await self._end_claim(delivery, is_done=is_done)
 
-    async def _settle(self, message_id: str, delivery: _Delivery, is_done: bool) -> bool:
+    async def _settle(self, message_id: str, delivery: _Delivery, settlement: Settlement) -> bool:
         pushes = delivery.pushes
         if pushes is not None:
-            action = 'message_ack' if is_done else 'message_release'
             arguments = {'consumer_id': pushes.id, 'message_ids': [message_id]}
+            arguments |= settlement.options
+            timeout = self._requester.timeout
             try:
-                check(await pushes.connection.perform(action, arguments, self._requester.timeout))
+                check(await pushes.connection.perform(settlement.action, arguments, timeout))
                 return True
             except NotFound:
                 return False
@@ -313,11 +314,20 @@ class Consumer(Stream):
                 # The claim may have ended with the connection, or it may have been settled: what
                 # follows is as good as that, and does no harm if it was.
                 pass
-        if not is_done:
+        if not settlement.is_done and not settlement.options:
             return True
         try:
-            await self._target.delete_message(message_id, delivery.claim_id)
-        except _LOST:
+            if settlement is ACK:
+                await self._target.delete_message(message_id, delivery.claim_id)
+            else:
+                await self._target.settle(
+                    settlement.action, message_id, delivery.claim_id, **settlement.options
+                )
+        except BadRequest:
+            if settlement.action == 'message_reject':
+                raise
+            return False
+        except (Forbidden, NotFound):
             return False
         return True
 
@@ -390,7 +400,7 @@ class Consumer(Stream):
             if delivery is None:
                 self._failed_ids.append(message.id)
             else:
-                settled = await self._settle(message.id, delivery, True)
+                settled = await self._settle(message.id, delivery, ACK)
                 await self._forget(message.id, delivery, True)
                 if not settled:
                     self._failed_ids.append(message.id)

@@ -4,16 +4,41 @@ from __future__ import annotations
 
 import reprlib
 from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from zaqar_gevent.client.errors import Unsupported
 
 if TYPE_CHECKING:
     from zaqar_gevent.client.aio.target import Target
 
-# Settles a message: deletes it if the first flag is set, else gives it back. The second says
-# whether to wait for the outcome. Gives whether it could be settled.
-Settle = Callable[['Message', bool, bool], Any]
+
+class Settlement(NamedTuple):
+    """What becomes of a message: it is acknowledged (deleted), released, or rejected.
+
+    action: `message_ack`, `message_release` or `message_reject`. delay: before it is delivered
+    again, in seconds. reason: why it is rejected.
+    """
+
+    action: str
+    delay: float | None = None
+    reason: str | None = None
+
+    @property
+    def is_done(self) -> bool:
+        """Whether the message is not delivered again from its queue."""
+        return self.action != 'message_release'
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The arguments of the operation, beside which message."""
+        given = {'delay': self.delay, 'reason': self.reason}
+        return {name: value for name, value in given.items() if value is not None}
+
+
+ACK = Settlement('message_ack')
+
+# Settles a message; the flag says whether to wait for the outcome. Gives whether it could be.
+Settle = Callable[['Message', Settlement, bool], Any]
 
 _short = reprlib.Repr()
 _short.maxstring = _short.maxother = 60
@@ -22,13 +47,14 @@ _short.maxstring = _short.maxother = 60
 class Message:
     """A message of a queue or topic.
 
-    ttl, age: in seconds. claim_id: of the claim that holds it, if any. checksum: of its body, if
-    the queue has checksums made. marker: where to go on reading after it, None if the server does
-    not say. id is None in what upstream's envelope pushes.
+    ttl, age: in seconds. claim_id: of the claim that holds it, if any. attempt: which delivery this
+    is, 1 for the first; None if it is not claimed or the server does not count. checksum: of its
+    body, if the queue has checksums made. marker: where to go on reading after it, None if the
+    server does not say. id is None in what upstream's envelope pushes.
     """
 
     __slots__ = (
-        *('_settle', '_target', 'age', 'body', 'checksum', 'claim_id', 'id', 'marker'),
+        *('_settle', '_target', 'age', 'attempt', 'body', 'checksum', 'claim_id', 'id', 'marker'),
         'ttl',
     )
 
@@ -47,6 +73,8 @@ class Message:
         self.age: int = document.get('age', 0)
         self.claim_id: str | None = document.get('claim_id')
         self.checksum: str | None = document.get('checksum')
+        claims = document.get('claim_count')
+        self.attempt: int | None = None if claims is None else claims + 1
         self.marker = marker
 
     def __repr__(self) -> str:
@@ -77,20 +105,37 @@ class Message:
         consumer or another.
         """
         if self._settle is not None:
-            settled: bool = await self._settle(self, True, wait)
+            settled: bool = await self._settle(self, ACK, wait)
             return settled
         await self.delete()
         return True
 
-    async def release(self) -> bool:
-        """Give it back, for any consumer to get; only for a consumer's messages.
+    async def release(self, *, delay: float | None = None) -> bool:
+        """Give it back, to be delivered again.
 
-        Returns False if its lease was lost before, so that it is free already.
+        delay: after how many seconds; left out, as the queue says. A message of a `claim()`, and
+        any delay, need a server of this project.
+
+        Returns False if a consumer's lease of it was lost before, so that it is free already.
         """
-        if self._settle is None:
-            raise Unsupported('Only a message of a consumer can be given back.')
-        settled: bool = await self._settle(self, False, True)
-        return settled
+        return await self._give_up(Settlement('message_release', delay=delay))
+
+    async def reject(self, reason: str | None = None) -> bool:
+        """Move it to the dead letter queue at once; needs a server of this project.
+
+        Returns False if a consumer's lease of it was lost before. Raises BadRequest if the queue
+        has no dead letter queue.
+        """
+        return await self._give_up(Settlement('message_reject', reason=reason))
+
+    async def _give_up(self, settlement: Settlement) -> bool:
+        if self._settle is not None:
+            settled: bool = await self._settle(self, settlement, True)
+            return settled
+        if self.claim_id is None:
+            raise Unsupported('Only a claimed message can be released or rejected.')
+        await self._target.settle(settlement.action, self.id, self.claim_id, **settlement.options)
+        return True
 
 
 class Claim:

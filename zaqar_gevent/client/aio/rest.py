@@ -14,6 +14,8 @@ from zaqar_gevent.client.operation import JSON, Operation
 from zaqar_gevent.client.operations import OPERATIONS
 
 _CAPABILITIES_SECONDS = 10.0
+# Asks for what upstream's API does not know, such as how often a message was claimed.
+_EXTENSIONS = {'OpenStack-API-Version': 'messaging 2.1'}
 
 
 class Rest:
@@ -83,7 +85,7 @@ class Rest:
     ) -> Answer:
         url, headers = await self._place()
         target, body = rest_format.write(operation, dict(arguments), self._default)
-        headers |= {'Accept': JSON, 'Content-Type': operation.media_type}
+        headers |= {'Accept': JSON, 'Content-Type': operation.media_type, **_EXTENSIONS}
         token = await self._token()
         if token:
             headers['X-Auth-Token'] = token

@@ -14,7 +14,7 @@ from typing import Any
 from zaqar_gevent.client.sync import io
 from zaqar_gevent.client.sync.connection import Connection
 from zaqar_gevent.client.sync.connector import Link
-from zaqar_gevent.client.sync.message import Message
+from zaqar_gevent.client.sync.message import ACK, Message, Settlement
 from zaqar_gevent.client.sync.renewal import ClaimRenewer
 from zaqar_gevent.client.sync.stream import Stream
 from zaqar_gevent.client.sync.target import Target
@@ -46,8 +46,6 @@ LEAST_TTL_SECONDS = 60.0
 MAX_ACKS = 100
 
 _TROUBLE = (ConnectionLost, Timeout, ServiceUnavailable)
-# What the server answers about a message whose claim has ended.
-_LOST = (BadRequest, Forbidden, NotFound)
 
 
 class _Delivery:
@@ -261,8 +259,9 @@ class Consumer(Stream):
         with self._changed:
             self._changed.notify_all()
 
-    def _settle_message(self, message: Message, is_done: bool, wait: bool) -> bool:
-        """Delete or give back a message; whether it was still leased to this consumer."""
+    def _settle_message(self, message: Message, settlement: Settlement, wait: bool) -> bool:
+        """Settle a message; whether it was still leased to this consumer."""
+        is_done = settlement.is_done
         self._requester.connector.fork_guard.check()
         with self._changed:
             delivery = self._delivery_of(message)
@@ -282,8 +281,9 @@ class Consumer(Stream):
         if is_done and not wait and pushes is not None:
             self._send_acks(pushes)
             return True
-        settled = self._settle(message.id, delivery, is_done)
-        self._forget(message.id, delivery, is_done)
+        settled = self._settle(message.id, delivery, settlement)
+        # What was released by itself is not part of its claim any more.
+        self._forget(message.id, delivery, is_done or bool(settlement.options))
         if not (settled or wait):
             self._failed_ids.append(message.id)
         return settled or not wait
@@ -301,13 +301,14 @@ class Consumer(Stream):
             self._changed.notify_all()
         self._end_claim(delivery, is_done=is_done)
 
-    def _settle(self, message_id: str, delivery: _Delivery, is_done: bool) -> bool:
+    def _settle(self, message_id: str, delivery: _Delivery, settlement: Settlement) -> bool:
         pushes = delivery.pushes
         if pushes is not None:
-            action = 'message_ack' if is_done else 'message_release'
             arguments = {'consumer_id': pushes.id, 'message_ids': [message_id]}
+            arguments |= settlement.options
+            timeout = self._requester.timeout
             try:
-                check(pushes.connection.perform(action, arguments, self._requester.timeout))
+                check(pushes.connection.perform(settlement.action, arguments, timeout))
                 return True
             except NotFound:
                 return False
@@ -315,11 +316,20 @@ class Consumer(Stream):
                 # The claim may have ended with the connection, or it may have been settled: what
                 # follows is as good as that, and does no harm if it was.
                 pass
-        if not is_done:
+        if not settlement.is_done and not settlement.options:
             return True
         try:
-            self._target.delete_message(message_id, delivery.claim_id)
-        except _LOST:
+            if settlement is ACK:
+                self._target.delete_message(message_id, delivery.claim_id)
+            else:
+                self._target.settle(
+                    settlement.action, message_id, delivery.claim_id, **settlement.options
+                )
+        except BadRequest:
+            if settlement.action == 'message_reject':
+                raise
+            return False
+        except (Forbidden, NotFound):
             return False
         return True
 
@@ -392,7 +402,7 @@ class Consumer(Stream):
             if delivery is None:
                 self._failed_ids.append(message.id)
             else:
-                settled = self._settle(message.id, delivery, True)
+                settled = self._settle(message.id, delivery, ACK)
                 self._forget(message.id, delivery, True)
                 if not settled:
                     self._failed_ids.append(message.id)

@@ -16,6 +16,8 @@ from zaqar_gevent.client.operation import JSON, Operation
 from zaqar_gevent.client.operations import OPERATIONS
 
 _CAPABILITIES_SECONDS = 10.0
+# Asks for what upstream's API does not know, such as how often a message was claimed.
+_EXTENSIONS = {'OpenStack-API-Version': 'messaging 2.1'}
 
 
 class Rest:
@@ -85,7 +87,7 @@ class Rest:
     ) -> Answer:
         url, headers = self._place()
         target, body = rest_format.write(operation, dict(arguments), self._default)
-        headers |= {'Accept': JSON, 'Content-Type': operation.media_type}
+        headers |= {'Accept': JSON, 'Content-Type': operation.media_type, **_EXTENSIONS}
         token = self._token()
         if token:
             headers['X-Auth-Token'] = token

@@ -9,6 +9,7 @@ from typing import Any
 
 from zaqar_gevent.client.sync.message import Claim, Message
 from zaqar_gevent.client.sync.requester import Requester
+from zaqar_gevent.client.errors import from_answer
 from zaqar_gevent.client.links import Answer
 
 
@@ -77,6 +78,16 @@ class Target:
     def delete_message(self, message_id: str, claim_id: str | None = None) -> None:
         """Delete one message, a claimed one by its claim's id."""
         self.call('message_delete', message_id=message_id, claim_id=claim_id)
+
+    def settle(
+        self, action: str, message_id: str, claim_id: str | None, **options: Any
+    ) -> None:
+        """Release or reject one message of a claim; raises the error of its outcome."""
+        entry = {'message_id': message_id, 'claim_id': claim_id, **options}
+        given = {name: value for name, value in entry.items() if value is not None}
+        [outcome] = (self.call(f'{action}_many', entries=[given]))['outcomes']
+        if outcome['status'] >= 400:
+            raise from_answer(outcome['status'], outcome)
 
     def renew_claim(
         self, claim_id: str, ttl: int | None = None, grace: int | None = None

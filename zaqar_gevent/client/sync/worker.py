@@ -14,7 +14,7 @@ from zaqar_gevent.client.sync import io
 from zaqar_gevent.client.sync.consumer import Consumer
 from zaqar_gevent.client.sync.message import Message
 from zaqar_gevent.client.sync.queue import Queue
-from zaqar_gevent.client.errors import LeaseLost, ZaqarError
+from zaqar_gevent.client.errors import LeaseLost, Reject, Retry, ZaqarError
 
 LOG = logging.getLogger(__name__)
 
@@ -29,6 +29,8 @@ class Worker:
     The message is acknowledged when the function returns. When it raises, the error is logged and
     the message is given back, so that it is delivered again: the settings of the queue say how
     often (`_max_claim_count`) and where it goes then (`_dead_letter_queue`).
+
+    It may raise `Retry(delay=)` to say when, or `Reject(reason)` for a message that no retry helps.
 
     queue: where the messages come from.
     handler: called with each message.
@@ -150,11 +152,13 @@ class Worker:
         error: Exception | None = None
         try:
             io.ask(lambda: self._handler(message))
+        except (Reject, Retry) as raised:
+            error = raised
         except Exception as raised:
             error = raised
             LOG.exception('The handler failed for %r, which is given back', message)
         try:
-            is_settled = (message.ack() if error is None else message.release())
+            is_settled = self._settle(message, error)
             if error is None and not is_settled:
                 error = LeaseLost([message.id])
                 LOG.warning('%s', error)
@@ -164,6 +168,13 @@ class Worker:
         finally:
             self._running.pop(message.id, None)
         self._tell(message, time.monotonic() - began, error)
+
+    def _settle(self, message: Message, error: Exception | None) -> bool:
+        if error is None:
+            return message.ack()
+        if isinstance(error, Reject):
+            return message.reject(error.reason)
+        return message.release(delay=error.delay if isinstance(error, Retry) else None)
 
     def _tell(self, message: Message, seconds: float, error: Exception | None) -> None:
         try:
