@@ -58,7 +58,7 @@ def test_a_certificate_that_nobody_vouches_for_is_not_believed(
 ) -> None:
     with (
         ScriptedServer(lambda *_: (200, {}), tls=server_context) as server,
-        Client(server.url, project='p', transport=transport, timeout=0.5) as client,  # type: ignore[arg-type]
+        Client(server.url, project='p', transport=transport, timeout=2.0) as client,  # type: ignore[arg-type]
         pytest.raises(ConnectionLost, match='CERTIFICATE_VERIFY_FAILED'),
     ):
         client.call('queue_get', queue_name='q')
