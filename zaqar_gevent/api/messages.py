@@ -315,7 +315,8 @@ def _post(context: Context, request: PostMessages) -> PostedMessages:
     broker.limits.message_posting(messages)
     if context.trace is not None or _have_extras(request.messages):
         _add_attributes(context, request, messages, metadata)
-        _schedule(context, request, messages)
+        if any(one.deliver_at is not None for one in request.messages):
+            _schedule(context, request, messages)
     delayed = [message for message in messages if message.get('delay')]
     if request.post_id is not None:
         _identify(context, request.queue_name, messages, request.post_id)
@@ -499,17 +500,19 @@ def _add_attributes(
     broker, trace = context.broker, context.trace
     is_traced = trace is not None and bool(metadata.get('_trace_context'))
     place = '$.messages[*].attributes'
+    has_any = False
     for index, posted in enumerate(request.messages):
         if posted.attributes:
             place = f'$.messages[{index}].attributes'
             broker.attributes.check(posted.attributes, place)
         elif not is_traced:
             continue
-        attributes = {**(posted.attributes or {})}
+        attributes = posted.attributes or {}
         if trace is not None and is_traced and PARENT not in attributes:
             attributes = {**attributes, **trace.attributes}
         messages[index]['attributes'] = attributes
-    if any('attributes' in message for message in messages):
+        has_any = True
+    if has_any:
         broker.require(Feature.ATTRIBUTES, request.queue_name, context.project_id, place)
 
 
