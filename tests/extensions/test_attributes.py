@@ -143,8 +143,11 @@ def test_the_answer_says_which_version_it_is_in(server: ServerProcess) -> None:
     missing = requests.get(f'{url}/q/messages/none', headers={**own, **VERSION}, timeout=30)
     assert missing.status_code == 404
     assert missing.headers['OpenStack-API-Version'] == 'messaging 2.1'
-    [version] = requests.get(server.url, timeout=30).json()['versions']
+    latest = {'OpenStack-API-Version': 'messaging latest'}
+    [version] = requests.get(server.url, headers=latest, timeout=30).json()['versions']
     assert (version['min_version'], version['max_version']) == ('2.0', '2.1')
+    [version] = requests.get(server.url, timeout=30).json()['versions']
+    assert 'min_version' not in version
 
 
 @pytest.mark.parametrize('transport', ['ws-json', 'ws-msgpack'])

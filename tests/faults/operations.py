@@ -35,8 +35,19 @@ ARGUMENTS: dict[str, Any] = {
     'confirmed': True,
     'consumer_id': 'a8249c6505c3f74a',
     'credit': 1,
+    'delay': 0,
     'detailed': True,
     'echo': True,
+    'entries': [
+        {
+            'message_id': '50b68a50d6f5b8c8a7c62b01',
+            'claim_id': '51db7067821e727dc24df754',
+            'delay': 0,
+            'reason': 'broken',
+            'ttl': 60,
+            'grace': 60,
+        }
+    ],
     'expires': '2100-01-01T00:00:00',
     'flavor': 'fast',
     'flavor_name': 'fast',
@@ -69,6 +80,7 @@ ARGUMENTS: dict[str, Any] = {
     'pop': 2,
     'post_id': '0193b1a2-6c1e-7c55-9d0e-6f2f3c1f7a10',
     'queue_name': 'orders',
+    'reason': 'broken',
     'resource_types': ['messages'],
     'subscriber': 'http://127.0.0.1:1/orders',
     'subscription_id': '57692aa63990b48c644bb7e5',

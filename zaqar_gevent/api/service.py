@@ -20,6 +20,8 @@ VERSION = {
         }
     ],
     'links': [{'href': '/v2/', 'rel': 'self'}],
+}
+MICROVERSIONS = {
     'min_version': str(microversions.MINIMUM),
     'max_version': str(microversions.MAXIMUM),
 }
@@ -29,7 +31,7 @@ VERSION = {
 _PARAMETERS = {'claim_id': 'claim'}
 _MEANINGS = {'claim': 'claim_id'}
 _LIMITS = {'message': 'messages_limit'}
-_UNDESCRIBED = frozenset({'name', 'with_count', 'include_delayed', 'wait', 'claim_ids'})
+_UNDESCRIBED = frozenset({'name', 'with_count', 'include_delayed', 'wait', 'claim_ids', 'delay'})
 _TEMPLATES = frozenset({'rel/ping'})
 _ACCEPTING = frozenset({'rel/patch_claim', 'rel/subscription_patch'})
 
@@ -40,7 +42,9 @@ class NoArguments(Request):
 
 @operation('get_versions', rest='GET /', policy=None, success=300, anonymous=True)
 def get_versions(context: Context, request: NoArguments) -> dict[str, Any]:
-    """List the versions of the API."""
+    """List the versions of the API; for version 2.1, with `min_version` and `max_version`."""
+    if context.shows_extensions:
+        return {'versions': [{**VERSION, **MICROVERSIONS}]}
     return {'versions': [VERSION]}
 
 
