@@ -19,6 +19,7 @@ from tests.postgres_process import PostgresProcess
 from tests.redis_process import RedisProcess
 from tests.storage.conftest import CLIENT, PROJECT, Store, load, load_postgresql, open_drivers
 from zaqar_gevent.copying import copier, stores
+from zaqar_gevent.retry_delays import RetryDelay
 from zaqar_gevent.storage import drivers
 from zaqar_gevent.storage.features import Feature
 from zaqar_gevent.storage.records import MessageRecord, QueueRecord
@@ -251,6 +252,85 @@ def test_attributes_are_kept(
         else:
             copy(source, target)
             assert [one['attributes'] for one in read(target, 'orders')] == [{'type': 'order'}]
+
+
+def test_messages_of_a_copy_have_markers(source: Place, target: Place) -> None:
+    copy(source, target)
+    page, marker = target.messages.list('orders', limit=10, echo=True, include_claimed=True)
+    first = list(page)
+    rest, _ = target.messages.list('orders', marker=marker, echo=True, limit=5)
+    assert [one['body']['number'] for one in (*first, *rest)] == [*range(15)]
+
+
+def test_a_retry_that_waits_keeps_its_place(
+    target: Place, tmp_path: pathlib.Path, request: pytest.FixtureRequest
+) -> None:
+    directory = tmp_path / 'source'
+    directory.mkdir()
+    with opened_at('sqlite', directory, request) as source:
+        source.queues.create('orders', metadata={'_retry_delay': {'initial': 100}})
+        source.post('orders', 'first', 'second', 'third')
+        lease = {'ttl': 60, 'grace': 60, 'retry': RetryDelay(100)}
+        claim, found = source.claims.create('orders', lease, limit=1)
+        assert len(list(found)) == 1
+        source.claims.delete('orders', claim)
+        _, found = source.claims.create('orders', lease, limit=1)
+        assert [one['body'] for one in found] == ['second']
+        copy(source, target)
+    [third] = target.claim('orders')[1]
+    assert third['body'] == 'third'
+    target.messages.bulk_delete('orders', [third['id']])
+    if target.name == 'postgresql':
+        # It cannot delay retries.
+        return
+    with target.later(90):
+        assert target.claim('orders')[1] == []
+    with target.later(110):
+        assert [one['body'] for one in target.claim('orders', ttl=120)[1]] == ['first']
+    # The claim that was copied ends, and then its message waits.
+    with target.later(155):
+        assert target.claim('orders')[1] == []
+    with target.later(170):
+        assert [one['body'] for one in target.claim('orders')[1]] == ['second']
+
+
+def test_a_store_is_not_copied_to_itself(source: Place) -> None:
+    before = source.counts('orders')
+    uris = {source.uri, source.uri.replace('127.0.0.1', 'localhost')}
+    if source.name == 'sqlite':
+        link = pathlib.Path(source.uri.removeprefix('sqlite:///')).with_name('link')
+        link.unlink(missing_ok=True)
+        link.symlink_to(source.uri.removeprefix('sqlite:///'))
+        uris.add(f'sqlite:///{link}')
+    for uri in uris:
+        done = run('--from', source.uri, '--to', uri)
+        assert done.returncode == 1
+        assert 'are the same store' in done.stderr
+    assert source.counts('orders') == before
+
+
+def test_names_that_a_store_cannot_keep_are_told_before_anything_is_copied(
+    tmp_path: pathlib.Path, request: pytest.FixtureRequest
+) -> None:
+    with contextlib.ExitStack() as stack:
+        places = []
+        for name in ('sqlite', 'native'):
+            directory = tmp_path / name
+            directory.mkdir()
+            places.append(stack.enter_context(opened_at(name, directory, request)))
+        source, target = places
+        for queue, project in (('a', PROJECT), ('a.messages', PROJECT), ('q', 'with.dot')):
+            source.queues.create(queue, project=project)
+            source.messages.post(queue, [{'ttl': 300, 'body': 1}], CLIENT, project=project)
+        done = run('--from', source.uri, '--to', target.uri)
+        assert done.returncode == 1
+        assert "'a.messages'" in done.stderr
+        assert "'with.dot'" in done.stderr
+        assert target.redis.client.dbsize() == 0
+        done = run('--from', source.uri, '--to', target.uri, '--skip-refused', '--json')
+        assert done.returncode == 0, done.stderr
+        assert json.loads(done.stdout)['skipped'] == 2
+        assert target.list('a') == [1]
 
 
 def test_there_and_back_again(tmp_path: pathlib.Path, request: pytest.FixtureRequest) -> None:

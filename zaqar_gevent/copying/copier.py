@@ -15,6 +15,24 @@ BATCH_BYTES = 1024 * 1024
 """About how many bytes of bodies are written in one transaction, at most."""
 
 
+class SameStore(ValueError):
+    """The source and the target are the same store."""
+
+    def __init__(self) -> None:
+        super().__init__('the source and the target are the same store')
+
+
+class RefusedQueues(ValueError):
+    """The target cannot keep queues of these names. reasons: by queue."""
+
+    def __init__(self, reasons: dict[str, str]) -> None:
+        told = '\n'.join(f'  {queue}: {reason}' for queue, reason in reasons.items())
+        super().__init__(
+            f'nothing was copied, since the target cannot keep these names:\n{told}\n'
+            'Leave them out with --skip-refused'
+        )
+
+
 @dataclasses.dataclass
 class Counts:
     """What has been read and written.
@@ -33,32 +51,35 @@ class Counts:
     pools: int = 0
     flavors: int = 0
     places: int = 0
+    skipped: int = 0
 
 
 def copy(
     source: ReadableStore,
     target: WritableStore,
     progress: Callable[[Counts], None] | None = None,
+    *,
+    skip_refused: bool = False,
 ) -> Counts:
     """Copy everything; what the target has of an earlier copy is left as it is.
 
-    progress: called after each batch.
+    progress: called after each batch. skip_refused: leave out queues whose names the target cannot
+    keep.
 
-    Raises what the stores raise.
+    Raises `SameStore`, `RefusedQueues`, and what the stores raise.
     """
-    counts = Counts()
+    if source.kind == target.kind and source.identity == target.identity:
+        raise SameStore
+    refused = _find_refused(source, target)
+    if refused and not skip_refused:
+        raise RefusedQueues(refused)
+    counts = Counts(skipped=len(refused))
     keep_ids = source.kind == target.kind and target.can_keep_ids
-    for pool in source.read_pools():
-        target.write_pool(pool)
-        counts.pools += 1
-    for flavor in source.read_flavors():
-        target.write_flavor(flavor)
-        counts.flavors += 1
-    for place in source.read_places():
-        target.write_place(place)
-        counts.places += 1
+    _copy_places(source, target, counts)
     copied: set[tuple[str, str]] = set()
     for queue in source.read_queues():
+        if target.refuses(queue):
+            continue
         target.write_queue(queue)
         if queue.kind == 'topic':
             counts.topics += 1
@@ -75,6 +96,28 @@ def copy(
                 counts.subscriptions += 1
         _copy_messages(source, target, queue, counts, progress, keep_ids=keep_ids)
     return counts
+
+
+def _copy_places(source: ReadableStore, target: WritableStore, counts: Counts) -> None:
+    for pool in source.read_pools():
+        target.write_pool(pool)
+        counts.pools += 1
+    for flavor in source.read_flavors():
+        target.write_flavor(flavor)
+        counts.flavors += 1
+    for place in source.read_places():
+        target.write_place(place)
+        counts.places += 1
+
+
+def _find_refused(source: ReadableStore, target: WritableStore) -> dict[str, str]:
+    """The queues whose names the target cannot keep, and why."""
+    refused = {}
+    for queue in source.read_queues():
+        reason = target.refuses(queue)
+        if reason is not None:
+            refused[f'{queue.kind} {queue.name!r} of project {queue.project!r}'] = reason
+    return refused
 
 
 def _copy_messages(

@@ -45,7 +45,7 @@ days are not copied twice.
 
 exit status:
   0  everything has been copied
-  1  a store could not be read or written
+  1  a store could not be read or written, or is the same, or cannot keep the name of a queue
   2  the command line is wrong
 """
 
@@ -58,7 +58,7 @@ def main(argv: Sequence[str]) -> int:
         try:
             target = stores.open_target(options.target)
             try:
-                counts = _copy(source, target)
+                counts = _copy(source, target, skip_refused=options.skip_refused)
             finally:
                 target.close()
         finally:
@@ -69,6 +69,9 @@ def main(argv: Sequence[str]) -> int:
     except (stores.UnknownStore, configuration_errors.ConfigurationError) as error:
         print(f'zaqar-gevent: {error}', file=sys.stderr)
         return MISUSED
+    except (copier.SameStore, copier.RefusedQueues) as error:
+        print(f'zaqar-gevent: {error}', file=sys.stderr)
+        return FAILED
     except (errors.ConnectionError, cfg.Error) as error:
         print(f'zaqar-gevent: {error}', file=sys.stderr)
         return FAILED
@@ -76,17 +79,20 @@ def main(argv: Sequence[str]) -> int:
     return COPIED
 
 
-def _copy(source: ReadableStore, target: WritableStore) -> copier.Counts:
+def _copy(source: ReadableStore, target: WritableStore, *, skip_refused: bool) -> copier.Counts:
     """Copy, and show how far it is where standard error is a terminal."""
     console = Console(stderr=True)
     if not console.is_terminal:
-        return copier.copy(source, target)
+        return copier.copy(source, target, skip_refused=skip_refused)
     total = sum(source.count_messages(queue) for queue in source.read_queues())
     columns = (TextColumn('messages'), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True) as progress:
         bar = progress.add_task('messages', total=total)
         return copier.copy(
-            source, target, lambda counts: progress.update(bar, completed=counts.messages)
+            source,
+            target,
+            lambda counts: progress.update(bar, completed=counts.messages),
+            skip_refused=skip_refused,
         )
 
 
@@ -110,6 +116,7 @@ _LABELS = {
     'pools': 'pools',
     'flavors': 'flavors',
     'places': 'queues in the catalogue of pools',
+    'skipped': 'queues left out, since the target cannot keep their names',
 }
 
 
@@ -127,5 +134,11 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     )
     copying.add_argument('--from', dest='source', required=True, metavar='URI', help='the source')
     copying.add_argument('--to', dest='target', required=True, metavar='URI', help='the target')
+    copying.add_argument(
+        '--skip-refused',
+        action='store_true',
+        help='leave out queues whose names the target cannot keep (Redis: project IDs with a dot, '
+        'and names that end like a key of its own); without it nothing is copied then',
+    )
     copying.add_argument('--json', action='store_true', help='print the counts as one line of JSON')
     return parser.parse_args(argv)

@@ -39,6 +39,8 @@ class MessageRecord(NamedTuple):
 
     ttl: in seconds. due: when a delayed message becomes visible; 0 for a visible one. client: the
     UUID of the client that posted it, if it is known. claim: the claim that holds the message.
+    retry_at: when a message can be claimed again that waits for its retry, in its place; 0 for any
+        other.
     extras: what upstream's messages do not have: `attributes` and `dead_letter`, which are objects,
         and `group`, a text.
     """
@@ -54,6 +56,7 @@ class MessageRecord(NamedTuple):
     claim_count: int = 0
     claim: ClaimRecord | None = None
     extras: Mapping[str, Any] = NO_EXTRAS
+    retry_at: float = 0.0
 
 
 class SubscriptionRecord(NamedTuple):
@@ -99,9 +102,15 @@ Record = QueueRecord | SubscriptionRecord | PoolRecord | FlavorRecord | PlaceRec
 
 
 class ReadableStore(Protocol):
-    """A store that can be read whole. kind: `sqlite`, `redis` or `postgresql`."""
+    """A store that can be read whole.
+
+    kind: `sqlite`, `redis` or `postgresql`. identity: equal for two ways to the same store only.
+    """
 
     kind: str
+
+    @property
+    def identity(self) -> object: ...
 
     def read_queues(self) -> Iterator[QueueRecord]: ...
 
@@ -134,6 +143,13 @@ class WritableStore(Protocol):
 
     kind: str
     can_keep_ids: bool
+
+    @property
+    def identity(self) -> object: ...
+
+    def refuses(self, queue: QueueRecord) -> str | None:
+        """Why a queue of this name cannot be kept there; None if it can."""
+        ...
 
     def write_queue(self, queue: QueueRecord) -> None: ...
 

@@ -107,6 +107,14 @@ class _Store:
             checker.close()
         self._connection: Any = self._connect()
 
+    @property
+    def identity(self) -> object:
+        """The run of the server's processes, the database, and the schema."""
+        [row] = self._execute(
+            "SELECT pg_postmaster_start_time()::text, current_setting('port'), current_database()"
+        )
+        return (*row, self._address.schema)
+
     def close(self) -> None:
         self._connection.close()
 
@@ -228,6 +236,14 @@ def _read_message(row: tuple[Any, ...]) -> MessageRecord:
 class Writer(_Store):
     """A database, whose tables are made if there are none; servers may use it meanwhile."""
 
+    def __init__(self, uri: str) -> None:
+        super().__init__(uri)
+        # As a server does at start: without an epoch, positions make no markers.
+        self._execute(f'SELECT * FROM {{schema}}.begin_epoch_{schema.digest()}()')
+
+    def refuses(self, queue: QueueRecord) -> str | None:
+        return None
+
     def write_queue(self, queue: QueueRecord) -> None:
         self._execute(
             'INSERT INTO {schema}.queues (project, kind, name, metadata) VALUES (%s, %s, %s, %s) '
@@ -299,6 +315,8 @@ class Writer(_Store):
         for place, (key, one) in enumerate(keys.items(), batch):
             receipts.append((spool, key, place, now + REMEMBER_SECONDS))
             stored = bytes(encode_body(one.body)), int(one.body.encoding)
+            # There is no place for a retry that waits: it comes when it is due.
+            one = one._replace(due=one.due or one.retry_at)  # noqa: PLW2901
             if one.due > now:
                 delayed.append(_delayed_row(spool, place, one, *stored))
                 continue
@@ -312,7 +330,7 @@ class Writer(_Store):
         self._execute_many(_WRITE_VISIBLE, visible)
         self._execute_many(_WRITE_DELAYED, delayed)
         self._execute_many(_WRITE_RECEIPT, receipts)
-        held = sum(one.claim is not None for one in keys.values() if one.due <= now)
+        held = sum(row[4] is not None for row in visible)
         self._execute(
             'INSERT INTO {schema}.changes (spool, total, held) VALUES (%s, %s, %s)',
             (spool, len(keys), held),

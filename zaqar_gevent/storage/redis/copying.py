@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import math
 import uuid
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 from oslo_utils import timeutils
+from zaqar.transport.validation import ValidationFailed
 
+from zaqar_gevent import retry_delays
 from zaqar_gevent.bodies import body_of
 from zaqar_gevent.storage.core.links import PATIENCE_SECONDS
+from zaqar_gevent.storage.names import NameRules
 from zaqar_gevent.storage.records import (
     REMEMBER_SECONDS,
     ClaimRecord,
@@ -57,6 +61,13 @@ class _Store:
         self._pools = Records(self._server, 'pool', ('pl', 'u', 'w', 'f', 'o'))
         self._flavors = Records(self._server, 'flavor', ('f', 'c'))
         self._places = Records(self._server, 'place', ('p_q', 'p_p'))
+
+    @property
+    def identity(self) -> object:
+        """The run of the server's process, and the number of the database."""
+        told = self._server.ask('INFO', 'server').decode()
+        lines = dict(line.split(':', 1) for line in told.splitlines() if ':' in line)
+        return lines['run_id'], self._server.address.database
 
     def close(self) -> None:
         self._handle.close()
@@ -156,8 +167,13 @@ def _read_message(one: list[Any], now: int, *, is_delayed: bool) -> MessageRecor
     number, score, claim_ttl, parts = one
     fields: dict[bytes, bytes] = dict(zip(parts[::2], parts[1::2], strict=True))
     spelling = fields.get(b's')
-    # Upstream keeps delayed messages among the others, and whole seconds.
-    due = float(score if is_delayed else fields.get(b'd') or 0)
+    due = retry_at = 0.0
+    hidden_until = float(score if is_delayed else fields.get(b'd') or 0)
+    if is_delayed or not int(fields.get(b'c.c') or 0):
+        # Upstream keeps delayed messages among the others, and whole seconds.
+        due = hidden_until
+    elif not claim_ttl:
+        retry_at = hidden_until
     claim = None
     if claim_ttl:
         claim = ClaimRecord(fields[b'c'].decode(), int(claim_ttl), float(fields[b'c.e']))
@@ -173,11 +189,21 @@ def _read_message(one: list[Any], now: int, *, is_delayed: bool) -> MessageRecor
         int(fields.get(b'c.c') or 0),
         claim,
         bodies.unpack(fields[b'x']) if b'x' in fields else {},
+        retry_at if retry_at > now else 0.0,
     )
 
 
 class Writer(_Store):
     """A server that other servers of Zaqar, upstream's included, may use meanwhile."""
+
+    def refuses(self, queue: QueueRecord) -> str | None:
+        rules = NameRules(lambda driver: driver == KIND)
+        try:
+            rules.check_project(queue.project)
+            rules.check_queue(queue.name, queue.project)
+        except ValidationFailed as error:
+            return str(error)
+        return None
 
     def write_queue(self, queue: QueueRecord) -> None:
         name, project = queue.name, queue.project
@@ -201,8 +227,12 @@ class Writer(_Store):
         name, project = queue.name, queue.project
         key = keys.messages(name, project)
         arguments: list[Any] = []
+        retry = retry_delays.of(queue.metadata)
         for one in messages_:
             claim = one.claim or ClaimRecord('', 0, 0.0)
+            retry_at = one.retry_at
+            if retry is not None and one.claim is not None:
+                retry_at = one.claim.expires + retry.after(one.claim_count)
             arguments += (
                 one.id,
                 one.ttl,
@@ -217,6 +247,7 @@ class Writer(_Store):
                 claim.ttl,
                 int(claim.expires),
                 bodies.pack(dict(one.extras)) if one.extras else b'',
+                math.ceil(retry_at),
             )
         number: int = self._server.run(
             _WRITE,

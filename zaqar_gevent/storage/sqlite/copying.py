@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import urllib.parse
 import uuid
@@ -12,6 +13,7 @@ from typing import Any
 import msgspec
 from oslo_utils import timeutils
 
+from zaqar_gevent import retry_delays
 from zaqar_gevent.bodies import Encoding
 from zaqar_gevent.storage.records import (
     REMEMBER_SECONDS,
@@ -51,15 +53,18 @@ _VISIBLE = ' UNION ALL '.join(
     for index, condition in (
         ('messages_free', 'claim IS NULL AND delayed_until = 0'),
         ('messages_held_in_order', 'claim IS NOT NULL'),
+        # Those that wait for their retry keep their places.
+        ('messages_delayed', 'delayed_until > 0 AND placed IS NOT NULL'),
     )
 )
 
 _DELAYED = """SELECT id FROM messages INDEXED BY messages_due
-    WHERE spool = :spool AND delayed_until > 0 AND expires > :now ORDER BY delayed_until, id"""
+    WHERE spool = :spool AND delayed_until > 0 AND placed IS NULL AND expires > :now
+    ORDER BY delayed_until, id"""
 
 _READ = f"""SELECT m.id, {long_bodies.BODY}, m.encrypted, m.ttl, m.created, m.expires,
-        m.delayed_until, m.client, m.checksum, m.claim_count, m.attributes, m.message_group,
-        m.dead_letter, c.token, c.ttl, c.expires
+        m.delayed_until, m.placed, m.client, m.checksum, m.claim_count, m.attributes,
+        m.message_group, m.dead_letter, c.token, c.ttl, c.expires
     FROM json_each(:ids) j CROSS JOIN messages m ON m.id = j.value
     LEFT JOIN claims c ON c.id = m.claim AND c.expires > :now ORDER BY j.key"""
 
@@ -68,13 +73,13 @@ _STEP = 20
 
 _COUNT = f"""SELECT (SELECT count(*) FROM ({_VISIBLE})) + (
     SELECT count(*) FROM messages INDEXED BY messages_due
-    WHERE spool = :spool AND delayed_until > 0 AND expires > :now)"""
+    WHERE spool = :spool AND delayed_until > 0 AND placed IS NULL AND expires > :now)"""
 
 _SUBSCRIPTIONS = """SELECT id, subscriber, ttl, expires, confirmed, options FROM subscriptions
     WHERE project = ? AND source = ? AND expires > ? ORDER BY id"""
 
 _FIND_CLAIM = 'SELECT id FROM claims WHERE token = ? AND spool = ? AND expires = ?'
-_ADD_CLAIM = 'INSERT INTO claims (spool, token, ttl, expires) VALUES (?, ?, ?, ?)'
+_ADD_CLAIM = 'INSERT INTO claims (spool, token, ttl, expires, retry) VALUES (?, ?, ?, ?, ?)'
 
 _ADD_EXTRAS = 'UPDATE messages SET attributes = ?, message_group = ?, dead_letter = ? WHERE id = ?'
 
@@ -95,7 +100,7 @@ class Reader:
     kind = KIND
 
     def __init__(self, uri: str) -> None:
-        path = _parse(uri)
+        path = self._path = _parse(uri)
         name = f'file:{urllib.parse.quote(path)}?mode=ro'
         try:
             self._connection = sqlite3.connect(name, uri=True, isolation_level=None)
@@ -112,6 +117,10 @@ class Reader:
         self._connection.execute('BEGIN')
         self._connection.execute('SELECT 1 FROM spools LIMIT 1').fetchone()
         self._now: float = timeutils.utcnow_ts(microsecond=True)
+
+    @property
+    def identity(self) -> object:
+        return _identify(self._path)
 
     def read_queues(self) -> Iterator[QueueRecord]:
         rows = self._connection.execute(
@@ -176,8 +185,8 @@ class Reader:
 
 
 def _read_message(row: tuple[Any, ...]) -> MessageRecord:
-    number, body, encoding, ttl, created, expires, due, client, checksum, count, *more = row
-    attributes, group, dead_letter, *claim = more
+    number, body, encoding, ttl, created, expires, hidden_until, placed, *more = row
+    client, checksum, count, attributes, group, dead_letter, *claim = more
     data = body.encode() if isinstance(body, str) else body
     token, claim_ttl, claim_expires = claim
     return MessageRecord(
@@ -186,7 +195,7 @@ def _read_message(row: tuple[Any, ...]) -> MessageRecord:
         ttl,
         created,
         expires,
-        due,
+        hidden_until if placed is None else 0.0,
         str(uuid.UUID(bytes=client)) if client else None,
         checksum,
         count,
@@ -200,6 +209,7 @@ def _read_message(row: tuple[Any, ...]) -> MessageRecord:
             )
             if value
         },
+        0.0 if placed is None else hidden_until,
     )
 
 
@@ -214,8 +224,16 @@ class Writer:
     can_keep_ids = False
 
     def __init__(self, uri: str) -> None:
-        self._handle = open_database(_parse(uri))
+        self._path = _parse(uri)
+        self._handle = open_database(self._path)
         self._database = self._handle.store
+
+    @property
+    def identity(self) -> object:
+        return _identify(self._path)
+
+    def refuses(self, queue: QueueRecord) -> str | None:
+        return None
 
     def write_queue(self, queue: QueueRecord) -> None:
         metadata = msgspec.json.encode(queue.metadata).decode()
@@ -224,7 +242,7 @@ class Writer:
     def write_messages(
         self, queue: QueueRecord, messages: Sequence[MessageRecord], *, keep_ids: bool
     ) -> int:
-        number: int = self._database.write(_write_messages, queue.project, queue.name, messages)
+        number: int = self._database.write(_write_messages, queue, messages)
         return number
 
     def write_subscription(self, subscription: SubscriptionRecord, *, keep_ids: bool) -> None:
@@ -252,6 +270,11 @@ def _parse(uri: str) -> str:
     return path
 
 
+def _identify(path: str) -> tuple[int, int]:
+    found = os.stat(path)
+    return found.st_dev, found.st_ino
+
+
 def _write(cursor: sqlite3.Cursor, table: str, values: tuple[Any, ...]) -> None:
     places = ', '.join('?' * len(values))
     cursor.execute(f'INSERT OR REPLACE INTO {table} VALUES ({places})', values)
@@ -273,12 +296,14 @@ def _write_subscription(cursor: sqlite3.Cursor, one: SubscriptionRecord) -> None
 
 
 def _write_messages(
-    cursor: Transaction, project: str, queue: str, messages: Sequence[MessageRecord]
+    cursor: Transaction, queue: QueueRecord, messages: Sequence[MessageRecord]
 ) -> int:
     """Insert the messages that have no receipt yet; how many."""
-    spool = spools.get(cursor, project, queue)
+    spool = spools.get(cursor, queue.project, queue.name)
     if spool is None:
-        spool = spools.make(cursor, project, queue)
+        spool = spools.make(cursor, queue.project, queue.name)
+    delay = retry_delays.of(queue.metadata)
+    retry = None if delay is None else msgspec.json.encode(delay).decode()
     keys: dict[receipts.Key, MessageRecord] = {(spool, f'copy:{one.id}'): one for one in messages}
     for known in receipts.find(cursor, keys):
         del keys[known]
@@ -293,7 +318,7 @@ def _write_messages(
     )
     for number, one in enumerate(keys.values(), first):
         if one.claim_count or one.claim:
-            claim = one.claim and _get_claim(cursor, spool, one.claim)
+            claim = one.claim and _get_claim(cursor, spool, one.claim, retry)
             cursor.execute(
                 'UPDATE messages SET claim_count = ?, claim = ? WHERE id = ?',
                 (one.claim_count, claim, number),
@@ -302,8 +327,10 @@ def _write_messages(
                 tallies.claimed(cursor, spool, 1, one.claim.expires)
         if one.extras:
             cursor.execute(_ADD_EXTRAS, (*_extras(one), number))
-        if one.due:
-            delays.note(cursor, spool, one.due)
+        if one.retry_at:
+            cursor.execute('UPDATE messages SET placed = id WHERE id = ?', (number,))
+        if one.due or one.retry_at:
+            delays.note(cursor, spool, one.due or one.retry_at)
     tallies.update(cursor, last, len(rows))
     return len(rows)
 
@@ -320,15 +347,15 @@ def _extras(one: MessageRecord) -> tuple[str | None, str | None, str | None]:
 def _row(one: MessageRecord) -> posting.Row:
     client = uuid.UUID(one.client).bytes if one.client else None
     return (
-        *(one.ttl, one.created, one.expires, one.due, client, one.checksum),
+        *(one.ttl, one.created, one.expires, one.due or one.retry_at, client, one.checksum),
         *(encode_body(one.body), one.body.encoding),
     )
 
 
-def _get_claim(cursor: sqlite3.Cursor, spool: int, claim: ClaimRecord) -> int:
+def _get_claim(cursor: sqlite3.Cursor, spool: int, claim: ClaimRecord, retry: str | None) -> int:
     """The row of a claim, which is made for its first message."""
     row = cursor.execute(_FIND_CLAIM, (claim.id, spool, claim.expires)).fetchone()
     if row is not None:
         return int(row[0])
-    cursor.execute(_ADD_CLAIM, (spool, claim.id, claim.ttl, claim.expires))
+    cursor.execute(_ADD_CLAIM, (spool, claim.id, claim.ttl, claim.expires, retry))
     return cursor.lastrowid or 0

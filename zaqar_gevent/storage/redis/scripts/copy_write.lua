@@ -4,14 +4,14 @@
 -- ARGV: now, start of the ids ('' to keep them), seconds to remember what was added, and of each
 -- message id, TTL, created, expires, due (0: visible), client, body, its spelling ('' for the
 -- usual one), checksum ('' for none), claim count, claim ('' for none), TTL of the claim, when the claim
--- expires, extras ('' for none).
-local FIELDS = 14
+-- expires, extras ('' for none), when it can be claimed again (0: at once).
+local FIELDS = 15
 local now, start = tonumber(ARGV[1]), ARGV[2]
 local unplaced = string.gsub(start, '-a(%x+)-$', '-b%1-')
 local new = 0
 for at = 4, #ARGV, FIELDS do
     local source, ttl, created, expires, due, client, body, spelling, checksum, count, claim,
-        claim_ttl, claim_expires, extras = unpack(ARGV, at, at + FIELDS - 1)
+        claim_ttl, claim_expires, extras, retry_at = unpack(ARGV, at, at + FIELDS - 1)
     local left = tonumber(expires) - now
     local is_new = call('HSETNX', KEYS[4], source, 1) == 1
     if is_new and left > 0 and (start ~= '' or call('EXISTS', source) == 0) then
@@ -32,7 +32,7 @@ for at = 4, #ARGV, FIELDS do
             call('ZADD', KEYS[3], claim_expires, claim)
         end
         call('HSET', id, 'id', id, 't', ttl, 'cr', created, 'e', expires, 'u', client, 'c', claim,
-            'c.e', claim_expires, 'c.c', count, 'd', is_delayed and math.ceil(due) or 0, 'b', body)
+            'c.e', claim_expires, 'c.c', count, 'd', is_delayed and math.ceil(due) or retry_at, 'b', body)
         if spelling ~= '' then
             call('HSET', id, 's', spelling)
         end
