@@ -22,8 +22,8 @@ from zaqar.storage import base, pipeline, pooling
 from zaqar.storage import errors as storage_errors
 from zaqar.transport.base import ResourceDefaults
 
+from zaqar_gevent import admission, http, metrics, options
 from zaqar_gevent import conf as configuration
-from zaqar_gevent import http, metrics, options
 from zaqar_gevent.access_log import AccessLog
 from zaqar_gevent.api import (
     REGISTRY,  # noqa: F401  (importing the API fills the registry)
@@ -39,15 +39,14 @@ from zaqar_gevent.authentication import KeystoneAuth
 from zaqar_gevent.browser_client import serve_client
 from zaqar_gevent.conf import ConfigurationError, describe_error
 from zaqar_gevent.console import serve_console
-from zaqar_gevent.hosts import ANY, Hosts, check_hosts
-from zaqar_gevent.origins import Origins
+from zaqar_gevent.hosts import check_hosts
 from zaqar_gevent.proxies import trust_proxies
 from zaqar_gevent.push.delays import Delays
 from zaqar_gevent.push.listener import Listener
 from zaqar_gevent.push.push_hub import PushHub
 from zaqar_gevent.push.workers import PUSH_PATH
 from zaqar_gevent.rest import build_app
-from zaqar_gevent.rest.middleware import allow_origins, load_origins, mount
+from zaqar_gevent.rest.middleware import allow_origins, mount
 from zaqar_gevent.rest.observation import metrics_app, observe, serve_paths
 from zaqar_gevent.rest.openapi import build_openapi
 from zaqar_gevent.sockets.received import Received
@@ -240,8 +239,8 @@ class TransportDriver:
         received = Received(section.max_received_bytes)
         received.no_room = _too_many_coming
         received.too_slow = _too_slow
-        hosts = _hosts(conf)
-        origins = _origins(conf)
+        hosts = admission.hosts_of(conf)
+        origins = admission.origins_of(conf)
         # What a request to REST passes on its way to an operation, the last first.
         app = build_app(dispatcher)
         auth_app = _authentication(app, conf)
@@ -317,21 +316,6 @@ def _quotas(conf: cfg.ConfigOpts) -> Quotas:
     )
 
 
-def _hosts(conf: cfg.ConfigOpts) -> Hosts:
-    """The hosts that requests may be for: any where a token is needed, which other sites lack."""
-    try:
-        return Hosts([ANY] if conf.auth_strategy else conf[options.GROUP].allowed_hosts)
-    except ValueError as error:
-        raise ConfigurationError(f'[{options.GROUP}] allowed_hosts: {error}.') from None
-
-
-def _origins(conf: cfg.ConfigOpts) -> Origins:
-    try:
-        return load_origins(conf)
-    except ValueError as error:
-        raise ConfigurationError(str(error)) from None
-
-
 def _warn_of_unknown_options(conf: cfg.ConfigOpts) -> None:
     for unknown in find_unknown_options(conf):
         if not unknown.may_be_foreign:
@@ -399,11 +383,7 @@ def _authentication(app: Any, conf: cfg.ConfigOpts) -> KeystoneAuth | None:
     """What stands before `app`, if the configuration wants anything to."""
     if not conf.auth_strategy:
         return None
-    if conf.auth_strategy != 'keystone':
-        raise ConfigurationError(
-            f'[DEFAULT] auth_strategy is {conf.auth_strategy!r}; it must be keystone, or empty for '
-            'no authentication.'
-        )
+    admission.check_strategy(conf)
     return KeystoneAuth(app, conf)
 
 

@@ -170,6 +170,25 @@ def test_misspelt_options_are_found(
     ]
 
 
+@pytest.mark.parametrize(
+    ('lines', 'told'),
+    [
+        ('[DEFAULT]\nauth_strategy = keystne', "auth_strategy is 'keystne'"),
+        ('[cors]\nallowed_origin = localhost:5173', "'localhost:5173' is not an origin"),
+        ('[cors]\nallowed_origin = http://localhost:5173/', 'http://localhost:5173/'),
+        ('[drivers:transport:gevent]\nallowed_hosts = http://a', 'allowed_hosts'),
+    ],
+)
+def test_values_with_which_no_server_starts_are_found(
+    lines: str, told: str, tmp_path: pathlib.Path
+) -> None:
+    (tmp_path / 'zaqar.conf').write_text(f'{lines}\n')
+    found = findings('--state-path', tmp_path, '--config-file', tmp_path / 'zaqar.conf')
+    [refused] = [one for one in found if 'does not start' in one['text']]
+    assert refused['verdict'] == 'unchecked'
+    assert told in refused['text']
+
+
 def test_the_sample_configuration_has_no_unknown_options(tmp_path: pathlib.Path) -> None:
     sample = (ROOT / 'etc' / 'zaqar-gevent.conf.sample').read_text(encoding='utf-8')
     config = tmp_path / 'zaqar.conf'

@@ -221,11 +221,11 @@ def update_queue(context: Context, request: UpdateQueue) -> Metadata:
     steps = [_step(change, index) for index, change in enumerate(request.changes)]
     metadata = context.queues.get_metadata(request.queue_name, project=context.project_id) or {}
     known = reserved_metadata(broker, context.kind)
-    dead_letter_queue = metadata.get('_dead_letter_queue')
+    before = dict(metadata)
     for key, change in steps:
         _apply(key, change, metadata, known)
-    _check_metadata(context, request.queue_name, metadata)
-    if metadata.get('_dead_letter_queue') != dead_letter_queue:
+    _check_metadata(context, request.queue_name, metadata, before)
+    if metadata.get('_dead_letter_queue') != before.get('_dead_letter_queue'):
         _check_dead_letters(context, request.queue_name, metadata)
     broker.limits.queue_metadata_length(len(documents.encode_json(metadata)))
     context.queues.set_metadata(request.queue_name, metadata, context.project_id)
@@ -379,7 +379,13 @@ def _check_sent_size(context: Context, document: Any) -> None:
     broker.limits.queue_metadata_length(size)
 
 
-def _check_metadata(context: Context, queue_name: str, metadata: Metadata) -> None:
+def _check_metadata(
+    context: Context, queue_name: str, metadata: Metadata, before: Metadata | None = None
+) -> None:
+    """Refuse settings that are wrong, or that the store cannot do unless it has them already.
+
+    before: the metadata that the queue has.
+    """
     broker = context.broker
     try:
         msgspec.convert(metadata, ReservedMetadata)
@@ -388,7 +394,7 @@ def _check_metadata(context: Context, queue_name: str, metadata: Metadata) -> No
     if metadata.get('_enable_encrypt_messages'):
         check_encryption(broker)
     for name, feature in _NEEDED.items():
-        if metadata.get(name):
+        if metadata.get(name) and metadata[name] != (before or {}).get(name):
             broker.require(feature, queue_name, context.project_id, f'$.metadata.{name}')
     broker.limits.queue_metadata_putting(metadata)
 

@@ -120,14 +120,6 @@ def refuse(
     return [body]
 
 
-def load_origins(conf: cfg.ConfigOpts) -> Origins:
-    """The origins that [cors], and the groups of `[cors.NAME]`, allow.
-
-    Raises `ValueError` for an entry that is not an origin.
-    """
-    return Origins(cors.CORS(None, conf).allowed_origins)
-
-
 def allow_origins(app: Application, conf: cfg.ConfigOpts, origins: Origins) -> Application:
     """`app` for browsers, which let pages read an answer only if its headers allow their origin.
 
