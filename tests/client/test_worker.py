@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import os
 import signal
 import subprocess
 import sys
 import threading
+import time
 import uuid
 from typing import Any
 
@@ -90,6 +92,7 @@ def test_a_message_that_fails_is_retried_and_then_a_dead_letter(
         handle,
         concurrency=1,
         ttl=60,
+        pause=0,
         on_error=lambda message, seconds, error: told.append((message.body, str(error))),
     )
     dead = type(queue)(queue._target.requester, 'dead')
@@ -101,6 +104,86 @@ def test_a_message_that_fails_is_retried_and_then_a_dead_letter(
     assert told == [('bad', 'as it must')] * 3
     assert (worker.succeeded, worker.failed) == (1, 3)
     assert 'RuntimeError: as it must' in caplog.text
+    # The traceback begins with the handler.
+    assert '/client/sync/worker.py' not in caplog.text
+    assert 'test_worker.py' in caplog.text
+
+
+def failures(queue: Queue, pause: float, count: int) -> float:
+    times: list[float] = []
+
+    def handle(_message: Message) -> None:
+        times.append(time.monotonic())
+        raise RuntimeError('as it must')
+
+    queue.post('bad', ttl=600)
+    with Running(Worker(queue, handle, concurrency=1, ttl=60, pause=pause)):
+        wait_until(lambda: len(times) >= count, SECONDS, 'it is tried again')
+    queue.purge()
+    return times[count - 1] - times[0]
+
+
+def test_a_retry_is_late_without_settings_too(queue: Queue) -> None:
+    assert failures(queue, 0.5, 3) >= 1.0
+
+
+def test_a_queue_that_delays_retries_says_how_long(queue: Queue) -> None:
+    queue.create({'_retry_delay': {'initial': 1, 'factor': 1}})
+    began = time.monotonic()
+    assert failures(queue, 2 * SECONDS, 2) >= 1.0
+    assert time.monotonic() - began < SECONDS
+
+
+def test_stopping_does_not_wait_for_a_pause(queue: Queue) -> None:
+    failed = threading.Event()
+
+    def handle(_message: Message) -> None:
+        failed.set()
+        raise RuntimeError('as it must')
+
+    queue.post('bad', ttl=600)
+    with Running(Worker(queue, handle, concurrency=1, ttl=60, pause=10 * SECONDS)):
+        assert failed.wait(SECONDS)
+    wait_until(lambda: queue.stats()['messages']['free'] == 1, SECONDS, 'it is given back')
+
+
+async def coroutine_function(_message: Message) -> None:
+    pytest.fail('Nothing awaits this.')
+
+
+@pytest.mark.parametrize('kind', [coroutine_function, functools.partial(coroutine_function)])
+def test_a_coroutine_function_is_no_handler_of_a_blocking_worker(queue: Queue, kind: Any) -> None:
+    for options in ({'handler': kind}, {'handler': print, 'on_done': kind}):
+        with pytest.raises(TypeError, match=r'zaqar_gevent\.client\.aio\.Worker'):
+            Worker(queue, **options)
+
+
+def test_a_handler_that_gives_an_awaitable_has_failed(queue: Queue) -> None:
+    errors: list[Exception] = []
+    queue.post(1, ttl=600)
+    worker = Worker(
+        queue,
+        lambda message: coroutine_function(message),  # noqa: PLW0108 - only the call says it
+        ttl=60,
+        on_error=lambda message, seconds, error: errors.append(error),
+    )
+    with Running(worker):
+        wait_until(lambda: bool(errors), SECONDS, 'the failure')
+    assert isinstance(errors[0], TypeError)
+    assert worker.succeeded == 0
+    assert total(queue) == 1
+
+
+@pytest.mark.parametrize('kind', [Worker, aio.Worker])
+def test_a_worker_needs_a_queue_of_its_client_and_a_function(queue: Queue, kind: Any) -> None:
+    with pytest.raises(TypeError, match=r"client\.queue\('orders'\)"):
+        kind('orders', print)
+    if kind is Worker:
+        with pytest.raises(TypeError, match='a function that takes a message, not None'):
+            kind(queue, None)
+    else:
+        with pytest.raises(TypeError, match='queue'):
+            kind(queue, print)
 
 
 def test_a_handler_says_when_to_retry_and_what_to_reject(queue: Queue) -> None:

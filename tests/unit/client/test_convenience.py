@@ -58,6 +58,45 @@ def test_a_body_that_cannot_be_written_says_where_and_what_to_do(
         client.queue('q').post({'at': [datetime.datetime(2026, 1, 1)]})
 
 
+def test_settings_of_a_queue_are_added_replaced_and_removed(
+    server: ServerProcess, options: dict[str, Any]
+) -> None:
+    with Client(server.url, project=uuid.uuid4().hex, **options) as client:
+        for queue in (client.queue('q'), client.topic('t')):
+            made = queue.configure({'_default_message_ttl': 600, 'a/b~c': [1], 'none': None})
+            assert (made['_default_message_ttl'], made['a/b~c']) == (600, [1])
+            changed = queue.configure(
+                {'a/b~c': 2, '_default_message_ttl': None, 'missing': None, 'new': 'x'}
+            )
+            assert changed == queue.get_metadata()
+            assert (changed['a/b~c'], changed['new']) == (2, 'x')
+            assert changed['_default_message_ttl'] != 600
+            assert 'missing' not in changed
+            assert 'a/b~c' not in queue.configure({'a/b~c': None})
+            assert queue.configure({})['new'] == 'x'
+
+
+def test_a_dict_is_no_json_patch(server: ServerProcess) -> None:
+    with Client(server.url, project=uuid.uuid4().hex) as client:
+        with pytest.raises(TypeError, match=r'JSON Patch.*configure'):
+            client.queue('q').update({'a': 1})  # type: ignore[arg-type]
+        with pytest.raises(TypeError, match='must be a dict'):
+            client.queue('q').configure([])  # type: ignore[arg-type]
+
+
+def test_the_client_for_asyncio_says_how_to_use_it(server: ServerProcess) -> None:
+    with pytest.raises(RuntimeError, match='inside a coroutine'):
+        aio.Client(server.url, project='demo')
+
+    async def use() -> None:
+        async with aio.Client(server.url, project=uuid.uuid4().hex) as client:
+            for opening in (client.queue('q').claim(), client.queue('q').subscribe()):
+                with pytest.raises(TypeError, match='async with'), opening:
+                    pass
+
+    asyncio.run(use())
+
+
 @pytest.mark.parametrize('kind', [Client, aio.Client])
 def test_without_a_project_a_client_says_so_at_once(kind: Any) -> None:
     async def make() -> None:

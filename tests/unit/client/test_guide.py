@@ -46,11 +46,11 @@ def test_the_example_for_asyncio_is_true(server: ServerProcess) -> None:
 
 
 def test_the_examples_of_workers_are_true(server: ServerProcess) -> None:
-    worker, settings, tasks = (
+    settings, worker, tasks = (
         one.replace('http://localhost:8888', server.url) for one in blocks('python-worker.md')
     )
     names: dict[str, Any] = {}
-    exec(settings, {'Client': Client})
+    exec(settings, {})
     with Client(server.url, project='demo') as client:
         queue = client.queue('worker-orders')
         assert queue.get_metadata()['_max_claim_count'] == 3

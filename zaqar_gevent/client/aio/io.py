@@ -13,7 +13,7 @@ import inspect
 import logging
 import signal
 from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Iterable, Iterator
-from typing import Any, Generic, Self, TypeVar
+from typing import Any, Generic, NoReturn, Self, TypeVar
 
 LOG = logging.getLogger(__name__)
 
@@ -68,7 +68,13 @@ class JobQueue:
     """Jobs for a task. `put` may be called by any thread, also by the garbage collector."""
 
     def __init__(self) -> None:
-        self._loop = asyncio.get_running_loop()
+        try:
+            self._loop = asyncio.get_running_loop()
+        except RuntimeError:
+            raise RuntimeError(
+                'There is no running event loop. Make the client inside a coroutine (async def) '
+                'that asyncio.run() runs.'
+            ) from None
         self._jobs: collections.deque[Callable[[], Any] | None] = collections.deque()
         self._added = asyncio.Event()
 
@@ -163,6 +169,10 @@ async def sleep(seconds: float) -> None:
     await asyncio.sleep(seconds)
 
 
+def check_handler(_role: str, function: Any) -> None:
+    """Raise TypeError for a function that cannot be called here; any can."""
+
+
 async def ask(function: Callable[[], Any]) -> Any:
     """What a function of the user's gives, which may be a coroutine function."""
     given = function()
@@ -231,6 +241,13 @@ class Opening(Generic[Opened]):
 
     def __await__(self) -> Generator[Any, None, Opened]:
         return self._coroutine.__await__()
+
+    def __enter__(self) -> NoReturn:
+        self._coroutine.close()
+        raise TypeError('Use "async with": this is the client for asyncio.')
+
+    def __exit__(self, *exc_info: object) -> None:
+        """Never called."""
 
     async def __aenter__(self) -> Opened:
         self._opened = await self._coroutine

@@ -27,6 +27,7 @@ from zaqar_gevent.client.errors import OutcomeUnknown
 from zaqar_gevent.client.fallback import WANTED_BACKOFF_SECONDS, Backoff, Fallback, State
 from zaqar_gevent.client.lifetime import weak_method
 from zaqar_gevent.client.links import Answer, Broken, Capabilities, check
+from zaqar_gevent.client.outage import Outage
 from zaqar_gevent.client.settings import Settings
 
 # How long closing waits for what cancelled calls have left behind.
@@ -52,10 +53,12 @@ class Requester:
         if not isinstance(self._credentials, SessionToken):
             # A mistake in the URL is told at once.
             self._place = _complete(Place(settings.url, settings.websocket_url, settings.project))
+        self._outage = Outage(self._place.url or '' if self._place else settings.url or '')
         rest = Rest(
             weak_method(self._rest_place),
             weak_method(self.token),
             weak_method(self.invalidate),
+            self._outage,
             tls=settings.tls,
             max_body_bytes=settings.max_message_size,
             pool_size=settings.pool_size,
@@ -64,6 +67,7 @@ class Requester:
         self.connector = Connector(
             Fallback(settings.transport, time.monotonic, random.random, settings.retry_seconds),
             rest,
+            self._outage,
             weak_method(self._open),
             weak_method(self._refresh),
             CHECK_SECONDS,
@@ -98,6 +102,7 @@ class Requester:
                     given.project or found.project,
                 )
             place = self._place = _complete(given)
+            self._outage.address = place.url or ''
         return place
 
     async def token(self) -> str | None:

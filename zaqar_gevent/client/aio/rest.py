@@ -12,6 +12,7 @@ from zaqar_gevent.client.aio.http import HTTPPool
 from zaqar_gevent.client.links import Answer, Broken, Capabilities
 from zaqar_gevent.client.operation import JSON, Operation
 from zaqar_gevent.client.operations import OPERATIONS
+from zaqar_gevent.client.outage import Outage
 
 _CAPABILITIES_SECONDS = 10.0
 # Asks for what upstream's API does not know, such as how often a message was claimed.
@@ -24,6 +25,7 @@ class Rest:
     place: gives the server's URL, without the version, and the headers of each request.
     token: gives the token to use now.
     invalidate: told that a token was refused; says whether there is another.
+    outage: told of each request whether the server answered.
     """
 
     kind: Literal['rest'] = 'rest'
@@ -33,6 +35,7 @@ class Rest:
         place: Callable[[], Any],
         token: Callable[[], Any],
         invalidate: Callable[[], Any],
+        outage: Outage,
         *,
         tls: ssl.SSLContext | None,
         max_body_bytes: int,
@@ -42,6 +45,7 @@ class Rest:
         self._place = place
         self._token = token
         self._invalidate = invalidate
+        self._outage = outage
         self._pool = HTTPPool(tls, max_body_bytes, pool_size)
         self._default = default
         self._capabilities: Capabilities | None = None
@@ -93,10 +97,14 @@ class Rest:
             response = await self._pool.send(
                 operation.method or 'GET', url + target, body, headers, max(seconds, 0.001)
             )
-        except Broken:
+        except Broken as error:
+            self._outage.failed(str(error))
             # The next answer may be another server's.
             self._capabilities = None
             raise
         if response.status in rest_format.GATEWAY_STATUSES:
-            raise Broken(f'The gateway answered {response.status}.', was_sent=True)
+            problem = f'The gateway answered {response.status}.'
+            self._outage.failed(problem)
+            raise Broken(problem, was_sent=True)
+        self._outage.over()
         return rest_format.read(operation, response)

@@ -24,6 +24,7 @@ from zaqar_gevent.client.fallback import HANDSHAKE_SECONDS, Fallback, State
 from zaqar_gevent.client.handshake import Refused
 from zaqar_gevent.client.lifetime import ForkGuard
 from zaqar_gevent.client.links import Unreachable
+from zaqar_gevent.client.outage import Outage
 
 LOG = logging.getLogger(__name__)
 
@@ -37,6 +38,7 @@ Link = Connection | Rest
 class Connector:
     """Gives the link to use now.
 
+    outage: told of each attempt at a connection.
     open_connection: opens a WebSocket within so many seconds; what it is given is called when the
         connection ends.
     refresh: called with the open connection every `refresh_seconds`.
@@ -50,6 +52,7 @@ class Connector:
         self,
         fallback: Fallback,
         rest: Rest,
+        outage: Outage,
         open_connection: Callable[..., Any],
         refresh: Callable[[Connection], Any],
         refresh_seconds: float,
@@ -58,6 +61,7 @@ class Connector:
         self.fork_guard = ForkGuard()
         self._fallback = fallback
         self._rest = rest
+        self._outage = outage
         self._open = open_connection
         self._refresh = refresh
         self._refresh_seconds = refresh_seconds
@@ -206,6 +210,11 @@ class Connector:
                 self._fallback.opened()
                 connection = None
             self._changed.notify_all()
+            state, retry_seconds = self._fallback.state, self._fallback.wait_seconds()
+        if problem is None:
+            self._outage.over()
+        elif state == 'connecting' and not isinstance(problem, Unauthorized):
+            self._outage.failed(str(problem), retry_seconds or 0.0)
         if connection is not None:
             connection.close()
         self._tell()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import queue
 import signal
 import threading
@@ -91,9 +92,27 @@ def on_signals(numbers: Iterable[signal.Signals], callback: Callable[[], None]) 
         restore()
 
 
+def check_handler(role: str, function: Any) -> None:
+    """Raise TypeError for a function that cannot be called here: a coroutine function."""
+    call = getattr(function, '__call__', None)  # noqa: B004
+    if inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(call):
+        raise TypeError(
+            f'The {role} is a coroutine function (async def), which this worker cannot run: '
+            'use zaqar_gevent.client.aio.Worker.'
+        )
+
+
 def ask(function: Callable[[], Result]) -> Result:
-    """What a function of the user's gives."""
-    return function()
+    """What a function of the user's gives; raises TypeError if that is an awaitable."""
+    given = function()
+    if inspect.isawaitable(given):
+        if inspect.iscoroutine(given):
+            given.close()
+        raise TypeError(
+            f'The function gave an awaitable ({type(given).__name__}), which nothing here awaits: '
+            'use zaqar_gevent.client.aio.'
+        )
+    return given
 
 
 def ask_blocking(function: Callable[[], Result]) -> Result:

@@ -58,7 +58,10 @@ class _MessageSource:
         return False
 
     def create(self, metadata: Mapping[str, Any] | None = None) -> bool:
-        """Create it; whether it did not exist. One that exists is left as it is."""
+        """Create it; whether it did not exist.
+
+        One that exists is left as it is; `configure` changes its settings.
+        """
         return (self._target.perform('queue_create', metadata=metadata)).status == 201
 
     def delete(self) -> None:
@@ -70,8 +73,37 @@ class _MessageSource:
         metadata: dict[str, Any] = self._target.call('queue_get')
         return metadata
 
+    def configure(self, settings: Mapping[str, Any]) -> dict[str, Any]:
+        """Add or replace these keys of the metadata, and get the result.
+
+        settings: values by key; None removes a key. The other keys stay as they are. What does not
+        exist is created.
+        """
+        if not isinstance(settings, Mapping):
+            raise TypeError("The settings must be a dict such as {'_max_claim_count': 3}.")
+        given = {key: value for key, value in settings.items() if value is not None}
+        # A new queue has its settings from the start.
+        if self.create(given):
+            return self.get_metadata()
+        changes = [
+            {'op': 'add', 'path': _path_of(key), 'value': value} for key, value in given.items()
+        ]
+        if len(given) < len(settings):
+            present = self.get_metadata()
+            changes += [
+                {'op': 'remove', 'path': _path_of(key)}
+                for key, value in settings.items()
+                if value is None and key in present
+            ]
+        return (self.update(changes) if changes else self.get_metadata())
+
     def update(self, changes: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-        """Change the metadata by a JSON patch, and get the result."""
+        """Change the metadata by a JSON patch, and get the result; see also `configure`."""
+        if isinstance(changes, Mapping):
+            raise TypeError(
+                "The changes must be a list such as [{'op': 'add', 'path': '/metadata/key', "
+                "'value': 1}] (a JSON Patch). For a dict of keys and values use configure()."
+            )
         metadata: dict[str, Any] = self._target.call('queue_update', changes=list(changes))
         return metadata
 
@@ -319,3 +351,8 @@ class Topic(_MessageSource):
     """A topic: a queue without claims and consumers."""
 
     _kind = 'topic'
+
+
+def _path_of(key: str) -> str:
+    """The JSON pointer to a key of the metadata."""
+    return '/metadata/' + key.replace('~', '~0').replace('/', '~1')

@@ -7,6 +7,7 @@ from __future__ import annotations
 import logging
 import signal
 import time
+import types
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -21,6 +22,10 @@ LOG = logging.getLogger(__name__)
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _RECEIVE_SECONDS = 5.0
 _JOIN_SECONDS = 1.0
+# How often a worker that pauses looks whether it is to stop.
+_LOOK_SECONDS = 0.1
+# For how long the settings of the queue are taken to be what they were.
+_SETTINGS_SECONDS = 10.0
 
 
 class Worker:
@@ -38,6 +43,8 @@ class Worker:
     ttl, grace: of the leases, in seconds, 60 or more; they are renewed while the handler runs.
     stop_timeout: how many seconds running handlers have to end when the worker is stopped. Messages
         of those that do not are given back.
+    pause: after how many seconds a message is given back whose handler failed, if the queue has no
+        `_retry_delay`; the worker takes no other message in its place meanwhile. Not for `Retry`.
     on_done: called with a message that was dealt with, and the seconds that it took.
     on_error: called with a message that was not, the seconds, and the error.
 
@@ -53,9 +60,23 @@ class Worker:
         ttl: int | None = None,
         grace: int | None = None,
         stop_timeout: float = 30.0,
+        pause: float = 1.0,
         on_done: Callable[[Message, float], Any] | None = None,
         on_error: Callable[[Message, float, Exception], Any] | None = None,
     ) -> None:
+        if not isinstance(queue, Queue):
+            raise TypeError(
+                "The queue must be one of this client's, such as client.queue('orders') "
+                f'of {Queue.__module__.rpartition(".")[0]}.Client, not {queue!r}.'
+            )
+        if not callable(handler):
+            raise TypeError(
+                f'The handler must be a function that takes a message, not {handler!r}.'
+            )
+        for role, function in (('handler', handler), ('on_done', on_done), ('on_error', on_error)):
+            io.check_handler(role, function)
+        if not pause >= 0:
+            raise ValueError('The pause must be 0 or more seconds.')
         if concurrency < 1:
             raise ValueError('The concurrency must be at least 1.')
         self._queue = queue
@@ -63,6 +84,9 @@ class Worker:
         self._concurrency = concurrency
         self._terms = {'ttl': ttl, 'grace': grace}
         self._stop_timeout = stop_timeout
+        self._pause_seconds = pause
+        self._delays_retries = False
+        self._settings_until = 0.0
         self._on_done = on_done
         self._on_error = on_error
         self._consumer: Consumer | None = None
@@ -156,8 +180,15 @@ class Worker:
             error = raised
         except Exception as raised:
             error = raised
-            LOG.exception('The handler failed for %r, which is given back', message)
+            LOG.error(
+                'The handler failed for %r, which is given back',
+                message,
+                exc_info=(type(raised), raised, _of_handler(raised.__traceback__)),
+            )
+        seconds = time.monotonic() - began
         try:
+            if error is not None and not isinstance(error, Reject | Retry):
+                self._pause()
             is_settled = self._settle(message, error)
             if error is None and not is_settled:
                 error = LeaseLost([message.id])
@@ -167,7 +198,26 @@ class Worker:
             LOG.warning('%r was not settled, and comes again: %s', message, raised)
         finally:
             self._running.pop(message.id, None)
-        self._tell(message, time.monotonic() - began, error)
+        self._tell(message, seconds, error)
+
+    def _pause(self) -> None:
+        """Wait before a message that failed is given back, unless the queue delays its retry."""
+        until = time.monotonic() + self._pause_seconds
+        if self._pause_seconds and time.monotonic() >= self._settings_until:
+            try:
+                metadata = self._queue.get_metadata()
+            except ZaqarError as error:
+                LOG.info('The settings of %r are not known: %s', self._queue, error)
+            else:
+                self._delays_retries = bool(metadata.get('_retry_delay'))
+                self._settings_until = time.monotonic() + _SETTINGS_SECONDS
+        if self._delays_retries:
+            return
+        while not self._is_stopping:
+            left = until - time.monotonic()
+            if left <= 0:
+                return
+            io.sleep(min(left, _LOOK_SECONDS))
 
     def _settle(self, message: Message, error: Exception | None) -> bool:
         if error is None:
@@ -191,3 +241,11 @@ class Worker:
                     io.ask(lambda: failed(message, seconds, told))
         except Exception:
             LOG.exception('A hook of the worker failed')
+
+
+def _of_handler(traceback: types.TracebackType | None) -> types.TracebackType | None:
+    """A traceback from the first frame on that is not the worker's."""
+    own = (__name__, io.__name__)
+    while traceback is not None and traceback.tb_frame.f_globals.get('__name__') in own:
+        traceback = traceback.tb_next
+    return traceback
