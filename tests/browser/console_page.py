@@ -76,7 +76,9 @@ def _complaint(method: str, event: dict[str, Any]) -> str | None:
     if method == 'Runtime.exceptionThrown':
         return json.dumps(event['exceptionDetails'])
     if method == 'Runtime.consoleAPICalled' and event['type'] in ('error', 'warning', 'assert'):
-        return json.dumps(event['args'])
+        told = json.dumps(event['args'])
+        # Nor that the server is away.
+        return None if 'zaqar: There is no connection' in told else told
     if method == 'Log.entryAdded':
         entry = event['entry']
         if entry['level'] in ('error', 'warning') and entry['source'] not in (

@@ -1859,11 +1859,14 @@ class Pace {
 // Options of calls.
 
 
-// Throws for an option that is none of these.
-function checkOptions(given, names, what = 'this') {
+// Those that every call takes, beside its own.
+const REQUEST_OPTIONS = ['timeout', 'signal', 'headers'];
+
+// Throws for an option that is none of these. internal: others, which no user is told of.
+function checkOptions(given, names, what = 'this', internal = []) {
   if (given === null || typeof given !== 'object') throw new ZaqarError(`The options of ${what} must be an object.`);
   for (const name of Object.keys(given)) {
-    if (names.includes(name)) continue;
+    if (names.includes(name) || internal.includes(name)) continue;
     throw new ZaqarError(`There is no option '${name}' of ${what}; there are ${names.join(', ')}.`);
   }
 }
@@ -2436,6 +2439,10 @@ class Consumer extends Stream {
     this.#queue = queue;
     this.#credit = credit;
     this.#lease = { ttl, grace };
+    const leave = () => {
+      if (this._client._closing.aborted) for (const { claim } of this.#held) this._client._clock.clear(claim?.timer);
+    };
+    this._signal.addEventListener('abort', leave, { once: true });
   }
 
   // How many messages are unsettled.
@@ -2464,8 +2471,12 @@ class Consumer extends Stream {
       });
     };
     const asked = { ...this.#queue._named, credit: this.#credit, ...this.#lease };
-    const { signal } = new Scope(this._client._clock, { seconds: this._client.timeout });
-    await connection.request('queue_consume', asked, { accept, signal });
+    const scope = new Scope(this._client._clock, { seconds: this._client.timeout });
+    try {
+      await connection.request('queue_consume', asked, { accept, signal: scope.signal });
+    } finally {
+      scope.end();
+    }
     this._progressed();
     try {
       await this._unlessLeft(ended.promise, connection);
@@ -2692,7 +2703,9 @@ class Channel {
   }
 
   // Posts a body, or a list of them, together; their ids. ttl and delay in seconds.
-  async post(bodies, { ttl, delay, ...options } = {}) {
+  async post(bodies, given = {}) {
+    checkOptions(given, ['ttl', 'delay', ...REQUEST_OPTIONS], 'post()');
+    const { ttl, delay, ...options } = given;
     const list = Array.isArray(bodies) ? bodies : [bodies];
     // As a member it would be left out.
     const missing = list.findIndex((body) => body === undefined);
@@ -2761,7 +2774,9 @@ class Channel {
   }
 
   // Has messages sent to a URI (http, https, mailto...); the id of the subscription.
-  async notify(uri, { ttl, options, ...more } = {}) {
+  async notify(uri, given = {}) {
+    checkOptions(given, ['ttl', 'options', ...REQUEST_OPTIONS], 'notify()');
+    const { ttl, options, ...more } = given;
     const asked = { subscriber: uri, ttl, options };
     const made = await this._request(this._action('subscription_create'), asked, more);
     return made.subscription_id;
@@ -2801,7 +2816,9 @@ class Queue extends Channel {
   }
 
   // Makes the oldest messages this client's for `ttl` seconds; waits up to `wait` seconds for one.
-  async claim({ limit, ttl, grace, wait, ...options } = {}) {
+  async claim(given = {}) {
+    checkOptions(given, ['limit', 'ttl', 'grace', 'wait', ...REQUEST_OPTIONS], 'claim()');
+    const { limit, ttl, grace, wait, ...options } = given;
     const asked = { limit, ttl, grace, wait };
     // Who does not wait for it any more does not keep it either.
     const accept = ({ body }) => {
@@ -2816,7 +2833,9 @@ class Queue extends Channel {
   }
 
   // A pre-signed URL: what others send as headers to use this queue.
-  async share({ paths, methods, expires, ...options } = {}) {
+  async share(given = {}) {
+    checkOptions(given, ['paths', 'methods', 'expires', ...REQUEST_OPTIONS], 'share()');
+    const { paths, methods, expires, ...options } = given;
     return this._request('queue_share', { paths, methods, expires }, options);
   }
 
@@ -2841,14 +2860,17 @@ class Resources {
     return (await this.#client.request(`${this.#kind}_${verb}`, asked, options)).body;
   }
 
-  async *list({ limit, detailed, ...options } = {}) {
-    checkOptions(options, ['timeout', 'signal'], 'list()');
+  async *list(given = {}) {
+    checkOptions(given, ['limit', 'detailed', 'timeout', 'signal'], 'list()');
+    const { limit, detailed, ...options } = given;
     const list = new Channel(this.#client, this.#kind, {});
     const pages = list._pages(`${this.#kind}_list`, { limit, detailed }, options);
     for await (const page of pages) yield* page[`${this.#kind}s`];
   }
 
-  async get(name, { detailed, ...options } = {}) {
+  async get(name, given = {}) {
+    checkOptions(given, ['detailed', ...REQUEST_OPTIONS], 'get()');
+    const { detailed, ...options } = given;
     return this.#ask('get', name, { detailed }, options);
   }
 
@@ -2892,11 +2914,11 @@ async function loadWebSocket() {
 const INQUIRY_SECONDS = 1;
 // A page is told that its origin may be refused after that has looked so for this long.
 const REFUSED_SECONDS = 3;
+// It is told that there is no connection when none could be had for this long.
+const OUTAGE_SECONDS = 3;
 const TRANSPORTS = ['auto', 'websocket', 'rest'];
 const CLIENT_OPTIONS = ['project', 'clientId', 'token', 'getToken', 'transport', 'encoding', 'timeout', 'headers',
   'WebSocket', 'fetch', 'msgpack', 'websocketUrl', 'retryInterval', 'clock', 'random'];
-// accept: within this module.
-const REQUEST_OPTIONS = ['timeout', 'signal', 'headers', 'accept'];
 
 // A client of the server at `url`. Options: project; clientId, a UUID, a random one by default;
 // token or getToken(), which gives a token or { token, expiresAt }; transport, 'auto' by default,
@@ -2919,6 +2941,7 @@ class Client extends EventTarget {
   #backoff;
   #problem = 'It has not been tried yet.';
   #timer = null;
+  #pollTimer = null;
   #renewal = null;
   #refusal = null;
   // How many requests wait for a connection.
@@ -2927,6 +2950,8 @@ class Client extends EventTarget {
   // That the server keeps its answers from this page, and since when; null where it does not.
   #originRefused = null;
   #originRefusedAt = null;
+  // When it is told that the server is away; null while it is there. At most once in an outage.
+  #outage = null;
   #isCompact = true;
   #life = new AbortController();
 
@@ -2941,6 +2966,7 @@ class Client extends EventTarget {
     this._clock = options.clock ?? systemClock;
     this._random = options.random ?? Math.random;
     this.#addresses = addressesOf(url, options.websocketUrl);
+    checkProject(options);
     this.#codec = codecOf(encoding, options.msgpack);
     this.#credentials = new Credentials({ ...options, clock: this._clock });
     this.#fallback = new Fallback({
@@ -2997,8 +3023,10 @@ class Client extends EventTarget {
     return this.#channels('topic', Topic, options);
   }
 
-  async *#channels(kind, Kind, { marker, limit, detailed, name, metadata, ...options } = {}) {
-    checkOptions(options, ['timeout', 'signal'], `${kind}s()`);
+  async *#channels(kind, Kind, given = {}) {
+    const names = ['marker', 'limit', 'detailed', 'name', 'metadata', 'timeout', 'signal'];
+    checkOptions(given, names, `${kind}s()`);
+    const { marker, limit, detailed, name, metadata, ...options } = given;
     const asked = { marker, limit, detailed, name, metadata };
     const pages = new Channel(this, kind, {})._pages(`${kind}_list`, asked, options);
     for await (const page of pages) for (const one of page[`${kind}s`]) yield new Kind(this, one);
@@ -3030,7 +3058,9 @@ class Client extends EventTarget {
   }
 
   // Uses another token from now on, on the open connection as well.
-  async authenticate(token, { expiresAt = null, ...options } = {}) {
+  async authenticate(token, given = {}) {
+    checkOptions(given, ['expiresAt', ...REQUEST_OPTIONS], 'authenticate()');
+    const { expiresAt = null, ...options } = given;
     this.#credentials.replace(token, expiresAt);
     await this.#presentToken(options);
   }
@@ -3040,7 +3070,7 @@ class Client extends EventTarget {
     this.#life.abort(CLOSED);
     this.#fallback.close();
     this._clock.clear(this.#timer);
-    this._clock.clear(this.#renewal);
+    for (const timer of [this.#pollTimer, this.#renewal, this.#outage]) this._clock.clear(timer);
     this.#attempt?.abort(CLOSED);
     const transport = this.#transport;
     this.#transport = null;
@@ -3064,7 +3094,7 @@ class Client extends EventTarget {
   }
 
   #scope(options = {}, wait = 0) {
-    checkOptions(options, REQUEST_OPTIONS, 'a request');
+    checkOptions(options, REQUEST_OPTIONS, 'a request', ['accept']);
     const { timeout = this.timeout, signal } = options;
     return new Scope(this._clock, { signals: [signal], seconds: timeout + (wait ?? 0) });
   }
@@ -3161,6 +3191,7 @@ class Client extends EventTarget {
     this.#transport = transport;
     this.#wasServed = true;
     this.#originRefused = null;
+    this.#endOutage();
     this.#backoff.reset();
     if (previous instanceof Rest) previous.leave();
     this.#arrival.resolve(transport);
@@ -3178,6 +3209,7 @@ class Client extends EventTarget {
   #turnAway(error) {
     const arrival = this.#arrival;
     this.#arrival = deferred();
+    this.#endOutage();
     arrival.reject(error);
     this.#become('refused', error.message);
   }
@@ -3259,7 +3291,10 @@ class Client extends EventTarget {
   async #failed(error, connection, inquiry) {
     this.#problem = error.message;
     if (!(error instanceof Timeout || error instanceof ConnectionLost)) this.#deny(error);
-    else if (connection.wasOpen && error instanceof ConnectionLost) this.#fallback.lost(connection.left.reason.reconnectAfterMs);
+    else if (connection.wasOpen && error instanceof ConnectionLost) {
+      this.#noteOutage();
+      this.#fallback.lost(connection.left.reason.reconnectAfterMs);
+    }
     else if (this.#fallback.state === 'polling') this.#fallback.refused();
     else if (this.#options.transport === 'websocket') await this.#tryOther(error, inquiry);
     else await this.#consultRest(error, inquiry);
@@ -3275,6 +3310,7 @@ class Client extends EventTarget {
   async #tryOther(error, { ask }) {
     const denial = foreignOrigin(this.#addresses.rest) === null ? null : await ask();
     if (this.#life.signal.aborted) return;
+    this.#noteOutage(denial);
     this.#noteOrigin(denial);
     if (error instanceof ConnectionLost) this.#isCompact = !this.#isCompact;
     this.#fallback.lost();
@@ -3291,6 +3327,7 @@ class Client extends EventTarget {
     } else if (denial !== null || (this.#isReturning && error instanceof ConnectionLost)) {
       // A server that was away a moment ago may have come back between the two questions.
       this.#isReturning = denial !== null;
+      this.#noteOutage(denial);
       this.#fallback.unreachable();
     } else {
       if (error instanceof Timeout) this.#fallback.filtered();
@@ -3347,6 +3384,23 @@ class Client extends EventTarget {
     this.#turnAway(denial);
   }
 
+  // Streams wait for a server that is away, for ever: somebody should know.
+  #noteOutage(denial = null) {
+    if (this.#outage !== null || this.#transport !== null) return;
+    // That is told in its own words.
+    if (denial instanceof OriginRefused && !this.#wasServed) return;
+    const tell = () => {
+      const where = this.#options.transport === 'websocket' ? this.#addresses.socket : this.#addresses.rest;
+      console.warn(`zaqar: There is no connection to ${where}. ${this.#problem} It is tried again until the client is closed.`);
+    };
+    this.#outage = this._clock.set(tell, OUTAGE_SECONDS);
+  }
+
+  #endOutage() {
+    this._clock.clear(this.#outage);
+    this.#outage = null;
+  }
+
   #lost(connection) {
     if (connection !== this.#transport) return;
     const { code, reconnectAfterMs, message } = connection.left.reason;
@@ -3376,8 +3430,10 @@ class Client extends EventTarget {
 
   #startPollingLater(denial) {
     this.#problem = denial.message;
+    this.#noteOutage(denial);
     this.#noteOrigin(denial);
-    this._clock.set(() => this.#follow(), this.#backoff.next());
+    this._clock.clear(this.#pollTimer);
+    this.#pollTimer = this._clock.set(() => this.#follow(), this.#backoff.next());
   }
 
   #poll(rest) {
@@ -3431,6 +3487,12 @@ class Client extends EventTarget {
     }
     this.#planRenewal();
   }
+}
+
+function checkProject({ project, token, getToken, headers }) {
+  if ([project, token, getToken].some((one) => one !== undefined && one !== null)) return;
+  if (Object.keys(headers ?? {}).some((name) => name.toLowerCase() === 'x-project-id')) return;
+  throw new ZaqarError("Whose queues? Give project: '...', or a token or getToken of a project.");
 }
 
 function codecOf(encoding, given) {

@@ -11,7 +11,7 @@ import { Backoff, Fallback, HANDSHAKE_SECONDS } from './fallback.js';
 import { uuid4, uuid7 } from './identity.js';
 import { toJSON } from './json.js';
 import { msgpack } from './msgpack.js';
-import { checkOptions } from './options.js';
+import { checkOptions, REQUEST_OPTIONS } from './options.js';
 import { Channel, Queue, Resources, Topic } from './queues.js';
 import { Rest } from './rest.js';
 import { isPost, isRepeatable } from './requests.js';
@@ -22,11 +22,11 @@ import { isNode, loadWebSocket, NO_WEBSOCKET } from './websocket.js';
 const INQUIRY_SECONDS = 1;
 // A page is told that its origin may be refused after that has looked so for this long.
 const REFUSED_SECONDS = 3;
+// It is told that there is no connection when none could be had for this long.
+const OUTAGE_SECONDS = 3;
 const TRANSPORTS = ['auto', 'websocket', 'rest'];
 const CLIENT_OPTIONS = ['project', 'clientId', 'token', 'getToken', 'transport', 'encoding', 'timeout', 'headers',
   'WebSocket', 'fetch', 'msgpack', 'websocketUrl', 'retryInterval', 'clock', 'random'];
-// accept: within this module.
-const REQUEST_OPTIONS = ['timeout', 'signal', 'headers', 'accept'];
 
 // A client of the server at `url`. Options: project; clientId, a UUID, a random one by default;
 // token or getToken(), which gives a token or { token, expiresAt }; transport, 'auto' by default,
@@ -49,6 +49,7 @@ export class Client extends EventTarget {
   #backoff;
   #problem = 'It has not been tried yet.';
   #timer = null;
+  #pollTimer = null;
   #renewal = null;
   #refusal = null;
   // How many requests wait for a connection.
@@ -57,6 +58,8 @@ export class Client extends EventTarget {
   // That the server keeps its answers from this page, and since when; null where it does not.
   #originRefused = null;
   #originRefusedAt = null;
+  // When it is told that the server is away; null while it is there. At most once in an outage.
+  #outage = null;
   #isCompact = true;
   #life = new AbortController();
 
@@ -71,6 +74,7 @@ export class Client extends EventTarget {
     this._clock = options.clock ?? systemClock;
     this._random = options.random ?? Math.random;
     this.#addresses = addressesOf(url, options.websocketUrl);
+    checkProject(options);
     this.#codec = codecOf(encoding, options.msgpack);
     this.#credentials = new Credentials({ ...options, clock: this._clock });
     this.#fallback = new Fallback({
@@ -127,8 +131,10 @@ export class Client extends EventTarget {
     return this.#channels('topic', Topic, options);
   }
 
-  async *#channels(kind, Kind, { marker, limit, detailed, name, metadata, ...options } = {}) {
-    checkOptions(options, ['timeout', 'signal'], `${kind}s()`);
+  async *#channels(kind, Kind, given = {}) {
+    const names = ['marker', 'limit', 'detailed', 'name', 'metadata', 'timeout', 'signal'];
+    checkOptions(given, names, `${kind}s()`);
+    const { marker, limit, detailed, name, metadata, ...options } = given;
     const asked = { marker, limit, detailed, name, metadata };
     const pages = new Channel(this, kind, {})._pages(`${kind}_list`, asked, options);
     for await (const page of pages) for (const one of page[`${kind}s`]) yield new Kind(this, one);
@@ -160,7 +166,9 @@ export class Client extends EventTarget {
   }
 
   // Uses another token from now on, on the open connection as well.
-  async authenticate(token, { expiresAt = null, ...options } = {}) {
+  async authenticate(token, given = {}) {
+    checkOptions(given, ['expiresAt', ...REQUEST_OPTIONS], 'authenticate()');
+    const { expiresAt = null, ...options } = given;
     this.#credentials.replace(token, expiresAt);
     await this.#presentToken(options);
   }
@@ -170,7 +178,7 @@ export class Client extends EventTarget {
     this.#life.abort(CLOSED);
     this.#fallback.close();
     this._clock.clear(this.#timer);
-    this._clock.clear(this.#renewal);
+    for (const timer of [this.#pollTimer, this.#renewal, this.#outage]) this._clock.clear(timer);
     this.#attempt?.abort(CLOSED);
     const transport = this.#transport;
     this.#transport = null;
@@ -194,7 +202,7 @@ export class Client extends EventTarget {
   }
 
   #scope(options = {}, wait = 0) {
-    checkOptions(options, REQUEST_OPTIONS, 'a request');
+    checkOptions(options, REQUEST_OPTIONS, 'a request', ['accept']);
     const { timeout = this.timeout, signal } = options;
     return new Scope(this._clock, { signals: [signal], seconds: timeout + (wait ?? 0) });
   }
@@ -291,6 +299,7 @@ export class Client extends EventTarget {
     this.#transport = transport;
     this.#wasServed = true;
     this.#originRefused = null;
+    this.#endOutage();
     this.#backoff.reset();
     if (previous instanceof Rest) previous.leave();
     this.#arrival.resolve(transport);
@@ -308,6 +317,7 @@ export class Client extends EventTarget {
   #turnAway(error) {
     const arrival = this.#arrival;
     this.#arrival = deferred();
+    this.#endOutage();
     arrival.reject(error);
     this.#become('refused', error.message);
   }
@@ -389,7 +399,10 @@ export class Client extends EventTarget {
   async #failed(error, connection, inquiry) {
     this.#problem = error.message;
     if (!(error instanceof Timeout || error instanceof ConnectionLost)) this.#deny(error);
-    else if (connection.wasOpen && error instanceof ConnectionLost) this.#fallback.lost(connection.left.reason.reconnectAfterMs);
+    else if (connection.wasOpen && error instanceof ConnectionLost) {
+      this.#noteOutage();
+      this.#fallback.lost(connection.left.reason.reconnectAfterMs);
+    }
     else if (this.#fallback.state === 'polling') this.#fallback.refused();
     else if (this.#options.transport === 'websocket') await this.#tryOther(error, inquiry);
     else await this.#consultRest(error, inquiry);
@@ -405,6 +418,7 @@ export class Client extends EventTarget {
   async #tryOther(error, { ask }) {
     const denial = foreignOrigin(this.#addresses.rest) === null ? null : await ask();
     if (this.#life.signal.aborted) return;
+    this.#noteOutage(denial);
     this.#noteOrigin(denial);
     if (error instanceof ConnectionLost) this.#isCompact = !this.#isCompact;
     this.#fallback.lost();
@@ -421,6 +435,7 @@ export class Client extends EventTarget {
     } else if (denial !== null || (this.#isReturning && error instanceof ConnectionLost)) {
       // A server that was away a moment ago may have come back between the two questions.
       this.#isReturning = denial !== null;
+      this.#noteOutage(denial);
       this.#fallback.unreachable();
     } else {
       if (error instanceof Timeout) this.#fallback.filtered();
@@ -477,6 +492,23 @@ export class Client extends EventTarget {
     this.#turnAway(denial);
   }
 
+  // Streams wait for a server that is away, for ever: somebody should know.
+  #noteOutage(denial = null) {
+    if (this.#outage !== null || this.#transport !== null) return;
+    // That is told in its own words.
+    if (denial instanceof OriginRefused && !this.#wasServed) return;
+    const tell = () => {
+      const where = this.#options.transport === 'websocket' ? this.#addresses.socket : this.#addresses.rest;
+      console.warn(`zaqar: There is no connection to ${where}. ${this.#problem} It is tried again until the client is closed.`);
+    };
+    this.#outage = this._clock.set(tell, OUTAGE_SECONDS);
+  }
+
+  #endOutage() {
+    this._clock.clear(this.#outage);
+    this.#outage = null;
+  }
+
   #lost(connection) {
     if (connection !== this.#transport) return;
     const { code, reconnectAfterMs, message } = connection.left.reason;
@@ -506,8 +538,10 @@ export class Client extends EventTarget {
 
   #startPollingLater(denial) {
     this.#problem = denial.message;
+    this.#noteOutage(denial);
     this.#noteOrigin(denial);
-    this._clock.set(() => this.#follow(), this.#backoff.next());
+    this._clock.clear(this.#pollTimer);
+    this.#pollTimer = this._clock.set(() => this.#follow(), this.#backoff.next());
   }
 
   #poll(rest) {
@@ -561,6 +595,12 @@ export class Client extends EventTarget {
     }
     this.#planRenewal();
   }
+}
+
+function checkProject({ project, token, getToken, headers }) {
+  if ([project, token, getToken].some((one) => one !== undefined && one !== null)) return;
+  if (Object.keys(headers ?? {}).some((name) => name.toLowerCase() === 'x-project-id')) return;
+  throw new ZaqarError("Whose queues? Give project: '...', or a token or getToken of a project.");
 }
 
 function codecOf(encoding, given) {

@@ -31,6 +31,10 @@ export class Consumer extends Stream {
     this.#queue = queue;
     this.#credit = credit;
     this.#lease = { ttl, grace };
+    const leave = () => {
+      if (this._client._closing.aborted) for (const { claim } of this.#held) this._client._clock.clear(claim?.timer);
+    };
+    this._signal.addEventListener('abort', leave, { once: true });
   }
 
   // How many messages are unsettled.
@@ -59,8 +63,12 @@ export class Consumer extends Stream {
       });
     };
     const asked = { ...this.#queue._named, credit: this.#credit, ...this.#lease };
-    const { signal } = new Scope(this._client._clock, { seconds: this._client.timeout });
-    await connection.request('queue_consume', asked, { accept, signal });
+    const scope = new Scope(this._client._clock, { seconds: this._client.timeout });
+    try {
+      await connection.request('queue_consume', asked, { accept, signal: scope.signal });
+    } finally {
+      scope.end();
+    }
     this._progressed();
     try {
       await this._unlessLeft(ended.promise, connection);

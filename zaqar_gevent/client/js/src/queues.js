@@ -3,7 +3,7 @@
 import { Consumer } from './consumer.js';
 import { EncodingError } from './errors.js';
 import { Claim, Message } from './message.js';
-import { checkOptions } from './options.js';
+import { checkOptions, REQUEST_OPTIONS } from './options.js';
 import { Subscription } from './subscription.js';
 
 const optionsOf = ({ timeout, signal }) => ({ timeout, signal });
@@ -62,7 +62,9 @@ export class Channel {
   }
 
   // Posts a body, or a list of them, together; their ids. ttl and delay in seconds.
-  async post(bodies, { ttl, delay, ...options } = {}) {
+  async post(bodies, given = {}) {
+    checkOptions(given, ['ttl', 'delay', ...REQUEST_OPTIONS], 'post()');
+    const { ttl, delay, ...options } = given;
     const list = Array.isArray(bodies) ? bodies : [bodies];
     // As a member it would be left out.
     const missing = list.findIndex((body) => body === undefined);
@@ -131,7 +133,9 @@ export class Channel {
   }
 
   // Has messages sent to a URI (http, https, mailto...); the id of the subscription.
-  async notify(uri, { ttl, options, ...more } = {}) {
+  async notify(uri, given = {}) {
+    checkOptions(given, ['ttl', 'options', ...REQUEST_OPTIONS], 'notify()');
+    const { ttl, options, ...more } = given;
     const asked = { subscriber: uri, ttl, options };
     const made = await this._request(this._action('subscription_create'), asked, more);
     return made.subscription_id;
@@ -171,7 +175,9 @@ export class Queue extends Channel {
   }
 
   // Makes the oldest messages this client's for `ttl` seconds; waits up to `wait` seconds for one.
-  async claim({ limit, ttl, grace, wait, ...options } = {}) {
+  async claim(given = {}) {
+    checkOptions(given, ['limit', 'ttl', 'grace', 'wait', ...REQUEST_OPTIONS], 'claim()');
+    const { limit, ttl, grace, wait, ...options } = given;
     const asked = { limit, ttl, grace, wait };
     // Who does not wait for it any more does not keep it either.
     const accept = ({ body }) => {
@@ -186,7 +192,9 @@ export class Queue extends Channel {
   }
 
   // A pre-signed URL: what others send as headers to use this queue.
-  async share({ paths, methods, expires, ...options } = {}) {
+  async share(given = {}) {
+    checkOptions(given, ['paths', 'methods', 'expires', ...REQUEST_OPTIONS], 'share()');
+    const { paths, methods, expires, ...options } = given;
     return this._request('queue_share', { paths, methods, expires }, options);
   }
 
@@ -211,14 +219,17 @@ export class Resources {
     return (await this.#client.request(`${this.#kind}_${verb}`, asked, options)).body;
   }
 
-  async *list({ limit, detailed, ...options } = {}) {
-    checkOptions(options, ['timeout', 'signal'], 'list()');
+  async *list(given = {}) {
+    checkOptions(given, ['limit', 'detailed', 'timeout', 'signal'], 'list()');
+    const { limit, detailed, ...options } = given;
     const list = new Channel(this.#client, this.#kind, {});
     const pages = list._pages(`${this.#kind}_list`, { limit, detailed }, options);
     for await (const page of pages) yield* page[`${this.#kind}s`];
   }
 
-  async get(name, { detailed, ...options } = {}) {
+  async get(name, given = {}) {
+    checkOptions(given, ['detailed', ...REQUEST_OPTIONS], 'get()');
+    const { detailed, ...options } = given;
     return this.#ask('get', name, { detailed }, options);
   }
 

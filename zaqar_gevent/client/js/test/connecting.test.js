@@ -85,6 +85,43 @@ test('a server that cannot be reached at all is tried on', async () => {
   await client.close();
 });
 
+test('a server that is away is told of once in an outage, after 3 s', async (context) => {
+  const warn = context.mock.method(console, 'warn', () => {});
+  const told = () => warn.mock.calls.map((call) => call.arguments.join(' '));
+  for (const transport of ['auto', 'websocket', 'rest']) {
+    warn.mock.resetCalls();
+    const server = new ScriptedServer({ rest: unreachable });
+    server.handshake = 'refuse';
+    if (transport === 'rest') server.capabilities = null;
+    const { client, clock } = clientOf(server, { transport });
+    const subscription = client.queue('q').subscribe();
+    await clock.step(2.9);
+    assert.deepEqual(told(), [], transport);
+    await clock.step(100);
+    assert.equal(told().length, 1, transport);
+    assert.match(told()[0], /no connection to (http|ws):\/\/scripted\.test:8888.*tried again until the client is closed/);
+    await subscription.close();
+    await client.close();
+    assert.deepEqual(clock.pending, [], transport);
+  }
+});
+
+test('each outage is told of anew, and a short one not at all', async (context) => {
+  const warn = context.mock.method(console, 'warn', () => {});
+  const server = new ScriptedServer({ rest: unreachable });
+  const { client, clock } = await connected(server);
+  for (const [seconds, count] of [[1, 0], [10, 1], [10, 2]]) {
+    server.handshake = 'refuse';
+    server.socket.end();
+    await clock.step(seconds);
+    server.handshake = 'accept';
+    await clock.step(60);
+    assert.equal(client.state, 'websocket');
+    assert.equal(warn.mock.callCount(), count);
+  }
+  await client.close();
+});
+
 test('a server that comes back between two questions is not taken for one without WebSockets', async () => {
   const server = new ScriptedServer({ rest: unreachable });
   const { client, clock, states } = await connected(server);

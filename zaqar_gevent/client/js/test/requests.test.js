@@ -305,6 +305,26 @@ test('options that there are not are refused', async () => {
   await client.close();
 });
 
+test('an unknown option is told with all that the call takes', async () => {
+  const server = new ScriptedServer();
+  const { client } = await connected(server);
+  const queue = client.queue('q');
+  await assert.rejects(queue.post(1, { tll: 5 }), /no option 'tll' of post\(\); there are ttl, delay, timeout, signal, headers\./);
+  await assert.rejects(queue.claim({ tll: 5 }), /of claim\(\); there are limit, ttl, grace, wait, timeout/);
+  await assert.rejects(client.ping({ tll: 5 }), /of a request; there are timeout, signal, headers\./);
+  await client.close();
+});
+
+test('a client that belongs to no project is refused', async () => {
+  const url = 'http://a.test';
+  for (const options of [undefined, {}, { project: null, headers: { 'X-Roles': 'admin' } }]) {
+    assert.throws(() => new Client(url, options), /Whose queues\? Give project: '\.\.\.', or a token/);
+  }
+  for (const options of [{ token: 'a token' }, { getToken: () => 'a token' }, { headers: { 'x-project-id': 'p' } }]) {
+    await new Client(url, { ...options, transport: 'rest' }).close();
+  }
+});
+
 test('a transport or URL that is none is refused', () => {
   assert.throws(() => new Client('http://a.test', { transport: 'pigeon' }), /no transport 'pigeon'; there are auto/);
   for (const url of ['', undefined, null, 'ftp://a.test', 'a.test', 'http://', 'mailto:a@b.test']) {

@@ -481,6 +481,24 @@ test('a consumer settles its messages one by one, and gives back the rest', asyn
   await client.close();
 });
 
+test('a client that is closed leaves no timer of a consumer behind, which would keep Node running', async () => {
+  for (const transport of ['websocket', 'rest']) {
+    const server = new WorkServer();
+    server.rest = ({ method, path }) =>
+      method === 'POST' && path.endsWith('/claims')
+        ? { status: 201, body: { claim_id: 'c', messages: [{ ...messageOf(1), href: `/v2/queues/q/messages/${idOf(1)}?claim_id=c` }] } }
+        : { status: 200, body: {} };
+    const { client, clock } = await connected(server, { transport });
+    const consumer = client.queue('q').consume({ credit: 1 });
+    await settle();
+    if (transport === 'websocket') server.push(1);
+    assert.equal((await consumer.next()).value.body, 1);
+    await client.close();
+    await settle();
+    assert.deepEqual(clock.pending, [], transport);
+  }
+});
+
 test('what a consumer had when its connection died is deleted under its claim, if that stands', async () => {
   const server = new WorkServer();
   const { client, clock } = await connected(server);
