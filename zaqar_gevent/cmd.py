@@ -6,6 +6,7 @@ import argparse
 import difflib
 import gc
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
 from importlib import metadata
@@ -95,6 +96,8 @@ def _work_on_database(given: Sequence[str]) -> int:
 
 def _help(given: Sequence[str]) -> int:
     """`help`, or that of a command."""
+    if given and given[0] not in _names():
+        _new_parser().error(_complaint(given))
     if given and given[0] != 'help':
         return main([*given, '--help'])
     _new_parser().print_help()
@@ -216,16 +219,27 @@ def _add_options(parser: argparse._ActionsContainer) -> None:
     arguments.add_configuration(parser)
 
 
+def _names() -> tuple[str, ...]:
+    return ('serve', *_LOCAL_COMMANDS, *COMMANDS)
+
+
+def _options_of_server() -> list[str]:
+    return re.findall(r'--[a-z][a-z-]*', _new_parser().format_help())
+
+
 def _complaint(rest: Sequence[str]) -> str:
     """What is wrong about arguments that are none of the server's."""
-    names = ('serve', *_LOCAL_COMMANDS, *COMMANDS)
+    names = _names()
     known = ', '.join(names)
     first, *_ = rest
     command = next((one for one in rest if one in names), None)
     if command is not None and (command == first or first.startswith('-')):
         return f'{command} has to come first, as all commands: {known}'
     if first.startswith('-'):
-        return f'there is no option {first}: zaqar-gevent --help lists all'
+        option = first.partition('=')[0]
+        near = difflib.get_close_matches(option, _options_of_server(), n=1)
+        meant = f' Did you mean {near[0]}?' if near else ''
+        return f'there is no option {option}.{meant} zaqar-gevent --help lists all'
     near = difflib.get_close_matches(first, names, n=1)
     meant = f' Did you mean {near[0]}?' if near else ''
     return f'there is no command {first!r}.{meant} Commands are: {known}'

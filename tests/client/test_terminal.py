@@ -238,6 +238,10 @@ def test_rest_may_be_chosen_by_the_environment(server: ServerProcess) -> None:
     ('arguments', 'told'),
     [
         (('list', '--url', 'ftp://127.0.0.1'), 'ftp'),
+        (('list', '--url', '127.0.0.1:8888'), 'did you mean http://127.0.0.1:8888?'),
+        (('post', 'orders', '1', '--tll', '5'), 'there is no option --tll. Did you mean --ttl?'),
+        (('queue', 'set', 'a', '--max-clams=3'), 'Did you mean --max-claims?'),
+        (('queue', 'create', 'a', 'b'), 'an argument too many: b'),
         (('list', '--url', 'http://127.0.0.1:99999'), 'ort'),
         (('post', 'orders', '--file', '/nowhere', '1'), 'file'),
     ],
@@ -338,7 +342,12 @@ def test_a_missing_queue_is_all_that_is_missed(shell: Shell) -> None:
 @pytest.mark.parametrize(
     ('arguments', 'told'),
     [
-        (('--prt', '1'), 'there is no option --prt: zaqar-gevent --help lists all'),
+        (
+            ('--prt', '1'),
+            'there is no option --prt. Did you mean --port? zaqar-gevent --help lists all',
+        ),
+        (('help', 'psot'), "there is no command 'psot'. Did you mean post?"),
+        (('help', 'nope'), "there is no command 'nope'. Commands are: serve, "),
         (('pst', 'orders'), "there is no command 'pst'. Did you mean post? Commands are: serve, "),
         (('--json', 'list'), 'list has to come first, as all commands: serve, '),
     ],
@@ -423,6 +432,7 @@ def test_a_server_that_is_not_there_is_told_in_a_line() -> None:
         status, line = shell.failure(*command, '--timeout', '1')
         assert status == 3
         assert str(port) in line
+        assert 'Start a server with `zaqar-gevent`, or name one with --url or ZAQAR_URL' in line
 
 
 @pytest.mark.parametrize(

@@ -156,8 +156,32 @@ def test_a_failing_command_is_tried_again_and_then_the_message_is_a_dead_letter(
     assert (tmp_path / second['id']).read_text().split() == ['1', '2', '3']
     assert 'attempt 1 of 3 failed (exit status 1); the next is in 0.1 s' in finished.stderr
     assert 'attempt 2 of 3 failed (exit status 1); the next is in 0.2 s' in finished.stderr
+    assert f'{second["id"]}: moved to dead after 3 attempts' in finished.stderr
     assert [one['body'] for one in shell.records('list', 'dead')] == [['bad']]
     assert shell.records('list', 'orders') == []
+
+
+@pytest.mark.parametrize(
+    ('command', 'status'),
+    [
+        ('/nowhere/at-all', 127),
+        ('/dev/null', 126),
+        # Commands that run for other messages are ended.
+        ('read body; test $body = 1 && exit 127; sleep 60', 127),
+    ],
+)
+def test_a_command_that_cannot_be_run_stops_the_worker_and_costs_no_attempts(
+    shell: Shell, command: str, status: int
+) -> None:
+    shell.records('post', 'orders', '1', '2')
+    options = ('--attempts', '3', '--backoff', '600', '--dead-letter-queue', 'dead', '--jobs', '2')
+    finished = shell.run('consume', 'orders', '--body', '--exec', command, *options)
+    assert finished.returncode == 1
+    assert f'the command cannot be run (exit status {status}): {command}' in finished.stderr
+    assert 'the worker stops' in finished.stderr
+    assert 'attempt' not in finished.stderr
+    assert free(shell) == 2
+    assert [one['name'] for one in shell.records('list')] == ['orders']
 
 
 def test_an_interruption_does_not_wait_for_the_next_attempt(shell: Shell) -> None:

@@ -14,6 +14,7 @@ from tests.server_process import ServerProcess
 
 def test_a_queue_is_created_with_settings_shown_changed_and_deleted(shell: Shell) -> None:
     settings = ('--default-ttl', '600', '--max-claims', '3', '--dead-letter-queue', 'dead')
+    shell.records('queue', 'create', 'dead')
     [created] = shell.records('queue', 'create', 'jobs', *settings, '--metadata', 'owner={"id": 1}')
     assert created == {'name': 'jobs', 'created': True}
     shell.records('post', 'jobs', '1', '2')
@@ -31,12 +32,25 @@ def test_a_queue_is_created_with_settings_shown_changed_and_deleted(shell: Shell
     assert changed['metadata']['_default_message_delay'] == 5
     assert changed['metadata']['_max_claim_count'] is None
     assert 'owner' not in changed['metadata']
-    assert shell.records('queue', 'list') == [{'name': 'jobs'}]
+    assert shell.records('queue', 'list') == [{'name': 'dead'}, {'name': 'jobs'}]
     [listed] = shell.records('queue', 'list', '--details', '--name', 'job')
     assert listed['metadata'] == changed['metadata']
     assert shell.records('queue', 'list', '--name', 'other') == []
     assert shell.records('queue', 'delete', 'jobs') == [{'name': 'jobs', 'deleted': True}]
-    assert shell.records('queue', 'list') == []
+    assert shell.records('queue', 'list') == [{'name': 'dead'}]
+
+
+@pytest.mark.parametrize('command', ['create', 'set'])
+def test_a_missing_dead_letter_queue_is_warned_of(shell: Shell, command: str) -> None:
+    if command == 'set':
+        shell.records('queue', 'create', 'jobs')
+    options = ('--max-claims', '3', '--dead-letter-queue', 'failed')
+    finished = shell.run('queue', command, 'jobs', *options)
+    assert finished.returncode == 0
+    [warning] = finished.stderr.splitlines()
+    assert 'create it: zaqar-gevent queue create failed' in warning
+    shell.records('queue', 'create', 'failed')
+    shell.records('queue', 'set', 'jobs', *options)
 
 
 def test_the_delay_of_retries_has_parts(shell: Shell) -> None:
@@ -72,6 +86,7 @@ def test_what_does_not_exist_is_told_and_not_created(shell: Shell) -> None:
     commands = (
         *(('list',), ('tail',), ('stats',), ('tail', '--transport', 'rest')),
         *(('queue', 'show'), ('queue', 'delete'), ('queue', 'purge'), ('topic', 'show')),
+        *(('queue', 'set', '--default-ttl', '60'), ('topic', 'set', '--unset', 'default-ttl')),
     )
     for command in commands:
         status, told = shell.failure(*command, 'nothing')

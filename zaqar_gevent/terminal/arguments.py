@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -41,7 +42,26 @@ def parse(argv: Sequence[str], environment: Mapping[str, str] | None = None) -> 
             _parser_of_group(argv[0], environment).parse_args(argv[1:])
     parser = _new_parser(COMMANDS[names], f'{PROGRAM} {" ".join(names)}')
     _add_arguments(parser, names, environment)
-    return parser.parse_intermixed_args(argv[len(names) :])
+    arguments, rest = parser.parse_known_intermixed_args(argv[len(names) :])
+    if rest:
+        from zaqar_gevent.terminal.display import complain
+
+        complain(_unknown(rest[0], parser))
+        raise SystemExit(2)
+    return arguments
+
+
+def _unknown(given: str, parser: argparse.ArgumentParser) -> str:
+    """What is wrong about an argument that a command does not take."""
+    option = given.partition('=')[0]
+    if not option.startswith('-'):
+        return f'there is an argument too many: {given}. `{parser.prog} --help` lists all'
+    import difflib
+
+    known = re.findall(r'--[a-z][a-z-]*', parser.format_help())
+    near = difflib.get_close_matches(option, known, n=1)
+    meant = f' Did you mean {near[0]}?' if near else ''
+    return f'there is no option {option}.{meant} `{parser.prog} --help` lists all'
 
 
 def add_commands(subparsers: Any, environment: Mapping[str, str] | None = None) -> None:

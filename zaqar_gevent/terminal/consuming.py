@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from zaqar_gevent.client import Client, Message, ZaqarError
+from zaqar_gevent.client import Client, Consumer, Message, ZaqarError
 from zaqar_gevent.terminal.display import Display, compact, complain
 from zaqar_gevent.terminal.listing import record_of
 from zaqar_gevent.terminal.queues import exists
@@ -23,6 +23,8 @@ from zaqar_gevent.terminal.queues import exists
 # Between asking a command to end and ending it.
 _PATIENCE_SECONDS = 5.0
 _MAX_BACKOFF_SECONDS = 300.0
+# What the shell says of a command that it may not run, and of one that there is not.
+_CANNOT_RUN = (126, 127)
 
 
 def run(client: Client, arguments: argparse.Namespace, display: Display) -> int:
@@ -38,14 +40,12 @@ def run(client: Client, arguments: argparse.Namespace, display: Display) -> int:
     queue = client.queue(arguments.queue)
     if not exists(queue):
         complain(f'there is no queue {queue.name} yet; waiting for its first message')
-    worker = _Worker(client, arguments, display)
-    with (
-        queue.consume(credit=arguments.jobs, **given) as consumer,
-        worker.working() as pool,
-    ):
-        display.say(f'Consuming {arguments.queue}; Ctrl-C ends it.')
-        for message in itertools.islice(consumer, arguments.limit):
-            pool.submit(worker.handle, message)
+    with queue.consume(credit=arguments.jobs, **given) as consumer:
+        worker = _Worker(client, arguments, display, consumer)
+        with worker.working() as pool:
+            display.say(f'Consuming {arguments.queue}; Ctrl-C ends it.')
+            for message in itertools.islice(consumer, arguments.limit):
+                pool.submit(worker.handle, message)
     return 1 if worker.failures else 0
 
 
@@ -53,17 +53,22 @@ class _Worker:
     """Runs the command in threads, and settles messages by how it ended.
 
     successes, failures: how many messages the command succeeded for, or did not. dead: how many of
-    the latter went to the dead-letter queue.
+    the latter went to the dead-letter queue. consumer: where the messages come from; it is closed
+    if the command cannot be run.
     """
 
-    def __init__(self, client: Client, arguments: argparse.Namespace, display: Display) -> None:
+    def __init__(
+        self, client: Client, arguments: argparse.Namespace, display: Display, consumer: Consumer
+    ) -> None:
         name: str | None = arguments.dead_letter_queue
         self._dead_letters = None if name is None else client.queue(name)
         self._arguments = arguments
         self._display = display
+        self._consumer = consumer
         self._running: set[subprocess.Popen[bytes]] = set()
         self._lock = threading.Lock()
         self._over = threading.Event()
+        self._is_broken = False
         self.successes = 0
         self.failures = 0
         self.dead = 0
@@ -74,7 +79,8 @@ class _Worker:
         pool = ThreadPoolExecutor(self._arguments.jobs)
         try:
             yield pool
-            pool.shutdown()
+            if not self._is_broken:
+                pool.shutdown()
         finally:
             self._over.set()
             self._end_commands()
@@ -91,8 +97,10 @@ class _Worker:
         try:
             status, attempts = self._attempt(message)
             is_done = status == 0 and message.ack()
-            if status != 0:
-                self._give_up(message, status)
+            if status in _CANNOT_RUN:
+                self._stop(message, status)
+            elif status != 0:
+                self._give_up(message, status, attempts)
             elif not is_done:
                 complain(f'{message.id}: the lease was lost meanwhile; it comes again')
         except (ZaqarError, OSError) as error:
@@ -119,7 +127,7 @@ class _Worker:
         attempt = 1
         while True:
             status = self._run(message, attempt)
-            if status == 0 or attempt == most or self._over.is_set():
+            if status in (0, *_CANNOT_RUN) or attempt == most or self._over.is_set():
                 return status, attempt
             complain(
                 f'{message.id}: attempt {attempt} of {most} failed ({_told(status)}); '
@@ -130,7 +138,19 @@ class _Worker:
             attempt += 1
             backoff = min(backoff * 2, _MAX_BACKOFF_SECONDS)
 
-    def _give_up(self, message: Message, status: int) -> None:
+    def _stop(self, message: Message, status: int) -> None:
+        """End the work, and give all messages back: no other one would fare better."""
+        with self._lock:
+            is_first, self._is_broken = not self._is_broken, True
+        if is_first:
+            complain(
+                f'{message.id}: the command cannot be run (exit status {status}): '
+                f'{self._arguments.exec}. The message is given back, and the worker stops'
+            )
+            self._over.set()
+            self._consumer.close()
+
+    def _give_up(self, message: Message, status: int, attempts: int) -> None:
         """Move a message to the dead-letter queue; without one, or if interrupted, give it back."""
         if not self._over.is_set():
             complain(f'{message.id}: the command failed ({_told(status)})')
@@ -140,6 +160,8 @@ class _Worker:
                 message.ack()
                 with self._lock:
                     self.dead += 1
+                tried = f'{attempts} attempt{"" if attempts == 1 else "s"}'
+                complain(f'{message.id}: moved to {self._dead_letters.name} after {tried}')
                 return
             self._over.wait(self._arguments.pause)
         message.release()

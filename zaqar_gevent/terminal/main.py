@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Sequence
 from types import FrameType
 
-from zaqar_gevent.client import APIError, Client, Timeout, ZaqarError
+from zaqar_gevent.client import APIError, Client, ConnectionLost, Timeout, ZaqarError
 from zaqar_gevent.terminal.arguments import parse
 from zaqar_gevent.terminal.commands import COMMANDS
 from zaqar_gevent.terminal.display import Display, complain, refusal
@@ -25,6 +25,7 @@ UNREAD = 128 + signal.SIGPIPE
 TERMINATED = 128 + signal.SIGTERM
 
 _STANDARD_ERROR = 2
+_WHERE_ELSE = 'Start a server with `zaqar-gevent`, or name one with --url or ZAQAR_URL.'
 # What may have happened all the same when no answer came in time.
 _MAY_BE_DONE = {
     'post': 'Messages that were being sent may have been posted.',
@@ -88,6 +89,9 @@ def _run(arguments: argparse.Namespace) -> int:
     except Timeout as error:
         complain(' '.join(filter(None, (str(error), _MAY_BE_DONE.get(arguments.command[0])))))
         return UNREACHABLE
+    except ConnectionLost as error:
+        complain(f'{str(error).rstrip(".")}. {_WHERE_ELSE}')
+        return UNREACHABLE
     except ZaqarError as error:
         complain(str(error))
         return UNREACHABLE
@@ -106,5 +110,6 @@ def _client(arguments: argparse.Namespace) -> Client:
             timeout=arguments.timeout,
         )
     except ValueError as error:
-        complain(str(error))
+        meant = '' if '://' in arguments.url else f'; did you mean http://{arguments.url}?'
+        complain(f'{error}{meant}')
         raise SystemExit(MISUSED) from None

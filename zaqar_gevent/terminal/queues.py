@@ -53,6 +53,7 @@ def run_create(client: Client, arguments: argparse.Namespace, display: Display) 
             f'`zaqar-gevent {arguments.kind} set`'
         )
         return 1
+    _warn_of_dead_letters(client, metadata)
     told = 'created' if is_new else 'exists already'
     display.show({'name': source.name, 'created': is_new}, f'{source.name} {told}.')
     return 0
@@ -81,11 +82,14 @@ def run_set(client: Client, arguments: argparse.Namespace, display: Display) -> 
     if not given and not unset:
         complain('nothing to set: give a setting, --metadata or --unset')
         return 2
+    if not exists(source):
+        return tell_missing(source)
     changes: list[dict[str, Any]] = [
         {'op': 'add', 'path': _pointer(key), 'value': value} for key, value in given.items()
     ]
     changes += [{'op': 'remove', 'path': _pointer(key)} for key in sorted(unset)]
     metadata = source.update(changes)
+    _warn_of_dead_letters(client, given)
     record = {'name': source.name, 'metadata': metadata}
     display.show_fields(record, {'name': source.name, **described(metadata, arguments.kind)})
     return 0
@@ -122,6 +126,15 @@ def run_purge(client: Client, arguments: argparse.Namespace, display: Display) -
     source.purge(resources)
     display.show({'name': source.name, 'purged': resources}, f'{source.name} purged.')
     return 0
+
+
+def _warn_of_dead_letters(client: Client, given: dict[str, Any]) -> None:
+    name = given.get('_dead_letter_queue')
+    if isinstance(name, str) and name and not exists(client.queue(name)):
+        complain(
+            f'warning: there is no queue {name} for dead letters yet; create it: '
+            f'zaqar-gevent queue create {name}'
+        )
 
 
 def exists(source: Queue | Topic) -> bool:
