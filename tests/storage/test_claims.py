@@ -221,3 +221,21 @@ def test_what_is_due_before_others_is_claimed_first(store: Store) -> None:
     with store.later(61):
         assert store.list(queue) == ['later']
         assert bodies(store.claim(queue)[1]) == ['later']
+
+
+@pytest.mark.parametrize('claim_id', ['', ' ', '\t', '-'])
+def test_a_free_message_is_not_held_by_an_empty_claim(store: Store, claim_id: str) -> None:
+    queue = store.queue()
+    ids = store.post(queue, 1, 2)
+    kept, _ = store.claim(queue, limit=1)
+    for message_id in ids:
+        with pytest.raises(errors.ExceptionBase):
+            store.messages.delete(queue, message_id, claim=claim_id)
+    with pytest.raises(errors.ClaimDoesNotExist):
+        store.claims.get(queue, claim_id)
+    with pytest.raises(errors.ClaimDoesNotExist):
+        store.claims.update(queue, claim_id, {'ttl': 60, 'grace': 60})
+    store.claims.delete(queue, claim_id)
+    assert store.list(queue, include_claimed=True) == [1, 2]
+    assert store.counts(queue) == (1, 1)
+    assert [one['body'] for one in store.claims.get(queue, kept)[1]] == [1]

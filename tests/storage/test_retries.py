@@ -216,3 +216,19 @@ def test_nothing_can_be_rejected_without_a_dead_letter_queue(store: Store) -> No
     with pytest.raises(NoDeadLetterQueue):
         settle(store, queue, Settlement(Settle.REJECT, message_id, claim_id))
     assert store.counts(queue) == (1, 0)
+
+
+@pytest.mark.parametrize('claim_id', ['', ' ', '\t', '-', '\0'])
+@pytest.mark.parametrize('kind', Settle)
+def test_a_free_message_is_not_held_by_an_empty_claim(
+    store: Store, kind: Settle, claim_id: str
+) -> None:
+    queue = store.queue(_dead_letter_queue=store.queue())
+    ids = store.post(queue, 1, 2)
+    claimed, _ = claim(store, queue, limit=1)
+    more = {'ttl': 60, 'grace': 60} if kind is Settle.EXTEND else {}
+    refused = [Settlement(kind, one, claim_id, **more) for one in ids]
+    own = Settlement(kind, ids[0], claimed, **more)
+    # The others do not hold up the one that can be settled.
+    assert settle(store, queue, *refused, own) == [False, False, True]
+    assert store.list(queue)[-1] == 2

@@ -13,7 +13,7 @@ from zaqar_gevent.settlements import Settle, Settlement
 from zaqar_gevent.storage import own_drivers
 from zaqar_gevent.storage.own_drivers import StoredMessage
 from zaqar_gevent.storage.redis import keys
-from zaqar_gevent.storage.redis.messages import exact_time, new_ids
+from zaqar_gevent.storage.redis.messages import claim_argument, exact_time, new_ids
 from zaqar_gevent.storage.redis.servers import load
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ class ClaimController(own_drivers.ClaimController):
             self._places(queue, project),
             self._checked(queue, project),
             now,
-            claim_id or '',
+            claim_argument(claim_id),
             self.driver.shared,
         )
         if found is None:
@@ -85,7 +85,7 @@ class ClaimController(own_drivers.ClaimController):
             self._places(queue, project),
             self._checked(queue, project),
             timeutils.utcnow_ts(),
-            claim_id or '',
+            claim_argument(claim_id),
             metadata.get('ttl', 0),
             min(metadata.get('grace', 0), MOST_GRACE),
             self.driver.shared,
@@ -111,7 +111,7 @@ class ClaimController(own_drivers.ClaimController):
                 keys.head(queue, project),
             ),
             timeutils.utcnow_ts(),
-            claim_id or '',
+            claim_argument(claim_id),
             self.driver.shared,
             exact_time(),
             '' if delay is None else delay,
@@ -133,7 +133,7 @@ class ClaimController(own_drivers.ClaimController):
             arguments += (
                 one.kind.name.lower(),
                 one.message_id,
-                one.claim_id or '',
+                claim_argument(one.claim_id),
                 '' if one.delay is None else one.delay,
                 one.reason or '',
                 one.ttl,

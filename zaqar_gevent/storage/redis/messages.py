@@ -50,6 +50,8 @@ NOBODY = str(uuid.UUID(int=0))
 
 _ALL = 2**31
 
+_NO_CLAIM = '-'
+
 # The start of every queue, which clients poll from, is a marker as well.
 _MARKER = re.compile('0{16}|[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}')
 _START = '0' * 16
@@ -236,7 +238,7 @@ class MessageController(own_drivers.MessageController):
             (keys.messages(queue, project), keys.claims(queue, project)),
             timeutils.utcnow_ts(),
             message_id,
-            claim or '',
+            claim_argument(claim),
         )
         if not refusal:
             return
@@ -330,6 +332,14 @@ class MessageController(own_drivers.MessageController):
             )
             removed += count
         return removed
+
+
+def claim_argument(claim_id: str | None) -> str:
+    """A claim id as scripts take it: '' for None, and for an empty one an id that no claim has.
+
+    Messages that no claim holds have an empty claim id in Redis.
+    """
+    return '' if claim_id is None else claim_id or _NO_CLAIM
 
 
 def exact_time() -> str:

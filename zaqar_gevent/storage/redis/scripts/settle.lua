@@ -36,7 +36,8 @@ for at = 7, #ARGV, FIELDS do
         outcome = 0
     elseif kind == 'delete' and claim == '' and held_by ~= '' then
         outcome = 1
-    elseif held_by ~= claim then
+    elseif held_by ~= claim or claim == '' and kind ~= 'delete' then
+        -- A message that no claim holds is free, not held by a claim without an id.
         outcome = 2
     elseif kind == 'delete' then
         remove(KEYS[1], id, claim)
