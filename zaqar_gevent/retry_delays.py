@@ -31,6 +31,20 @@ class RetryDelay(msgspec.Struct, frozen=True):
         return float(min(delay, self.max))
 
 
+class NewRetryDelay(RetryDelay, frozen=True, forbid_unknown_fields=True):
+    """The setting as a client may give it: stored ones of older versions may have more members.
+
+    `initial` is at most `max`.
+    """
+
+    def __post_init__(self) -> None:
+        if self.initial > self.max:
+            raise ValueError(
+                f'`initial` must be at most `max` (by default {RetryDelay().max:g} seconds): '
+                f'{self.initial:g} is larger than {self.max:g}'
+            )
+
+
 def read(document: bytes | str) -> RetryDelay:
     """The setting from its JSON."""
     return msgspec.json.decode(document, type=RetryDelay)

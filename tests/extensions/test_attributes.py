@@ -150,6 +150,28 @@ def test_the_answer_says_which_version_it_is_in(server: ServerProcess) -> None:
     assert 'min_version' not in version
 
 
+@pytest.mark.parametrize(('asked', 'status'), [('2.1x', 400), ('2', 400), (f'{10**20}.1', 406)])
+def test_a_wrong_version_is_refused_but_where_versions_are_listed(
+    server: ServerProcess, asked: str, status: int
+) -> None:
+    header = {'OpenStack-API-Version': f'messaging {asked}'}
+    for transport in TRANSPORTS:
+        caller = connect(transport, server.url, server.websocket_url)
+        headers = {**caller.identity.headers(), **header}
+        # `zaqar.v2` is always in the latest version.
+        expected = 200 if transport.startswith('v2') else status
+        for _ in range(2):
+            assert caller.call('queue_list', headers=headers).status == expected, transport
+            answer = caller.call('get_versions', headers=headers)
+            assert answer.status == 300
+            [version] = answer.body['versions']
+            assert (version['min_version'], version['max_version']) == ('2.0', '2.1')
+        assert caller.call('queue_list').status == 200
+        caller.close()
+    found = requests.get(server.url, headers=header, timeout=30)
+    assert (found.status_code, found.headers['OpenStack-API-Version']) == (300, 'messaging 2.1')
+
+
 @pytest.mark.parametrize('transport', ['ws-json', 'ws-msgpack'])
 def test_so_does_an_answer_in_the_default_envelope(server: ServerProcess, transport: str) -> None:
     caller = connect(transport, server.url, server.websocket_url)

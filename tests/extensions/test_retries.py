@@ -112,6 +112,9 @@ def test_a_queue_has_a_delay_of_its_own(extended: Extended) -> None:
         ({'factor': 11}, '<= 10'),
         ({'max': 43201}, '<= 43200'),
         ({'max': 'x'}, 'not a string'),
+        ({'inital': 5}, 'inital'),
+        ({'initial': 5, 'max': 4}, '`initial` must be at most `max`'),
+        ({'initial': 301}, '301 is larger than 300'),
         ([1], 'not a list'),
     ],
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pathlib
 import subprocess
 import uuid
+from typing import Any
 
 import pytest
 
@@ -66,3 +67,43 @@ def test_a_store_that_is_gone_is_told_at_start(config: str, tmp_path: pathlib.Pa
     refused = run(config, tmp_path, '--port', '0', '--state-path', str(tmp_path))
     assert refused.returncode == 1
     assert 'PostgreSQL at' in refused.stderr
+
+
+LIMITS = '\n'.join(
+    f'{name} = {2**40}' for name in ('max_message_ttl', 'max_claim_ttl', 'max_claim_grace')
+)
+
+
+def test_numbers_may_be_larger_than_an_integer(config: str, tmp_path: pathlib.Path) -> None:
+    config += f'[transport]\n{LIMITS}\n[drivers:transport:gevent]\nmetadata_cache_seconds = 0\n'
+    with ServerProcess(tmp_path / 'state', config=config) as server:
+        caller = connect('rest', server.url, server.websocket_url)
+
+        def call(action: str, **arguments: Any) -> Any:
+            answer = caller.call(action, queue_name='orders', **arguments)
+            assert answer.status < 300, (action, arguments, answer)
+            return answer.body
+
+        metadata = {'_dead_letter_queue': 'dead', '_max_claim_count': 2**40}
+        metadata |= dict.fromkeys(
+            ('_dead_letter_queue_messages_ttl', '_default_message_ttl'), 2**37
+        )
+        assert caller.call('queue_create', queue_name='dead').status == 201
+        call('queue_create', metadata=metadata)
+        for number, ttl in enumerate((2**31 - 1, 2**31, 2**32, 2**37)):
+            made = call('subscription_create', subscriber=f'http://h{number}/', ttl=ttl)
+            assert call('subscription_get', **made)['ttl'] == 2**31 - 1
+            call('subscription_update', **made, ttl=ttl)
+            call('message_post', messages=[{'body': 1, 'ttl': ttl}, {'body': 2}])
+            lease = {'ttl': ttl, 'grace': ttl}
+            claimed = call('claim_create', **lease, limit=1)['claim_id']
+            call('claim_update', claim_id=claimed, **lease)
+            assert call('claim_get', claim_id=claimed)['ttl'] == 10**9
+        # Dead letters get the TTL of their queue.
+        once = {'op': 'replace', 'path': '/metadata/_max_claim_count', 'value': 1}
+        call('queue_update', changes=[once])
+        call('claim_delete', claim_id=claimed)
+        call('claim_create')
+        dead = caller.call('message_list', queue_name='dead', echo=True).body['messages']
+        assert [message['ttl'] for message in dead] == [2**31 - 1]
+        caller.close()

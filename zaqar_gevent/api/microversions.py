@@ -41,31 +41,54 @@ MINIMUM = Version(2, 0)
 EXTENDED = Version(2, 1)
 MAXIMUM = EXTENDED
 
-_VERSION = re.compile(r'(\d{1,4})\.(\d{1,4})', re.ASCII)
+# No more digits are read: the versions that are served have one.
+_VERSION = re.compile(r'(0|[1-9]\d*)\.(0|[1-9]\d*)', re.ASCII)
+_MAX_DIGITS = 4
+_SHOWN_CHARACTERS = 40
 
 
 def asked_for(header: str | None) -> Version | None:
     """The version that a header asks for, which may name several services.
 
-    None where there is no such header, or it asks nothing of this service that can be understood.
+    None where there is no such header, or it does not name this service.
 
-    Raises `errors.NotAcceptable` for a version that is not served.
+    Raises `errors.NotAcceptable` for a version that is not served, and `errors.BadRequest` for what
+    is no version.
     """
     for text in header.split(',') if header else ():
-        service, _, wanted = text.strip().partition(' ')
-        if service.lower() != SERVICE:
-            continue
-        if wanted.strip() == 'latest':
-            return MAXIMUM
-        digits = _VERSION.fullmatch(wanted.strip())
-        if digits is None:
-            continue
-        version = Version(int(digits[1]), int(digits[2]))
-        if not MINIMUM <= version <= MAXIMUM:
-            raise errors.NotAcceptable(
-                f'The API is served in the versions {MINIMUM} to {MAXIMUM}, not in {version}. '
-                f'Give one of them in the header {HEADER}, or "{SERVICE} latest".',
-                title='Version not acceptable',
-            )
-        return version
+        service, _, wanted = text.replace('\t', ' ').strip(' ').partition(' ')
+        if service.lower() == SERVICE:
+            return _read(wanted.strip(' '))
     return None
+
+
+def asked_for_or_latest(header: str | None) -> Version | None:
+    """The version in which the versions are listed: the latest for a header with a wrong one."""
+    try:
+        return asked_for(header)
+    except errors.APIError:
+        return MAXIMUM
+
+
+def _read(wanted: str) -> Version:
+    if wanted == 'latest':
+        return MAXIMUM
+    digits = _VERSION.fullmatch(wanted)
+    if digits is None:
+        raise errors.BadRequest(
+            f'The header {HEADER} must be "{SERVICE} MAJOR.MINOR", as in "{MAXIMUM.header}", or '
+            f'"{SERVICE} latest", not "{SERVICE} {_shorten(wanted)}".'
+        )
+    if max(map(len, digits.groups())) <= _MAX_DIGITS:
+        version = Version(int(digits[1]), int(digits[2]))
+        if MINIMUM <= version <= MAXIMUM:
+            return version
+    raise errors.NotAcceptable(
+        f'The API is served in the versions {MINIMUM} to {MAXIMUM}, not in {_shorten(wanted)}. '
+        f'Give one of them in the header {HEADER}, or "{SERVICE} latest".',
+        title='Version not acceptable',
+    )
+
+
+def _shorten(text: str) -> str:
+    return text if len(text) <= _SHOWN_CHARACTERS else f'{text[:_SHOWN_CHARACTERS]}...'

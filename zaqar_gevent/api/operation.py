@@ -113,6 +113,7 @@ class Operation:
     admin: offered in admin mode only.
     pooling: offered only where the store is pooled.
     anonymous: needs neither a project nor a client id.
+    any_version: is performed for clients that ask for a version that is not served, too.
     repeat: when it may be repeated safely; None for never.
     kind: whether it works on queues or on topics.
     container: the argument that names the queue or topic.
@@ -134,6 +135,7 @@ class Operation:
     admin: bool
     pooling: bool
     anonymous: bool
+    any_version: bool
     repeat: Repeat | None
     kind: Kind = Kind.QUEUE
     container: str = 'queue_name'
@@ -232,6 +234,7 @@ def operation(
     admin: bool = False,
     pooling: bool = False,
     anonymous: bool = False,
+    any_version: bool = False,
     repeat: Repeat | bool | None = None,
     topic: str | None = None,
 ) -> Callable[[Function], Function]:
@@ -262,6 +265,7 @@ def operation(
             admin=admin,
             pooling=pooling,
             anonymous=anonymous,
+            any_version=any_version,
             repeat=_when_to_repeat(repeat, route),
         )
         (REGISTRY if rest else CONNECTION).add(declared)

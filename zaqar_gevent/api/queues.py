@@ -16,7 +16,7 @@ from zaqar_gevent.api.context import Context, Metadata
 from zaqar_gevent.api.messages import check_encryption
 from zaqar_gevent.api.operation import Kind, Repeat, Reply, Request, operation
 from zaqar_gevent.api.push import Source
-from zaqar_gevent.retry_delays import RetryDelay
+from zaqar_gevent.retry_delays import NewRetryDelay
 from zaqar_gevent.storage.features import Feature
 from zaqar_gevent.storage.interface import read_metadata
 
@@ -54,7 +54,7 @@ class ReservedMetadata(msgspec.Struct, rename=lambda name: f'_{name}'):
     enable_encrypt_messages: bool | None = None
     retry_policy: RetryPolicy | None = None
     trace_context: bool | None = None
-    retry_delay: RetryDelay | None = None
+    retry_delay: NewRetryDelay | None = None
 
 
 _NEEDED = {'_retry_delay': Feature.RETRIES, '_trace_context': Feature.ATTRIBUTES}

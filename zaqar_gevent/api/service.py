@@ -40,9 +40,19 @@ class NoArguments(Request):
     """Nothing is asked beyond the operation itself."""
 
 
-@operation('get_versions', rest='GET /', policy=None, success=300, anonymous=True)
+@operation(
+    'get_versions',
+    rest='GET /',
+    policy=None,
+    success=300,
+    anonymous=True,
+    any_version=True,
+)
 def get_versions(context: Context, request: NoArguments) -> dict[str, Any]:
-    """List the versions of the API; for version 2.1, with `min_version` and `max_version`."""
+    """List the versions of the API; for version 2.1, with `min_version` and `max_version`.
+
+    For a version that is not served, the answer is that for the latest one.
+    """
     if context.shows_extensions:
         return {'versions': [{**VERSION, **MICROVERSIONS}]}
     return {'versions': [VERSION]}

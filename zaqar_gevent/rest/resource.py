@@ -76,7 +76,9 @@ class _Choice:
     def answer(self, req: falcon.Request, resp: falcon.Response, path: dict[str, Any]) -> None:
         environ, dispatcher, operation = req.env, self._dispatcher, self._operation
         environ[OPERATION] = operation.name
-        shows_extensions = VERSION_HEADER in environ and _answer_version(req, resp)
+        shows_extensions = VERSION_HEADER in environ and _answer_version(
+            req, resp, any_version=operation.any_version
+        )
         context = _context(dispatcher, environ, shows_extensions=shows_extensions)
         dispatcher.authorize(operation, context, path)
         arguments, context.sent_bytes = self._reader.read(req, path, context.project_id)
@@ -94,13 +96,16 @@ class _Choice:
 _caller_of = functools.lru_cache(maxsize=1024)(Caller.of)
 
 
-def _answer_version(req: falcon.Request, resp: falcon.Response) -> bool:
+def _answer_version(req: falcon.Request, resp: falcon.Response, *, any_version: bool) -> bool:
     """Say which version is served, where the client asks for one; whether it has extensions.
 
-    Raises `errors.NotAcceptable`.
+    any_version: whether to answer in the latest version to what cannot be served or understood.
+
+    Raises `errors.NotAcceptable`, `errors.BadRequest`.
     """
     resp.append_header('Vary', microversions.HEADER)
-    version = microversions.asked_for(req.env[VERSION_HEADER])
+    read = microversions.asked_for_or_latest if any_version else microversions.asked_for
+    version = read(req.env[VERSION_HEADER])
     if version is None:
         return False
     resp.set_header(microversions.HEADER, version.header)

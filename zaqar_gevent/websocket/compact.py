@@ -125,7 +125,7 @@ class CompactSession(Session):
                 return self._reply(asked, action, 200, self._own[action](self, request))
             operation = self._dispatcher.find(request.action)
             action = operation.name
-            context = self._begin(request, size, binary)
+            context = self._begin(request, operation, size, binary)
         except errors.MalformedDocument as error:
             if asked.ident is None:
                 asked = asked._replace(ident=_ident_in(payload, binary=binary))
@@ -141,7 +141,9 @@ class CompactSession(Session):
         push = {'push': 'closing', 'reason': reason, 'reconnect_after_ms': reconnect_after_ms}
         return WebSocketMessage(self._codec.encode(push), self._codec.binary)
 
-    def _begin(self, request: _Request | _Post, size: int, binary: bool) -> Context:
+    def _begin(
+        self, request: _Request | _Post, operation: Operation, size: int, binary: bool
+    ) -> Context:
         if request.id is None:
             raise errors.BadRequest('The request has no id; give it an integer or a string.')
         if request.id in self._in_flight:
@@ -149,7 +151,7 @@ class CompactSession(Session):
                 'A request with this id is in flight already; ids must differ until answered.'
             )
         own = envelope.lower(request.headers) if request.headers else {}
-        self._meet({**self._given, **own} if own else self._given)
+        self._meet({**self._given, **own} if own else self._given, operation)
         context = self._context(size, binary=binary)
         self._in_flight.add(request.id)
         return context
@@ -174,7 +176,7 @@ class CompactSession(Session):
         self._observe(action, codec, status, began, size, len(answer), context)
         return answer
 
-    def _version_in(self, named: dict[str, str]) -> Version:
+    def _version_in(self, named: dict[str, str], operation: Operation) -> Version:
         """The newest: this protocol is younger than all of them."""
         return MAXIMUM
 

@@ -138,7 +138,7 @@ class Session:
         if before is not None and self._endpoint is not None:
             self._endpoint.end_over()
 
-    def _meet(self, headers: dict[str, str]) -> None:
+    def _meet(self, headers: dict[str, str], operation: Operation) -> None:
         """Learn who asks.
 
         PERF: the requests of a connection nearly always have the same headers.
@@ -150,7 +150,7 @@ class Session:
             named = envelope.lower(headers)
             signed_request = envelope.signed_request_in(named)
             caller = self._caller_in(named, signed_request)
-            version = self._version_in(named)
+            version = self._version_in(named, operation)
             self._caller, self._signed_request = caller, signed_request
             self._signed_grant = signed_request.grant if signed_request else None
             self._environ = (
@@ -158,11 +158,15 @@ class Session:
             )
             self._version = version
             self._trace = TraceContext.of(named.get(PARENT), named.get(STATE))
-            self._headers = headers
+            # The next operation may refuse the version that this one let pass.
+            self._headers = None if operation.any_version else headers
 
-    def _version_in(self, named: dict[str, str]) -> Version | None:
+    def _version_in(self, named: dict[str, str], operation: Operation) -> Version | None:
         """The version of the API that the client asks for, if it asks for one."""
-        return microversions.asked_for(named.get(microversions.HEADER.lower()))
+        header = named.get(microversions.HEADER.lower())
+        if operation.any_version:
+            return microversions.asked_for_or_latest(header)
+        return microversions.asked_for(header)
 
     def _caller_in(self, named: dict[str, str], signed_request: SignedRequest | None) -> Caller:
         """Who asks: whom the token names, or the headers where those are believed."""
@@ -358,7 +362,7 @@ class DefaultSession(Session):
             else:
                 document, arguments = post
                 operation = self._dispatcher.find(document['action'])
-                self._meet(document['headers'] or {})
+                self._meet(document['headers'] or {}, operation)
             if operation is None:
                 status, body = self._authenticate(document)
             else:
@@ -400,12 +404,12 @@ class DefaultSession(Session):
             return None
         operation = self._dispatcher.find(action)
         envelope.check(document)
-        self._meet(document.get('headers') or {})
+        self._meet(document.get('headers') or {}, operation)
         return operation
 
-    def _meet(self, headers: dict[str, str]) -> None:
+    def _meet(self, headers: dict[str, str], operation: Operation) -> None:
         if headers != self._headers:
-            super()._meet(headers)
+            super()._meet(headers, operation)
             self._public_headers = envelope.public(headers)
 
     def _authenticate(self, document: dict[str, Any]) -> tuple[int, Any]:

@@ -5,13 +5,20 @@ from __future__ import annotations
 import pytest
 
 from zaqar_gevent.api import errors
-from zaqar_gevent.api.microversions import EXTENDED, MAXIMUM, MINIMUM, asked_for
+from zaqar_gevent.api.microversions import (
+    EXTENDED,
+    MAXIMUM,
+    MINIMUM,
+    asked_for,
+    asked_for_or_latest,
+)
 
 
 @pytest.mark.parametrize(
     'header',
     [
         *('messaging 2.1', 'messaging latest', 'Messaging  2.1 '),
+        *('messaging\t2.1', '\tmessaging \t latest\t'),
         *('compute 2.90, messaging 2.1', 'compute latest,messaging 2.1'),
     ],
 )
@@ -31,13 +38,47 @@ def test_the_first_version_has_no_extensions() -> None:
 @pytest.mark.parametrize(
     'header',
     [
-        *(None, '', ',', 'messaging', 'compute 2.1', '2.1'),
-        *('messaging 2', 'messaging 2.1.1', 'messaging x.y', 'messaging 2.99999'),
-        'messaging \N{ARABIC-INDIC DIGIT TWO}.\N{ARABIC-INDIC DIGIT ONE}',
+        *(None, '', ',', 'compute 2.1', '2.1', 'messagings 2.1', 'compute x, 2.1'),
     ],
 )
 def test_whoever_asks_for_nothing_gets_what_upstream_gives(header: str | None) -> None:
     assert asked_for(header) is None
+
+
+@pytest.mark.parametrize(
+    'version',
+    [
+        *(
+            '',
+            '2',
+            '2.1.0',
+            '2.1.1',
+            'x.y',
+            '2.1x',
+            '-2.1',
+            '2.-1',
+            '+2.1',
+            '2.',
+            '.1',
+            '02.1',
+            '2.01',
+        ),
+        *('2.1 2.1', '2,1', 'LATEST', '2.latest', '2.1;', '2\x0b.1', '\xa02.1', '2.1\n'),
+        '\N{ARABIC-INDIC DIGIT TWO}.\N{ARABIC-INDIC DIGIT ONE}',
+    ],
+)
+def test_what_is_no_version_is_refused_with_what_is_allowed(version: str) -> None:
+    with pytest.raises(errors.BadRequest, match=r'"messaging 2\.1", or "messaging latest"'):
+        asked_for(f'messaging {version}')
+    assert asked_for_or_latest(f'messaging {version}') == MAXIMUM
+
+
+def test_a_huge_version_is_not_served() -> None:
+    for version in (f'{10**20}.1', f'2.{10**20}', '9' * 5000 + '.1', '2.99999'):
+        with pytest.raises(errors.NotAcceptable) as caught:
+            asked_for(f'messaging {version}')
+        assert len(caught.value.description) < 250
+    assert asked_for_or_latest(f'messaging {10**20}.1') == MAXIMUM
 
 
 @pytest.mark.parametrize('version', ['1.9', '2.2', '2.10', '3.0'])

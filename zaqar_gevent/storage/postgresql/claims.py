@@ -11,7 +11,7 @@ from oslo_utils import timeutils
 from zaqar.storage import base, errors
 
 from zaqar_gevent.storage import own_drivers
-from zaqar_gevent.storage.postgresql import documents, kinds
+from zaqar_gevent.storage.postgresql import documents, kinds, numbers
 from zaqar_gevent.storage.postgresql.documents import StoredMessage
 
 if TYPE_CHECKING:
@@ -40,9 +40,7 @@ class ClaimController(own_drivers.ClaimController):
         back.
         """
         token = uuid.uuid4().hex
-        document = self.driver.take(
-            queue, project, limit, (token, metadata['ttl'], metadata['grace'])
-        )
+        document = self.driver.take(queue, project, limit, (token, *_lease(metadata)))
         if document == documents.EMPTY_PAGE:
             return None, iter(())
         return token, iter(documents.read_page(document, as_bodies=self.driver.carries_bodies))
@@ -89,7 +87,7 @@ class ClaimController(own_drivers.ClaimController):
             or not self._server.call(
                 kinds.WRITES,
                 'renew',
-                *(project or '', queue, now, token, metadata['ttl'], metadata['grace']),
+                *(project or '', queue, now, token, *_lease(metadata)),
             )[0]
         ):
             raise errors.ClaimDoesNotExist(claim_id, queue, project)
@@ -109,3 +107,11 @@ class ClaimController(own_drivers.ClaimController):
         token = documents.decode_token(claim_id)
         if token is not None:
             self._server.call(kinds.WRITES, 'release', project or '', queue, now, token)
+
+
+def _lease(metadata: Mapping[str, Any]) -> tuple[int, int]:
+    """The TTL and grace of a claim, whose sum is the TTL of its messages."""
+    return (
+        numbers.clamp(metadata['ttl'], numbers.MAX_LEASE),
+        numbers.clamp(metadata['grace'], numbers.MAX_LEASE),
+    )

@@ -21,6 +21,7 @@ from zaqar_gevent.storage.postgresql import (
     flavors,
     kinds,
     messages,
+    numbers,
     options,
     pools,
     queues,
@@ -102,7 +103,7 @@ class DataDriver(own_drivers.DataDriver):
             most = _NOT_KNOWN
             if not self.keeps_names:
                 dead = self.find_dead_letters(queue, project)
-                most = 0 if dead is None else dead.max_claims
+                most = 0 if dead is None else numbers.clamp(dead.max_claims)
         token, ttl, grace = lease or (None, 0, 0)
         left = ROUNDS * limit
         while True:
@@ -123,14 +124,15 @@ class DataDriver(own_drivers.DataDriver):
                 server.upkeep.place(server, *name)
             elif state == 'ask':
                 dead = self.find_dead_letters(queue, project)
-                most = 0 if dead is None else dead.max_claims
+                most = 0 if dead is None else numbers.clamp(dead.max_claims)
             elif state == 'worn' and dead is not None:
                 if left <= 0:
                     return documents.EMPTY_PAGE
+                ttl_of_dead = None if dead.ttl is None else numbers.clamp(dead.ttl)
                 moved, _ = server.call(
                     kinds.STEPS,
                     'bury',
-                    *(*name, now, most, dead.queue, dead.ttl, limit),
+                    *(*name, now, most, dead.queue, ttl_of_dead, limit),
                 )
                 left -= max(1, moved)
 

@@ -16,7 +16,7 @@ from zaqar_gevent.bodies import Body
 from zaqar_gevent.markers import MarkerNotGiven
 from zaqar_gevent.storage import own_drivers
 from zaqar_gevent.storage.errors import StoreUnavailable
-from zaqar_gevent.storage.postgresql import documents, kinds, posting, upkeep
+from zaqar_gevent.storage.postgresql import documents, kinds, numbers, posting, upkeep
 
 if TYPE_CHECKING:
     from zaqar_gevent.storage.postgresql.driver import DataDriver
@@ -101,7 +101,7 @@ class MessageController(own_drivers.MessageController):
             body = new.get('body', {})
             if not isinstance(body, Body):
                 body = Body.of(body)
-            head: dict[str, Any] = {'t': new['ttl']}
+            head: dict[str, Any] = {'t': numbers.clamp(new['ttl'])}
             if client is not None:
                 head['u'] = client
             if new.get('delay'):

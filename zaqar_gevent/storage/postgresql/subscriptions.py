@@ -11,6 +11,7 @@ from zaqar.storage import base, errors
 
 from zaqar_gevent.markers import MarkerNotGiven
 from zaqar_gevent.storage import own_drivers
+from zaqar_gevent.storage.postgresql import numbers
 from zaqar_gevent.storage.postgresql.documents import decode_id, encode_id
 from zaqar_gevent.storage.postgresql.tables import Table
 
@@ -112,7 +113,8 @@ class SubscriptionController(own_drivers.SubscriptionController):
         """Subscribe for `ttl` seconds; the new id, or None when there is one already."""
         now = timeutils.utcnow_ts(microsecond=True)
         document = msgspec.json.encode(options)
-        created = self._table.write(_CREATE, project or '', queue, subscriber, ttl, now, document)
+        place = (project or '', queue, subscriber)
+        created = self._table.write(_CREATE, *place, numbers.clamp(ttl), now, document)
         return encode_id(created[0]) if created else None
 
     def update(
@@ -127,6 +129,7 @@ class SubscriptionController(own_drivers.SubscriptionController):
             '`subscriber`, `ttl` or `options` not found in kwargs'
         )
         document = None if options is None else msgspec.json.encode(options)
+        ttl = None if ttl is None else numbers.clamp(ttl)
         self._change(queue, subscription_id, project, subscriber, ttl, document, None)
 
     def confirm(
