@@ -77,6 +77,25 @@ def test_a_claim_is_given_back_with_a_delay(extended: Extended) -> None:
     wait_for(lambda: listed(extended) == [1, 2, 3])
 
 
+@pytest.mark.parametrize('action', ['claim_delete', 'message_release_many'])
+def test_a_claim_waits_for_a_retry_of_less_than_a_second(extended: Extended, action: str) -> None:
+    [message_id] = post(extended, 1)
+    claim_id = claim(extended)['claim_id']
+    delay = 0.4
+    began = time.monotonic()
+    if action == 'claim_delete':
+        extended.call(action, **QUEUE, claim_id=claim_id, delay=delay)
+    else:
+        entry = {'message_id': message_id, 'claim_id': claim_id, 'delay': delay}
+        assert statuses(extended.call(action, **QUEUE, entries=[entry])) == [204]
+    released = time.monotonic()
+    found = claim(extended, wait=20)
+    assert [message['body'] for message in found['messages']] == [1]
+    assert time.monotonic() - began >= delay
+    # A claim that nobody wakes waits for all of its time.
+    assert time.monotonic() - released < 15
+
+
 @pytest.mark.parametrize('delay', [-1, 901, 1e300])
 def test_a_delay_that_is_too_long_is_refused(extended: Extended, delay: float) -> None:
     [message_id] = post(extended, 1)

@@ -7,6 +7,7 @@ that starts to pass fails the run, so that the list can only shrink.
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
 import pathlib
 import uuid
@@ -183,6 +184,21 @@ class Store:
 
         with mock.patch('oslo_utils.timeutils.utcnow_ts', ahead):
             yield
+
+    @contextlib.contextmanager
+    def at(self, seconds: float) -> Iterator[None]:
+        """Meanwhile the driver's clock stands, so many seconds after the first call's next one."""
+        exact = self._second + seconds
+
+        def stand(microsecond: bool = False) -> float:
+            return exact if microsecond else int(exact)
+
+        with mock.patch('oslo_utils.timeutils.utcnow_ts', stand):
+            yield
+
+    @functools.cached_property
+    def _second(self) -> int:
+        return int(timeutils.utcnow_ts()) + 1
 
 
 PROJECT = 'shop'

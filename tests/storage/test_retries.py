@@ -232,3 +232,27 @@ def test_a_free_message_is_not_held_by_an_empty_claim(
     # The others do not hold up the one that can be settled.
     assert settle(store, queue, *refused, own) == [False, False, True]
     assert store.list(queue)[-1] == 2
+
+
+@pytest.mark.parametrize('singly', [False, True])
+def test_a_retry_is_due_to_the_fraction_of_a_second(store: Store, singly: bool) -> None:
+    queue = store.queue()
+    ids = store.post(queue, 1)
+    # A second of the store's clock begins and ends with one of the clock.
+    for fraction in (0.25, 0.75):
+        with store.at(fraction):
+            claim_id, _ = claim(store, queue)
+            if singly:
+                assert settle(
+                    store, queue, Settlement(Settle.RELEASE, ids[0], claim_id, delay=0.5)
+                ) == [True]
+            else:
+                store.claims.delete(queue, claim_id, delay=0.5)
+        with store.at(fraction + 0.45):
+            assert store.list(queue) == []
+            assert not claim(store, queue)[1]
+        with store.at(fraction + 0.55):
+            assert store.list(queue) == [1]
+            claim_id, found = claim(store, queue)
+            assert bodies(found) == [1]
+            store.claims.delete(queue, claim_id, delay=0)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Protocol, TypedDict, TypeVar, cast
 
@@ -23,6 +23,7 @@ from zaqar_gevent.api.loops import Loops
 from zaqar_gevent.api.networks import Networks
 from zaqar_gevent.api.notifier import Notifier
 from zaqar_gevent.api.operation import Kind
+from zaqar_gevent.api.push import Source
 from zaqar_gevent.api.quotas import Quotas
 from zaqar_gevent.api.quotas import quotas as make_quotas
 from zaqar_gevent.api.ttl_cache import TTLCache
@@ -272,6 +273,17 @@ class Broker:
             raise errors.BadRequest(
                 f'The store of this queue cannot {feature.value}; leave it out - at `{place}`'
             )
+
+    def released(
+        self, queue_name: str, project_id: str | None, delays: Collection[float] = ()
+    ) -> None:
+        """Tell those who wait that messages were released, now and when the `delays` are over.
+
+        delays: those that were asked for, in seconds.
+        """
+        self.notifier.freed(queue_name, project_id)
+        if delays and self.delays is not None:
+            self.delays.remember_retries(Source(project_id, queue_name), delays)
 
     def with_retry_delay(
         self, lease: Mapping[str, Any], queue_name: str, project: str | None

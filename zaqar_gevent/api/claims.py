@@ -170,7 +170,7 @@ def _take_back(context: Context, queue_name: str, claim_id: str) -> None:
 
 def _release(context: Context, queue_name: str, claim_id: str, **delay: float) -> None:
     context.broker.claims.delete(queue_name, claim_id=claim_id, project=context.project_id, **delay)
-    context.broker.notifier.freed(queue_name, context.project_id)
+    context.broker.released(queue_name, context.project_id, delay.values())
 
 
 def _lease(context: Context, request: CreateClaim | UpdateClaim) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Protocol, TypedDict
 
 from zaqar_gevent.api import documents
@@ -88,6 +88,10 @@ class DelayedDelivery(Protocol):
 
         passed: the queues that they came through by webhooks.
         """
+        ...
+
+    def remember_retries(self, source: Source, delays: Collection[float]) -> None:
+        """Messages were released just now; `delays`: before they can be claimed, in seconds."""
         ...
 
 

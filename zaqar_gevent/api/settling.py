@@ -206,7 +206,8 @@ def _settle(context: Context, queue_name: str, settlements: list[Settlement]) ->
     broker.require(Feature.SETTLEMENTS, queue_name, project, '$.entries')
     found = broker.claims.settle(queue_name, settlements, project=project)
     if any(one.kind in (Settle.RELEASE, Settle.REJECT) for one in settlements):
-        broker.notifier.freed(queue_name, project)
+        delays = [one.delay for one in settlements if one.delay is not None]
+        broker.released(queue_name, project, delays)
     return {'outcomes': [*_outcomes(settlements, found)]}
 
 

@@ -176,7 +176,7 @@ class PushConsumer:
                 LOG.log(level_of(outcome, WARNING), 'A claim is left to expire: %s', outcome)
         project_id, name = self.source
         try:
-            self._broker.notifier.freed(name, project_id)
+            self._broker.released(name, project_id, delay.values())
         except Exception as error:
             LOG.log(
                 level_of(error, WARNING),

@@ -9,7 +9,7 @@ from __future__ import annotations
 import heapq
 import itertools
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from logging import WARNING
 from typing import Any, NamedTuple
 
@@ -36,12 +36,15 @@ _WHOLE_SECOND = 1.05
 
 
 class _Delayed(NamedTuple):
-    """A message that was delayed; `due` is in seconds of `time.time`, as the stores' times are."""
+    """A message that was delayed; `due` is in seconds of `time.time`, as the stores' times are.
+
+    message_id: None for retries, of which webhooks are not told.
+    """
 
     due: float
     number: int
     source: Source
-    message_id: str
+    message_id: str | None
     delay: float
     passed: str | None
 
@@ -94,13 +97,31 @@ class Delays:
         now = time.time()
         for message, message_id in zip(messages, ids, strict=False):
             delay = message.get('delay')
-            if not delay:
-                continue
-            if len(self._waiting) >= MAX_REMEMBERED:
-                LOG.warning('Too many messages are delayed: nobody is told when some are due')
+            if delay and not self._add(now, source, message_id, delay, passed):
                 return
-            delayed = _Delayed(now + delay, next(self._numbers), source, message_id, delay, passed)
-            heapq.heappush(self._waiting, delayed)
+        self._start()
+
+    def remember_retries(self, source: Source, delays: Collection[float]) -> None:
+        if self._broker.features_for(source.name, source.project_id).reports_due:
+            return
+        now = time.time()
+        for delay in set(delays):
+            if delay > 0 and not self._add(now, source, None, delay, None):
+                return
+        self._start()
+
+    def _add(
+        self, now: float, source: Source, message_id: str | None, delay: float, passed: str | None
+    ) -> bool:
+        """Remember a message; False if there are too many."""
+        if len(self._waiting) >= MAX_REMEMBERED:
+            LOG.warning('Too many messages are delayed: nobody is told when some are due')
+            return False
+        delayed = _Delayed(now + delay, next(self._numbers), source, message_id, delay, passed)
+        heapq.heappush(self._waiting, delayed)
+        return True
+
+    def _start(self) -> None:
         self._added.set()
         if self._waiting and not self._is_running:
             self._is_running = True
@@ -141,7 +162,9 @@ class Delays:
         """The messages that are still there, by id."""
         found: dict[str, dict[str, Any]] = {}
         for source in dict.fromkeys(one.source for one in batch):
-            ids = [one.message_id for one in batch if one.source == source]
+            ids = [one.message_id for one in batch if one.source == source and one.message_id]
+            if not ids:
+                continue
             try:
                 messages = self._broker.messages.bulk_get(
                     source.name, message_ids=ids, project=source.project_id

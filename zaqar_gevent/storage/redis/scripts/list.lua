@@ -8,6 +8,7 @@ local CHUNK, MOST = 100, 1000
 local now, marker, limit = tonumber(ARGV[1]), ARGV[2], tonumber(ARGV[3])
 local others, claimed, delayed = ARGV[5], ARGV[6] == '1', ARGV[7] == '1'
 local shared_claims = ARGV[8] == '1' and KEYS[4]
+local exactly = tonumber(ARGV[4])
 place(KEYS[1], ARGV[4])
 local posted = by_posting(KEYS[1])
 
@@ -104,7 +105,7 @@ end
 local function is_wanted(m, client)
     return not has_expired(m, now)
         and (claimed or holder(m, now) == '')
-        and (delayed or not is_delayed(m, now))
+        and (delayed or not is_delayed(m, exactly))
         and (others == '' or client ~= others)
 end
 
@@ -115,8 +116,8 @@ local function pass(id, m)
     elseif holder(m, now) ~= '' then
         head_ends, passed_last = math.min(head_ends, tonumber(m[CLAIM_EXPIRES])), id
         passed = passed + 1
-    elseif is_delayed(m, now) then
-        head_ends, passed_last = math.min(head_ends, tonumber(m[DELAYED])), id
+    elseif is_delayed(m, exactly) then
+        head_ends, passed_last = math.min(head_ends, math.floor(tonumber(m[DELAYED]))), id
         passed, passes_delayed = passed + 1, true
     else
         finds_head = false

@@ -1,6 +1,6 @@
 -- What all scripts share. Messages are hashes in upstream's format:
 -- id, t (TTL), cr (created), e (expires), u (client), c (claim, '' for none), c.e (claim expires),
--- c.c (claim count), d (delayed until), b (body, MsgPack), cs (checksum). Times are whole seconds.
+-- c.c (claim count), d (delayed until, with fractions for retries), b (body, MsgPack), cs (checksum). Times are whole seconds.
 -- Of our own: s (how the body was spelled, see bodies.py), x (what upstream's messages do not have: a
 -- map in MsgPack).
 
@@ -38,8 +38,9 @@ end
 
 -- Whether a message waits for its delay, its first one or that of a retry. While a claim holds it, d
 -- says until when it will wait if the claim expires.
-local function is_delayed(m, now)
-    return (tonumber(m[DELAYED]) or 0) > now and holder(m, now) == ''
+-- exactly: the time with fractions.
+local function is_delayed(m, exactly)
+    return (tonumber(m[DELAYED]) or 0) > exactly and holder(m, exactly) == ''
 end
 
 -- The delay before the retry of a message that a claim holds, in seconds.
@@ -47,12 +48,12 @@ local function retry_of(m)
     return math.max(0, (tonumber(m[DELAYED]) or 0) - (tonumber(m[CLAIM_EXPIRES]) or 0))
 end
 
--- Gives back a message that a claim holds. delay: in seconds; '' for that of its queue.
+-- Gives back a message that a claim holds; returns its delay in seconds. delay: '' for that of its queue.
 local function release(id, m, now, exactly, delay)
     local seconds = delay == '' and retry_of(m) or tonumber(delay)
-    local due = seconds > 0 and math.ceil(exactly + seconds) or 0
+    local due = seconds > 0 and string.format('%.3f', exactly + seconds) or 0
     call('HSET', id, 'c', '', 'c.e', now, 'd', due)
-    return due
+    return seconds
 end
 
 -- Moves a message to a dead letter queue; returns the rank that it had.

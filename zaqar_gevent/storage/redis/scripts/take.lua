@@ -21,6 +21,7 @@ if ARGV[7] == '?' then
     end
 end
 local most_claims = tonumber(ARGV[7]) or 0
+local exactly = tonumber(ARGV[10])
 place(KEYS[1], ARGV[10])
 
 local function bury(id)
@@ -42,13 +43,13 @@ local function hold(id, m)
     end
     if first_retry then
         local delay = math.min(longest_retry, first_retry * factor ^ (count - 1))
-        call('HSET', id, 'd', claim_expires + math.ceil(delay))
+        call('HSET', id, 'd', string.format('%.3f', claim_expires + delay))
     end
     m[CLAIM], m[CLAIM_EXPIRES], m[COUNT] = claim, claim_expires, count
 end
 
 local function is_free(m)
-    return not has_expired(m, now) and holder(m, now) == '' and not is_delayed(m, now)
+    return not has_expired(m, now) and holder(m, now) == '' and not is_delayed(m, exactly)
 end
 
 local page, ids, gone, looked_at, wary = {}, {}, {}, 0, false
@@ -101,8 +102,8 @@ repeat
             if holder(m, now) ~= '' then
                 head_ends = math.min(head_ends, tonumber(m[CLAIM_EXPIRES]))
             end
-            if is_delayed(m, now) then
-                head_ends = math.min(head_ends, tonumber(m[DELAYED]))
+            if is_delayed(m, exactly) then
+                head_ends = math.min(head_ends, math.floor(tonumber(m[DELAYED])))
                 passes_delayed = true
             end
         end
