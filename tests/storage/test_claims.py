@@ -56,7 +56,7 @@ def test_a_claim_is_renewed(store: Store) -> None:
         renewed = store.claims.get(queue, claim)[0]
         assert (renewed['id'], renewed['ttl']) == (claim, 100)
         assert renewed['age'] < 50
-    with store.later(149):
+    with store.later(140):
         assert store.counts(queue) == (1, 0)
         assert store.claim(queue)[1] == []
     with store.later(150):
