@@ -1,7 +1,7 @@
 """The tests of this directory run on the embedded store, on PostgreSQL, and on Redis by the native
 driver.
 
-On the latter two most transports are left to the slow tests.
+On the latter two all transports but one are left to the slow tests.
 """
 
 from __future__ import annotations
@@ -15,7 +15,9 @@ from tests.redis_process import ON_REDIS, RedisProcess
 from tests.server_process import ServerProcess
 
 STORES = ('embedded', 'postgresql', 'redis')
-USUAL_TRANSPORTS = {'rest', 'v2-msgpack'}
+USUAL_TRANSPORTS = {'postgresql': {'rest'}, 'redis': {'rest', 'v2-msgpack'}}
+"""By store, the transports of the callers of a test that is not slow; one that a test does not have
+counts as REST."""
 SERVERS, CALLERS = ('server', 'servers', 'pooled_server'), ('api', 'admin', 'reader')
 """Fixtures whose parameters are stores, and transports."""
 ADMINISTERED = """
@@ -57,5 +59,5 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         chosen = item.callspec.params if hasattr(item, 'callspec') else {}
         stores = {chosen.get(fixture) for fixture in SERVERS}
         transports = {chosen.get(fixture, 'rest') for fixture in CALLERS}
-        if stores & {'postgresql', 'redis'} and not transports <= USUAL_TRANSPORTS:
+        if any(transports != USUAL_TRANSPORTS.get(store, transports) for store in stores):
             item.add_marker(pytest.mark.slow)
