@@ -251,11 +251,15 @@ def test_what_receiving_raises_ends_the_worker(queue: Queue) -> None:
 def test_a_worker_of_tasks(server: ServerProcess) -> None:
     async def work() -> None:
         running, most = 0, 0
+        are_all_running = asyncio.Event()
 
         async def handle(message: aio.Message) -> None:
             nonlocal running, most
             running += 1
             most = max(most, running)
+            if running == 20:
+                are_all_running.set()
+            await are_all_running.wait()
             await asyncio.sleep(0.01)
             running -= 1
             if worker.succeeded >= 60:
