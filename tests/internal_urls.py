@@ -15,7 +15,7 @@ from typing import Any
 from tests.postgres_process import PostgresProcess
 from zaqar_gevent.api.push import Source
 from zaqar_gevent.push.fleet import PROJECT, QUEUE, Fleet
-from zaqar_gevent.storage.sqlite.documents import encode_id
+from zaqar_gevent.storage.core.pages import encode_id
 
 Urls = Callable[[], dict[str, str]]
 """Gives the URLs that are in a store now, by the id of the subscription."""

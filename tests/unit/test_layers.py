@@ -79,7 +79,10 @@ FORBIDDEN = {
     ),
     'storage/sqlite': ('zaqar_gevent.storage.redis', 'zaqar_gevent.storage.drivers'),
     'storage/redis': ('zaqar_gevent.storage.sqlite', 'zaqar_gevent.storage.drivers'),
-    'storage/postgresql': ('zaqar_gevent.storage.redis', 'zaqar_gevent.storage.drivers'),
+    'storage/postgresql': (
+        *('zaqar_gevent.storage.redis', 'zaqar_gevent.storage.sqlite'),
+        'zaqar_gevent.storage.drivers',
+    ),
     'storage/errors.py': ('zaqar_gevent', 'gevent'),
     'storage/features.py': ('zaqar_gevent', 'zaqar', 'gevent'),
     'encryption': (

@@ -15,11 +15,15 @@ from zaqar_gevent import dead_letters
 from zaqar_gevent.settlements import Settlement
 from zaqar_gevent.storage import interface
 from zaqar_gevent.storage.features import StoreFeatures
-from zaqar_gevent.storage.interface import Document, DueListener, Metadata, read_metadata
+from zaqar_gevent.storage.interface import (
+    Document,
+    DueListener,
+    Metadata,
+    StoredMessage,
+    read_metadata,
+)
 
 LOG = log.getLogger(__name__)
-
-StoredMessage = dict[str, Any]
 
 
 class DeadLetters(NamedTuple):

@@ -13,7 +13,8 @@ from zaqar.storage import base
 
 from zaqar_gevent.bodies import Body, body_of
 from zaqar_gevent.storage import own_drivers
-from zaqar_gevent.storage.wrapped import Claims, Messages, StoredMessage, replace_controllers
+from zaqar_gevent.storage.interface import StoredMessage
+from zaqar_gevent.storage.wrapped import Claims, Messages, replace_controllers
 
 
 def carry_bodies(driver: base.DataDriverBase) -> None:

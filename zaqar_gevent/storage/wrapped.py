@@ -7,7 +7,8 @@ from typing import Any
 
 from zaqar.storage import base
 
-StoredMessage = dict[str, Any]
+from zaqar_gevent.storage.interface import StoredMessage
+
 Convert = Callable[[Any], Any]
 
 

@@ -7,11 +7,11 @@ import functools
 
 import pytest
 
+from zaqar_gevent.storage.core import pages
 from zaqar_gevent.storage.sqlite import (
     claiming,
     collector,
     delays,
-    documents,
     messages,
     spools,
 )
@@ -190,6 +190,6 @@ def test_no_statement_scans_a_table(store, statement):
 
 def test_ids_sort_like_their_numbers():
     numbers = [1, 9, 10, 255, 256, 1 << 40, (1 << 63) - 1]
-    public = [documents.encode_id(number) for number in numbers]
+    public = [pages.encode_id(number) for number in numbers]
     assert public == sorted(public)
-    assert [documents.decode_id(one) for one in public] == numbers
+    assert [pages.decode_id(one) for one in public] == numbers

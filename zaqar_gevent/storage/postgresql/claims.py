@@ -11,8 +11,9 @@ from oslo_utils import timeutils
 from zaqar.storage import base, errors
 
 from zaqar_gevent.storage import own_drivers
+from zaqar_gevent.storage.core.pages import EMPTY_PAGE, read_page
+from zaqar_gevent.storage.interface import StoredMessage
 from zaqar_gevent.storage.postgresql import documents, kinds, numbers
-from zaqar_gevent.storage.postgresql.documents import StoredMessage
 
 if TYPE_CHECKING:
     from zaqar_gevent.storage.postgresql.driver import DataDriver
@@ -41,9 +42,9 @@ class ClaimController(own_drivers.ClaimController):
         """
         token = uuid.uuid4().hex
         document = self.driver.take(queue, project, limit, (token, *_lease(metadata)))
-        if document == documents.EMPTY_PAGE:
+        if document == EMPTY_PAGE:
             return None, iter(())
-        return token, iter(documents.read_page(document, as_bodies=self.driver.carries_bodies))
+        return token, iter(read_page(document, as_bodies=self.driver.carries_bodies))
 
     def find_claimable(self, queues: Sequence[tuple[str | None, str]]) -> list[int]:
         """Which of some queues, each (project, name), may have a message to claim; their numbers.
@@ -73,7 +74,7 @@ class ClaimController(own_drivers.ClaimController):
             raise errors.ClaimDoesNotExist(claim_id, queue, project)
         ttl, expires = facts
         age = max(0, int(now - (expires - ttl)))
-        messages = documents.read_page(document, as_bodies=self.driver.carries_bodies)
+        messages = read_page(document, as_bodies=self.driver.carries_bodies)
         return {'id': claim_id, 'ttl': ttl, 'age': age}, iter(messages)
 
     def update(

@@ -16,9 +16,9 @@ from psycopg import sql
 from psycopg.rows import tuple_row
 
 from zaqar_gevent.bodies import Encoding
+from zaqar_gevent.storage.core.pages import decode_body, encode_body, encode_id, encode_object
 from zaqar_gevent.storage.errors import StoreUnavailable, UnsuitableStore
 from zaqar_gevent.storage.postgresql import addresses, schema
-from zaqar_gevent.storage.postgresql.documents import encode_body, encode_id, encode_object
 from zaqar_gevent.storage.postgresql.wire import wait_in_thread
 from zaqar_gevent.storage.records import (
     REMEMBER_SECONDS,
@@ -30,7 +30,6 @@ from zaqar_gevent.storage.records import (
     QueueRecord,
     SubscriptionRecord,
 )
-from zaqar_gevent.storage.sqlite.documents import decode_body
 
 KIND = 'postgresql'
 

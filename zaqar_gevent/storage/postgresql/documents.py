@@ -1,8 +1,4 @@
-"""Ids, markers and claims as clients see them, and what is stored of bodies.
-
-An id is the number of a message, a marker its position with the name of an epoch, as in the
-embedded store; see `zaqar_gevent.storage.sqlite.epochs`. So pages are read alike.
-"""
+"""Ids of messages and claims as parameters of statements."""
 
 from __future__ import annotations
 
@@ -11,37 +7,7 @@ import uuid
 from collections.abc import Sequence
 from typing import Any
 
-from zaqar_gevent.storage.sqlite.documents import (
-    EMPTY_PAGE,
-    StoredMessage,
-    decode_id,
-    decode_page,
-    encode_body,
-    encode_id,
-    encode_object,
-    read_page,
-)
-from zaqar_gevent.storage.sqlite.epochs import Marker, decode, encode
-
-__all__ = [
-    'EMPTY_PAGE',
-    'Marker',
-    'StoredMessage',
-    'decode_id',
-    'decode_marker',
-    'decode_numbers',
-    'decode_page',
-    'decode_token',
-    'encode_array',
-    'encode_body',
-    'encode_id',
-    'encode_marker',
-    'encode_object',
-    'read_page',
-]
-
-decode_marker = decode
-encode_marker = encode
+from zaqar_gevent.storage.core.pages import decode_id
 
 # Those that were copied from another store may be UUIDs with hyphens.
 _TOKEN = re.compile('[0-9a-f]{32}|[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}')

@@ -11,13 +11,15 @@ from oslo_utils import timeutils
 
 from zaqar_gevent.storage import own_drivers
 from zaqar_gevent.storage.core.handles import Handle
+from zaqar_gevent.storage.core.pages import (
+    EMPTY_PAGE,
+)
 from zaqar_gevent.storage.errors import StoreUnavailable
 from zaqar_gevent.storage.features import Feature, MarkerKind, StoreFeatures
 from zaqar_gevent.storage.postgresql import (
     addresses,
     catalogue,
     claims,
-    documents,
     flavors,
     kinds,
     messages,
@@ -127,7 +129,7 @@ class DataDriver(own_drivers.DataDriver):
                 most = 0 if dead is None else numbers.clamp(dead.max_claims)
             elif state == 'worn' and dead is not None:
                 if left <= 0:
-                    return documents.EMPTY_PAGE
+                    return EMPTY_PAGE
                 ttl_of_dead = None if dead.ttl is None else numbers.clamp(dead.ttl)
                 moved, _ = server.call(
                     kinds.STEPS,

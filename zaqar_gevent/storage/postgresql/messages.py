@@ -15,13 +15,20 @@ from zaqar.storage import utils as storage_utils
 from zaqar_gevent.bodies import Body
 from zaqar_gevent.markers import MarkerNotGiven
 from zaqar_gevent.storage import own_drivers
+from zaqar_gevent.storage.core import position_markers
+from zaqar_gevent.storage.core.pages import (
+    decode_id,
+    encode_body,
+    encode_id,
+    encode_object,
+    read_page,
+)
 from zaqar_gevent.storage.errors import StoreUnavailable
+from zaqar_gevent.storage.interface import StoredMessage
 from zaqar_gevent.storage.postgresql import documents, kinds, numbers, posting, upkeep
 
 if TYPE_CHECKING:
     from zaqar_gevent.storage.postgresql.driver import DataDriver
-
-StoredMessage = documents.StoredMessage
 
 LONG_PAGE = 100
 """Messages of a page from which on it is read where it holds nobody up."""
@@ -84,7 +91,7 @@ class MessageController(own_drivers.MessageController):
             raise errors.QueueDoesNotExist(queue, project)
         if delays:
             self._server.upkeep.delayed(timeutils.utcnow_ts(microsecond=True) + min(delays))
-        ids = [documents.encode_id(first + place) for place in range(len(messages))]
+        ids = [encode_id(first + place) for place in range(len(messages))]
         if not keeps_names and not self.driver.has_queue(queue, project):
             # Deleted between the check and the post: nobody else will remove these.
             self.bulk_delete(queue, ids, project)
@@ -111,11 +118,11 @@ class MessageController(own_drivers.MessageController):
             if checked:
                 head['s'] = storage_utils.get_checksum(body.value) or None
             if new.get('attributes'):
-                head['a'] = documents.encode_object(new['attributes'])
+                head['a'] = encode_object(new['attributes'])
             if new.get('group'):
                 head['g'] = new['group']
             heads.append(head)
-            bodies.append(documents.encode_body(body))
+            bodies.append(encode_body(body))
         return heads, bodies
 
     def list(
@@ -138,7 +145,7 @@ class MessageController(own_drivers.MessageController):
         The marker of an empty page is the given one. Nothing comes after what has not the form of
         a marker, as with upstream's drivers. Raises `MarkerNotGiven` for one of another store.
         """
-        after = documents.decode_marker(marker)
+        after = position_markers.decode(marker)
         if after is None:
             return iter((iter(()), None))
         now = timeutils.utcnow_ts(microsecond=True)
@@ -153,8 +160,8 @@ class MessageController(own_drivers.MessageController):
         last, epoch, is_given, _ = facts
         if marker and not is_given:
             raise MarkerNotGiven(marker)
-        messages = documents.read_page(document, as_bodies=self.driver.carries_bodies)
-        return iter((iter(messages), documents.encode_marker(last, epoch) if last else marker))
+        messages = read_page(document, as_bodies=self.driver.carries_bodies)
+        return iter((iter(messages), position_markers.encode(last, epoch) if last else marker))
 
     def _place(self, project: str | None, queue: str, limit: int | None) -> bool:
         """Make messages visible that are due, as many as a page has; whether that could be done.
@@ -171,7 +178,7 @@ class MessageController(own_drivers.MessageController):
         """A marker after all that is visible in a queue now; None if that is the start."""
         now = timeutils.utcnow_ts(microsecond=True)
         facts, _ = self._server.call(kinds.READS, 'end', project or '', queue, now)
-        return None if facts is None else documents.encode_marker(*facts)
+        return None if facts is None else position_markers.encode(*facts)
 
     def first(self, queue: str, project: str | None = None, sort: int = 1) -> StoredMessage:
         """The oldest message, or with `sort=-1` the newest, claimed or not; or `QueueIsEmpty`."""
@@ -182,7 +189,7 @@ class MessageController(own_drivers.MessageController):
         if not facts[0]:
             raise errors.QueueIsEmpty(queue, project)
         number, _ = facts[0][0 if sort == 1 else -1]
-        return self.get(queue, documents.encode_id(number), project)
+        return self.get(queue, encode_id(number), project)
 
     def bulk_get(
         self, queue: str, message_ids: Sequence[str], project: str | None = None
@@ -191,7 +198,7 @@ class MessageController(own_drivers.MessageController):
         now = timeutils.utcnow_ts(microsecond=True)
         numbers = documents.decode_numbers(message_ids)
         _, document = self._server.call(kinds.READS, 'get', project or '', queue, now, numbers)
-        return iter(documents.read_page(document, as_bodies=self.driver.carries_bodies))
+        return iter(read_page(document, as_bodies=self.driver.carries_bodies))
 
     def delete(
         self, queue: str, message_id: str, project: str | None = None, claim: str | None = None
@@ -201,7 +208,7 @@ class MessageController(own_drivers.MessageController):
         Raises `MessageIsClaimed`, `MessageNotClaimed`, `MessageNotClaimedBy` or
         `ClaimDoesNotExist`.
         """
-        number = documents.decode_id(message_id)
+        number = decode_id(message_id)
         if number is None:
             return
         now = timeutils.utcnow_ts(microsecond=True)
@@ -246,7 +253,7 @@ class MessageController(own_drivers.MessageController):
         if refusal is None:
             return
         if len(refusal) == 1:
-            raise errors.MessageNotClaimed(documents.encode_id(refusal[0]))
+            raise errors.MessageNotClaimed(encode_id(refusal[0]))
         raise errors.ClaimDoesNotExist(uuid.UUID(refusal[1]).hex, queue, project)
 
     def purge(self, queue: str, project: str | None = None) -> None:
@@ -263,7 +270,7 @@ class MessageController(own_drivers.MessageController):
     def pop(self, queue: str, limit: int, project: str | None = None) -> Sequence[StoredMessage]:
         """Take up to `limit` messages that are not claimed from the front of the queue."""
         document = self.driver.take(queue, project, limit)
-        return documents.read_page(document, as_bodies=self.driver.carries_bodies)
+        return read_page(document, as_bodies=self.driver.carries_bodies)
 
     def restore(
         self, queue: str, popped: Sequence[StoredMessage], project: str | None = None
@@ -275,19 +282,19 @@ class MessageController(own_drivers.MessageController):
             body = one['body'] if isinstance(one['body'], Body) else Body.of(one['body'])
             heads.append(
                 {
-                    'i': documents.decode_id(one['id']) or 0,
-                    'p': documents.decode_id(one.get('position')),
+                    'i': decode_id(one['id']) or 0,
+                    'p': decode_id(one.get('position')),
                     't': one['ttl'],
                     'c': now - one['age'],
                     'n': one['claim_count'],
                     's': one.get('checksum'),
                     'e': int(body.encoding),
-                    'a': documents.encode_object(one.get('attributes')),
+                    'a': encode_object(one.get('attributes')),
                     'g': one.get('group'),
-                    'l': documents.encode_object(one.get('dead_letter')),
+                    'l': encode_object(one.get('dead_letter')),
                 }
             )
-            stored.append(documents.encode_body(body))
+            stored.append(encode_body(body))
         self._server.call(
             kinds.STEPS,
             'restore',

@@ -16,8 +16,11 @@ from oslo_utils import timeutils
 from zaqar.storage import base, errors
 
 from zaqar_gevent.storage import own_drivers
+from zaqar_gevent.storage.core.pages import (
+    encode_id,
+)
 from zaqar_gevent.storage.errors import ScanTooLong
-from zaqar_gevent.storage.postgresql import documents, kinds
+from zaqar_gevent.storage.postgresql import kinds
 from zaqar_gevent.storage.postgresql.tables import Table
 
 if TYPE_CHECKING:
@@ -165,7 +168,7 @@ class _Spooled(own_drivers.SpooledNames):
         stats: dict[str, Any] = {'claimed': claimed, 'free': total - claimed, 'total': total}
         if edges:
             for edge, (number, created) in (('oldest', edges[0]), ('newest', edges[-1])):
-                stats[edge] = own_drivers.describe_edge(documents.encode_id(number), created, now)
+                stats[edge] = own_drivers.describe_edge(encode_id(number), created, now)
         return {'messages': stats}
 
 

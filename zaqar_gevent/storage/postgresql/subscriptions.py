@@ -11,8 +11,8 @@ from zaqar.storage import base, errors
 
 from zaqar_gevent.markers import MarkerNotGiven
 from zaqar_gevent.storage import own_drivers
+from zaqar_gevent.storage.core.pages import decode_id, encode_id
 from zaqar_gevent.storage.postgresql import numbers
-from zaqar_gevent.storage.postgresql.documents import decode_id, encode_id
 from zaqar_gevent.storage.postgresql.tables import Table
 
 if TYPE_CHECKING:

@@ -18,9 +18,9 @@ from gevent.event import Event
 from oslo_log import log
 from oslo_utils import timeutils
 
+from zaqar_gevent.storage.core.pages import decode_page
 from zaqar_gevent.storage.errors import StoreUnavailable
 from zaqar_gevent.storage.postgresql import kinds
-from zaqar_gevent.storage.sqlite.documents import decode_page
 
 if TYPE_CHECKING:
     from zaqar_gevent.storage.postgresql.servers import PostgresServer

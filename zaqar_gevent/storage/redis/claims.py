@@ -11,7 +11,7 @@ from zaqar.storage import base, errors
 
 from zaqar_gevent.settlements import Settle, Settlement
 from zaqar_gevent.storage import own_drivers
-from zaqar_gevent.storage.own_drivers import StoredMessage
+from zaqar_gevent.storage.interface import StoredMessage
 from zaqar_gevent.storage.redis import keys
 from zaqar_gevent.storage.redis.messages import claim_argument, exact_time, new_ids
 from zaqar_gevent.storage.redis.servers import load

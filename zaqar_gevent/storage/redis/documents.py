@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from zaqar_gevent.storage.own_drivers import StoredMessage, describe_edge
+from zaqar_gevent.storage.interface import StoredMessage
+from zaqar_gevent.storage.own_drivers import describe_edge
 from zaqar_gevent.storage.redis import bodies
 
 Page = list[StoredMessage]

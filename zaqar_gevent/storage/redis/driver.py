@@ -17,7 +17,7 @@ from zaqar_gevent.storage.core.handles import Handle
 from zaqar_gevent.storage.core.links import PATIENCE_SECONDS
 from zaqar_gevent.storage.errors import StoreUnavailable
 from zaqar_gevent.storage.features import Feature, MarkerKind, StoreFeatures
-from zaqar_gevent.storage.own_drivers import StoredMessage
+from zaqar_gevent.storage.interface import StoredMessage
 from zaqar_gevent.storage.redis import (
     addresses,
     catalogue,

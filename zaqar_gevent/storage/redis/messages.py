@@ -17,7 +17,7 @@ from zaqar.storage import utils as storage_utils
 from zaqar_gevent.bodies import Body
 from zaqar_gevent.markers import MarkerNotGiven
 from zaqar_gevent.storage import own_drivers
-from zaqar_gevent.storage.own_drivers import StoredMessage
+from zaqar_gevent.storage.interface import StoredMessage
 from zaqar_gevent.storage.redis import bodies, keys
 from zaqar_gevent.storage.redis.documents import Page, present_edge
 from zaqar_gevent.storage.redis.servers import load

@@ -13,8 +13,9 @@ from zaqar.storage import base, errors
 
 from zaqar_gevent.settlements import Settle, Settlement
 from zaqar_gevent.storage import own_drivers
+from zaqar_gevent.storage.core.pages import read_page
+from zaqar_gevent.storage.interface import StoredMessage
 from zaqar_gevent.storage.sqlite import claiming, delays, settling
-from zaqar_gevent.storage.sqlite.documents import StoredMessage, read_page
 
 if TYPE_CHECKING:
     from zaqar_gevent.storage.sqlite.driver import DataDriver

@@ -15,6 +15,12 @@ from oslo_utils import timeutils
 
 from zaqar_gevent import retry_delays
 from zaqar_gevent.bodies import Encoding
+from zaqar_gevent.storage.core.pages import (
+    decode_body,
+    encode_body,
+    encode_id,
+    encode_object,
+)
 from zaqar_gevent.storage.records import (
     REMEMBER_SECONDS,
     ClaimRecord,
@@ -36,12 +42,6 @@ from zaqar_gevent.storage.sqlite import (
     tallies,
 )
 from zaqar_gevent.storage.sqlite.database import open_database
-from zaqar_gevent.storage.sqlite.documents import (
-    decode_body,
-    encode_body,
-    encode_id,
-    encode_object,
-)
 from zaqar_gevent.storage.sqlite.outage import unavailable
 from zaqar_gevent.storage.sqlite.transaction import Transaction
 

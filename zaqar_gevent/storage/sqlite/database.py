@@ -23,11 +23,11 @@ from gevent import monkey
 from zaqar_gevent.storage.core.completions import NotAnswered
 from zaqar_gevent.storage.core.handles import Handle, Registry
 from zaqar_gevent.storage.core.outages import OutageLog
+from zaqar_gevent.storage.core.pages import decode_page
 from zaqar_gevent.storage.core.thread_pool import ThreadFailed, ThreadPool, ThreadPoolClosed
 from zaqar_gevent.storage.errors import ScanTooLong, StoreUnavailable, UndecodableValue
 from zaqar_gevent.storage.sqlite import connecting
 from zaqar_gevent.storage.sqlite.checkpoints import Checkpointer
-from zaqar_gevent.storage.sqlite.documents import decode_page
 from zaqar_gevent.storage.sqlite.files import Files, ThreadConnection
 from zaqar_gevent.storage.sqlite.outage import unavailable
 from zaqar_gevent.storage.sqlite.reader import Reader, ReadTooLong

@@ -1,10 +1,7 @@
-"""Messages as SQLite hands them over: a page as one value, in one row.
+"""SQL for pages of messages (see `storage.core.pages`), each as one value in one row.
 
 Every row that Python fetches is a hand-over of the GIL, which a busy hub takes its time to give
 back; a page of ten messages costs no more of them than a single one.
-
-A page is a JSON array of what is known of each message, a line break, and the bodies of all of
-them, one behind the other, in whatever encoding each has. So nothing looks for the ends of bodies.
 """
 
 from __future__ import annotations
@@ -14,33 +11,11 @@ from typing import Any
 
 import msgspec
 
-from zaqar_gevent.bodies import Body, Data, Encoding, check_syntax, count_elements
-from zaqar_gevent.storage.errors import UndecodableValue
+from zaqar_gevent.storage.core.pages import decode_id
 from zaqar_gevent.storage.sqlite import long_bodies
-
-StoredMessage = dict[str, Any]
-
-_ID_LENGTH = 16
 
 SPOOL = '(SELECT id FROM spools WHERE project = :project AND name = :queue)'
 """The spool of a named queue; null when it has none."""
-
-
-def encode_id(number: int) -> str:
-    """The public form of a row's id: lowercase hexadecimal that sorts like the number."""
-    return f'{number:016x}'
-
-
-def decode_id(public: Any) -> int | None:
-    """The number of a public id, or None for what is not one."""
-    if not isinstance(public, str) or len(public) != _ID_LENGTH:
-        return None
-    try:
-        number = int(public, 16)
-    except ValueError:
-        return None
-    # There is one way to write it; Python reads others, too.
-    return number if number < 1 << 63 and encode_id(number) == public else None
 
 
 def decode_ids(public: Sequence[Any]) -> str:
@@ -49,42 +24,11 @@ def decode_ids(public: Sequence[Any]) -> str:
     return msgspec.json.encode([n for n in numbers if n is not None]).decode()
 
 
-def encode_object(members: dict[str, Any] | None) -> str | None:
-    """What is stored of an object that most messages do not have."""
-    return msgspec.json.encode(members).decode() if members else None
-
-
-# The texts of a longer page are checked one by one, rather than copied.
-_SHORT_PAGE = 16 * 1024
-_END_OF_HEADS = b'\n'
-_JSON = Encoding.JSON
-
-
-class _Head(msgspec.Struct, array_like=True, gc=False):
-    """What a page says of a message; see `message`. size: bytes of its body."""
-
-    id: str
-    age: int
-    ttl: int
-    claim_count: int
-    claim_id: str | None
-    checksum: str | None
-    placed: int | None
-    encoding: int
-    size: int
-    attributes: str | None = None
-    group: str | None = None
-    dead_letter: str | None = None
-
-
-_decode_heads = msgspec.json.Decoder(list[_Head]).decode
-
-
 def message(claim: str) -> str:
     """SQL for the columns `document` and `body` of the message `m`.
 
-    The document is an array in JSON, see `_Head`. PERF: SQLite makes one in half of the time that
-    it takes to put together the members of an object.
+    The document is an array in JSON, as a page wants it. PERF: SQLite makes one in half of the
+    time that it takes to put together the members of an object.
 
     claim: SQL for the token of the claim that holds it.
     """
@@ -109,95 +53,3 @@ def page(rows: str) -> str:
 def alone(claim: str) -> str:
     """SQL for the pages of the messages `m` of a query, each by itself."""
     return f"CAST('[' || {_head(claim)} || ']' || char(10) || ({long_bodies.BODY}) AS BLOB)"
-
-
-EMPTY_PAGE = b'[]' + _END_OF_HEADS
-
-
-def decode_page(document: bytes) -> list[StoredMessage]:
-    """The messages of a page, with a `Body` each. Raises `UndecodableValue`.
-
-    A message that was delayed has its `position`; that of any other is its id.
-    """
-    end = document.find(_END_OF_HEADS) + 1
-    view = memoryview(document)
-    messages: list[StoredMessage] = []
-    stored: list[memoryview] = []
-    try:
-        heads = _decode_heads(view[:end])
-        for head in heads:
-            begin, end = end, end + head.size
-            stored.append(view[begin:end])
-        are_checked = len(document) <= _SHORT_PAGE and _are_json(stored)
-        for head, body in zip(heads, stored, strict=True):
-            encoding = head.encoding
-            found: StoredMessage = {
-                'id': head.id,
-                'age': head.age,
-                'ttl': head.ttl,
-                'claim_count': head.claim_count,
-                'claim_id': head.claim_id,
-                'body': (
-                    Body(_JSON, body)
-                    if are_checked and not encoding
-                    else decode_body(Encoding(encoding), body)
-                ),
-            }
-            if head.checksum is not None:
-                found['checksum'] = head.checksum
-            if head.placed is not None:
-                found['position'] = encode_id(head.placed)
-            if head.attributes is not None:
-                found['attributes'] = msgspec.json.decode(head.attributes)
-            if head.group is not None:
-                found['group'] = head.group
-            if head.dead_letter is not None:
-                found['dead_letter'] = msgspec.json.decode(head.dead_letter)
-            messages.append(found)
-    except (ValueError, msgspec.DecodeError) as error:
-        raise UndecodableValue(str(error)) from None
-    return messages
-
-
-def _are_json(stored: Sequence[memoryview]) -> bool:
-    """Whether these are so many texts in JSON. PERF: one call for all costs less than one each."""
-    try:
-        return count_elements(b'[%b]' % b','.join(stored)) == len(stored)
-    except (ValueError, RuntimeError, msgspec.DecodeError):
-        # One is in MsgPack, or damaged, or has a number that only a stricter check refuses.
-        return False
-
-
-def read_page(document: bytes, *, as_bodies: bool) -> list[StoredMessage]:
-    """The same, with each body as a `Body` or as its value."""
-    messages = decode_page(document)
-    if not as_bodies:
-        for one in messages:
-            one['body'] = one['body'].value
-    return messages
-
-
-def encode_body(body: Body) -> Data:
-    """What is stored of a body: an encrypted one is a text in JSON."""
-    if body.encoding is Encoding.ENCRYPTED:
-        return b'"%b"' % bytes(body.data)
-    # PERF: what SQLite does not know takes it 7 us to look for an adapter.
-    return memoryview(body.data) if type(body.data) is msgspec.Raw else body.data
-
-
-def decode_body(encoding: Encoding, stored: memoryview) -> Body:
-    """The body of which this is stored.
-
-    Raises `ValueError` or `msgspec.DecodeError` for what would break the answer it is put into.
-    """
-    if encoding is Encoding.MSGPACK:
-        msgspec.msgpack.decode(stored, type=msgspec.Raw)
-    else:
-        try:
-            check_syntax(stored)
-        except (ValueError, RuntimeError):
-            # It is stricter with numbers than whoever stored this may have been.
-            msgspec.json.decode(stored)
-    if encoding is Encoding.ENCRYPTED:
-        stored = stored[1:-1]
-    return Body(encoding, stored)

@@ -18,19 +18,14 @@ from one that was never given only as long as no message has got this id.
 from __future__ import annotations
 
 import sqlite3
-from typing import Any, NamedTuple
 
-from zaqar_gevent.storage.sqlite.documents import decode_id, encode_id
-
-_SEPARATOR = '-'
-_NAME_LENGTH = 8
-_NAME_DIGITS = frozenset('0123456789abcdef')
+from zaqar_gevent.storage.core.position_markers import NAME_LENGTH
 
 _LAST_ID = "(SELECT ifnull(max(seq), 0) FROM sqlite_sequence WHERE name = 'messages')"
 
 # One that has given no ids yet gives way: a backup may have been made of it.
 _BEGIN = f"""INSERT INTO epochs (first, name)
-    VALUES ({_LAST_ID} + 1, lower(hex(randomblob({_NAME_LENGTH // 2}))))
+    VALUES ({_LAST_ID} + 1, lower(hex(randomblob({NAME_LENGTH // 2}))))
     ON CONFLICT (first) DO UPDATE SET name = excluded.name"""
 
 OF_ID = '(SELECT name FROM epochs WHERE first <= {id} ORDER BY first DESC LIMIT 1)'
@@ -46,42 +41,6 @@ IS_GIVEN = {
             SELECT 1 FROM epochs later WHERE later.first > e.first AND later.first <= :marker)))""",
 }
 """SQL for whether `:marker` can have been given, without and with the name of an `:epoch`."""
-
-
-class Marker(NamedTuple):
-    """The position of a message, and the name of its epoch or of a later one.
-
-    Without an epoch it is the message's id.
-    """
-
-    id: int
-    epoch: str | None = None
-
-
-START = Marker(0)
-"""Before all messages; always valid."""
-
-
-def decode(public: Any) -> Marker | None:
-    """What a marker of a client's says; None for what cannot be one."""
-    if not public:
-        return START
-    if not isinstance(public, str):
-        return None
-    number, separator, epoch = public.partition(_SEPARATOR)
-    decoded = decode_id(number)
-    if decoded is None:
-        return None
-    if not separator:
-        return Marker(decoded)
-    if len(epoch) != _NAME_LENGTH or not _NAME_DIGITS.issuperset(epoch):
-        return None
-    return Marker(decoded, epoch)
-
-
-def encode(number: int, epoch: str) -> str:
-    """The marker that clients get."""
-    return f'{encode_id(number)}{_SEPARATOR}{epoch}'
 
 
 def begin(connection: sqlite3.Connection) -> None:

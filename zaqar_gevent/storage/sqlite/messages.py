@@ -16,20 +16,18 @@ from zaqar.storage import utils as storage_utils
 from zaqar_gevent.bodies import Body
 from zaqar_gevent.markers import MarkerNotGiven
 from zaqar_gevent.storage import own_drivers
-from zaqar_gevent.storage.errors import StoreUnavailable
-from zaqar_gevent.storage.sqlite import delays, epochs, posting, removal, spools, steps
-from zaqar_gevent.storage.sqlite.documents import (
-    SPOOL,
-    StoredMessage,
+from zaqar_gevent.storage.core import position_markers
+from zaqar_gevent.storage.core.pages import (
     decode_id,
-    decode_ids,
     encode_body,
     encode_id,
     encode_object,
-    message,
-    page,
     read_page,
 )
+from zaqar_gevent.storage.errors import StoreUnavailable
+from zaqar_gevent.storage.interface import StoredMessage
+from zaqar_gevent.storage.sqlite import delays, epochs, posting, removal, spools, steps
+from zaqar_gevent.storage.sqlite.documents import SPOOL, decode_ids, message, page
 
 if TYPE_CHECKING:
     from zaqar_gevent.storage.sqlite.driver import DataDriver
@@ -144,7 +142,7 @@ class MessageController(own_drivers.MessageController):
         The marker of an empty page is the given one. Nothing comes after what has not the form of
         a marker, as with upstream's drivers. Raises `MarkerNotGiven` for one of another store.
         """
-        after = epochs.decode(marker)
+        after = position_markers.decode(marker)
         if after is None:
             return iter((iter(()), None))
         client = None if echo else _encode_client(client_uuid)
@@ -168,7 +166,7 @@ class MessageController(own_drivers.MessageController):
             messages, last, epoch, is_given, _ = self._get_page(statements, parameters)
         if marker and not is_given:
             raise MarkerNotGiven(marker)
-        return iter((iter(messages), epochs.encode(last, epoch) if last else marker))
+        return iter((iter(messages), position_markers.encode(last, epoch) if last else marker))
 
     def _get_page(self, statements: _ListStatements, parameters: dict[str, Any]) -> Any:
         """What `_get_marked_page` gives, within PAGE_BYTES."""
@@ -199,7 +197,7 @@ class MessageController(own_drivers.MessageController):
         """A marker after all that is visible in a queue now; None if that is the start."""
         now = timeutils.utcnow_ts(microsecond=True)
         row = self._database.read(spools.get_end, project or '', queue, now)
-        return None if row is None else epochs.encode(*row)
+        return None if row is None else position_markers.encode(*row)
 
     def first(self, queue: str, project: str | None = None, sort: int = 1) -> StoredMessage:
         """The oldest message, or with `sort=-1` the newest, claimed or not; or `QueueIsEmpty`."""

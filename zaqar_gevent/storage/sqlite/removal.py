@@ -10,6 +10,7 @@ from zaqar.storage import errors
 
 from zaqar_gevent.bodies import Data
 from zaqar_gevent.storage.core.group_commit import Outcome, coalesced
+from zaqar_gevent.storage.core.pages import EMPTY_PAGE, encode_id
 from zaqar_gevent.storage.sqlite import (
     claiming,
     collector,
@@ -18,7 +19,7 @@ from zaqar_gevent.storage.sqlite import (
     steps,
     tallies,
 )
-from zaqar_gevent.storage.sqlite.documents import EMPTY_PAGE, encode_id, message, page
+from zaqar_gevent.storage.sqlite.documents import message, page
 from zaqar_gevent.storage.sqlite.transaction import Transaction
 
 _SPOOL = '(SELECT id FROM spools WHERE project = ? AND name = ?)'

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from zaqar.storage import errors
 
 from zaqar_gevent.settlements import Settle, Settlement
+from zaqar_gevent.storage.core.pages import decode_id
 from zaqar_gevent.storage.own_drivers import DeadLetters
 from zaqar_gevent.storage.sqlite import claiming, releasing, removal, spools, tallies
-from zaqar_gevent.storage.sqlite.documents import decode_id
 from zaqar_gevent.storage.sqlite.releasing import HeldLease
 from zaqar_gevent.storage.sqlite.transaction import Transaction
 

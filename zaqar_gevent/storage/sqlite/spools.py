@@ -15,7 +15,8 @@ from oslo_utils import timeutils
 from zaqar.storage import base, errors
 
 from zaqar_gevent.storage import own_drivers
-from zaqar_gevent.storage.sqlite import documents, epochs, tallies
+from zaqar_gevent.storage.core.pages import encode_id
+from zaqar_gevent.storage.sqlite import epochs, tallies
 from zaqar_gevent.storage.sqlite.documents import SPOOL
 
 if TYPE_CHECKING:
@@ -94,7 +95,7 @@ def count(connection: sqlite3.Connection, project: str, queue: str, now: float) 
     stats: dict[str, Any] = {'claimed': claimed, 'free': total - claimed, 'total': total}
     for name, number, created in (('oldest', *edges[:2]), ('newest', *edges[2:])):
         if number is not None:
-            stats[name] = own_drivers.describe_edge(documents.encode_id(number), created, now)
+            stats[name] = own_drivers.describe_edge(encode_id(number), created, now)
     return stats
 
 

@@ -12,7 +12,7 @@ from zaqar.storage import base, errors
 
 from zaqar_gevent.markers import MarkerNotGiven
 from zaqar_gevent.storage import own_drivers
-from zaqar_gevent.storage.sqlite.documents import decode_id, encode_id
+from zaqar_gevent.storage.core.pages import decode_id, encode_id
 
 if TYPE_CHECKING:
     from zaqar_gevent.storage.sqlite.driver import DataDriver
