@@ -15,6 +15,11 @@ def add_configuration(parser: argparse._ActionsContainer) -> None:
         help='where the embedded store keeps its file '
         '(default: $XDG_STATE_HOME/zaqar-gevent or ~/.local/state/zaqar-gevent)',
     )
+    add_config_files(parser)
+
+
+def add_config_files(parser: argparse._ActionsContainer) -> None:
+    """Add `--config-file`, a list of names."""
     parser.add_argument(
         '--config-file',
         action='append',

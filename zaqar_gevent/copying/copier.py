@@ -78,7 +78,7 @@ def copy(
     _copy_places(source, target, counts)
     copied: set[tuple[str, str]] = set()
     for queue in source.read_queues():
-        if target.refuses(queue):
+        if _name(queue) in refused:
             continue
         target.write_queue(queue)
         if queue.kind == 'topic':
@@ -116,8 +116,12 @@ def _find_refused(source: ReadableStore, target: WritableStore) -> dict[str, str
     for queue in source.read_queues():
         reason = target.refuses(queue)
         if reason is not None:
-            refused[f'{queue.kind} {queue.name!r} of project {queue.project!r}'] = reason
+            refused[_name(queue)] = reason
     return refused
+
+
+def _name(queue: QueueRecord) -> str:
+    return f'{queue.kind} {queue.name!r} of project {queue.project!r}'
 
 
 def _copy_messages(

@@ -46,7 +46,30 @@ BEFORE_ALL = '0000000000000000'
 _OBJECT_ID = re.compile('[0-9a-f]{24}')
 
 
-class _Pushes:
+class _Handler:
+    """What a connection tells a subscription, which this does not keep alive.
+
+    is_over: whether nothing more will come.
+    """
+
+    def __init__(self, subscription: weakref.ref[Subscription]) -> None:
+        self._subscription = subscription
+        self.is_over = False
+
+    def on_ended(self, error: AccessEnded | None) -> None:
+        self.is_over = True
+        subscription = self._subscription()
+        if subscription is not None:
+            subscription._end_access(error)
+
+    def on_disconnect(self) -> None:
+        self.is_over = True
+        subscription = self._subscription()
+        if subscription is not None:
+            subscription._wake()
+
+
+class _Pushes(_Handler):
     """What a connection pushes for a subscription; see `zaqar_gevent.client.exchange.PushHandler`.
 
     If more comes than there is room for, the rest is dropped, and the server told to stop: it is
@@ -54,19 +77,17 @@ class _Pushes:
     does not keep alive.
 
     answer: to the request that subscribes, until somebody has looked at it.
-    is_over: whether nothing more will come.
     """
 
     def __init__(self, subscription: Subscription, target: Target, connection: Connection) -> None:
         soon = target.requester.connector.soon
-        self._subscription = weakref.ref(subscription, lambda _: soon(self.stop))
+        super().__init__(weakref.ref(subscription, lambda _: soon(self.stop)))
         self._deletion = target.action('subscription_delete')
         self._arguments = target.arguments()
         self.connection = connection
         self.id = ''
         self.marker: str | None = None
         self.answer: Answer | None = None
-        self.is_over = False
 
     def on_answer(self, answer: Answer | None) -> None:
         """The answer to the request that subscribes; nothing is read before this returns."""
@@ -97,18 +118,6 @@ class _Pushes:
     def on_paused(self) -> None:
         self.stop()
 
-    def on_ended(self, error: AccessEnded | None) -> None:
-        self.is_over = True
-        subscription = self._subscription()
-        if subscription is not None:
-            subscription._end_access(error)
-
-    def on_disconnect(self) -> None:
-        self.is_over = True
-        subscription = self._subscription()
-        if subscription is not None:
-            subscription._wake()
-
     def stop(self) -> None:
         """Have no more pushed."""
         if not self.is_over:
@@ -122,17 +131,16 @@ class _Pushes:
         self.connection.send_unanswered(self._deletion, arguments)
 
 
-class _Notifications:
+class _Notifications(_Handler):
     """What upstream's envelope pushes: only that there is something to read.
 
     It says neither for which subscription nor from which place in the queue.
     """
 
     def __init__(self, subscription: Subscription, target: Target, connection: Connection) -> None:
-        self._subscription = weakref.ref(subscription)
+        super().__init__(weakref.ref(subscription))
         self._queue_name = target.name
         self.connection = connection
-        self.is_over = False
 
     def on_answer(self, answer: Answer | None) -> None:
         """The answer to the request that subscribes."""
@@ -146,18 +154,6 @@ class _Notifications:
 
     def on_paused(self) -> None:
         """Upstream's envelope has nothing of the kind."""
-
-    def on_ended(self, error: AccessEnded | None) -> None:
-        self.is_over = True
-        subscription = self._subscription()
-        if subscription is not None:
-            subscription._end_access(error)
-
-    def on_disconnect(self) -> None:
-        self.is_over = True
-        subscription = self._subscription()
-        if subscription is not None:
-            subscription._wake()
 
 
 class Subscription(Stream):

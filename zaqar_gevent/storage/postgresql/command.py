@@ -11,6 +11,7 @@ from oslo_config import cfg
 from zaqar.common import errors as upstream_errors
 from zaqar.storage import errors
 
+from zaqar_gevent.arguments import add_config_files
 from zaqar_gevent.storage.postgresql import addresses, options, schema
 from zaqar_gevent.storage.postgresql.addresses import Address
 from zaqar_gevent.storage.postgresql.wire import wait_in_thread
@@ -41,13 +42,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         help='check: say what version the tables have; nothing is changed. migrate: create or '
         'change them. Tables that are rewritten cannot be used meanwhile; that is said first.',
     )
-    parser.add_argument(
-        '--config-file',
-        action='append',
-        default=[],
-        metavar='FILE',
-        help='an ordinary zaqar.conf; may be given more than once',
-    )
+    add_config_files(parser)
     parser.add_argument('--yes', action='store_true', help='do not ask before tables are rewritten')
     return parser.parse_args(argv)
 

@@ -315,9 +315,9 @@ class Writer(_Store):
             receipts.append((spool, key, place, now + REMEMBER_SECONDS))
             stored = bytes(encode_body(one.body)), int(one.body.encoding)
             # There is no place for a retry that waits: it comes when it is due.
-            one = one._replace(due=one.due or one.retry_at)  # noqa: PLW2901
-            if one.due > now:
-                delayed.append(_delayed_row(spool, place, one, *stored))
+            due = one.due or one.retry_at
+            if due > now:
+                delayed.append(_delayed_row(spool, place, one, due, *stored))
                 continue
             visible.append(_visible_row(spool, place, one, *stored))
             if one.claim is not None:
@@ -365,10 +365,10 @@ def _visible_row(
 
 
 def _delayed_row(
-    spool: int, place: int, one: MessageRecord, body: bytes, encoding: int
+    spool: int, place: int, one: MessageRecord, due: float, body: bytes, encoding: int
 ) -> tuple[Any, ...]:
     return (
-        *(place, spool, one.due, one.created, one.expires),
+        *(place, spool, due, one.created, one.expires),
         one.client and uuid.UUID(one.client),
         *(one.ttl, encoding, one.checksum),
         encode_object(one.extras.get('attributes')),

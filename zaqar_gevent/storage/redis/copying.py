@@ -41,7 +41,6 @@ _UPDATE = load('queue_update')
 
 _STEP = 100
 _SCANNED = 1000
-_QUEUES, _TOPICS = '.queues_set', '.:topics'
 
 
 class _Store:
@@ -77,7 +76,10 @@ class Reader(_Store):
     """A server, which may change while it is read."""
 
     def read_queues(self) -> Iterator[QueueRecord]:
-        for kind, suffix, behind in (('queue', _QUEUES, ''), ('topic', _TOPICS, keys.TOPIC)):
+        for kind, suffix, behind in (
+            ('queue', keys.queues(''), ''),
+            ('topic', keys.topics(''), keys.TOPIC),
+        ):
             for project in sorted(self._find_projects(suffix)):
                 scope = keys.queue('', project)
                 after = '-'
@@ -129,12 +131,12 @@ class Reader(_Store):
             )
 
     def read_flavors(self) -> Iterator[FlavorRecord]:
-        for project in self._find_scopes('flavor'):
+        for project in self._flavors.scopes():
             for name, capabilities in self._flavors.list(project):
                 yield FlavorRecord(project, name.decode(), bodies.unpack(capabilities))
 
     def read_places(self) -> Iterator[PlaceRecord]:
-        for project in self._find_scopes('place'):
+        for project in self._places.scopes():
             for queue, pool in self._places.list(project):
                 yield PlaceRecord(project, queue.decode(), pool.decode())
 
@@ -156,11 +158,6 @@ class Reader(_Store):
             found |= {key.decode().removesuffix(suffix) for key in some}
             if cursor == b'0':
                 return found
-
-    def _find_scopes(self, kind: str) -> list[str]:
-        """The projects that have records of a kind."""
-        members = self._server.ask('ZRANGE', f'.:{kind}s', 0, -1)
-        return sorted({member.decode().partition('.')[0] for member in members})
 
 
 def _read_message(one: list[Any], now: int, *, is_delayed: bool) -> MessageRecord:

@@ -6,6 +6,7 @@ among bytes), so there is nothing of it to be kept; and its keys can be those of
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from zaqar_gevent.storage.redis.servers import RedisServer, load
@@ -52,6 +53,11 @@ class Records:
             _LIST, (self._names(scope),), first, limit, self._record, *self._fields
         )
         return found
+
+    def scopes(self) -> Sequence[str]:
+        """The scopes that have records."""
+        members = self._server.ask('ZRANGE', self._all, 0, -1)
+        return sorted({member.decode().partition('.')[0] for member in members})
 
     def delete(self, scope: str, name: str) -> None:
         """Delete a record, which may be gone already."""
