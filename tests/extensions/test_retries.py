@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import pathlib
 import time
 from collections.abc import Iterator
 from typing import Any
 
+import msgpack
 import pytest
 
 from tests.callers import TRANSPORTS, RestCaller, new_identity
 from tests.extensions.conftest import Extended
 from tests.faults.client import DIALECTS, Dialect
 from tests.functional.test_push import Subscriber
+from tests.redis_process import RedisProcess
 from tests.server_process import ServerProcess
+from tests.stores import serve_on
 
 QUEUE = {'queue_name': 'work'}
 
@@ -230,6 +234,27 @@ def test_a_store_that_cannot_says_so(incapable: Any) -> None:
         assert 'cannot delay retries' in str(answer.body)
         assert '$.metadata._retry_delay' in str(answer.body)
         assert caller.call('claim_delete', **QUEUE, claim_id=claim_id).status == 204
+        caller.close()
+
+
+def test_a_setting_that_the_store_ignores_is_in_nobodys_way(
+    redis: RedisProcess, tmp_path: pathlib.Path
+) -> None:
+    """It may be there from before the data came to this store."""
+    with serve_on('redis', redis, tmp_path) as server:
+        caller = RestCaller(server.url)
+        setting = {'_retry_delay': {'initial': 1}}
+        assert caller.call('queue_create', **QUEUE).status == 201
+        key = f'{caller.identity.project_id}.{QUEUE["queue_name"]}'
+        redis.client.hset(key, 'm', msgpack.packb(setting))
+        for value, status in (({'initial': 1}, 200), ({'initial': 2}, 400), ({'initial': 1}, 200)):
+            changes = [
+                {'op': 'add', 'path': '/metadata/owner', 'value': 'me'},
+                {'op': 'replace', 'path': '/metadata/_retry_delay', 'value': value},
+            ]
+            assert caller.call('queue_update', **QUEUE, changes=changes).status == status
+        found = caller.call('queue_get', **QUEUE).body
+        assert (found['owner'], found['_retry_delay']) == ('me', {'initial': 1})
         caller.close()
 
 
