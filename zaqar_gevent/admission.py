@@ -1,4 +1,4 @@
-"""Whom a server lets in, as the configuration says: who is authenticated, hosts, origins."""
+"""Options that decide who may use a server: authentication, hosts and origins."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from zaqar_gevent.origins import Origins
 
 
 def check_strategy(conf: cfg.ConfigOpts) -> None:
-    """Raise `ConfigurationError` for an authentication that there is not."""
+    """Raise `ConfigurationError` if `auth_strategy` names an unknown kind of authentication."""
     if conf.auth_strategy not in (None, '', 'keystone'):
         raise ConfigurationError(
             f'[DEFAULT] auth_strategy is {conf.auth_strategy!r}; it must be keystone, or empty for '
@@ -21,7 +21,8 @@ def check_strategy(conf: cfg.ConfigOpts) -> None:
 
 
 def hosts_of(conf: cfg.ConfigOpts) -> Hosts:
-    """The hosts that requests may be for: any where a token is needed, which other sites lack.
+    """The hosts that requests may name. With authentication all are allowed: pages of other sites
+    have no token.
 
     Raises `ConfigurationError`.
     """

@@ -37,16 +37,18 @@ ones otherwise. Markers of the source mean nothing in the target: clients that f
 to begin at its start.
 
 Stop the servers of the source first: what is posted or deleted meanwhile may be copied or not.
-Messages that a worker holds are held in the target as well, but the worker cannot delete them by
-their old ids.
+Messages that a worker holds are held in the target as well. Where they get new ids, the worker cannot
+delete them by their old ones.
 
-If the copy is interrupted, run the same command again: messages that were copied within the last 7
-days are not copied twice.
+If the copy is interrupted, run the same command again: messages that were copied to this target
+within the last 7 days are not copied twice.
 
 exit status:
-  0  everything has been copied
-  1  a store could not be read or written, or is the same, or cannot keep the name of a queue
-  2  the command line is wrong
+  0    everything has been copied
+  1    a store could not be read or written, or source and target are the same store, or the target
+       cannot keep the name of a queue
+  2    the command line is wrong
+  130  interrupted by Ctrl-C
 """
 
 

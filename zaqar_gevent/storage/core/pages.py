@@ -1,4 +1,4 @@
-"""Messages as stores with numbered rows hand them over: a page as one value.
+"""Pages of messages, each as one value, for stores that keep messages in numbered rows.
 
 A page is a JSON array of what is known of each message, a line break, and the bodies of all of
 them, one behind the other, in whatever encoding each has. So nothing looks for the ends of bodies.
