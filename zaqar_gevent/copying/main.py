@@ -37,8 +37,8 @@ ones otherwise. Markers of the source mean nothing in the target: clients that f
 to begin at its start.
 
 Stop the servers of the source first: what is posted or deleted meanwhile may be copied or not.
-Messages that a worker holds are held in the target as well. Where they get new ids, the worker cannot
-delete them by their old ones.
+Messages that a worker holds are held in the target as well. Where they get new ids, the worker
+cannot delete them by their old ones.
 
 If the copy is interrupted, run the same command again: messages that were copied to this target
 within the last 7 days are not copied twice.
