@@ -40,7 +40,7 @@ PROGRAMS: dict[str, tuple[list[str], list[str], float, float]] = {
 # Instead of the full options: the same tables of fewer and shorter rounds, within 20 minutes.
 SHORT: dict[str, list[str]] = {
     'ceiling': ['--rounds', '1', '--seconds', '0.5'],
-    'compare': ['--minutes', '9', '--rounds', '2', '--seconds', '0.4'],
+    'compare': ['--minutes', '11', '--rounds', '2', '--seconds', '0.4'],
     'anatomy': ['--rounds', '2', '--seconds', '0.5'],
     'connections': ['--counts', '1000', '5000'],
     'scale': ['--rounds', '1', '--seconds', '0.3'],
