@@ -1,4 +1,4 @@
-"""What these tests need besides Python: Node.js, npm and Chromium.
+"""What these tests need besides Python: Node.js, npm, Chromium, curl and jq.
 
 `python -m tests.browser.provisions` installs from Debian's packages what is missing, where it may,
 and says what to install where it may not.
@@ -15,6 +15,8 @@ import sys
 NEEDED = {
     'nodejs': ('node', 'nodejs'),
     'npm': ('npm',),
+    'curl': ('curl',),
+    'jq': ('jq',),
     'chromium': ('chromium', 'chromium-browser', 'google-chrome', 'google-chrome-stable'),
 }
 SECONDS = 600

@@ -117,6 +117,18 @@ def test_without_a_replica_the_outcome_of_writes_is_unknown(
         assert store.list(queue) == ['before', *['x'] * 5]
 
 
+def test_a_server_without_a_replica_is_told(
+    tmp_path: pathlib.Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with (
+        RedisProcess(tmp_path) as redis,
+        open_store(redis.uri, redis, tmp_path, 'replica') as store,
+    ):
+        outcome, _ = attempt(lambda: store.post(store.queue(), 'x'))
+    assert isinstance(outcome, OutcomeUnknown)
+    assert 'has no replica' in caplog.text
+
+
 def test_threads_without_a_hub_wait_for_the_replica(
     pair: tuple[RedisProcess, RedisProcess], tmp_path: pathlib.Path
 ) -> None:

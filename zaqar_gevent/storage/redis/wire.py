@@ -177,6 +177,12 @@ def _confirmation(
     if durability is Durability.MEMORY:
         return None
     if durability is Durability.REPLICA:
+        if facts.get('connected_slaves') == '0':
+            LOG.warning(
+                'Redis at %s has no replica. With durability = replica, writes are answered with 503 '
+                'until a replica has connected.',
+                address,
+            )
         return confirm_by_replica(address.timeout)
     policy: str | None = None
     try:
