@@ -7,6 +7,7 @@ import contextlib
 import os
 import pathlib
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -21,6 +22,14 @@ from tests.server_process import ServerProcess
 TEXT = (ROOT / 'docs' / 'recipes.md').read_text()
 LANGUAGES = {'python': '.py', 'js': '.mjs', 'bash': '.sh'}
 SECONDS = 60
+# Threads print whole lines, at once.
+PRINT = """
+import sys
+
+def print(*words):
+    sys.stdout.write(' '.join(map(str, words)) + '\\n')
+    sys.stdout.flush()
+"""
 
 _BLOCK = re.compile(r'^```(\w+)\n(.*?)^```$', re.MULTILINE | re.DOTALL)
 _BEGINNING, *_SECTIONS = re.split(r'^## ', TEXT, flags=re.MULTILINE)
@@ -35,18 +44,28 @@ def command(language: str, program: pathlib.Path) -> list[str]:
     """What runs a program."""
     match language:
         case 'python':
-            return [sys.executable, '-u', str(program)]
+            return [sys.executable, str(program)]
         case 'js':
             return ['node', str(program)]
         case _:
             return ['bash', '-e', str(program)]
 
 
+def modules(directory: pathlib.Path) -> None:
+    """Install what a program in JavaScript imports."""
+    tools = os.environ.get('NODE_DEPENDENCIES')
+    assert tools, 'the package ws is needed: run `tox -e browser`'
+    package = directory / 'zaqar-gevent'
+    package.mkdir(parents=True)
+    for name in ('package.json', 'zaqar.js'):
+        shutil.copy(ROOT / 'zaqar_gevent' / 'client' / 'js' / name, package)
+    (directory / 'ws').symlink_to(pathlib.Path(tools) / 'node_modules' / 'ws')
+
+
 def adapted(text: str, server: ServerProcess, project: str) -> str:
     """A program that asks this server, in a project of its own."""
     for old, new in (
         ('http://127.0.0.1:8888', server.url),
-        ("'zaqar-gevent'", f"'{ROOT}/zaqar_gevent/client/js/zaqar.js'"),
         ("project='demo'", f"project='{project}'"),
         ("project: 'demo'", f"project: '{project}'"),
         ('X-Project-ID: demo', f'X-Project-ID: {project}'),
@@ -59,7 +78,7 @@ def adapted(text: str, server: ServerProcess, project: str) -> str:
 
 def test_each_recipe_is_in_every_language() -> None:
     assert set(BEGINNINGS) == set(LANGUAGES)
-    assert len(RECIPES) >= 7
+    assert len(RECIPES) >= 5
     for title, blocks in RECIPES.items():
         counted = collections.Counter(language for language, _ in blocks)
         assert counted.pop('text') == 1, title
@@ -73,6 +92,11 @@ def test_a_recipe_prints_what_it_says(
 ) -> None:
     blocks = RECIPES[title]
     [expected] = [text for kind, text in blocks if kind == 'text']
+    beginning = BEGINNINGS[language]
+    if language == 'js':
+        modules(tmp_path / 'node_modules')
+    elif language == 'python':
+        beginning += PRINT
     project = uuid.uuid4().hex
     shown = tmp_path / 'shown'
     shown.touch()
@@ -81,9 +105,7 @@ def test_a_recipe_prints_what_it_says(
         for number, (kind, text) in enumerate(blocks):
             if kind == language:
                 program = tmp_path / f'program{number}{LANGUAGES[language]}'
-                program.write_text(
-                    adapted(f'{BEGINNINGS[language]}\n{text}', server, project), encoding='utf-8'
-                )
+                program.write_text(adapted(f'{beginning}\n{text}', server, project))
                 with shown.open('a') as output, (tmp_path / 'told').open('a') as told:
                     running.append(
                         subprocess.Popen(

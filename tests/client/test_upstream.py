@@ -11,7 +11,7 @@ import pytest
 
 from tests.client.upstream_process import UpstreamProcess
 from tests.redis_process import RedisProcess
-from zaqar_gevent.client import Client, NotFound
+from zaqar_gevent.client import Client, NotFound, Unsupported
 
 BODIES = [{'n': number, 'text': f'é{number}'} for number in range(5)]
 
@@ -55,6 +55,14 @@ def test_messages_are_posted_listed_claimed_and_deleted(client: Client) -> None:
         queue.get(ids[0])
     assert queue.get(ids[4]).body == BODIES[4]
     queue.delete()
+
+
+def test_a_post_id_is_not_given_to_a_server_that_would_ignore_it(client: Client) -> None:
+    queue = client.queue('orders')
+    with pytest.raises(Unsupported, match='post_id'):
+        queue.post('once', post_id='1')
+    queue.create()
+    assert queue.stats()['messages']['total'] == 0
 
 
 def test_a_subscription_yields_what_was_there_and_what_is_posted(client: Client) -> None:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from zaqar_gevent.client.errors import OutcomeUnknown
+from zaqar_gevent.client.errors import OutcomeUnknown, Unsupported
 from zaqar_gevent.client.links import Broken, Capabilities
 from zaqar_gevent.client.operations import OPERATIONS
 
@@ -39,10 +39,12 @@ class Attempt:
         """The arguments for a server with these capabilities, which only a post needs.
 
         Raises OutcomeUnknown for a post that may have been stored if the server does not recognize
-        repeated posts.
+        repeated posts, and Unsupported for a `post_id` that the server would ignore.
         """
         if self._post_id is None or capabilities is None:
             return self._arguments
+        if self._arguments.get('post_id') and not capabilities.server:
+            raise Unsupported('This server does not recognize repeated posts by a post_id.')
         known_seconds = capabilities.idempotency_seconds
         if known_seconds > 0:
             self._known_seconds = known_seconds

@@ -298,10 +298,13 @@ declare class Channel {
   stats(options?: RequestOptions): Promise<Stats>;
   /** Deletes what nobody has claimed: by default the messages, and not the subscriptions. */
   purge(resourceTypes?: ('messages' | 'subscriptions')[], options?: RequestOptions): Promise<void>;
-  /** Posts a body, or several together; their ids. */
+  /**
+   * Posts a body, or several together; their ids. A further post with the same postId stores nothing,
+   * and returns the ids of the first.
+   */
   post(
     bodies: Postable | readonly Postable[],
-    options?: RequestOptions & { ttl?: number; delay?: number },
+    options?: RequestOptions & { ttl?: number; delay?: number; postId?: string },
   ): Promise<string[]>;
   messages(options?: MessagesOptions): AsyncGenerator<Message, void, undefined>;
   get(id: string, options?: RequestOptions): Promise<Message>;

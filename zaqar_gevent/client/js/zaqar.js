@@ -2702,16 +2702,18 @@ class Channel {
     await this.#own('purge', { resource_types: resourceTypes }, options);
   }
 
-  // Posts a body, or a list of them, together; their ids. ttl and delay in seconds.
+  // Posts a body, or a list of them, together; their ids. ttl and delay in seconds. A further post
+  // with the same postId stores nothing, and returns the ids of the first.
   async post(bodies, given = {}) {
-    checkOptions(given, ['ttl', 'delay', ...REQUEST_OPTIONS], 'post()');
-    const { ttl, delay, ...options } = given;
+    checkOptions(given, ['ttl', 'delay', 'postId', ...REQUEST_OPTIONS], 'post()');
+    const { ttl, delay, postId, ...options } = given;
     const list = Array.isArray(bodies) ? bodies : [bodies];
     // As a member it would be left out.
     const missing = list.findIndex((body) => body === undefined);
     if (missing >= 0) throw new EncodingError(`undefined cannot be sent - at $.messages[${missing}].body`);
     const messages = list.map((body) => ({ body, ttl, delay }));
-    const { message_ids: ids } = await this._request(this._action('message_post'), { messages }, options);
+    const asked = { messages, post_id: postId };
+    const { message_ids: ids } = await this._request(this._action('message_post'), asked, options);
     return ids;
   }
 
@@ -3117,8 +3119,11 @@ class Client extends EventTarget {
   }
 
   // A post by which the server can tell whether it has it already.
-  #identified(asked, { idempotency_seconds: seconds }) {
+  #identified(asked, { idempotency_seconds: seconds, server }) {
     if (!isPost(asked.action)) return asked.body;
+    if (asked.body.post_id && !server) {
+      throw new Unsupported('This server does not recognize repeated posts by a postId.');
+    }
     if (!seconds) {
       if (asked.postId) throw new OutcomeUnknown('The messages may have been posted.');
       return asked.body;

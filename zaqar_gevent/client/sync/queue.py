@@ -120,20 +120,30 @@ class _MessageSource:
         self._target.call('queue_purge', resource_types=list(resource_types))
 
     def post(
-        self, body: Any, *, ttl: int | None = None, delay: int | None = None
+        self,
+        body: Any,
+        *,
+        ttl: int | None = None,
+        delay: int | None = None,
+        post_id: str | None = None,
     ) -> list[str]:
         """Post a message, or of a list each as one, in order; the ids.
 
         ttl, delay: in seconds; left out, they are the queue's. A ttl is at least 60. Before its
         delay is over, a message is neither given to anybody nor listed. A list as one body goes
         into a list of its own: `post([[1, 2]])`. All of a list are posted, or none.
+
+        post_id: an id of yours for this post, 1 to 64 characters. A further post to the queue with
+        the same id stores nothing and returns the ids of the first, for as long as
+        `capabilities().idempotency_seconds` says.
         """
         given = {
             name: value for name, value in (('ttl', ttl), ('delay', delay)) if value is not None
         }
         bodies = body if isinstance(body, list) else [body]
         messages = [{'body': one, **given} for one in bodies]
-        ids: list[str] = (self._target.call('message_post', messages=messages))['message_ids']
+        answer = self._target.call('message_post', messages=messages, post_id=post_id)
+        ids: list[str] = answer['message_ids']
         return ids
 
     def messages(

@@ -179,8 +179,8 @@ def _confirmation(
     if durability is Durability.REPLICA:
         if facts.get('connected_slaves') == '0':
             LOG.warning(
-                'Redis at %s has no replica. With durability = replica, writes are answered with 503 '
-                'until a replica has connected.',
+                'Redis at %s has no replica. With durability = replica, writes are answered with '
+                '503 until a replica has connected.',
                 address,
             )
         return confirm_by_replica(address.timeout)

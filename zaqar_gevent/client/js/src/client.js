@@ -225,8 +225,11 @@ export class Client extends EventTarget {
   }
 
   // A post by which the server can tell whether it has it already.
-  #identified(asked, { idempotency_seconds: seconds }) {
+  #identified(asked, { idempotency_seconds: seconds, server }) {
     if (!isPost(asked.action)) return asked.body;
+    if (asked.body.post_id && !server) {
+      throw new Unsupported('This server does not recognize repeated posts by a postId.');
+    }
     if (!seconds) {
       if (asked.postId) throw new OutcomeUnknown('The messages may have been posted.');
       return asked.body;
