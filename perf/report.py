@@ -16,7 +16,17 @@ from typing import Any
 from perf import charts, results, tables, targets, weaknesses
 
 DOCS = results.HERE.parent / 'docs'
-KINDS = ('machine', 'compare', 'ceiling', 'anatomy', 'connections', 'fanout', 'scale', 'peers')
+KINDS = (
+    'machine',
+    'compare',
+    'ceiling',
+    'anatomy',
+    'connections',
+    'fanout',
+    'scale',
+    'peers',
+    'clients',
+)
 
 _HEAD = """# Performance
 
@@ -29,6 +39,13 @@ same.
 _ASKED = """# What was asked for
 
 Written by `python -m perf.report`, as [the page for readers](../../docs/performance.md) is.
+
+"""
+_CLIENTS = """## Clients for Python
+
+Each is a program of its own on one core, the server is on another. All wait until a message is
+safe: on the embedded store and NATS with an fsync for each acknowledgement, on RabbitMQ by
+publisher confirms of persistent messages.
 
 """
 _LOCUST = """## A realistic mix
@@ -162,6 +179,8 @@ def page(found: dict[str, Any], description: dict[str, Any]) -> str:
             parts.append(
                 f'## {title}\n\n![{title}](images/perf-{picture}.svg)\n\n{text(found[kind])}'
             )
+    if 'clients' in found:
+        parts.append(_CLIENTS + tables.clients(found['clients']))
     if 'locust_stats' in found:
         parts.append(locust(found['locust_stats']))
     return '\n'.join(parts)

@@ -33,6 +33,7 @@ PROGRAMS: dict[str, tuple[list[str], list[str], float, float]] = {
         *(8, 3),
     ),
     'peers': ([], ['--seconds', '0.3', '--rounds', '1'], 6, 3),
+    'clients': ([], ['--seconds', '0.3', '--rounds', '1'], 3, 2),
     'locust_run': ([], ['--users', '50', '--seconds', '10'], 3, 2),
 }
 
@@ -45,6 +46,7 @@ SHORT: dict[str, list[str]] = {
     'connections': ['--counts', '1000', '5000'],
     'scale': ['--rounds', '1', '--seconds', '0.3'],
     'peers': ['--rounds', '2', '--seconds', '0.5'],
+    'clients': ['--rounds', '2', '--seconds', '1'],
 }
 
 

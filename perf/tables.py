@@ -156,6 +156,30 @@ def scale(rows: Sequence[dict[str, Any]]) -> str:
     return '\n'.join(texts)
 
 
+def clients(found: dict[str, Any]) -> str:
+    """What clients reach and cost, and what it costs to import them."""
+    rows = [
+        [
+            row['client'],
+            row['what'],
+            count(row['rate']['median']),
+            f'{row["rate"]["spread"] / 2:.0%}',
+            f'{row["client_us"]["median"]:,.0f} µs',
+        ]
+        for row in found['rows']
+    ]
+    imports = [
+        [
+            f'`{row["module"]}`',
+            f'{row["ms"]["median"]:,.0f} ms',
+            f'{row["bytes"]["median"] / 1e6:,.0f} MB',
+        ]
+        for row in found['imports']
+    ]
+    head = ['client', 'messages', 'a second', '±', 'client CPU a message']
+    return f'{table(head, rows)}\n{table(["import", "CPU", "memory of the program"], imports)}'
+
+
 def peers(found: dict[str, Any]) -> str:
     """Confirmed posts, beside what the confirmation means."""
     head = ['', 'a confirmed post is', 'body', 'in flight', 'a second', '±', 'server CPU']
