@@ -11,6 +11,7 @@ import signal
 import socket
 import subprocess
 import threading
+import time
 from importlib.metadata import version
 
 import pytest
@@ -180,6 +181,39 @@ def test_a_queue_is_followed_from_a_marker(shell: Shell) -> None:
     marker = posted[0]['id']
     followed = shell.records('tail', 'orders', '--marker', marker, '--limit', '2')
     assert bodies(followed) == [2, 3]
+
+
+@pytest.mark.parametrize('transport', ['websocket', 'rest'])
+def test_attributes_are_posted_and_shown(shell: Shell, transport: str) -> None:
+    given = ('--attribute', 'type=order', '--attribute', 'note=a=b c', '--transport', transport)
+    [posted] = shell.records('post', 'orders', '1', *given)
+    attributes = {'type': 'order', 'note': 'a=b c'}
+    options = ('--transport', transport)
+    for command in (
+        ('list', 'orders'),
+        ('get', 'orders', posted['id']),
+        ('tail', 'orders', '--from-start', '--limit', '1'),
+        ('claim', 'orders'),
+    ):
+        [shown] = shell.records(*command, *options)
+        assert shown['attributes'] == attributes, command
+    assert shown['attempt'] == 1
+    terminal = shell.on_terminal('list', 'orders', *options)
+    assert terminal.finish() == 0
+    assert "claimed  type=order  note='a=b c'  1" in terminal.shown
+    status, line = shell.failure('post', 'orders', '1', '--attribute', 'no name=1', *options)
+    assert status == 1
+    assert "unlike 'no name'" in line
+
+
+def test_messages_are_scheduled(shell: Shell) -> None:
+    shell.records('post', 'orders', '1', '--deliver-at', str(time.time() + 3600))
+    shell.records('post', 'orders', '2', '--deliver-at', '2020-01-01T00:00:00Z')
+    assert bodies(shell.records('list', 'orders')) == [2]
+    assert sorted(bodies(shell.records('list', 'orders', '--delayed'))) == [1, 2]
+    status, line = shell.failure('post', 'orders', '1', '--deliver-at', 'tomorrow')
+    assert status == 1
+    assert 'RFC 3339' in line
 
 
 def test_queues_are_counted(shell: Shell) -> None:

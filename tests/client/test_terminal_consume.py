@@ -210,3 +210,22 @@ def test_a_queue_is_not_its_own_dead_letter_queue(shell: Shell) -> None:
         'consume', 'orders', '--exec', 'false', '--dead-letter-queue', 'orders'
     )
     assert (status, 'another queue' in told) == (2, True)
+
+
+def test_the_command_is_told_the_attributes(shell: Shell) -> None:
+    given = ('--attribute', 'type=order', '--attribute', 'tenant.id-1=a b=c')
+    shell.records('post', 'orders', '1', *given)
+    told = 'echo $ZAQAR_ATTRIBUTE_TYPE,$ZAQAR_ATTRIBUTE_TENANT_ID_1; cat'
+    finished = shell.run('consume', 'orders', '--exec', told, '--limit', '1')
+    first, message = finished.stdout.splitlines()
+    assert first == 'order,a b=c'
+    assert json.loads(message)['attributes'] == {'type': 'order', 'tenant.id-1': 'a b=c'}
+
+
+def test_a_dead_letter_keeps_its_attributes(shell: Shell) -> None:
+    shell.records('post', 'orders', '1', '--attribute', 'type=order')
+    shell.records('queue', 'create', 'failed')
+    options = ('--dead-letter-queue', 'failed', '--limit', '1')
+    assert shell.run('consume', 'orders', '--exec', 'false', *options).returncode == 1
+    [dead] = shell.records('list', 'failed')
+    assert (dead['body'], dead['attributes']) == (1, {'type': 'order'})

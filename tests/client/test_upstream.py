@@ -57,10 +57,14 @@ def test_messages_are_posted_listed_claimed_and_deleted(client: Client) -> None:
     queue.delete()
 
 
-def test_a_post_id_is_not_given_to_a_server_that_would_ignore_it(client: Client) -> None:
+def test_what_a_server_would_ignore_is_not_given_to_it(client: Client) -> None:
     queue = client.queue('orders')
     with pytest.raises(Unsupported, match='post_id'):
         queue.post('once', post_id='1')
+    with pytest.raises(Unsupported, match='attributes'):
+        queue.post('once', attributes={'type': 'order'})
+    with pytest.raises(Unsupported, match='deliver_at'):
+        queue.post('once', deliver_at=1.0)
     queue.create()
     assert queue.stats()['messages']['total'] == 0
 

@@ -12,6 +12,8 @@ from zaqar_gevent.client.links import Broken, Capabilities
 from zaqar_gevent.client.operations import OPERATIONS
 
 _POSTS = ('message_post', 'topic_message_post')
+# Members of messages that upstream's servers ignore.
+_EXTENSIONS = ('attributes', 'deliver_at')
 
 
 class Attempt:
@@ -39,12 +41,12 @@ class Attempt:
         """The arguments for a server with these capabilities, which only a post needs.
 
         Raises OutcomeUnknown for a post that may have been stored if the server does not recognize
-        repeated posts, and Unsupported for a `post_id` that the server would ignore.
+        repeated posts, and Unsupported for what a server of upstream's would ignore.
         """
         if self._post_id is None or capabilities is None:
             return self._arguments
-        if self._arguments.get('post_id') and not capabilities.server:
-            raise Unsupported('This server does not recognize repeated posts by a post_id.')
+        if not capabilities.server:
+            self._check_for_upstream()
         known_seconds = capabilities.idempotency_seconds
         if known_seconds > 0:
             self._known_seconds = known_seconds
@@ -52,6 +54,14 @@ class Attempt:
         if self._sent_at is not None:
             raise OutcomeUnknown('A post may have been stored, and the server cannot tell.')
         return self._arguments
+
+    def _check_for_upstream(self) -> None:
+        if self._arguments.get('post_id'):
+            raise Unsupported('This server does not recognize repeated posts by a post_id.')
+        for message in self._arguments.get('messages') or ():
+            for name in _EXTENSIONS:
+                if isinstance(message, Mapping) and message.get(name):
+                    raise Unsupported(f'This server ignores {name} of messages.')
 
     def broke(self, error: Broken, began_at: float) -> None:
         """The connection died over an attempt that began at that time."""

@@ -9,7 +9,15 @@ from typing import NamedTuple
 
 from zaqar_gevent.terminal.completion import queue_names, topic_names
 from zaqar_gevent.terminal.settings import add_settings
-from zaqar_gevent.terminal.values import count, not_negative, pair, positive, whole
+from zaqar_gevent.terminal.values import (
+    attribute,
+    count,
+    moment,
+    not_negative,
+    pair,
+    positive,
+    whole,
+)
 
 
 class Command(NamedTuple):
@@ -59,6 +67,23 @@ def _add_post(parser: argparse.ArgumentParser) -> None:
         type=whole,
         metavar='SECONDS',
         help='how long the messages reach nobody, 0 to 900 (default: what the queue says, or 0)',
+    )
+    parser.add_argument(
+        '--deliver-at',
+        type=moment,
+        metavar='TIME',
+        help='instead of --delay: when the messages can be seen, as 2026-12-01T06:00:00Z (RFC 3339)'
+        ' or in seconds since the epoch; at most 14 days ahead unless the server is configured '
+        'otherwise. --ttl counts from then on',
+    )
+    parser.add_argument(
+        '--attribute',
+        type=attribute,
+        action='append',
+        default=[],
+        metavar='NAME=VALUE',
+        help='an attribute of each message; may be given more than once. A name has letters, '
+        'digits and characters of _.-',
     )
     parser.add_argument(
         '--batch',
@@ -462,7 +487,8 @@ COMMANDS: dict[tuple[str, ...], Command] = {
         'Run a command for each message.',
         'consuming:run',
         _add_consume,
-        'CMD also gets the variables ZAQAR_QUEUE, ZAQAR_MESSAGE_ID and ZAQAR_ATTEMPT (from 1).',
+        'CMD also gets the variables ZAQAR_QUEUE, ZAQAR_MESSAGE_ID, ZAQAR_ATTEMPT (from 1), and '
+        'ZAQAR_ATTRIBUTE_NAME for each attribute: its name in upper case, with _ for . and -.',
     ),
     ('stats',): Command('Count the messages of queues.', 'statistics:run', _add_stats),
     ('ping',): Command(

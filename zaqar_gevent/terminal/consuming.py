@@ -23,6 +23,8 @@ from zaqar_gevent.terminal.queues import exists
 # Between asking a command to end and ending it.
 _PATIENCE_SECONDS = 5.0
 _MAX_BACKOFF_SECONDS = 300.0
+# What names of attributes may have and names of variables may not.
+_NO_VARIABLE = str.maketrans('.-', '__')
 # What the shell says of a command that it may not run, and of one that there is not.
 _CANNOT_RUN = (126, 127)
 
@@ -156,7 +158,7 @@ class _Worker:
             complain(f'{message.id}: the command failed ({_told(status)})')
             if self._dead_letters is not None:
                 # It is deleted here after it has arrived there: it may come twice, but is not lost.
-                self._dead_letters.post([message.body])
+                self._dead_letters.post([message.body], attributes=message.attributes or None)
                 message.ack()
                 with self._lock:
                     self.dead += 1
@@ -173,6 +175,7 @@ class _Worker:
             'ZAQAR_QUEUE': self._arguments.queue,
             'ZAQAR_MESSAGE_ID': message.id,
             'ZAQAR_ATTEMPT': str(attempt),
+            **_variables_of(message),
         }
         with self._lock:
             if self._over.is_set():
@@ -211,6 +214,15 @@ class _Worker:
             for process in self._running:
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(process.pid, number)
+
+
+def _variables_of(message: Message) -> dict[str, str]:
+    """The attributes of a message as variables; the environment cannot hold a NUL character."""
+    return {
+        'ZAQAR_ATTRIBUTE_' + name.upper().translate(_NO_VARIABLE): value
+        for name, value in message.attributes.items()
+        if '\0' not in value
+    }
 
 
 def _told(status: int) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import shlex
 from typing import Any
 
 from zaqar_gevent.client import Client, Message
@@ -39,12 +40,15 @@ def _list_messages(client: Client, arguments: argparse.Namespace, display: Displ
 
 
 def show_message(message: Message, display: Display, *, whole: bool = False) -> None:
-    """Print a message: all of it in a pipe, its id, age and body on a terminal.
+    """Print a message: all of it in a pipe, its id, age, attributes and body on a terminal.
 
     whole: do not cut it to the width of the terminal.
     """
     claimed = ' claimed' if message.claim_id else ''
-    text = f'{message.id}  {span(message.age):>4}{claimed}  {compact(message.body)}'
+    attributes = ''.join(
+        f'  {name}={shlex.quote(value)}' for name, value in message.attributes.items()
+    )
+    text = f'{message.id}  {span(message.age):>4}{claimed}{attributes}  {compact(message.body)}'
     display.show(record_of(message), text, whole=whole)
 
 
@@ -57,5 +61,11 @@ def record_of(message: Message) -> dict[str, Any]:
         'ttl': message.ttl,
         'age': message.age,
     }
-    details = {'claim_id': message.claim_id, 'checksum': message.checksum}
+    details = {
+        'claim_id': message.claim_id,
+        'checksum': message.checksum,
+        'attributes': message.attributes or None,
+        'dead_letter': message.dead_letter,
+        'attempt': message.attempt,
+    }
     return record | {name: value for name, value in details.items() if value is not None}

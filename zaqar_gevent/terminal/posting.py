@@ -75,7 +75,12 @@ class _Posting:
     def __init__(self, queue: Queue, arguments: argparse.Namespace, display: Display) -> None:
         self._queue = queue
         self._read: Callable[[str], Any] = str if arguments.text else json_or_text
-        options = {'ttl': arguments.ttl, 'delay': arguments.delay}
+        options = {
+            'ttl': arguments.ttl,
+            'delay': arguments.delay,
+            'deliver_at': arguments.deliver_at,
+            'attributes': dict(arguments.attribute) or None,
+        }
         self._options = {name: value for name, value in options.items() if value is not None}
         self._display = display
         self._noun = 'body' if arguments.bodies else 'line'

@@ -69,6 +69,22 @@ def pair(text: str) -> tuple[str, Any]:
     return key, json_or_text(value)
 
 
+def attribute(text: str) -> tuple[str, str]:
+    """`NAME=VALUE`, where the value is text."""
+    name, equals, value = text.partition('=')
+    if not name or not equals:
+        raise argparse.ArgumentTypeError(f'{text!r} is not NAME=VALUE')
+    return name, value
+
+
+def moment(text: str) -> float | str:
+    """A time: seconds since the epoch, or a text that the server reads."""
+    try:
+        return not_negative(text)
+    except ValueError:
+        return text
+
+
 def json_or_text(text: str) -> Any:
     """What a text stands for: what it is in JSON, or itself.
 

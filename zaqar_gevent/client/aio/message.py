@@ -51,11 +51,15 @@ class Message:
     is, 1 for the first; None if it is not claimed or the server does not count. checksum: of its
     body, if the queue has checksums made. marker: where to go on reading after it, None if the
     server does not say. id is None in what upstream's envelope pushes.
+
+    attributes: texts by name that it was posted with. dead_letter: where a dead letter is from:
+    `queue`, `message_id` and `claim_count` there, the time `at` which it was moved, and the
+    `reason` of the worker, if one gave any; None for other messages.
     """
 
     __slots__ = (
-        *('_settle', '_target', 'age', 'attempt', 'body', 'checksum', 'claim_id', 'id', 'marker'),
-        'ttl',
+        *('_settle', '_target', 'age', 'attempt', 'attributes', 'body', 'checksum', 'claim_id'),
+        *('dead_letter', 'id', 'marker', 'ttl'),
     )
 
     def __init__(
@@ -75,6 +79,8 @@ class Message:
         self.checksum: str | None = document.get('checksum')
         claims = document.get('claim_count')
         self.attempt: int | None = None if claims is None else claims + 1
+        self.attributes: dict[str, str] = document.get('attributes') or {}
+        self.dead_letter: dict[str, Any] | None = document.get('dead_letter')
         self.marker = marker
 
     def __repr__(self) -> str:

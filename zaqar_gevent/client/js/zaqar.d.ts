@@ -282,6 +282,18 @@ export interface Change {
   value?: unknown;
 }
 
+export interface PostOptions extends RequestOptions {
+  /** How long the messages are kept, in seconds; as the queue says by default. */
+  ttl?: number;
+  /** How long the messages reach nobody, in seconds. */
+  delay?: number;
+  /** Instead of a delay: a Date, seconds since the epoch, or a text by RFC 3339. */
+  deliverAt?: Date | number | string;
+  /** Texts by name, which come back with each message. */
+  attributes?: Record<string, string>;
+  postId?: string;
+}
+
 declare class Channel {
   readonly name: string;
   /** Where it was listed in detail. */
@@ -304,7 +316,7 @@ declare class Channel {
    */
   post(
     bodies: Postable | readonly Postable[],
-    options?: RequestOptions & { ttl?: number; delay?: number; postId?: string },
+    options?: PostOptions,
   ): Promise<string[]>;
   messages(options?: MessagesOptions): AsyncGenerator<Message, void, undefined>;
   get(id: string, options?: RequestOptions): Promise<Message>;
@@ -355,6 +367,18 @@ export class Queue extends Channel {
   consume(options?: ConsumeOptions): Consumer;
 }
 
+/** Where a dead letter is from. */
+export interface DeadLetterOrigin {
+  readonly queue: string;
+  readonly messageId: string;
+  /** How often it was claimed there. */
+  readonly claimCount: number;
+  /** When it was moved, in ISO 8601. */
+  readonly at: string;
+  /** What the worker said who rejected it. */
+  readonly reason: string | null;
+}
+
 export class Message {
   private constructor();
   readonly id: string;
@@ -366,11 +390,18 @@ export class Message {
   /** Of a subscription: from where another could go on. */
   readonly marker: string | null;
   readonly queueName: string;
+  /** Texts by name that it was posted with. */
+  readonly attributes: Record<string, string>;
+  /** Which delivery it is, from 1; null where nobody has claimed it. */
+  readonly attempt: number | null;
+  readonly deadLetter: DeadLetterOrigin | null;
   delete(options?: RequestOptions): Promise<void>;
   /** Dealt with; false where a consumer's lease was lost before. */
   ack(): Promise<boolean>;
-  /** Given back; false where a consumer's lease was lost before. */
-  release(): Promise<boolean>;
+  /** Given back, after a delay in seconds or as the queue says; false where a lease was lost before. */
+  release(options?: RequestOptions & { delay?: number }): Promise<boolean>;
+  /** Moved to the dead letter queue at once; false where a consumer's lease was lost before. */
+  reject(reason?: string, options?: RequestOptions): Promise<boolean>;
 }
 
 export class Claim {

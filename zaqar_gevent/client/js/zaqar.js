@@ -1143,6 +1143,8 @@ const isPost = (action) => action === 'message_post' || action === 'topic_messag
 
 
 const UPSTREAM = { max_wait: 0, idempotency_seconds: 0, max_in_flight: 64, protocols: [] };
+// Asks for what upstream's API does not know, such as attributes.
+const EXTENSIONS = { 'OpenStack-API-Version': 'messaging 2.1' };
 // Browsers open six connections to a server; requests need some that nobody waits on.
 const MAX_LONG_POLLS = 3;
 
@@ -1201,6 +1203,11 @@ class Rest {
     }
   }
 
+  // A page of another origin may not send this header to every server of upstream's.
+  #extensions() {
+    return this.capabilities.server ? EXTENSIONS : {};
+  }
+
   #unknown(action) {
     const description = `REST has no action ${action}.`;
     const title = 'Invalid API request';
@@ -1209,7 +1216,7 @@ class Rest {
 
   async #ask(action, operation, given, own, signal) {
     const { target, body } = fill(operation, given);
-    const headers = { Accept: 'application/json', ...(await this.#headers()), ...own };
+    const headers = { Accept: 'application/json', ...this.#extensions(), ...(await this.#headers()), ...own };
     const request = { method: operation.method, headers, signal, cache: 'no-store' };
     if (body !== undefined) {
       headers['Content-Type'] = operation.mediaType ?? 'application/json';
@@ -1874,8 +1881,15 @@ function checkOptions(given, names, what = 'this', internal = []) {
 // Messages, and claims on them.
 
 
+// What becomes of a message, by the operations of consumers.
+const ACK = 'message_ack';
+const RELEASE = 'message_release';
+const REJECT = 'message_reject';
+
 // A message: id, body, ttl and age in seconds, claimId (null where nobody has it), checksum where
-// the queue has them, marker (of a subscription), queueName.
+// the queue has them, marker (of a subscription), queueName, attributes (texts by name), attempt
+// (which delivery it is, from 1; null where nobody has it), deadLetter (where a dead letter is from;
+// null for others).
 class Message {
   #channel;
   #consumer;
@@ -1889,6 +1903,9 @@ class Message {
     this.age = found.age;
     this.claimId = found.claim_id ?? null;
     this.checksum = found.checksum;
+    this.attributes = found.attributes ?? {};
+    this.attempt = Number.isInteger(found.claim_count) ? found.claim_count + 1 : null;
+    this.deadLetter = originOf(found.dead_letter);
     this.marker = marker;
     this.queueName = channel.name;
   }
@@ -1906,16 +1923,39 @@ class Message {
   // It is dealt with: deletes it. False where a consumer's lease was lost before: it comes again, to
   // this consumer or another.
   async ack() {
-    if (this.#consumer !== null) return this.#consumer._settle(this, true);
+    if (this.#consumer !== null) return this.#consumer._settle(this, ACK);
     await this.delete();
     return true;
   }
 
-  // Gives it back; only of a consumer's messages. False where its lease was lost before.
-  async release() {
-    if (this.#consumer === null) throw new Unsupported('Only a message of a consumer is given back.');
-    return this.#consumer._settle(this, false);
+  // Gives it back, to be delivered again after `delay` seconds or as the queue says. False where a
+  // consumer's lease of it was lost before.
+  async release(given = {}) {
+    checkOptions(given, ['delay', ...REQUEST_OPTIONS], 'release()');
+    const { delay, ...options } = given;
+    return this.#giveUp(RELEASE, delay === undefined ? {} : { delay }, options);
   }
+
+  // Moves it to the dead letter queue at once. False where a consumer's lease of it was lost before.
+  async reject(reason, options = {}) {
+    checkOptions(options, REQUEST_OPTIONS, 'reject()');
+    return this.#giveUp(REJECT, reason === undefined ? {} : { reason }, options);
+  }
+
+  async #giveUp(action, given, options) {
+    if (this.#consumer !== null) return this.#consumer._settle(this, action, given, options);
+    if (this.claimId === null) {
+      throw new Unsupported('Only a claimed message can be released or rejected.');
+    }
+    await this.#channel._settleOne(action, this, given, options);
+    return true;
+  }
+}
+
+function originOf(found) {
+  if (!found) return null;
+  const { queue, message_id: messageId, claim_count: claimCount, at, reason } = found;
+  return { queue, messageId, claimCount, at, reason: reason ?? null };
 }
 
 // Messages that are this client's for a while. id: null where there were none.
@@ -2576,21 +2616,40 @@ class Consumer extends Stream {
     }
   }
 
-  // Whether it was this one's still.
-  async _settle(message, isDone) {
+  // Whether it was this one's still. given: `delay` or `reason`.
+  async _settle(message, action, given = {}, options = {}) {
     const held = this.#settle(message);
-    if (held.claim) return this.#settleClaimed(message, held.claim, isDone);
-    const action = isDone ? 'message_ack' : 'message_release';
-    if (held.isOpen && (await this.#tell(action, message, held))) return true;
-    // The claim may outlive the connection, where the server was killed.
-    return isDone && this.#deleteClaimed(message);
+    try {
+      if (held.claim) return await this.#settleClaimed(message, held.claim, action, given, options);
+      if (held.isOpen && (await this.#tell(action, message, held, given, options))) return true;
+      // The claim may outlive the connection, where the server was killed.
+      return await this.#settleAlone(message, action, given, options, false);
+    } catch (error) {
+      // A queue without a dead letter queue: the message can still be settled otherwise.
+      if (error instanceof BadRequest) this.#takeBack(message, held);
+      throw error;
+    }
   }
 
-  async #settleClaimed(message, claim, isDone) {
-    const isOurs = isDone ? await this.#deleteClaimed(message) : !claim.isLost;
-    if (!isDone) claim.isReleased = true;
+  async #settleClaimed(message, claim, action, given, options) {
+    const isOurs = await this.#settleAlone(message, action, given, options, !claim.isLost);
+    if (action === RELEASE && !Object.keys(given).length) claim.isReleased = true;
     await this.#close(claim, message);
     return isOurs;
+  }
+
+  // Settles a message by its claim: whether that stands. A release without a delay waits for the end
+  // of the claim, and is as good as `unasked`.
+  async #settleAlone(message, action, given, options, unasked) {
+    if (action === ACK) return this.#deleteClaimed(message);
+    if (action === RELEASE && !Object.keys(given).length) return unasked;
+    try {
+      await this.#queue._settleOne(action, message, given, options);
+      return true;
+    } catch (error) {
+      if (error instanceof Forbidden || error instanceof NotFound) return false;
+      throw error;
+    }
   }
 
   // Whether the claim on it stands.
@@ -2613,17 +2672,29 @@ class Consumer extends Stream {
     const isOpen = this.#held.delete(held);
     this.#settled.resolve();
     this.#settled = deferred();
-    return { ...held, isOpen };
+    return { ...held, original: held, isOpen };
+  }
+
+  #takeBack(message, { original, isOpen }) {
+    this.#holds.set(message, original);
+    if (isOpen) this.#held.add(original);
   }
 
   // Whether the message was this one's still, and the connection lived to say so.
-  async #tell(action, message, { connection, consumerId }) {
+  async #tell(action, message, { connection, consumerId }, given, options) {
+    const asked = { consumer_id: consumerId, message_ids: [message.id], ...given };
+    const scope = new Scope(this._client._clock, {
+      signals: [options.signal],
+      seconds: options.timeout ?? this._client.timeout,
+    });
     try {
-      await connection.request(action, { consumer_id: consumerId, message_ids: [message.id] });
+      await connection.request(action, asked, { signal: scope.signal });
       return true;
     } catch (error) {
       if (error instanceof ConnectionLost || error instanceof NotFound) return false;
       throw error;
+    } finally {
+      scope.end();
     }
   }
 
@@ -2702,16 +2773,19 @@ class Channel {
     await this.#own('purge', { resource_types: resourceTypes }, options);
   }
 
-  // Posts a body, or a list of them, together; their ids. ttl and delay in seconds. A further post
-  // with the same postId stores nothing, and returns the ids of the first.
+  // Posts a body, or a list of them, together; their ids. ttl and delay in seconds; deliverAt: a Date,
+  // seconds since the epoch, or a text by RFC 3339. attributes: texts by name, of each message. A
+  // further post with the same postId stores nothing, and returns the ids of the first.
   async post(bodies, given = {}) {
-    checkOptions(given, ['ttl', 'delay', 'postId', ...REQUEST_OPTIONS], 'post()');
-    const { ttl, delay, postId, ...options } = given;
+    const names = ['ttl', 'delay', 'deliverAt', 'attributes', 'postId'];
+    checkOptions(given, [...names, ...REQUEST_OPTIONS], 'post()');
+    const { ttl, delay, deliverAt, attributes, postId, ...options } = given;
     const list = Array.isArray(bodies) ? bodies : [bodies];
     // As a member it would be left out.
     const missing = list.findIndex((body) => body === undefined);
     if (missing >= 0) throw new EncodingError(`undefined cannot be sent - at $.messages[${missing}].body`);
-    const messages = list.map((body) => ({ body, ttl, delay }));
+    const deliver_at = deliverAt instanceof Date ? deliverAt.toISOString() : deliverAt;
+    const messages = list.map((body) => ({ body, ttl, delay, deliver_at, attributes }));
     const asked = { messages, post_id: postId };
     const { message_ids: ids } = await this._request(this._action('message_post'), asked, options);
     return ids;
@@ -2763,6 +2837,14 @@ class Channel {
     const asked = { pop: count };
     const { messages } = await this._request(this._action('message_delete_many'), asked, options);
     return messages.map((found) => new Message(this, found));
+  }
+
+  // Releases or rejects one message of a claim.
+  async _settleOne(action, message, given, options) {
+    const entry = { message_id: message.id, claim_id: message.claimId, ...given };
+    const { outcomes } = await this._request(`${action}_many`, { entries: [entry] }, options);
+    const [{ status, ...said }] = outcomes;
+    if (status >= 400) throw errorOf(status, said);
   }
 
   async deleteMessages(ids, options) {
@@ -2921,6 +3003,17 @@ const OUTAGE_SECONDS = 3;
 const TRANSPORTS = ['auto', 'websocket', 'rest'];
 const CLIENT_OPTIONS = ['project', 'clientId', 'token', 'getToken', 'transport', 'encoding', 'timeout', 'headers',
   'WebSocket', 'fetch', 'msgpack', 'websocketUrl', 'retryInterval', 'clock', 'random'];
+
+// Throws for what a server of upstream's would ignore in a post.
+function checkForUpstream({ post_id: postId, messages }) {
+  if (postId) {
+    throw new Unsupported('This server does not recognize repeated posts by a postId.');
+  }
+  for (const message of Array.isArray(messages) ? messages : []) {
+    const ignored = ['attributes', 'deliver_at'].find((name) => message?.[name] !== undefined);
+    if (ignored) throw new Unsupported(`This server ignores ${ignored} of messages.`);
+  }
+}
 
 // A client of the server at `url`. Options: project; clientId, a UUID, a random one by default;
 // token or getToken(), which gives a token or { token, expiresAt }; transport, 'auto' by default,
@@ -3121,9 +3214,7 @@ class Client extends EventTarget {
   // A post by which the server can tell whether it has it already.
   #identified(asked, { idempotency_seconds: seconds, server }) {
     if (!isPost(asked.action)) return asked.body;
-    if (asked.body.post_id && !server) {
-      throw new Unsupported('This server does not recognize repeated posts by a postId.');
-    }
+    if (!server) checkForUpstream(asked.body);
     if (!seconds) {
       if (asked.postId) throw new OutcomeUnknown('The messages may have been posted.');
       return asked.body;

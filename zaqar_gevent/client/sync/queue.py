@@ -15,6 +15,7 @@ from zaqar_gevent.client.sync.requester import Requester
 from zaqar_gevent.client.sync.subscription import BEFORE_ALL, Subscription
 from zaqar_gevent.client.sync.target import Target, list_names
 from zaqar_gevent.client.fallback import Pace
+from zaqar_gevent.client.schedule import Moment, delivery_time
 
 # So many messages a page, which is upstream's default limit.
 PAGE_MESSAGES = 20
@@ -125,6 +126,8 @@ class _MessageSource:
         *,
         ttl: int | None = None,
         delay: int | None = None,
+        deliver_at: Moment | None = None,
+        attributes: Mapping[str, str] | None = None,
         post_id: str | None = None,
     ) -> list[str]:
         """Post a message, or of a list each as one, in order; the ids.
@@ -133,13 +136,22 @@ class _MessageSource:
         delay is over, a message is neither given to anybody nor listed. A list as one body goes
         into a list of its own: `post([[1, 2]])`. All of a list are posted, or none.
 
+        deliver_at: instead of a delay, the time at which the message can be seen: a datetime with a
+        time zone, seconds since the epoch, or a text by RFC 3339. Its ttl counts from then on.
+
+        attributes: texts by name, which come back with each message beside its body.
+
         post_id: an id of yours for this post, 1 to 64 characters. A further post to the queue with
         the same id stores nothing and returns the ids of the first, for as long as
         `capabilities().idempotency_seconds` says.
         """
-        given = {
-            name: value for name, value in (('ttl', ttl), ('delay', delay)) if value is not None
+        options = {
+            'ttl': ttl,
+            'delay': delay,
+            'deliver_at': delivery_time(deliver_at),
+            'attributes': None if attributes is None else dict(attributes),
         }
+        given = {name: value for name, value in options.items() if value is not None}
         bodies = body if isinstance(body, list) else [body]
         messages = [{'body': one, **given} for one in bodies]
         answer = self._target.call('message_post', messages=messages, post_id=post_id)

@@ -28,6 +28,17 @@ const TRANSPORTS = ['auto', 'websocket', 'rest'];
 const CLIENT_OPTIONS = ['project', 'clientId', 'token', 'getToken', 'transport', 'encoding', 'timeout', 'headers',
   'WebSocket', 'fetch', 'msgpack', 'websocketUrl', 'retryInterval', 'clock', 'random'];
 
+// Throws for what a server of upstream's would ignore in a post.
+function checkForUpstream({ post_id: postId, messages }) {
+  if (postId) {
+    throw new Unsupported('This server does not recognize repeated posts by a postId.');
+  }
+  for (const message of Array.isArray(messages) ? messages : []) {
+    const ignored = ['attributes', 'deliver_at'].find((name) => message?.[name] !== undefined);
+    if (ignored) throw new Unsupported(`This server ignores ${ignored} of messages.`);
+  }
+}
+
 // A client of the server at `url`. Options: project; clientId, a UUID, a random one by default;
 // token or getToken(), which gives a token or { token, expiresAt }; transport, 'auto' by default,
 // 'websocket' or 'rest'; encoding of the WebSocket, 'msgpack' by default or 'json'; timeout in
@@ -227,9 +238,7 @@ export class Client extends EventTarget {
   // A post by which the server can tell whether it has it already.
   #identified(asked, { idempotency_seconds: seconds, server }) {
     if (!isPost(asked.action)) return asked.body;
-    if (asked.body.post_id && !server) {
-      throw new Unsupported('This server does not recognize repeated posts by a postId.');
-    }
+    if (!server) checkForUpstream(asked.body);
     if (!seconds) {
       if (asked.postId) throw new OutcomeUnknown('The messages may have been posted.');
       return asked.body;

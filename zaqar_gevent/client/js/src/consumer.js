@@ -3,7 +3,7 @@
 import { deferred, Scope } from './clock.js';
 import { BadRequest, ConnectionLost, Forbidden, NotFound, ZaqarError } from './errors.js';
 import { checkOptions } from './options.js';
-import { Message } from './message.js';
+import { ACK, Message, RELEASE } from './message.js';
 import { isPassing, Stream } from './stream.js';
 import { ignoreEndOf, settleEnd } from './subscription.js';
 
@@ -168,21 +168,40 @@ export class Consumer extends Stream {
     }
   }
 
-  // Whether it was this one's still.
-  async _settle(message, isDone) {
+  // Whether it was this one's still. given: `delay` or `reason`.
+  async _settle(message, action, given = {}, options = {}) {
     const held = this.#settle(message);
-    if (held.claim) return this.#settleClaimed(message, held.claim, isDone);
-    const action = isDone ? 'message_ack' : 'message_release';
-    if (held.isOpen && (await this.#tell(action, message, held))) return true;
-    // The claim may outlive the connection, where the server was killed.
-    return isDone && this.#deleteClaimed(message);
+    try {
+      if (held.claim) return await this.#settleClaimed(message, held.claim, action, given, options);
+      if (held.isOpen && (await this.#tell(action, message, held, given, options))) return true;
+      // The claim may outlive the connection, where the server was killed.
+      return await this.#settleAlone(message, action, given, options, false);
+    } catch (error) {
+      // A queue without a dead letter queue: the message can still be settled otherwise.
+      if (error instanceof BadRequest) this.#takeBack(message, held);
+      throw error;
+    }
   }
 
-  async #settleClaimed(message, claim, isDone) {
-    const isOurs = isDone ? await this.#deleteClaimed(message) : !claim.isLost;
-    if (!isDone) claim.isReleased = true;
+  async #settleClaimed(message, claim, action, given, options) {
+    const isOurs = await this.#settleAlone(message, action, given, options, !claim.isLost);
+    if (action === RELEASE && !Object.keys(given).length) claim.isReleased = true;
     await this.#close(claim, message);
     return isOurs;
+  }
+
+  // Settles a message by its claim: whether that stands. A release without a delay waits for the end
+  // of the claim, and is as good as `unasked`.
+  async #settleAlone(message, action, given, options, unasked) {
+    if (action === ACK) return this.#deleteClaimed(message);
+    if (action === RELEASE && !Object.keys(given).length) return unasked;
+    try {
+      await this.#queue._settleOne(action, message, given, options);
+      return true;
+    } catch (error) {
+      if (error instanceof Forbidden || error instanceof NotFound) return false;
+      throw error;
+    }
   }
 
   // Whether the claim on it stands.
@@ -205,17 +224,29 @@ export class Consumer extends Stream {
     const isOpen = this.#held.delete(held);
     this.#settled.resolve();
     this.#settled = deferred();
-    return { ...held, isOpen };
+    return { ...held, original: held, isOpen };
+  }
+
+  #takeBack(message, { original, isOpen }) {
+    this.#holds.set(message, original);
+    if (isOpen) this.#held.add(original);
   }
 
   // Whether the message was this one's still, and the connection lived to say so.
-  async #tell(action, message, { connection, consumerId }) {
+  async #tell(action, message, { connection, consumerId }, given, options) {
+    const asked = { consumer_id: consumerId, message_ids: [message.id], ...given };
+    const scope = new Scope(this._client._clock, {
+      signals: [options.signal],
+      seconds: options.timeout ?? this._client.timeout,
+    });
     try {
-      await connection.request(action, { consumer_id: consumerId, message_ids: [message.id] });
+      await connection.request(action, asked, { signal: scope.signal });
       return true;
     } catch (error) {
       if (error instanceof ConnectionLost || error instanceof NotFound) return false;
       throw error;
+    } finally {
+      scope.end();
     }
   }
 

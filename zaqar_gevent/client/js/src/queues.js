@@ -1,7 +1,7 @@
 // Queues, topics, and the resources of operators.
 
 import { Consumer } from './consumer.js';
-import { EncodingError } from './errors.js';
+import { EncodingError, errorOf } from './errors.js';
 import { Claim, Message } from './message.js';
 import { checkOptions, REQUEST_OPTIONS } from './options.js';
 import { Subscription } from './subscription.js';
@@ -61,16 +61,19 @@ export class Channel {
     await this.#own('purge', { resource_types: resourceTypes }, options);
   }
 
-  // Posts a body, or a list of them, together; their ids. ttl and delay in seconds. A further post
-  // with the same postId stores nothing, and returns the ids of the first.
+  // Posts a body, or a list of them, together; their ids. ttl and delay in seconds; deliverAt: a Date,
+  // seconds since the epoch, or a text by RFC 3339. attributes: texts by name, of each message. A
+  // further post with the same postId stores nothing, and returns the ids of the first.
   async post(bodies, given = {}) {
-    checkOptions(given, ['ttl', 'delay', 'postId', ...REQUEST_OPTIONS], 'post()');
-    const { ttl, delay, postId, ...options } = given;
+    const names = ['ttl', 'delay', 'deliverAt', 'attributes', 'postId'];
+    checkOptions(given, [...names, ...REQUEST_OPTIONS], 'post()');
+    const { ttl, delay, deliverAt, attributes, postId, ...options } = given;
     const list = Array.isArray(bodies) ? bodies : [bodies];
     // As a member it would be left out.
     const missing = list.findIndex((body) => body === undefined);
     if (missing >= 0) throw new EncodingError(`undefined cannot be sent - at $.messages[${missing}].body`);
-    const messages = list.map((body) => ({ body, ttl, delay }));
+    const deliver_at = deliverAt instanceof Date ? deliverAt.toISOString() : deliverAt;
+    const messages = list.map((body) => ({ body, ttl, delay, deliver_at, attributes }));
     const asked = { messages, post_id: postId };
     const { message_ids: ids } = await this._request(this._action('message_post'), asked, options);
     return ids;
@@ -122,6 +125,14 @@ export class Channel {
     const asked = { pop: count };
     const { messages } = await this._request(this._action('message_delete_many'), asked, options);
     return messages.map((found) => new Message(this, found));
+  }
+
+  // Releases or rejects one message of a claim.
+  async _settleOne(action, message, given, options) {
+    const entry = { message_id: message.id, claim_id: message.claimId, ...given };
+    const { outcomes } = await this._request(`${action}_many`, { entries: [entry] }, options);
+    const [{ status, ...said }] = outcomes;
+    if (status >= 400) throw errorOf(status, said);
   }
 
   async deleteMessages(ids, options) {

@@ -6,6 +6,8 @@ import { fromJSON, toJSON } from './json.js';
 import { fill, isEmptyList, operationOf } from './requests.js';
 
 export const UPSTREAM = { max_wait: 0, idempotency_seconds: 0, max_in_flight: 64, protocols: [] };
+// Asks for what upstream's API does not know, such as attributes.
+const EXTENSIONS = { 'OpenStack-API-Version': 'messaging 2.1' };
 // Browsers open six connections to a server; requests need some that nobody waits on.
 const MAX_LONG_POLLS = 3;
 
@@ -64,6 +66,11 @@ export class Rest {
     }
   }
 
+  // A page of another origin may not send this header to every server of upstream's.
+  #extensions() {
+    return this.capabilities.server ? EXTENSIONS : {};
+  }
+
   #unknown(action) {
     const description = `REST has no action ${action}.`;
     const title = 'Invalid API request';
@@ -72,7 +79,7 @@ export class Rest {
 
   async #ask(action, operation, given, own, signal) {
     const { target, body } = fill(operation, given);
-    const headers = { Accept: 'application/json', ...(await this.#headers()), ...own };
+    const headers = { Accept: 'application/json', ...this.#extensions(), ...(await this.#headers()), ...own };
     const request = { method: operation.method, headers, signal, cache: 'no-store' };
     if (body !== undefined) {
       headers['Content-Type'] = operation.mediaType ?? 'application/json';

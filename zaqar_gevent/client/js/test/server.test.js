@@ -206,6 +206,43 @@ everywhere('consumers settle messages, and give back what they have not', async 
   assert.deepEqual([stats.claimed, stats.free], [0, 2]);
 });
 
+everywhere('attributes come back with messages, and dead letters say where they are from', async (client) => {
+  const queue = client.queue('q');
+  await queue.create({ _dead_letter_queue: 'dead' });
+  const attributes = { type: 'order', note: 'é' };
+  const ids = await queue.post([1, 2, 3, 4], { attributes });
+  await queue.post('later', { deliverAt: new Date(Date.now() + 3600e3) });
+  const posted = await all(queue.messages());
+  assert.deepEqual(posted.map((one) => [one.body, one.attributes, one.attempt]), [1, 2, 3, 4].map((body) => [body, attributes, null]));
+  const claim = await queue.claim({ limit: 2 });
+  const [first, second] = claim.messages;
+  assert.deepEqual([first.attempt, first.deadLetter], [1, null]);
+  assert.equal(await first.reject('no such sku'), true);
+  assert.equal(await second.release({ delay: 900 }), true);
+  const consumer = queue.consume({ credit: 2, ttl: 60 });
+  const [third, fourth] = [(await consumer.next({ timeout: 30 })).value, (await consumer.next({ timeout: 30 })).value];
+  assert.deepEqual([third.body, third.attempt, third.attributes], [3, 1, attributes]);
+  assert.equal(await third.reject('not today'), true);
+  assert.equal(await fourth.release({ delay: 900 }), true);
+  await consumer.close();
+  const dead = await all(client.queue('dead').messages());
+  assert.deepEqual(dead.map((one) => [one.body, one.attributes, one.deadLetter.reason]), [[1, attributes, 'no such sku'], [3, attributes, 'not today']]);
+  const { queue: source, messageId, claimCount, at } = dead[0].deadLetter;
+  assert.deepEqual([source, messageId, claimCount], ['q', ids[0], 1]);
+  assert.ok(Date.parse(at) > 0);
+});
+
+everywhere('a message that cannot be rejected can still be settled', async (client) => {
+  const queue = client.queue('q');
+  await queue.post(1);
+  const consumer = queue.consume({ credit: 1, ttl: 60 });
+  const { value: message } = await consumer.next({ timeout: 30 });
+  await assert.rejects(message.reject('why'), BadRequest);
+  assert.equal(await message.ack(), true);
+  await consumer.close();
+  assert.equal((await queue.stats()).messages.total, 0);
+});
+
 everywhere('others use a queue by a pre-signed URL, and no other', async (client) => {
   await client.queue('q').post('shared');
   const signed = await client.queue('q').share({ paths: ['messages'], methods: ['GET'] });
@@ -256,8 +293,9 @@ everywhere('an error says what was wrong', async (client) => {
   });
   await assert.rejects(client.call('no_such_action'), { code: 'unknown_action' });
   await assert.rejects(client.queue('q').claim({ wait: 5, timeout: -4.8 }), Timeout);
-  const [id] = await client.queue('q').post('a');
-  await assert.rejects((await client.queue('q').get(id)).release(), Unsupported);
+  // Of the queue above, a claim that nobody waits for any more may take it.
+  const [id] = await client.queue('unclaimed').post('a');
+  await assert.rejects((await client.queue('unclaimed').get(id)).release(), Unsupported);
 });
 
 test('a post that is repeated is stored once', async () => {

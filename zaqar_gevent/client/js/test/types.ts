@@ -21,6 +21,9 @@ new Client('http://localhost:8888', { transport: 'carrier pigeon' });
 
 const queue = client.queue('orders');
 const ids: string[] = await queue.post([{ sku: 42, large: 2n ** 60n, at: new Date() }, 'text'], { ttl: 300 });
+await queue.post('later', { deliverAt: new Date(), attributes: { type: 'order' } });
+// @ts-expect-error Attributes are texts.
+await queue.post('text', { attributes: { count: 1 } });
 // @ts-expect-error A function has no form in JSON.
 await queue.post({ call: () => {} });
 for await (const message of queue.messages({ limit: 10 })) console.log(message.id, message.body.sku);
@@ -32,7 +35,9 @@ const { value }: { value?: Message } = await subscription.next({ timeout: 5 });
 for await (const { marker, body } of subscription) console.log(marker, body, ids, value?.claimId);
 for await (const message of queue.consume({ credit: 10 })) {
   const wasOurs: boolean = await message.ack();
-  console.log(wasOurs);
+  console.log(wasOurs, message.attributes.type, message.attempt, message.deadLetter?.reason);
+  if (message.attempt === 3) await message.reject('three times');
+  else await message.release({ delay: 30 });
 }
 // @ts-expect-error Topics have no consumers.
 client.topic('news').consume();
