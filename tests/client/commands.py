@@ -13,6 +13,16 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
+WHOLE_LINES = """
+import sys
+
+def print(*words):
+    sys.stdout.write(' '.join(map(str, words)) + '\\n')
+    sys.stdout.flush()
+
+"""
+"""What to put before a program whose threads print, so that their lines do not mix."""
+
 COMMAND = (sys.executable, '-m', 'zaqar_gevent.cmd')
 SECONDS = 30
 

@@ -9,7 +9,7 @@ import shlex
 import subprocess
 import sys
 
-from tests.client.commands import SECONDS, Shell
+from tests.client.commands import SECONDS, WHOLE_LINES, Shell
 from tests.client.waiting import wait_until
 
 README = pathlib.Path(__file__).parents[2] / 'README.md'
@@ -69,7 +69,7 @@ def test_a_pool_in_python_does_the_same_by_the_settings_of_the_queue(shell: Shel
         assert old in program
         program = program.replace(old, new)
     with subprocess.Popen(
-        [sys.executable, '-u', '-c', program],
+        [sys.executable, '-c', WHOLE_LINES + program],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

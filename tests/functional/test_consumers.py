@@ -192,6 +192,24 @@ def test_what_is_released_comes_again(worker: Worker, rest: RestCaller) -> None:
     assert second['claim_id'] != first['claim_id']
 
 
+def test_a_message_that_was_taken_away_takes_no_others_with_it(
+    worker: Worker, rest: RestCaller
+) -> None:
+    """Though one claim may hold several of a consumer's messages."""
+    post(rest, *range(4))
+    worker.consume(credit=4)
+    held = worker.messages(4)
+    lost = {'message_id': held[1]['id'], 'claim_id': held[1]['claim_id']}
+    answer = rest.call('message_release_many', queue_name='orders', entries=[lost])
+    assert [one['status'] for one in answer.body['outcomes']] == [204]
+    assert worker.settle('message_ack', *held) == 404
+    [again] = worker.messages(1)
+    assert again['id'] == held[1]['id']
+    assert stats(rest) == (0, 1)
+    worker.ack(again)
+    assert stats(rest) == (0, 0)
+
+
 def test_only_what_is_leased_to_a_consumer_of_the_connection_is_settled(
     worker: Worker, worker_of: Connect, rest: RestCaller
 ) -> None:

@@ -5,9 +5,8 @@ from __future__ import annotations
 import functools
 import secrets
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from logging import ERROR, WARNING
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import gevent
@@ -22,13 +21,14 @@ from zaqar_gevent.api.push import News, Recipient, Source
 from zaqar_gevent.logs import level_of
 from zaqar_gevent.push.clock_steps import ClockStepDetector
 from zaqar_gevent.settlements import Settle, Settlement
+from zaqar_gevent.storage.features import Feature
 
 if TYPE_CHECKING:
     from zaqar_gevent.push.push_hub import PushHub
 
 LOG = log.getLogger(__name__)
 
-# Claims that are asked for at a time; the store commits them together.
+# Messages that are claimed, or claims that are renewed, at a time.
 _AT_ONCE = 16
 # A lease is renewed after this share of its time to live. A store may count whole seconds, so
 # that a claim lives up to a second less than was asked for.
@@ -36,16 +36,13 @@ _RENEWED_AFTER = 1 / 3
 # Whatever there is to be had, the hub tells of.
 _WAIT_SECONDS = 60.0
 _OUTAGE_SECONDS = 1.0
-_NO_DELAY: Mapping[str, float] = MappingProxyType({})
 
 # What the store says of a message whose claim has ended meanwhile.
 _LOST = (storage_errors.ClaimDoesNotExist, storage_errors.NotPermitted)
 
-Claimed = tuple[str, dict[str, Any]]
-
 
 class _Lease:
-    """A claim on one message, and when to renew it, in seconds of `time.monotonic`."""
+    """A claim on one or more messages, and when to renew it, in seconds of `time.monotonic`."""
 
     __slots__ = ('claim_id', 'renew_at')
 
@@ -54,10 +51,14 @@ class _Lease:
         self.renew_at = renew_at
 
 
+Claimed = tuple[_Lease, dict[str, Any]]
+
+
 class PushConsumer:
     """Claims messages as they come and pushes them; see `zaqar_gevent.api.push.Consumer`.
 
-    A claim holds one message, so that each can be given back by itself.
+    Each message can be settled by itself. Where the store cannot do that with the messages of one
+    claim, each has a claim of its own.
 
     source: the queue. grant: it ends with this. binary: whether it is pushed MsgPack.
     is_stopped: whether it gets no more.
@@ -100,7 +101,7 @@ class PushConsumer:
 
     def acknowledge(self, message_ids: list[str]) -> None:
         leases = self._take_out(message_ids)
-        failures = [one for one in _each(self._delete, leases) if isinstance(one, Exception)]
+        failures = self._settle(Settle.DELETE, self._delete, leases)
         lost = [error for error in failures if isinstance(error, _LOST)]
         if len(lost) < len(failures):
             # To be tried again as a whole: a message that is gone is as good as deleted.
@@ -110,21 +111,16 @@ class PushConsumer:
             raise errors.NotFound('A message was not leased to this consumer any more.')
 
     def release(self, message_ids: list[str], delay: float | None = None) -> None:
-        self._give_back(self._take_out(message_ids), {} if delay is None else {'delay': delay})
+        self._give_back(self._take_out(message_ids), delay)
 
     def reject(self, message_ids: list[str], reason: str | None) -> None:
         leases = self._take_out(message_ids)
-        settlements = [
-            Settlement(Settle.REJECT, message_id, lease.claim_id, reason=reason)
-            for message_id, lease in leases
-        ]
-        project_id, name = self.source
         try:
-            found = self._broker.claims.settle(name, settlements, project=project_id)
+            failures = self._settle_together(Settle.REJECT, leases, reason=reason)
         except Exception:
             self._put_back(leases)
             raise
-        if any(found):
+        if failures:
             raise errors.NotFound('A message was not leased to this consumer any more.')
 
     def stop(self) -> None:
@@ -135,7 +131,9 @@ class PushConsumer:
         if self._news is not None:
             self._news.set()
         leases, self._leases = self._leases, {}
-        self._give_back(list(leases.items()))
+        # All that a claim still holds is this consumer's.
+        ended = {lease.claim_id: (message_id, lease) for message_id, lease in leases.items()}
+        self._tell_given_back(_failures(_each(self._end, list(ended.values()))))
 
     def finish(self) -> None:
         """The same, and wait until what was being claimed has been given back as well."""
@@ -162,21 +160,23 @@ class PushConsumer:
             for message_id, lease in leases:
                 self._hold(message_id, lease)
 
-    def _give_back(
-        self, leases: list[tuple[str, _Lease]], delay: Mapping[str, float] = _NO_DELAY
-    ) -> None:
+    def _give_back(self, leases: list[tuple[str, _Lease]], delay: float | None = None) -> None:
         """End leases; what cannot be given back is free when its claim expires.
 
-        delay: before the messages can be claimed again; nothing for that of the queue.
+        delay: before the messages can be claimed again; None for that of the queue.
         """
-        if not leases:
-            return
-        for outcome in _each(functools.partial(self._end, delay), leases):
-            if isinstance(outcome, Exception):
-                LOG.log(level_of(outcome, WARNING), 'A claim is left to expire: %s', outcome)
+        if leases:
+            end = functools.partial(self._end, delay=delay)
+            self._tell_given_back(self._settle(Settle.RELEASE, end, leases, delay=delay), delay)
+
+    def _tell_given_back(self, failures: Sequence[Exception], delay: float | None = None) -> None:
+        """Wake others who wait for messages; log what could not be given back."""
+        for failure in failures:
+            if not isinstance(failure, _LOST):
+                LOG.log(level_of(failure, WARNING), 'A claim is left to expire: %s', failure)
         project_id, name = self.source
         try:
-            self._broker.released(name, project_id, delay.values())
+            self._broker.released(name, project_id, () if delay is None else (delay,))
         except Exception as error:
             LOG.log(
                 level_of(error, WARNING),
@@ -185,13 +185,46 @@ class PushConsumer:
                 error,
             )
 
+    def _settle(
+        self,
+        kind: Settle,
+        settle_one: Callable[[str, _Lease], Any],
+        leases: list[tuple[str, _Lease]],
+        **options: Any,
+    ) -> list[Exception]:
+        """Settle messages; why some were not.
+
+        settle_one: does it where each message has a claim of its own.
+        """
+        if not self._can_share_claims():
+            return _failures(_each(settle_one, leases))
+        try:
+            return self._settle_together(kind, leases, **options)
+        except Exception as error:
+            return [error]
+
+    def _settle_together(
+        self, kind: Settle, leases: list[tuple[str, _Lease]], **options: Any
+    ) -> list[Exception]:
+        project_id, name = self.source
+        settlements = [
+            Settlement(kind, message_id, lease.claim_id, **options) for message_id, lease in leases
+        ]
+        return _failures(self._broker.claims.settle(name, settlements, project=project_id))
+
+    def _can_share_claims(self) -> bool:
+        project_id, name = self.source
+        return Feature.SETTLEMENTS in self._broker.features_for(name, project_id).offered
+
     def _delete(self, message_id: str, lease: _Lease) -> None:
         project_id, name = self.source
         self._broker.messages.delete(name, message_id, project=project_id, claim=lease.claim_id)
 
-    def _end(self, delay: Mapping[str, float], message_id: str, lease: _Lease) -> None:
+    def _end(self, message_id: str, lease: _Lease, delay: float | None = None) -> None:
         project_id, name = self.source
-        self._broker.claims.delete(name, claim_id=lease.claim_id, project=project_id, **delay)
+        # Not every store knows delays.
+        options = {} if delay is None else {'delay': delay}
+        self._broker.claims.delete(name, claim_id=lease.claim_id, project=project_id, **options)
 
     def _run(self) -> None:
         with self._push_hub.listening(self.source, takes=True) as news:
@@ -231,38 +264,48 @@ class PushConsumer:
             return 0
 
     def _claim(self, count: int) -> int:
-        """Claim by one first, so that an empty queue is not asked so often."""
-        first = self._claim_one()
-        if first is None:
-            return 0
-        outcomes = [first, *_each(self._claim_one, [()] * (count - 1))]
-        failures = [one for one in outcomes if isinstance(one, Exception)]
-        found = [one for one in outcomes if isinstance(one, tuple)]
-        if self._push_hub.ids_keep_order:
-            # Of those who claimed at once, one may have waited for something else meanwhile.
-            found.sort(key=_position_of)
+        failures: list[Exception] = []
+        if self._can_share_claims():
+            found = self._claim_some(count)
+        else:
+            found, failures = self._claim_by_one(count)
         failures += [error for one in found if (error := self._push(*one)) is not None]
         if failures:
             raise failures[0]
         return len(found)
 
-    def _claim_one(self) -> Claimed | None:
+    def _claim_some(self, count: int) -> list[Claimed]:
+        """Messages of one claim."""
         project_id, name = self.source
-        lease = self._broker.with_retry_delay(self._lease, name, project_id)
+        metadata = self._broker.with_retry_delay(self._lease, name, project_id)
         claim_id, found = self._broker.claims.create(
-            name, metadata=lease, project=project_id, limit=1
+            name, metadata=metadata, project=project_id, limit=count
         )
-        for message in found:
-            return str(claim_id), message
-        return None
+        lease = _Lease(str(claim_id), self._renewal_time())
+        return [(lease, message) for message in found]
 
-    def _push(self, claim_id: str, message: dict[str, Any]) -> Exception | None:
+    def _claim_by_one(self, count: int) -> tuple[list[Claimed], list[Exception]]:
+        """Messages, each of a claim of its own, and why some were not claimed.
+
+        One first, so that an empty queue is not asked so often.
+        """
+        first = self._claim_some(1)
+        if not first:
+            return [], []
+        outcomes = _each(self._claim_some, [(1,)] * (count - 1))
+        failures = _failures(outcomes)
+        found = [*first, *(one for some in outcomes if isinstance(some, list) for one in some)]
+        if self._push_hub.ids_keep_order:
+            # Of those who claimed at once, one may have waited for something else meanwhile.
+            found.sort(key=_position_of)
+        return found, failures
+
+    def _push(self, lease: _Lease, message: dict[str, Any]) -> Exception | None:
         """Push a message, or give it back; why it could not be pushed."""
         message_id = str(message['id'])
-        lease = _Lease(claim_id, self._renewal_time())
         failure = None
         try:
-            payload = self._write(claim_id, message)
+            payload = self._write(lease.claim_id, message)
         except Exception as error:
             failure = error
         if failure is not None or self._is_over():
@@ -300,8 +343,8 @@ class PushConsumer:
             now = time.monotonic()
             has_stepped = clock_steps.has_stepped()
             due = [
-                (message_id, lease)
-                for message_id, lease in self._leases.items()
+                (lease,)
+                for lease in dict.fromkeys(self._leases.values())
                 if has_stepped or now >= lease.renew_at
             ]
             for begin in range(0, len(due), _AT_ONCE):
@@ -311,7 +354,7 @@ class PushConsumer:
     def _renewal_time(self) -> float:
         return time.monotonic() + self._lease['ttl'] * _RENEWED_AFTER
 
-    def _renew(self, message_id: str, lease: _Lease) -> None:
+    def _renew(self, lease: _Lease) -> None:
         project_id, name = self.source
         lease.renew_at = self._renewal_time()
         try:
@@ -320,7 +363,8 @@ class PushConsumer:
             )
         except storage_errors.ClaimDoesNotExist:
             # Settled meanwhile, or lost: whoever has it now, this consumer has not.
-            if self._leases.get(message_id) is lease:
+            held = self._leases.items()
+            for message_id in [one for one, own in held if own is lease]:
                 del self._leases[message_id]
             self._settled.set()
         except Exception as error:
@@ -334,6 +378,10 @@ def _position_of(claimed: Claimed) -> str:
     message = claimed[1]
     position: str = message.get('position') or message['id']
     return position
+
+
+def _failures(outcomes: Sequence[Any]) -> list[Exception]:
+    return [one for one in outcomes if isinstance(one, Exception)]
 
 
 def _each(job: Callable[..., Any], arguments: Sequence[tuple[Any, ...]]) -> list[Any]:
