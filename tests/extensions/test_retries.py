@@ -11,8 +11,8 @@ import msgpack
 import pytest
 
 from tests.callers import TRANSPORTS, RestCaller, new_identity
-from tests.extensions.conftest import Extended
-from tests.faults.client import DIALECTS, Dialect
+from tests.extensions.conftest import CAPABLE, Extended
+from tests.faults.client import DIALECTS
 from tests.functional.test_push import Subscriber
 from tests.redis_process import RedisProcess
 from tests.server_process import ServerProcess
@@ -261,16 +261,24 @@ def test_a_setting_that_the_store_ignores_is_in_nobodys_way(
 # Consumers
 
 
-@pytest.fixture(params=[dialect for dialect in DIALECTS if dialect.subprotocol], ids=str)
-def worker(request: pytest.FixtureRequest, server: ServerProcess) -> Iterator[Subscriber]:
-    dialect: Dialect = request.param
+COMPACT = [dialect for dialect in DIALECTS if dialect.subprotocol]
+CONSUMERS = [('server', dialect) for dialect in COMPACT]
+CONSUMERS += [(store, COMPACT[-1]) for store in CAPABLE[1:]]
+
+
+@pytest.fixture(params=CONSUMERS, ids=lambda param: f'{param[0]}-{param[1]}')
+def consumer(request: pytest.FixtureRequest) -> Iterator[tuple[ServerProcess, Subscriber]]:
+    """A server on a store that can, and a connection to it."""
+    name, dialect = request.param
+    server: ServerProcess = request.getfixturevalue(name)
     with Subscriber(server.port, dialect, identity=new_identity()) as worker:
-        yield worker  # type: ignore[misc]
+        yield server, worker  # type: ignore[misc]
 
 
 def test_a_consumer_releases_with_a_delay_and_rejects_with_a_reason(
-    server: ServerProcess, worker: Subscriber
+    consumer: tuple[ServerProcess, Subscriber],
 ) -> None:
+    server, worker = consumer
     rest = Extended(RestCaller(server.url, identity=worker.identity))
     rest.call('queue_create', **QUEUE, metadata={'_dead_letter_queue': 'dead'})
     post(rest, 1)

@@ -22,7 +22,7 @@ from tests.storage.conftest import Store, load_postgresql, open_drivers
 from tests.storage.relay import Relay
 from zaqar_gevent.storage.core import links
 from zaqar_gevent.storage.errors import OutcomeUnknown, StoreUnavailable, UnsuitableStore
-from zaqar_gevent.storage.postgresql import calls, kinds, options, schema
+from zaqar_gevent.storage.postgresql import calls, kinds, options, schema, upkeep
 
 # A call may wait for an answer, then for a connection; a busy machine has some of it.
 MOST_SECONDS = 8.0
@@ -429,8 +429,75 @@ def test_servers_that_start_at_once_make_the_tables_once(
         ]
         gevent.joinall(opened, timeout=60, raise_error=True)
         other.execute('ROLLBACK')
-    assert own.run(f'SELECT version FROM {name}.schema_version') == [(1,)]
+    assert own.run(f'SELECT version FROM {name}.schema_version') == [(len(schema.MIGRATIONS),)]
     assert own.run(f'SELECT count(*) FROM {name}.functions') == [(1,)]
+
+
+def test_tables_of_the_first_version_are_brought_up_to_date(
+    own: PostgresProcess, tmp_path: pathlib.Path
+) -> None:
+    name = f'first_{uuid.uuid4().hex}'
+    _make_version_1(own, name)
+    with open_store(f'{own.uri}?connect_timeout=10', tmp_path, name) as store:
+        assert store.list('q') == ['free']
+        assert store.list('q', include_claimed=True) == ['held', 'free']
+        assert store.counts('q') == (1, 1)
+        claim, _ = store.claims.get('q', 'f' * 32)
+        assert claim['ttl'] == 600
+        store.claims.delete('q', 'f' * 32, delay=60)
+        assert store.list('q', include_delayed=True) == ['held', 'free']
+        assert store.claims.create('q', {'ttl': 60, 'grace': 60})[1]
+    assert own.run(f'SELECT version FROM {name}.schema_version') == [(len(schema.MIGRATIONS),)]
+
+
+def _make_version_1(own: PostgresProcess, name: str) -> None:
+    """Tables of the first version with two messages, one of them claimed, and no functions."""
+    for statement in (
+        f'CREATE SCHEMA {name}',
+        f'CREATE TABLE {name}.schema_version (version int NOT NULL)',
+        f'INSERT INTO {name}.schema_version VALUES (1)',
+        f'CREATE TABLE {name}.functions (digest text PRIMARY KEY, created timestamptz NOT NULL)',
+        schema._format('tables_1.sql', name),
+        f"INSERT INTO {name}.queues VALUES ('shop', 'queue', 'q', '{{}}')",
+        f"INSERT INTO {name}.spools (project, name) VALUES ('shop', 'q')",
+        f"""INSERT INTO {name}.claims
+            SELECT '{'f' * 32}', 1, extract(epoch FROM now()) + 600, 600""",
+        f"""INSERT INTO {name}.messages
+            (spool, position, created, expires, claim, ttl, encoding, returned, body)
+            SELECT 1, i, extract(epoch FROM now()), extract(epoch FROM now()) + 3600,
+                CASE i WHEN 1 THEN '{'f' * 32}'::uuid END, 3600, 0, i = 1,
+                CASE i WHEN 1 THEN '"held"' ELSE '"free"' END::bytea
+            FROM generate_series(1, 2) i""",
+        f'INSERT INTO {name}.changes (spool, total, held) VALUES (1, 2, 1)',
+        f"SELECT setval('{name}.batches', 100)",
+    ):
+        own.run(statement)
+
+
+def test_functions_that_no_server_uses_are_dropped(store: Store, own: PostgresProcess) -> None:
+    name = _schema_of(store)
+    for digest, used in (('00000001', '8 days'), ('00000002', '1 hour')):
+        own.run(
+            f"INSERT INTO {name}.functions VALUES ('{digest}', now(), now() - '{used}'::interval)"
+        )
+        for arguments in ('', 'a int'):
+            own.run(
+                f'CREATE FUNCTION {name}.post_{digest}({arguments}) RETURNS int '
+                "LANGUAGE sql AS 'SELECT 1'"
+            )
+    # What others have there is left alone.
+    own.run(f"CREATE FUNCTION {name}.theirs() RETURNS int LANGUAGE sql AS 'SELECT 1'")
+    before = _functions_of(own, name)
+    upkeep.use_functions(store.data._storage.server)
+    assert before - _functions_of(own, name) == {'post_00000001'}
+    assert own.run(f"SELECT count(*) FROM {name}.functions WHERE digest LIKE '0000000%'") == [(1,)]
+    queue = store.queue()
+    assert store.post(queue, 'x')
+
+
+def _functions_of(own: PostgresProcess, name: str) -> set[str]:
+    rows = own.run(f"SELECT proname FROM pg_proc WHERE pronamespace = '{name}'::regnamespace")
+    return {row[0] for row in rows}
 
 
 def test_nothing_is_changed_that_may_not_be(own: PostgresProcess) -> None:
@@ -484,9 +551,17 @@ def test_a_scan_that_takes_too_long_is_broken_off(store: Store, own: PostgresPro
 def test_texts_that_cannot_be_stored_are_refused(store: Store) -> None:
     store.queue()
     with pytest.raises(ValidationFailed, match='NUL'):
-        list(next(store.queues.list(name='q\0')))
-    with pytest.raises(ValidationFailed, match='NUL'):
         store.subscriptions.create('q0', 'http://a/\0', 300, {})
+
+
+def test_what_no_name_has_can_be_looked_for(store: Store) -> None:
+    store.queue()
+    control = store.control
+    assert list(next(store.queues.list(name='q\0'))) == []
+    control.pools_controller.create('p', 100, 'sqlite:///p')
+    assert [one['name'] for one in next(control.pools_controller.list(marker='\0'))] == ['p']
+    assert list(next(control.pools_controller.list(marker='p\0'))) == []
+    assert list(next(control.flavors_controller.list(project='x', marker='\0'))) == []
 
 
 def test_many_claim_at_once_and_no_message_is_held_twice(store: Store) -> None:

@@ -29,6 +29,14 @@ def test_metadata_is_kept(store: Store) -> None:
         store.queues.get_metadata('nowhere')
 
 
+def test_a_marker_may_have_any_character(store: Store) -> None:
+    for name in ('a', 'ab', 'b'):
+        store.queues.create(name, project='marked')
+    # PostgreSQL has no texts with this character.
+    for marker, found in (('a\0', ['ab', 'b']), ('a\0z', ['ab', 'b']), ('\0', ['a', 'ab', 'b'])):
+        assert names(store.queues.list(project='marked', marker=marker)) == found
+
+
 def test_queues_are_listed_by_name_whatever_is_deleted(store: Store) -> None:
     for number in range(30):
         store.queues.create(f'n{number:02}.x', project='listed', metadata={'number': number})

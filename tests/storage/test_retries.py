@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from typing import Any
 
 import pytest
@@ -256,3 +257,88 @@ def test_a_retry_is_due_to_the_fraction_of_a_second(store: Store, singly: bool) 
             claim_id, found = claim(store, queue)
             assert bodies(found) == [1]
             store.claims.delete(queue, claim_id, delay=0)
+
+
+def test_what_waits_for_its_retry_is_not_claimed_but_there(store: Store) -> None:
+    queue = store.queue()
+    ids = store.post(queue, *range(5))
+    claim_id, _ = claim(store, queue, limit=4)
+    store.claims.delete(queue, claim_id, delay=30)
+    assert store.list(queue, include_claimed=True) == [4]
+    assert store.list(queue, include_claimed=True, include_delayed=True) == [*range(5)]
+    assert store.messages.get(queue, ids[0])['claim_id'] is None
+    store.messages.delete(queue, ids[0])
+    store.messages.bulk_delete(queue, [ids[1]])
+    assert store.counts(queue) == (0, 3)
+    # What has not been claimed goes on meanwhile.
+    second, found = claim(store, queue, ttl=60)
+    assert bodies(found) == [4]
+    assert store.counts(queue) == (1, 2)
+    store.purge(queue)
+    assert store.counts(queue) == (1, 0)
+    with store.later(35):
+        assert store.list(queue, include_claimed=True) == [4]
+        store.messages.delete(queue, ids[4], claim=second)
+        assert store.counts(queue) == (0, 0)
+
+
+def test_what_expires_while_it_waits_is_gone(store: Store) -> None:
+    queue = store.queue()
+    store.post(queue, 1, ttl=60)
+    claim_id, _ = claim(store, queue, ttl=10, grace=0)
+    store.claims.delete(queue, claim_id, delay=300)
+    store.post(queue, 2)
+    with store.later(90):
+        assert store.counts(queue) == (0, 1)
+        assert store.list(queue, include_delayed=True) == [2]
+        store.data.gc()
+        assert store.counts(queue) == (0, 1)
+
+
+def test_a_single_message_is_delayed_by_what_the_queue_says(store: Store) -> None:
+    queue = store.queue()
+    ids = store.post(queue, 1, 2, ttl=900)
+    claim_id, _ = claim(store, queue, retry=RetryDelay(initial=20, factor=1, max=20))
+    extend = Settlement(Settle.EXTEND, ids[1], claim_id, ttl=300, grace=60)
+    release = Settlement(Settle.RELEASE, ids[0], claim_id)
+    assert settle(store, queue, extend, release) == [True, True]
+    assert store.counts(queue) == (1, 1)
+    with store.later(18):
+        assert not claim(store, queue)[1]
+    with store.later(22):
+        assert bodies(claim(store, queue, ttl=1)[1]) == [1]
+    with store.later(310):
+        # Its own lease has ended, from which on its retry is delayed.
+        assert store.list(queue) == [1]
+    with store.later(325):
+        assert bodies(claim(store, queue)[1]) == [1, 2]
+
+
+def test_many_are_settled_by_their_own_leases(store: Store) -> None:
+    queue = store.queue()
+    ids = store.post(queue, *range(3))
+    claim_id, _ = claim(store, queue)
+    extend = Settlement(Settle.EXTEND, ids[0], claim_id, ttl=300, grace=60)
+    assert settle(store, queue, extend) == [True]
+    store.messages.bulk_delete(queue, ids[:2], claim_ids=[claim_id])
+    assert store.list(queue, include_claimed=True) == [2]
+    assert store.messages.get(queue, ids[2])['claim_id'] in (
+        claim_id,
+        str(uuid.UUID(claim_id)),
+    )
+
+
+def test_a_reason_may_be_any_text(store: Store) -> None:
+    dead = store.queue()
+    queue = store.queue(_dead_letter_queue=dead)
+    reasons = ['a"b\\c\n', 'a\0b', '\U0001f600', '{}', "'; --"]
+    ids = store.post(queue, *reasons)
+    claim_id, _ = claim(store, queue)
+    rejections = [
+        Settlement(Settle.REJECT, one, claim_id, reason=reason)
+        for one, reason in zip(ids, reasons, strict=True)
+    ]
+    assert settle(store, queue, *rejections) == [True] * len(reasons)
+    found = list(next(store.messages.list(dead, echo=True)))
+    assert bodies(found) == reasons
+    assert [one['dead_letter']['reason'] for one in found] == reasons

@@ -6,7 +6,7 @@ import _socket
 import hashlib
 import urllib.parse
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import msgspec
@@ -15,10 +15,12 @@ from oslo_utils import timeutils
 from psycopg import sql
 from psycopg.rows import tuple_row
 
+from zaqar_gevent import retry_delays
 from zaqar_gevent.bodies import Encoding
 from zaqar_gevent.storage.core.pages import decode_body, encode_body, encode_id, encode_object
 from zaqar_gevent.storage.errors import StoreUnavailable, UnsuitableStore
 from zaqar_gevent.storage.postgresql import addresses, schema
+from zaqar_gevent.storage.postgresql.claims import encode_retry
 from zaqar_gevent.storage.postgresql.wire import wait_in_thread
 from zaqar_gevent.storage.records import (
     REMEMBER_SECONDS,
@@ -45,15 +47,18 @@ _COUNT = """SELECT (SELECT count(*) FROM {schema}.messages WHERE spool = s.id AN
 
 _VISIBLE = """SELECT coalesce(m.number, m.position), m.body, m.encoding, m.ttl, m.created,
         m.expires, 0::float8, m.client, m.checksum, m.claim_count, m.attributes,
-        m.message_group, m.dead_letter, c.token, c.ttl, c.expires
+        m.message_group, m.dead_letter,
+        CASE WHEN m.retry_at > %(now)s THEN m.retry_at ELSE 0 END,
+        coalesce(c.parent, c.token), c.ttl, c.expires
     FROM {schema}.messages m LEFT JOIN {schema}.claims c
-        ON c.token = m.claim AND c.expires > %(now)s
+        ON c.token = m.claim AND c.expires > %(now)s AND c.waits IS NULL
     WHERE m.expires > %(now)s AND m.spool = (
         SELECT id FROM {schema}.spools WHERE project = %(project)s AND name = %(queue)s)
     ORDER BY m.position"""
 
 _DELAYED = """SELECT d.number, d.body, d.encoding, d.ttl, d.created, d.expires, d.due, d.client,
-        d.checksum, 0, d.attributes, d.message_group, NULL, NULL::uuid, NULL::int, NULL::float8
+        d.checksum, 0, d.attributes, d.message_group, NULL, 0::float8,
+        NULL::uuid, NULL::int, NULL::float8
     FROM {schema}.delayed d WHERE d.expires > %(now)s AND d.spool = (
         SELECT id FROM {schema}.spools WHERE project = %(project)s AND name = %(queue)s)
     ORDER BY d.due, d.number"""
@@ -72,13 +77,16 @@ _WRITE_SUBSCRIPTION = """INSERT INTO {schema}.subscriptions
 _KNOWN = """SELECT id FROM {schema}.receipts
     WHERE spool = %s AND id = ANY (%s) AND expires > %s"""
 
-_WRITE_CLAIM = """INSERT INTO {schema}.claims (token, spool, expires, ttl) VALUES (%s, %s, %s, %s)
-    ON CONFLICT DO NOTHING"""
+_FIND_LEASE = """SELECT token, expires FROM {schema}.claims
+    WHERE spool = %s AND (token = %s OR parent = %s)"""
+
+_WRITE_LEASE = """INSERT INTO {schema}.claims (token, spool, expires, ttl, parent, retry, waits)
+    VALUES (%s, %s, %s, %s, %s, %s, %s)"""
 
 _WRITE_VISIBLE = """INSERT INTO {schema}.messages
     (spool, position, created, expires, claim, client, ttl, claim_count, encoding, returned,
-        checksum, attributes, message_group, dead_letter, body)
-    VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)"""
+        checksum, attributes, message_group, dead_letter, retry_at, body)
+    VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)"""
 
 _WRITE_DELAYED = """INSERT INTO {schema}.delayed
     (number, spool, due, created, expires, client, ttl, encoding, checksum, attributes,
@@ -214,7 +222,7 @@ class Reader(_Store):
 
 def _read_message(row: tuple[Any, ...]) -> MessageRecord:
     number, body, encoding, ttl, created, expires, due, client, checksum, count, *more = row
-    attributes, group, dead_letter, token, claim_ttl, claim_expires = more
+    attributes, group, dead_letter, retry_at, token, claim_ttl, claim_expires = more
     extras = {
         'attributes': attributes and msgspec.json.decode(attributes),
         'group': group,
@@ -229,6 +237,7 @@ def _read_message(row: tuple[Any, ...]) -> MessageRecord:
         count,
         ClaimRecord(token.hex, claim_ttl, claim_expires) if token else None,
         {name: value for name, value in extras.items() if value},
+        retry_at,
     )
 
 
@@ -310,31 +319,29 @@ class Writer(_Store):
             return 0
         [(batch,)] = self._execute("SELECT nextval('{schema}.batches') * 65536")
         visible, delayed, receipts = [], [], []
-        claims: dict[str, ClaimRecord] = {}
+        leases = Leases(spool, encode_retry(retry_delays.of(queue.metadata)), self._find_leases)
         for place, (key, one) in enumerate(keys.items(), batch):
             receipts.append((spool, key, place, now + REMEMBER_SECONDS))
             stored = bytes(encode_body(one.body)), int(one.body.encoding)
-            # There is no place for a retry that waits: it comes when it is due.
-            due = one.due or one.retry_at
-            if due > now:
-                delayed.append(_delayed_row(spool, place, one, due, *stored))
-                continue
-            visible.append(_visible_row(spool, place, one, *stored))
-            if one.claim is not None:
-                claims[one.claim.id] = one.claim
-        self._execute_many(
-            _WRITE_CLAIM,
-            [(uuid.UUID(one.id), spool, one.expires, one.ttl) for one in claims.values()],
-        )
+            if one.due > now:
+                delayed.append(_delayed_row(spool, place, one, *stored))
+            else:
+                visible.append(_visible_row(spool, place, one, leases.get(one, now), *stored))
+        self._execute_many(_WRITE_LEASE, leases.new)
         self._execute_many(_WRITE_VISIBLE, visible)
         self._execute_many(_WRITE_DELAYED, delayed)
         self._execute_many(_WRITE_RECEIPT, receipts)
-        held = sum(row[4] is not None for row in visible)
+        held = sum(one.claim is not None for one in keys.values())
         self._execute(
             'INSERT INTO {schema}.changes (spool, total, held) VALUES (%s, %s, %s)',
             (spool, len(keys), held),
         )
         return len(keys)
+
+    def _find_leases(self, spool: int, claim: uuid.UUID) -> dict[float, uuid.UUID]:
+        """The leases of a claim by their ends."""
+        rows = self._execute(_FIND_LEASE, (spool, claim, claim))
+        return {expires: token for token, expires in rows}
 
     def _call(self, function: str, types: str, *arguments: Any) -> Any:
         """The value of a function of `functions.sql`."""
@@ -348,27 +355,79 @@ class Writer(_Store):
                 cursor.executemany(self._statement(statement), rows)
 
 
+class Leases:
+    """The leases of the messages of a batch, each with a row of `claims`.
+
+    retry: the delay of retries of the queue, as a parameter. find: gives those that are there
+    by the spool and the claim. new: the rows of the others.
+    """
+
+    def __init__(
+        self,
+        spool: int,
+        retry: str | None,
+        find: Callable[[int, uuid.UUID], dict[float, uuid.UUID]],
+    ) -> None:
+        self._spool = spool
+        self._retry = retry
+        self._find = find
+        self._known: dict[uuid.UUID, dict[float, uuid.UUID]] = {}
+        self._waits: dict[float, uuid.UUID] = {}
+        self.new: list[tuple[Any, ...]] = []
+
+    def get(self, one: MessageRecord, now: float) -> uuid.UUID | None:
+        """The lease of a message, or what it waits for; None if it is free."""
+        if one.claim is not None:
+            return self._get_lease(uuid.UUID(one.claim.id), one.claim)
+        if one.retry_at <= now:
+            return None
+        token = self._waits.get(one.retry_at)
+        if token is None:
+            token = self._waits[one.retry_at] = uuid.uuid4()
+            self.new.append((token, self._spool, one.retry_at, 0, None, None, True))
+        return token
+
+    def _get_lease(self, claim: uuid.UUID, record: ClaimRecord) -> uuid.UUID:
+        known = self._known.get(claim)
+        if known is None:
+            known = self._known[claim] = self._find(self._spool, claim)
+        token = known.get(record.expires)
+        if token is None:
+            # Single messages may have leases of their own.
+            token, parent = (uuid.uuid4(), claim) if known else (claim, None)
+            known[record.expires] = token
+            row = token, self._spool, record.expires, record.ttl, parent, self._retry, None
+            self.new.append(row)
+        return token
+
+
 def _visible_row(
-    spool: int, place: int, one: MessageRecord, body: bytes, encoding: int
+    spool: int,
+    place: int,
+    one: MessageRecord,
+    lease: uuid.UUID | None,
+    body: bytes,
+    encoding: int,
 ) -> tuple[Any, ...]:
     return (
         *(spool, place, one.created, one.expires),
-        one.claim and uuid.UUID(one.claim.id),
+        lease,
         one.client and uuid.UUID(one.client),
-        *(one.ttl, one.claim_count, encoding, bool(one.claim_count or one.claim)),
+        *(one.ttl, one.claim_count, encoding, bool(one.claim_count or lease)),
         one.checksum,
         encode_object(one.extras.get('attributes')),
         one.extras.get('group'),
         encode_object(one.extras.get('dead_letter')),
+        one.retry_at if lease and one.claim is None else None,
         body,
     )
 
 
 def _delayed_row(
-    spool: int, place: int, one: MessageRecord, due: float, body: bytes, encoding: int
+    spool: int, place: int, one: MessageRecord, body: bytes, encoding: int
 ) -> tuple[Any, ...]:
     return (
-        *(place, spool, due, one.created, one.expires),
+        *(place, spool, one.due, one.created, one.expires),
         one.client and uuid.UUID(one.client),
         *(one.ttl, encoding, one.checksum),
         encode_object(one.extras.get('attributes')),

@@ -28,6 +28,14 @@ def decode_numbers(public: Sequence[Any]) -> str:
     return encode_array([one for one in numbers if one is not None])
 
 
+def encode_name_marker(marker: str | None) -> str:
+    """What the names of a page come after; '' for the first page.
+
+    No name has the character NUL, so the same names come after what stands before it.
+    """
+    return (marker or '').partition('\0')[0]
+
+
 def encode_array(values: Sequence[object]) -> str:
     """An array of what needs no quotes."""
     return f'{{{",".join(map(str, values))}}}'

@@ -32,14 +32,14 @@ from zaqar_gevent.storage.postgresql import (
 from zaqar_gevent.storage.postgresql.heads import Heads
 from zaqar_gevent.storage.postgresql.servers import PostgresServer, open_server
 
-Lease = tuple[str, int, int]
-"""The id of a claim, its TTL and grace in seconds."""
+Lease = tuple[str, int, int, str | None]
+"""The id of a claim, its TTL and grace in seconds, and its delay of retries, if it has one."""
 
 ROUNDS = 50
 """How many times as many dead letters one claim moves away at most as it may have messages."""
 
 _NOT_KNOWN = -1
-_OFFERED = frozenset({Feature.ATTRIBUTES})
+_OFFERED = frozenset({Feature.ATTRIBUTES, Feature.RETRIES, Feature.SETTLEMENTS, Feature.SCHEDULES})
 _AGAIN = 9
 
 
@@ -106,7 +106,7 @@ class DataDriver(own_drivers.DataDriver):
             if not self.keeps_names:
                 dead = self.find_dead_letters(queue, project)
                 most = 0 if dead is None else numbers.clamp(dead.max_claims)
-        token, ttl, grace = lease or (None, 0, 0)
+        token, ttl, grace, retry = lease or (None, 0, 0, None)
         left = ROUNDS * limit
         while True:
             after, began = self._heads.get(name), time.monotonic()
@@ -114,7 +114,7 @@ class DataDriver(own_drivers.DataDriver):
             (state, last), page = server.call(
                 kinds.WRITES,
                 'take',
-                *(*name, now, limit, after, most, token, ttl, grace, False),
+                *(*name, now, limit, after, most, token, ttl, grace, False, retry),
                 is_repeatable=lease is not None,
                 again=_AGAIN if lease is not None else None,
             )

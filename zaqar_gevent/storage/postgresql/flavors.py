@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from zaqar.storage import base, errors
 
+from zaqar_gevent.storage.postgresql import documents
 from zaqar_gevent.storage.postgresql.tables import Table
 
 if TYPE_CHECKING:
@@ -38,7 +39,8 @@ class FlavorsController(base.FlavorsBase):
         limit: int = 10,
         detailed: bool = False,
     ) -> Iterator[Any]:
-        rows = self._table.read(_PAGE, project or '', marker or '', limit or None)
+        after = documents.encode_name_marker(marker)
+        rows = self._table.read(_PAGE, project or '', after, limit or None)
         yield iter([_present(row, detailed) for row in rows])
         yield rows[-1][0] if rows else None
 

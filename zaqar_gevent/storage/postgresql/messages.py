@@ -58,7 +58,8 @@ class MessageController(own_drivers.MessageController):
         The body of a message is a `Body` where the driver `carries_bodies`, and otherwise a value:
         then one of bytes, which must be ASCII, is an encrypted one, and is given back as bytes.
 
-        A message may have `attributes`, texts by name.
+        A message may have `attributes`, texts by name. One that is `scheduled` counts as posted
+        when its delay is over.
 
         A post whose first message has a `post_id` is made once: repeated within the driver's
         `idempotency_seconds` it has the same ids. The first may have a `passed` as well, which is
@@ -113,6 +114,8 @@ class MessageController(own_drivers.MessageController):
                 head['u'] = client
             if new.get('delay'):
                 head['d'] = new['delay']
+                if new.get('scheduled'):
+                    head['l'] = 1
             if body.encoding:
                 head['e'] = int(body.encoding)
             if checked:
@@ -216,15 +219,8 @@ class MessageController(own_drivers.MessageController):
         refusal, _ = self._server.call(
             kinds.WRITES, 'delete', project or '', queue, now, number, token
         )
-        if not refusal:
-            return
-        if claim is None:
-            raise errors.MessageIsClaimed(message_id)
-        if documents.decode_token(claim) is None or refusal == 4:
-            raise errors.ClaimDoesNotExist(claim, queue, project)
-        if refusal == 2:
-            raise errors.MessageNotClaimed(message_id)
-        raise errors.MessageNotClaimedBy(message_id, claim)
+        if refusal:
+            raise refuse_to_delete(refusal, message_id, claim, queue, project)
 
     def bulk_delete(
         self,
@@ -300,6 +296,22 @@ class MessageController(own_drivers.MessageController):
             'restore',
             *(project or '', queue, msgspec.json.encode(heads), posting.encode_array(stored)),
         )
+
+
+def refuse_to_delete(
+    refusal: int, message_id: str, claim: str | None, queue: str, project: str | None
+) -> Exception:
+    """Why a message was not deleted, by what `delete` in functions.sql says."""
+    error: Exception
+    if claim is None:
+        error = errors.MessageIsClaimed(message_id)
+    elif documents.decode_token(claim) is None or refusal == 4:
+        error = errors.ClaimDoesNotExist(claim, queue, project)
+    elif refusal == 2:
+        error = errors.MessageNotClaimed(message_id)
+    else:
+        error = errors.MessageNotClaimedBy(message_id, claim)
+    return error
 
 
 def collect(driver: DataDriver) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from zaqar.storage import base, errors
 
+from zaqar_gevent.storage.postgresql import documents
 from zaqar_gevent.storage.postgresql.tables import Table
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ class PoolsController(base.PoolsBase):
     def _list(
         self, marker: str | None = None, limit: int = 10, detailed: bool = False
     ) -> Iterator[Any]:
-        rows = self._table.read(_PAGE, marker or '', limit or None)
+        rows = self._table.read(_PAGE, documents.encode_name_marker(marker), limit or None)
         yield iter([_present(row, detailed) for row in rows])
         yield rows[-1][0] if rows else None
 

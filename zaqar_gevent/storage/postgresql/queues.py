@@ -20,7 +20,7 @@ from zaqar_gevent.storage.core.pages import (
     encode_id,
 )
 from zaqar_gevent.storage.errors import ScanTooLong
-from zaqar_gevent.storage.postgresql import kinds
+from zaqar_gevent.storage.postgresql import documents, kinds
 from zaqar_gevent.storage.postgresql.tables import Table
 
 if TYPE_CHECKING:
@@ -66,7 +66,10 @@ class _QueueNames(own_drivers.QueueNames):
         detailed: bool = False,
         name: str | None = None,
     ) -> Iterator[Any]:
-        found = self._find(project or '', marker or '', name or '', kfilter or {}, detailed, limit)
+        found = self._find(
+            *(project or '', documents.encode_name_marker(marker), name or ''),
+            *(kfilter or {}, detailed, limit),
+        )
         yield iter([{'name': one, **more} for one, more in found])
         yield found[-1][0] if found else None
 
@@ -83,6 +86,9 @@ class _QueueNames(own_drivers.QueueNames):
 
         Many are looked at in steps, between which others are served.
         """
+        if '\0' in part:
+            # No name has it, and PostgreSQL cannot be asked for it.
+            return []
         ends_at = time.monotonic() + self._server.scan_seconds
         wanted = {key: _comparable(value) for key, value in metadata.items()}
         found: list[Found] = []

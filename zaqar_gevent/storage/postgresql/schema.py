@@ -1,7 +1,8 @@
 """The tables and functions in PostgreSQL, and how those of older versions become those of this one.
 
 Functions have a digest of their text in their names. So servers of different versions, as while a
-fleet is upgraded, each call their own.
+fleet is upgraded, each call their own. Each says from time to time that it uses them; those that no
+server has used for `UNUSED_SECONDS` are dropped.
 """
 
 from __future__ import annotations
@@ -36,6 +37,9 @@ _TABLE = """SELECT c.relname FROM pg_catalog.pg_class c
     JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
     WHERE n.nspname = $1 AND c.relname = $2"""
 
+UNUSED_SECONDS = 7 * 24 * 3600.0
+"""How long functions are kept that no server uses."""
+
 _WAIT_SECONDS = 60.0
 _STATEMENT_SECONDS = 3600.0
 
@@ -51,7 +55,7 @@ class Migration(NamedTuple):
     rewritten: tuple[str, ...] = ()
 
 
-MIGRATIONS = (Migration('tables_1.sql'),)
+MIGRATIONS = (Migration('tables_1.sql'), Migration('tables_2.sql'))
 
 
 class State(NamedTuple):
@@ -89,6 +93,10 @@ def quote(schema: str) -> str:
     return '"' + schema.replace('"', '""') + '"'
 
 
+def _migration_lock(schema: str) -> int:
+    return zlib.crc32(f'zaqar_gevent migration {schema}'.encode())
+
+
 @functools.cache
 def _format(name: str, schema: str) -> str:
     # The names of other locks of the database are as good as never this one.
@@ -98,6 +106,8 @@ def _format(name: str, schema: str) -> str:
         .replace('{schema}', quote(schema))
         .replace('{v}', digest())
         .replace('{lock}', str(lock))
+        .replace('{migration_lock}', str(_migration_lock(schema)))
+        .replace('{schema_name}', "'" + schema.replace("'", "''") + "'")
         .replace('{settings}', _SETTINGS)
     )
 
@@ -156,10 +166,9 @@ class Checker:
         Raises `UnsuitableStore`, `StoreUnavailable`.
         """
         schema = self._address.schema
-        lock = zlib.crc32(f'zaqar_gevent migration {schema}'.encode())
         self._run('BEGIN')
         self._run(f"SET LOCAL lock_timeout = '{_WAIT_SECONDS:g}s'")
-        self._run(f'SELECT pg_advisory_xact_lock({lock})')
+        self._run(f'SELECT pg_advisory_xact_lock({_migration_lock(schema)})')
         state = self.look()
         if not state.is_current:
             if not state.version:
@@ -174,7 +183,10 @@ class Checker:
             self._run(f'UPDATE {quote(schema)}.schema_version SET version = {len(MIGRATIONS)}')
             if not state.has_functions:
                 self._run(_format('functions.sql', schema))
-                self._run(f"INSERT INTO {quote(schema)}.functions VALUES ('{digest()}', now())")
+                self._run(
+                    f'INSERT INTO {quote(schema)}.functions (digest, created, used) '
+                    f"VALUES ('{digest()}', now(), now())"
+                )
         self._run('COMMIT')
         return state
 

@@ -24,7 +24,7 @@ from zaqar_gevent.storage.postgresql.calls import (
     wait_in_greenlet,
 )
 from zaqar_gevent.storage.postgresql.kinds import POSTS, SCANS, STEPS, WRITES
-from zaqar_gevent.storage.postgresql.upkeep import Upkeep
+from zaqar_gevent.storage.postgresql.upkeep import Upkeep, use_functions
 from zaqar_gevent.storage.postgresql.wire import Statement, wait_in_thread
 
 _local = monkey.get_original('threading', 'local')
@@ -88,6 +88,7 @@ class PostgresServer:
         else:
             wait, resolve = wait_in_greenlet, gevent.socket.getaddrinfo
         schema.ensure(self.address, wait, resolve, may_migrate=may_migrate)
+        use_functions(self)
         self.call(WRITES, 'begin_epoch')
         self._is_checked = True
 

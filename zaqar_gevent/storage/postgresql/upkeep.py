@@ -20,7 +20,7 @@ from oslo_utils import timeutils
 
 from zaqar_gevent.storage.core.pages import decode_page
 from zaqar_gevent.storage.errors import StoreUnavailable
-from zaqar_gevent.storage.postgresql import kinds
+from zaqar_gevent.storage.postgresql import kinds, schema
 
 if TYPE_CHECKING:
     from zaqar_gevent.storage.postgresql.servers import PostgresServer
@@ -37,6 +37,9 @@ STEP_BYTES = 1024 * 1024
 """Bytes of messages after which a step that makes some visible ends."""
 
 _QUEUES = 100
+
+_USE_SECONDS = 3600.0
+_PAUSE_SECONDS = 0.2
 
 Listener = Callable[[str | None, str, list[dict[str, Any]]], None]
 
@@ -88,13 +91,13 @@ class Upkeep:
             self._listeners.remove(listener)
 
     def delayed(self, due: float) -> None:
-        """A message has been delayed until `due`, in seconds since the epoch."""
+        """A message, or its retry, has been delayed until `due`, in seconds since the epoch."""
         if self._next_due is None or due < self._next_due:
             self._next_due = due
             self._delayed.set()
 
     def place(self, server: PostgresServer, project: str, queue: str, limit: int = STEP) -> int:
-        """Make delayed messages visible that are due, at most `limit`; how many."""
+        """Make messages visible that are due, at most about `limit`; how many."""
         placed, has_more = 0, True
         while has_more and placed < limit:
             now = timeutils.utcnow_ts(microsecond=True)
@@ -104,10 +107,11 @@ class Upkeep:
                 *(project, queue, now, min(limit - placed, STEP), STEP_BYTES),
                 is_repeatable=False,
             )
-            count, has_more = first[0]
-            if not count:
-                break
-            placed += count
+            count, has_more, again = first[0]
+            if not count and not again:
+                # There may be more of what is left of messages that were deleted while they waited.
+                continue
+            placed += count + again
             messages = []
             for (delay, passed), document in told:
                 [message] = decode_page(document)
@@ -117,8 +121,13 @@ class Upkeep:
         return placed
 
     def _collect(self) -> None:
+        use_at = time.monotonic() + _USE_SECONDS
         while not self._is_over:
             gevent.sleep(INTERVAL)
+            if time.monotonic() > use_at and (server := self._server()) is not None:
+                use_at = time.monotonic() + _USE_SECONDS
+                _attempt(functools.partial(use_functions, server))
+                del server
             has_more = True
             while has_more and not self._is_over:
                 server = self._server()
@@ -154,9 +163,18 @@ class Upkeep:
             for project, queue in names:
                 self.place(server, project, queue)
             due, _ = server.call(kinds.READS, 'next_due')
+            if due is not None and not names:
+                # It is of a queue that is being removed.
+                due = max(due, now + _PAUSE_SECONDS)
         if due is not None:
             self.delayed(due)
         return False
+
+
+def use_functions(server: PostgresServer) -> bool:
+    """Say that this version's functions are used, and drop those that no server uses any more."""
+    server.call(kinds.STEPS, 'use_functions', schema.UNUSED_SECONDS)
+    return False
 
 
 def collect(server: PostgresServer) -> bool:

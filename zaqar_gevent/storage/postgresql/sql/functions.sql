@@ -6,7 +6,8 @@
 -- and forbid sequential scans, there are no joins but by subqueries, and no condition but the wanted
 -- ones matches an index. So `expires - p_now > 0` stands where messages are found by their position,
 -- and `spool + 0` where the index has this expression. PERF: `head` and `page` are part of the statement
--- they are in, as long as none of their arguments is a subquery.
+-- they are in, as long as none of their arguments is a subquery. Settings
+-- cost time at each call: functions that others call have those of their callers.
 --
 -- Whoever gives positions in a queue holds the lock of its name until the commit. So they become
 -- visible in their order. Locks of several queues are taken in the order of their keys, and nothing
@@ -62,6 +63,39 @@ BEGIN
     RETURN v_id;
 END $$;
 
+-- Seconds before a message can be claimed again that has been claimed so many times.
+CREATE FUNCTION {schema}.delay_{v}(p_retry float8[], p_claims int) RETURNS float8
+LANGUAGE sql IMMUTABLE AS $$
+    SELECT CASE
+        WHEN p_retry IS NULL THEN 0
+        -- The power would be too large for its type.
+        WHEN ln(p_retry[2]) * (p_claims - 1) > 600 THEN p_retry[3]
+        ELSE least(p_retry[1] * power(p_retry[2], greatest(0, p_claims - 1)), p_retry[3]) END
+$$;
+
+-- The leases of a claim that have not expired: its own, and those of single messages.
+CREATE FUNCTION {schema}.leases_{v}(p_spool bigint, p_now float8, p_claim uuid) RETURNS uuid[]
+LANGUAGE plpgsql STABLE AS $$
+BEGIN
+    RETURN ARRAY(
+        SELECT c.token FROM {schema}.claims c WHERE c.token = p_claim AND c.parent IS NULL
+            AND c.waits IS NOT TRUE AND c.spool = p_spool AND c.expires - p_now > 0
+        UNION ALL
+        SELECT c.token FROM {schema}.claims c
+            WHERE c.parent = p_claim AND c.spool = p_spool AND c.expires - p_now > 0);
+END $$;
+
+-- The claim that holds a message, whose lease is given; null for none.
+CREATE FUNCTION {schema}.holder_{v}(p_lease uuid, p_now float8) RETURNS uuid
+LANGUAGE plpgsql STABLE AS $$
+BEGIN
+    IF p_lease IS NULL THEN
+        RETURN NULL;
+    END IF;
+    RETURN (SELECT coalesce(c.parent, c.token) FROM {schema}.claims c
+        WHERE c.token = p_lease AND c.waits IS NOT TRUE AND c.expires - p_now > 0);
+END $$;
+
 CREATE FUNCTION {schema}.timeline_{v}() RETURNS text
 LANGUAGE sql STABLE AS $$
     SELECT left(pg_walfile_name(pg_current_wal_insert_lsn()), 8)
@@ -79,8 +113,8 @@ END $$;
 
 -- Posts `p_posts`, each {p: project, q: queue, c: whether the queue must exist, i: its id or null,
 -- f: until when that is remembered, w: what its messages have passed}. `p_messages`, with their
--- `p_bodies`: {o: number of the post, t: ttl, d: delay, u: client, s: checksum, e: encoding,
--- a: attributes, g: group}.
+-- `p_bodies`: {o: number of the post, t: ttl, d: delay, l: whether it counts as posted after the delay,
+-- u: client, s: checksum, e: encoding, a: attributes, g: group}.
 --
 -- facts: the position before that of the first message, and of each post null if its queue does not
 -- exist, 0, or the position of its first message if it has been made before.
@@ -143,12 +177,13 @@ BEGIN
         INSERT INTO {schema}.delayed
             (number, spool, due, created, expires, client, ttl, encoding, checksum, passed,
             attributes, message_group, body)
-        SELECT v_base + m.n, v_spools[m.o], p_now + m.d, p_now, p_now + m.t, m.u, m.t,
+        SELECT v_base + m.n, v_spools[m.o], p_now + m.d, p_now + coalesce(m.l, 0) * m.d,
+            p_now + coalesce(m.l, 0) * m.d + m.t, m.u, m.t,
             coalesce(m.e, 0::smallint), m.s, (p_posts -> (m.o - 1) ->> 'w'), m.a, m.g, m.body
         FROM ROWS FROM (
             json_to_recordset(p_messages) AS (
-                o int, t int, d float8, u uuid, s text, e smallint, a text, g text),
-            unnest(p_bodies)) WITH ORDINALITY AS m(o, t, d, u, s, e, a, g, body, n)
+                o int, t int, d float8, l int, u uuid, s text, e smallint, a text, g text),
+            unnest(p_bodies)) WITH ORDINALITY AS m(o, t, d, l, u, s, e, a, g, body, n)
         WHERE v_made[m.o] = 0 AND m.d IS NOT NULL;
     END IF;
     INSERT INTO {schema}.changes (spool, total, held)
@@ -204,10 +239,13 @@ BEGIN
                 h.checksum, h.encoding, octet_length(h.body),
                 h.attributes, h.message_group, h.dead_letter) AS head
             FROM (
-                SELECT m.*, (SELECT c.token FROM {schema}.claims c
-                    WHERE c.token = m.claim AND c.expires - p_now > 0) AS holder
+                SELECT m.*, {schema}.holder_{v}(m.claim, p_now) AS holder
                 FROM {schema}.messages m
                 WHERE m.spool = v_spool AND m.position > v_after AND m.expires - p_now > 0
+                    AND (m.retry_at IS NULL OR m.retry_at <= p_now)
+                    AND (m.claim IS NULL OR NOT EXISTS (SELECT 1 FROM {schema}.claims c
+                        WHERE c.token = m.claim AND c.retry IS NOT NULL AND c.expires - p_now <= 0
+                            AND c.expires + {schema}.delay_{v}(c.retry, m.claim_count) > p_now))
                     AND (p_client IS NULL OR m.client IS DISTINCT FROM p_client)
                 ORDER BY m.position LIMIT p_limit) h) f;
     ELSE
@@ -235,15 +273,20 @@ BEGIN
                     AND (p_client IS NULL OR m.client IS DISTINCT FROM p_client)
                 ORDER BY m.position LIMIT p_limit)
                 UNION ALL
-                -- Of claims that have expired, or with `p_claimed` of all.
+                -- Of leases that have expired, or with `p_claimed` of all; and what waits for a retry.
                 (SELECT m.position, m.position, m.number, m.created, m.ttl, m.claim_count,
-                    CASE WHEN c.expires - p_now > 0 THEN m.claim END, m.checksum, m.encoding, m.body,
+                    CASE WHEN c.expires - p_now > 0 AND c.waits IS NULL
+                        THEN coalesce(c.parent, c.token) END, m.checksum, m.encoding, m.body,
                     m.attributes, m.message_group, m.dead_letter
                 FROM {schema}.claims c CROSS JOIN LATERAL (
                     SELECT * FROM {schema}.messages h
                     WHERE h.claim = c.token AND h.position > v_after OFFSET 0) m
                 WHERE c.spool + 0 = v_spool
-                    AND c.expires + 0 <= CASE WHEN p_claimed THEN 'Infinity'::float8 ELSE p_now END
+                    AND c.expires + 0 <= CASE WHEN p_claimed OR p_delayed THEN 'Infinity'::float8
+                        ELSE p_now END
+                    AND (p_claimed OR c.waits OR c.expires - p_now <= 0)
+                    AND (p_delayed OR c.retry IS NULL
+                        OR c.expires + {schema}.delay_{v}(c.retry, m.claim_count) <= p_now)
                     AND m.expires - p_now > 0
                     AND (p_client IS NULL OR m.client IS DISTINCT FROM p_client)
                 ORDER BY m.position LIMIT p_limit)
@@ -275,8 +318,7 @@ BEGIN
             h.number, h.place, p_now, h.created, h.ttl, h.claim_count, h.holder, h.checksum,
             h.encoding, octet_length(h.body),
                 h.attributes, h.message_group, h.dead_letter) AS head
-        FROM (SELECT u.*, (SELECT c.token FROM {schema}.claims c
-                WHERE c.token = u.claim AND c.expires - p_now > 0) AS holder
+        FROM (SELECT u.*, {schema}.holder_{v}(u.claim, p_now) AS holder
         FROM (
             SELECT m.position, m.position AS place, m.number, m.created, m.ttl, m.claim_count,
                 m.claim, m.checksum, m.encoding, m.body, m.attributes, m.message_group,
@@ -298,30 +340,87 @@ BEGIN
             ORDER BY 1) u OFFSET 0) h) f;
 END $$;
 
--- Frees messages of expired claims, of one spool or of all; whether there may be more.
-CREATE FUNCTION {schema}.end_claims_{v}(p_now float8, p_spool bigint, p_most int) RETURNS bool
-LANGUAGE plpgsql {settings} AS $$
+-- Lets messages of leases wait for their retry; when the first of them is due, or null. Those that
+-- are due already stay as they are.
+--
+-- p_positions: only these; null for all. p_end: when the leases have ended; null for each at its own
+-- time. p_delay: how long they wait from now on; null for what the lease says.
+CREATE FUNCTION {schema}.defer_{v}(
+    p_now float8, p_leases uuid[], p_positions bigint[], p_end float8, p_delay float8) RETURNS float8
+LANGUAGE plpgsql AS $$
 DECLARE
-    v_claims uuid[];
+    v_token uuid;
+    v_count int;
+    v_first float8;
+    r record;
 BEGIN
-    IF p_spool IS NULL THEN
-        v_claims := ARRAY(SELECT c.token FROM {schema}.claims c WHERE c.expires <= p_now
-            ORDER BY c.expires LIMIT p_most FOR UPDATE SKIP LOCKED);
-    ELSE
-        v_claims := ARRAY(SELECT c.token FROM {schema}.claims c
-            WHERE c.spool + 0 = p_spool AND c.expires + 0 <= p_now
-            ORDER BY c.expires + 0 LIMIT p_most FOR UPDATE SKIP LOCKED);
+    FOR r IN
+        SELECT f.spool, f.lease, f.due, array_agg(f.position) AS positions FROM (
+            SELECT m.spool, m.position, c.token AS lease, CASE WHEN p_delay IS NULL
+                THEN coalesce(p_end, c.expires) + {schema}.delay_{v}(c.retry, m.claim_count)
+                ELSE p_now + p_delay END AS due
+            FROM {schema}.claims c CROSS JOIN LATERAL (
+                SELECT h.spool, h.position, h.claim_count FROM {schema}.messages h
+                WHERE h.claim = c.token OFFSET 0) m
+            WHERE c.token = ANY (p_leases) AND (p_delay IS NOT NULL OR c.retry IS NOT NULL)
+                AND (p_positions IS NULL OR m.position = ANY (p_positions))) f
+        WHERE f.due > p_now GROUP BY f.spool, f.lease, f.due
+    LOOP
+        v_token := gen_random_uuid();
+        UPDATE {schema}.messages m SET claim = v_token, retry_at = r.due, returned = true
+            WHERE m.spool = r.spool AND m.position = ANY (r.positions) AND m.claim = r.lease;
+        GET DIAGNOSTICS v_count = ROW_COUNT;
+        IF v_count > 0 THEN
+            INSERT INTO {schema}.claims (token, spool, expires, ttl, waits)
+                VALUES (v_token, r.spool, r.due, 0, true);
+            INSERT INTO {schema}.changes (spool, total, held) VALUES (r.spool, 0, -v_count);
+            v_first := least(v_first, r.due);
+        END IF;
+    END LOOP;
+    RETURN v_first;
+END $$;
+
+-- Ends leases: their messages are free, or wait for their retry; when the first is due, or null.
+CREATE FUNCTION {schema}.end_leases_{v}(
+    p_now float8, p_leases uuid[], p_end float8, p_delay float8) RETURNS float8
+LANGUAGE plpgsql AS $$
+DECLARE
+    v_due float8;
+BEGIN
+    -- PERF: most leases know no delay.
+    IF p_delay > 0 OR (p_delay IS NULL AND EXISTS (SELECT 1 FROM {schema}.claims c
+            WHERE c.token = ANY (p_leases) AND c.retry IS NOT NULL)) THEN
+        v_due := {schema}.defer_{v}(p_now, p_leases, NULL, p_end, p_delay);
     END IF;
-    IF cardinality(v_claims) = 0 THEN
-        RETURN false;
-    END IF;
-    DELETE FROM {schema}.claims c WHERE c.token = ANY (v_claims);
+    DELETE FROM {schema}.claims c WHERE c.token = ANY (p_leases);
     WITH freed AS (
-        UPDATE {schema}.messages m SET claim = NULL, returned = true WHERE m.claim = ANY (v_claims)
+        UPDATE {schema}.messages m SET claim = NULL, returned = true WHERE m.claim = ANY (p_leases)
         RETURNING m.spool)
     INSERT INTO {schema}.changes (spool, total, held)
         SELECT f.spool, 0, -count(*) FROM freed f GROUP BY f.spool;
-    RETURN cardinality(v_claims) = p_most;
+    RETURN v_due;
+END $$;
+
+-- Ends leases that have expired, of one spool or of all; whether there may be more.
+CREATE FUNCTION {schema}.end_claims_{v}(p_now float8, p_spool bigint, p_most int) RETURNS bool
+LANGUAGE plpgsql {settings} AS $$
+DECLARE
+    v_leases uuid[];
+BEGIN
+    IF p_spool IS NULL THEN
+        v_leases := ARRAY(SELECT c.token FROM {schema}.claims c
+            WHERE c.expires <= p_now AND c.waits IS NULL
+            ORDER BY c.expires LIMIT p_most FOR UPDATE SKIP LOCKED);
+    ELSE
+        v_leases := ARRAY(SELECT c.token FROM {schema}.claims c
+            WHERE c.spool + 0 = p_spool AND c.expires + 0 <= p_now AND c.waits IS NOT TRUE
+            ORDER BY c.expires + 0 LIMIT p_most FOR UPDATE SKIP LOCKED);
+    END IF;
+    IF cardinality(v_leases) = 0 THEN
+        RETURN false;
+    END IF;
+    PERFORM {schema}.end_leases_{v}(p_now, v_leases, NULL, NULL);
+    RETURN cardinality(v_leases) = p_most;
 END $$;
 
 -- Takes the first free messages: under the claim `p_claim`, or away without one.
@@ -330,13 +429,13 @@ END $$;
 -- the number of claims; 0 without any, -1 if that is not known. facts: what it comes to, and the
 -- last position taken of what had never been claimed. One of
 --   done
---   due      delayed messages have to be made visible first
+--   due      delayed messages, or what waited for a retry, have to be made visible first
 --   ask      the queue may have dead letters
 --   worn     there are dead letters, to be moved first
 --   more     more claims have expired than were ended; try again
 CREATE FUNCTION {schema}.take_{v}(
     p_project text, p_queue text, p_now float8, p_limit int, p_after bigint, p_most int,
-    p_claim uuid, p_ttl int, p_grace int, p_again bool)
+    p_claim uuid, p_ttl int, p_grace int, p_again bool, p_retry float8[])
 RETURNS TABLE (facts json, document bytea)
 LANGUAGE plpgsql {settings} AS $$
 DECLARE
@@ -344,6 +443,7 @@ DECLARE
     v_end float8 := p_now + p_ttl;
     v_old bigint[];
     v_new bigint[];
+    v_has_ended bool;
     v_has_more bool := false;
     v_page bytea;
     v_found int;
@@ -354,10 +454,15 @@ BEGIN
     END IF;
     IF p_again AND EXISTS (SELECT 1 FROM {schema}.claims c WHERE c.token = p_claim) THEN
         -- The answer was lost.
-        RETURN QUERY SELECT json_build_array('done', 0), {schema}.held_{v}(p_claim, p_now);
+        RETURN QUERY SELECT json_build_array('done', 0),
+            {schema}.held_{v}(v_spool, p_now, p_claim);
         RETURN;
     END IF;
-    IF EXISTS (SELECT 1 FROM {schema}.delayed d WHERE d.spool + 0 = v_spool AND d.due + 0 <= p_now) THEN
+    v_has_ended := EXISTS (SELECT 1 FROM {schema}.claims c
+        WHERE c.spool + 0 = v_spool AND c.expires + 0 <= p_now);
+    IF EXISTS (SELECT 1 FROM {schema}.delayed d WHERE d.spool + 0 = v_spool AND d.due + 0 <= p_now)
+            OR (v_has_ended AND EXISTS (SELECT 1 FROM {schema}.claims c WHERE c.spool + 0 = v_spool
+                AND c.expires + 0 <= p_now AND coalesce(c.waits, false))) THEN
         RETURN QUERY SELECT json_build_array('due', 0), NULL::bytea;
         RETURN;
     END IF;
@@ -367,7 +472,7 @@ BEGIN
         RETURN QUERY SELECT json_build_array('ask', 0), NULL::bytea;
         RETURN;
     END IF;
-    IF EXISTS (SELECT 1 FROM {schema}.claims c WHERE c.spool + 0 = v_spool AND c.expires + 0 <= p_now) THEN
+    IF v_has_ended THEN
         v_has_more := {schema}.end_claims_{v}(p_now, v_spool, 50);
     END IF;
     IF p_most > 0 AND EXISTS (SELECT 1 FROM {schema}.messages m
@@ -403,8 +508,8 @@ BEGIN
             FROM taken t ORDER BY t.position) f;
         INSERT INTO {schema}.changes (spool, total, held) VALUES (v_spool, -v_found, 0);
     ELSE
-        INSERT INTO {schema}.claims (token, spool, expires, ttl)
-            VALUES (p_claim, v_spool, v_end, p_ttl);
+        INSERT INTO {schema}.claims (token, spool, expires, ttl, retry)
+            VALUES (p_claim, v_spool, v_end, p_ttl, p_retry);
         WITH taken AS (
             UPDATE {schema}.messages m SET
                 claim = p_claim, claim_count = m.claim_count + 1, returned = true,
@@ -423,25 +528,31 @@ BEGIN
         json_build_array('done', coalesce(v_new[cardinality(v_new)], 0)), v_page;
 END $$;
 
-CREATE FUNCTION {schema}.held_{v}(p_claim uuid, p_now float8) RETURNS bytea
+CREATE FUNCTION {schema}.held_{v}(p_spool bigint, p_now float8, p_claim uuid) RETURNS bytea
 LANGUAGE plpgsql STABLE {settings} AS $$
+DECLARE
+    v_leases uuid[] := {schema}.leases_{v}(p_spool, p_now, p_claim);
 BEGIN
     RETURN (SELECT {schema}.page_{v}(string_agg(f.head, ','), string_agg(f.body, '')) FROM (
         SELECT m.body, {schema}.head_{v}(
-            m.number, m.position, p_now, m.created, m.ttl, m.claim_count, m.claim, m.checksum,
+            m.number, m.position, p_now, m.created, m.ttl, m.claim_count, p_claim, m.checksum,
             m.encoding, octet_length(m.body),
                 m.attributes, m.message_group, m.dead_letter) AS head
-        FROM {schema}.messages m WHERE m.claim = p_claim ORDER BY m.position) f);
+        FROM {schema}.messages m WHERE m.claim = ANY (v_leases) ORDER BY m.position) f);
 END $$;
 
 -- facts: the time to live and the end of a claim; null for one that is not there or has expired.
 CREATE FUNCTION {schema}.get_claim_{v}(p_project text, p_queue text, p_now float8, p_claim uuid)
 RETURNS TABLE (facts json, document bytea)
 LANGUAGE plpgsql STABLE {settings} AS $$
+DECLARE
+    v_spool bigint := {schema}.spool_{v}(p_project, p_queue);
+    v_leases uuid[] := {schema}.leases_{v}(v_spool, p_now, p_claim);
 BEGIN
-    RETURN QUERY SELECT json_build_array(c.ttl, c.expires), {schema}.held_{v}(p_claim, p_now)
-        FROM {schema}.claims c WHERE c.token = p_claim AND c.expires - p_now > 0
-            AND c.spool = {schema}.spool_{v}(p_project, p_queue);
+    -- Its own lease, while that lasts.
+    RETURN QUERY SELECT json_build_array(c.ttl, c.expires),
+            {schema}.held_{v}(v_spool, p_now, p_claim)
+        FROM {schema}.claims c WHERE c.token = v_leases[1];
 END $$;
 
 CREATE FUNCTION {schema}.renew_{v}(
@@ -450,31 +561,65 @@ RETURNS TABLE (facts json, document bytea)
 LANGUAGE plpgsql {settings} AS $$
 DECLARE
     v_end float8 := p_now + p_ttl;
+    v_leases uuid[] := {schema}.leases_{v}(
+        {schema}.spool_{v}(p_project, p_queue), p_now, p_claim);
 BEGIN
     UPDATE {schema}.claims c SET ttl = p_ttl, expires = v_end
-        WHERE c.token = p_claim AND c.expires - p_now > 0
-            AND c.spool = {schema}.spool_{v}(p_project, p_queue);
+        WHERE c.token = ANY (v_leases) AND c.expires - p_now > 0;
     IF FOUND THEN
         UPDATE {schema}.messages m SET ttl = p_ttl + p_grace, expires = v_end + p_grace
-            WHERE m.claim = p_claim AND m.expires < v_end;
+            WHERE m.claim = ANY (v_leases) AND m.expires < v_end;
         RETURN QUERY SELECT 'true'::json, NULL::bytea;
     END IF;
 END $$;
 
-CREATE FUNCTION {schema}.release_{v}(p_project text, p_queue text, p_now float8, p_claim uuid)
+-- facts: when the first of the messages is due, or null where none waits for its retry.
+CREATE FUNCTION {schema}.release_{v}(
+    p_project text, p_queue text, p_now float8, p_claim uuid, p_delay float8)
 RETURNS TABLE (facts json, document bytea)
 LANGUAGE plpgsql {settings} AS $$
 DECLARE
-    v_spool bigint := {schema}.spool_{v}(p_project, p_queue);
-    v_count int;
+    v_leases uuid[] := {schema}.leases_{v}(
+        {schema}.spool_{v}(p_project, p_queue), p_now, p_claim);
+    v_due float8;
 BEGIN
-    DELETE FROM {schema}.claims c WHERE c.token = p_claim AND c.spool = v_spool;
-    IF FOUND THEN
-        UPDATE {schema}.messages m SET claim = NULL, returned = true WHERE m.claim = p_claim;
-        GET DIAGNOSTICS v_count = ROW_COUNT;
-        INSERT INTO {schema}.changes (spool, total, held) VALUES (v_spool, 0, -v_count);
+    IF cardinality(v_leases) > 0 THEN
+        v_due := {schema}.end_leases_{v}(p_now, v_leases, p_now, p_delay);
     END IF;
-    RETURN QUERY SELECT NULL::json, NULL::bytea;
+    RETURN QUERY SELECT to_json(v_due), NULL::bytea;
+END $$;
+
+-- Moves messages behind those of a dead letter queue, whose lock the caller holds. p_reason: in JSON,
+-- which has a way to write the character NUL.
+CREATE FUNCTION {schema}.move_dead_{v}(
+    p_now float8, p_queue text, p_spool bigint, p_positions bigint[], p_dead bigint, p_ttl int,
+    p_reason text) RETURNS void
+LANGUAGE plpgsql AS $$
+DECLARE
+    v_base bigint := nextval('{schema}.batches') * 65536 - 1;
+    v_count int;
+    v_held int;
+BEGIN
+    WITH dead AS (
+        DELETE FROM {schema}.messages m
+        WHERE m.spool = p_spool AND m.position = ANY (p_positions) RETURNING m.*),
+    moved AS (
+        INSERT INTO {schema}.messages
+            (spool, position, created, expires, client, ttl, claim_count, encoding, checksum,
+            attributes, message_group, dead_letter, body)
+        SELECT p_dead, v_base + row_number() OVER (ORDER BY d.position), d.created,
+            coalesce(p_now + p_ttl, d.expires), d.client, coalesce(p_ttl, d.ttl), d.claim_count,
+            d.encoding, d.checksum, d.attributes, d.message_group,
+            '{"queue":' || to_json(p_queue)
+                || ',"message_id":"' || lpad(to_hex(coalesce(d.number, d.position)), 16, '0')
+                || '","claim_count":' || d.claim_count
+                || ',"at":"' || to_char(
+                    to_timestamp(p_now) AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"')
+                || '","reason":' || coalesce(p_reason, 'null') || '}', d.body
+        FROM dead d)
+    SELECT count(*), count(d.claim) INTO v_count, v_held FROM dead d;
+    INSERT INTO {schema}.changes (spool, total, held)
+        VALUES (p_spool, -v_count, -v_held), (p_dead, v_count, 0);
 END $$;
 
 -- Moves dead letters behind the messages of another queue; facts: how many.
@@ -484,9 +629,6 @@ RETURNS TABLE (facts json, document bytea)
 LANGUAGE plpgsql {settings} AS $$
 DECLARE
     v_spool bigint := {schema}.spool_{v}(p_project, p_queue);
-    v_dead bigint;
-    v_base bigint;
-    v_count int;
     v_positions bigint[];
 BEGIN
     PERFORM {schema}.lock_{v}(p_project, p_dead);
@@ -494,25 +636,13 @@ BEGIN
         WHERE m.spool + 0 = v_spool AND m.claim IS NULL AND m.returned AND m.claim_count >= p_most
             AND m.expires - p_now > 0
         ORDER BY m.position LIMIT p_limit FOR UPDATE SKIP LOCKED);
-    v_count := cardinality(v_positions);
-    IF v_count > 0 THEN
-        v_dead := coalesce({schema}.spool_{v}(p_project, p_dead),
-            {schema}.make_spool_{v}(p_project, p_dead));
-        v_base := nextval('{schema}.batches') * 65536 - 1;
-        WITH worn AS (
-            DELETE FROM {schema}.messages m
-            WHERE m.spool = v_spool AND m.position = ANY (v_positions) RETURNING m.*)
-        INSERT INTO {schema}.messages
-            (spool, position, created, expires, client, ttl, claim_count, encoding, checksum,
-            attributes, message_group, dead_letter, body)
-        SELECT v_dead, v_base + row_number() OVER (ORDER BY w.position), w.created,
-            coalesce(p_now + p_ttl, w.expires), w.client, coalesce(p_ttl, w.ttl), w.claim_count,
-            w.encoding, w.checksum, w.attributes, w.message_group, w.dead_letter, w.body
-        FROM worn w;
-        INSERT INTO {schema}.changes (spool, total, held)
-            VALUES (v_spool, -v_count, 0), (v_dead, v_count, 0);
+    IF cardinality(v_positions) > 0 THEN
+        PERFORM {schema}.move_dead_{v}(
+            p_now, p_queue, v_spool, v_positions,
+            coalesce({schema}.spool_{v}(p_project, p_dead),
+                {schema}.make_spool_{v}(p_project, p_dead)), p_ttl, NULL);
     END IF;
-    RETURN QUERY SELECT to_json(v_count), NULL::bytea;
+    RETURN QUERY SELECT to_json(cardinality(v_positions)), NULL::bytea;
 END $$;
 
 -- facts: 0, or why the message cannot be deleted: 1 it is claimed, 2 it is not claimed, 3 another
@@ -534,9 +664,8 @@ BEGIN
         DELETE FROM {schema}.messages m
             WHERE m.spool = v_spool AND m.position = v_position
                 AND coalesce(m.number, m.position) = p_number
-                AND NOT EXISTS (SELECT 1 FROM {schema}.claims c
-                    WHERE c.token = m.claim AND c.expires - p_now > 0)
-            RETURNING m.claim IS NOT NULL INTO v_was_held;
+                AND {schema}.holder_{v}(m.claim, p_now) IS NULL
+            RETURNING m.claim IS NOT NULL AND m.retry_at IS NULL INTO v_was_held;
         v_found := FOUND;
         IF NOT v_found THEN
             DELETE FROM {schema}.delayed d WHERE d.number = p_number AND d.spool = v_spool;
@@ -544,10 +673,9 @@ BEGIN
         END IF;
     ELSE
         DELETE FROM {schema}.messages m
-            WHERE m.spool = v_spool AND m.position = v_position AND m.claim = p_claim
+            WHERE m.spool = v_spool AND m.position = v_position
                 AND coalesce(m.number, m.position) = p_number
-                AND EXISTS (SELECT 1 FROM {schema}.claims c
-                    WHERE c.token = p_claim AND c.expires - p_now > 0)
+                AND {schema}.holder_{v}(m.claim, p_now) = p_claim
             RETURNING true INTO v_was_held;
         v_found := FOUND;
     END IF;
@@ -555,8 +683,7 @@ BEGIN
         INSERT INTO {schema}.changes (spool, total, held)
             VALUES (v_spool, -1, CASE WHEN v_was_held THEN -1 ELSE 0 END);
     ELSE
-        SELECT (SELECT c.token FROM {schema}.claims c
-                WHERE c.token = m.claim AND c.expires - p_now > 0) INTO v_holder
+        SELECT {schema}.holder_{v}(m.claim, p_now) INTO v_holder
             FROM {schema}.messages m
             WHERE m.spool = v_spool AND m.position = v_position AND m.expires - p_now > 0
                 AND coalesce(m.number, m.position) = p_number;
@@ -565,12 +692,90 @@ BEGIN
             v_reason := CASE
                 WHEN p_claim IS NULL THEN 1
                 WHEN v_holder IS NULL THEN 2
-                WHEN NOT EXISTS (SELECT 1 FROM {schema}.claims c
-                    WHERE c.token = p_claim AND c.spool = v_spool AND c.expires - p_now > 0) THEN 4
+                WHEN cardinality({schema}.leases_{v}(v_spool, p_now, p_claim)) = 0 THEN 4
                 ELSE 3 END;
         END IF;
     END IF;
     RETURN QUERY SELECT to_json(v_reason), NULL::bytea;
+END $$;
+
+-- Settles messages of claims, one by one. p_entries: {k: d to delete, r to release, x to reject, e to
+-- extend; i: number, c: claim, y: delay, w: reason in JSON, t: ttl, g: grace}. p_dead: where rejected messages
+-- go, or null; p_ttl: their time to live there, or null for their own.
+--
+-- facts: of each 0, what `delete` says, or 5 where the claim does not hold the message; and when the
+-- first of them is due that waits for its retry, or null.
+CREATE FUNCTION {schema}.settle_{v}(
+    p_project text, p_queue text, p_now float8, p_entries json, p_dead text, p_ttl int)
+RETURNS TABLE (facts json, document bytea)
+LANGUAGE plpgsql {settings} AS $$
+DECLARE
+    v_spool bigint := {schema}.spool_{v}(p_project, p_queue);
+    v_dead bigint;
+    v_outcome int;
+    v_outcomes int[] := '{}';
+    v_position bigint;
+    v_lease uuid;
+    v_token uuid;
+    v_end float8;
+    v_due float8;
+    r record;
+BEGIN
+    IF p_dead IS NOT NULL THEN
+        PERFORM {schema}.lock_{v}(p_project, p_dead);
+        v_dead := coalesce({schema}.spool_{v}(p_project, p_dead),
+            {schema}.make_spool_{v}(p_project, p_dead));
+    END IF;
+    FOR r IN SELECT * FROM json_to_recordset(p_entries) AS e(
+            k text, i bigint, c uuid, y float8, w text, t int, g int) LOOP
+        v_outcome := 0;
+        IF r.k = 'd' THEN
+            SELECT d.facts::text::int INTO v_outcome
+                FROM {schema}.delete_{v}(p_project, p_queue, p_now, r.i, r.c) d;
+            v_outcomes := v_outcomes || v_outcome;
+            CONTINUE;
+        END IF;
+        v_position := coalesce(
+            (SELECT m.position FROM {schema}.messages m WHERE m.number = r.i), r.i);
+        SELECT m.claim INTO v_lease FROM {schema}.messages m
+            WHERE m.spool = v_spool AND m.position = v_position
+                AND coalesce(m.number, m.position) = r.i AND m.expires - p_now > 0
+                AND {schema}.holder_{v}(m.claim, p_now) = r.c
+            FOR UPDATE SKIP LOCKED;
+        IF NOT FOUND THEN
+            v_outcome := 5;
+        ELSIF r.k = 'r' THEN
+            v_due := least(v_due, {schema}.defer_{v}(
+                p_now, ARRAY[v_lease], ARRAY[v_position], p_now, r.y));
+            UPDATE {schema}.messages m SET claim = NULL, returned = true
+                WHERE m.spool = v_spool AND m.position = v_position AND m.claim = v_lease;
+            IF FOUND THEN
+                INSERT INTO {schema}.changes (spool, total, held) VALUES (v_spool, 0, -1);
+            END IF;
+        ELSIF r.k = 'x' THEN
+            PERFORM {schema}.move_dead_{v}(
+                p_now, p_queue, v_spool, ARRAY[v_position], v_dead, p_ttl, r.w);
+        ELSE
+            v_end := p_now + r.t;
+            IF NOT EXISTS (SELECT 1 FROM {schema}.claims c
+                    WHERE c.token = v_lease AND c.expires - v_end = 0) THEN
+                v_token := (SELECT c.token FROM {schema}.claims c WHERE c.parent = r.c
+                    AND c.spool = v_spool AND c.expires - v_end = 0 LIMIT 1);
+                IF v_token IS NULL THEN
+                    INSERT INTO {schema}.claims (token, spool, expires, ttl, parent, retry)
+                        SELECT gen_random_uuid(), v_spool, v_end, r.t, r.c, c.retry
+                        FROM {schema}.claims c WHERE c.token = v_lease
+                        RETURNING token INTO v_token;
+                END IF;
+                UPDATE {schema}.messages m SET claim = v_token,
+                        ttl = CASE WHEN m.expires < v_end THEN r.t + r.g ELSE m.ttl END,
+                        expires = CASE WHEN m.expires < v_end THEN v_end + r.g ELSE m.expires END
+                    WHERE m.spool = v_spool AND m.position = v_position AND m.claim = v_lease;
+            END IF;
+        END IF;
+        v_outcomes := v_outcomes || v_outcome;
+    END LOOP;
+    RETURN QUERY SELECT json_build_array(to_json(v_outcomes), v_due), NULL::bytea;
 END $$;
 
 -- facts: null, or which message is not claimed ([number]) or held by another claim ([number, claim])
@@ -587,6 +792,8 @@ DECLARE
     v_total int;
     v_held int;
     v_claim uuid;
+    v_leases uuid[];
+    v_own uuid[] := '{}';
     v_late int;
     r record;
 BEGIN
@@ -596,11 +803,11 @@ BEGIN
         ORDER BY m.position FOR UPDATE);
     IF p_claims IS NOT NULL AND cardinality(v_locked) > 0 THEN
         FOREACH v_claim IN ARRAY p_claims LOOP
+            v_leases := {schema}.leases_{v}(v_spool, p_now, v_claim);
+            v_own := v_own || v_leases;
             IF NOT EXISTS (SELECT 1 FROM {schema}.messages m
-                    WHERE m.spool = v_spool AND m.position = ANY (v_locked) AND m.claim = v_claim
-                        AND m.expires - p_now > 0)
-                    OR NOT EXISTS (SELECT 1 FROM {schema}.claims c
-                        WHERE c.token = v_claim AND c.expires - p_now > 0) THEN
+                    WHERE m.spool = v_spool AND m.position = ANY (v_locked)
+                        AND m.claim = ANY (v_leases) AND m.expires - p_now > 0) THEN
                 IF EXISTS (SELECT 1 FROM {schema}.messages m WHERE m.spool = v_spool
                         AND m.position = ANY (v_locked) AND m.expires - p_now > 0) THEN
                     RETURN QUERY SELECT json_build_array(NULL, v_claim), NULL::bytea;
@@ -608,10 +815,11 @@ BEGIN
                 END IF;
             END IF;
         END LOOP;
-        FOR r IN SELECT coalesce(m.number, m.position) AS number, (SELECT c.token
-                    FROM {schema}.claims c WHERE c.token = m.claim AND c.expires - p_now > 0) AS holder
+        FOR r IN SELECT coalesce(m.number, m.position) AS number,
+                    {schema}.holder_{v}(m.claim, p_now) AS holder
                 FROM {schema}.messages m
                 WHERE m.spool = v_spool AND m.position = ANY (v_locked) AND m.expires - p_now > 0
+                    AND (m.claim IS NULL OR m.claim <> ALL (v_own))
                 ORDER BY m.position LOOP
             IF r.holder IS NULL THEN
                 RETURN QUERY SELECT json_build_array(r.number), NULL::bytea;
@@ -624,8 +832,9 @@ BEGIN
     END IF;
     WITH gone AS (
         DELETE FROM {schema}.messages m
-        WHERE m.spool = v_spool AND m.position = ANY (v_locked) RETURNING m.claim)
-    SELECT count(*), count(g.claim) INTO v_total, v_held FROM gone g;
+        WHERE m.spool = v_spool AND m.position = ANY (v_locked) RETURNING m.claim, m.retry_at)
+    SELECT count(*), count(g.claim) FILTER (WHERE g.retry_at IS NULL) INTO v_total, v_held
+        FROM gone g;
     DELETE FROM {schema}.delayed d WHERE d.number = ANY (p_numbers) AND d.spool = v_spool;
     GET DIAGNOSTICS v_late = ROW_COUNT;
     IF v_total + v_late > 0 THEN
@@ -634,8 +843,9 @@ BEGIN
     RETURN QUERY SELECT NULL::json, NULL::bytea;
 END $$;
 
--- Makes delayed messages visible that are due, in that order. The first row has as facts how many,
--- and whether more are due; where the queue has subscriptions, the others are these messages, each
+-- Makes delayed messages visible that are due, in that order, and what waited for its retry, where it
+-- was. The first row has as facts how many of the former, whether more are due, and how many of the
+-- latter; where the queue has subscriptions, the others are these messages, each
 -- with its delay and what it has passed as facts.
 CREATE FUNCTION {schema}.place_{v}(
     p_project text, p_queue text, p_now float8, p_limit int, p_bytes int)
@@ -645,6 +855,8 @@ DECLARE
     v_spool bigint;
     v_base bigint;
     v_numbers bigint[];
+    v_waits uuid[];
+    v_again int := 0;
     v_has_subscriptions bool;
 BEGIN
     PERFORM {schema}.lock_{v}(p_project, p_queue);
@@ -656,9 +868,18 @@ BEGIN
             ORDER BY e.due + 0, e.number LIMIT p_limit FOR UPDATE) d) f WHERE f.size - f.own < p_bytes);
     v_has_subscriptions := EXISTS (SELECT 1 FROM {schema}.subscriptions s
         WHERE s.project = p_project AND s.source = p_queue AND s.expires - p_now > 0);
+    v_waits := ARRAY(SELECT c.token FROM {schema}.claims c
+        WHERE c.spool + 0 = v_spool AND c.expires + 0 <= p_now AND coalesce(c.waits, false)
+        ORDER BY c.expires + 0 LIMIT p_limit FOR UPDATE);
+    IF cardinality(v_waits) > 0 THEN
+        DELETE FROM {schema}.claims c WHERE c.token = ANY (v_waits);
+        UPDATE {schema}.messages m SET claim = NULL, retry_at = NULL WHERE m.claim = ANY (v_waits);
+        GET DIAGNOSTICS v_again = ROW_COUNT;
+    END IF;
     RETURN QUERY SELECT json_build_array(cardinality(v_numbers), EXISTS (
-            SELECT 1 FROM {schema}.delayed d WHERE d.spool + 0 = v_spool AND d.due + 0 <= p_now
-                AND d.number <> ALL (v_numbers))), NULL::bytea;
+                SELECT 1 FROM {schema}.delayed d WHERE d.spool + 0 = v_spool AND d.due + 0 <= p_now
+                    AND d.number <> ALL (v_numbers))
+            OR cardinality(v_waits) = p_limit, v_again), NULL::bytea;
     IF v_has_subscriptions THEN
         RETURN QUERY SELECT json_build_array(d.due - d.created, d.passed),
                 {schema}.page_{v}({schema}.head_{v}(
@@ -740,6 +961,15 @@ BEGIN
         ORDER BY f.position LIMIT p_limit FOR UPDATE SKIP LOCKED));
     GET DIAGNOSTICS v_step = ROW_COUNT;
     v_count := v_count + v_step;
+    -- What waits for a retry is not claimed.
+    DELETE FROM {schema}.messages m WHERE m.spool = v_spool AND m.retry_at IS NOT NULL
+        AND m.position = ANY (ARRAY(
+            SELECT f.position FROM {schema}.claims c CROSS JOIN LATERAL (
+                SELECT h.position FROM {schema}.messages h
+                WHERE h.claim = c.token AND h.position <= p_last OFFSET 0) f
+            WHERE c.spool + 0 = v_spool AND coalesce(c.waits, false) LIMIT p_limit));
+    GET DIAGNOSTICS v_step = ROW_COUNT;
+    v_count := v_count + v_step;
     IF v_late + v_count > 0 THEN
         INSERT INTO {schema}.changes (spool, total, held) VALUES (v_spool, -v_late - v_count, 0);
     END IF;
@@ -812,7 +1042,8 @@ BEGIN
             WHERE d.expires <= p_now AND abs(d.spool) = v_spool);
         v_held := v_held - (SELECT coalesce(sum((SELECT count(*) FROM {schema}.messages m
                 WHERE m.claim = c.token)), 0)
-            FROM {schema}.claims c WHERE c.spool + 0 = v_spool AND c.expires + 0 <= p_now);
+            FROM {schema}.claims c WHERE c.spool + 0 = v_spool AND c.expires + 0 <= p_now
+                AND c.waits IS NOT TRUE);
     END IF;
     RETURN QUERY SELECT json_build_array(v_edges, v_total, v_held), NULL::bytea;
 END $$;
@@ -830,7 +1061,8 @@ BEGIN
     v_total := v_total - (SELECT count(*) FROM {schema}.messages m WHERE m.expires <= p_now);
     v_total := v_total - (SELECT count(*) FROM {schema}.delayed d WHERE d.expires <= p_now);
     v_held := v_held - (SELECT coalesce(sum((SELECT count(*) FROM {schema}.messages m
-            WHERE m.claim = c.token)), 0) FROM {schema}.claims c WHERE c.expires <= p_now);
+            WHERE m.claim = c.token)), 0) FROM {schema}.claims c
+        WHERE c.expires <= p_now AND c.waits IS NULL);
     RETURN QUERY SELECT json_build_array(v_total, v_held), NULL::bytea;
 END $$;
 
@@ -893,10 +1125,11 @@ BEGIN
         DELETE FROM {schema}.messages m WHERE m.ctid = ANY (ARRAY(
             SELECT e.ctid FROM {schema}.messages e WHERE e.expires <= p_now
             ORDER BY e.expires LIMIT p_limit FOR UPDATE SKIP LOCKED))
-        RETURNING m.spool, m.claim),
+        RETURNING m.spool, m.claim, m.retry_at),
     counted AS (
         INSERT INTO {schema}.changes (spool, total, held)
-            SELECT g.spool, -count(*), -count(g.claim) FROM gone g GROUP BY g.spool)
+            SELECT g.spool, -count(*), -count(g.claim) FILTER (WHERE g.retry_at IS NULL)
+            FROM gone g GROUP BY g.spool)
     SELECT count(*) INTO v_count FROM gone;
     v_has_more := v_has_more OR v_count = p_limit;
     WITH gone AS (
@@ -962,12 +1195,14 @@ BEGIN
     RETURN QUERY SELECT to_json(v_has_more), NULL::bytea;
 END $$;
 
--- facts: when the next delayed message is due, or null.
+-- facts: when the next delayed message, or the next retry, is due, or null.
 CREATE FUNCTION {schema}.next_due_{v}() RETURNS TABLE (facts json, document bytea)
 LANGUAGE plpgsql STABLE {settings} AS $$
 BEGIN
-    RETURN QUERY SELECT (SELECT to_json(d.due) FROM {schema}.delayed d ORDER BY d.due LIMIT 1),
-        NULL::bytea;
+    RETURN QUERY SELECT to_json(least(
+        (SELECT d.due FROM {schema}.delayed d ORDER BY d.due LIMIT 1),
+        (SELECT c.expires FROM {schema}.claims c WHERE c.waits IS NOT NULL
+            ORDER BY c.expires LIMIT 1))), NULL::bytea;
 END $$;
 
 -- facts: queues with messages that are due, each [project, name], those that wait longest first.
@@ -978,8 +1213,12 @@ BEGIN
     RETURN QUERY SELECT coalesce(json_agg(f.name), '[]'), NULL::bytea FROM (
         SELECT DISTINCT ON (d.spool) (SELECT json_build_array(s.project, s.name)
             FROM {schema}.spools s WHERE s.id = d.spool)::text::json AS name
-        FROM (SELECT e.spool FROM {schema}.delayed e WHERE e.due <= p_now
-            ORDER BY e.due LIMIT p_limit) d) f
+        FROM (
+            (SELECT e.spool FROM {schema}.delayed e WHERE e.due <= p_now
+            ORDER BY e.due LIMIT p_limit)
+            UNION ALL
+            (SELECT c.spool FROM {schema}.claims c WHERE c.expires <= p_now AND c.waits IS NOT NULL
+            ORDER BY c.expires LIMIT p_limit)) d) f
     WHERE f.name IS NOT NULL;
 END $$;
 
@@ -994,3 +1233,26 @@ CREATE FUNCTION {schema}.touch_{v}() RETURNS TABLE (facts json, document bytea)
 LANGUAGE sql VOLATILE AS $$
     SELECT to_json(pg_current_xact_id()::text), NULL::bytea
 $$;
+
+-- Says that these functions are used, and drops those that no server has used for so many seconds.
+CREATE FUNCTION {schema}.use_functions_{v}(p_seconds float8)
+RETURNS TABLE (facts json, document bytea)
+LANGUAGE plpgsql AS $$
+DECLARE
+    v_digest text;
+    v_function regprocedure;
+BEGIN
+    PERFORM pg_advisory_xact_lock({migration_lock});
+    UPDATE {schema}.functions f SET used = now() WHERE f.digest = '{v}';
+    FOR v_digest IN SELECT f.digest FROM {schema}.functions f
+            WHERE f.digest <> '{v}'
+                AND coalesce(f.used, f.created) < now() - make_interval(secs => p_seconds) LOOP
+        FOR v_function IN SELECT p.oid FROM pg_catalog.pg_proc p
+                JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace
+                WHERE n.nspname = {schema_name} AND right(p.proname, 9) = '_' || v_digest LOOP
+            EXECUTE 'DROP FUNCTION ' || v_function;
+        END LOOP;
+        DELETE FROM {schema}.functions f WHERE f.digest = v_digest;
+    END LOOP;
+    RETURN QUERY SELECT NULL::json, NULL::bytea;
+END $$;
