@@ -28,6 +28,7 @@ from zaqar_gevent.api.quotas import Quotas
 from zaqar_gevent.api.quotas import quotas as make_quotas
 from zaqar_gevent.api.ttl_cache import TTLCache
 from zaqar_gevent.encryption.options import build_cipher
+from zaqar_gevent.message_groups import GroupMode, mode_of
 from zaqar_gevent.storage.features import Feature
 from zaqar_gevent.storage.interface import (
     ClaimController,
@@ -285,21 +286,30 @@ class Broker:
         if delays and self.delays is not None:
             self.delays.remember_retries(Source(project_id, queue_name), delays)
 
+    def deleted(self, queue_name: str, project: str | None) -> None:
+        """Tell those who wait that messages were deleted, which may have held up their groups."""
+        if GroupMode.ORDERED in mode_of(self._known_metadata_of(queue_name, project)):
+            self.notifier.freed(queue_name, project)
+
     def with_retry_delay(
         self, lease: Mapping[str, Any], queue_name: str, project: str | None
     ) -> Mapping[str, Any]:
         """A lease with the retry delay of the queue, if it has one."""
-        try:
-            metadata = self.metadata.get(
-                (Kind.QUEUE, project, queue_name),
-                lambda: self.queues.get_metadata(queue_name, project) or {},
-            )
-        except storage_errors.DoesNotExist:
-            return lease
+        metadata = self._known_metadata_of(queue_name, project)
         if '_retry_delay' not in metadata:
             return lease
         retry = retry_delays.of(metadata)
         return lease if retry is None else {**lease, 'retry': retry}
+
+    def _known_metadata_of(self, queue_name: str, project: str | None) -> dict[str, Any]:
+        """The metadata of a queue as they were a moment ago; empty if there is no such queue."""
+        try:
+            return self.metadata.get(
+                (Kind.QUEUE, project, queue_name),
+                lambda: self.queues.get_metadata(queue_name, project) or {},
+            )
+        except storage_errors.DoesNotExist:
+            return {}
 
     def check_marker(self, marker: str) -> None:
         """Raise `MarkerNotGiven` for a text that has not the form of this store's markers."""

@@ -24,11 +24,14 @@ class Notification:
         JSON. ident: its id in signed requests, the same for each try. passed: the queues that the
         message has come through by webhooks, this one included. expires_at: when it is of no use
         any more, in seconds of `time.monotonic`.
-    attributes: of the message, if it has any.
+    attributes, group: of the message, if it has any.
     holders: how many subscriptions it waits for, which only the scheduler counts.
     """
 
-    __slots__ = ('attributes', 'body', 'document', 'expires_at', 'holders', 'ident', 'passed')
+    __slots__ = (
+        *('attributes', 'body', 'document', 'expires_at', 'group', 'holders', 'ident'),
+        'passed',
+    )
 
     def __init__(
         self,
@@ -36,12 +39,14 @@ class Notification:
         passed: str,
         ttl: float | None,
         attributes: Mapping[str, str] | None = None,
+        group: str | None = None,
     ) -> None:
         self.document = document
         self.body = documents.encode_json(document)
         self.ident = f'msg_{secrets.token_hex(16)}'
         self.passed = passed
         self.attributes = attributes
+        self.group = group
         self.expires_at = None if ttl is None else time.monotonic() + ttl
         self.holders = 0
 

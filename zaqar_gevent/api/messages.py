@@ -17,6 +17,7 @@ from zaqar_gevent.api.push import Source
 from zaqar_gevent.api.scheduling import delay_until
 from zaqar_gevent.api.tracing import PARENT
 from zaqar_gevent.bodies import Body, Encoding
+from zaqar_gevent.message_groups import refusal_of
 from zaqar_gevent.storage.features import Feature
 
 # PERF: members of an enumeration are looked up by its metaclass.
@@ -37,6 +38,9 @@ class NewMessage(msgspec.Struct):
     `attributes`: texts by name, at most 32 with 8192 bytes together by default
     (`[drivers:transport:gevent] max_attributes` and `max_attributes_size`). A name has up to 128
     letters, digits and characters of `_.-`.
+
+    `group`: the name of the group that the message belongs to, 1 to 128 characters without control
+    characters. It counts in queues with `_ordered_groups` or `_fair_groups`.
     """
 
     body: Any
@@ -44,6 +48,7 @@ class NewMessage(msgspec.Struct):
     delay: int | None = None
     attributes: dict[str, str] | None = None
     deliver_at: float | str | None = None
+    group: str | None = None
 
 
 class PostMessages(Request):
@@ -118,7 +123,7 @@ class DeadLetterFacts(TypedDict):
 class Message(TypedDict):
     """`ttl` and `age` in seconds; `claim_id` names the claim that holds it, if one does.
 
-    `attributes`, `claim_count` and `dead_letter` are shown from version 2.1 of the API on.
+    `attributes`, `group`, `claim_count` and `dead_letter` are shown from version 2.1 of the API on.
     `claim_count` is how often the message had been claimed before; a claim gives it.
     """
 
@@ -129,6 +134,7 @@ class Message(TypedDict):
     body: Any
     checksum: NotRequired[str]
     attributes: NotRequired[dict[str, str]]
+    group: NotRequired[str]
     claim_count: NotRequired[int]
     dead_letter: NotRequired[DeadLetterFacts]
 
@@ -272,6 +278,7 @@ def delete_message(context: Context, request: DeleteMessage) -> dict[str, Any]:
         )
     except storage_errors.ClaimDoesNotExist:
         raise errors.unknown_claim() from None
+    context.broker.deleted(request.queue_name, context.project_id)
     return {}
 
 
@@ -303,6 +310,7 @@ def delete_messages(context: Context, request: DeleteMessages) -> Reply:
         )
     except storage_errors.ClaimDoesNotExist:
         raise errors.unknown_claim() from None
+    context.broker.deleted(request.queue_name, context.project_id)
     return Reply(204, {})
 
 
@@ -315,6 +323,7 @@ def _post(context: Context, request: PostMessages) -> PostedMessages:
     broker.limits.message_posting(messages)
     if context.trace is not None or _have_extras(request.messages):
         _add_attributes(context, request, messages, metadata)
+        _add_groups(context, request, messages)
         if any(one.deliver_at is not None for one in request.messages):
             _schedule(context, request, messages)
     delayed = [message for message in messages if message.get('delay')]
@@ -377,6 +386,7 @@ def _put_back(context: Context, queue_name: str, popped: list[dict[str, Any]]) -
                 'ttl': max(1, message['ttl'] - message['age']),
                 'body': message['body'],
                 'attributes': message.get('attributes'),
+                'group': message.get('group'),
             }
             for message in popped
         ]
@@ -395,10 +405,14 @@ def check_encryption(broker: Broker) -> None:
         )
 
 
-EXTENSIONS: tuple[Literal['attributes', 'dead_letter'], ...] = ('attributes', 'dead_letter')
+EXTENSIONS: tuple[Literal['attributes', 'group', 'dead_letter'], ...] = (
+    'attributes',
+    'group',
+    'dead_letter',
+)
 """Members of messages that upstream's do not have."""
 
-HIDDEN = ('position', 'group')
+HIDDEN = ('position',)
 """Members of stored messages that are nobody's but the server's."""
 
 
@@ -440,6 +454,8 @@ def present_all(
     for message, one in zip(messages, found, strict=True):
         if 'attributes' in one:
             message['attributes'] = one['attributes']
+        if 'group' in one:
+            message['group'] = one['group']
         if 'dead_letter' in one:
             message['dead_letter'] = one['dead_letter']
     return messages
@@ -469,8 +485,8 @@ def _complete(broker: Broker, message: NewMessage, metadata: dict[str, Any]) -> 
 
 def _have_extras(messages: list[NewMessage]) -> bool:
     """Whether any has what most have not. PERF: an expression with `any` takes longer."""
-    for message in messages:  # noqa: SIM110
-        if message.attributes or message.deliver_at is not None:
+    for message in messages:
+        if message.attributes or message.group is not None or message.deliver_at is not None:
             return True
     return False
 
@@ -514,6 +530,20 @@ def _add_attributes(
         has_any = True
     if has_any:
         broker.require(Feature.ATTRIBUTES, request.queue_name, context.project_id, place)
+
+
+def _add_groups(context: Context, request: PostMessages, messages: list[dict[str, Any]]) -> None:
+    """Give messages the groups that they were posted with."""
+    place = None
+    for index, posted in enumerate(request.messages):
+        if posted.group is None:
+            continue
+        place = f'$.messages[{index}].group'
+        if refusal := refusal_of(posted.group):
+            raise errors.BadRequest(f'{refusal} - at `{place}`')
+        messages[index]['group'] = posted.group
+    if place is not None:
+        context.broker.require(Feature.GROUPS, request.queue_name, context.project_id, place)
 
 
 def _identify(context: Context, queue: str, messages: list[dict[str, Any]], post_id: str) -> None:

@@ -37,6 +37,9 @@ _KNOWN_BYTES = 32 * 1024 * 1024
 _ROW_BYTES = 512
 """Bytes of a subscription without its subscriber and its options."""
 
+BESIDE_BODY = ('attributes', 'group')
+"""Members of messages that notifications have beside what upstream's subscribers are sent."""
+
 _FIRST_PAGE = 100
 _LONGEST_PAGE = 1000
 _PAGE_BYTES = 1024 * 1024
@@ -131,7 +134,7 @@ class Notifier:
         notifications: list[Notification] = []
         for message in messages:
             documents = {name: message[name] for name in ('ttl', 'body', 'delay')}
-            documents['attributes'] = message.get('attributes')
+            documents.update({one: message[one] for one in BESIDE_BODY if one in message})
             passed = self._loops.extend(message['passed'], project, queue_name)
             notifications += _notifications([documents], queue_name, passed)
         self._deliver(self.deliverer, source, others, notifications, policy)
@@ -293,6 +296,6 @@ def _notifications(
     for message in messages:
         document = {**message, **named}
         document.pop('post_id', None)
-        attributes = document.pop('attributes', None)
-        notifications.append(Notification(document, passed, document.get('ttl'), attributes))
+        beside = {one: document.pop(one) for one in BESIDE_BODY if one in document}
+        notifications.append(Notification(document, passed, document.get('ttl'), **beside))
     return notifications

@@ -29,6 +29,7 @@ class _Message(msgspec.Struct):
     delay: int | UnsetType | None = UNSET
     attributes: dict[str, str] | UnsetType | None = UNSET
     deliver_at: float | str | UnsetType | None = UNSET
+    group: str | UnsetType | None = UNSET
 
 
 class _KnownMessage(_Message, forbid_unknown_fields=True):
@@ -54,6 +55,7 @@ class Post(msgspec.Struct):
                     None if one.delay is UNSET else one.delay,
                     None if one.attributes is UNSET else one.attributes,
                     None if one.deliver_at is UNSET else one.deliver_at,
+                    None if one.group is UNSET else one.group,
                 )
                 for one in self.messages
             ]

@@ -55,9 +55,16 @@ class ReservedMetadata(msgspec.Struct, rename=lambda name: f'_{name}'):
     retry_policy: RetryPolicy | None = None
     trace_context: bool | None = None
     retry_delay: NewRetryDelay | None = None
+    ordered_groups: bool | None = None
+    fair_groups: bool | None = None
 
 
-_NEEDED = {'_retry_delay': Feature.RETRIES, '_trace_context': Feature.ATTRIBUTES}
+_NEEDED = {
+    '_retry_delay': Feature.RETRIES,
+    '_trace_context': Feature.ATTRIBUTES,
+    '_ordered_groups': Feature.GROUPS,
+    '_fair_groups': Feature.GROUPS,
+}
 """What the store must be able to do for a setting."""
 
 

@@ -208,6 +208,8 @@ def _settle(context: Context, queue_name: str, settlements: list[Settlement]) ->
     if any(one.kind in (Settle.RELEASE, Settle.REJECT) for one in settlements):
         delays = [one.delay for one in settlements if one.delay is not None]
         broker.released(queue_name, project, delays)
+    elif any(one.kind is Settle.DELETE for one in settlements):
+        broker.deleted(queue_name, project)
     return {'outcomes': [*_outcomes(settlements, found)]}
 
 

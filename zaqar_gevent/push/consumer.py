@@ -102,6 +102,8 @@ class PushConsumer:
     def acknowledge(self, message_ids: list[str]) -> None:
         leases = self._take_out(message_ids)
         failures = self._settle(Settle.DELETE, self._delete, leases)
+        project_id, name = self.source
+        self._broker.deleted(name, project_id)
         lost = [error for error in failures if isinstance(error, _LOST)]
         if len(lost) < len(failures):
             # To be tried again as a whole: a message that is gone is as good as deleted.
@@ -120,6 +122,8 @@ class PushConsumer:
         except Exception:
             self._put_back(leases)
             raise
+        project_id, name = self.source
+        self._broker.released(name, project_id)
         if failures:
             raise errors.NotFound('A message was not leased to this consumer any more.')
 

@@ -44,6 +44,7 @@ class Feature(enum.Enum):
     RETRIES = 'delay retries'
     SETTLEMENTS = 'settle messages one by one'
     SCHEDULES = 'deliver messages at a time'
+    GROUPS = 'keep groups of messages'
 
 
 @dataclass(frozen=True)

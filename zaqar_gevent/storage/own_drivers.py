@@ -12,6 +12,7 @@ from zaqar.common import decorators
 from zaqar.storage import base, errors
 
 from zaqar_gevent import dead_letters
+from zaqar_gevent.message_groups import GroupMode, mode_of
 from zaqar_gevent.settlements import Settlement
 from zaqar_gevent.storage import interface
 from zaqar_gevent.storage.features import StoreFeatures
@@ -123,6 +124,12 @@ class DataDriver(base.DataDriverBase):
         # Not every driver has topics.
         topics = control.topic_controller
         return topics is not None and bool(topics.exists(name, project=project))
+
+    def find_group_mode(self, queue: str, project: str | None) -> GroupMode | None:
+        """How claims take from the groups of a queue; None where the store itself sees that."""
+        if self.keeps_names:
+            return None
+        return mode_of(read_metadata(self.queue_controller, queue, project))
 
     def find_dead_letters(self, queue: str, project: str | None) -> DeadLetters | None:
         """Where the dead letters of a queue go; None if it has none, or they would lead back."""

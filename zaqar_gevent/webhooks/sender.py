@@ -23,6 +23,9 @@ from zaqar_gevent.webhooks.resolver import Resolver, Unresolved
 
 MAX_REDIRECTS = 10
 
+GROUP_HEADER = 'Zaqar-Group'
+"""The header with the group of a message."""
+
 ATTRIBUTE_PREFIX = 'Zaqar-Attribute-'
 """What the headers begin with that are attributes of messages."""
 
@@ -150,6 +153,8 @@ class Sender:
             named.update({name: (name, value) for name, value in signed.items()})
         if notification.attributes:
             _add_attributes(named, notification.attributes)
+        if notification.group is not None:
+            named[GROUP_HEADER.lower()] = (GROUP_HEADER, _quote(notification.group))
         if notification.passed:
             named[PATH_HEADER.lower()] = (PATH_HEADER, notification.passed)
         return Request(named, body)
@@ -237,11 +242,15 @@ def _add_attributes(named: dict[str, tuple[str, str]], attributes: Mapping[str, 
     """
     for name, value in attributes.items():
         header = f'{ATTRIBUTE_PREFIX}{name}'
-        named[header.lower()] = (header, urllib.parse.quote(value, safe=_PLAIN))
+        named[header.lower()] = (header, _quote(value))
     trace = TraceContext.of(attributes.get(PARENT), attributes.get(STATE))
     if trace is not None:
         for name, value in trace.attributes.items():
             named.setdefault(name, (name, value))
+
+
+def _quote(value: str) -> str:
+    return urllib.parse.quote(value, safe=_PLAIN)
 
 
 def _own(headers: Mapping[str, str]) -> dict[str, str]:

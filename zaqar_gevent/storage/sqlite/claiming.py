@@ -5,8 +5,17 @@ from __future__ import annotations
 import sqlite3
 from typing import Any, NamedTuple
 
+from zaqar_gevent.message_groups import GroupMode
 from zaqar_gevent.storage.own_drivers import DeadLetters
-from zaqar_gevent.storage.sqlite import delays, long_bodies, releasing, spools, steps, tallies
+from zaqar_gevent.storage.sqlite import (
+    delays,
+    groups,
+    long_bodies,
+    releasing,
+    spools,
+    steps,
+    tallies,
+)
 from zaqar_gevent.storage.sqlite.collector import release_expired_claims
 from zaqar_gevent.storage.sqlite.documents import message, page
 from zaqar_gevent.storage.sqlite.releasing import LEASE_COLUMNS, HeldLease
@@ -18,6 +27,10 @@ _TOKEN_DIGITS = frozenset('0123456789abcdef-')
 
 ROUNDS = 50
 """How many times as many dead letters one claim moves away at most as it may have messages."""
+
+MOST_BEHIND = 10_000
+"""Steps of giving messages to their groups that one claim takes at most, before it takes those that
+it has found."""
 
 EXPIRED_STEP = 250
 """Messages at the front of a queue of which one claim removes those that have expired, up to
@@ -119,7 +132,9 @@ class Free(NamedTuple):
     """Messages that can be claimed: a JSON array of their numbers, how many, when one expires.
 
     claims: the most claims that one of them has had. may_grow: whether these are fewer than asked
-        for, and there may be more by another step.
+        for, and there may be more by another step. is_behind: whether that is one of giving
+        messages to their groups, of which there may be many. names: of the groups of the messages,
+        in JSON; None where the queue does not care for groups.
     """
 
     ids: str
@@ -127,10 +142,23 @@ class Free(NamedTuple):
     expires: float
     claims: int
     may_grow: bool
+    is_behind: bool = False
+    names: str | None = None
 
 
-def find_free(cursor: Transaction, spool: int, now: float, limit: int) -> Free:
-    """The first messages of a spool that can be claimed, after a step towards more of them."""
+def find_free(
+    cursor: Transaction,
+    spool: int,
+    grouping: groups.Grouping | None,
+    now: float,
+    limit: int,
+    *,
+    is_patient: bool,
+) -> Free:
+    """The first messages of a spool that can be claimed, after a step towards more of them.
+
+    is_patient: see `groups.find`.
+    """
     is_due, has_expired, has_ended = cursor.execute(
         _LOOK_AT_FRONT, {'spool': spool, 'now': now}
     ).fetchone()
@@ -139,6 +167,13 @@ def find_free(cursor: Transaction, spool: int, now: float, limit: int) -> Free:
         cursor.execute(_DROP_EXPIRED, (spool, EXPIRED_STEP, now))
     if has_ended:
         has_more |= release_expired_claims(cursor, now, spool)
+    if grouping is not None:
+        grouped = groups.find(cursor, spool, grouping, now, limit, is_patient=is_patient)
+        may_grow = (has_more or grouped.is_behind) and grouped.size < limit
+        return Free(
+            *(grouped.ids, grouped.size, grouped.expires, grouped.claims or 0, may_grow),
+            *(may_grow and grouped.is_behind, grouped.names),
+        )
     ids, found, expires, claims = cursor.execute(
         _FIND_FREE, {'spool': spool, 'now': now, 'limit': limit}
     ).fetchone()
@@ -150,13 +185,26 @@ class Attempt(NamedTuple):
 
     page: of the messages that were claimed; None for none. is_over: whether it was all, rather
         than a step before another attempt. dead_lettered: how many dead letters were moved away.
-    may_have_dead_letters: whether it must be known first where dead letters go.
+    may_have_dead_letters: whether it must be known first where dead letters go. is_behind: see
+        `Free`.
     """
 
     page: bytes | None
     is_over: bool = True
     dead_lettered: int = 0
     may_have_dead_letters: bool = False
+    is_behind: bool = False
+
+
+class Manner(NamedTuple):
+    """How a claim or a pop takes messages.
+
+    mode: of the groups of the queue; None to read it from the metadata in this file. is_patient:
+        see `groups.find`.
+    """
+
+    mode: GroupMode | None
+    is_patient: bool
 
 
 def create(
@@ -165,16 +213,17 @@ def create(
     queue: str,
     lease: Lease,
     limit: int,
+    manner: Manner,
     *dead_letters: DeadLetters | None,
 ) -> Attempt:
     """Claim messages, or take a step towards that: so others' writes come between long steps.
 
     dead_letters: where they go, once that has been asked for.
     """
-    spool = spools.get(cursor, project, queue)
+    spool, grouping = groups.open_spool(cursor, project, queue, manner.mode)
     if spool is None:
         return Attempt(None)
-    free = find_free(cursor, spool, lease.now, limit)
+    free = find_free(cursor, spool, grouping, lease.now, limit, is_patient=manner.is_patient)
     if free.claims and not dead_letters:
         return Attempt(None, False, may_have_dead_letters=True)
     for known in dead_letters:
@@ -185,7 +234,7 @@ def create(
             if dead_lettered:
                 return Attempt(None, False, dead_lettered)
     if free.may_grow:
-        return Attempt(None, False)
+        return Attempt(None, False, is_behind=free.is_behind)
     if not free.size:
         return Attempt(None)
     cursor.execute(
@@ -195,6 +244,8 @@ def create(
     parameters = _parameters(lease, cursor.lastrowid or 0)
     tallies.claimed(cursor, spool, free.size, lease.expires)
     cursor.execute(_TAKE, {**parameters, 'ids': free.ids})
+    if grouping is not None and free.names is not None:
+        groups.took(cursor, grouping, free.names, free.size)
     # PERF: few messages have to live longer, and no index has to be changed for all others.
     if free.expires < lease.expires:
         cursor.execute(_EXTEND, parameters)

@@ -46,26 +46,32 @@ class ClaimController(own_drivers.ClaimController):
         """
         token = uuid.uuid4().hex
         left = claiming.ROUNDS * limit
+        behind = claiming.MOST_BEHIND
+        mode = self.driver.find_group_mode(queue, project)
         page = None
         has_to_ask = False
         while left > 0:
             # Asked for each time, since others may change the queues meanwhile. PERF: and not
             # before a message is met that has been claimed before.
             dead_letters = (self.driver.find_dead_letters(queue, project),) if has_to_ask else ()
-            page, is_over, dead_lettered, may_have_dead_letters = self._database.write(
+            attempt: claiming.Attempt = self._database.write(
                 claiming.create,
                 project or '',
                 queue,
                 _lease(token, metadata),
                 limit,
+                claiming.Manner(mode, behind > 0),
                 *dead_letters,
             )
-            if is_over:
+            page = attempt.page
+            if attempt.is_over:
                 break
-            if may_have_dead_letters:
+            if attempt.may_have_dead_letters:
                 has_to_ask = True
+            elif attempt.is_behind and behind > 0:
+                behind -= 1
             else:
-                left -= max(1, dead_lettered)
+                left -= max(1, attempt.dead_lettered)
         if page is None:
             return None, iter(())
         return token, iter(read_page(page, as_bodies=self.driver.carries_bodies))
@@ -138,12 +144,16 @@ class ClaimController(own_drivers.ClaimController):
         return outcomes
 
 
-# A claim that has expired may hold messages that nobody has released yet.
+# A claim that has expired may hold messages that nobody has released yet. Those behind `grouped_to`
+# have no group yet.
 _CLAIMABLE = f"""SELECT n.key FROM json_each(:names) n
     JOIN spools s ON s.project = json_extract(n.value, '$[0]')
         AND s.name = json_extract(n.value, '$[1]')
     WHERE EXISTS (SELECT 1 FROM messages m INDEXED BY messages_free
-            WHERE m.spool = s.id AND m.claim IS NULL AND m.delayed_until = 0 AND m.expires > :now)
+            WHERE m.spool = s.id AND m.claim IS NULL AND m.delayed_until = 0 AND m.expires > :now
+            AND m.position > s.grouped_to)
+        OR EXISTS (SELECT 1 FROM message_groups g INDEXED BY message_groups_ready
+            WHERE g.grouping = s.grouping AND g.ready IS NOT NULL)
         OR {delays.IS_DUE.format(spool='s.id')}
         OR EXISTS (SELECT 1 FROM claims c INDEXED BY claims_of_spool
             WHERE c.spool = s.id AND c.expires <= :now)"""

@@ -15,7 +15,7 @@ from contextlib import closing
 from oslo_utils import timeutils
 
 from zaqar_gevent.storage.errors import StoreDamaged
-from zaqar_gevent.storage.sqlite import releasing, steps, tallies
+from zaqar_gevent.storage.sqlite import groups, releasing, steps, tallies
 from zaqar_gevent.storage.sqlite.outage import damaged, is_damage
 from zaqar_gevent.storage.sqlite.releasing import LEASE_COLUMNS, HeldLease
 from zaqar_gevent.storage.sqlite.salvage import Salvage
@@ -39,7 +39,8 @@ _DUE = """SELECT EXISTS (SELECT 1 FROM messages WHERE expires <= ?1)
     OR EXISTS (SELECT 1 FROM claims WHERE expires <= ?1)
     OR EXISTS (SELECT 1 FROM subscriptions WHERE expires <= ?1)
     OR EXISTS (SELECT 1 FROM receipts WHERE expires <= ?1)
-    OR EXISTS (SELECT 1 FROM doomed_spools)"""
+    OR EXISTS (SELECT 1 FROM doomed_spools)
+    OR EXISTS (SELECT 1 FROM groupings WHERE spool IS NULL)"""
 
 _EXPIRED = f"""SELECT id, {steps.SIZE} FROM messages INDEXED BY messages_expiry
     WHERE expires <= ? LIMIT ?"""
@@ -161,6 +162,7 @@ def collect(cursor: Transaction, now: float) -> bool:
     cursor.execute(_SUBSCRIPTIONS, (now, STEP))
     cursor.execute(_RECEIPTS, (now, STEP))
     _purge_doomed_spool(cursor)
+    groups.collect(cursor, STEP)
     tallies.gather(cursor)
     return is_due(cursor, now)
 

@@ -64,7 +64,7 @@ _DELAYED = """SELECT id FROM messages INDEXED BY messages_due
 
 _READ = f"""SELECT m.id, {long_bodies.BODY}, m.encrypted, m.ttl, m.created, m.expires,
         m.delayed_until, m.placed, m.client, m.checksum, m.claim_count, m.attributes,
-        m.message_group, m.dead_letter, c.token, c.ttl, c.expires
+        nullif(m.message_group, ''), m.dead_letter, c.token, c.ttl, c.expires
     FROM json_each(:ids) j CROSS JOIN messages m ON m.id = j.value
     LEFT JOIN claims c ON c.id = m.claim AND c.expires > :now ORDER BY j.key"""
 

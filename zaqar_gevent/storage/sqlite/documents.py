@@ -38,7 +38,7 @@ def message(claim: str) -> str:
 def _head(claim: str) -> str:
     return f"""json_array(format('%016x', m.id), max(0, CAST(:now - m.created AS INTEGER)), m.ttl,
         m.claim_count, {claim}, m.checksum, m.placed, m.encrypted, {long_bodies.LENGTH},
-        m.attributes, m.message_group, m.dead_letter)"""
+        m.attributes, nullif(m.message_group, ''), m.dead_letter)"""
 
 
 def page(rows: str) -> str:

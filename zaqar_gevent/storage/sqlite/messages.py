@@ -26,7 +26,7 @@ from zaqar_gevent.storage.core.pages import (
 )
 from zaqar_gevent.storage.errors import StoreUnavailable
 from zaqar_gevent.storage.interface import StoredMessage
-from zaqar_gevent.storage.sqlite import delays, epochs, posting, removal, spools, steps
+from zaqar_gevent.storage.sqlite import claiming, delays, epochs, posting, removal, spools, steps
 from zaqar_gevent.storage.sqlite.documents import SPOOL, decode_ids, message, page
 
 if TYPE_CHECKING:
@@ -267,10 +267,14 @@ class MessageController(own_drivers.MessageController):
 
     def pop(self, queue: str, limit: int, project: str | None = None) -> Sequence[StoredMessage]:
         """Take up to `limit` messages that are not claimed from the front of the queue."""
+        mode = self.driver.find_group_mode(queue, project)
+        behind = claiming.MOST_BEHIND
         document = None
         while document is None:
             now = timeutils.utcnow_ts(microsecond=True)
-            document = self._database.write(removal.pop, project or '', queue, now, limit)
+            manner = claiming.Manner(mode, behind > 0)
+            document = self._database.write(removal.pop, project or '', queue, now, limit, manner)
+            behind -= 1
         return read_page(document, as_bodies=self.driver.carries_bodies)
 
     def restore(

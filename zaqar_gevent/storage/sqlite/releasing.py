@@ -5,6 +5,7 @@ A message that waits for its retry keeps its position: its `placed` is set.
 
 from __future__ import annotations
 
+import math
 import sqlite3
 from collections import defaultdict
 from collections.abc import Iterable
@@ -16,9 +17,13 @@ from zaqar_gevent import retry_delays
 from zaqar_gevent.storage.sqlite import delays, tallies
 from zaqar_gevent.storage.sqlite.transaction import Transaction
 
+_READ = """SELECT id, claim_count, expires FROM messages
+    WHERE id IN (SELECT value FROM json_each(?))"""
 _FREE_ALL = 'UPDATE messages SET claim = NULL WHERE claim = ?'
 _FREE = 'UPDATE messages SET claim = NULL WHERE id IN (SELECT value FROM json_each(?))'
-_HIDE = """UPDATE messages SET claim = NULL, placed = ifnull(placed, id), delayed_until = ?
+# One that expires before holds up its group until then, and no longer.
+_HIDE = """UPDATE messages SET claim = NULL, placed = ifnull(placed, id),
+        delayed_until = min(?, expires)
     WHERE id IN (SELECT value FROM json_each(?))"""
 
 
@@ -60,16 +65,14 @@ def free(
     delay: float | None = None,
 ) -> None:
     """Make some messages of a lease free, and leave it the others; `ids` is a JSON array."""
-    messages = cursor.execute(
-        'SELECT id, claim_count FROM messages WHERE id IN (SELECT value FROM json_each(?))', (ids,)
-    ).fetchall()
+    messages = cursor.execute(_READ, (ids,)).fetchall()
     tallies.released(cursor, lease.number, len(messages))
     _free(cursor, lease, messages, ended_at, now, delay)
 
 
-def _messages_of(cursor: sqlite3.Cursor, lease: HeldLease) -> list[tuple[int, int]]:
+def _messages_of(cursor: sqlite3.Cursor, lease: HeldLease) -> list[tuple[int, int, float]]:
     return cursor.execute(
-        'SELECT id, claim_count FROM messages INDEXED BY messages_held WHERE claim = ?',
+        'SELECT id, claim_count, expires FROM messages INDEXED BY messages_held WHERE claim = ?',
         (lease.number,),
     ).fetchall()
 
@@ -77,22 +80,26 @@ def _messages_of(cursor: sqlite3.Cursor, lease: HeldLease) -> list[tuple[int, in
 def _free(
     cursor: Transaction,
     lease: HeldLease,
-    messages: Iterable[tuple[int, int]],
+    messages: Iterable[tuple[int, int, float]],
     ended_at: float,
     now: float,
     delay: float | None,
 ) -> None:
     retry = retry_delays.read(lease.retry) if lease.retry else None
     by_time: defaultdict[float, list[int]] = defaultdict(list)
-    for number, claims in messages:
+    next_due = math.inf
+    for number, claims, expires in messages:
         due = ended_at + (retry.after(claims) if retry else 0)
         if delay is not None:
             due = now + delay
         by_time[due if due > now else 0.0].append(number)
+        if due > now:
+            next_due = min(next_due, due, expires)
     for due, numbers in by_time.items():
         ids = msgspec.json.encode(numbers).decode()
         if due:
             cursor.execute(_HIDE, (due, ids))
-            delays.note(cursor, lease.spool, due)
         else:
             cursor.execute(_FREE, (ids,))
+    if next_due < math.inf:
+        delays.note(cursor, lease.spool, next_due)

@@ -14,6 +14,7 @@ from zaqar_gevent.storage.core.pages import EMPTY_PAGE, encode_id
 from zaqar_gevent.storage.sqlite import (
     claiming,
     collector,
+    groups,
     long_bodies,
     spools,
     steps,
@@ -130,19 +131,28 @@ def _check_holders(
             raise errors.ClaimDoesNotExist(holder, queue, project)
 
 
-def pop(cursor: Transaction, project: str, queue: str, now: float, limit: int) -> bytes | None:
+def pop(
+    cursor: Transaction,
+    project: str,
+    queue: str,
+    now: float,
+    limit: int,
+    manner: claiming.Manner,
+) -> bytes | None:
     """Take the first messages that are not claimed; their page.
 
     None where it must be tried again, after a step towards more messages.
     """
-    spool = spools.get(cursor, project, queue)
+    spool, grouping = groups.open_spool(cursor, project, queue, manner.mode)
     if spool is None:
         return EMPTY_PAGE
-    free = claiming.find_free(cursor, spool, now, limit)
+    free = claiming.find_free(cursor, spool, grouping, now, limit, is_patient=manner.is_patient)
     if free.may_grow:
         return None
     ids = free.ids
     document: bytes = cursor.execute(_POPPED, {'ids': ids, 'now': now}).fetchone()[0]
+    if grouping is not None and free.names is not None:
+        groups.took(cursor, grouping, free.names, free.size)
     cursor.execute('DELETE FROM messages WHERE id IN (SELECT value FROM json_each(?))', (ids,))
     return document
 
@@ -240,5 +250,6 @@ def restore(cursor: sqlite3.Cursor, project: str, queue: str, popped: Sequence[P
         )
         if cursor.rowcount > 0:
             tallies.restored(cursor, one.number)
+            groups.restored(cursor, one.number)
         elif number is not None:
             long_bodies.remove(cursor, number)

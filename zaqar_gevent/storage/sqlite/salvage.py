@@ -96,6 +96,13 @@ _KINDS = {
         ),
         (f'DELETE FROM claims WHERE id {_THESE}',),
     ),
+    'groups of deleted queues': Kind(
+        (f'SELECT id, NULL FROM groupings WHERE spool IS NULL AND id {_OTHERS} LIMIT :limit',),
+        (
+            f'DELETE FROM message_groups WHERE grouping {_THESE}',
+            f'DELETE FROM groupings WHERE id {_THESE}',
+        ),
+    ),
     'deleted queues': Kind(
         (
             f"""SELECT id, NULL FROM doomed_spools d WHERE id {_OTHERS}

@@ -31,11 +31,13 @@ endings         of each spool and second, how many messages expire then and how 
                 claims that expire then; see `tallies`
 tallied         the one row has the id up to which messages are counted in `spools` and `endings`
 changes         what has to be added to these counts since
-message_groups  the groups of spools whose queues have ordered or fair groups (`mode`: 1 ordered, 2
-                fair, 3 both), as far as the claims have come: up to `grouped_to` of the spool, a
-                position. Messages without a group have the group ''. `ready` sorts the groups that
-                have a message to claim: by the position of the first one, or by `turn` in fair
-                queues; null for the others
+groupings       of the spools whose queues have ordered or fair groups (`mode`: 1 ordered, 2 fair, 3
+                both); `spools.grouping` is its id, or 0. `turn` is the last one that was given. One
+                without a spool is of no use any more. See `groups`
+message_groups  the groups of a grouping, as far as the claims have come: up to `grouped_to` of the
+                spool, a position. Messages without a group have the group '' up to there. `ready`
+                sorts the groups that have a message to claim: by the position of the first one, or
+                by `turn` in fair queues; null for the others
 redrives        moves of dead letters out of a queue: of the messages of `spool` from the position
                 `after` on up to the id `last`, to `target` or to where each is from. `rate` is in
                 messages a second, `remaining` the number still to be moved at most; null for no
@@ -271,8 +273,8 @@ _TALLIES = (
 
 _VERSION_5 = (*_DELAYS, *_TALLIES)
 
-# A group is looked at anew whenever one of its messages is taken, comes back or goes.
-_LOOK_AT_GROUP = """
+# Nothing was ever in `message_groups` before the version 9, which has others.
+_LOOKED_AT_GROUP = """
     UPDATE message_groups SET ready = CASE
         WHEN mode & 1 AND name != '' AND EXISTS (
             SELECT 1 FROM messages INDEXED BY messages_group_held
@@ -311,10 +313,10 @@ _ATTRIBUTES_AND_GROUPS = (
         WHERE ready IS NOT NULL""",
     'CREATE INDEX message_groups_turn ON message_groups (spool, turn)',
     f"""CREATE TRIGGER grouped_message_changed AFTER UPDATE OF claim, delayed_until ON messages
-        WHEN OLD.message_group IS NOT NULL BEGIN {_LOOK_AT_GROUP}
+        WHEN OLD.message_group IS NOT NULL BEGIN {_LOOKED_AT_GROUP}
         END""",
     f"""CREATE TRIGGER grouped_message_deleted AFTER DELETE ON messages
-        WHEN OLD.message_group IS NOT NULL BEGIN {_LOOK_AT_GROUP}
+        WHEN OLD.message_group IS NOT NULL BEGIN {_LOOKED_AT_GROUP}
         DELETE FROM message_groups
             WHERE spool = OLD.spool AND name = OLD.message_group AND ready IS NULL
             AND NOT EXISTS (SELECT 1 FROM messages INDEXED BY messages_group_held
@@ -389,9 +391,70 @@ _VERSION_8 = (
     'DROP TRIGGER changes_gathered',
 )
 
+_HELD_IN_GROUP = """EXISTS (SELECT 1 FROM messages INDEXED BY messages_group_held
+    WHERE spool = {spool} AND message_group = {name} AND message_group IS NOT NULL
+    AND (claim IS NOT NULL OR delayed_until > 0 AND placed IS NOT NULL))"""
+
+_FREE_IN_GROUP = """(SELECT CASE WHEN mode & 2 THEN turn ELSE position END
+    FROM messages INDEXED BY messages_group_free
+    WHERE spool = {spool} AND message_group = {name} AND message_group IS NOT NULL
+    AND claim IS NULL AND delayed_until = 0 ORDER BY position LIMIT 1)"""
+
+GROUP_READY = f"""CASE WHEN mode & 1 AND name != '' AND {_HELD_IN_GROUP} THEN NULL
+    ELSE {_FREE_IN_GROUP} END"""
+"""SQL for `ready` of a row of `message_groups`; to be formatted with the spool and the name."""
+
+_OF_GROUP = """WHERE grouping = (SELECT grouping FROM spools WHERE id = OLD.spool)
+    AND name = OLD.message_group"""
+_OLD = {'spool': 'OLD.spool', 'name': 'OLD.message_group'}
+
+# A group is looked at anew whenever one of its messages is taken, comes back or goes. PERF: that it
+# is held is clear from what was taken.
+_GROUPINGS = (
+    'DROP TRIGGER grouped_message_changed',
+    'DROP TRIGGER grouped_message_deleted',
+    'DROP TABLE message_groups',
+    'DROP INDEX messages_group_free',
+    """CREATE INDEX messages_group_free ON messages (spool, message_group, position, expires)
+        WHERE message_group IS NOT NULL AND claim IS NULL AND delayed_until = 0""",
+    """CREATE INDEX messages_waiting ON messages (spool, position)
+        WHERE delayed_until > 0 AND placed IS NOT NULL""",
+    """CREATE TABLE groupings (
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        spool INTEGER UNIQUE,
+        mode INTEGER NOT NULL,
+        turn INTEGER NOT NULL DEFAULT 0
+    )""",
+    """CREATE TABLE message_groups (
+        grouping INTEGER NOT NULL,
+        name TEXT NOT NULL,
+        mode INTEGER NOT NULL,
+        turn INTEGER NOT NULL,
+        ready INTEGER,
+        PRIMARY KEY (grouping, name)
+    ) WITHOUT ROWID""",
+    """CREATE INDEX message_groups_ready ON message_groups (grouping, ready)
+        WHERE ready IS NOT NULL""",
+    f"""CREATE TRIGGER grouped_message_changed AFTER UPDATE OF claim, delayed_until ON messages
+        WHEN OLD.message_group IS NOT NULL BEGIN
+        UPDATE message_groups SET ready = CASE
+            WHEN mode & 1 AND name != '' AND NEW.claim IS NOT NULL THEN NULL
+            ELSE {GROUP_READY.format(**_OLD)} END {_OF_GROUP};
+        END""",
+    f"""CREATE TRIGGER grouped_message_deleted AFTER DELETE ON messages
+        WHEN OLD.message_group IS NOT NULL BEGIN
+        UPDATE message_groups SET ready = {GROUP_READY.format(**_OLD)} {_OF_GROUP};
+        DELETE FROM message_groups {_OF_GROUP} AND ready IS NULL
+            AND NOT {_HELD_IN_GROUP.format(**_OLD)};
+        END""",
+)
+
+_VERSION_9 = (*_GROUPINGS,)
+
 MIGRATIONS = (
     *(_VERSION_1, _VERSION_2, _VERSION_3, _VERSION_4),
     *(_VERSION_5, _VERSION_6, _VERSION_7, _VERSION_8),
+    _VERSION_9,
 )
 """The statements that lead from each version to the next."""
 

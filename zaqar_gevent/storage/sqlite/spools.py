@@ -84,6 +84,7 @@ def unmap(cursor: sqlite3.Cursor, project: str, queue: str) -> None:
     if spool is not None:
         cursor.execute('DELETE FROM spools WHERE id = ?', (spool,))
         cursor.execute('DELETE FROM delays WHERE spool = ?', (spool,))
+        cursor.execute('UPDATE groupings SET spool = NULL WHERE spool = ?', (spool,))
         cursor.execute('INSERT INTO doomed_spools (id) VALUES (?)', (spool,))
 
 
