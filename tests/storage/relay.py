@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import pathlib
 import select
 import socket
@@ -28,6 +29,7 @@ class Relay:
         self._greet = greet
         self.loses = threading.Event()
         self.is_silent = threading.Event()
+        self._open: list[socket.socket] = []
         threading.Thread(target=self._serve, daemon=True).start()
 
     @property
@@ -36,6 +38,12 @@ class Relay:
 
     def close(self) -> None:
         self._listener.close()
+
+    def cut(self) -> None:
+        """End all connections, whatever is under way."""
+        for one in tuple(self._open):
+            with contextlib.suppress(OSError):
+                one.shutdown(socket.SHUT_RDWR)
 
     def _serve(self) -> None:
         while True:
@@ -53,6 +61,7 @@ class Relay:
             accepted.close()
             return
         with client, socket.create_connection(('127.0.0.1', self._port)) as server:
+            self._open.append(client)
             while True:
                 if self.is_silent.is_set():
                     time.sleep(0.01)

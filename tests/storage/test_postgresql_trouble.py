@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import pathlib
+import pwd
 import signal
+import subprocess
+import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -23,6 +27,9 @@ from tests.storage.relay import Relay
 from zaqar_gevent.storage.core import links
 from zaqar_gevent.storage.errors import OutcomeUnknown, StoreUnavailable, UnsuitableStore
 from zaqar_gevent.storage.postgresql import calls, kinds, options, schema, upkeep
+
+CONNECTIONS = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'zaqar_gevent'"
+END_CONNECTIONS = f"""{CONNECTIONS.replace('count(*)', 'count(pg_terminate_backend(pid))')}"""
 
 # A call may wait for an answer, then for a connection; a busy machine has some of it.
 MOST_SECONDS = 8.0
@@ -290,6 +297,127 @@ def test_a_deadlock_is_got_over(store: Store, own: PostgresProcess) -> None:
     assert store.list(queue) == []
 
 
+def test_a_serialization_failure_is_got_over(store: Store, own: PostgresProcess) -> None:
+    queue = store.queue()
+    name = _schema_of(store)
+    # A sequence keeps its value when the transaction is undone.
+    own.run(f"""CREATE SEQUENCE {name}.failures;
+        CREATE FUNCTION {name}.fail() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+            IF nextval('{name}.failures') <= current_setting('zaqar.failures')::int THEN
+                RAISE EXCEPTION 'could not serialize access' USING ERRCODE = '40001';
+            END IF;
+            RETURN NULL;
+        END $$;
+        CREATE TRIGGER fail BEFORE INSERT ON {name}.messages
+        FOR EACH STATEMENT EXECUTE FUNCTION {name}.fail()""")
+    for failures, is_got_over in ((3, True), (1000, False)):
+        own.run(f'ALTER DATABASE postgres SET zaqar.failures = {failures}')
+        own.run(f"SELECT setval('{name}.failures', 1, false)")
+        own.run(END_CONNECTIONS)
+        [(outcome, seconds)] = all_at_once(lambda: store.post(queue, 'x'))
+        assert isinstance(outcome, StoreUnavailable) is not is_got_over
+        assert not isinstance(outcome, OutcomeUnknown)
+        assert seconds < MOST_SECONDS
+    assert 'again and again' in str(outcome)
+    own.run('ALTER DATABASE postgres RESET zaqar.failures')
+    own.run(f'DROP TRIGGER fail ON {name}.messages')
+    assert store.list(queue) == ['x']
+
+
+@pytest.mark.parametrize('level', ['repeatable read', 'serializable'])
+def test_another_isolation_of_the_database_does_no_harm(
+    own: PostgresProcess, tmp_path: pathlib.Path, level: str
+) -> None:
+    own.run(f'ALTER DATABASE postgres SET default_transaction_isolation = "{level}"')
+    try:
+        with open_store(f'{own.uri}?connect_timeout=60', tmp_path) as store:
+            queue = store.queue()
+            claimed: list[str] = []
+
+            def post(number: int) -> None:
+                while isinstance(
+                    attempt(lambda: store.post(queue, number, post_id=f'p{number}'))[0], Exception
+                ):
+                    pass
+
+            def work() -> None:
+                while len(claimed) < 40:
+                    found, _ = attempt(lambda: store.claim(queue, limit=3)[1])
+                    if not isinstance(found, Exception):
+                        claimed.extend(one['id'] for one in found)
+
+            posts = [functools.partial(post, number) for number in range(40)]
+            all_at_once(*posts, *[work] * 5)
+            assert len(set(claimed)) == len(claimed) == 40
+            assert store.counts(queue) == (40, 0)
+    finally:
+        own.run('ALTER DATABASE postgres RESET default_transaction_isolation')
+
+
+def test_limits_of_idle_sessions_are_got_over(
+    store: Store, own: PostgresProcess, tmp_path: pathlib.Path
+) -> None:
+    own.run('CREATE ROLE idle LOGIN')
+    own.run('GRANT ALL ON DATABASE postgres TO idle')
+    for limit in ('idle_in_transaction_session_timeout', 'idle_session_timeout'):
+        own.run(f"ALTER ROLE idle SET {limit} = '500ms'")
+    # Tables are made under these limits, too.
+    uri = own.uri.replace(USER, 'idle')
+    with open_store(f'{uri}?connect_timeout=10', tmp_path) as limited:
+        queue = limited.queue()
+        for number in range(3):
+            assert limited.post(queue, number, post_id=f'p{number}')
+            assert limited.list(queue) == list(range(number + 1))
+            # The housekeeping uses one of them now and then.
+            _wait_for(
+                own, f"{CONNECTIONS} AND usename = 'idle'".replace('count(*)', 'count(*) < 2')
+            )
+
+
+@pytest.mark.parametrize('has_id', [True, False])
+def test_a_connection_that_is_cut_in_a_transaction(
+    relay: Relay, own: PostgresProcess, tmp_path: pathlib.Path, has_id: bool
+) -> None:
+    """The server goes on with it, since it does not notice before it answers."""
+    with open_store(through(relay), tmp_path) as store:
+        queue = store.queue()
+        store.post(queue, 'before')
+        name = _schema_of(store)
+        more = {'post_id': 'p1'} if has_id else {}
+        with own.connect() as other:
+            other.execute('BEGIN')
+            other.execute(f"SELECT {name}.lock_{schema.digest()}('shop', '{queue}')".encode())
+            posting = gevent.spawn(attempt, lambda: store.post(queue, 'x', **more))
+            _wait_for(own, 'SELECT count(*) > 0 FROM pg_locks WHERE NOT granted')
+            relay.cut()
+            gevent.sleep(0)
+            if has_id:
+                # It is sent once more, and waits behind the first.
+                _wait_for(own, 'SELECT count(*) > 1 FROM pg_locks WHERE NOT granted')
+            other.execute('ROLLBACK')
+        outcome, _ = posting.get(timeout=60)
+        if has_id:
+            assert isinstance(outcome, list)
+        else:
+            assert isinstance(outcome, OutcomeUnknown)
+        _wait_for(own, 'SELECT count(*) = 0 FROM pg_locks WHERE NOT granted')
+        _wait_for_list(store, queue, ['before', 'x'])
+
+
+def _wait_for(own: PostgresProcess, question: str) -> None:
+    deadline = time.monotonic() + 30
+    while own.run(question) != [(True,)]:
+        assert time.monotonic() < deadline, question
+        gevent.sleep(0.02)
+
+
+def _wait_for_list(store: Store, queue: str, bodies: list[Any]) -> None:
+    deadline = time.monotonic() + 30
+    while (found := store.list(queue)) != bodies:
+        assert time.monotonic() < deadline, found
+        gevent.sleep(0.02)
+
+
 def test_one_call_that_fails_does_not_fail_the_others(store: Store, own: PostgresProcess) -> None:
     queue = store.queue()
     name = _schema_of(store)
@@ -319,6 +447,50 @@ def test_a_full_disk_is_told(store: Store, own: PostgresProcess) -> None:
     assert store.list(queue) == []
     own.run(f'DROP TRIGGER full_disk ON {name}.messages')
     assert store.post(queue, 'y')
+
+
+@pytest.fixture
+def small_disk() -> Iterator[pathlib.Path]:
+    """A file system of 2 MB for the user of PostgreSQL."""
+    if os.getuid() != 0:
+        pytest.skip('only root can mount a file system')
+    place = pathlib.Path(tempfile.mkdtemp(prefix='zaqar-disk-'))
+    place.chmod(0o755)
+    account = pwd.getpwnam('nobody')
+    options = f'size=2m,uid={account.pw_uid},gid={account.pw_gid},mode=0700'
+    mounted = subprocess.run(
+        ['mount', '-t', 'tmpfs', '-o', options, 'tmpfs', str(place)], capture_output=True, text=True
+    )
+    if mounted.returncode:
+        place.rmdir()
+        pytest.skip(f'a file system cannot be mounted: {mounted.stderr.strip()}')
+    yield place
+    subprocess.run(['umount', '--lazy', str(place)], check=True)
+    place.rmdir()
+
+
+@pytest.mark.slow
+def test_nothing_is_lost_when_the_disk_is_full(
+    small_disk: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    with PostgresProcess() as postgres:
+        postgres.run(f"CREATE TABLESPACE small LOCATION '{small_disk}'")
+        with open_store(f'{postgres.uri}?connect_timeout=10', tmp_path) as store:
+            queue = store.queue()
+            postgres.run(f'ALTER TABLE {_schema_of(store)}.messages SET TABLESPACE small')
+            posted = []
+            with pytest.raises(StoreUnavailable, match='its disk is full'):
+                while True:
+                    number = len(posted)
+                    store.post(queue, [number, 'x' * 1000], post_id=f'p{number}')
+                    posted.append(number)
+            # What is there can be read.
+            found = store.list(queue, limit=100_000)
+            assert [one[0] for one in found] == posted
+            subprocess.run(['mount', '-o', 'remount,size=20m', str(small_disk)], check=True)
+            store.post(queue, [len(posted), 'x' * 1000], post_id=f'p{len(posted)}')
+            found = store.list(queue, limit=100_000)
+            assert [one[0] for one in found] == [*posted, len(posted)]
 
 
 def test_a_lock_that_is_held_does_not_hold_up_the_others(
