@@ -63,6 +63,7 @@ EXTRAS = {
         'gunicorn[gevent]>=23.0',
         'hiredis>=3.2',
         'h11>=0.16',
+        'hypothesis>=6.100',
         'jsonschema>=4.23',
         'openapi-spec-validator>=0.7.2',
         'openstacksdk>=4.0',

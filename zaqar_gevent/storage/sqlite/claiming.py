@@ -54,6 +54,10 @@ _FIND_FREE = """SELECT json_group_array(id), count(*), min(expires), max(claim_c
     WHERE spool = :spool AND claim IS NULL AND delayed_until = 0 AND expires > :now
     ORDER BY position LIMIT :limit)"""
 
+HAS_ENDED_RETRIES = """EXISTS (SELECT 1 FROM claims INDEXED BY claims_of_spool
+    WHERE spool = {spool} AND expires <= :now AND retry IS NOT NULL)"""
+"""SQL for whether leases of a spool have ended whose messages may be due for a retry."""
+
 _TAKE = """UPDATE messages SET claim = :claim, claim_count = claim_count + 1
     WHERE id IN (SELECT value FROM json_each(:ids))"""
 
@@ -162,7 +166,7 @@ def find_free(
     is_due, has_expired, has_ended = cursor.execute(
         _LOOK_AT_FRONT, {'spool': spool, 'now': now}
     ).fetchone()
-    has_more = bool(is_due) and delays.place_of_spool(cursor, spool, now)
+    has_more = bool(is_due) and delays.place_of_spool(cursor, spool, now).has_more
     if has_expired:
         cursor.execute(_DROP_EXPIRED, (spool, EXPIRED_STEP, now))
     if has_ended:
@@ -178,6 +182,19 @@ def find_free(
         _FIND_FREE, {'spool': spool, 'now': now, 'limit': limit}
     ).fetchone()
     return Free(ids, found, expires, claims or 0, has_more and found < limit)
+
+
+def show_due(cursor: Transaction, project: str, queue: str, now: float) -> tuple[int, bool]:
+    """Make some of the messages of a queue visible that are due, those of ended leases included.
+
+    Returns how many were placed, and whether more are due.
+    """
+    spool = spools.get(cursor, project, queue)
+    if spool is None:
+        return 0, False
+    has_more = release_expired_claims(cursor, now, spool)
+    placed = delays.place_of_spool(cursor, spool, now)
+    return placed.number, placed.has_more or has_more
 
 
 class Attempt(NamedTuple):

@@ -17,7 +17,7 @@ import msgspec
 from oslo_utils import timeutils
 
 from zaqar_gevent.storage.errors import StoreDamaged
-from zaqar_gevent.storage.sqlite import spools, steps, tallies
+from zaqar_gevent.storage.sqlite import steps, tallies
 from zaqar_gevent.storage.sqlite.documents import alone
 from zaqar_gevent.storage.sqlite.outage import damaged, is_damage
 from zaqar_gevent.storage.sqlite.transaction import DueMessage, DueQueue, Transaction
@@ -89,18 +89,9 @@ class Placed(NamedTuple):
     size: int
 
 
-def place_of_queue(cursor: Transaction, project: str, queue: str, now: float) -> tuple[int, bool]:
-    """Make some of the messages of a queue visible that are due; how many, whether more are."""
-    spool = spools.get(cursor, project, queue)
-    if spool is None:
-        return 0, False
-    placed = _place(cursor, spool, now)
-    return placed.number, placed.has_more
-
-
-def place_of_spool(cursor: Transaction, spool: int, now: float) -> bool:
-    """Make some of the messages of a spool visible that are due; whether more are."""
-    return _place(cursor, spool, now).has_more
+def place_of_spool(cursor: Transaction, spool: int, now: float) -> Placed:
+    """Make some of the messages of a spool visible that are due."""
+    return _place(cursor, spool, now)
 
 
 def place(cursor: Transaction, now: float, without: Iterable[int] = (), most: int = STEP) -> None:

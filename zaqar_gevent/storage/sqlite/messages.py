@@ -187,7 +187,7 @@ class MessageController(own_drivers.MessageController):
         try:
             placed, more = 0, True
             while more and placed < (limit or 1):
-                count, more = self._database.write(delays.place_of_queue, project or '', queue, now)
+                count, more = self._database.write(claiming.show_due, project or '', queue, now)
                 placed += count
         except StoreUnavailable:
             return False
@@ -394,7 +394,7 @@ def _list_statements(
 
     is_given = '1' if has_epoch is None else epochs.IS_GIVEN[has_epoch]
     marked_page = f"""SELECT document, last, {epochs.OF_ID.format(id='last')}, {is_given},
-            {delays.IS_DUE.format(spool=SPOOL)}
+            {delays.IS_DUE.format(spool=SPOOL)} OR {claiming.HAS_ENDED_RETRIES.format(spool=SPOOL)}
         FROM (SELECT document, ifnull(last, {after}) AS last FROM ({page(find(message))}))"""
     sizes = find(lambda _: steps.SIZE)
     bounds = steps.first(
