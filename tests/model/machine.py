@@ -6,7 +6,8 @@ import contextlib
 import itertools
 import re
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
 from typing import Any
 from unittest import mock
 
@@ -39,6 +40,8 @@ SETTINGS = {
     'dead': Settings(),
 }
 queues = st.sampled_from(sorted(SETTINGS))
+NO_REASONS: Mapping[str, str | None] = MappingProxyType({})
+
 clients = st.sampled_from(CLIENTS)
 limits = st.integers(1, 4)
 picks = st.integers(0, 7)
@@ -52,6 +55,8 @@ class Clock:
     """The time of a store, which stands between steps and never goes back.
 
     It begins ahead of the real one, so that no store removes by itself what is still there.
+
+    now: in whole seconds since the epoch.
     """
 
     def __init__(self, start: int) -> None:
@@ -86,6 +91,9 @@ class StoreMachine(RuleBasedStateMachine):
     steps = 0
     """How many there have been, for all sequences."""
 
+    whole_seconds = False
+    """Whether a scheduled message counts as posted at the next whole second."""
+
     pops_dead_letters = False
     """Whether a pop counts as a claim, and moves what has been claimed too often."""
 
@@ -93,8 +101,9 @@ class StoreMachine(RuleBasedStateMachine):
         super().__init__()
         # What one sequence leaves behind is in other queues than those of the next.
         self._prefix = f's{next(self.names)}-'
-        self.model = Model(self.clock.now)
+        self.model = Model(self.clock.now, self.whole_seconds)
         self._bodies = itertools.count()
+        self._posts = itertools.count(1)
         self._touched: set[str] = set()
         self._followers: dict[str, tuple[str | None, int]] = {}
 
@@ -133,7 +142,9 @@ class StoreMachine(RuleBasedStateMachine):
             self._touched.add(target)
             self._show_due(target)
 
-    def _move_dead_letters(self, name: str, moved: list[Message], reason: str | None) -> None:
+    def _move_dead_letters(
+        self, name: str, moved: list[Message], reasons: Mapping[str, str | None] = NO_REASONS
+    ) -> None:
         """Look for new dead letters, which must be `moved`, and let the model have their ids."""
         if not moved:
             return
@@ -144,7 +155,7 @@ class StoreMachine(RuleBasedStateMachine):
         bodies, wanted = [one['body'] for one in new], [one.body for one in moved]
         assert bodies == wanted, f'dead letters {bodies} instead of {wanted}'
         for message, found in zip(moved, new, strict=True):
-            self.model.dead_letter(name, message, found['id'], reason)
+            self.model.dead_letter(name, message, found['id'], reasons.get(message.id))
 
     def _compare(self, found: list[dict[str, Any]], expected: list[Message]) -> None:
         seen, wanted = [self._tell(one) for one in found], [self._expect(one) for one in expected]
@@ -155,6 +166,7 @@ class StoreMachine(RuleBasedStateMachine):
         if facts is not None:
             assert re.fullmatch(r'\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ', facts['at'])
             facts = {name: facts.get(name) for name in facts.keys() - {'at'} | {'reason'}}
+            facts['queue'] = facts['queue'].removeprefix(self._prefix)
         return {
             'body': found['body'],
             'id': found['id'],
@@ -222,7 +234,9 @@ class StoreMachine(RuleBasedStateMachine):
         self._show_due(name)
         bodies = [f'm{next(self._bodies)}' for _ in range(count)]
         attributes = {'kind': name} if has_attributes else None
-        new: dict[str, Any] = {'ttl': ttl, 'delay': delay}
+        # No two posts are due at the same moment, and none when the clock stands.
+        exact = delay - 0.5 + next(self._posts) / 10_000 if delay else 0
+        new: dict[str, Any] = {'ttl': ttl, 'delay': exact}
         if is_scheduled and delay:
             new['scheduled'] = True
         if attributes:
@@ -237,10 +251,16 @@ class StoreMachine(RuleBasedStateMachine):
                 body,
                 client,
                 ttl=ttl,
-                delay=delay,
+                delay=exact,
                 is_scheduled=is_scheduled,
                 attributes=attributes,
             )
+
+    @rule(name=queues, count=st.integers(1, 5))
+    def post_plainly(self, name: str, count: int) -> None:
+        """What most posts are, so that there is something to work with."""
+        client, ttl, delay = CLIENTS[0], 300, 0
+        self.post(name, client, count, ttl, delay, is_scheduled=False, has_attributes=False)
 
     @precondition(has_messages)
     @rule(queue=picks, client=clients, limit=limits)
@@ -256,11 +276,18 @@ class StoreMachine(RuleBasedStateMachine):
         """Read the next page after the last marker."""
         name = self._pick(self._filled(), queue)
         marker, position = self._followers.get(name, (None, 0))
+        if marker is not None and self._has_lost(name, marker):
+            marker, position = None, 0
         found, following = self._list(name, marker=marker, limit=limit)
         expected = [one for one in self.model.free(name) if one.position > position][:limit]
         self._compare(found, expected)
         if expected:
             self._followers[name] = following, expected[-1].position
+
+    def _has_lost(self, name: str, marker: str) -> bool:
+        """Whether the place of a marker is not known any more, as the store says."""
+        features, messages = self.store.features, self.store.messages
+        return features.keeps_places and not messages.keeps_place(self._real(name), marker)
 
     @precondition(has_messages)
     @rule(queue=picks, pick=picks)
@@ -288,7 +315,7 @@ class StoreMachine(RuleBasedStateMachine):
             lease['retry'] = retry
         claim, found = self.store.claims.create(self._real(name), lease, limit=limit)
         messages = list(found)
-        self._move_dead_letters(name, exhausted, None)
+        self._move_dead_letters(name, exhausted)
         for message in expected:
             self.model.take(name, message, str(claim), ttl, grace)
         self._compare(messages, expected)
@@ -353,7 +380,7 @@ class StoreMachine(RuleBasedStateMachine):
             settlements.append(
                 Settlement(kind, message.id, claim, delay, 'why' if delay else None, ttl, grace)
             )
-        done: dict[str, Any] = {}
+        done: dict[str, Settlement] = {}
         for one in settlements:
             message = self.model.queues[name].messages.get(one.message_id)
             if message is None or message in rejected:
@@ -367,8 +394,7 @@ class StoreMachine(RuleBasedStateMachine):
             self._settle(name, message, one, rejected)
             done[one.message_id] = one
         real = self.store.claims.settle(self._real(name), settlements)
-        for message in rejected:
-            self._move_dead_letters(name, [message], done[message.id].reason)
+        self._move_dead_letters(name, rejected, {key: one.reason for key, one in done.items()})
         assert [one is None for one in real] == outcomes, f'{real} instead of {outcomes}'
 
     def _settle(
@@ -421,7 +447,7 @@ class StoreMachine(RuleBasedStateMachine):
             expected, exhausted = self.model.find_claimable(name, limit)
         popped = list(self.store.messages.pop(self._real(name), limit) or ())
         if self.pops_dead_letters:
-            self._move_dead_letters(name, exhausted, None)
+            self._move_dead_letters(name, exhausted)
         bodies, wanted = [one['body'] for one in popped], [one.body for one in expected]
         assert bodies == wanted, f'popped {bodies} instead of {wanted}'
         for message in expected:
@@ -474,5 +500,5 @@ class StoreMachine(RuleBasedStateMachine):
 def machine_of(store: Store, clock: Clock) -> type[StoreMachine]:
     """The machine of one store."""
     on_redis = store.redis is not None
-    members = {'store': store, 'clock': clock, 'pops_dead_letters': on_redis, 'steps': 0}
-    return type('StoreMachine', (StoreMachine,), members)
+    members = {'store': store, 'clock': clock, 'pops_dead_letters': on_redis}
+    return type('StoreMachine', (StoreMachine,), {**members, 'whole_seconds': on_redis, 'steps': 0})

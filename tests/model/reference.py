@@ -1,11 +1,12 @@
 """The model: what queues, messages, leases and dead letters do, in memory and in plain Python.
 
-Times are whole seconds. A test passes the present one in; nothing here reads a clock.
+A test passes the time in, in whole seconds; nothing here reads a clock.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Any
 
 from zaqar_gevent.retry_delays import RetryDelay
@@ -32,9 +33,9 @@ class Message:
     body: str
     client: str
     ttl: int
-    expires: int
+    expires: float
     position: int
-    due: int | None = None
+    due: float | None = None
     lease: Lease | None = None
     hidden_until: int = 0
     claim_count: int = 0
@@ -77,10 +78,14 @@ class Queue:
 
 
 class Model:
-    """All queues of a project, at a time that only goes forward."""
+    """All queues of a project, at a time that only goes forward.
 
-    def __init__(self, now: int) -> None:
+    whole_seconds: whether a scheduled message counts as posted at the next whole second.
+    """
+
+    def __init__(self, now: int, whole_seconds: bool = False) -> None:
         self.now = now
+        self._whole_seconds = whole_seconds
         self.queues: dict[str, Queue] = {}
         self._last_position = 0
 
@@ -125,12 +130,14 @@ class Model:
         client: str,
         *,
         ttl: int,
-        delay: int = 0,
+        delay: float = 0,
         is_scheduled: bool = False,
         attributes: dict[str, str] | None = None,
     ) -> None:
         """Add a message. is_scheduled: whether its TTL runs from when it is due."""
         begins = self.now + delay if is_scheduled else self.now
+        if self._whole_seconds:
+            begins = math.ceil(begins)
         self.queues[name].messages[message_id] = Message(
             message_id,
             body,

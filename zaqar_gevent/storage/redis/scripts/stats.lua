@@ -12,7 +12,8 @@ place(KEYS[1], ARGV[5])
 if ARGV[2] == '-inf' then
     -- Those that are not due are there, too.
     for _, id in ipairs(call('ZRANGE', KEYS[1] .. LATER, 0, 4999)) do
-        if call('EXISTS', id) == 1 then
+        local expires = call('HGET', id, 'e')
+        if expires and tonumber(expires) > now then
             total = total + 1
         end
     end
