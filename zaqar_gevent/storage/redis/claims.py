@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 MOST_GRACE = 10**9
 """A message does not live longer than this for a claim; Redis cannot count any further."""
 
-_TAKE = load('take', is_repeatable=False)
 _GET = load('claim_get', is_write=False)
 _RENEW = load('claim_renew')
 _RELEASE = load('claim_release')
@@ -51,7 +50,7 @@ class ClaimController(own_drivers.ClaimController):
         """
         claim = str(uuid.uuid4())
         lease = (claim, metadata['ttl'], min(metadata['grace'], MOST_GRACE))
-        found = self.driver.take(_TAKE, queue, project, limit, lease, metadata.get('retry'))
+        found = self.driver.take(queue, project, limit, lease, metadata.get('retry'))
         return (claim, iter(found)) if found else (None, iter(()))
 
     def get(

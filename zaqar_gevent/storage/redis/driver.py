@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import uuid
 from typing import Any
 
 from oslo_config import cfg
@@ -11,6 +12,7 @@ from zaqar.conf import drivers_management_store_redis as management_options
 from zaqar.conf import drivers_message_store_redis as message_options
 
 from zaqar_gevent.bodies import Body, body_of
+from zaqar_gevent.message_groups import GroupMode
 from zaqar_gevent.retry_delays import RetryDelay
 from zaqar_gevent.storage import own_drivers
 from zaqar_gevent.storage.core.handles import Handle
@@ -33,13 +35,26 @@ from zaqar_gevent.storage.redis import (
 from zaqar_gevent.storage.redis.documents import Page, present_all
 from zaqar_gevent.storage.redis.durability import Durability
 from zaqar_gevent.storage.redis.news import NewsChannel
-from zaqar_gevent.storage.redis.servers import RedisServer, Script, open_server
+from zaqar_gevent.storage.redis.queues import end_groups
+from zaqar_gevent.storage.redis.servers import RedisServer, load, open_server
 
 Lease = tuple[str, int, int]
 """The id of a claim, its TTL and grace in seconds."""
 
 _NEVER = (0, '', '', '')
-_OFFERED = frozenset({Feature.ATTRIBUTES, Feature.RETRIES, Feature.SETTLEMENTS, Feature.SCHEDULES})
+_OFFERED = frozenset(Feature)
+
+_TAKE = load('take', is_repeatable=False)
+_TAKE_GROUPS = load('take_groups', is_repeatable=False)
+_DEAD_LETTERS, _OTHER_SCRIPT, _OTHER_MODE = 1, 2, 3
+"""What these answer where something else has to be done first."""
+
+_MOST_BEHIND = 10_000
+"""Steps of giving messages to their groups that one claim takes at most, before it takes those that
+it has found."""
+
+_MOST_REMEMBERED = 10_000
+"""Queues that are remembered to have groups."""
 
 
 class DataDriver(own_drivers.DataDriver):
@@ -72,6 +87,7 @@ class DataDriver(own_drivers.DataDriver):
         self.server = self._handle.store
         self.idempotency_seconds: int = section.idempotency_seconds
         self._is_shared: bool = section.shared_with_upstream
+        self._grouped: dict[tuple[str | None, str], None] = {}
         # Upstream's servers would put popped messages back without them, for one.
 
     @property
@@ -102,7 +118,6 @@ class DataDriver(own_drivers.DataDriver):
 
     def take(
         self,
-        script: Script,
         queue: str,
         project: str | None,
         limit: int,
@@ -113,6 +128,10 @@ class DataDriver(own_drivers.DataDriver):
 
         Dead letters are moved instead. retry: how long messages wait when the lease has ended.
         """
+        mode = GroupMode.NONE if self._is_shared else self.find_group_mode(queue, project)
+        # PERF: a queue is asked first for what it was found to have.
+        has_groups = (project, queue) in self._grouped if mode is None else bool(mode)
+        steps = _MOST_BEHIND
         now = timeutils.utcnow_ts()
         # PERF: a queue without dead letters is told by the script, and costs no further call.
         dead_letters = (
@@ -122,7 +141,7 @@ class DataDriver(own_drivers.DataDriver):
         while True:
             most, ttl, dead_letter_queue, counter = dead_letters
             found = self.server.run(
-                script,
+                _TAKE_GROUPS if has_groups else _TAKE,
                 (
                     keys.messages(queue, project),
                     keys.claims(queue, project),
@@ -133,7 +152,7 @@ class DataDriver(own_drivers.DataDriver):
                 ),
                 now,
                 limit,
-                after,
+                ('1' if steps > 0 else '') if has_groups else after,
                 *lease,
                 most,
                 ttl,
@@ -143,13 +162,39 @@ class DataDriver(own_drivers.DataDriver):
                 *(('', '', '') if retry is None else (retry.initial, retry.factor, retry.max)),
                 '' if self._is_shared else queue,
                 timeutils.utcnow().strftime('%Y-%m-%dT%H:%M:%SZ'),
+                *self._group_arguments(mode, has_groups=has_groups),
             )
-            if found == 1:
+            if found == _DEAD_LETTERS:
                 dead_letters = self._get_dead_letters(queue, project)
+            elif found == _OTHER_SCRIPT:
+                has_groups = not has_groups
+                self._remember_grouped(project, queue, has_groups=has_groups)
+                # Metadata with such a name may not have groups.
+                mode = mode if has_groups else GroupMode.NONE
+            elif found == _OTHER_MODE:
+                end_groups(self.server, keys.messages(queue, project))
+            elif has_groups and not found[0] and found[2] is not None:
+                steps -= 1
+                if steps <= -_MOST_BEHIND:
+                    return []
             elif found[0] or found[2] is None:
                 return self.present(found[1])
             else:
                 after = found[2]
+
+    def _group_arguments(self, mode: GroupMode | None, *, has_groups: bool) -> tuple[Any, ...]:
+        """What the scripts are told of the groups of a queue, and the token of new ones."""
+        if has_groups:
+            return ('?' if mode is None else int(mode), uuid.uuid4().hex)
+        return ('' if mode is None else 1,)
+
+    def _remember_grouped(self, project: str | None, queue: str, *, has_groups: bool) -> None:
+        if not has_groups:
+            self._grouped.pop((project, queue), None)
+            return
+        if len(self._grouped) >= _MOST_REMEMBERED:
+            self._grouped.clear()
+        self._grouped[project, queue] = None
 
     def present(self, page: bytes) -> Page:
         """The messages of a script's answer."""

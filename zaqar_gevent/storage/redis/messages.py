@@ -35,12 +35,11 @@ _GET = load('get', is_write=False)
 _EDGE = load('edge', is_write=False)
 _DELETE = load('delete')
 _DELETE_MANY = load('delete_many')
-_TAKE = load('take', is_repeatable=False)
 _PURGE = load('purge')
 _RESTORE = load('restore')
 _COLLECT = load('collect', is_write=False)
 
-EXTRAS = ('attributes',)
+EXTRAS = ('attributes', 'group')
 """Members of messages that are stored beside upstream's."""
 
 Arguments = list[Any]
@@ -285,7 +284,7 @@ class MessageController(own_drivers.MessageController):
 
         As with upstream's driver it counts as a claim: dead letters are moved instead.
         """
-        taken: Page = self.driver.take(_TAKE, queue, project, limit)
+        taken: Page = self.driver.take(queue, project, limit)
         return taken
 
     def restore(

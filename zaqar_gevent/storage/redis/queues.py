@@ -22,6 +22,7 @@ _CREATE = load('queue_create')
 _LIST = load('queue_list', is_write=False)
 _UPDATE = load('queue_update')
 _DELETE = load('queue_delete')
+_END_GROUPS = load('end_groups')
 _WIPE = load('wipe')
 _STATS = load('stats', is_write=False)
 
@@ -235,7 +236,7 @@ def detach(names: _QueueNames, name: str, project: str | None) -> None:
     token = uuid.uuid4().hex
     doomed = keys.doomed(name, project, 'messages', token)
     doomed_claims = keys.doomed(name, project, 'claims', token)
-    names.server.run(
+    groups = names.server.run(
         _DELETE,
         (
             names.names(project),
@@ -256,6 +257,18 @@ def detach(names: _QueueNames, name: str, project: str | None) -> None:
         while names.server.run(_WIPE, (key,), STEP):
             pass
     while names.server.run(_WIPE, (doomed_claims,), STEP, keys.CLAIMED):
+        pass
+    if groups is not None:
+        end_groups(names.server, keys.messages(name, project), groups)
+
+
+def end_groups(server: RedisServer, messages: str, prefix: bytes = b'') -> None:
+    """Remove the groups of a queue, some in each call.
+
+    messages: the key of its messages. prefix: what the keys of the groups begin with, if they are
+        those of a queue that is gone.
+    """
+    while server.run(_END_GROUPS, (messages,), prefix, STEP):
         pass
 
 

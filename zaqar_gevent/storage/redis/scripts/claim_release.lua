@@ -13,7 +13,7 @@ for _, id in ipairs(call('LRANGE', list, 0, -1)) do
     local m = glance(id)
     -- A lease of its own may have ended before.
     if m[CLAIM] == claim and (ARGV[3] == '1' or holder(m, now) == claim) then
-        if release(id, m, now, tonumber(ARGV[4]), ARGV[5]) > 0 then
+        if release(KEYS[1], id, m, now, tonumber(ARGV[4]), ARGV[5]) > 0 then
             bound = nil
         end
         local rank = bound and call('ZSCORE', KEYS[1], id)

@@ -16,6 +16,7 @@ for _, id in ipairs(call('LRANGE', list, 0, -1)) do
     if m[CLAIM] == claim and not has_expired(m, now)
             and (ARGV[6] == '1' or holder(m, now) == claim) then
         local retry = retry_of(m)
+        touch(KEYS[1], {id})
         call('HSET', id, 'c.e', expires)
         if retry > 0 then
             call('HSET', id, 'd', expires + retry)

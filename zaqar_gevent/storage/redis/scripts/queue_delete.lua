@@ -2,6 +2,7 @@
 -- time. A queue and a topic of one name share their messages, which go with the last of them.
 -- KEYS: names, queue, names of the other kind, index of queues, messages, claims, where to put the
 -- messages, the claims, head, token. ARGV: member of the names, seconds to keep what has been put there.
+-- Returns what the keys of its groups begin with; nothing where it has none.
 call('ZREM', KEYS[1], ARGV[1])
 call('DEL', KEYS[2])
 if call('ZSCORE', KEYS[3], ARGV[1]) then
@@ -16,3 +17,6 @@ for _, pair in ipairs(moved) do
         call('EXPIRE', pair[2], ARGV[2])
     end
 end
+local prefix = group_keys(KEYS[5])
+call('DEL', grouping_of(KEYS[5]))
+return prefix

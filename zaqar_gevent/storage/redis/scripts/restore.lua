@@ -25,5 +25,12 @@ for index = 0, count - 1 do
         end
         call('EXPIRE', id, created + ttl - now)
         call('ZADD', KEYS[1], rank, id)
+        local prefix = group_keys(KEYS[1])
+        local reached = prefix and call('HGET', grouping_of(KEYS[1]), 'r')
+        if reached and reached ~= '-inf' and tonumber(rank) <= tonumber(reached) then
+            local group = group_of(ARGV[at + 7] ~= '' and ARGV[at + 7])
+            call('ZADD', prefix .. 'held:' .. group, 0, id)
+            call('ZADD', prefix .. 'busy', 0, group)
+        end
     end
 end

@@ -10,6 +10,7 @@ local outcomes = {}
 
 local function extend(id, m, claim, ttl, grace)
     local expires = now + ttl
+    touch(KEYS[1], {id})
     local retry = retry_of(m)
     call('HSET', id, 'c.e', expires, 'd', retry > 0 and expires + retry or 0)
     if tonumber(m[EXPIRES]) < expires then
@@ -42,7 +43,7 @@ for at = 7, #ARGV, FIELDS do
     elseif kind == 'delete' then
         remove(KEYS[1], id, claim)
     elseif kind == 'release' then
-        release(id, m, now, exactly, delay)
+        release(KEYS[1], id, m, now, exactly, delay)
         call('LREM', 'messages.' .. claim, 1, id)
         call('HINCRBY', claim, 'n', -1)
     elseif kind == 'reject' then

@@ -48,10 +48,47 @@ local function retry_of(m)
     return math.max(0, (tonumber(m[DELAYED]) or 0) - (tonumber(m[CLAIM_EXPIRES]) or 0))
 end
 
+-- A queue with ordered or fair groups has a grouping: a hash with m (mode: 1 ordered, 2 fair, 3 both, '-':
+-- of no use any more), t (a token, which its other keys have in their names), r (the rank up to which
+-- messages have been given to their groups) and n (the last turn that was given). Its keys:
+-- ready, the groups that have a message to claim, by the rank of the first one, or by their turns;
+-- busy, the groups of which messages are held, by when they have to be looked at again;
+-- free:GROUP, ids by rank; held:GROUP, ids of messages that are held, or wait for a retry, until when.
+-- Whatever frees a message, or removes it, has the group looked at again by the next claim. What is
+-- gone is found there, too. Messages without a group have the group ''. See take_groups.lua.
+local function grouping_of(messages)
+    return string.sub(messages, 1, -10) .. ':groups'
+end
+
+local function group_of(extras)
+    return extras and cmsgpack.unpack(extras).group or ''
+end
+
+-- The beginning of the keys of the grouping of a queue; nothing where it has none.
+local function group_keys(messages)
+    local grouping = grouping_of(messages)
+    local token = call('HGET', grouping, 't')
+    return token and grouping .. ':' .. token .. ':'
+end
+
+-- Has the groups of messages looked at again, as far as these are known to be held.
+local function touch(messages, ids)
+    local prefix = group_keys(messages)
+    if not prefix then
+        return
+    end
+    for _, id in ipairs(ids) do
+        local group = group_of(call('HGET', id, 'x'))
+        call('ZADD', prefix .. 'held:' .. group, 'XX', 0, id)
+        call('ZADD', prefix .. 'busy', 'XX', 0, group)
+    end
+end
+
 -- Gives back a message that a claim holds; returns its delay in seconds. delay: '' for that of its queue.
-local function release(id, m, now, exactly, delay)
+local function release(messages, id, m, now, exactly, delay)
     local seconds = delay == '' and retry_of(m) or tonumber(delay)
     local due = seconds > 0 and string.format('%.3f', exactly + seconds) or 0
+    touch(messages, {id})
     call('HSET', id, 'c', '', 'c.e', now, 'd', due)
     return seconds
 end
@@ -61,6 +98,7 @@ end
 local function move_to_dead_letters(messages, dead_letters, counter, id, start, now, ttl, facts)
     local had = call('ZSCORE', messages, id)
     local rank = call('INCRBY', counter, 1) - 1
+    touch(messages, {id})
     local buried = start .. string.format('%012x', rank)
     if facts then
         local found = call('HMGET', id, 'x', 'c.c')
@@ -220,6 +258,7 @@ end
 
 -- Takes messages out of their queue.
 local function take_out(messages, ids)
+    touch(messages, ids)
     for index = 1, #ids, 1000 do
         local last = math.min(index + 999, #ids)
         call('DEL', unpack(ids, index, last))
@@ -236,5 +275,50 @@ local function remove(messages, id, claim)
     if claim ~= '' and call('LREM', 'messages.' .. claim, 1, id) > 0
             and call('EXISTS', claim) == 1 then
         call('HINCRBY', claim, 'n', -1)
+    end
+end
+
+-- What leases messages to a claim: a function of an id and its message.
+-- retry: the delay before a retry, the first, the factor, the longest; '' for none.
+local function holding(claim, now, ttl, grace, retry)
+    local claim_expires = now + ttl
+    -- PERF: a number is made a text each time it is given to a command.
+    local claim_expires_text = string.format('%.0f', claim_expires)
+    local first, factor, longest = tonumber(retry[1]), tonumber(retry[2]), tonumber(retry[3])
+    return function(id, m)
+        local count = (tonumber(m[COUNT]) or 0) + 1
+        if tonumber(m[EXPIRES]) < claim_expires then
+            m[TTL] = ttl + grace
+            call('HSET', id, 'c', claim, 'c.e', claim_expires_text, 'c.c', count, 't', m[TTL],
+                'e', claim_expires + grace)
+            call('EXPIRE', id, m[TTL])
+        else
+            call('HSET', id, 'c', claim, 'c.e', claim_expires_text, 'c.c', count)
+        end
+        if first then
+            local delay = math.min(longest, first * factor ^ (count - 1))
+            call('HSET', id, 'd', string.format('%.3f', claim_expires + delay))
+        end
+        m[CLAIM], m[CLAIM_EXPIRES], m[COUNT] = claim, claim_expires, count
+    end
+end
+
+-- Notes the messages of a new claim.
+local function keep_claim(claims, claim, ids, now, ttl)
+    local list, expires = 'messages.' .. claim, string.format('%.0f', now + ttl)
+    for index = 1, #ids, 1000 do
+        call('RPUSH', list, unpack(ids, index, math.min(index + 999, #ids)))
+    end
+    call('EXPIRE', list, ttl)
+    call('HSET', claim, 'id', claim, 't', ttl, 'e', expires, 'n', #ids)
+    call('EXPIRE', claim, ttl)
+    call('ZADD', claims, expires, claim)
+    call('ZREMRANGEBYSCORE', claims, '-inf', now)
+end
+
+-- Takes ids without a message out of the ranks.
+local function forget(messages, ids)
+    for index = 1, #ids, 1000 do
+        call('ZREM', messages, unpack(ids, index, math.min(index + 999, #ids)))
     end
 end

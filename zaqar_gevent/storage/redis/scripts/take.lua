@@ -1,27 +1,35 @@
 -- Takes the first free messages: under a claim, or away.
 -- Returns how many messages, the messages and, where none was found yet, the rank after which to go
--- on; 1 where the queue may have a dead letter queue that has to be looked up first.
+-- on; 1 where the queue may have a dead letter queue that has to be looked up first, 2 where it may have
+-- groups, which are for take_groups.lua.
 -- KEYS: messages, claims, messages and rank counter of the dead letter queue, queue, head.
 -- ARGV: now, limit, rank to begin after ('-inf'), claim ('': take away), its TTL, grace, claims
 -- after which a message is a dead letter (0: never, '?': to be looked up), TTL of dead letters
 -- ('': theirs), start of their ids, exact time, '1' if upstream's servers work on the queue as well,
 -- delay before a retry ('' for none): the first, the factor, the longest; queue ('' to tell dead letters
--- nothing of it), time in ISO 8601.
+-- nothing of it), time in ISO 8601, '1' if the queue has no groups.
 local CHUNK, MOST = 100, 1000
 local now, limit, claim = tonumber(ARGV[1]), tonumber(ARGV[2]), ARGV[4]
 local ttl, grace = tonumber(ARGV[5]), tonumber(ARGV[6])
 local claim_expires = now + ttl
--- PERF: a number is made a text each time it is given to a command.
-local now_text, claim_expires_text = ARGV[1], string.format('%.0f', claim_expires)
+local now_text = ARGV[1]
 local shared_claims = ARGV[11] == '1' and KEYS[2]
 if ARGV[7] == '?' then
     local metadata = call('HGET', KEYS[5], 'm')
+    if ARGV[17] == '' and not shared_claims and metadata
+            and string.find(metadata, '_groups', 1, true) then
+        return 2
+    end
     if metadata and string.find(metadata, '_dead_letter_queue', 1, true) then
         return 1
     end
 end
 local most_claims = tonumber(ARGV[7]) or 0
 local exactly = tonumber(ARGV[10])
+if not shared_claims and call('EXISTS', grouping_of(KEYS[1])) == 1 then
+    -- What is taken here is not known there.
+    call('HSET', grouping_of(KEYS[1]), 'm', '-')
+end
 place(KEYS[1], ARGV[10])
 
 local function bury(id)
@@ -29,24 +37,7 @@ local function bury(id)
     return move_to_dead_letters(KEYS[1], KEYS[3], KEYS[4], id, ARGV[9], now_text, ARGV[8], facts)
 end
 
-local first_retry, factor, longest_retry = tonumber(ARGV[12]), tonumber(ARGV[13]), tonumber(ARGV[14])
-
-local function hold(id, m)
-    local count = (tonumber(m[COUNT]) or 0) + 1
-    if tonumber(m[EXPIRES]) < claim_expires then
-        m[TTL] = ttl + grace
-        call('HSET', id, 'c', claim, 'c.e', claim_expires_text, 'c.c', count, 't', m[TTL],
-            'e', claim_expires + grace)
-        call('EXPIRE', id, m[TTL])
-    else
-        call('HSET', id, 'c', claim, 'c.e', claim_expires_text, 'c.c', count)
-    end
-    if first_retry then
-        local delay = math.min(longest_retry, first_retry * factor ^ (count - 1))
-        call('HSET', id, 'd', string.format('%.3f', claim_expires + delay))
-    end
-    m[CLAIM], m[CLAIM_EXPIRES], m[COUNT] = claim, claim_expires, count
-end
+local hold = holding(claim, now, ttl, grace, {ARGV[12], ARGV[13], ARGV[14]})
 
 local function is_free(m)
     return not has_expired(m, now) and holder(m, now) == '' and not is_delayed(m, exactly)
@@ -120,19 +111,9 @@ repeat
     chunk = CHUNK
 until #page == limit or is_end or looked_at >= MOST
 
-for index = 1, #gone, 1000 do
-    call('ZREM', KEYS[1], unpack(gone, index, math.min(index + 999, #gone)))
-end
+forget(KEYS[1], gone)
 if claim ~= '' and #ids > 0 then
-    local list = 'messages.' .. claim
-    for index = 1, #ids, 1000 do
-        call('RPUSH', list, unpack(ids, index, math.min(index + 999, #ids)))
-    end
-    call('EXPIRE', list, ttl)
-    call('HSET', claim, 'id', claim, 't', ttl, 'e', claim_expires_text, 'n', #ids)
-    call('EXPIRE', claim, ttl)
-    call('ZADD', KEYS[2], claim_expires_text, claim)
-    call('ZREMRANGEBYSCORE', KEYS[2], '-inf', now_text)
+    keep_claim(KEYS[2], claim, ids, now, ttl)
     head_ends = math.min(head_ends, claim_expires)
 elseif claim == '' then
     take_out(KEYS[1], ids)
