@@ -15,6 +15,7 @@ import requests
 import websocket
 
 from tests.callers import RestCaller, connect, new_identity
+from tests.extensions.conftest import VERSION
 from tests.postgres_process import ON_POSTGRESQL, PostgresProcess
 from tests.server_process import ServerProcess
 
@@ -110,6 +111,91 @@ class Load:
                 time.sleep(0.05)
 
 
+class Workers:
+    """Workers of two servers that do jobs: some at once, some after a retry with a delay."""
+
+    def __init__(self, servers: list[ServerProcess]) -> None:
+        self._servers = servers
+        self.identity = new_identity()
+        metadata = {'_retry_delay': {'initial': 0.1, 'factor': 1}}
+        assert self._call('queue_create', metadata=metadata).status == 201
+        self._jobs = 0
+        # Those that a worker has had, whose acknowledgment was answered, and that came after it.
+        self._tried: set[int] = set()
+        self._done: set[int] = set()
+        self._again: list[int] = []
+        self._is_over = threading.Event()
+        self._threads = [
+            threading.Thread(target=self._work, args=(server, transport), daemon=True)
+            for server in servers
+            for transport in TRANSPORTS
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def add(self) -> None:
+        """Post some jobs, which must work now."""
+        messages = [{'ttl': 3600, 'body': self._jobs + number} for number in range(PAGE)]
+        answer = self._call('message_post', messages=messages)
+        assert answer.status == 201, answer
+        self._jobs += PAGE
+
+    def check(self) -> None:
+        """Wait until all jobs are done; each was, and none is left."""
+        deadline = time.monotonic() + 3 * SECONDS
+        while self._count():
+            assert time.monotonic() < deadline, f'{self._count()} jobs are left'
+            time.sleep(0.2)
+        self._is_over.set()
+        for thread in self._threads:
+            thread.join(SECONDS)
+            assert not thread.is_alive()
+        assert self._tried == {*range(self._jobs)}
+        assert len(self._done) > self._jobs / 2
+        assert self._again == []
+
+    def _count(self) -> int:
+        return int(self._call('queue_get_stats').body['messages']['total'])
+
+    def _call(self, action: str, **arguments: Any) -> Any:
+        # A server has another address after each start.
+        caller: Any = RestCaller(self._servers[0].url, identity=self.identity)
+        return caller.call(action, queue_name='jobs', **arguments)
+
+    def _work(self, server: ServerProcess, transport: str) -> None:
+        caller: Any = None
+        queue = {'queue_name': 'jobs'}
+        headers = {**self.identity.headers(), **VERSION}
+        while not self._is_over.is_set():
+            try:
+                if caller is None:
+                    caller = connect(transport, server.url, server.websocket_url)
+                    caller.identity = self.identity
+                # Those whose worker loses its connection come back when this has passed.
+                answer = caller.call(
+                    'claim_create', **queue, headers=headers, ttl=60, grace=60, limit=3
+                )
+                if answer.status != 201:
+                    assert answer.status in (204, 503), answer
+                    time.sleep(0.05)
+                    continue
+                claim_id = answer.body['claim_id']
+                messages = answer.body['messages']
+                self._again += [one['body'] for one in messages if one['body'] in self._done]
+                for message in messages:
+                    entry = {'message_id': message['id'], 'claim_id': claim_id}
+                    if not message['claim_count'] and not message['body'] % 3:
+                        caller.call('message_release_many', **queue, entries=[entry])
+                        continue
+                    self._tried.add(message['body'])
+                    answer = caller.call('message_ack_many', **queue, entries=[entry])
+                    if answer.status == 200 and answer.body['outcomes'][0]['status'] == 204:
+                        self._done.add(message['body'])
+            except (requests.RequestException, OSError, websocket.WebSocketException):
+                caller = None
+                time.sleep(0.05)
+
+
 @contextlib.contextmanager
 def two_servers(uri: str, directory: pathlib.Path) -> Iterator[list[ServerProcess]]:
     config = ON_POSTGRESQL.format(uri=uri, schema='zaqar')
@@ -120,10 +206,10 @@ def two_servers(uri: str, directory: pathlib.Path) -> Iterator[list[ServerProces
         yield [one, other]
 
 
-def kill_in_turn(rounds: int, directory: pathlib.Path) -> dict[str, list[float]]:
-    """Kill PostgreSQL and servers in turn; the seconds until all workers had answers again.
+def kill_in_turn(rounds: int, directory: pathlib.Path, *, has_jobs: bool) -> dict[str, list[float]]:
+    """Kill PostgreSQL and servers in turn; the seconds until all posters had answers again.
 
-    They count from when what was killed serves again.
+    They count from when what was killed serves again. has_jobs: whether jobs are done meanwhile.
     """
     took: dict[str, list[float]] = {'PostgreSQL': [], 'a server': []}
     with (
@@ -131,8 +217,11 @@ def kill_in_turn(rounds: int, directory: pathlib.Path) -> dict[str, list[float]]
         two_servers(postgres.uri, directory) as servers,
         Load(servers) as load,
     ):
+        workers = Workers(servers) if has_jobs else None
         load.wait()
         for number in range(rounds):
+            if workers is not None:
+                workers.add()
             if number % 2:
                 server = servers[number // 2 % 2]
                 server.kill()
@@ -146,17 +235,19 @@ def kill_in_turn(rounds: int, directory: pathlib.Path) -> dict[str, list[float]]
         load.wait()
         load.__exit__()
         load.check()
+        if workers is not None:
+            workers.check()
     return took
 
 
 def test_nothing_is_lost_when_postgresql_and_servers_are_killed(tmp_path: pathlib.Path) -> None:
-    kill_in_turn(3, tmp_path)
+    kill_in_turn(3, tmp_path, has_jobs=False)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_nothing_is_lost_however_often_they_are_killed(tmp_path: pathlib.Path) -> None:
-    for killed, took in kill_in_turn(20, tmp_path).items():
+    for killed, took in kill_in_turn(20, tmp_path, has_jobs=True).items():
         print(f'\nanswered again after {killed} was killed: {_list(took)} s')
 
 

@@ -14,6 +14,8 @@ from zaqar.storage import pipeline
 from tests.postgres_process import PostgresProcess
 from tests.storage.conftest import Store, load_postgresql, open_drivers
 from zaqar_gevent.markers import MarkerNotGiven
+from zaqar_gevent.retry_delays import RetryDelay
+from zaqar_gevent.settlements import Settle, Settlement
 
 POSTERS = 4
 POSTS = 50
@@ -134,3 +136,43 @@ def test_a_marker_that_was_lost_with_the_end_of_the_database_is_refused(
     assert other.list(queue, marker=kept) == ['new']
     with pytest.raises(MarkerNotGiven):
         other.list(queue, marker=lost)
+
+
+def test_nothing_is_left_of_a_deleted_queue(pair: list[Store], postgres: PostgresProcess) -> None:
+    one, other = pair
+    queue = one.queue()
+    one.post(queue, 'delayed', delay=100, post_id='p')
+    ids = one.post(queue, *range(6))
+    lease = {'ttl': 60, 'grace': 60, 'retry': RetryDelay(100)}
+    waiting, _ = one.claims.create(queue, lease, limit=2)
+    one.claims.delete(queue, waiting)
+    held, _ = one.claims.create(queue, lease, limit=2)
+    extend = Settlement(Settle.EXTEND, ids[2], held, ttl=300, grace=60)
+    assert one.claims.settle(queue, [extend]) == [None]
+    assert one.counts(queue) == (2, 5)
+    one.queues.delete(queue)
+    name = one.data._storage.server.address.schema
+    tables = ('messages', 'delayed', 'claims', 'receipts', 'tallies', 'changes', 'spools')
+    counts = ' + '.join(f'(SELECT count(*) FROM {name}.{table})' for table in tables)
+    with gevent.Timeout(60):
+        # One server at a time collects, and the others leave it to that one.
+        while postgres.run(f'SELECT {counts} + (SELECT count(*) FROM {name}.doomed_spools)') != [
+            (0,)
+        ]:
+            other.data.gc()
+            gevent.sleep(0.02)
+
+
+def test_a_retry_that_one_delays_the_other_shows(pair: list[Store]) -> None:
+    one, other = pair
+    queue = one.queue()
+    one.post(queue, 1, 2)
+    claim, _ = one.claim(queue)
+    one.claims.delete(queue, claim, delay=1)
+    due: list[Any] = []
+    other.data._storage.listen(lambda *found: due.append(found[:2]))
+    with gevent.Timeout(60):
+        while not due:
+            gevent.sleep(0.02)
+    assert due[0][1] == queue
+    assert [found['body'] for found in other.claim(queue)[1]] == [1, 2]

@@ -296,21 +296,24 @@ def test_what_expires_while_it_waits_is_gone(store: Store) -> None:
 
 
 def test_a_single_message_is_delayed_by_what_the_queue_says(store: Store) -> None:
-    queue = store.queue()
-    ids = store.post(queue, 1, 2, ttl=900)
-    claim_id, _ = claim(store, queue, retry=RetryDelay(initial=20, factor=1, max=20))
-    extend = Settlement(Settle.EXTEND, ids[1], claim_id, ttl=300, grace=60)
-    release = Settlement(Settle.RELEASE, ids[0], claim_id)
-    assert settle(store, queue, extend, release) == [True, True]
-    assert store.counts(queue) == (1, 1)
-    with store.later(18):
+    # Later than the clock of what runs by itself.
+    start = 10_000
+    with store.at(start):
+        queue = store.queue()
+        ids = store.post(queue, 1, 2, ttl=900)
+        claim_id, _ = claim(store, queue, retry=RetryDelay(initial=20, factor=1, max=20))
+        extend = Settlement(Settle.EXTEND, ids[1], claim_id, ttl=300, grace=60)
+        release = Settlement(Settle.RELEASE, ids[0], claim_id)
+        assert settle(store, queue, extend, release) == [True, True]
+        assert store.counts(queue) == (1, 1)
+    with store.at(start + 19):
         assert not claim(store, queue)[1]
-    with store.later(22):
+    with store.at(start + 21):
         assert bodies(claim(store, queue, ttl=1)[1]) == [1]
-    with store.later(310):
+    with store.at(start + 310):
         # Its own lease has ended, from which on its retry is delayed.
         assert store.list(queue) == [1]
-    with store.later(325):
+    with store.at(start + 321):
         assert bodies(claim(store, queue)[1]) == [1, 2]
 
 

@@ -1155,20 +1155,21 @@ BEGIN
     SELECT d.id INTO v_doomed FROM {schema}.doomed_spools d ORDER BY d.id LIMIT 1;
     IF v_doomed IS NOT NULL THEN
         v_has_more := true;
-        v_positions := ARRAY(SELECT m.position FROM {schema}.messages m
-            WHERE m.spool = v_doomed ORDER BY m.position LIMIT p_limit);
-        DELETE FROM {schema}.messages m
-            WHERE m.spool = v_doomed AND m.position = ANY (v_positions);
-        v_count := cardinality(v_positions);
-        IF v_count = 0 THEN
-            DELETE FROM {schema}.delayed d WHERE d.number = ANY (ARRAY(
-                SELECT e.number FROM {schema}.delayed e WHERE e.spool = v_doomed LIMIT p_limit));
-            GET DIAGNOSTICS v_count = ROW_COUNT;
-        END IF;
+        -- First what is due, in whose way others would be.
+        DELETE FROM {schema}.delayed d WHERE d.number = ANY (ARRAY(
+            SELECT e.number FROM {schema}.delayed e WHERE e.spool = v_doomed LIMIT p_limit));
+        GET DIAGNOSTICS v_count = ROW_COUNT;
         IF v_count = 0 THEN
             DELETE FROM {schema}.claims c WHERE c.token = ANY (ARRAY(
                 SELECT e.token FROM {schema}.claims e WHERE e.spool + 0 = v_doomed LIMIT p_limit));
             GET DIAGNOSTICS v_count = ROW_COUNT;
+        END IF;
+        IF v_count = 0 THEN
+            v_positions := ARRAY(SELECT m.position FROM {schema}.messages m
+                WHERE m.spool = v_doomed ORDER BY m.position LIMIT p_limit);
+            DELETE FROM {schema}.messages m
+                WHERE m.spool = v_doomed AND m.position = ANY (v_positions);
+            v_count := cardinality(v_positions);
         END IF;
         IF v_count = 0 THEN
             DELETE FROM {schema}.receipts r WHERE r.ctid = ANY (ARRAY(
