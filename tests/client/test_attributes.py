@@ -41,6 +41,28 @@ def test_attributes_come_back_wherever_messages_do(client: Client) -> None:
     assert [message.attributes for message in queue.pop(2)] == [ATTRIBUTES, {}]
 
 
+def test_a_group_comes_back_wherever_its_message_does(client: Client) -> None:
+    queue = client.queue('orders')
+    queue.create({'_ordered_groups': True})
+    queue.post([1, 2], group='a b')
+    queue.post(3)
+    groups = ['a b', 'a b', None]
+    assert [message.group for message in queue.messages()] == groups
+    with queue.subscribe(marker='') as subscription:
+        pushed = [subscription.receive(timeout=30) for _ in range(3)]
+    assert [message and message.group for message in pushed] == groups
+    with queue.claim(limit=1) as claim:
+        assert [message.group for message in claim] == ['a b']
+        with queue.claim() as other:
+            assert [message.body for message in other] == [3]
+    with queue.consume(credit=1) as consumer:
+        message = consumer.receive(timeout=30)
+        assert message is not None
+        assert (message.body, message.group) == (1, 'a b')
+    with pytest.raises(BadRequest, match=r'1 to 128 characters.*\$\.messages\[0\]\.group'):
+        queue.post(1, group='x' * 129)
+
+
 def test_wrong_attributes_are_refused_with_their_place(client: Client) -> None:
     with pytest.raises(BadRequest, match=r'\$\.messages\[1\]\.attributes'):
         client.call(

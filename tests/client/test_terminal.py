@@ -206,6 +206,22 @@ def test_attributes_are_posted_and_shown(shell: Shell, transport: str) -> None:
     assert "unlike 'no name'" in line
 
 
+def test_a_group_is_posted_and_shown(shell: Shell) -> None:
+    [posted] = shell.records('post', 'orders', '1', '--group', 'customer 42')
+    for command in (
+        ('list', 'orders'),
+        ('get', 'orders', posted['id']),
+        ('tail', 'orders', '--from-start', '--limit', '1'),
+        ('claim', 'orders'),
+    ):
+        [shown] = shell.records(*command)
+        assert shown['group'] == 'customer 42', command
+    terminal = shell.on_terminal('list', 'orders')
+    assert terminal.finish() == 0
+    assert "claimed  ['customer 42']  1" in terminal.shown
+    assert shell.failure('post', 'orders', '1', '--group', 'x' * 129)[0] == 1
+
+
 def test_messages_are_scheduled(shell: Shell) -> None:
     shell.records('post', 'orders', '1', '--deliver-at', str(time.time() + 3600))
     shell.records('post', 'orders', '2', '--deliver-at', '2020-01-01T00:00:00Z')

@@ -288,8 +288,12 @@ class Broker:
 
     def deleted(self, queue_name: str, project: str | None) -> None:
         """Tell those who wait that messages were deleted, which may have held up their groups."""
-        if GroupMode.ORDERED in mode_of(self._known_metadata_of(queue_name, project)):
+        if self.has_ordered_groups(queue_name, project):
             self.notifier.freed(queue_name, project)
+
+    def has_ordered_groups(self, queue_name: str, project: str | None) -> bool:
+        """Whether one worker at a time has messages of a group."""
+        return GroupMode.ORDERED in mode_of(self._known_metadata_of(queue_name, project))
 
     def with_retry_delay(
         self, lease: Mapping[str, Any], queue_name: str, project: str | None

@@ -13,7 +13,7 @@ from zaqar_gevent.client.operations import OPERATIONS
 
 _POSTS = ('message_post', 'topic_message_post')
 # Members of messages that upstream's servers ignore.
-_EXTENSIONS = ('attributes', 'deliver_at')
+_EXTENSIONS = ('attributes', 'deliver_at', 'group')
 
 
 class Attempt:

@@ -269,7 +269,10 @@ class PushConsumer:
 
     def _claim(self, count: int) -> int:
         failures: list[Exception] = []
-        if self._can_share_claims():
+        project_id, name = self.source
+        # One of a group at a time, since workers do several messages at once.
+        is_ordered = self._broker.has_ordered_groups(name, project_id)
+        if self._can_share_claims() and not is_ordered:
             found = self._claim_some(count)
         else:
             found, failures = self._claim_by_one(count)

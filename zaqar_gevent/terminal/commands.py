@@ -86,6 +86,12 @@ def _add_post(parser: argparse.ArgumentParser) -> None:
         'digits and characters of _.-',
     )
     parser.add_argument(
+        '--group',
+        metavar='NAME',
+        help='the group of each message, 1 to 128 characters. In a queue with _ordered_groups one '
+        'worker at a time has messages of a group, in their order',
+    )
+    parser.add_argument(
         '--batch',
         type=count,
         default=50,

@@ -158,7 +158,11 @@ class _Worker:
             complain(f'{message.id}: the command failed ({_told(status)})')
             if self._dead_letters is not None:
                 # It is deleted here after it has arrived there: it may come twice, but is not lost.
-                self._dead_letters.post([message.body], attributes=message.attributes or None)
+                self._dead_letters.post(
+                    [message.body],
+                    attributes=message.attributes or None,
+                    group=message.group,
+                )
                 message.ack()
                 with self._lock:
                     self.dead += 1

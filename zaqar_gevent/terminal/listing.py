@@ -40,15 +40,18 @@ def _list_messages(client: Client, arguments: argparse.Namespace, display: Displ
 
 
 def show_message(message: Message, display: Display, *, whole: bool = False) -> None:
-    """Print a message: all of it in a pipe, its id, age, attributes and body on a terminal.
+    """Print a message: all of it in a pipe, its id, age, group, attributes and body on a terminal.
 
     whole: do not cut it to the width of the terminal.
     """
     claimed = ' claimed' if message.claim_id else ''
+    group = f'  [{shlex.quote(message.group)}]' if message.group is not None else ''
     attributes = ''.join(
         f'  {name}={shlex.quote(value)}' for name, value in message.attributes.items()
     )
-    text = f'{message.id}  {span(message.age):>4}{claimed}{attributes}  {compact(message.body)}'
+    text = (
+        f'{message.id}  {span(message.age):>4}{claimed}{group}{attributes}  {compact(message.body)}'
+    )
     display.show(record_of(message), text, whole=whole)
 
 
@@ -65,6 +68,7 @@ def record_of(message: Message) -> dict[str, Any]:
         'claim_id': message.claim_id,
         'checksum': message.checksum,
         'attributes': message.attributes or None,
+        'group': message.group,
         'dead_letter': message.dead_letter,
         'attempt': message.attempt,
     }

@@ -80,6 +80,7 @@ class _Posting:
             'delay': arguments.delay,
             'deliver_at': arguments.deliver_at,
             'attributes': dict(arguments.attribute) or None,
+            'group': arguments.group,
         }
         self._options = {name: value for name, value in options.items() if value is not None}
         self._display = display

@@ -127,6 +127,7 @@ class _MessageSource:
         delay: int | None = None,
         deliver_at: Moment | None = None,
         attributes: Mapping[str, str] | None = None,
+        group: str | None = None,
         post_id: str | None = None,
     ) -> list[str]:
         """Post a message, or of a list each as one, in order; the ids.
@@ -140,6 +141,9 @@ class _MessageSource:
 
         attributes: texts by name, which come back with each message beside its body.
 
+        group: the name of the group of each message, 1 to 128 characters. In a queue with
+        `_ordered_groups` one worker at a time has messages of a group, in their order.
+
         post_id: an id of yours for this post, 1 to 64 characters. A further post to the queue with
         the same id stores nothing and returns the ids of the first, for as long as
         `capabilities().idempotency_seconds` says.
@@ -149,6 +153,7 @@ class _MessageSource:
             'delay': delay,
             'deliver_at': delivery_time(deliver_at),
             'attributes': None if attributes is None else dict(attributes),
+            'group': group,
         }
         given = {name: value for name, value in options.items() if value is not None}
         bodies = body if isinstance(body, list) else [body]

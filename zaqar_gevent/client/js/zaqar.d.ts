@@ -291,6 +291,8 @@ export interface PostOptions extends RequestOptions {
   deliverAt?: Date | number | string;
   /** Texts by name, which come back with each message. */
   attributes?: Record<string, string>;
+  /** The name of the group of the messages, 1 to 128 characters. */
+  group?: string;
   postId?: string;
 }
 
@@ -392,6 +394,8 @@ export class Message {
   readonly queueName: string;
   /** Texts by name that it was posted with. */
   readonly attributes: Record<string, string>;
+  /** The name of its group; null for none. */
+  readonly group: string | null;
   /** Which delivery it is, from 1; null where nobody has claimed it. */
   readonly attempt: number | null;
   readonly deadLetter: DeadLetterOrigin | null;

@@ -1887,9 +1887,9 @@ const RELEASE = 'message_release';
 const REJECT = 'message_reject';
 
 // A message: id, body, ttl and age in seconds, claimId (null where nobody has it), checksum where
-// the queue has them, marker (of a subscription), queueName, attributes (texts by name), attempt
-// (which delivery it is, from 1; null where nobody has it), deadLetter (where a dead letter is from;
-// null for others).
+// the queue has them, marker (of a subscription), queueName, attributes (texts by name), group (the
+// name of its group; null for none), attempt (which delivery it is, from 1; null where nobody has it),
+// deadLetter (where a dead letter is from; null for others).
 class Message {
   #channel;
   #consumer;
@@ -1904,6 +1904,7 @@ class Message {
     this.claimId = found.claim_id ?? null;
     this.checksum = found.checksum;
     this.attributes = found.attributes ?? {};
+    this.group = found.group ?? null;
     this.attempt = Number.isInteger(found.claim_count) ? found.claim_count + 1 : null;
     this.deadLetter = originOf(found.dead_letter);
     this.marker = marker;
@@ -2774,18 +2775,19 @@ class Channel {
   }
 
   // Posts a body, or a list of them, together; their ids. ttl and delay in seconds; deliverAt: a Date,
-  // seconds since the epoch, or a text by RFC 3339. attributes: texts by name, of each message. A
-  // further post with the same postId stores nothing, and returns the ids of the first.
+  // seconds since the epoch, or a text by RFC 3339. attributes: texts by name, of each message.
+  // group: the name of the group of each. A further post with the same postId stores nothing, and returns
+  // the ids of the first.
   async post(bodies, given = {}) {
-    const names = ['ttl', 'delay', 'deliverAt', 'attributes', 'postId'];
+    const names = ['ttl', 'delay', 'deliverAt', 'attributes', 'group', 'postId'];
     checkOptions(given, [...names, ...REQUEST_OPTIONS], 'post()');
-    const { ttl, delay, deliverAt, attributes, postId, ...options } = given;
+    const { ttl, delay, deliverAt, attributes, group, postId, ...options } = given;
     const list = Array.isArray(bodies) ? bodies : [bodies];
     // As a member it would be left out.
     const missing = list.findIndex((body) => body === undefined);
     if (missing >= 0) throw new EncodingError(`undefined cannot be sent - at $.messages[${missing}].body`);
     const deliver_at = deliverAt instanceof Date ? deliverAt.toISOString() : deliverAt;
-    const messages = list.map((body) => ({ body, ttl, delay, deliver_at, attributes }));
+    const messages = list.map((body) => ({ body, ttl, delay, deliver_at, attributes, group }));
     const asked = { messages, post_id: postId };
     const { message_ids: ids } = await this._request(this._action('message_post'), asked, options);
     return ids;
@@ -3010,7 +3012,7 @@ function checkForUpstream({ post_id: postId, messages }) {
     throw new Unsupported('This server does not recognize repeated posts by a postId.');
   }
   for (const message of Array.isArray(messages) ? messages : []) {
-    const ignored = ['attributes', 'deliver_at'].find((name) => message?.[name] !== undefined);
+    const ignored = ['attributes', 'deliver_at', 'group'].find((name) => message?.[name] !== undefined);
     if (ignored) throw new Unsupported(`This server ignores ${ignored} of messages.`);
   }
 }

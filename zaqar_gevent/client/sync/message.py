@@ -54,14 +54,15 @@ class Message:
     body, if the queue has checksums made. marker: where to go on reading after it, None if the
     server does not say. id is None in what upstream's envelope pushes.
 
-    attributes: texts by name that it was posted with. dead_letter: where a dead letter is from:
+    attributes: texts by name that it was posted with. group: the name of its group, None for none.
+    dead_letter: where a dead letter is from:
     `queue`, `message_id` and `claim_count` there, the time `at` which it was moved, and the
     `reason` of the worker, if one gave any; None for other messages.
     """
 
     __slots__ = (
         *('_settle', '_target', 'age', 'attempt', 'attributes', 'body', 'checksum', 'claim_id'),
-        *('dead_letter', 'id', 'marker', 'ttl'),
+        *('dead_letter', 'group', 'id', 'marker', 'ttl'),
     )
 
     def __init__(
@@ -82,6 +83,7 @@ class Message:
         claims = document.get('claim_count')
         self.attempt: int | None = None if claims is None else claims + 1
         self.attributes: dict[str, str] = document.get('attributes') or {}
+        self.group: str | None = document.get('group')
         self.dead_letter: dict[str, Any] | None = document.get('dead_letter')
         self.marker = marker
 

@@ -34,7 +34,7 @@ function checkForUpstream({ post_id: postId, messages }) {
     throw new Unsupported('This server does not recognize repeated posts by a postId.');
   }
   for (const message of Array.isArray(messages) ? messages : []) {
-    const ignored = ['attributes', 'deliver_at'].find((name) => message?.[name] !== undefined);
+    const ignored = ['attributes', 'deliver_at', 'group'].find((name) => message?.[name] !== undefined);
     if (ignored) throw new Unsupported(`This server ignores ${ignored} of messages.`);
   }
 }

@@ -9,9 +9,9 @@ export const RELEASE = 'message_release';
 export const REJECT = 'message_reject';
 
 // A message: id, body, ttl and age in seconds, claimId (null where nobody has it), checksum where
-// the queue has them, marker (of a subscription), queueName, attributes (texts by name), attempt
-// (which delivery it is, from 1; null where nobody has it), deadLetter (where a dead letter is from;
-// null for others).
+// the queue has them, marker (of a subscription), queueName, attributes (texts by name), group (the
+// name of its group; null for none), attempt (which delivery it is, from 1; null where nobody has it),
+// deadLetter (where a dead letter is from; null for others).
 export class Message {
   #channel;
   #consumer;
@@ -26,6 +26,7 @@ export class Message {
     this.claimId = found.claim_id ?? null;
     this.checksum = found.checksum;
     this.attributes = found.attributes ?? {};
+    this.group = found.group ?? null;
     this.attempt = Number.isInteger(found.claim_count) ? found.claim_count + 1 : null;
     this.deadLetter = originOf(found.dead_letter);
     this.marker = marker;

@@ -62,18 +62,19 @@ export class Channel {
   }
 
   // Posts a body, or a list of them, together; their ids. ttl and delay in seconds; deliverAt: a Date,
-  // seconds since the epoch, or a text by RFC 3339. attributes: texts by name, of each message. A
-  // further post with the same postId stores nothing, and returns the ids of the first.
+  // seconds since the epoch, or a text by RFC 3339. attributes: texts by name, of each message.
+  // group: the name of the group of each. A further post with the same postId stores nothing, and returns
+  // the ids of the first.
   async post(bodies, given = {}) {
-    const names = ['ttl', 'delay', 'deliverAt', 'attributes', 'postId'];
+    const names = ['ttl', 'delay', 'deliverAt', 'attributes', 'group', 'postId'];
     checkOptions(given, [...names, ...REQUEST_OPTIONS], 'post()');
-    const { ttl, delay, deliverAt, attributes, postId, ...options } = given;
+    const { ttl, delay, deliverAt, attributes, group, postId, ...options } = given;
     const list = Array.isArray(bodies) ? bodies : [bodies];
     // As a member it would be left out.
     const missing = list.findIndex((body) => body === undefined);
     if (missing >= 0) throw new EncodingError(`undefined cannot be sent - at $.messages[${missing}].body`);
     const deliver_at = deliverAt instanceof Date ? deliverAt.toISOString() : deliverAt;
-    const messages = list.map((body) => ({ body, ttl, delay, deliver_at, attributes }));
+    const messages = list.map((body) => ({ body, ttl, delay, deliver_at, attributes, group }));
     const asked = { messages, post_id: postId };
     const { message_ids: ids } = await this._request(this._action('message_post'), asked, options);
     return ids;

@@ -309,7 +309,7 @@ test('an unknown option is told with all that the call takes', async () => {
   const server = new ScriptedServer();
   const { client } = await connected(server);
   const queue = client.queue('q');
-  await assert.rejects(queue.post(1, { tll: 5 }), /no option 'tll' of post\(\); there are ttl, delay, deliverAt, attributes, postId, timeout, signal, headers\./);
+  await assert.rejects(queue.post(1, { tll: 5 }), /no option 'tll' of post\(\); there are ttl, delay, deliverAt, attributes, group, postId, timeout, signal, headers\./);
   await assert.rejects(queue.claim({ tll: 5 }), /of claim\(\); there are limit, ttl, grace, wait, timeout/);
   await assert.rejects(client.ping({ tll: 5 }), /of a request; there are timeout, signal, headers\./);
   await client.close();

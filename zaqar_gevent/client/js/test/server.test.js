@@ -210,10 +210,11 @@ everywhere('attributes come back with messages, and dead letters say where they 
   const queue = client.queue('q');
   await queue.create({ _dead_letter_queue: 'dead' });
   const attributes = { type: 'order', note: 'é' };
-  const ids = await queue.post([1, 2, 3, 4], { attributes });
+  const ids = await queue.post([1, 2, 3, 4], { attributes, group: 'é 1' });
   await queue.post('later', { deliverAt: new Date(Date.now() + 3600e3) });
   const posted = await all(queue.messages());
   assert.deepEqual(posted.map((one) => [one.body, one.attributes, one.attempt]), [1, 2, 3, 4].map((body) => [body, attributes, null]));
+  assert.ok(posted.every((one) => one.group === 'é 1'));
   const claim = await queue.claim({ limit: 2 });
   const [first, second] = claim.messages;
   assert.deepEqual([first.attempt, first.deadLetter], [1, null]);

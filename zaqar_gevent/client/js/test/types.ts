@@ -21,7 +21,7 @@ new Client('http://localhost:8888', { transport: 'carrier pigeon' });
 
 const queue = client.queue('orders');
 const ids: string[] = await queue.post([{ sku: 42, large: 2n ** 60n, at: new Date() }, 'text'], { ttl: 300 });
-await queue.post('later', { deliverAt: new Date(), attributes: { type: 'order' } });
+await queue.post('later', { deliverAt: new Date(), attributes: { type: 'order' }, group: 'customer-42' });
 // @ts-expect-error Attributes are texts.
 await queue.post('text', { attributes: { count: 1 } });
 // @ts-expect-error A function has no form in JSON.
@@ -35,7 +35,7 @@ const { value }: { value?: Message } = await subscription.next({ timeout: 5 });
 for await (const { marker, body } of subscription) console.log(marker, body, ids, value?.claimId);
 for await (const message of queue.consume({ credit: 10 })) {
   const wasOurs: boolean = await message.ack();
-  console.log(wasOurs, message.attributes.type, message.attempt, message.deadLetter?.reason);
+  console.log(wasOurs, message.attributes.type, message.group?.length, message.attempt, message.deadLetter?.reason);
   if (message.attempt === 3) await message.reject('three times');
   else await message.release({ delay: 30 });
 }
