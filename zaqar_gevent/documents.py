@@ -29,6 +29,7 @@ _INT64 = range(-(2**63), 2**63)
 _LONG_NUMBER = b'0' * 19
 _DIGITS_AS_ZERO = bytes(ord('0') if chr(byte).isdigit() else 32 for byte in range(128)) + b' ' * 128
 _SHORT_TEXT = 1024
+_COUNTED_TEXT = 8 * 1024
 _TWO_DIGITS = b'00'
 _SAME_BRACKETS = bytes.maketrans(b'{}', b'[]')
 _NO_MARKS = bytes(set(range(256)) - set(b'{}[]"'))
@@ -270,7 +271,7 @@ def _has_many_brackets(raw: bytes, max_depth: int) -> bool:
 
     PERF: nearly no document may. To look for the next of few is faster than to count in a long one.
     """
-    if len(raw) <= _SHORT_TEXT:
+    if len(raw) <= _COUNTED_TEXT:
         return raw.count(b'{') + raw.count(b'[') > max_depth
     left = max_depth
     for bracket in (b'{', b'['):
