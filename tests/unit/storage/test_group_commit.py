@@ -8,10 +8,13 @@ import gevent
 import gevent.socket
 import pytest
 from gevent import monkey
+from oslo_utils import timeutils
 from zaqar.storage import errors
 
 from tests.stopwatch import Stopwatch
-from zaqar_gevent.storage.sqlite import StoreUnavailable, database
+from zaqar_gevent.storage.core import group_commit
+from zaqar_gevent.storage.core.completions import Call
+from zaqar_gevent.storage.sqlite import StoreUnavailable, database, removal
 from zaqar_gevent.storage.sqlite import connecting as files
 
 # Native threads and sleep, whether the tests run patched or not.
@@ -96,6 +99,66 @@ def test_who_is_answered_together_is_waited_for(open_store, monkeypatch):
 
 def test_nobody_is_waited_for_long(open_store, monkeypatch):
     assert commits_of_a_crowd(open_store, monkeypatch, rounds=10, busy=0.01) > 20
+
+
+def test_calls_are_coalesced_without_changing_places_with_others():
+    done = []
+
+    def alone(cursor, name):
+        done.append(name)
+
+    @group_commit.coalesced(in_order=True)
+    def together(cursor, calls):
+        done.append([name for (name,) in calls])
+        return [None] * len(calls)
+
+    @group_commit.coalesced()
+    def at_last(cursor, calls):
+        done.append({name for (name,) in calls})
+        return [None] * len(calls)
+
+    asked = [
+        *((together, 1), (together, 2), (at_last, 3), (alone, 4)),
+        *((together, 5), (at_last, 6), (together, 7)),
+    ]
+    group_commit.perform(None, [Call(work, (name,)) for work, name in asked])
+    assert done == [[1, 2], 4, [5], [7], {3, 6}]
+
+
+def test_each_of_several_deletions_has_its_own_outcome(store):
+    """Those of one transaction are one statement, whatever queues and claims they are about."""
+    store.queues.create('other')
+    [elsewhere] = store.post('elsewhere', queue='other')
+    *_, free, given = store.post('held', 'kept', 'free', 'given')
+    claim, [held] = store.claim(limit=1)
+    _, [kept] = store.claim(limit=1)
+    asked = [
+        (held['id'], claim, None),
+        (kept['id'], None, errors.MessageIsClaimed),
+        (kept['id'], claim, errors.MessageNotClaimedBy),
+        (kept['id'], 'no claim', errors.ClaimDoesNotExist),
+        (kept['id'], 'f' * 32, errors.ClaimDoesNotExist),
+        (free, None, None),
+        (given, claim, errors.MessageNotClaimed),
+        # Gone, and never there.
+        (free, None, None),
+        (f'{1 << 40:016x}', claim, None),
+        # In another queue.
+        (elsewhere, None, None),
+    ]
+    now = timeutils.utcnow_ts(microsecond=True)
+    deletions = [
+        (removal.Deletion('', 'q', int(number, 16), holder, now),) for number, holder, _ in asked
+    ]
+    deletions.append((removal.Deletion('', 'missing', 1, None, now),))
+    outcomes = store.database.write(lambda cursor: removal.delete(cursor, deletions))
+    assert [outcome and type(outcome) for outcome in outcomes] == [
+        *(one[-1] for one in asked),
+        None,
+    ]
+    assert [one['id'] for one in store.list(include_claimed=True)] == [kept['id'], given]
+    assert store.bodies('other') == ['elsewhere']
+    assert store.queues.stats('q')['messages']['claimed'] == 1
 
 
 def test_a_refused_call_fails_alone(store):

@@ -27,7 +27,7 @@ def changes(store, monkeypatch):
             seen.append((work, len(before ^ snapshot(cursor))))
             return result
 
-        if hasattr(work, 'is_coalesced'):
+        if hasattr(work, 'is_coalesced_in_order'):
             # It is known by its name to the writing thread.
             before = store.database.read(snapshot)
             result = write(work, *arguments)

@@ -7,6 +7,8 @@ What fails the store fails all calls.
 
 from __future__ import annotations
 
+import itertools
+import operator
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -20,16 +22,24 @@ Outcome = Any
 """A result, or the exception that the call is to raise."""
 
 
-def coalesced(
-    work: Callable[[Any, Sequence[tuple[Any, ...]]], list[Outcome]],
-) -> Callable[..., Outcome]:
-    """Make `work` serve all its calls of one transaction at once, given their arguments.
+CoalescedWork = Callable[[Any, Sequence[tuple[Any, ...]]], list[Outcome]]
+
+
+def coalesced(*, in_order: bool = False) -> Callable[[CoalescedWork], CoalescedWork]:
+    """Make a work serve several calls of one transaction at once, given their arguments.
+
+    in_order: serve calls that follow one another, rather than all of the transaction after the
+        others: for work whose calls must not change places with the calls of other works.
 
     PERF: each statement gives the GIL away and takes it back, so a few large statements cost less
     than many small ones.
     """
-    work.is_coalesced = True  # type: ignore[attr-defined]
-    return work
+
+    def mark(work: CoalescedWork) -> CoalescedWork:
+        work.is_coalesced_in_order = in_order  # type: ignore[attr-defined]
+        return work
+
+    return mark
 
 
 class GroupCommit:
@@ -122,20 +132,36 @@ class GroupCommit:
 
 
 def perform(cursor: Any, calls: list[Call]) -> None:
-    """Do the work of each call with `cursor`, that of coalesced works once for all their calls."""
-    waiting: dict[Callable[..., Any], list[Call]] = {}
-    for call in calls:
-        if hasattr(call.work, 'is_coalesced'):
-            waiting.setdefault(call.work, []).append(call)
-            continue
-        try:
-            call.result = call.work(cursor, *call.arguments)
-        except errors.ExceptionBase as error:
-            call.error = error
-    for work, alike in waiting.items():
-        outcomes = work(cursor, [call.arguments for call in alike])
-        for call, outcome in zip(alike, outcomes, strict=True):
-            if isinstance(outcome, BaseException):
-                call.error = outcome
-            else:
-                call.result = outcome
+    """Do the work of each call with `cursor`; see `coalesced` for those done together."""
+    last: dict[Callable[..., Any], list[Call]] = {}
+    for work, group in itertools.groupby(calls, key=_get_work):
+        alike = list(group)
+        is_in_order = getattr(work, 'is_coalesced_in_order', None)
+        if is_in_order is None:
+            for call in alike:
+                _perform_alone(cursor, call)
+        elif is_in_order:
+            _perform_together(cursor, work, alike)
+        else:
+            last.setdefault(work, []).extend(alike)
+    for work, alike in last.items():
+        _perform_together(cursor, work, alike)
+
+
+_get_work = operator.attrgetter('work')
+
+
+def _perform_alone(cursor: Any, call: Call) -> None:
+    try:
+        call.result = call.work(cursor, *call.arguments)
+    except errors.ExceptionBase as error:
+        call.error = error
+
+
+def _perform_together(cursor: Any, work: Callable[..., Any], calls: list[Call]) -> None:
+    outcomes = work(cursor, [call.arguments for call in calls])
+    for call, outcome in zip(calls, outcomes, strict=True):
+        if isinstance(outcome, BaseException):
+            call.error = outcome
+        else:
+            call.result = outcome

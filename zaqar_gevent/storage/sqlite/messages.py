@@ -238,7 +238,8 @@ class MessageController(own_drivers.MessageController):
         number = decode_id(message_id)
         if number is not None:
             now = timeutils.utcnow_ts(microsecond=True)
-            self._database.write(removal.delete, project, queue, number, claim, now)
+            deletion = removal.Deletion(project or '', queue, number, claim, now)
+            self._database.write(removal.delete, deletion)
 
     def bulk_delete(
         self,

@@ -66,7 +66,7 @@ class Post(NamedTuple):
 _PASSED = 'UPDATE messages SET passed = ? WHERE id BETWEEN ? AND ? AND delayed_until > 0'
 
 
-@coalesced
+@coalesced()
 def post(cursor: Transaction, posts: Sequence[tuple[Post]]) -> list[Outcome]:
     """For each post: the first and the last id of its messages, or an error.
 

@@ -6,6 +6,7 @@ import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
+import msgspec
 from zaqar.storage import errors
 
 from zaqar_gevent.bodies import Data
@@ -25,11 +26,13 @@ from zaqar_gevent.storage.sqlite.transaction import Transaction
 
 _SPOOL = '(SELECT id FROM spools WHERE project = ? AND name = ?)'
 
-_DELETE_FREE = f"""DELETE FROM messages WHERE id = ? AND spool = {_SPOOL}
-    AND NOT EXISTS (SELECT 1 FROM claims c WHERE c.id = messages.claim AND c.expires > ?)"""
-
-_DELETE_CLAIMED = f"""DELETE FROM messages WHERE id = ? AND spool = {_SPOOL}
-    AND claim IN (SELECT id FROM claims WHERE token = ? AND expires > ?)"""
+# For each an array in JSON: spool, id, token of the claim or null, and the time.
+_DELETE = """DELETE FROM messages WHERE id IN (
+    SELECT m.id FROM json_each(?) j
+    CROSS JOIN messages m ON m.id = json_extract(j.value, '$[1]')
+        AND m.spool = json_extract(j.value, '$[0]')
+    LEFT JOIN claims c ON c.id = m.claim AND c.expires > json_extract(j.value, '$[3]')
+    WHERE c.token IS json_extract(j.value, '$[2]'))"""
 
 _HOLDER = f"""SELECT c.token FROM messages m
     LEFT JOIN claims c ON c.id = m.claim AND c.expires > ?
@@ -60,45 +63,51 @@ _POPPED = page(f"""SELECT m.position AS position, {message('NULL')}
     FROM messages m WHERE m.id IN (SELECT value FROM json_each(:ids)) ORDER BY m.position""")
 
 
-def delete(
-    cursor: sqlite3.Cursor,
-    project: str | None,
-    queue: str,
-    number: int,
-    claim: str | None,
-    now: float,
-) -> None:
-    """Delete a message that is free, or that `claim` holds."""
-    scope = (project or '', queue)
-    if claim is None:
-        cursor.execute(_DELETE_FREE, (number, *scope, now))
-    else:
-        cursor.execute(_DELETE_CLAIMED, (number, *scope, claim, now))
-    if cursor.rowcount:
-        return
-    row = cursor.execute(_HOLDER, (now, number, *scope, now)).fetchone()
-    if row is not None:
-        _refuse(cursor, project, queue, encode_id(number), claim, row[0], now)
+class Deletion(NamedTuple):
+    """A message to be deleted if it is free, or if `claim` holds it."""
+
+    project: str
+    queue: str
+    number: int
+    claim: str | None
+    now: float
 
 
-def _refuse(
-    cursor: sqlite3.Cursor,
-    project: str | None,
-    queue: str,
-    message_id: str,
-    claim: str | None,
-    holder: str | None,
-    now: float,
-) -> None:
+@coalesced(in_order=True)
+def delete(cursor: sqlite3.Cursor, calls: Sequence[tuple[Deletion]]) -> list[Outcome]:
+    """Delete messages; for each call None, or why its message was not deleted."""
+    deletions = [deletion for (deletion,) in calls]
+    names = {(one.project, one.queue) for one in deletions}
+    found = {name: spools.get(cursor, *name) for name in names}
+    rows = [
+        (found[one.project, one.queue], one.number, one.claim, one.now)
+        for one in deletions
+        if one.claim is None or claiming.is_token(one.claim)
+    ]
+    cursor.execute(_DELETE, (msgspec.json.encode(rows).decode(),))
+    # PERF: nearly always every message is there, and no other claim holds it.
+    if cursor.rowcount == len(deletions):
+        return [None] * len(deletions)
+    return [_get_refusal(cursor, deletion) for deletion in deletions]
+
+
+def _get_refusal(cursor: sqlite3.Cursor, deletion: Deletion) -> Outcome:
+    """Why a message was not deleted; None if it is gone."""
+    project, queue, number, claim, now = deletion
+    row = cursor.execute(_HOLDER, (now, number, project, queue, now)).fetchone()
+    if row is None:
+        return None
+    [holder] = row
+    message_id = encode_id(number)
     if claim is None:
-        raise errors.MessageIsClaimed(message_id)
+        return errors.MessageIsClaimed(message_id)
     if not claiming.is_token(claim):
-        raise errors.ClaimDoesNotExist(claim, queue, project)
+        return errors.ClaimDoesNotExist(claim, queue, project or None)
     if holder is None:
-        raise errors.MessageNotClaimed(message_id)
+        return errors.MessageNotClaimed(message_id)
     if not claiming.get(cursor, project, queue, claim, now):
-        raise errors.ClaimDoesNotExist(claim, queue, project)
-    raise errors.MessageNotClaimedBy(message_id, claim)
+        return errors.ClaimDoesNotExist(claim, queue, project or None)
+    return errors.MessageNotClaimedBy(message_id, claim)
 
 
 def delete_many(
@@ -172,7 +181,7 @@ class Purge(NamedTuple):
     now: float
 
 
-@coalesced
+@coalesced()
 def purge(cursor: Transaction, calls: Sequence[tuple[Purge]]) -> list[Outcome]:
     """Delete some of the messages that are not claimed; for each call whether there may be more.
 

@@ -57,12 +57,9 @@ def _settle(
     if one.kind is Settle.DELETE:
         if number is None:
             return None
-        try:
-            removal.delete(cursor, project, queue, number, one.claim_id, now)
-        except errors.ExceptionBase as error:
-            refusal: Exception = error
-            return refusal
-        return None
+        deletion = removal.Deletion(project, queue, number, one.claim_id, now)
+        outcomes: list[Outcome] = removal.delete(cursor, [(deletion,)])
+        return outcomes[0]
     row = None
     if number is not None and spool is not None and claiming.is_token(one.claim_id):
         row = cursor.execute(_LEASE, (number, spool, one.claim_id, now, now)).fetchone()
