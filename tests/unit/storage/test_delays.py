@@ -14,7 +14,7 @@ import pytest
 from tests.unit.storage.conftest import Store
 from tests.unit.storage.test_cost import count_steps
 from zaqar_gevent.markers import of_positions
-from zaqar_gevent.storage.sqlite import delays, schema, spools
+from zaqar_gevent.storage.sqlite import claiming, delays, schema, spools
 
 
 def read(store, marker=None, limit=100, **options):
@@ -227,7 +227,7 @@ def test_what_is_told_of_in_one_step_is_bounded(store, clock):
     store.post(*['x' * 300_000] * 8, delay=5)
 
     def place(cursor):
-        delays.place_of_queue(cursor, '', 'q', clock.now + 5)
+        claiming.show_due(cursor, '', 'q', clock.now + 5)
         return [len(due.deliveries) for due in cursor.due]
 
     assert store.database.write(place) == [4]

@@ -5,7 +5,7 @@ import itertools
 import gevent
 import pytest
 
-from zaqar_gevent.storage.sqlite import claiming, collector, delays, removal, steps
+from zaqar_gevent.storage.sqlite import claiming, collector, removal, steps
 
 BODY = 'x' * 250_000
 COUNT = 30
@@ -115,7 +115,7 @@ def test_delayed_messages_are_placed_by_bytes(store, changes, clock):
     clock.advance(5)
     changes.clear()
     assert len(store.list(limit=COUNT)) == COUNT
-    check(changes, delays.place_of_queue, each=2)
+    check(changes, claiming.show_due, each=2)
 
 
 def test_restored_messages_go_back_by_bytes(store, changes):
