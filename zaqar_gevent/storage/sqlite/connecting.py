@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sqlite3
 import time
@@ -42,7 +43,7 @@ def prepare(path: str) -> None:
         raise unavailable(path, f'the directory {directory} does not exist')
     try:
         # SQLite gives the -wal and -shm files the mode of the file itself.
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        _create(path)
         sync_directory(directory)
         connection = sqlite3.connect(path, timeout=BUSY_TIMEOUT, isolation_level=None)
         try:
@@ -53,6 +54,21 @@ def prepare(path: str) -> None:
     except (OSError, sqlite3.Error, schema.UnknownFormat) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)
         raise unavailable(path, reason or type(error).__name__) from error
+
+
+def _create(path: str) -> None:
+    """Create the file, unless it exists."""
+    try:
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+    except FileExistsError:
+        # It must not be opened here: to close it would end all locks that this process has on it,
+        # by other connections, and another process would remove the log under them.
+        if os.path.isdir(path):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR)) from None
+        if os.statvfs(path).f_flag & os.ST_RDONLY:
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS)) from None
+        if not os.access(path, os.R_OK | os.W_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES)) from None
 
 
 def connect(
