@@ -20,6 +20,7 @@ _EPILOG = """commands:
   serve         Start the server; so does no command at all.
   check         Look for misspelt options, for damage in the store, and whether it can be reached.
   store         Copy all data from one store to another.
+  queue migrate Move a queue to another pool, in the stores themselves.
   db            Check or migrate the tables in PostgreSQL.
 {overview}
   version       Print the version of this program.
@@ -44,6 +45,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if argv is None else argv)
     if '_ARGCOMPLETE' in os.environ:
         _complete()
+    if given[:2] == ['queue', 'migrate']:
+        return _migrate_queue(given[2:])
     if given and given[0] in COMMANDS:
         return _run_command(given)
     if given and given[0] in _LOCAL_COMMANDS:
@@ -73,6 +76,12 @@ def _work_on_stores(given: Sequence[str]) -> int:
     from zaqar_gevent.copying.main import main as work_on_stores
 
     return work_on_stores(given)
+
+
+def _migrate_queue(given: Sequence[str]) -> int:
+    from zaqar_gevent.copying.migrating import main as migrate_queue
+
+    return migrate_queue(given)
 
 
 def _work_on_database(given: Sequence[str]) -> int:

@@ -37,6 +37,9 @@ from zaqar_gevent.dead_letters import NoDeadLetterQueue
 from zaqar_gevent.markers import MarkerNotGiven
 from zaqar_gevent.storage.errors import explanation_of
 
+RETRY_AFTER_SECONDS = 5
+"""When a request that was answered with 503 may be repeated, over HTTP: the header Retry-After."""
+
 
 class APIError(Exception):
     """What went wrong, as a client may see it.

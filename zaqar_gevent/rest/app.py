@@ -44,6 +44,8 @@ def _handle_api_error(
 ) -> None:
     resp.status = error.status
     resp.data = documents.encode_json(error.to_document())
+    if isinstance(error, errors.ServiceUnavailable):
+        resp.set_header('Retry-After', str(errors.RETRY_AFTER_SECONDS))
 
 
 def _handle_http_error(

@@ -13,6 +13,7 @@ from zaqar.storage import utils as upstream_utils
 from zaqar_gevent import dead_letters
 from zaqar_gevent.storage import (
     own_drivers,
+    pooled_queues,
     pooled_subscriptions,
     text_bodies,
     value_bodies,
@@ -37,6 +38,15 @@ def find(storage: Any, queue: str, project: str | None) -> Any:
             return storage
 
 
+def find_messages(storage: Any, queue: str, project: str | None) -> Any:
+    """The message controller of a queue, wherever it moves; None if the queue is in no pool."""
+    while isinstance(storage, pipeline.DataDriver):
+        storage = storage._storage
+    if isinstance(storage, pooling.DataDriver):
+        return storage._pool_catalog.get_message_controller(queue, project)
+    return storage.message_controller
+
+
 def protect(storage: base.DataDriverBase) -> None:
     """Have drivers carry bodies, and correct upstream's.
 
@@ -51,6 +61,7 @@ def protect(storage: base.DataDriverBase) -> None:
             vars(storage).pop(controller, None)
     elif isinstance(storage, pooling.DataDriver):
         bound_clients()
+        pooled_queues.follow(storage)
         pooled_subscriptions.answer_without_pool(storage)
         catalog = storage._pool_catalog
         catalog._init_driver = _protecting(catalog._init_driver)
@@ -105,7 +116,7 @@ def listen(storage: base.DataDriverBase, listener: Callable[..., None]) -> None:
 
         def make_heard(*args: Any, **kwargs: Any) -> base.DataDriverBase:
             driver: base.DataDriverBase = make(*args, **kwargs)
-            listen(driver, listener)
+            listen(driver, pooled_queues.heard(driver, listener))
             return driver
 
         catalog._init_driver = make_heard
@@ -125,7 +136,9 @@ def _keeps_place(
     driver = find(storage, queue, project)
     if not isinstance(driver, own_drivers.DataDriver) or not driver.features.keeps_places:
         return False
-    return bool(driver.message_controller.keeps_place(queue, marker, project))
+    arrival = driver.find_arrival(queue, project)
+    own_marker = marker if arrival is None else arrival.marker_in(marker)
+    return bool(driver.message_controller.keeps_place(queue, own_marker, project))
 
 
 def bound_clients() -> None:

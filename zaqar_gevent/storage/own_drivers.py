@@ -23,6 +23,8 @@ from zaqar_gevent.storage.interface import (
     StoredMessage,
     read_metadata,
 )
+from zaqar_gevent.storage.moves import Arrival, Destination, MoveRefused, Origin
+from zaqar_gevent.storage.records import QueueRecord
 
 LOG = log.getLogger(__name__)
 
@@ -84,6 +86,34 @@ class DataDriver(base.DataDriverBase):
 
     def bound_reads(self, seconds: float) -> None:
         """Break off reads that take longer, as far as the store can."""
+
+    def check_here(self, queue: str, project: str | None) -> None:
+        """Raise `moves.QueueMoved` if a queue is not used from this store now."""
+
+    def find_arrival(self, queue: str, project: str | None) -> Arrival | None:
+        """How what clients know of a queue from another store is known here; None if alike."""
+        return None
+
+    def find_carried(self, queue: str, project: str | None, digest: str) -> int | None:
+        """The first message, as clients know it, of a post that was made before its queue came.
+
+        digest: of the post's id, see `moves.digest`.
+        """
+        return None
+
+    def open_arrived(self, queue: str, project: str | None, move: str) -> None:
+        """Let a queue be used from here that has come by a migration, of this id."""
+
+    def forget_mark(self, queue: str, project: str | None) -> None:
+        """Let a queue be used from here that left once, and has been made here anew."""
+
+    def leave(self, queue: QueueRecord) -> Origin:
+        """A queue that is to be moved out of this pool; raises `moves.MoveRefused`."""
+        raise MoveRefused('queues cannot be moved out of a pool of this kind')
+
+    def receive(self, queue: QueueRecord) -> Destination:
+        """A queue that is to be moved into this pool; raises `moves.MoveRefused`."""
+        raise MoveRefused('queues cannot be moved into a pool of this kind')
 
     def listen(self, listener: DueListener) -> None:
         """Have `listener` called when delayed messages become visible, if `reports_due`."""

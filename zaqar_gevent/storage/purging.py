@@ -24,7 +24,7 @@ def purge(storage: base.DataDriverBase, queue: str, project: str | None) -> None
     if driver is None:
         return
     if isinstance(driver, own_drivers.DataDriver):
-        driver.message_controller.purge(queue, project)
+        drivers.find_messages(storage, queue, project).purge(queue, project)
     elif drivers.is_redis(driver):
         # Its library is only there if it is used.
         from zaqar_gevent.storage import redis_purge

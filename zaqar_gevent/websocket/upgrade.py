@@ -31,7 +31,6 @@ LOG = log.getLogger(__name__)
 
 PATHS = ('/', '/v2/ws')
 TAKEOVER = 'zaqar_gevent.takeover'
-RETRY_AFTER_SECONDS = 5
 
 # 1013, try again later; everything else that is refused is against the rules.
 _CLOSE_CODES = {503: 1013}
@@ -344,5 +343,5 @@ def _respond(start_response: StartResponse, error: errors.APIError) -> Iterable[
 
 _EXTRA_HEADERS = {
     426: [('Upgrade', 'websocket'), ('Sec-WebSocket-Version', handshake.VERSION)],
-    503: [('Retry-After', str(RETRY_AFTER_SECONDS))],
+    503: [('Retry-After', str(errors.RETRY_AFTER_SECONDS))],
 }

@@ -23,7 +23,7 @@ from zaqar_gevent.storage.core.links import PAUSE_SECONDS
 from zaqar_gevent.storage.core.outages import OutageLog
 from zaqar_gevent.storage.errors import OutcomeUnknown, StoreUnavailable
 from zaqar_gevent.storage.postgresql.addresses import Address
-from zaqar_gevent.storage.postgresql.outage import Meaning, read_state
+from zaqar_gevent.storage.postgresql.outage import Meaning, read_mark, read_state
 from zaqar_gevent.storage.postgresql.wire import (
     Lost,
     Row,
@@ -272,6 +272,8 @@ class HubLink(links.HubLink[Any]):
         [call] = calls
         if meaning is Meaning.TOO_LONG:
             call.error = TooLong()
+        elif meaning is Meaning.MOVED:
+            call.error = read_mark(reason)
         else:
             call.error = self._unavailable(reason)
             self._outages.refused(call.error)
@@ -311,6 +313,8 @@ class ThreadLink(links.ThreadLink):
         meaning, reason = read_state(state, text)
         if meaning is Meaning.TOO_LONG:
             raise TooLong
+        if meaning is Meaning.MOVED:
+            raise read_mark(reason)
         if meaning is Meaning.REFUSED or time.monotonic() > call.until:
             raise StoreUnavailable(self._store, reason)
         if meaning is Meaning.UNPREPARED:

@@ -77,10 +77,10 @@ _WRITE_SUBSCRIPTION = """INSERT INTO {schema}.subscriptions
 _KNOWN = """SELECT id FROM {schema}.receipts
     WHERE spool = %s AND id = ANY (%s) AND expires > %s"""
 
-_FIND_LEASE = """SELECT token, expires FROM {schema}.claims
+FIND_LEASE = """SELECT token, expires FROM {schema}.claims
     WHERE spool = %s AND (token = %s OR parent = %s)"""
 
-_WRITE_LEASE = """INSERT INTO {schema}.claims (token, spool, expires, ttl, parent, retry, waits)
+WRITE_LEASE = """INSERT INTO {schema}.claims (token, spool, expires, ttl, parent, retry, waits)
     VALUES (%s, %s, %s, %s, %s, %s, %s)"""
 
 _WRITE_VISIBLE = """INSERT INTO {schema}.messages
@@ -327,7 +327,7 @@ class Writer(_Store):
                 delayed.append(_delayed_row(spool, place, one, *stored))
             else:
                 visible.append(_visible_row(spool, place, one, leases.get(one, now), *stored))
-        self._execute_many(_WRITE_LEASE, leases.new)
+        self._execute_many(WRITE_LEASE, leases.new)
         self._execute_many(_WRITE_VISIBLE, visible)
         self._execute_many(_WRITE_DELAYED, delayed)
         self._execute_many(_WRITE_RECEIPT, receipts)
@@ -340,7 +340,7 @@ class Writer(_Store):
 
     def _find_leases(self, spool: int, claim: uuid.UUID) -> dict[float, uuid.UUID]:
         """The leases of a claim by their ends."""
-        rows = self._execute(_FIND_LEASE, (spool, claim, claim))
+        rows = self._execute(FIND_LEASE, (spool, claim, claim))
         return {expires: token for token, expires in rows}
 
     def _call(self, function: str, types: str, *arguments: Any) -> Any:

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
 from oslo_config import cfg
 from oslo_utils import timeutils
 
@@ -16,6 +17,7 @@ from zaqar_gevent.storage.core.pages import (
 )
 from zaqar_gevent.storage.errors import StoreUnavailable
 from zaqar_gevent.storage.features import Feature, MarkerKind, StoreFeatures
+from zaqar_gevent.storage.moves import Arrival, Destination, MarkState, Origin
 from zaqar_gevent.storage.postgresql import (
     addresses,
     catalogue,
@@ -23,6 +25,7 @@ from zaqar_gevent.storage.postgresql import (
     flavors,
     kinds,
     messages,
+    moving,
     numbers,
     options,
     pools,
@@ -31,6 +34,7 @@ from zaqar_gevent.storage.postgresql import (
 )
 from zaqar_gevent.storage.postgresql.heads import Heads
 from zaqar_gevent.storage.postgresql.servers import PostgresServer, open_server
+from zaqar_gevent.storage.records import QueueRecord
 
 Lease = tuple[str, int, int, str | None]
 """The id of a claim, its TTL and grace in seconds, and its delay of retries, if it has one."""
@@ -137,6 +141,27 @@ class DataDriver(own_drivers.DataDriver):
                     *(*name, now, most, dead.queue, ttl_of_dead, limit),
                 )
                 left -= max(1, moved)
+
+    def leave(self, queue: QueueRecord) -> Origin:
+        return moving.Origin(self.server.address, queue)
+
+    def receive(self, queue: QueueRecord) -> Destination:
+        return moving.Destination(self.server.address, queue)
+
+    def check_here(self, queue: str, project: str | None) -> None:
+        self.server.call(kinds.READS, 'check_here', project or '', queue)
+
+    def find_arrival(self, queue: str, project: str | None) -> Arrival | None:
+        facts, _ = self.server.call(kinds.READS, 'arrival', project or '', queue)
+        return None if facts is None else msgspec.convert(facts, Arrival)
+
+    def open_arrived(self, queue: str, project: str | None, move: str) -> None:
+        self.server.call(
+            kinds.STEPS, 'unmark', project or '', queue, MarkState.ARRIVING.value, move
+        )
+
+    def forget_mark(self, queue: str, project: str | None) -> None:
+        self.server.call(kinds.STEPS, 'unmark', project or '', queue, MarkState.LEFT.value, None)
 
     def bound_reads(self, seconds: float) -> None:
         self.server.scan_seconds = seconds

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import enum
 
+import msgspec
+
+from zaqar_gevent.storage.moves import Mark, QueueMoved
+
 
 class Meaning(enum.Enum):
     """What an error of PostgreSQL means for the transaction that it ended."""
@@ -12,6 +16,7 @@ class Meaning(enum.Enum):
     LOST = 'this server is of no use now: look for another, or wait'
     UNPREPARED = 'prepared statements do not work: do without'
     TOO_LONG = 'it took too long'
+    MOVED = 'the queue is not used from this database'
     REFUSED = 'fail'
 
 
@@ -32,6 +37,7 @@ _MEANINGS = {
     '26000': Meaning.UNPREPARED,
     '42P05': Meaning.UNPREPARED,
     '57014': Meaning.TOO_LONG,
+    'ZQ001': Meaning.MOVED,
 }
 
 _REASONS = {
@@ -44,6 +50,12 @@ _REASONS = {
     '40001': 'the transaction was undone for the sake of others, again and again',
     '40P01': 'transactions waited for one another, again and again',
 }
+
+
+def read_mark(text: str) -> QueueMoved:
+    """The error of a call for a queue that is not used from this database."""
+    project, queue, mark = msgspec.json.decode(text, type=tuple[str, str, Mark])
+    return QueueMoved(project, queue, mark)
 
 
 def read_state(state: str, text: str) -> tuple[Meaning, str]:

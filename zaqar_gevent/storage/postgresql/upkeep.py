@@ -7,6 +7,7 @@ one.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import time
 import weakref
@@ -20,6 +21,7 @@ from oslo_utils import timeutils
 
 from zaqar_gevent.storage.core.pages import decode_page
 from zaqar_gevent.storage.errors import StoreUnavailable
+from zaqar_gevent.storage.moves import QueueMoved
 from zaqar_gevent.storage.postgresql import kinds, schema
 
 if TYPE_CHECKING:
@@ -161,7 +163,9 @@ class Upkeep:
         if due is not None and due <= now:
             names, _ = server.call(kinds.READS, 'find_due', now, _QUEUES)
             for project, queue in names:
-                self.place(server, project, queue)
+                # One that has begun to move meanwhile is made visible where it comes to.
+                with contextlib.suppress(QueueMoved):
+                    self.place(server, project, queue)
             due, _ = server.call(kinds.READS, 'next_due')
             if due is not None and not names:
                 # It is of a queue that is being removed.

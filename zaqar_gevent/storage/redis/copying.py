@@ -27,7 +27,7 @@ from zaqar_gevent.storage.records import (
 from zaqar_gevent.storage.redis import addresses, bodies, keys, messages
 from zaqar_gevent.storage.redis.queues import STEP_BYTES
 from zaqar_gevent.storage.redis.records import Records
-from zaqar_gevent.storage.redis.servers import load, open_server
+from zaqar_gevent.storage.redis.servers import RedisServer, load, open_server
 
 KIND = 'redis'
 
@@ -262,37 +262,7 @@ class Writer(_Store):
         return number
 
     def write_subscription(self, subscription: SubscriptionRecord, *, keep_ids: bool) -> None:
-        key = keys.subscriptions(subscription.source, subscription.project)
-        known: Any = []
-        after: Any = '-'
-        while after is not None and not known:
-            known, after = self._server.run(
-                _SUBSCRIPTIONS, (key,), after, 1, subscription.subscriber
-            )
-        if known:
-            number = known[0][0].decode()
-        else:
-            number = subscription.id if keep_ids else str(uuid.uuid4())
-        fields = {
-            'id': number,
-            's': subscription.source,
-            'u': subscription.subscriber,
-            't': subscription.ttl,
-            'e': int(subscription.expires),
-            'o': bodies.pack(subscription.options),
-            'p': subscription.project,
-            'c': int(subscription.is_confirmed),
-        }
-        left = max(1, int(subscription.expires) - timeutils.utcnow_ts())
-        self._server.run(
-            _SUBSCRIBE,
-            (key, number),
-            '' if known else '1',
-            number,
-            subscription.subscriber,
-            left,
-            *(part for field in fields.items() for part in field),
-        )
+        put_subscription(self._server, subscription, keep_id=keep_ids)
 
     def write_pool(self, pool: PoolRecord) -> None:
         fields = {'pl': pool.name, 'u': pool.uri, 'w': pool.weight, 'f': pool.flavor or ''}
@@ -304,3 +274,40 @@ class Writer(_Store):
 
     def write_place(self, place: PlaceRecord) -> None:
         self._places.put(place.project, place.queue, {'p_q': place.queue, 'p_p': place.pool})
+
+
+def put_subscription(
+    server: RedisServer, subscription: SubscriptionRecord, *, keep_id: bool
+) -> None:
+    """Write a subscription, in place of one of the same subscriber.
+
+    keep_id: whether it keeps its id, where there is none yet; otherwise it gets a new one.
+    """
+    key = keys.subscriptions(subscription.source, subscription.project)
+    known: Any = []
+    after: Any = '-'
+    while after is not None and not known:
+        known, after = server.run(_SUBSCRIPTIONS, (key,), after, 1, subscription.subscriber)
+    number = subscription.id if keep_id else str(uuid.uuid4())
+    if known:
+        number = known[0][0].decode()
+    fields = {
+        'id': number,
+        's': subscription.source,
+        'u': subscription.subscriber,
+        't': subscription.ttl,
+        'e': int(subscription.expires),
+        'o': bodies.pack(subscription.options),
+        'p': subscription.project,
+        'c': int(subscription.is_confirmed),
+    }
+    left = max(1, int(subscription.expires) - timeutils.utcnow_ts())
+    server.run(
+        _SUBSCRIBE,
+        (key, number),
+        '' if known else '1',
+        number,
+        subscription.subscriber,
+        left,
+        *(part for field in fields.items() for part in field),
+    )

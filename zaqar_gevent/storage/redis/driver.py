@@ -20,6 +20,8 @@ from zaqar_gevent.storage.core.links import PATIENCE_SECONDS
 from zaqar_gevent.storage.errors import StoreUnavailable
 from zaqar_gevent.storage.features import Feature, MarkerKind, StoreFeatures
 from zaqar_gevent.storage.interface import StoredMessage
+from zaqar_gevent.storage.moves import Arrival, Destination, MoveRefused, decode_arrival
+from zaqar_gevent.storage.records import QueueRecord
 from zaqar_gevent.storage.redis import (
     addresses,
     catalogue,
@@ -27,6 +29,7 @@ from zaqar_gevent.storage.redis import (
     flavors,
     keys,
     messages,
+    moving,
     options,
     pools,
     queues,
@@ -115,6 +118,25 @@ class DataDriver(own_drivers.DataDriver):
     def shared(self) -> str:
         """What scripts are told of whether upstream's servers work on this Redis as well."""
         return '1' if self._is_shared else ''
+
+    def receive(self, queue: QueueRecord) -> Destination:
+        if self._is_shared:
+            raise MoveRefused(
+                "upstream's servers may work on that Redis as well, which know nothing of queues "
+                'that move. Set shared_with_upstream = false in [drivers:message_store:redis] if '
+                'none does'
+            )
+        return moving.Destination(self, queue)
+
+    def find_arrival(self, queue: str, project: str | None) -> Arrival | None:
+        found = self.server.ask('GET', keys.arrival(queue, project))
+        return None if found is None else decode_arrival(found)
+
+    def find_carried(self, queue: str, project: str | None, digest: str) -> int | None:
+        return moving.find_receipt(self.server.ask('HGET', keys.carried(queue, project), digest))
+
+    def open_arrived(self, queue: str, project: str | None, move: str) -> None:
+        moving.Destination(self, QueueRecord('queue', project or '', queue, {})).open(move)
 
     def take(
         self,

@@ -81,3 +81,18 @@ def doomed(name: str, project: str | None, kind: str, token: str) -> str:
 def copied(name: str, project: str | None) -> str:
     """Ids in another store of the messages that were copied from there. Our own."""
     return f'{project or ""}.{name}:copied'
+
+
+def arrival(name: str, project: str | None) -> str:
+    """How what came with the queue from another pool is known here. Our own."""
+    return f'{project or ""}.{name}:arrival'
+
+
+def arriving(name: str, project: str | None) -> str:
+    """The migration by which the queue is coming here. Our own."""
+    return f'{project or ""}.{name}:arriving'
+
+
+def carried(name: str, project: str | None) -> str:
+    """What posts with an id were answered before the queue came here. Our own."""
+    return f'{project or ""}.{name}:carried'

@@ -294,6 +294,7 @@ def dead_letter(
     reason: str | None,
 ) -> int:
     """Move messages of a queue to its dead letter queue; how many. `ids` is a JSON array."""
+    spools.check(cursor, project, dead_letters.queue)
     spool = spools.get(cursor, project, dead_letters.queue)
     if spool is None:
         spool = spools.make(cursor, project, dead_letters.queue)

@@ -47,7 +47,7 @@ from zaqar_gevent.storage.sqlite.transaction import Transaction
 
 KIND = 'sqlite'
 
-_VISIBLE = ' UNION ALL '.join(
+VISIBLE = ' UNION ALL '.join(
     f"""SELECT id, position FROM messages INDEXED BY {index}
     WHERE spool = :spool AND expires > :now AND {condition}"""
     for index, condition in (
@@ -58,11 +58,11 @@ _VISIBLE = ' UNION ALL '.join(
     )
 )
 
-_DELAYED = """SELECT id FROM messages INDEXED BY messages_due
+DELAYED = """SELECT id FROM messages INDEXED BY messages_due
     WHERE spool = :spool AND delayed_until > 0 AND placed IS NULL AND expires > :now
     ORDER BY delayed_until, id"""
 
-_READ = f"""SELECT m.id, {long_bodies.BODY}, m.encrypted, m.ttl, m.created, m.expires,
+READ = f"""SELECT m.id, {long_bodies.BODY}, m.encrypted, m.ttl, m.created, m.expires,
         m.delayed_until, m.placed, m.client, m.checksum, m.claim_count, m.attributes,
         nullif(m.message_group, ''), m.dead_letter, c.token, c.ttl, c.expires
     FROM json_each(:ids) j CROSS JOIN messages m ON m.id = j.value
@@ -71,11 +71,11 @@ _READ = f"""SELECT m.id, {long_bodies.BODY}, m.encrypted, m.ttl, m.created, m.ex
 _STEP = 20
 """Messages that are read at a time."""
 
-_COUNT = f"""SELECT (SELECT count(*) FROM ({_VISIBLE})) + (
+COUNT = f"""SELECT (SELECT count(*) FROM ({VISIBLE})) + (
     SELECT count(*) FROM messages INDEXED BY messages_due
     WHERE spool = :spool AND delayed_until > 0 AND placed IS NULL AND expires > :now)"""
 
-_SUBSCRIPTIONS = """SELECT id, subscriber, ttl, expires, confirmed, options FROM subscriptions
+SUBSCRIPTIONS = """SELECT id, subscriber, ttl, expires, confirmed, options FROM subscriptions
     WHERE project = ? AND source = ? AND expires > ? ORDER BY id"""
 
 _FIND_CLAIM = 'SELECT id FROM claims WHERE token = ? AND spool = ? AND expires = ?'
@@ -130,20 +130,20 @@ class Reader:
             yield QueueRecord(kind, project, name, msgspec.json.decode(metadata))
 
     def count_messages(self, queue: QueueRecord) -> int:
-        row = self._connection.execute(_COUNT, self._parameters(queue)).fetchone()
+        row = self._connection.execute(COUNT, self._parameters(queue)).fetchone()
         return int(row[0])
 
     def read_messages(self, queue: QueueRecord) -> Iterator[MessageRecord]:
         parameters = self._parameters(queue)
-        for statement in (f'SELECT id FROM ({_VISIBLE}) ORDER BY position', _DELAYED):
+        for statement in (f'SELECT id FROM ({VISIBLE}) ORDER BY position', DELAYED):
             ids = array('q', (row[0] for row in self._connection.execute(statement, parameters)))
             for start in range(0, len(ids), _STEP):
                 document = msgspec.json.encode(ids[start : start + _STEP].tolist()).decode()
-                for row in self._connection.execute(_READ, {**parameters, 'ids': document}):
-                    yield _read_message(row)
+                for row in self._connection.execute(READ, {**parameters, 'ids': document}):
+                    yield read_message(row)
 
     def read_subscriptions(self, queue: QueueRecord) -> Iterator[SubscriptionRecord]:
-        rows = self._connection.execute(_SUBSCRIPTIONS, (queue.project, queue.name, self._now))
+        rows = self._connection.execute(SUBSCRIPTIONS, (queue.project, queue.name, self._now))
         for number, subscriber, ttl, expires, confirmed, document in rows:
             yield SubscriptionRecord(
                 encode_id(number),
@@ -184,7 +184,7 @@ class Reader:
         return {'spool': row and row[0], 'now': self._now}
 
 
-def _read_message(row: tuple[Any, ...]) -> MessageRecord:
+def read_message(row: tuple[Any, ...]) -> MessageRecord:
     number, body, encoding, ttl, created, expires, hidden_until, placed, *more = row
     client, checksum, count, attributes, group, dead_letter, *claim = more
     data = body.encode() if isinstance(body, str) else body
@@ -309,7 +309,7 @@ def _write_messages(
         del keys[known]
     if not keys:
         return 0
-    rows = [(spool, *_row(one)) for one in keys.values()]
+    rows = [(spool, *row_of(one)) for one in keys.values()]
     last = posting.insert(cursor, rows)
     first = last - len(rows) + 1
     until = timeutils.utcnow_ts() + REMEMBER_SECONDS
@@ -318,7 +318,7 @@ def _write_messages(
     )
     for number, one in enumerate(keys.values(), first):
         if one.claim_count or one.claim:
-            claim = one.claim and _get_claim(cursor, spool, one.claim, retry)
+            claim = one.claim and get_claim(cursor, spool, one.claim, retry)
             cursor.execute(
                 'UPDATE messages SET claim_count = ?, claim = ? WHERE id = ?',
                 (one.claim_count, claim, number),
@@ -344,7 +344,7 @@ def _extras(one: MessageRecord) -> tuple[str | None, str | None, str | None]:
     )
 
 
-def _row(one: MessageRecord) -> posting.Row:
+def row_of(one: MessageRecord) -> posting.Row:
     client = uuid.UUID(one.client).bytes if one.client else None
     return (
         *(one.ttl, one.created, one.expires, one.due or one.retry_at, client, one.checksum),
@@ -352,7 +352,7 @@ def _row(one: MessageRecord) -> posting.Row:
     )
 
 
-def _get_claim(cursor: sqlite3.Cursor, spool: int, claim: ClaimRecord, retry: str | None) -> int:
+def get_claim(cursor: sqlite3.Cursor, spool: int, claim: ClaimRecord, retry: str | None) -> int:
     """The row of a claim, which is made for its first message."""
     row = cursor.execute(_FIND_CLAIM, (claim.id, spool, claim.expires)).fetchone()
     if row is not None:

@@ -20,7 +20,7 @@ from typing import Any
 import gevent
 from gevent import monkey
 
-from zaqar_gevent.storage.core.completions import NotAnswered
+from zaqar_gevent.storage.core.completions import Call, NotAnswered
 from zaqar_gevent.storage.core.handles import Handle, Registry
 from zaqar_gevent.storage.core.outages import OutageLog
 from zaqar_gevent.storage.core.pages import decode_page
@@ -31,7 +31,7 @@ from zaqar_gevent.storage.sqlite.checkpoints import Checkpointer
 from zaqar_gevent.storage.sqlite.files import Files, ThreadConnection
 from zaqar_gevent.storage.sqlite.outage import unavailable
 from zaqar_gevent.storage.sqlite.reader import Reader, ReadTooLong
-from zaqar_gevent.storage.sqlite.transaction import DueQueue
+from zaqar_gevent.storage.sqlite.transaction import DueQueue, Transaction
 from zaqar_gevent.storage.sqlite.writer import Writer
 
 _allocate_lock = monkey.get_original('_thread', 'allocate_lock')
@@ -75,12 +75,17 @@ class _LoggedPool:
 
 
 class Database:
-    """Reading and writing of one file. Use `open_database`."""
+    """Reading and writing of one file. Use `open_database`.
+
+    part_calls: in a transaction, refuses some of the calls, which have then been done nothing for;
+        the others. None refuses none.
+    """
 
     def __init__(self, path: str, synchronous: str) -> None:
         self.path = path
         self.synchronous = synchronous
         self.scan_seconds = SCAN_SECONDS
+        self.part_calls: Callable[[Transaction, list[Call]], list[Call]] | None = None
         self._is_closed = False
         self._listening: weakref.WeakSet[DatabaseHandle] = weakref.WeakSet()
         connecting.prepare(path)
@@ -186,7 +191,12 @@ class Database:
             self._announce,
             lambda: bool(self._listening),
             self._checkpointing.wake,
+            self._part,
         )
+
+    def _part(self, cursor: Transaction, calls: list[Call]) -> list[Call]:
+        part = self.part_calls
+        return calls if part is None else part(cursor, calls)
 
     def _announce(self, dues: list[DueQueue]) -> None:
         """In the writing thread: call each listener once."""

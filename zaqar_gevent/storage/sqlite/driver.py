@@ -11,12 +11,15 @@ from oslo_utils import timeutils
 
 from zaqar_gevent.storage import own_drivers
 from zaqar_gevent.storage.features import Feature, MarkerKind, StoreFeatures
+from zaqar_gevent.storage.moves import Arrival, Destination, Origin
+from zaqar_gevent.storage.records import QueueRecord
 from zaqar_gevent.storage.sqlite import (
     catalogue,
     claims,
     collector,
     flavors,
     messages,
+    moving,
     options,
     pools,
     queues,
@@ -55,6 +58,9 @@ class DataDriver(own_drivers.DataDriver):
         self._handle = _open(conf, options.MESSAGE_GROUP)
         self.database = self._handle.store
         self.idempotency_seconds: int = conf[options.MESSAGE_GROUP].idempotency_seconds
+        if not self.keeps_names:
+            # Only what is a pool can have queues that move.
+            self.database.part_calls = moving.part
 
     @property
     def features(self) -> StoreFeatures:
@@ -77,6 +83,29 @@ class DataDriver(own_drivers.DataDriver):
     def keeps_names(self) -> bool:
         """Whether the names of queues are in the same file as their messages."""
         return getattr(self.control_driver, 'database', None) is self.database
+
+    def leave(self, queue: QueueRecord) -> Origin:
+        return moving.Origin(self.database.path, queue)
+
+    def receive(self, queue: QueueRecord) -> Destination:
+        return moving.Destination(self.database.path, queue)
+
+    def check_here(self, queue: str, project: str | None) -> None:
+        self.database.read(spools.check, project or '', queue)
+
+    def find_arrival(self, queue: str, project: str | None) -> Arrival | None:
+        arrival: Arrival | None = self.database.read(moving.find_arrival, project or '', queue)
+        return arrival
+
+    def find_carried(self, queue: str, project: str | None, digest: str) -> int | None:
+        first: int | None = self.database.read(moving.find_receipt, project or '', queue, digest)
+        return first
+
+    def open_arrived(self, queue: str, project: str | None, move: str) -> None:
+        self.database.write(moving.open_arrived, project or '', queue, move)
+
+    def forget_mark(self, queue: str, project: str | None) -> None:
+        self.database.write(moving.forget, project or '', queue)
 
     def bound_reads(self, seconds: float) -> None:
         self.database.scan_seconds = seconds

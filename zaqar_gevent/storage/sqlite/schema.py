@@ -2,7 +2,9 @@
 
 queues          names of queues and topics with their metadata (management)
 spools          where the messages of a named queue lie; made by its first message, unmapped
-                when the queue is deleted, never reused
+                when the queue is deleted, never reused. `mark` says that the queue is not used
+                from this file, and `arrival` which ids came with it from another pool: JSON
+                objects, see `storage.moves`
 doomed_spools   unmapped spools whose rows are still to be removed, a few at a time
 messages        `id` grows in the order of commits over all processes and is never reused;
                 `position` is the message's place in its queue: the id, or `placed` for a message
@@ -449,7 +451,13 @@ _GROUPINGS = (
         END""",
 )
 
-_VERSION_9 = (*_GROUPINGS,)
+_MOVES = (
+    'ALTER TABLE spools ADD COLUMN mark TEXT',
+    'ALTER TABLE spools ADD COLUMN arrival TEXT',
+    'CREATE INDEX spools_marked ON spools (project, name) WHERE mark IS NOT NULL',
+)
+
+_VERSION_9 = (*_GROUPINGS, *_MOVES)
 
 MIGRATIONS = (
     *(_VERSION_1, _VERSION_2, _VERSION_3, _VERSION_4),

@@ -16,6 +16,7 @@ from zaqar.storage import base, errors
 
 from zaqar_gevent.storage import own_drivers
 from zaqar_gevent.storage.core.pages import encode_id
+from zaqar_gevent.storage.moves import Mark, QueueMoved, decode_mark
 from zaqar_gevent.storage.sqlite import epochs, tallies
 from zaqar_gevent.storage.sqlite.documents import SPOOL
 
@@ -55,6 +56,8 @@ _STATS = f"""SELECT total, claimed, oldest, (SELECT created FROM messages WHERE 
     FROM (SELECT ({_EDGES['ASC']}) AS oldest, ({_EDGES['DESC']}) AS newest) LEFT JOIN
         ({tallies.COUNTS})"""
 
+_MARK = 'SELECT mark FROM spools WHERE project = ? AND name = ? AND mark IS NOT NULL'
+
 
 def resolve(cursor: sqlite3.Cursor, names: list[tuple[str, str]]) -> list[tuple[int | None, bool]]:
     """The spool of each (project, queue), if there is one, and whether this file has the queue."""
@@ -69,6 +72,22 @@ def get(cursor: sqlite3.Cursor, project: str, queue: str) -> int | None:
         'SELECT id FROM spools WHERE project = ? AND name = ?', (project, queue)
     ).fetchone()
     return None if row is None else int(row[0])
+
+
+def find_mark(cursor: sqlite3.Cursor | sqlite3.Connection, project: str, name: str) -> Mark | None:
+    """What says that a queue is not used from this file now; None if nothing does."""
+    row = cursor.execute(_MARK, (project, name)).fetchone()
+    if row is None:
+        return None
+    mark = decode_mark(row[0])
+    return mark if mark.is_in_effect(timeutils.utcnow_ts(microsecond=True)) else None
+
+
+def check(cursor: sqlite3.Cursor | sqlite3.Connection, project: str, name: str) -> None:
+    """Raise `QueueMoved` if a queue is not used from this file now."""
+    mark = find_mark(cursor, project, name)
+    if mark is not None:
+        raise QueueMoved(project, name, mark)
 
 
 def make(cursor: sqlite3.Cursor, project: str, queue: str) -> int:

@@ -34,7 +34,7 @@ class Writer(GroupCommit):
 
     get_synchronous: returns the option's current value. report: logs an error that no caller gets.
     announce: reports delayed messages that have become visible. has_listeners: whether anybody
-    listens to that. checkpoint: called when a checkpoint is due.
+    listens to that. checkpoint: called when a checkpoint is due. part: refuses calls; the others.
     """
 
     def __init__(
@@ -45,12 +45,14 @@ class Writer(GroupCommit):
         announce: Callable[[list[DueQueue]], None],
         has_listeners: Callable[[], bool],
         checkpoint: Callable[[], None],
+        part: Callable[[Transaction, list[Call]], list[Call]],
     ) -> None:
         super().__init__()
         self._files = files
         self._get_synchronous = get_synchronous
         self._report = report
         self._checkpoint = checkpoint
+        self._part_calls = part
         self._wal: Wal | None = None
         self._look_at = self._look_for_others_at = 0.0
         self._synchronous = ''
@@ -99,7 +101,7 @@ class Writer(GroupCommit):
         try:
             with self._turn():
                 cursor.execute('BEGIN IMMEDIATE')
-                perform(cursor, calls)
+                perform(cursor, self._part_calls(cursor, calls))
                 tallies.gather(cursor)
                 cursor.execute('COMMIT')
         finally:

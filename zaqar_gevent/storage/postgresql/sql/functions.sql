@@ -44,9 +44,52 @@ LANGUAGE sql VOLATILE AS $$
     SELECT pg_advisory_xact_lock({lock}, hashtext(p_project || '/' || p_queue))
 $$;
 
+-- A spool with a mark: it, if the mark is of no effect any more; otherwise an error that tells the
+-- mark.
+CREATE FUNCTION {schema}.marked_{v}(p_id bigint, p_mark text, p_project text, p_queue text)
+RETURNS bigint
+LANGUAGE plpgsql STABLE AS $$
+BEGIN
+    IF p_mark::json ->> 'state' = 'closing'
+            AND (p_mark::json ->> 'until')::float8 <= extract(epoch FROM clock_timestamp()) THEN
+        RETURN p_id;
+    END IF;
+    RAISE EXCEPTION USING ERRCODE = 'ZQ001',
+        MESSAGE = json_build_array(p_project, p_queue, p_mark::json)::text;
+END $$;
+
+-- The spool of a queue that is used from this database.
 CREATE FUNCTION {schema}.spool_{v}(p_project text, p_queue text) RETURNS bigint
 LANGUAGE sql STABLE AS $$
-    SELECT s.id FROM {schema}.spools s WHERE s.project = p_project AND s.name = p_queue
+    SELECT CASE WHEN s.mark IS NULL THEN s.id
+        ELSE {schema}.marked_{v}(s.id, s.mark, p_project, p_queue) END
+    FROM {schema}.spools s WHERE s.project = p_project AND s.name = p_queue
+$$;
+
+-- Fails if the queue is not used from this database.
+CREATE FUNCTION {schema}.check_here_{v}(p_project text, p_queue text)
+RETURNS TABLE (facts json, document bytea)
+LANGUAGE plpgsql STABLE AS $$
+BEGIN
+    PERFORM {schema}.spool_{v}(p_project, p_queue);
+END $$;
+
+-- facts: how what came with a queue from another pool is known here; null for nothing.
+CREATE FUNCTION {schema}.arrival_{v}(p_project text, p_queue text)
+RETURNS TABLE (facts json, document bytea)
+LANGUAGE sql STABLE AS $$
+    SELECT s.arrival::json, NULL::bytea FROM {schema}.spools s
+        WHERE s.project = p_project AND s.name = p_queue
+$$;
+
+-- Lets a queue be used here that has come by a move, or that left by one and was made anew.
+CREATE FUNCTION {schema}.unmark_{v}(p_project text, p_queue text, p_state text, p_move text)
+RETURNS TABLE (facts json, document bytea)
+LANGUAGE sql VOLATILE AS $$
+    UPDATE {schema}.spools s SET mark = NULL
+        WHERE s.project = p_project AND s.name = p_queue AND s.mark::json ->> 'state' = p_state
+            AND s.mark::json ->> 'move' = coalesce(p_move, s.mark::json ->> 'move')
+        RETURNING NULL::json, NULL::bytea
 $$;
 
 -- Makes the spool of a queue that has none.
@@ -139,8 +182,9 @@ BEGIN
                 SELECT 1 FROM {schema}.queues q
                 WHERE q.project = p.p AND q.kind IN ('queue', 'topic') AND q.name = p.q)
             THEN NULL
-            ELSE coalesce((SELECT s.id FROM {schema}.spools s
-                WHERE s.project = p.p AND s.name = p.q), 0) END
+            ELSE coalesce((SELECT CASE WHEN s.mark IS NULL THEN s.id
+                    ELSE {schema}.marked_{v}(s.id, s.mark, p.p, p.q) END
+                FROM {schema}.spools s WHERE s.project = p.p AND s.name = p.q), 0) END
         FROM ROWS FROM (json_to_recordset(p_posts) AS (p text, q text, c bool))
             WITH ORDINALITY AS p(p, q, c, n)
         ORDER BY p.n);
@@ -1092,6 +1136,7 @@ DECLARE
     v_spool bigint;
 BEGIN
     PERFORM {schema}.lock_{v}(p_project, p_queue);
+    PERFORM {schema}.spool_{v}(p_project, p_queue);
     DELETE FROM {schema}.queues q
         WHERE q.project = p_project AND q.kind = p_kind AND q.name = p_queue;
     IF p_kind IS NULL OR NOT EXISTS (SELECT 1 FROM {schema}.queues q
@@ -1213,7 +1258,7 @@ LANGUAGE plpgsql STABLE {settings} AS $$
 BEGIN
     RETURN QUERY SELECT coalesce(json_agg(f.name), '[]'), NULL::bytea FROM (
         SELECT DISTINCT ON (d.spool) (SELECT json_build_array(s.project, s.name)
-            FROM {schema}.spools s WHERE s.id = d.spool)::text::json AS name
+            FROM {schema}.spools s WHERE s.id = d.spool AND s.mark IS NULL)::text::json AS name
         FROM (
             (SELECT e.spool FROM {schema}.delayed e WHERE e.due <= p_now
             ORDER BY e.due LIMIT p_limit)

@@ -18,3 +18,7 @@ ALTER TABLE {schema}.messages ADD COLUMN retry_at double precision;
 
 -- When a server has last said that it uses these functions.
 ALTER TABLE {schema}.functions ADD COLUMN used timestamptz;
+
+-- What says that a queue is not used from this database, and which ids came with it from another
+-- pool: JSON texts, see `storage.moves`.
+ALTER TABLE {schema}.spools ADD COLUMN mark text, ADD COLUMN arrival text;

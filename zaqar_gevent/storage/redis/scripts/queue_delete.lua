@@ -1,7 +1,8 @@
 -- Deletes a queue or topic, and parts it from its messages, which are deleted afterwards, some at a
 -- time. A queue and a topic of one name share their messages, which go with the last of them.
 -- KEYS: names, queue, names of the other kind, index of queues, messages, claims, where to put the
--- messages, the claims, head, token. ARGV: member of the names, seconds to keep what has been put there.
+-- messages, the claims, head, token, what came with the queue from another pool (3). ARGV: member of
+-- the names, seconds to keep what has been put there.
 -- Returns what the keys of its groups begin with; nothing where it has none.
 call('ZREM', KEYS[1], ARGV[1])
 call('DEL', KEYS[2])
@@ -10,7 +11,7 @@ if call('ZSCORE', KEYS[3], ARGV[1]) then
 end
 call('ZREM', KEYS[4], KEYS[5])
 local moved = {{KEYS[5], KEYS[7]}, {KEYS[6], KEYS[8]}, {KEYS[5] .. LATER, KEYS[7] .. LATER}}
-call('UNLINK', by_posting(KEYS[5]), KEYS[9], KEYS[10])
+call('UNLINK', by_posting(KEYS[5]), KEYS[9], KEYS[10], KEYS[11], KEYS[12], KEYS[13])
 for _, pair in ipairs(moved) do
     if call('EXISTS', pair[1]) == 1 then
         call('RENAME', pair[1], pair[2])

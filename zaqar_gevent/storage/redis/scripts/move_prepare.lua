@@ -1,0 +1,6 @@
+-- Prepares a queue that comes from another pool. KEYS: how it is known, what names the migration, rank
+-- counter. ARGV: their values.
+for index = 1, 3 do
+    call('SET', KEYS[index], ARGV[index])
+end
+return 1
