@@ -175,7 +175,7 @@ class Fleet(ExitStack):
             command += ['--config-file', str(directory / 'zaqar.conf')]
         find = functools.partial(_pids, redis)
         if postgres is not None:
-            find = functools.partial(_postgres_pids, postgres)
+            find = functools.partial(postgres_pids, postgres)
         return self.add(Server(command, directory, find_store=find))
 
     def own_under_gunicorn(self) -> Server:
@@ -232,7 +232,7 @@ def _pids(redis: RedisProcess | None) -> list[int]:
     return [] if redis is None else [redis.client.info('server')['process_id']]
 
 
-def _postgres_pids(postgres: PostgresProcess) -> list[int]:
+def postgres_pids(postgres: PostgresProcess) -> list[int]:
     """The processes of a PostgreSQL, but for those that vacuum, which come and go."""
     children = psutil.Process(postgres.pid).children()
     lasting = [one for one in children if 'autovacuum worker' not in ' '.join(one.cmdline())]

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from perf import targets
+from perf import scaling, targets
 from perf.usual_client import request_bytes
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -90,3 +90,33 @@ def test_targets_are_judged(changes: dict[str, float], post_met: bool, idle_met:
 def test_what_was_not_measured_is_said() -> None:
     table = targets.table(targets.Figures({}))
     assert table.count('not measured') == len(targets.TARGETS)
+
+
+@pytest.mark.timeout(240)
+def test_shards_and_servers_are_predicted_and_measured(tmp_path: pathlib.Path) -> None:
+    rows = found_by('scaling', tmp_path, '--quick', '--stores', 'embedded')
+    assert [(row['servers'], row['shards']) for row in rows] == [(1, 1), (2, 2)]
+    assert all(row['predicted'] > 0 and row['measured'] > 0 for row in rows)
+    assert rows[0]['dearer'] == 1
+
+
+@pytest.mark.parametrize(
+    ('deployment', 'rate', 'limit'),
+    [
+        (scaling.Deployment(1, 1), 10_000, 'servers'),
+        (scaling.Deployment(4, 1), 20_000, 'shards'),
+        (scaling.Deployment(4, 2), 40_000, 'servers'),
+        (scaling.Deployment(4, 1, store_cores=8), 40_000, 'servers'),
+        (scaling.Deployment(1, 1, bits=8e6), 1_000, 'network'),
+    ],
+)
+def test_what_is_used_up_first_is_the_limit(
+    deployment: scaling.Deployment, rate: float, limit: str
+) -> None:
+    assert scaling.predict(scaling.Cost(100, 50, 1000), deployment) == (rate, limit)
+
+
+def test_a_million_messages_take_many_cores() -> None:
+    servers, shards = scaling.count_for(1_000_000, scaling.Cost(60, 12))
+    assert (servers, shards) == (100, 20)
+    assert scaling.count_for(1, scaling.Cost(60, 0)) == (1, 1)
