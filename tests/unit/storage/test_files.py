@@ -1,5 +1,7 @@
 """Files that are moved, replaced or deleted under a store that is in use."""
 
+import contextlib
+import pathlib
 import shutil
 import subprocess
 import sys
@@ -165,11 +167,23 @@ def test_a_file_that_comes_back_is_used_again(store, directory):
     assert store.bodies() == ['before', 'back']
 
 
+def has_open(file):
+    """Whether this process has a file open."""
+    for descriptor in pathlib.Path('/proc/self/fd').iterdir():
+        # The one by which they are listed is closed meanwhile.
+        with contextlib.suppress(OSError):
+            if descriptor.readlink() == file:
+                return True
+    return False
+
+
 def test_a_file_that_is_moved_away_holds_everything(store, directory):
     store.post(*range(100))
     (directory / 'store.db').rename(directory / 'moved.db')
     eventually(lambda: refuses(store.bodies))
     eventually(lambda: (directory / 'store.db-wal').stat().st_size == 0)
+    # As long as a process has a file open, SQLite uses the other files by the old name.
+    eventually(lambda: not has_open(directory / 'moved.db'))
     moved = Store(directory, messages='moved.db', names='moved.db')
     assert moved.bodies(limit=0) == list(range(100))
     moved.close()
