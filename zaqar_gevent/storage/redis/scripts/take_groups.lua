@@ -82,25 +82,21 @@ local function register(step)
     local reached = call('HGET', grouping, 'r')
     local start = reached == '-inf' and reached or '(' .. reached
     local found = call('ZRANGEBYSCORE', KEYS[1], start, '+inf', 'WITHSCORES', 'LIMIT', 0, step)
-    local seen, groups = {}, {}
     for index = 1, #found, 2 do
-        local id = found[index]
-        local at = free_at(glance(id))
-        if at then
-            local group = group_of(call('HGET', id, 'x'))
-            if at > exactly then
-                call('ZADD', prefix .. 'held:' .. group, at, id)
-            else
-                call('ZADD', prefix .. 'free:' .. group, found[index + 1], id)
-            end
-            if not seen[group] then
-                seen[group] = true
-                groups[#groups + 1] = group
+        local id, rank = found[index], found[index + 1]
+        local m = call('HMGET', id, 'e', 'c', 'c.e', 'd', 'x')
+        local at = free_at({nil, nil, nil, m[2], m[3], nil, nil, m[1], m[4]})
+        local group = at and group_of(m[5])
+        if at and at > exactly then
+            call('ZADD', prefix .. 'held:' .. group, at, id)
+            arrange(group)
+        elseif at then
+            call('ZADD', prefix .. 'free:' .. group, rank, id)
+            -- PERF: one that is ready is so already.
+            if not call('ZSCORE', ready, group) then
+                arrange(group)
             end
         end
-    end
-    for _, group in ipairs(groups) do
-        arrange(group)
     end
     if #found > 0 then
         call('HSET', grouping, 'r', found[#found])
@@ -111,6 +107,8 @@ end
 local most_claims = tonumber(ARGV[7]) or 0
 local hold = holding(claim, now, ttl, tonumber(ARGV[6]), {ARGV[12], ARGV[13], ARGV[14]})
 local page, ids, gone, looked_at = {}, {}, {}, 0
+-- Until when groups are held up by this claim.
+local held_up_until = {}
 
 -- Takes a message of a group. Returns whether it did, and whether the group is held up.
 local function take(group, id)
@@ -135,6 +133,7 @@ local function take(group, id)
         hold(id, m)
         local held_until = ARGV[12] == '' and now + ttl or free_at(glance(id))
         call('ZADD', prefix .. 'held:' .. group, held_until, id)
+        held_up_until[group] = math.min(held_up_until[group] or math.huge, held_until)
     end
     page[#page + 1] = present(id, m, now)
     ids[#ids + 1] = id
@@ -157,15 +156,34 @@ local function precedes(one, other)
     return one.turn < other.turn
 end
 
--- Takes from groups until all have been taken, or enough; returns the groups that it took from.
-local function take_from(groups)
-    local left, taken, is_taken = {}, {}, {}
-    for turn, group in ipairs(groups) do
-        local one = {group = group, round = 0, turn = turn}
-        if advance(one) then
-            left[#left + 1] = one
+-- The groups whose turn it is, each with its first message.
+local function find_ready()
+    while true do
+        local groups = call('ZRANGE', ready, 0, limit - #page - 1)
+        local found, is_right = {}, true
+        for turn, group in ipairs(groups) do
+            local one = {group = group, round = 0, turn = turn}
+            -- In their order, it is to be known of each that its first message is there.
+            if advance(one) and (is_fair or tonumber(call('HGET', one.id, 'e') or 0) > now) then
+                found[#found + 1] = one
+            else
+                if one.id then
+                    call('ZREM', prefix .. 'free:' .. group, one.id)
+                    looked_at = looked_at + 1
+                end
+                arrange(group)
+                is_right = false
+            end
+        end
+        if is_right or looked_at >= STEP then
+            return found
         end
     end
+end
+
+-- Takes from groups until all have been taken, or enough; returns those that it took from, in order.
+local function take_from(left)
+    local taken, is_taken = {}, {}
     while #left > 0 and #page < limit and looked_at < STEP do
         local best = 1
         for index = 2, #left do
@@ -175,42 +193,16 @@ local function take_from(groups)
         end
         local one = left[best]
         local is_found, is_held_up = take(one.group, one.id)
-        if is_found then
-            one.round = one.round + 1
-            if not is_taken[one.group] then
-                is_taken[one.group] = true
-                taken[#taken + 1] = one.group
-            end
+        if not is_taken[one.group] then
+            is_taken[one.group] = true
+            taken[#taken + 1] = one.group
         end
-        if is_held_up or not advance(one) then
+        one.round = one.round + (is_found and 1 or 0)
+        if is_held_up or #page < limit and not advance(one) then
             table.remove(left, best)
         end
     end
     return taken
-end
-
--- The groups whose turn it is. In their order, it is known of each that its first message is there.
-local function find_ready()
-    local groups = call('ZRANGE', ready, 0, limit - #page - 1)
-    local is_right = is_fair
-    while not is_right and looked_at < STEP do
-        is_right = true
-        for _, group in ipairs(groups) do
-            local first = call('ZRANGE', prefix .. 'free:' .. group, 0, 0)[1]
-            if not first or not free_at(glance(first)) then
-                if first then
-                    call('ZREM', prefix .. 'free:' .. group, first)
-                    looked_at = looked_at + 1
-                end
-                arrange(group)
-                is_right = false
-            end
-        end
-        if not is_right then
-            groups = call('ZRANGE', ready, 0, limit - #page - 1)
-        end
-    end
-    return groups
 end
 
 -- Takes from the groups that are ready; returns whether there may be more of them.
@@ -222,18 +214,18 @@ local function take_ready()
         elseif looked_at >= STEP then
             return true
         end
-        local taken = take_from(groups)
-        if is_fair then
-            -- It is the turn of the others.
-            for _, group in ipairs(taken) do
+        for _, group in ipairs(take_from(groups)) do
+            if is_ordered and group ~= '' and held_up_until[group] then
+                -- PERF: what `arrange` would find.
                 call('ZREM', ready, group)
+                call('ZADD', busy, held_up_until[group], group)
+            else
+                if is_fair then
+                    -- It is the turn of the others.
+                    call('ZREM', ready, group)
+                end
+                arrange(group)
             end
-        end
-        for _, group in ipairs(taken) do
-            arrange(group)
-        end
-        for _, group in ipairs(groups) do
-            arrange(group)
         end
     end
     return false
@@ -251,7 +243,7 @@ if is_fair and register(STEP) then
     end
 end
 -- Before anything is taken, which holds up the rest of its group.
-if not is_fair then
+if not is_fair and #find_ready() < limit then
     has_more = register(100 + limit) or has_more
 end
 has_more = take_ready() or has_more
