@@ -83,11 +83,11 @@ def test_who_does_not_ask_is_not_told(extended: Extended) -> None:
     assert ('group' in popped[0]) is is_known
 
 
-@pytest.mark.parametrize('group', ['', 'x' * 129, 'a\nb', 'a\x00', 5, ['a']])
-def test_what_cannot_be_a_group_is_refused(extended: Extended, group: Any) -> None:
-    answer = post(extended, 'ok', group)
-    assert answer.status == 400
-    assert '$.messages[1].group' in str(answer.body)
+def test_what_cannot_be_a_group_is_refused(extended: Extended) -> None:
+    for group in ('', 'x' * 129, 'a\nb', 'a\x00', 5, ['a']):
+        answer = post(extended, 'ok', group)
+        assert answer.status == 400, group
+        assert '$.messages[1].group' in str(answer.body)
     assert extended.call('message_list', **QUEUE, echo=True).body['messages'] == []
 
 
@@ -115,7 +115,8 @@ def test_a_group_is_pushed_to_who_knows_it(server: ServerProcess, dialect: Diale
     assert message['group'] == 'a'
 
 
-def test_webhooks_get_it_as_a_header(api: Any) -> None:
+def test_webhooks_get_it_as_a_header(server: ServerProcess) -> None:
+    api = RestCaller(server.url)
     with Receivers() as receivers:
         path = f'prompt/{api.identity.project_id}'
         subscriber = receivers.url(path)
@@ -127,6 +128,7 @@ def test_webhooks_get_it_as_a_header(api: Any) -> None:
     headers = [{name.lower(): value for name, value in one.headers.items()} for one in received]
     assert sorted(one.get('zaqar-group', '') for one in headers) == ['', '%C3%A4%20b', 'c']
     assert not any('group' in one.document for one in received)
+    api.close()
 
 
 def test_a_store_that_cannot_says_so(incapable: Any) -> None:

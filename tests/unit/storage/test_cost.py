@@ -193,3 +193,28 @@ def test_ids_sort_like_their_numbers():
     public = [pages.encode_id(number) for number in numbers]
     assert public == sorted(public)
     assert [pages.decode_id(one) for one in public] == numbers
+
+
+GROUPED = """WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT :count)
+    INSERT INTO messages
+        (spool, claim, ttl, created, expires, delayed_until, body, message_group)
+    SELECT (SELECT id FROM spools WHERE name = 'q'), :claim, 3600, :now, :now + 3600, 0, '1',
+        'g' || (i % :groups)
+    FROM n"""
+
+
+@pytest.mark.parametrize('setting', ['_ordered_groups', '_fair_groups'])
+def test_claims_cost_the_same_however_many_groups_and_however_much_is_held_up(make_queue, setting):
+    costs = []
+    for groups in (100, 4000):
+        store = make_queue(f'{setting}{groups}', 0)
+        store.messages.pop('q', 10)
+        store.queues.create('q', {setting: True})
+        values = {'claim': None, 'now': store.data_now, 'groups': groups, 'count': 10 * groups}
+        store.database.write(lambda cursor, values=values: cursor.execute(GROUPED, values) and None)
+        # What is held up by the first claims is given to its groups by them as well.
+        for _ in range(groups // 40):
+            store.claim(limit=10)
+        costs.append(min(count_steps(store, lambda s=store: s.claim(limit=10)) for _ in range(3)))
+    few, many = costs
+    assert many < few * 1.3
