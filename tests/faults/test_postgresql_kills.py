@@ -241,7 +241,7 @@ def kill_in_turn(rounds: int, directory: pathlib.Path, *, has_jobs: bool) -> dic
 
 
 def test_nothing_is_lost_when_postgresql_and_servers_are_killed(tmp_path: pathlib.Path) -> None:
-    kill_in_turn(3, tmp_path, has_jobs=False)
+    kill_in_turn(2, tmp_path, has_jobs=False)
 
 
 @pytest.mark.slow
