@@ -620,6 +620,13 @@ def test_tables_of_the_first_version_are_brought_up_to_date(
 ) -> None:
     name = f'first_{uuid.uuid4().hex}'
     _make_version_1(own, name)
+    schema.ensure(
+        _address(own, name),
+        calls.wait_in_greenlet,
+        gevent.socket.getaddrinfo,
+        may_migrate=True,
+    )
+    assert 'post_feedbeef' not in _functions_of(own, name)
     with open_store(f'{own.uri}?connect_timeout=10', tmp_path, name) as store:
         assert store.list('q') == ['free']
         assert store.list('q', include_claimed=True) == ['held', 'free']
@@ -633,7 +640,7 @@ def test_tables_of_the_first_version_are_brought_up_to_date(
 
 
 def _make_version_1(own: PostgresProcess, name: str) -> None:
-    """Tables of the first version with two messages, one of them claimed, and no functions."""
+    """Tables of the first version with two messages, one of them claimed, and an old function."""
     for statement in (
         f'CREATE SCHEMA {name}',
         f'CREATE TABLE {name}.schema_version (version int NOT NULL)',
@@ -652,6 +659,8 @@ def _make_version_1(own: PostgresProcess, name: str) -> None:
             FROM generate_series(1, 2) i""",
         f'INSERT INTO {name}.changes (spool, total, held) VALUES (1, 2, 1)',
         f"SELECT setval('{name}.batches', 100)",
+        f"INSERT INTO {name}.functions VALUES ('feedbeef', now() - '8 days'::interval)",
+        f"CREATE FUNCTION {name}.post_feedbeef() RETURNS int LANGUAGE sql AS 'SELECT 1'",
     ):
         own.run(statement)
 
@@ -675,6 +684,26 @@ def test_functions_that_no_server_uses_are_dropped(store: Store, own: PostgresPr
     assert own.run(f"SELECT count(*) FROM {name}.functions WHERE digest LIKE '0000000%'") == [(1,)]
     queue = store.queue()
     assert store.post(queue, 'x')
+
+
+def test_a_user_who_owns_nothing_can_serve(
+    store: Store, own: PostgresProcess, tmp_path: pathlib.Path
+) -> None:
+    """Functions that it may not drop are left to their owner."""
+    name = _schema_of(store)
+    own.run('CREATE ROLE servant LOGIN')
+    own.run(f'GRANT USAGE ON SCHEMA {name} TO servant')
+    for kind in ('TABLES', 'SEQUENCES', 'FUNCTIONS'):
+        own.run(f'GRANT ALL ON ALL {kind} IN SCHEMA {name} TO servant')
+    own.run(f"INSERT INTO {name}.functions VALUES ('00000003', now() - '8 days'::interval)")
+    own.run(f"CREATE FUNCTION {name}.post_00000003() RETURNS int LANGUAGE sql AS 'SELECT 1'")
+    uri = own.uri.replace(USER, 'servant')
+    with open_store(f'{uri}?connect_timeout=60', tmp_path, name, timeout=60) as served:
+        queue = served.queue()
+        assert served.post(queue, 'x')
+        assert 'post_00000003' in _functions_of(own, name)
+    upkeep.use_functions(store.data._storage.server)
+    assert 'post_00000003' not in _functions_of(own, name)
 
 
 def _functions_of(own: PostgresProcess, name: str) -> set[str]:

@@ -187,6 +187,7 @@ class Checker:
                     f'INSERT INTO {quote(schema)}.functions (digest, created, used) '
                     f"VALUES ('{digest()}', now(), now())"
                 )
+            self._run(f'SELECT * FROM {quote(schema)}.use_functions_{digest()}({UNUSED_SECONDS:g})')
         self._run('COMMIT')
         return state
 

@@ -1293,12 +1293,17 @@ BEGIN
     FOR v_digest IN SELECT f.digest FROM {schema}.functions f
             WHERE f.digest <> '{v}'
                 AND coalesce(f.used, f.created) < now() - make_interval(secs => p_seconds) LOOP
-        FOR v_function IN SELECT p.oid FROM pg_catalog.pg_proc p
-                JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace
-                WHERE n.nspname = {schema_name} AND right(p.proname, 9) = '_' || v_digest LOOP
-            EXECUTE 'DROP FUNCTION ' || v_function;
-        END LOOP;
-        DELETE FROM {schema}.functions f WHERE f.digest = v_digest;
+        BEGIN
+            FOR v_function IN SELECT p.oid FROM pg_catalog.pg_proc p
+                    JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace
+                    WHERE n.nspname = {schema_name} AND right(p.proname, 9) = '_' || v_digest LOOP
+                EXECUTE 'DROP FUNCTION ' || v_function;
+            END LOOP;
+            DELETE FROM {schema}.functions f WHERE f.digest = v_digest;
+        EXCEPTION WHEN insufficient_privilege THEN
+            -- They are left to the user who owns them: to its server, or to `db migrate`.
+            NULL;
+        END;
     END LOOP;
     RETURN QUERY SELECT NULL::json, NULL::bytea;
 END $$;
