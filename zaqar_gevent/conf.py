@@ -19,7 +19,7 @@ from zaqar.common import cache
 from zaqar.conf import drivers as driver_options
 from zaqar.conf import opts as zaqar_options
 
-from zaqar_gevent import options
+from zaqar_gevent import options, quota_options
 from zaqar_gevent.encryption import options as encryption_options
 from zaqar_gevent.storage.postgresql import options as postgresql_options
 from zaqar_gevent.storage.redis import options as redis_options
@@ -44,6 +44,7 @@ def list_opts() -> list[tuple[str, list[cfg.Opt]]]:
     return [
         (options.GROUP, options.ALL_OPTS),
         *encryption_options.list_opts(),
+        *quota_options.list_opts(),
         *sqlite_options.list_opts(),
         *redis_options.list_opts(),
         *postgresql_options.list_opts(),
@@ -63,6 +64,7 @@ def load(conf: cfg.ConfigOpts, config_files: Sequence[str] | None = None) -> cfg
         register(conf)
         _read_every_value(conf)
         encryption_options.build_cipher(conf)
+        quota_options.read(conf)
     except (cfg.Error, ValueError, OSError) as error:
         raise ConfigurationError(describe_error(error)) from None
     return conf

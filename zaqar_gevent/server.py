@@ -22,7 +22,7 @@ from zaqar.storage import base, pipeline, pooling
 from zaqar.storage import errors as storage_errors
 from zaqar.transport.base import ResourceDefaults
 
-from zaqar_gevent import admission, http, metrics, options
+from zaqar_gevent import admission, http, metrics, options, quota_options
 from zaqar_gevent import conf as configuration
 from zaqar_gevent.access_log import AccessLog
 from zaqar_gevent.api import (
@@ -34,6 +34,7 @@ from zaqar_gevent.api.attributes import AttributeLimits
 from zaqar_gevent.api.broker import Broker, Capabilities
 from zaqar_gevent.api.dispatcher import Dispatcher
 from zaqar_gevent.api.policy import Policy
+from zaqar_gevent.api.project_quotas import ProjectQuotas
 from zaqar_gevent.api.quotas import Quotas, quotas
 from zaqar_gevent.authentication import KeystoneAuth
 from zaqar_gevent.browser_client import serve_client
@@ -211,6 +212,7 @@ class TransportDriver:
             names_for(conf, control),
             _quotas(conf),
         )
+        broker.project_quotas = _project_quotas(conf, broker)
         dispatcher = Dispatcher(broker, Policy(conf))
         if not stores.features.bounds_reads and monkey.is_module_patched('socket'):
             broker.reading = functools.partial(_Reading, section.scan_timeout)
@@ -314,6 +316,17 @@ def _quotas(conf: cfg.ConfigOpts) -> Quotas:
         subscription_options_bytes=section.max_subscription_options_size,
         waits_per_project=section.max_waits_per_project,
     )
+
+
+def _project_quotas(conf: cfg.ConfigOpts, broker: Broker) -> ProjectQuotas:
+    """The limits of `[quota]`; raises `ConfigurationError` for one that the store cannot count."""
+    limits = quota_options.read(conf)
+    if limits.limit_any('zaqar_messages_per_queue') and not broker.features.counts_messages:
+        raise configuration.ConfigurationError(
+            '[quota] zaqar_messages_per_queue: this store does not count the messages of a queue; '
+            'only sqlite and postgresql do, without pooling. Leave the limit out.'
+        )
+    return ProjectQuotas(limits, lambda: broker.queues)
 
 
 def _warn_of_unknown_options(conf: cfg.ConfigOpts) -> None:

@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from zaqar.common import policies
 
 from tests.callers import TRANSPORTS, connect
 from tests.server_process import ServerProcess
+from zaqar_gevent import policies
 from zaqar_gevent.api import REGISTRY
 from zaqar_gevent.api.policy import VERDICT_SECONDS
 

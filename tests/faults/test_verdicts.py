@@ -8,11 +8,11 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from zaqar.common import policies
 
 from tests.callers import TRANSPORTS, connect
 from tests.faults.conftest import LOGGING
 from tests.server_process import ServerProcess
+from zaqar_gevent import policies
 from zaqar_gevent.api import REGISTRY
 
 RULED = [operation for operation in REGISTRY if operation.policy is not None]

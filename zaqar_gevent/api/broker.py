@@ -23,12 +23,14 @@ from zaqar_gevent.api.loops import Loops
 from zaqar_gevent.api.networks import Networks
 from zaqar_gevent.api.notifier import Notifier
 from zaqar_gevent.api.operation import Kind
+from zaqar_gevent.api.project_quotas import ProjectQuotas
 from zaqar_gevent.api.push import Source
 from zaqar_gevent.api.quotas import Quotas
 from zaqar_gevent.api.quotas import quotas as make_quotas
 from zaqar_gevent.api.ttl_cache import TTLCache
 from zaqar_gevent.encryption.options import build_cipher
 from zaqar_gevent.message_groups import GroupMode, mode_of
+from zaqar_gevent.quota_options import Limits as QuotaLimits
 from zaqar_gevent.storage.features import Feature
 from zaqar_gevent.storage.interface import (
     ClaimController,
@@ -188,6 +190,7 @@ class Broker:
     max_schedule_ahead: how far ahead a message may be scheduled, in seconds.
     networks: where webhooks may go. loops: recognises messages that webhooks bring back.
     quotas: how much projects, connections and queues may have at a time.
+    project_quotas: how many queues, messages and requests projects may have.
     capabilities: what is said of the server to whoever asks.
     purge: removes the messages that a queue (name, project) holds now and that are not claimed.
     reading: made and held while something is read from stores that do not bound it by themselves;
@@ -209,6 +212,7 @@ class Broker:
     ) -> None:
         self.conf = conf
         self.quotas = quotas or make_quotas()
+        self.project_quotas = ProjectQuotas(QuotaLimits(), lambda: self.queues)
         self.storage = storage = stores.data
         self.control = stores.control
         self.features = stores.features

@@ -230,8 +230,19 @@ class Context:
         try:
             return self._cached_metadata_of(name)
         except storage_errors.DoesNotExist:
-            self.queues.create(name, project=self.project_id)
+            self.create_queue(name, None)
             return {}
+
+    def create_queue(self, name: str, metadata: Metadata | None) -> bool:
+        """Create a queue or topic unless there is one; whether it has been created.
+
+        Raises `errors.QuotaExceeded`.
+        """
+        quotas = self.broker.project_quotas
+        if self.kind is Kind.QUEUE and quotas.limit_queues:
+            with quotas.new_queue(name, self.project_id):
+                return self.queues.create(name, metadata=metadata, project=self.project_id)
+        return self.queues.create(name, metadata=metadata, project=self.project_id)
 
     def forget_metadata_of(self, name: str) -> None:
         """The metadata of a queue has changed."""

@@ -40,6 +40,7 @@ class Dispatcher:
             operation.name for operation in self.operations.values() if operation.is_long
         )
         self._policy = policy
+        self._quotas = broker.project_quotas
         self._identified: set[tuple[str | None, str | None]] = set()
         self._named: set[tuple[Kind, str, str | None]] = set()
 
@@ -75,6 +76,8 @@ class Dispatcher:
             caller = context.caller
             if not operation.anonymous and caller[:2] not in self._identified:
                 self._identify(caller)
+            if self._quotas.limit_requests and not operation.anonymous:
+                self._quotas.count_request(context.project_id)
             policy = operation.policy
             if policy is not None and not self._policy.allows(policy, caller):
                 raise errors.Forbidden('You are not authorized to complete this action.')

@@ -18,6 +18,7 @@
     ├── UnsupportedMediaType    415     unsupported_media_type
     ├── UpgradeRequired         426     upgrade_required
     ├── TooMany                 429     too_many
+    │   └── QuotaExceeded       429     quota_exceeded
     ├── NotImplementedHere      501     not_implemented
     └── ServiceUnavailable      503     service_unavailable
         └── AtCapacity          503     at_capacity
@@ -152,6 +153,20 @@ class TooMany(APIError):
     status = 429
     code = 'too_many'
     title = 'Too many'
+
+
+class QuotaExceeded(TooMany):
+    """A project would have more than `[quota]` allows.
+
+    retry_after: when to ask again, in seconds; REST says it in the header Retry-After.
+    """
+
+    code = 'quota_exceeded'
+    title = 'Quota exceeded'
+
+    def __init__(self, description: str, *, retry_after: int) -> None:
+        super().__init__(f'{description} Try again in {retry_after} s.')
+        self.retry_after = retry_after
 
 
 class NotImplementedHere(APIError):

@@ -335,14 +335,12 @@ def _post(context: Context, request: PostMessages) -> PostedMessages:
         stored = broker.cipher.encrypt(messages, context.project_id, request.queue_name)
     if delayed and context.passed is not None:
         stored = [{**stored[0], 'passed': context.passed}, *stored[1:]]
-    message_ids = list(
-        broker.messages.post(
-            request.queue_name,
-            messages=stored,
-            project=context.project_id,
-            client_uuid=context.client_uuid,
-        )
-    )
+    quotas = broker.project_quotas
+    if quotas.limit_messages:
+        with quotas.new_messages(len(stored), request.queue_name, context.project_id):
+            message_ids = _store(context, request.queue_name, stored)
+    else:
+        message_ids = _store(context, request.queue_name, stored)
     if delayed:
         if broker.delays is not None:
             source = Source(context.project_id, request.queue_name)
@@ -354,6 +352,16 @@ def _post(context: Context, request: PostMessages) -> PostedMessages:
             request.queue_name, context.project_id, messages, retry_policy, context.passed
         )
     return {'message_ids': message_ids}
+
+
+def _store(context: Context, queue_name: str, messages: list[dict[str, Any]]) -> list[str]:
+    posted = context.broker.messages.post(
+        queue_name,
+        messages=messages,
+        project=context.project_id,
+        client_uuid=context.client_uuid,
+    )
+    return list(posted)
 
 
 def _pop(context: Context, queue_name: str, count: int) -> dict[str, Any]:

@@ -7,9 +7,9 @@ from collections.abc import Callable
 
 from oslo_config import cfg
 from oslo_policy import policy
-from zaqar.common import policies
 from zaqar.context import RequestContext
 
+from zaqar_gevent import policies
 from zaqar_gevent.api.context import Caller
 
 VERDICT_SECONDS = 1.0

@@ -174,9 +174,7 @@ def create_queue(context: Context, request: CreateQueue) -> Reply:
         _check_metadata(context, request.queue_name, request.metadata)
         _check_dead_letters(context, request.queue_name, request.metadata)
     try:
-        created = context.queues.create(
-            request.queue_name, metadata=request.metadata, project=context.project_id
-        )
+        created = context.create_queue(request.queue_name, request.metadata)
     except storage_errors.FlavorDoesNotExist as error:
         raise errors.BadRequest(f'{error} - at `$.metadata._flavor`') from None
     context.forget_metadata_of(request.queue_name)

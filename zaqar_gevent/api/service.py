@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypedDict
 
 from zaqar_gevent.api import errors, microversions
 from zaqar_gevent.api.broker import Capabilities
 from zaqar_gevent.api.context import Context
 from zaqar_gevent.api.operation import REGISTRY, Kind, Operation, Request, operation
+from zaqar_gevent.api.project_quotas import QuotaUsage
 
 VERSION = {
     'id': '2',
@@ -97,6 +98,21 @@ def check_health(context: Context, request: NoArguments) -> dict[str, Any]:
     """Try every kind of operation on the store and report how each went."""
     health: dict[str, Any] = context.broker.storage.health()
     return health
+
+
+class QuotaReport(TypedDict):
+    """`quotas`: by the names of the options `[quota]`."""
+
+    quotas: dict[str, QuotaUsage]
+
+
+@operation('quota_get', rest='GET /v2/quotas', policy='quotas:get')
+def get_quotas(context: Context, request: NoArguments) -> QuotaReport:
+    """Get what the project uses, and what it may use; null for no limit.
+
+    `used` is null for what is counted for each queue, or for a moment only.
+    """
+    return {'quotas': context.broker.project_quotas.usage_of(context.project_id)}
 
 
 def _add_resource(resources: dict[str, dict[str, Any]], relation: str, offer: Operation) -> None:

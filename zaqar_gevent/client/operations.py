@@ -202,6 +202,12 @@ OPERATIONS: dict[str, Operation] = {
             repeat=Repeat(),
         ),
         Operation(
+            name='quota_get',
+            method='GET',
+            path='/v2/quotas',
+            repeat=Repeat(),
+        ),
+        Operation(
             name='get_openapi',
             method='GET',
             path='/v2/openapi.json',

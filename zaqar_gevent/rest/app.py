@@ -43,6 +43,8 @@ def _handle_api_error(
     req: falcon.Request, resp: falcon.Response, error: errors.APIError, params: dict[str, Any]
 ) -> None:
     resp.status = error.status
+    if isinstance(error, errors.QuotaExceeded):
+        resp.set_header('Retry-After', str(error.retry_after))
     resp.data = documents.encode_json(error.to_document())
     if isinstance(error, errors.ServiceUnavailable):
         resp.set_header('Retry-After', str(errors.RETRY_AFTER_SECONDS))

@@ -64,6 +64,7 @@ class StoreFeatures:
     is_local: whether only processes of one machine can use the store.
     bounds_reads: whether it breaks off reads that take too long, by itself.
     has_exact_stats: whether counts are right at every moment, expired messages not included.
+    counts_messages: whether it counts the messages of a queue without walking through them.
     offered: what clients may ask for that upstream's interface does not have.
     """
 
@@ -79,4 +80,5 @@ class StoreFeatures:
     is_local: bool = False
     bounds_reads: bool = False
     has_exact_stats: bool = False
+    counts_messages: bool = False
     offered: frozenset[Feature] = frozenset()

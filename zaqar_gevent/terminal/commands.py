@@ -225,6 +225,10 @@ def _add_stats(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _add_nothing(parser: argparse.ArgumentParser) -> None:
+    pass
+
+
 def _add_ping(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--count', type=count, default=1, metavar='N', help='ping N times (default: 1)'
@@ -500,6 +504,7 @@ COMMANDS: dict[tuple[str, ...], Command] = {
     ('ping',): Command(
         'Say how long the server takes to answer, and how it was reached.', 'ping:run', _add_ping
     ),
+    ('quota',): Command('Print what the project uses of its quotas.', 'quotas:run', _add_nothing),
     **_of_kind('queue'),
     **_of_kind('topic'),
     ('subscription', 'list'): Command(

@@ -829,6 +829,11 @@ const OPERATIONS = {
     path: '/v2/health',
     repeat: {},
   },
+  quota_get: {
+    method: 'GET',
+    path: '/v2/quotas',
+    repeat: {},
+  },
   get_openapi: {
     method: 'GET',
     path: '/v2/openapi.json',

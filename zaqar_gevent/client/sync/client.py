@@ -185,6 +185,12 @@ class Client:
         """What the server can do."""
         return self._requester.capabilities()
 
+    def quotas(self) -> dict[str, Any]:
+        """What the project uses and may use: `used` and `allowed` by the name of the limit."""
+        report: dict[str, Any] = self.call('quota_get')
+        quotas: dict[str, Any] = report['quotas']
+        return quotas
+
     def ping(self) -> None:
         """Ask whether the server and its store are alive.
 

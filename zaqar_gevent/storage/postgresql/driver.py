@@ -86,6 +86,7 @@ class DataDriver(own_drivers.DataDriver):
             counts_subscriptions=True,
             reports_due=True,
             has_exact_stats=True,
+            counts_messages=True,
             offered=_OFFERED,
         )
 

@@ -76,6 +76,7 @@ class DataDriver(own_drivers.DataDriver):
             is_local=True,
             bounds_reads=True,
             has_exact_stats=True,
+            counts_messages=True,
             offered=frozenset(Feature),
         )
 

@@ -147,6 +147,11 @@ export const OPERATIONS = {
     path: '/v2/health',
     repeat: {},
   },
+  quota_get: {
+    method: 'GET',
+    path: '/v2/quotas',
+    repeat: {},
+  },
   get_openapi: {
     method: 'GET',
     path: '/v2/openapi.json',

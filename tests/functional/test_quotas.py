@@ -1,0 +1,149 @@
+"""Limits of projects, over every transport, on the stores that count what is limited."""
+
+from __future__ import annotations
+
+import pathlib
+import uuid
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import requests
+
+from tests.callers import TRANSPORTS, Identity, connect
+from tests.postgres_process import ON_POSTGRESQL, PostgresProcess
+from tests.redis_process import ON_REDIS, RedisProcess
+from tests.server_process import ServerProcess
+from zaqar_gevent.client import Client, TooManyRequests
+
+LIMITS = """
+[quota]
+zaqar_queues = 2
+override = rich: zaqar_queues=-1
+override = stopped: zaqar_requests_per_second=0
+"""
+MESSAGES = 'zaqar_messages_per_queue = 3\n'
+BODY = {'body': 1, 'ttl': 300}
+
+
+@pytest.fixture(scope='module')
+def embedded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    with ServerProcess(tmp_path_factory.mktemp('embedded'), config=LIMITS + MESSAGES) as process:
+        yield process
+
+
+@pytest.fixture(scope='module')
+def on_postgresql(
+    postgres: PostgresProcess, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[ServerProcess]:
+    config = ON_POSTGRESQL.format(uri=postgres.uri, schema='limited') + LIMITS + MESSAGES
+    with ServerProcess(tmp_path_factory.mktemp('postgresql'), config=config) as process:
+        yield process
+
+
+@pytest.fixture(scope='module')
+def on_redis(
+    redis: RedisProcess, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[ServerProcess]:
+    directory = tmp_path_factory.mktemp('redis')
+    config = ON_REDIS.format(redis=redis.uri, directory=directory) + LIMITS
+    with ServerProcess(directory, config=config) as process:
+        yield process
+
+
+COUNTING = [*(f'embedded {transport}' for transport in TRANSPORTS), 'on_postgresql rest']
+
+
+@pytest.fixture
+def caller(request: pytest.FixtureRequest) -> Iterator[Any]:
+    """A caller of a new project."""
+    server, transport = request.param.split()
+    process = request.getfixturevalue(server)
+    caller = connect(transport, process.url, process.websocket_url)
+    yield caller
+    caller.close()
+
+
+def as_project(caller: Any, project: str) -> dict[str, str]:
+    headers: dict[str, str] = Identity(project, caller.identity.client_id).headers()
+    return headers
+
+
+@pytest.mark.parametrize('caller', [*COUNTING, 'on_redis rest'], indirect=True)
+def test_a_project_has_no_more_queues_than_it_may_have(caller: Any) -> None:
+    assert [caller.call('queue_create', queue_name=name).status for name in 'ab'] == [201, 201]
+    refused = caller.call('queue_create', queue_name='c')
+    assert refused.status == 429
+    assert refused.body['code'] == 'quota_exceeded'
+    # Neither does a post create one, and one that exists is left as it is.
+    assert caller.call('message_post', queue_name='c', messages=[BODY]).status == 429
+    assert caller.call('queue_create', queue_name='a').status == 204
+    found = caller.call('quota_get').body['quotas']
+    assert found['zaqar_queues'] == {'used': 2, 'allowed': 2}
+    caller.call('queue_delete', queue_name='a')
+    assert caller.call('message_post', queue_name='c', messages=[BODY]).status == 201
+
+
+@pytest.mark.parametrize('caller', ['embedded rest'], indirect=True)
+def test_another_project_may_have_more(caller: Any) -> None:
+    rich = as_project(caller, 'rich')
+    for _ in range(3):
+        name = uuid.uuid4().hex
+        assert caller.call('queue_create', headers=rich, queue_name=name).status == 201
+
+
+@pytest.mark.parametrize('caller', COUNTING, indirect=True)
+def test_a_queue_has_no_more_messages_than_it_may_have(caller: Any) -> None:
+    def post(count: int, **more: Any) -> Any:
+        return caller.call('message_post', queue_name='q', messages=[{**BODY, **more}] * count)
+
+    never = post(4)
+    assert (never.status, never.body['code']) == (413, 'body_too_large')
+    ids = [*post(2).body['message_ids'], *post(1, delay=60).body['message_ids']]
+    refused = post(1)
+    assert (refused.status, refused.body['code']) == (429, 'quota_exceeded')
+    # Each queue has as many.
+    assert caller.call('message_post', queue_name='r', messages=[BODY]).status == 201
+    assert caller.call('claim_create', queue_name='q', limit=1, ttl=60, grace=60).status == 201
+    assert post(1).status == 429
+    caller.call('message_delete', queue_name='q', message_id=ids[1])
+    assert post(2).status == 429
+    assert post(1).status == 201
+
+
+@pytest.mark.parametrize('caller', COUNTING, indirect=True)
+def test_a_project_makes_no_more_requests_than_it_may_make(caller: Any) -> None:
+    refused = caller.call('queue_list', headers=as_project(caller, 'stopped'))
+    assert (refused.status, refused.body['code']) == (429, 'quota_exceeded')
+    # What is public is not counted.
+    assert caller.call('get_capabilities', headers={}).status == 200
+
+
+def test_an_answer_says_when_to_ask_again(embedded: ServerProcess) -> None:
+    headers = Identity('stopped', str(uuid.uuid4())).headers()
+    answer = requests.get(f'{embedded.url}/v2/queues', headers=headers, timeout=30)
+    assert answer.status_code == 429
+    assert int(answer.headers['Retry-After']) > 0
+
+
+def test_the_client_tells_of_quotas(embedded: ServerProcess) -> None:
+    with Client(embedded.url, project=uuid.uuid4().hex) as client:
+        quotas = client.quotas()
+        assert quotas['zaqar_queues'] == {'used': 0, 'allowed': 2}
+        assert quotas['zaqar_messages_per_queue'] == {'used': None, 'allowed': 3}
+        assert quotas['zaqar_requests_per_second'] == {'used': None, 'allowed': None}
+        client.queue('a').create()
+        client.queue('b').create()
+        with pytest.raises(TooManyRequests):
+            client.queue('c').create()
+
+
+def test_a_store_that_does_not_count_messages_is_refused_at_start(
+    redis: RedisProcess, tmp_path: pathlib.Path
+) -> None:
+    config = ON_REDIS.format(redis=redis.uri, directory=tmp_path) + LIMITS + MESSAGES
+    with (
+        pytest.raises(Exception, match='zaqar_messages_per_queue'),
+        ServerProcess(tmp_path, config=config),
+    ):
+        pytest.fail('it was started')
