@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import itertools
 import re
 import uuid
@@ -26,6 +27,7 @@ from tests.model.reference import Message, Model, Settings
 from tests.storage.conftest import Store
 from zaqar_gevent.retry_delays import RetryDelay
 from zaqar_gevent.settlements import Settle, Settlement
+from zaqar_gevent.storage.features import Feature
 
 CLIENTS = tuple(str(uuid.UUID(int=number + 1)) for number in range(3))
 ALL = 1000
@@ -38,12 +40,14 @@ SETTINGS = {
     'work': Settings('dead', max_claim_count=2, dead_letter_ttl=4000),
     'fragile': Settings('dead', max_claim_count=1, retry=RETRY),
     'dead': Settings(),
+    'ordered': Settings('dead', max_claim_count=3, retry=RETRY, ordered_groups=True),
 }
 queues = st.sampled_from(sorted(SETTINGS))
 NO_REASONS: Mapping[str, str | None] = MappingProxyType({})
 
 clients = st.sampled_from(CLIENTS)
 limits = st.integers(1, 4)
+groups = st.sampled_from((None, 'a', 'b'))
 picks = st.integers(0, 7)
 """Which of some messages, claims or queues, the first after the last."""
 ttls = st.sampled_from((300, 1000, 6000, 30_000))
@@ -175,6 +179,7 @@ class StoreMachine(RuleBasedStateMachine):
             'claim_count': found['claim_count'],
             'attributes': found.get('attributes'),
             'dead_letter': facts,
+            'group': found.get('group'),
         }
 
     def _expect(self, message: Message) -> dict[str, Any]:
@@ -185,6 +190,7 @@ class StoreMachine(RuleBasedStateMachine):
             'claim_count': message.claim_count,
             'attributes': message.attributes,
             'dead_letter': message.dead_letter,
+            'group': message.group,
         }
 
     # Rules
@@ -199,6 +205,8 @@ class StoreMachine(RuleBasedStateMachine):
         if settings.dead_letter_queue:
             metadata['_dead_letter_queue'] = self._real(settings.dead_letter_queue)
         assert self.store.queues.create(self._real(name), metadata=metadata)
+        if Feature.GROUPS not in self.store.features.offered:
+            settings = dataclasses.replace(settings, ordered_groups=False)
         self.model.create(name, settings)
 
     @rule(seconds=st.sampled_from((100, 200, 500, 3000, 10_000)))
@@ -220,6 +228,7 @@ class StoreMachine(RuleBasedStateMachine):
         delay=delays,
         is_scheduled=st.booleans(),
         has_attributes=st.booleans(),
+        group=groups,
     )
     def post(
         self,
@@ -230,6 +239,7 @@ class StoreMachine(RuleBasedStateMachine):
         delay: int,
         is_scheduled: bool,
         has_attributes: bool,
+        group: str | None,
     ) -> None:
         self._touch(name)
         self._show_due(name)
@@ -242,6 +252,10 @@ class StoreMachine(RuleBasedStateMachine):
             new['scheduled'] = True
         if attributes:
             new['attributes'] = attributes
+        if group and Feature.GROUPS not in self.store.features.offered:
+            group = None
+        if group:
+            new['group'] = group
         ids = self.store.messages.post(
             self._real(name), [{**new, 'body': body} for body in bodies], client
         )
@@ -255,13 +269,14 @@ class StoreMachine(RuleBasedStateMachine):
                 delay=exact,
                 is_scheduled=is_scheduled,
                 attributes=attributes,
+                group=group,
             )
 
-    @rule(name=queues, count=st.integers(1, 5))
-    def post_plainly(self, name: str, count: int) -> None:
+    @rule(name=queues, count=st.integers(1, 5), group=groups)
+    def post_plainly(self, name: str, count: int, group: str | None) -> None:
         """What most posts are, so that there is something to work with."""
         client, ttl, delay = CLIENTS[0], 30_000, 0
-        self.post(name, client, count, ttl, delay, is_scheduled=False, has_attributes=False)
+        self.post(name, client, count, ttl, delay, False, False, group)
 
     @precondition(has_messages)
     @rule(queue=picks, client=clients, limit=limits)
@@ -442,7 +457,7 @@ class StoreMachine(RuleBasedStateMachine):
     def pop(self, queue: int, limit: int) -> None:
         name = self._pick(self._filled(), queue)
         self._touch(name)
-        expected = self.model.free(name)[:limit]
+        expected = self.model.claimable(name)[:limit]
         if self.pops_dead_letters:
             self._show_due_dead_letters(name)
             expected, exhausted = self.model.find_claimable(name, limit)

@@ -41,6 +41,7 @@ class Message:
     claim_count: int = 0
     dead_letter: dict[str, Any] | None = None
     attributes: dict[str, str] | None = None
+    group: str | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,6 +52,8 @@ class Settings:
     max_claim_count: int | None = None
     dead_letter_ttl: int | None = None
     retry: RetryDelay | None = None
+    ordered_groups: bool = False
+    fair_groups: bool = False
 
     def metadata(self) -> dict[str, Any]:
         """The settings as the metadata of a queue."""
@@ -64,6 +67,8 @@ class Settings:
             '_max_claim_count': self.max_claim_count,
             '_dead_letter_queue_messages_ttl': self.dead_letter_ttl,
             '_retry_delay': retry,
+            '_ordered_groups': self.ordered_groups or None,
+            '_fair_groups': self.fair_groups or None,
         }
         return {name: value for name, value in named.items() if value is not None}
 
@@ -133,6 +138,7 @@ class Model:
         delay: float = 0,
         is_scheduled: bool = False,
         attributes: dict[str, str] | None = None,
+        group: str | None = None,
     ) -> None:
         """Add a message. is_scheduled: whether its TTL runs from when it is due."""
         begins = self.now + delay if is_scheduled else self.now
@@ -147,6 +153,7 @@ class Model:
             self._next_position(),
             due=self.now + delay if delay else None,
             attributes=attributes,
+            group=group,
         )
 
     def in_order(self, name: str) -> list[Message]:
@@ -160,6 +167,18 @@ class Model:
     def free(self, name: str) -> list[Message]:
         """The messages that can be claimed."""
         return [one for one in self.visible(name) if one.lease is None]
+
+    def claimable(self, name: str) -> list[Message]:
+        """The free messages that no other of their groups holds up."""
+        free = self.free(name)
+        if not self.queues[name].settings.ordered_groups:
+            return free
+        held_up = {
+            one.group
+            for one in self.queues[name].messages.values()
+            if not one.due and (one.lease is not None or one.hidden_until > self.now)
+        }
+        return [one for one in free if one.group is None or one.group not in held_up]
 
     def held(self, name: str, claim: str) -> list[Message]:
         """The messages that a claim holds."""
@@ -176,7 +195,7 @@ class Model:
         taken: list[Message] = []
         exhausted: list[Message] = []
         most = settings.max_claim_count if settings.dead_letter_queue else None
-        for message in self.free(name):
+        for message in self.claimable(name):
             if len(taken) == limit:
                 break
             if most is not None and message.claim_count >= most:
