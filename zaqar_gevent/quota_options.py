@@ -18,12 +18,13 @@ class ProjectLimits(NamedTuple):
     """How much a project may have; None is unlimited.
 
     zaqar_queues: queues. zaqar_messages_per_queue: messages of one queue.
-    zaqar_requests_per_second: requests to one process.
+    zaqar_requests_per_second, zaqar_connections: requests, and WebSockets, of one process.
     """
 
     zaqar_queues: int | None = None
     zaqar_messages_per_queue: int | None = None
     zaqar_requests_per_second: int | None = None
+    zaqar_connections: int | None = None
 
 
 class Limits(NamedTuple):
@@ -69,6 +70,14 @@ ALL_OPTS: list[cfg.Opt] = [
         help='The most requests of a project that one process performs in a second, over all '
         'transports together; -1 for no limit. One more is answered with 429. After a pause, as '
         'many as in one second may come at once.',
+    ),
+    cfg.IntOpt(
+        'zaqar_connections',
+        default=UNLIMITED,
+        min=UNLIMITED,
+        help='The most WebSocket connections of a project to one process; -1 for no limit. '
+        'Requests of one more are answered with 429. A connection counts for the project of its '
+        'last request, so before the first it does not count.',
     ),
     cfg.MultiStrOpt(
         'override',

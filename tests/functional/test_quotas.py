@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pathlib
+import time
 import uuid
 from collections.abc import Iterator
 from typing import Any
@@ -20,6 +21,7 @@ LIMITS = """
 [quota]
 zaqar_queues = 2
 override = rich: zaqar_queues=-1
+zaqar_connections = 2
 override = stopped: zaqar_requests_per_second=0
 """
 MESSAGES = 'zaqar_messages_per_queue = 3\n'
@@ -119,6 +121,31 @@ def test_a_project_makes_no_more_requests_than_it_may_make(caller: Any) -> None:
     assert caller.call('get_capabilities', headers={}).status == 200
 
 
+@pytest.mark.parametrize('transport', [one for one in TRANSPORTS if one != 'rest'])
+def test_a_project_has_no_more_connections_than_it_may_have(
+    embedded: ServerProcess, transport: str
+) -> None:
+    project = uuid.uuid4().hex
+    callers = [connect(transport, embedded.url, embedded.websocket_url) for _ in range(4)]
+    headers = as_project(callers[0], project)
+    statuses = [one.call('ping_node', headers=headers).status for one in callers[:3]]
+    assert statuses == [204, 204, 429]
+    assert callers[0].call('ping_node', headers=headers).status == 204
+    found = callers[0].call('quota_get', headers=headers).body['quotas']
+    assert found['zaqar_connections'] == {'used': 2, 'allowed': 2}
+    # One that goes over to another project makes room; so does one that ends.
+    assert callers[0].call('ping_node').status == 204
+    assert callers[2].call('ping_node', headers=headers).status == 204
+    assert callers[3].call('ping_node', headers=headers).status == 429
+    callers[1].close()
+    ends = time.monotonic() + 60
+    while callers[3].call('ping_node', headers=headers).status != 204:
+        assert time.monotonic() < ends, 'a connection that has ended still counts'
+        time.sleep(0.05)
+    for one in callers:
+        one.close()
+
+
 def test_an_answer_says_when_to_ask_again(embedded: ServerProcess) -> None:
     headers = Identity('stopped', str(uuid.uuid4())).headers()
     answer = requests.get(f'{embedded.url}/v2/queues', headers=headers, timeout=30)
@@ -132,6 +159,7 @@ def test_the_client_tells_of_quotas(embedded: ServerProcess) -> None:
         assert quotas['zaqar_queues'] == {'used': 0, 'allowed': 2}
         assert quotas['zaqar_messages_per_queue'] == {'used': None, 'allowed': 3}
         assert quotas['zaqar_requests_per_second'] == {'used': None, 'allowed': None}
+        assert quotas['zaqar_connections'] == {'used': 1, 'allowed': 2}
         client.queue('a').create()
         client.queue('b').create()
         with pytest.raises(TooManyRequests):

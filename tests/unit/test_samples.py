@@ -12,9 +12,8 @@ import subprocess
 import sys
 
 import pytest
-from zaqar.common import policies
 
-from zaqar_gevent import conf
+from zaqar_gevent import conf, policies
 from zaqar_gevent.api import REGISTRY
 
 ETC = pathlib.Path(__file__).parents[2] / 'etc'

@@ -53,10 +53,13 @@ class ProjectQuotas:
         self._new_queues: Counter[str | None] = Counter()
         self._new_messages: Counter[tuple[str | None, str]] = Counter()
         self._buckets: dict[str | None, tuple[float, float]] = {}
+        self._connections: dict[object, str | None] = {}
+        self._connected: Counter[str | None] = Counter()
         # PERF: what is not limited for anybody costs no more than a look at these.
         self.limit_queues = limits.limit_any('zaqar_queues')
         self.limit_messages = limits.limit_any('zaqar_messages_per_queue')
         self.limit_requests = limits.limit_any('zaqar_requests_per_second')
+        self.limit_connections = limits.limit_any('zaqar_connections')
 
     def limits_of(self, project: str | None) -> ProjectLimits:
         """The limits of a project."""
@@ -66,6 +69,8 @@ class ProjectQuotas:
         """What a project uses and may use, by the names of the options."""
         limits = self._limits.of(project)
         used = {'zaqar_queues': self._queues().calculate_resource_count(project=project)}
+        if self.limit_connections:
+            used['zaqar_connections'] = self._connected[project]
         return {
             name: {'used': used.get(name), 'allowed': allowed}
             for name, allowed in limits._asdict().items()
@@ -94,6 +99,29 @@ class ProjectQuotas:
         self._buckets = {
             project: (left, at) for project, (left, at) in self._buckets.items() if now - at < 1
         }
+
+    def connected(self, connection: object, project: str | None) -> None:
+        """A connection makes requests for a project, and for no other any more.
+
+        Raises `errors.QuotaExceeded` for one connection too many.
+        """
+        if connection in self._connections and self._connections[connection] == project:
+            return
+        most = self._limits.of(project).zaqar_connections
+        if most is not None and self._connected[project] >= most:
+            raise errors.QuotaExceeded(
+                f'This project may have at most {most} WebSocket connections to a process '
+                '([quota] zaqar_connections).',
+                retry_after=RETRY_SECONDS,
+            )
+        self.disconnected(connection)
+        self._connections[connection] = project
+        self._connected[project] += 1
+
+    def disconnected(self, connection: object) -> None:
+        """A connection has ended, if it was counted."""
+        if connection in self._connections:
+            _give_back(self._connected, self._connections.pop(connection), 1)
 
     @contextmanager
     def new_queue(self, name: str, project: str | None) -> Iterator[None]:

@@ -102,6 +102,7 @@ class Session:
         endpoint: Endpoint | None = None,
     ) -> None:
         self._endpoint = endpoint
+        self._has_ended = False
         self._dispatcher = dispatcher
         self._identify = identify
         self._observer = observe
@@ -151,6 +152,9 @@ class Session:
             signed_request = envelope.signed_request_in(named)
             caller = self._caller_in(named, signed_request)
             version = self._version_in(named, operation)
+            quotas = self._dispatcher.broker.project_quotas
+            if quotas.limit_connections and not self._has_ended:
+                quotas.connected(self, caller.project_id)
             self._caller, self._signed_request = caller, signed_request
             self._signed_grant = signed_request.grant if signed_request else None
             self._environ = (
@@ -214,6 +218,8 @@ class Session:
 
     def end(self) -> None:
         """The connection has ended."""
+        self._has_ended = True
+        self._dispatcher.broker.project_quotas.disconnected(self)
         if self._endpoint is not None:
             self._endpoint.close()
 

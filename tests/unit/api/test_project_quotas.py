@@ -22,7 +22,7 @@ def read(**values: object) -> Limits:
 
 def test_nothing_is_limited_by_default() -> None:
     limits = read()
-    assert limits.of('any') == ProjectLimits(None, None, None)
+    assert limits.of('any') == ProjectLimits(None, None, None, None)
     assert not any(limits.limit_any(name) for name in ProjectLimits._fields)
 
 
