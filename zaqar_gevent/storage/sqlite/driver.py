@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import sqlite3
 from collections.abc import Callable
 from typing import Any
@@ -64,21 +65,7 @@ class DataDriver(own_drivers.DataDriver):
 
     @property
     def features(self) -> StoreFeatures:
-        return StoreFeatures(
-            markers=MarkerKind.POSITION,
-            post_id_seconds=self.idempotency_seconds,
-            checks_queues=True,
-            carries_bodies=True,
-            restores=True,
-            finds_claimable=True,
-            counts_subscriptions=True,
-            reports_due=True,
-            is_local=True,
-            bounds_reads=True,
-            has_exact_stats=True,
-            counts_messages=True,
-            offered=frozenset(Feature),
-        )
+        return _features(self.idempotency_seconds)
 
     @property
     def keeps_names(self) -> bool:
@@ -169,6 +156,26 @@ class ControlDriver(own_drivers.ControlDriver):
 
     def close(self) -> None:
         self._handle.close()
+
+
+@functools.cache
+def _features(post_id_seconds: int) -> StoreFeatures:
+    """PERF: they are asked for with each message that has more than a body."""
+    return StoreFeatures(
+        markers=MarkerKind.POSITION,
+        post_id_seconds=post_id_seconds,
+        checks_queues=True,
+        carries_bodies=True,
+        restores=True,
+        finds_claimable=True,
+        counts_subscriptions=True,
+        reports_due=True,
+        is_local=True,
+        bounds_reads=True,
+        has_exact_stats=True,
+        counts_messages=True,
+        offered=frozenset(Feature),
+    )
 
 
 def _open(conf: cfg.ConfigOpts, group: str) -> DatabaseHandle:
