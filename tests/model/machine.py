@@ -42,12 +42,12 @@ SETTINGS = {
     'dead': Settings(),
     'ordered': Settings('dead', max_claim_count=3, retry=RETRY, ordered_groups=True),
 }
-queues = st.sampled_from(sorted(SETTINGS))
+queues = st.sampled_from([*sorted(SETTINGS), 'ordered', 'ordered'])
 NO_REASONS: Mapping[str, str | None] = MappingProxyType({})
 
 clients = st.sampled_from(CLIENTS)
 limits = st.integers(1, 4)
-groups = st.sampled_from((None, 'a', 'b'))
+groups = st.sampled_from((None, 'a', 'a', 'b'))
 picks = st.integers(0, 7)
 """Which of some messages, claims or queues, the first after the last."""
 ttls = st.sampled_from((300, 1000, 6000, 30_000))
