@@ -185,3 +185,14 @@ def test_feature_has_exact_stats(store: Store, features: StoreFeatures) -> None:
     if features.has_exact_stats:
         with store.later(61):
             assert store.counts(queue) == (0, 1)
+
+
+def test_feature_counts_messages(store: Store, features: StoreFeatures) -> None:
+    """The count is right with each post and deletion, so that a limit can be checked by it."""
+    queue = store.queue()
+    ids = store.post(queue, *range(3))
+    if features.counts_messages:
+        assert store.counts(queue) == (0, 3)
+        store.messages.delete(queue, ids[0])
+        store.claim(queue, limit=1)
+        assert store.counts(queue) == (1, 1)
