@@ -23,6 +23,7 @@ MANAGED_BY_SQLALCHEMY = """
     uri = sqlite:///{directory}/management.db
     """
 UNSHARED = ON_REDIS.replace('uri = {redis}', 'uri = {redis}\nshared_with_upstream = false', 1)
+UNSHARED += '[storage]\nmessage_pipeline = zaqar.notification.notifier\n'
 POOLED = """
     [DEFAULT]
     pooling = True

@@ -282,6 +282,26 @@ _SHARES = [
         'and claims) in one process at a time, of REST and WebSocket together. One more that would '
         'have to wait is answered with 429.',
     ),
+    cfg.IntOpt(
+        'max_redrives_per_queue',
+        default=10,
+        min=1,
+        help='The most redrives (moves of dead letters back) of one queue that run at a time. One '
+        'more is answered with 429.',
+    ),
+    cfg.IntOpt(
+        'max_redrives_per_project',
+        default=100,
+        min=1,
+        help='The most redrives of one project that run at a time. One more is answered with 429.',
+    ),
+    cfg.IntOpt(
+        'redrive_retention',
+        default=7 * 24 * 3600,
+        min=60,
+        help='How long a redrive that is over can still be asked about, in seconds. Of each queue, '
+        'at most 100 are remembered.',
+    ),
     cfg.FloatOpt(
         'scan_timeout',
         default=10.0,

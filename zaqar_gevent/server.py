@@ -45,6 +45,7 @@ from zaqar_gevent.proxies import trust_proxies
 from zaqar_gevent.push.delays import Delays
 from zaqar_gevent.push.listener import Listener
 from zaqar_gevent.push.push_hub import PushHub
+from zaqar_gevent.push.redriver import Redriver
 from zaqar_gevent.push.workers import PUSH_PATH
 from zaqar_gevent.rest import build_app
 from zaqar_gevent.rest.middleware import allow_origins, mount
@@ -226,6 +227,9 @@ class TransportDriver:
         delays = Delays(broker)
         drivers.listen(storage, delays.became_due)
         broker.notifier.deliverer = deliveries
+        broker.redrives.of_queue = section.max_redrives_per_queue
+        broker.redrives.of_project = section.max_redrives_per_project
+        self.redriver = Redriver(broker, delays, section.redrive_retention)
         push_hub = PushHub(
             broker, functools.partial(_listen_for_news, conf), section.subscription_cache_seconds
         )
@@ -423,13 +427,15 @@ class Service:
         notifies = configuration.take_over_notifier(conf)
         try:
             self._open_stores(conf, region)
-            self.app = TransportDriver(
+            transport = TransportDriver(
                 conf, self._storage, region, self._control, notifies=notifies, prefix=prefix
-            ).app
+            )
         except (storage_errors.ExceptionBase, cfg.Error) as error:
             raise ConfigurationError(
                 f'The store cannot be used: {describe_error(error)}'
             ) from error
+        self.app = transport.app
+        self._redriver = gevent.spawn(transport.redriver.run)
         self._metrics = listen_for_metrics(conf)
         gevent.spawn(_measure_always, self.app.connections)
         interval = conf[options.GROUP].token_check_interval
@@ -458,6 +464,7 @@ class Service:
     def close(self) -> None:
         """Release the stores, when what is left to do is done."""
         self.app.finish()
+        self._redriver.kill()
         if self._metrics is not None:
             self._metrics.stop(timeout=0)
         self._storage.close()

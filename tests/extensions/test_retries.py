@@ -189,6 +189,7 @@ def test_many_messages_are_settled_each_with_an_outcome(extended: Extended) -> N
         'message_id': ids[3],
         'claim_count': 1,
         'reason': 'no such sku',
+        'ttl': 600,
     }
     assert dead['attributes'] == {'a': 'b'}
     plain = extended.plain.call('message_list', queue_name='dead', echo=True).body['messages']

@@ -186,6 +186,7 @@ def test_a_rejected_message_is_a_dead_letter_at_once(store: Store) -> None:
         'message_id': ids[1],
         'claim_count': 1,
         'reason': 'it has no "sku" ä',
+        'ttl': 300,
     }
     assert (found['body'], found['attributes']) == (2, {'a': 'b'})
     assert store.list(queue, include_claimed=True) == [1]

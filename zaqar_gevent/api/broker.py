@@ -193,6 +193,9 @@ class Broker:
     project_quotas: how many queues, messages and requests projects may have.
     capabilities: what is said of the server to whoever asks.
     purge: removes the messages that a queue (name, project) holds now and that are not claimed.
+    redrives_for: the redrives of the store of a queue (name, project); None where it has none.
+    all_redrives: those of all stores that have redrives.
+    redrives: how many may run; told when one begins.
     reading: made and held while something is read from stores that do not bound it by themselves;
         raises `errors.ServiceUnavailable` when it takes too long.
     room: limits the operations with long answers that are performed at once.
@@ -238,6 +241,9 @@ class Broker:
         self.purge = stores.purge
         self.capabilities = capabilities
         self.features_for = stores.features_for
+        self.redrives_for = stores.redrives_for
+        self.all_redrives = stores.all_redrives
+        self.redrives = RedriveLimits()
         self.answer_limiter: AnswerLimiter = _Unlimited()
         self.reading: Callable[[], AbstractContextManager[Any]] = lambda: _UNBOUNDED
         self.descriptions: dict[str, Callable[[], dict[str, Any]]] = {}
@@ -326,6 +332,17 @@ class Broker:
     def limit(self, name: str) -> Any:
         """The value of the `[transport]` option `name`."""
         return self.limits.get_limit_conf_value(name)
+
+
+class RedriveLimits:
+    """How many redrives may run at a time.
+
+    began: called when one has begun, by whoever takes the steps of redrives.
+    """
+
+    def __init__(self, of_queue: int = 10, of_project: int = 100) -> None:
+        self.of_queue, self.of_project = of_queue, of_project
+        self.began: Callable[[], None] = lambda: None
 
 
 def _without_stages(controller: Controller) -> Controller:

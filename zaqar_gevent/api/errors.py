@@ -36,6 +36,7 @@ from zaqar.storage import errors as storage_errors
 
 from zaqar_gevent.dead_letters import NoDeadLetterQueue
 from zaqar_gevent.markers import MarkerNotGiven
+from zaqar_gevent.redrives import TooManyRedrives
 from zaqar_gevent.storage.errors import explanation_of
 
 RETRY_AFTER_SECONDS = 5
@@ -246,6 +247,11 @@ def from_storage(error: storage_errors.ExceptionBase, operation: str) -> APIErro
             )
         case storage_errors.ClaimDoesNotMatch() | NoDeadLetterQueue():
             return BadRequest(str(error))
+        case TooManyRedrives(owner=owner):
+            return TooMany(
+                f'{error} ([drivers:transport:gevent] max_redrives_per_{owner}). Wait until one is '
+                'over, or cancel one.'
+            )
         case storage_errors.DoesNotExist():
             return NotFound(str(error))
         case storage_errors.MessageNotClaimed():

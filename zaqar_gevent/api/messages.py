@@ -110,7 +110,8 @@ class PostedMessages(TypedDict):
 
 class DeadLetterFacts(TypedDict):
     """Where a dead letter is from: its queue, the id that it had there, how often it was claimed,
-    and when it was moved, in ISO 8601. `reason` is what the worker gave who rejected it.
+    and when it was moved, in ISO 8601. `reason` is what the worker gave who rejected it. `ttl` is
+    what it had, in seconds; a redrive gives it back.
     """
 
     queue: str
@@ -118,6 +119,7 @@ class DeadLetterFacts(TypedDict):
     claim_count: int
     at: str
     reason: str | None
+    ttl: NotRequired[int]
 
 
 class Message(TypedDict):

@@ -20,7 +20,7 @@ _BYTES_OF_ROLE = 64
 
 
 class Policy:
-    """The verdicts of the operator's policy file on Zaqar's rules.
+    """The verdicts of the operator's policy file on the server's rules.
 
     PERF: oslo.policy looks at its files and converts the credentials on every question, about
     90 µs. A verdict depends on nothing but the rule, the caller and those files, so it is kept for

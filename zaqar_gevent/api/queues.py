@@ -9,7 +9,7 @@ import msgspec
 from zaqar.storage import errors as storage_errors
 from zaqar.transport.validation import ValidationFailed
 
-from zaqar_gevent import dead_letters
+from zaqar_gevent import dead_letters, redrives
 from zaqar_gevent.api import documents, errors, retries, signed_urls
 from zaqar_gevent.api.broker import Broker
 from zaqar_gevent.api.context import Context, Metadata
@@ -204,6 +204,8 @@ def get_queue(context: Context, request: NamedQueue) -> Metadata:
 )
 def delete_queue(context: Context, request: NamedQueue) -> str:
     """Delete a queue and its messages; one that does not exist is as good as deleted."""
+    if context.kind is Kind.QUEUE:
+        _stop_redrives(context.broker, request.queue_name, context.project_id)
     context.queues.delete(request.queue_name, project=context.project_id)
     context.forget_metadata_of(request.queue_name)
     return _told(context, request, 'removed')
@@ -366,6 +368,17 @@ def reserved_metadata(broker: Broker, kind: Kind) -> Metadata:
         '_max_claim_count': None,
         '_enable_encrypt_messages': False,
     }
+
+
+def _stop_redrives(broker: Broker, queue_name: str, project: str | None) -> None:
+    """Let no redrive go on with a later queue of the same name."""
+    controller = broker.redrives_for(queue_name, project)
+    if controller is None:
+        return
+    for redrive in controller.list(queue_name, project, limit=redrives.KEPT_OF_QUEUE):
+        if redrive['state'] == redrives.State.RUNNING:
+            state, reason = redrives.State.STOPPED, redrives.FORGOTTEN_QUEUE
+            controller.end(queue_name, redrive['id'], project, state, reason)
 
 
 def _told(context: Context, request: NamedQueue, done: str) -> str:

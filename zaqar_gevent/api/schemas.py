@@ -41,6 +41,7 @@ EXAMPLES: dict[str, Any] = {
     'pool_name': 'east',
     'post_id': '0193b1a2-6c1e-7c55-9d0e-6f2f3c1f7a10',
     'queue_name': 'orders',
+    'redrive_id': '0000000000000007',
     'resource_types': ['messages'],
     'subscriber': 'http://127.0.0.1:9000/orders',
     'subscription_id': '57692aa63990b48c644bb7e5',
@@ -64,6 +65,7 @@ _NARROWED: dict[str, Schema] = {
     'topic_name': _CONTAINER_NAME,
     'message_id': _ID,
     'claim_id': _ID,
+    'redrive_id': _ID,
     'subscription_id': _ID,
 }
 

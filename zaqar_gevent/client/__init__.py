@@ -45,6 +45,7 @@ from zaqar_gevent.client.sync.client import Client
 from zaqar_gevent.client.sync.consumer import Consumer
 from zaqar_gevent.client.sync.message import Claim, Message
 from zaqar_gevent.client.sync.queue import Queue, Topic
+from zaqar_gevent.client.sync.redrive import Redrive
 from zaqar_gevent.client.sync.subscription import Subscription
 from zaqar_gevent.client.sync.worker import Worker
 
@@ -69,6 +70,7 @@ __all__ = [
     'NotImplementedThere',
     'OutcomeUnknown',
     'Queue',
+    'Redrive',
     'Reject',
     'Retry',
     'ServiceUnavailable',

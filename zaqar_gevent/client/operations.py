@@ -405,6 +405,33 @@ OPERATIONS: dict[str, Operation] = {
             repeat=Repeat(),
         ),
         Operation(
+            name='redrive_create',
+            method='POST',
+            path='/v2/queues/{queue_name}/redrives',
+        ),
+        Operation(
+            name='redrive_list',
+            method='GET',
+            path='/v2/queues/{queue_name}/redrives',
+            query={
+                'marker': 'marker',
+                'limit': 'limit',
+            },
+            repeat=Repeat(),
+        ),
+        Operation(
+            name='redrive_get',
+            method='GET',
+            path='/v2/queues/{queue_name}/redrives/{redrive_id}',
+            repeat=Repeat(),
+        ),
+        Operation(
+            name='redrive_delete',
+            method='DELETE',
+            path='/v2/queues/{queue_name}/redrives/{redrive_id}',
+            repeat=Repeat(),
+        ),
+        Operation(
             name='subscription_list',
             method='GET',
             path='/v2/queues/{queue_name}/subscriptions',

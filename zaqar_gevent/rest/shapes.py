@@ -19,6 +19,7 @@ from zaqar_gevent.api import (
     messages,
     pools,
     queues,
+    redrives,
     service,
     subscriptions,
 )
@@ -85,6 +86,11 @@ class LinkedQueuePage(TypedDict):
 
 class LinkedSubscriptionPage(TypedDict):
     subscriptions: list[subscriptions.Subscription]
+    links: list[Link]
+
+
+class LinkedRedrivePage(TypedDict):
+    redrives: list[redrives.Redrive]
     links: list[Link]
 
 
@@ -241,6 +247,18 @@ def _created_subscription(
     return {'subscription_id': reply.body['subscription_id']}
 
 
+def _created_redrive(
+    req: falcon.Request, resp: falcon.Response, reply: Reply
+) -> redrives.CreatedRedrive:
+    created: redrives.CreatedRedrive = reply.body
+    resp.location = f'{_path(req)}/{created["redrive_id"]}'
+    return created
+
+
+def _listed_redrives(req: falcon.Request, resp: falcon.Response, reply: Reply) -> LinkedRedrivePage:
+    return {'redrives': reply.body['redrives'], 'links': _links(req, reply, 'redrives')}
+
+
 def _located(req: falcon.Request, resp: falcon.Response, reply: Reply) -> None:
     """Nothing but the address of what was changed."""
     resp.location = _path(req)
@@ -319,6 +337,8 @@ SHAPES: dict[Callable[..., Any], Shape] = {
     queues.create_queue: _located,
     queues.get_stats: _stats,
     queues.list_queues: _listed_queues,
+    redrives.create_redrive: _created_redrive,
+    redrives.list_redrives: _listed_redrives,
     service.get_home_document: _home_document,
     service.get_versions: _versions,
     subscriptions.confirm_subscription: _located,
@@ -329,7 +349,7 @@ SHAPES: dict[Callable[..., Any], Shape] = {
 
 # The shapes that tell where what was made or changed is.
 LOCATING: frozenset[Shape] = frozenset(
-    {_created_claim, _created_subscription, _located, _posted_messages}
+    {_created_claim, _created_redrive, _created_subscription, _located, _posted_messages}
 )
 
 # The shapes whose body is of another media type than JSON.

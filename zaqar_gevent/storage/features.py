@@ -45,6 +45,7 @@ class Feature(enum.Enum):
     SETTLEMENTS = 'settle messages one by one'
     SCHEDULES = 'deliver messages at a time'
     GROUPS = 'keep groups of messages'
+    REDRIVES = 'move dead letters back'
 
 
 @dataclass(frozen=True)

@@ -11,11 +11,19 @@ project: None is a project of its own. An error that a method does not name may 
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from zaqar.storage import errors
 
+from zaqar_gevent.redrives import (
+    DueRedrives,
+    NewRedrive,
+    RunningRedrive,
+    State,
+    Step,
+    StoredRedrive,
+)
 from zaqar_gevent.settlements import Settlement
 from zaqar_gevent.storage.features import StoreFeatures
 
@@ -281,6 +289,53 @@ class SubscriptionController(Protocol):
         ...
 
 
+class RedriveController(Protocol):
+    """Redrives of the queues of one store. Feature: `Feature.REDRIVES`."""
+
+    def create(self, queue: str, new: NewRedrive, project: str | None = None) -> StoredRedrive:
+        """Begin a redrive; raises `TooManyRedrives`."""
+        ...
+
+    def get(self, queue: str, redrive_id: str, project: str | None = None) -> StoredRedrive:
+        """One redrive; raises `RedriveDoesNotExist`."""
+        ...
+
+    def list(
+        self, queue: str, project: str | None = None, marker: str | None = None, limit: int = 10
+    ) -> list[StoredRedrive]:
+        """A page of redrives after the one with the id `marker`, oldest first."""
+        ...
+
+    def end(
+        self,
+        queue: str,
+        redrive_id: str,
+        project: str | None,
+        state: State,
+        reason: str | None = None,
+    ) -> None:
+        """End a redrive that runs; raises `RedriveDoesNotExist`."""
+        ...
+
+    def find_due(self, limit: int) -> DueRedrives:
+        """Redrives whose next step is due: at most `limit` of them."""
+        ...
+
+    def step(self, redrive: RunningRedrive, targets: Collection[str]) -> Step:
+        """Move some messages of a redrive in one transaction, if it is time.
+
+        Several processes may ask: it is time for one of them.
+
+        targets: the queues that may be used. The step ends before the first message that is for
+            another one.
+        """
+        ...
+
+    def forget(self, seconds: float) -> None:
+        """Forget redrives that have been over for so long."""
+        ...
+
+
 class PoolsController(Protocol):
     """Pools: stores that queues are spread over."""
 
@@ -438,7 +493,9 @@ class Stores(NamedTuple):
     data, control: the drivers. features: what `data` can do. features_for: what the store of a
     queue (name, project) can do, which is one of several if there are pools. has_topics: whether
     topics can be kept. is_alive: whether both stores work, as far as they can say. purge: removes
-    the messages that a queue (name, project) holds now and that are not claimed.
+    the messages that a queue (name, project) holds now and that are not claimed. redrives_for: the
+    redrives of the store of a queue (name, project); None where it has none. all_redrives: those of
+    all stores that have redrives.
     """
 
     data: DataDriver
@@ -448,6 +505,8 @@ class Stores(NamedTuple):
     has_topics: bool
     is_alive: Callable[[], bool]
     purge: Callable[[str, str | None], None]
+    redrives_for: Callable[[str, str | None], RedriveController | None]
+    all_redrives: Callable[[], list[RedriveController]]
 
 
 def read_metadata(queues: QueueController, name: str, project: str | None) -> Metadata:

@@ -67,9 +67,11 @@ class DataDriver(base.DataDriverBase):
     carries_bodies: whether the body of a message is taken and given as a `Body`; otherwise it is a
         value, as upstream's servers want it, and `bytes` for an encrypted one.
     features: what it can do beyond upstream's interface.
+    redrive_controller: its redrives, if it offers them.
     """
 
     controllers: ClassVar[DataControllers]
+    redrive_controller: interface.RedriveController | None = None
 
     BASE_CAPABILITIES = tuple(base.Capabilities)
 

@@ -6,7 +6,7 @@ import functools
 
 from zaqar.storage import base, pipeline, pooling
 
-from zaqar_gevent.storage import drivers, own_drivers, purging
+from zaqar_gevent.storage import drivers, own_drivers, purging, redrive_controllers
 from zaqar_gevent.storage.features import MarkerKind, StoreFeatures
 from zaqar_gevent.storage.interface import Stores
 
@@ -31,6 +31,8 @@ def stores_of(data: base.DataDriverBase, control: base.ControlDriverBase) -> Sto
         drivers.has_topics(data, control),
         functools.partial(_are_alive, data, control),
         functools.partial(purging.purge, data),
+        functools.partial(redrive_controllers.find, data),
+        functools.partial(redrive_controllers.find_all, data),
     )
 
 

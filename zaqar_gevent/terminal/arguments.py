@@ -35,6 +35,9 @@ def parse(argv: Sequence[str], environment: Mapping[str, str] | None = None) -> 
     """
     environment = os.environ if environment is None else environment
     names = tuple(argv[:1])
+    # `redrive QUEUE` stands for `redrive start QUEUE`.
+    if argv[0] == 'redrive' and argv[1:] and not _names_member(argv[0], argv[1]):
+        argv = [argv[0], 'start', *argv[1:]]
     if argv[0] in GROUPS:
         names = tuple(argv[:2])
         if names not in COMMANDS:
@@ -49,6 +52,11 @@ def parse(argv: Sequence[str], environment: Mapping[str, str] | None = None) -> 
         complain(_unknown(rest[0], parser))
         raise SystemExit(2)
     return arguments
+
+
+def _names_member(group: str, argument: str) -> bool:
+    """Whether an argument is a command of a group, or asks for help."""
+    return (group, argument) in COMMANDS or argument in ('-h', '--help')
 
 
 def _unknown(given: str, parser: argparse.ArgumentParser) -> str:

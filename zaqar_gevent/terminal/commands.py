@@ -326,6 +326,34 @@ def _add_subscription(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('subscription', metavar='ID', help='of a subscription')
 
 
+def _add_redrive_start(parser: argparse.ArgumentParser) -> None:
+    _add_queue(parser)
+    action = parser.add_argument(
+        '--target', metavar='QUEUE', help='move them there (default: where each is from)'
+    )
+    _completed(action, queue_names)
+    _add_limit(parser, 'move at most N messages (default: all)')
+    parser.add_argument(
+        '--rate',
+        type=positive,
+        metavar='N',
+        help='move at most N messages a second, 0.01 to 100000 (default: as fast as it goes)',
+    )
+    parser.add_argument(
+        '--no-wait', action='store_true', help='return when it has begun; the server goes on'
+    )
+
+
+def _add_redrive_list(parser: argparse.ArgumentParser) -> None:
+    _add_queue(parser)
+    _add_limit(parser, 'list at most N (default: all)')
+
+
+def _add_redrive(parser: argparse.ArgumentParser) -> None:
+    _add_queue(parser)
+    parser.add_argument('redrive', metavar='ID', help='of a redrive, as `redrive list` prints it')
+
+
 def _add_source(parser: argparse.ArgumentParser) -> None:
     action = parser.add_argument('source', metavar='QUEUE', help='or a topic, with --topic')
     _completed(action, queue_names)
@@ -507,6 +535,19 @@ COMMANDS: dict[tuple[str, ...], Command] = {
     ('quota',): Command('Print what the project uses of its quotas.', 'quotas:run', _add_nothing),
     **_of_kind('queue'),
     **_of_kind('topic'),
+    ('redrive', 'start'): Command(
+        'Move the dead letters of a queue back, and show how far it is.',
+        'redrives:run_start',
+        _add_redrive_start,
+        '`zaqar-gevent redrive QUEUE` does the same. The server goes on if this command is ended.',
+    ),
+    ('redrive', 'list'): Command(
+        'List the redrives of a queue.', 'redrives:run_list', _add_redrive_list
+    ),
+    ('redrive', 'show'): Command('Show how far a redrive is.', 'redrives:run_show', _add_redrive),
+    ('redrive', 'cancel'): Command(
+        'Cancel a redrive; what it has moved stays moved.', 'redrives:run_cancel', _add_redrive
+    ),
     ('subscription', 'list'): Command(
         'List the subscriptions of a queue or topic.', 'subscriptions:run_list', _add_subscriptions
     ),
@@ -535,6 +576,7 @@ COMMANDS: dict[tuple[str, ...], Command] = {
 GROUPS = {
     'queue': 'Create, show, change and delete queues.',
     'topic': 'Create, show, change and delete topics.',
+    'redrive': 'Move dead letters back to where they are from.',
     'subscription': 'Have messages sent to web hooks and mail addresses.',
     'pool': 'Manage the stores of a server with pools; for operators.',
     'flavor': 'Manage groups of pools; for operators.',

@@ -19,7 +19,18 @@ from zaqar_gevent.client.aio.client import Client
 from zaqar_gevent.client.aio.consumer import Consumer
 from zaqar_gevent.client.aio.message import Claim, Message
 from zaqar_gevent.client.aio.queue import Queue, Topic
+from zaqar_gevent.client.aio.redrive import Redrive
 from zaqar_gevent.client.aio.subscription import Subscription
 from zaqar_gevent.client.aio.worker import Worker
 
-__all__ = ['Claim', 'Client', 'Consumer', 'Message', 'Queue', 'Subscription', 'Topic', 'Worker']
+__all__ = [
+    'Claim',
+    'Client',
+    'Consumer',
+    'Message',
+    'Queue',
+    'Redrive',
+    'Subscription',
+    'Topic',
+    'Worker',
+]

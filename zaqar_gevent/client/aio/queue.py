@@ -10,6 +10,7 @@ from zaqar_gevent.client.aio import io
 from zaqar_gevent.client.aio.consumer import Consumer
 from zaqar_gevent.client.aio.io import Opening
 from zaqar_gevent.client.aio.message import Claim, Message
+from zaqar_gevent.client.aio.redrive import Redrive
 from zaqar_gevent.client.aio.requester import Requester
 from zaqar_gevent.client.aio.subscription import BEFORE_ALL, Subscription
 from zaqar_gevent.client.aio.target import Target, list_names
@@ -361,6 +362,41 @@ class Queue(_MessageSource):
     async def release_claim(self, claim_id: str) -> None:
         """Give a claim's messages back; one that does not exist is as good as released."""
         await self._target.release_claim(claim_id)
+
+    async def redrive(
+        self,
+        *,
+        target: str | None = None,
+        limit: int | None = None,
+        rate: float | None = None,
+    ) -> Redrive:
+        """Have the server move this queue's dead letters back, in the background.
+
+        target: the queue they go to; left out, each goes to the queue that it is from. limit: how
+        many are moved at most. rate: how many a second at most.
+        """
+        created = await self._target.call('redrive_create', target=target, limit=limit, rate=rate)
+        return await self.get_redrive(created['redrive_id'])
+
+    async def get_redrive(self, redrive_id: str) -> Redrive:
+        """A redrive by its id; raises NotFound."""
+        found = await self._target.call('redrive_get', redrive_id=redrive_id)
+        return Redrive(self._target, found)
+
+    async def redrives(self, *, limit: int | None = None) -> AsyncIterator[Redrive]:
+        """The redrives of this queue, oldest first, page by page.
+
+        limit: how many are asked for at a time.
+        """
+        marker = None
+        while True:
+            page = await self._target.call('redrive_list', marker=marker, limit=limit)
+            found = page['redrives']
+            for one in found:
+                yield Redrive(self._target, one)
+            if not found or found[-1]['id'] == marker:
+                return
+            marker = found[-1]['id']
 
     def consume(
         self, *, credit: int = 10, ttl: int | None = None, grace: int | None = None

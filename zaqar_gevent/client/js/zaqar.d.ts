@@ -367,6 +367,40 @@ export class Queue extends Channel {
     },
   ): Promise<SignedUrl>;
   consume(options?: ConsumeOptions): Consumer;
+  /** Has the server move dead letters back to the queues that they are from, or to `target`. */
+  redrive(
+    options?: RequestOptions & { target?: string; limit?: number; rate?: number },
+  ): Promise<Redrive>;
+  getRedrive(id: string, options?: RequestOptions): Promise<Redrive>;
+  /** The redrives of this queue, oldest first. */
+  redrives(
+    options?: RequestOptions & { marker?: string; limit?: number },
+  ): AsyncGenerator<Redrive, void, undefined>;
+}
+
+/** A redrive of a queue, as it was when the server was asked last. */
+export class Redrive {
+  constructor(queue: Queue, found: Record<string, any>);
+  readonly id: string;
+  /** Where the messages go; null for the queue that each is from. */
+  readonly target: string | null;
+  readonly limit: number | null;
+  /** Messages a second at most. */
+  readonly rate: number | null;
+  readonly state: 'running' | 'finished' | 'cancelled' | 'stopped';
+  /** Why it has stopped. */
+  readonly reason: string | null;
+  readonly moved: number;
+  /** Messages that stay, since they do not say where they are from. */
+  readonly left: number;
+  readonly started: string;
+  readonly ended: string | null;
+  get isOver(): boolean;
+  refresh(options?: RequestOptions): Promise<this>;
+  /** Ends it; what it has moved stays moved. */
+  cancel(options?: RequestOptions): Promise<void>;
+  /** Waits until it is over. It goes on without anybody who waits. */
+  wait(options?: RequestOptions): Promise<this>;
 }
 
 /** Where a dead letter is from. */

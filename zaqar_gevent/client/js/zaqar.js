@@ -984,6 +984,27 @@ const OPERATIONS = {
     path: '/v2/queues/{queue_name}/share',
     repeat: {},
   },
+  redrive_create: {
+    method: 'POST',
+    path: '/v2/queues/{queue_name}/redrives',
+    repeat: null,
+  },
+  redrive_list: {
+    method: 'GET',
+    path: '/v2/queues/{queue_name}/redrives',
+    repeat: {},
+    query: { marker: 'marker', limit: 'limit' },
+  },
+  redrive_get: {
+    method: 'GET',
+    path: '/v2/queues/{queue_name}/redrives/{redrive_id}',
+    repeat: {},
+  },
+  redrive_delete: {
+    method: 'DELETE',
+    path: '/v2/queues/{queue_name}/redrives/{redrive_id}',
+    repeat: {},
+  },
   subscription_list: {
     method: 'GET',
     path: '/v2/queues/{queue_name}/subscriptions',
@@ -2721,6 +2742,49 @@ class Consumer extends Stream {
   }
 }
 
+// Redrives: dead letters that the server moves back.
+
+
+const FIRST_PAUSE_SECONDS = 0.05;
+const LONGEST_PAUSE_SECONDS = 2;
+
+// A redrive of a queue, as it was when the server was asked last: { id, target, limit, rate, state,
+// reason, moved, left, started, ended }.
+class Redrive {
+  #queue;
+
+  constructor(queue, found) {
+    this.#queue = queue;
+    Object.assign(this, found);
+  }
+
+  get isOver() {
+    return this.state !== 'running';
+  }
+
+  // Asks the server how far it is; itself.
+  async refresh(options) {
+    return Object.assign(this, await this.#queue._request('redrive_get', { redrive_id: this.id }, options));
+  }
+
+  // Ends it; what it has moved stays moved.
+  async cancel(options) {
+    await this.#queue._request('redrive_delete', { redrive_id: this.id }, options);
+    await this.refresh(options);
+  }
+
+  // Waits until it is over; itself. It goes on without anybody who waits.
+  async wait(given = {}) {
+    checkOptions(given, REQUEST_OPTIONS, 'wait()');
+    let pause = FIRST_PAUSE_SECONDS;
+    while (!(await this.refresh(given)).isOver) {
+      await sleep(this.#queue._client._clock, pause, given.signal);
+      pause = Math.min(2 * pause, LONGEST_PAUSE_SECONDS);
+    }
+    return this;
+  }
+}
+
 // Queues, topics, and the resources of operators.
 
 
@@ -2928,6 +2992,28 @@ class Queue extends Channel {
     checkOptions(given, ['paths', 'methods', 'expires', ...REQUEST_OPTIONS], 'share()');
     const { paths, methods, expires, ...options } = given;
     return this._request('queue_share', { paths, methods, expires }, options);
+  }
+
+  // Has the server move dead letters back to the queues that they are from, or to `target`: at most
+  // `limit` of them, and at most `rate` a second.
+  async redrive(given = {}) {
+    checkOptions(given, ['target', 'limit', 'rate', ...REQUEST_OPTIONS], 'redrive()');
+    const { target, limit, rate, ...options } = given;
+    const created = await this._request('redrive_create', { target, limit, rate }, options);
+    return this.getRedrive(created.redrive_id, options);
+  }
+
+  async getRedrive(id, options) {
+    return new Redrive(this, await this._request('redrive_get', { redrive_id: id }, options));
+  }
+
+  // The redrives of this queue, oldest first.
+  async *redrives(given = {}) {
+    checkOptions(given, ['marker', 'limit', 'timeout', 'signal'], 'redrives()');
+    const asked = { marker: given.marker, limit: given.limit };
+    for await (const page of this._pages('redrive_list', asked, given)) {
+      for (const one of page.redrives) yield new Redrive(this, one);
+    }
   }
 
   // Messages to work on, each to be settled by ack() or release(); `credit` of them at a time.
@@ -3605,4 +3691,4 @@ function codecOf(encoding, given) {
   return { encode: toJSON, decode: msgpack.decode };
 }
 
-export { APIError, AccessEnded, BadRequest, BodyTooLarge, Claim, Client, ClientClosed, Conflict, ConnectionLost, Consumer, EncodingError, Forbidden, Message, NotAcceptable, NotFound, NotImplementedThere, OriginRefused, OutcomeUnknown, Queue, RestartEvent, ServiceUnavailable, StateEvent, Subscription, Timeout, TooManyRequests, Topic, Unauthorized, Unsupported, UnsupportedMediaType, ZaqarError, decode, encode, fromJSON, msgpack, systemClock, toJSON };
+export { APIError, AccessEnded, BadRequest, BodyTooLarge, Claim, Client, ClientClosed, Conflict, ConnectionLost, Consumer, EncodingError, Forbidden, Message, NotAcceptable, NotFound, NotImplementedThere, OriginRefused, OutcomeUnknown, Queue, Redrive, RestartEvent, ServiceUnavailable, StateEvent, Subscription, Timeout, TooManyRequests, Topic, Unauthorized, Unsupported, UnsupportedMediaType, ZaqarError, decode, encode, fromJSON, msgpack, systemClock, toJSON };

@@ -11,6 +11,7 @@ from typing import Any
 from zaqar_gevent.client.sync import io
 from zaqar_gevent.client.sync.consumer import Consumer
 from zaqar_gevent.client.sync.message import Claim, Message
+from zaqar_gevent.client.sync.redrive import Redrive
 from zaqar_gevent.client.sync.requester import Requester
 from zaqar_gevent.client.sync.subscription import BEFORE_ALL, Subscription
 from zaqar_gevent.client.sync.target import Target, list_names
@@ -362,6 +363,41 @@ class Queue(_MessageSource):
     def release_claim(self, claim_id: str) -> None:
         """Give a claim's messages back; one that does not exist is as good as released."""
         self._target.release_claim(claim_id)
+
+    def redrive(
+        self,
+        *,
+        target: str | None = None,
+        limit: int | None = None,
+        rate: float | None = None,
+    ) -> Redrive:
+        """Have the server move this queue's dead letters back, in the background.
+
+        target: the queue they go to; left out, each goes to the queue that it is from. limit: how
+        many are moved at most. rate: how many a second at most.
+        """
+        created = self._target.call('redrive_create', target=target, limit=limit, rate=rate)
+        return self.get_redrive(created['redrive_id'])
+
+    def get_redrive(self, redrive_id: str) -> Redrive:
+        """A redrive by its id; raises NotFound."""
+        found = self._target.call('redrive_get', redrive_id=redrive_id)
+        return Redrive(self._target, found)
+
+    def redrives(self, *, limit: int | None = None) -> Iterator[Redrive]:
+        """The redrives of this queue, oldest first, page by page.
+
+        limit: how many are asked for at a time.
+        """
+        marker = None
+        while True:
+            page = self._target.call('redrive_list', marker=marker, limit=limit)
+            found = page['redrives']
+            for one in found:
+                yield Redrive(self._target, one)
+            if not found or found[-1]['id'] == marker:
+                return
+            marker = found[-1]['id']
 
     def consume(
         self, *, credit: int = 10, ttl: int | None = None, grace: int | None = None

@@ -33,6 +33,7 @@ from zaqar_gevent.storage.redis import (
     options,
     pools,
     queues,
+    redrives,
     subscriptions,
 )
 from zaqar_gevent.storage.redis.documents import Page, present_all
@@ -89,6 +90,7 @@ class DataDriver(own_drivers.DataDriver):
         self._handle = _open(uri, section)
         self.server = self._handle.store
         self.idempotency_seconds: int = section.idempotency_seconds
+        self.redrive_controller = redrives.RedriveController(self)
         self._is_shared: bool = section.shared_with_upstream
         self._grouped: dict[tuple[str | None, str], None] = {}
         # Upstream's servers would put popped messages back without them, for one.

@@ -96,3 +96,25 @@ def arriving(name: str, project: str | None) -> str:
 def carried(name: str, project: str | None) -> str:
     """What posts with an id were answered before the queue came here. Our own."""
     return f'{project or ""}.{name}:carried'
+
+
+REDRIVES_DUE = '.:redrives_due'
+"""Keys of the redrives of all queues that run, by when their next steps are due. Our own."""
+
+REDRIVE_NUMBERS = '.:redrive_numbers'
+"""The number of the last redrive. Our own."""
+
+
+def running_redrives(project: str | None) -> str:
+    """Keys of the redrives of a project that run. Our own."""
+    return f'{project or ""}.:redrives'
+
+
+def redrives(name: str, project: str | None) -> str:
+    """Ids of the redrives of a queue, by number. Our own."""
+    return f'{project or ""}.{name}:redrives'
+
+
+def redrive(name: str, project: str | None, redrive_id: str) -> str:
+    """One redrive. Our own."""
+    return f'{project or ""}.{name}:redrive:{redrive_id}'

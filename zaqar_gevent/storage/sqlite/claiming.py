@@ -86,7 +86,8 @@ _DEAD_LETTER = """INSERT INTO messages
     SELECT :spool, claim_count, ifnull(:ttl, ttl), created, ifnull(:now + :ttl, expires), 0,
         client, checksum, body, encrypted, attributes, message_group, long_body,
         json_object('queue', :queue, 'message_id', format('%016x', id), 'claim_count', claim_count,
-            'at', strftime('%Y-%m-%dT%H:%M:%SZ', :now, 'unixepoch'), 'reason', :reason)
+            'at', strftime('%Y-%m-%dT%H:%M:%SZ', :now, 'unixepoch'), 'reason', :reason,
+            'ttl', ttl)
     FROM messages WHERE id IN (SELECT value FROM json_each(:ids)) ORDER BY position"""
 
 _GET = f"""SELECT {LEASE_COLUMNS}, ttl FROM claims WHERE token = ? AND expires > ?

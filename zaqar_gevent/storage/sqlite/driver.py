@@ -24,6 +24,7 @@ from zaqar_gevent.storage.sqlite import (
     options,
     pools,
     queues,
+    redrives,
     spools,
     subscriptions,
 )
@@ -62,6 +63,7 @@ class DataDriver(own_drivers.DataDriver):
         if not self.keeps_names:
             # Only what is a pool can have queues that move.
             self.database.part_calls = moving.part
+        self.redrive_controller = redrives.RedriveController(self)
 
     @property
     def features(self) -> StoreFeatures:

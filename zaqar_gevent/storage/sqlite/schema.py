@@ -20,7 +20,7 @@ messages        `id` grows in the order of commits over all processes and is nev
                 `passed` names the queues that a delayed message came through by webhooks;
                 `attributes` is a JSON object of strings, `message_group` the name of its group;
                 `dead_letter` is a JSON object that says where a dead letter is from: `queue`,
-                `message_id`, `claim_count`, `at` and `reason`
+                `message_id`, `claim_count`, `at`, `reason` and the `ttl` that it had
 delays          the spools with delayed messages; at `due` or later the next one is due
 receipts        what posts with an id of the client's were answered, `first` to `last`
 epochs          the ids from `first` on were given since the file was opened once more; see `epochs`
@@ -43,7 +43,8 @@ message_groups  the groups of a grouping, as far as the claims have come: up to 
 redrives        moves of dead letters out of a queue: of the messages of `spool` from the position
                 `after` on up to the id `last`, to `target` or to where each is from. `rate` is in
                 messages a second, `remaining` the number still to be moved at most; null for no
-                limit. `next_at` is when the next step is due; null once it is over
+                limit. `next_at` is when the next step is due; null once it is over. `passed_over`
+                counts messages that stay, since they do not say where they are from
 
 Times are seconds since the epoch, bodies and metadata JSON. A project of None is ''.
 

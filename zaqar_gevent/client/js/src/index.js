@@ -16,4 +16,5 @@ export { fromJSON, toJSON } from './json.js';
 export { Claim, Message } from './message.js';
 export { decode, encode, msgpack } from './msgpack.js';
 export { Queue, Topic } from './queues.js';
+export { Redrive } from './redrive.js';
 export { Subscription } from './subscription.js';

@@ -302,6 +302,27 @@ export const OPERATIONS = {
     path: '/v2/queues/{queue_name}/share',
     repeat: {},
   },
+  redrive_create: {
+    method: 'POST',
+    path: '/v2/queues/{queue_name}/redrives',
+    repeat: null,
+  },
+  redrive_list: {
+    method: 'GET',
+    path: '/v2/queues/{queue_name}/redrives',
+    repeat: {},
+    query: { marker: 'marker', limit: 'limit' },
+  },
+  redrive_get: {
+    method: 'GET',
+    path: '/v2/queues/{queue_name}/redrives/{redrive_id}',
+    repeat: {},
+  },
+  redrive_delete: {
+    method: 'DELETE',
+    path: '/v2/queues/{queue_name}/redrives/{redrive_id}',
+    repeat: {},
+  },
   subscription_list: {
     method: 'GET',
     path: '/v2/queues/{queue_name}/subscriptions',

@@ -4,6 +4,7 @@ import { Consumer } from './consumer.js';
 import { EncodingError, errorOf } from './errors.js';
 import { Claim, Message } from './message.js';
 import { checkOptions, REQUEST_OPTIONS } from './options.js';
+import { Redrive } from './redrive.js';
 import { Subscription } from './subscription.js';
 
 const optionsOf = ({ timeout, signal }) => ({ timeout, signal });
@@ -210,6 +211,28 @@ export class Queue extends Channel {
     checkOptions(given, ['paths', 'methods', 'expires', ...REQUEST_OPTIONS], 'share()');
     const { paths, methods, expires, ...options } = given;
     return this._request('queue_share', { paths, methods, expires }, options);
+  }
+
+  // Has the server move dead letters back to the queues that they are from, or to `target`: at most
+  // `limit` of them, and at most `rate` a second.
+  async redrive(given = {}) {
+    checkOptions(given, ['target', 'limit', 'rate', ...REQUEST_OPTIONS], 'redrive()');
+    const { target, limit, rate, ...options } = given;
+    const created = await this._request('redrive_create', { target, limit, rate }, options);
+    return this.getRedrive(created.redrive_id, options);
+  }
+
+  async getRedrive(id, options) {
+    return new Redrive(this, await this._request('redrive_get', { redrive_id: id }, options));
+  }
+
+  // The redrives of this queue, oldest first.
+  async *redrives(given = {}) {
+    checkOptions(given, ['marker', 'limit', 'timeout', 'signal'], 'redrives()');
+    const asked = { marker: given.marker, limit: given.limit };
+    for await (const page of this._pages('redrive_list', asked, given)) {
+      for (const one of page.redrives) yield new Redrive(this, one);
+    }
   }
 
   // Messages to work on, each to be settled by ack() or release(); `credit` of them at a time.

@@ -659,7 +659,7 @@ BEGIN
                 || '","claim_count":' || d.claim_count
                 || ',"at":"' || to_char(
                     to_timestamp(p_now) AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"')
-                || '","reason":' || coalesce(p_reason, 'null') || '}', d.body
+                || '","reason":' || coalesce(p_reason, 'null') || ',"ttl":' || d.ttl || '}', d.body
         FROM dead d)
     SELECT count(*), count(d.claim) INTO v_count, v_held FROM dead d;
     INSERT INTO {schema}.changes (spool, total, held)

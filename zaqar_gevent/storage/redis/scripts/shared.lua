@@ -101,9 +101,10 @@ local function move_to_dead_letters(messages, dead_letters, counter, id, start, 
     touch(messages, {id})
     local buried = start .. string.format('%012x', rank)
     if facts then
-        local found = call('HMGET', id, 'x', 'c.c')
+        local found = call('HMGET', id, 'x', 'c.c', 't')
         local extras = found[1] and cmsgpack.unpack(found[1]) or {}
         facts.message_id, facts.claim_count = id, tonumber(found[2]) or 0
+        facts.ttl = tonumber(found[3])
         extras.dead_letter = facts
         call('HSET', id, 'x', cmsgpack.pack(extras))
     end
@@ -321,4 +322,13 @@ local function forget(messages, ids)
     for index = 1, #ids, 1000 do
         call('ZREM', messages, unpack(ids, index, math.min(index + 999, #ids)))
     end
+end
+
+-- Ends a redrive; it is remembered for `kept` seconds.
+-- due: when steps are due. running: those of the project.
+local function end_redrive(redrive, due, running, state, reason, exactly, kept)
+    call('HSET', redrive, 'state', state, 'reason', reason, 'updated', exactly)
+    call('EXPIRE', redrive, kept)
+    call('ZREM', due, redrive)
+    call('SREM', running, redrive)
 end
