@@ -54,7 +54,7 @@ class WebSocketCaller:
         self.identity = identity or new_identity()
         self._binary = binary
         self.socket = websocket.create_connection(
-            url, timeout=30, subprotocols=list(self.subprotocols), **options
+            url, timeout=60, subprotocols=list(self.subprotocols), **options
         )
 
     def call(self, action: str, headers: dict[str, str] | None = None, **arguments: Any) -> Answer:
@@ -148,7 +148,7 @@ class RestCaller:
                 'Content-Type': (operation.media_types or ('application/json',))[0],
                 **(self.identity.headers() if headers is None else headers),
             },
-            timeout=30,
+            timeout=60,
         )
         return Answer(response.status_code, _neutral(action, response))
 

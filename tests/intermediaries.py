@@ -62,7 +62,7 @@ class Intermediary:
         ready = threading.Event()
         self._thread = threading.Thread(target=asyncio.run, args=(self._serve(ready),))
         self._thread.start()
-        assert ready.wait(10), 'the intermediary did not start'
+        assert ready.wait(60), 'the intermediary did not start'
         return self
 
     def __exit__(self, *exc_info: object) -> None:

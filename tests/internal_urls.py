@@ -82,7 +82,7 @@ def subscribe(state: pathlib.Path, place: str, project_id: str, queue_name: str)
 def insert(state: pathlib.Path, url: str, project_id: str, queue_name: str) -> None:
     """Have any URL subscribed, as no client can."""
     [store] = state.rglob('zaqar.sqlite')
-    with contextlib.closing(sqlite3.connect(store, timeout=10)) as program, program:
+    with contextlib.closing(sqlite3.connect(store, timeout=60)) as program, program:
         program.execute(
             """INSERT INTO subscriptions
             (project, source, subscriber, ttl, created, expires, options)

@@ -12,6 +12,7 @@ import tempfile
 import time
 from typing import Any
 
+from tests.ports import free_port
 from tests.postgres_process import DATABASE, USER, PostgresProcess
 
 START_SECONDS = 30
@@ -50,8 +51,7 @@ class PgBouncer:
     """
 
     def __init__(self, postgres: PostgresProcess, *, pool_size: int) -> None:
-        with socket.create_server(('127.0.0.1', 0)) as probe:
-            self.port: int = probe.getsockname()[1]
+        self.port = free_port()
         self._root = pathlib.Path(tempfile.mkdtemp(prefix='zaqar-pgbouncer-'))
         self._root.chmod(0o755)
         try:

@@ -11,7 +11,6 @@ import pathlib
 import pwd
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -20,7 +19,9 @@ from typing import Any
 import psutil
 import psycopg
 
-START_SECONDS = 30
+from tests.ports import free_port
+
+START_SECONDS = 60
 USER = 'zaqar'
 DATABASE = 'postgres'
 
@@ -56,8 +57,7 @@ class PostgresProcess:
         at: int = 0,
         **settings: Any,
     ) -> None:
-        with socket.create_server(('127.0.0.1', at)) as probe:
-            self.port: int = probe.getsockname()[1]
+        self.port = at or free_port()
         self._settings = {
             'listen_addresses': '127.0.0.1',
             'unix_socket_directories': '',

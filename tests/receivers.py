@@ -69,7 +69,7 @@ class Receivers:
 
     def __exit__(self, *exc_info: object) -> None:
         self.look()
-        self._process.communicate(timeout=30)
+        self._process.communicate(timeout=60)
 
     @property
     def pid(self) -> int:
@@ -88,7 +88,7 @@ class Receivers:
         self.received = {path: [Received(*each) for each in all_] for path, all_ in found.items()}
         return self.received
 
-    def wait_for(self, count: int, path: str, within: float = 15) -> list[Received]:
+    def wait_for(self, count: int, path: str, within: float = 60) -> list[Received]:
         """So many requests, or more, on a path."""
         deadline = time.monotonic() + within
         while len(found := self.look().get(path, ())) < count:

@@ -16,7 +16,7 @@ from tests.fork_server import start_forked
 
 COMMAND = (sys.executable, '-m', 'zaqar_gevent.cmd')
 _LISTENING = re.compile(r'http://(?P<host>[^ ]+):(?P<port>\d+), store (?P<store>\S+)')
-START_SECONDS = 30
+START_SECONDS = 60
 
 
 class ServerProcess:

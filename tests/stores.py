@@ -55,7 +55,7 @@ def serve_on(store: str, redis: RedisProcess, directory: pathlib.Path) -> Iterat
     redis.client.flushall()
     if store == 'sqlalchemy':
         _create_tables(directory)
-    config = CONFIGURATIONS[store].format(redis=redis.uri, directory=directory)
+    config = CONFIGURATIONS[store].format(redis=redis.patient_uri, directory=directory)
     with ServerProcess(directory, config=config) as process:
         if store == 'pooled':
             _register_pool(process, redis)
@@ -72,5 +72,5 @@ def _create_tables(directory: pathlib.Path) -> None:
 def _register_pool(server: ServerProcess, redis: RedisProcess) -> None:
     administrator = RestCaller(server.url)
     headers = {**administrator.identity.headers(), 'X-Roles': 'admin'}
-    pool = {'uri': redis.uri, 'weight': 100}
+    pool = {'uri': redis.patient_uri, 'weight': 100}
     assert administrator.call('pool_create', headers=headers, pool_name='p', **pool).status == 201

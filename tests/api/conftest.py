@@ -48,7 +48,7 @@ def server(
             yield process
         return
     with RedisProcess(tmp_path_factory.mktemp('redis')) as redis:
-        config = ADMINISTERED + ON_REDIS.format(redis=redis.uri)
+        config = ADMINISTERED + ON_REDIS.format(redis=redis.patient_uri)
         with ServerProcess(directory, config=config) as process:
             yield process
 

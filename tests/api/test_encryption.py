@@ -57,7 +57,7 @@ def servers(
 ) -> Iterator[Servers]:
     directory = tmp_path_factory.mktemp(request.param)
     template = {'sqlite': ON_SQLITE, 'redis': ON_REDIS}[request.param]
-    store = template.format(directory=directory, redis=redis.uri)
+    store = template.format(directory=directory, redis=redis.patient_uri)
 
     def server(name: str, key: str) -> ServerProcess:
         return ServerProcess(directory / name, config=store + OPTIONS.format(keys=key))

@@ -55,7 +55,7 @@ class Databases:
         self._chosen: dict[str, int] = {}
 
     def uri(self, name: str) -> str:
-        return f'{self._redis.uri}?dbid={self._number(name)}'
+        return f'{self._redis.patient_uri}&dbid={self._number(name)}'
 
     def read_bodies(self, name: str) -> list[Any]:
         """The bodies of the messages that a pool holds."""

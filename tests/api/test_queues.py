@@ -167,11 +167,11 @@ def test_rest_tells_an_empty_body_from_none(server: ServerProcess) -> None:
 
     def ask(method: str, path: str, body: str | None) -> int:
         return requests.request(
-            method, url + path, data=body, headers=headers, timeout=10
+            method, url + path, data=body, headers=headers, timeout=60
         ).status_code
 
     caller.call('message_post', queue_name='orders', messages=[{'body': 1}])
-    refused = requests.post(f'{url}/purge', data='{}', headers=headers, timeout=10)
+    refused = requests.post(f'{url}/purge', data='{}', headers=headers, timeout=60)
     assert refused.status_code == 400
     assert 'resource_types' in refused.json()['description']
     assert caller.call('queue_get_stats', queue_name='orders').body['messages']['total'] == 1

@@ -16,6 +16,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.autobahn.test_suite import CASES, PASSED, WSTEST, keep
+from tests.ports import free_port
 
 START_SECONDS = 30
 KINDS = {
@@ -35,8 +36,7 @@ def report(tmp_path: pathlib.Path) -> pathlib.Path:
 @pytest.fixture
 def fuzzing_server(tmp_path: pathlib.Path, report: pathlib.Path) -> Iterator[str]:
     """The fuzzing server on a free port; gives its URL."""
-    with socket.create_server(('127.0.0.1', 0)) as probe:
-        port = probe.getsockname()[1]
+    port = free_port()
     url = f'ws://127.0.0.1:{port}'
     excluded: dict[str, object] = {'exclude-cases': [], 'exclude-agent-cases': {}}
     specification = tmp_path / 'fuzzingserver.json'

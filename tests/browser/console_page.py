@@ -12,7 +12,7 @@ from typing import Any
 
 from tests.browser.hosts import Chromium
 
-WAIT_SECONDS = 10
+WAIT_SECONDS = 60
 KEYS = {
     'Tab': 9,
     'Enter': 13,
@@ -47,7 +47,7 @@ class WatchedChromium(Chromium):
 
     def receive(self, member: str, value: Any) -> dict[str, Any]:
         while True:
-            message: dict[str, Any] = json.loads(self._devtools.recv(30))
+            message: dict[str, Any] = json.loads(self._devtools.recv(120))
             self._keep(message)
             if message.get(member) == value:
                 return message

@@ -22,7 +22,7 @@ from tests.server_process import start_process
 
 HERE = pathlib.Path(__file__).parent
 SOCKETS = HERE / 'sockets.mjs'
-SECONDS = 30
+SECONDS = 90
 NODE_MAJOR = 20
 # From this release on, WebSocket needs no flag.
 NODE_PLAIN_MAJOR = 22

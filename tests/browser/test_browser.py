@@ -159,7 +159,7 @@ def test_ping_is_an_action_where_there_are_no_ping_frames(
 def test_pings_of_the_server_are_answered_or_the_connection_is_ended(
     host: Host, engine: str, allowed_origin: str, tmp_path: pathlib.Path
 ) -> None:
-    pings = ('ping_interval = 0.5', 'ping_timeout = 1.5')
+    pings = ('ping_interval = 0.5', 'ping_timeout = 3.0')
     config = config_of(Service(engine, True), allowed_origin, *pings)
     with ServerProcess(tmp_path, config=config) as server:
         peer = JavaScriptSocket(host, server.websocket_url)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import pathlib
-import socket
 import time
 import uuid
 from collections.abc import Iterator
@@ -18,13 +17,15 @@ import pytest
 from tests.browser.files import ROOT, page_server
 from tests.browser.hosts import HERE, Host, running_chromium, running_node
 from tests.intermediaries import Intermediary
+from tests.ports import free_port
 from tests.server_process import ServerProcess
 
 TRANSCRIPT = ROOT / 'tests' / 'client' / 'scenario.json'
 SECRET = '[signed_url]\nsecret_key = a secret of the tests\n'
 IN_THE_WAY = ('strip', 'swallow', 'cut', 'buffer', 'stall')
-# After three seconds without a word a handshake is given up; a little more passes until that shows.
-FALLBACK_SECONDS = 3.0 + 0.5
+# After three seconds without a word a handshake is given up; on a busy machine more time passes
+# until that shows. When exactly the client gives up is tested with a clock of the tests' own.
+FALLBACK_SECONDS = 3.0 + 20.0
 RETRY_SECONDS = 1.0
 CUT_SECONDS = 0.5
 BATCH = 25
@@ -97,7 +98,7 @@ class Barred:
     def expects(self, *, is_free: bool) -> tuple[int, str, float]:
         """The state that the client comes to, and within how many seconds."""
         if is_free:
-            return self.client, 'websocket', RETRY_SECONDS + 2.0
+            return self.client, 'websocket', RETRY_SECONDS + 20.0
         # Connections that are cut have to be cut three times before it is noticed.
         cuts = 3 * CUT_SECONDS if self.mode == 'cut' else 0
         return self.client, 'polling', FALLBACK_SECONDS + cuts
@@ -126,8 +127,7 @@ def test_each_message_comes_once_and_in_order_whatever_is_in_the_way(
 def test_nothing_is_lost_or_doubled_when_the_server_is_killed(
     host: Host, origin: str, tmp_path: pathlib.Path
 ) -> None:
-    with socket.create_server(('127.0.0.1', 0)) as probe:
-        port = str(probe.getsockname()[1])
+    port = str(free_port())
     config = f'[cors]\nallowed_origin = {origin}\n'
     with ServerProcess(tmp_path, '--port', port, config=config) as server:
         # Three connections that are lost are enough for REST.

@@ -266,7 +266,7 @@ def test_it_may_have_a_path_of_its_own_behind_a_proxy(
         served_below(server.port) as url,
         browser.console(url, uuid.uuid4().hex) as page,
     ):
-        moved = requests.get(f'{url}/console', timeout=10)
+        moved = requests.get(f'{url}/console', timeout=60)
         assert (moved.url, moved.status_code) == (f'{url}/console/', 200)
         page.open()
         page.evaluate("document.getElementById('connection').click()")

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import pathlib
-import socket
 import ssl
 from collections.abc import Iterator
 
@@ -12,6 +10,7 @@ import pytest
 
 from tests.browser.hosts import HERE, Node, running_node
 from tests.certificate import write_certificate
+from tests.ports import free_port
 from tests.unit.client.scripted_server import ScriptedServer
 
 
@@ -47,8 +46,7 @@ def test_it_says_that_a_certificate_is_for_another_name(
 
 @pytest.mark.parametrize('transport', ['auto', 'rest'])
 def test_it_says_that_nobody_listens(node: Node, transport: str) -> None:
-    with contextlib.closing(socket.create_server(('127.0.0.1', 0))) as probe:
-        port = probe.getsockname()[1]
+    port = free_port()
     said = node.call('tell', f'http://127.0.0.1:{port}', {'transport': transport})
     assert 'ECONNREFUSED' in said['message']
 

@@ -24,7 +24,7 @@ def print(*words):
 """What to put before a program whose threads print, so that their lines do not mix."""
 
 COMMAND = (sys.executable, '-m', 'zaqar_gevent.cmd')
-SECONDS = 30
+SECONDS = 60
 
 
 class Shell:

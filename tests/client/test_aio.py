@@ -19,13 +19,17 @@ import pytest
 
 from tests.client import aio_scenario
 from tests.client.scenario import EXPECTED
+from tests.functional.test_push import Hasty
 from tests.intermediaries import Intermediary
+from tests.ports import free_port
 from tests.server_process import ServerProcess
 from zaqar_gevent.client import BadRequest, ClientClosed, LeaseLost, Timeout
 from zaqar_gevent.client.aio import Client, Message, Queue
 
 LOOPS = ('asyncio', 'uvloop')
 PATIENCE_SECONDS = 60.0
+# What a server that is killed has leased is given to others after that.
+LEASE_SECONDS = 4
 IN_THE_WAY = ('strip', 'swallow', 'cut', 'buffer', 'stall')
 RETRY_SECONDS = 1.0
 CUT_SECONDS = 0.5
@@ -132,6 +136,7 @@ class Load:
         self._is_over = False
         self.acknowledged: list[int] = []
         self.pushed: list[int] = []
+        self.queued: set[int] = set()
         self.worked: set[int] = set()
 
     async def more(self, count: int) -> None:
@@ -148,13 +153,14 @@ class Load:
             await client.queue('kept').post(number, ttl=3600)
             self.acknowledged.append(number)
             await client.queue('work').post(number, ttl=3600)
+            self.queued.add(number)
 
     async def subscribe(self, client: Client) -> None:
         async for message in client.queue('kept').subscribe(marker=''):
             self.pushed.append(message.body)
 
     async def work(self, client: Client) -> None:
-        async with client.queue('work').consume(credit=10, ttl=60, grace=60) as consumer:
+        async with client.queue('work').consume(credit=10, ttl=LEASE_SECONDS, grace=60) as consumer:
             while True:
                 with contextlib.suppress(LeaseLost):
                     message = await consumer.receive(PATIENCE_SECONDS)
@@ -185,20 +191,20 @@ async def under_load(server: ServerProcess) -> None:
         await asyncio.gather(*producing)
         kept = [one.body async for one in clients[0].queue('kept').messages()]
         await until(lambda: len(load.pushed) >= len(kept), 'all is pushed')
+        await until(lambda: load.queued <= load.worked, 'all is worked on')
         for task in others:
             task.cancel()
         ended = await asyncio.gather(*others, return_exceptions=True)
     assert all(isinstance(one, asyncio.CancelledError | LeaseLost) for one in ended), ended
     assert sorted(load.acknowledged) == sorted(kept)
     assert load.pushed == kept
-    assert len(load.worked) > 100
+    assert load.queued == load.worked
 
 
 def test_a_server_is_restarted_and_killed(tmp_path: pathlib.Path) -> None:
     """Nothing that was acknowledged is lost or comes twice."""
-    with socket.create_server(('127.0.0.1', 0)) as probe:
-        port = str(probe.getsockname()[1])
-    with ServerProcess(tmp_path, '--port', port) as server:
+    port = str(free_port())
+    with Hasty(tmp_path, '--port', port) as server:
         asyncio.run(under_load(server))
 
 
@@ -514,7 +520,7 @@ def test_a_timeout_is_kept(server: ServerProcess) -> None:
                 began = time.monotonic()
                 with pytest.raises(Timeout):
                     await client.queue('q').stats()
-                assert time.monotonic() - began < 5
+                assert time.monotonic() - began < 20
 
     asyncio.run(wait())
 

@@ -30,12 +30,12 @@ def test_attributes_come_back_wherever_messages_do(client: Client) -> None:
     assert queue.get(first).attributes == ATTRIBUTES
     assert [message.attributes for message in queue.get_messages([second])] == [{}]
     with queue.subscribe(marker='') as subscription:
-        pushed = [subscription.receive(timeout=30) for _ in range(2)]
+        pushed = [subscription.receive(timeout=60) for _ in range(2)]
     assert [message and message.attributes for message in pushed] == [ATTRIBUTES, {}]
     with queue.claim() as claim:
         assert [message.attributes for message in claim] == [ATTRIBUTES, {}]
     with queue.consume() as consumer:
-        message = consumer.receive(timeout=30)
+        message = consumer.receive(timeout=60)
         assert message is not None
         assert (message.attributes, message.attempt) == (ATTRIBUTES, 2)
     assert [message.attributes for message in queue.pop(2)] == [ATTRIBUTES, {}]
@@ -81,7 +81,7 @@ def test_a_dead_letter_says_where_it_is_from(client: Client) -> None:
     claim = queue.claim(limit=1)
     assert claim.messages[0].reject('no such sku')
     with queue.consume(credit=1) as consumer:
-        message = consumer.receive(timeout=30)
+        message = consumer.receive(timeout=60)
         assert message is not None
         assert message.reject('not today')
     first, second = client.queue('dead').messages()

@@ -18,10 +18,11 @@ from tests.client.waiting import wait_until
 from tests.exposition import read, value_in
 from tests.functional.test_authentication import IdentityService, configuration
 from tests.server_process import ServerProcess
+from tests.stopwatch import Stopwatch
 from zaqar_gevent.client import AccessEnded, Client, Unauthorized
 from zaqar_gevent.client.sync import requester
 
-SECONDS = 10
+SECONDS = 60
 
 
 @pytest.fixture(scope='module')
@@ -67,11 +68,11 @@ def test_a_token_opens_its_project(
 def test_a_refused_token_is_told_at_once(
     guarded: ServerProcess, project: str, transport: str
 ) -> None:
-    began = time.monotonic()
+    watch = Stopwatch(guarded.pid)
     with Client(guarded.url, project=project, token='expired', transport=transport) as zaqar:
         with pytest.raises(Unauthorized):
             zaqar.queue('orders').post('hello')
-        assert time.monotonic() - began < SECONDS / 2
+        assert watch.seconds() < 5
 
 
 def test_a_connection_whose_token_has_expired_is_replaced_and_nothing_is_lost(
@@ -139,7 +140,7 @@ def test_a_session_is_asked_for_a_token_before_that_of_the_connection_expires(
 def test_a_token_that_expires_and_has_no_other_after_it_is_told(
     guarded: ServerProcess, identity_service: IdentityService, project: str
 ) -> None:
-    token = identity_service.issue(project, seconds=1.5)
+    token = identity_service.issue(project, seconds=4)
     with Client(guarded.url, project=project, token=token) as zaqar:
         zaqar.queue('orders').create()
         wait_until(lambda: zaqar.state != 'websocket', SECONDS, 'the connection is closed')
@@ -158,14 +159,12 @@ def test_a_token_for_another_project_ends_a_subscription_with_a_clear_error(
     """Over both envelopes."""
     monkeypatch.setattr(requester, 'SUBPROTOCOL', subprotocol)
     monkeypatch.setattr(requester, 'CHECK_SECONDS', 0.2)
-    tokens = itertools.chain(
-        [identity_service.issue(project)],
-        itertools.repeat(identity_service.issue(uuid.uuid4().hex)),
-    )
-    with Client(guarded.url, project=project, token=lambda: next(tokens)) as zaqar:
+    tokens = [identity_service.issue(project)]
+    with Client(guarded.url, project=project, token=lambda: tokens[-1]) as zaqar:
         subscription = zaqar.queue('orders').subscribe(marker='')
         zaqar.queue('orders').post('before')
         assert [one.body for one in itertools.islice(subscription, 1)] == ['before']
+        tokens.append(identity_service.issue(uuid.uuid4().hex))
         with pytest.raises(AccessEnded) as told:
             subscription.receive(timeout=SECONDS)
         assert told.value.reason == 'project_changed'
@@ -179,15 +178,13 @@ def test_a_token_for_another_project_ends_a_consumer_with_a_clear_error(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(requester, 'CHECK_SECONDS', 0.2)
-    tokens = itertools.chain(
-        [identity_service.issue(project)],
-        itertools.repeat(identity_service.issue(uuid.uuid4().hex)),
-    )
-    with Client(guarded.url, project=project, token=lambda: next(tokens)) as zaqar:
+    tokens = [identity_service.issue(project)]
+    with Client(guarded.url, project=project, token=lambda: tokens[-1]) as zaqar:
         zaqar.queue('orders').post('a job')
         consumer = zaqar.queue('orders').consume()
         message = consumer.receive(timeout=SECONDS)
         assert message is not None
+        tokens.append(identity_service.issue(uuid.uuid4().hex))
         with pytest.raises(AccessEnded) as told:
             consumer.receive(timeout=SECONDS)
         assert told.value.reason == 'project_changed'

@@ -19,8 +19,9 @@ MESSAGES = 5000
 BATCH = 50
 # A thousand messages a second.
 PACE_SECONDS = 0.05
-# After three seconds without a word a handshake is given up; a little more passes until that shows.
-FALLBACK_SECONDS = 3.0 + 0.5
+# After three seconds without a word a handshake is given up; on a busy machine more time passes
+# until that shows. When exactly the client gives up is tested with a clock of the tests' own.
+FALLBACK_SECONDS = 3.0 + 20.0
 RETRY_SECONDS = 1.0
 PATIENCE_SECONDS = 60.0
 CUT_SECONDS = 0.5
@@ -95,7 +96,7 @@ def test_a_consumer_gets_everything_done_whatever_is_in_the_way(server: ServerPr
             for state, way in itertools.islice(
                 itertools.cycle([('websocket', 'strip'), ('polling', 'open')]), switches
             ):
-                wait_for(client, state, RETRY_SECONDS + 2.0)
+                wait_for(client, state, RETRY_SECONDS + 20.0)
                 for message in itertools.islice(consumer, count // 5):
                     worked[message.body] += 1
                     message.ack()
@@ -115,7 +116,7 @@ def go_there_and_back(server: ServerProcess, mode: str, cut_seconds: float) -> N
     """The way is barred, becomes free, is barred again and becomes free again."""
     # Connections that are cut have to be cut three times before it is noticed.
     barred = FALLBACK_SECONDS + (3 * cut_seconds if mode == 'cut' else 0)
-    free = RETRY_SECONDS + 2.0
+    free = RETRY_SECONDS + 20.0
     with Intermediary(server.port, mode, seconds=cut_seconds) as between:
         client = Client(between.url, project=uuid.uuid4().hex, retry_seconds=RETRY_SECONDS)
         with client:

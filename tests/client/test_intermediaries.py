@@ -20,7 +20,7 @@ from tests.server_process import ServerProcess
 
 @pytest.fixture
 def between(server: ServerProcess) -> Iterator[Intermediary]:
-    with Intermediary(server.port, seconds=1.0) as intermediary:
+    with Intermediary(server.port, seconds=3.0) as intermediary:
         yield intermediary
 
 
@@ -28,7 +28,7 @@ def upgraded(intermediary: Intermediary) -> CompactCaller:
     return CompactCaller(f'ws://127.0.0.1:{intermediary.port}/', binary=False)
 
 
-def connect(intermediary: Intermediary, timeout: float = 1.0) -> websocket.WebSocket:
+def connect(intermediary: Intermediary, timeout: float = 60.0) -> websocket.WebSocket:
     return websocket.create_connection(f'ws://127.0.0.1:{intermediary.port}/', timeout=timeout)
 
 
@@ -65,13 +65,14 @@ def test_a_handshake_that_is_swallowed_or_buffered_is_not_answered(
 ) -> None:
     between.switch(mode)
     with pytest.raises(websocket.WebSocketTimeoutException):
-        connect(between)
+        connect(between, timeout=1.0)
 
 
 def test_a_stalling_one_upgrades_and_then_passes_nothing_on(between: Intermediary) -> None:
     between.switch('stall')
     stalled = connect(between)
     stalled.send('{}')
+    stalled.settimeout(1.0)
     with pytest.raises(websocket.WebSocketTimeoutException):
         stalled.recv()
     stalled.shutdown()
@@ -84,13 +85,13 @@ def test_a_cutting_one_ends_connections_after_a_while(between: Intermediary) -> 
     assert caller.call('ping').status == 200
     with pytest.raises((websocket.WebSocketException, OSError)):
         caller.socket.recv()
-    assert 0.9 < time.monotonic() - began < 3
+    assert time.monotonic() - began > 2.9
     caller.socket.shutdown()
 
 
 def test_a_buffering_one_holds_answers_back(between: Intermediary) -> None:
     between.switch('buffer')
-    assert requests.get(between.url, timeout=10).elapsed.total_seconds() > between.hold
+    assert requests.get(between.url, timeout=60).elapsed.total_seconds() > between.hold
 
 
 def test_a_switch_ends_upgraded_connections_and_no_others(between: Intermediary) -> None:
@@ -122,10 +123,10 @@ def test_one_in_another_process_is_switched_by_its_input(
     assert process.stdout is not None
     port = json.loads(process.stdout.readline())['port']
     with pytest.raises(websocket.WebSocketBadStatusException):
-        websocket.create_connection(f'ws://127.0.0.1:{port}/', timeout=10)
+        websocket.create_connection(f'ws://127.0.0.1:{port}/', timeout=60)
     process.stdin.write('open\n')
     process.stdin.flush()
     assert json.loads(process.stdout.readline()) == {'mode': 'open'}
-    websocket.create_connection(f'ws://127.0.0.1:{port}/', timeout=10).close()
-    process.communicate(timeout=10)
+    websocket.create_connection(f'ws://127.0.0.1:{port}/', timeout=60).close()
+    process.communicate(timeout=60)
     assert process.returncode == 0

@@ -6,7 +6,6 @@ import collections
 import itertools
 import pathlib
 import signal
-import socket
 import threading
 import time
 import uuid
@@ -16,6 +15,7 @@ from contextlib import ExitStack
 import pytest
 
 from tests.client.waiting import wait_until
+from tests.ports import free_port
 from tests.server_process import ServerProcess
 from zaqar_gevent.client import Client, OutcomeUnknown
 
@@ -134,8 +134,7 @@ def restart(
     between: int = LITTLE,
 ) -> None:
     """Restart a server under load in each of the ways, and check what the clients have got."""
-    with socket.create_server(('127.0.0.1', 0)) as probe:
-        port = str(probe.getsockname()[1])
+    port = str(free_port())
     with ServerProcess(tmp_path, '--port', port) as server, ExitStack() as stack:
         load = Load(server.url, consumers=consumers)
         stack.callback(load.close)

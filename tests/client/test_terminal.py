@@ -8,7 +8,6 @@ import json
 import pathlib
 import shlex
 import signal
-import socket
 import subprocess
 import threading
 import time
@@ -18,6 +17,7 @@ import pytest
 
 from tests.client.commands import COMMAND, SECONDS, Shell
 from tests.intermediaries import Intermediary
+from tests.ports import free_port
 from tests.server_process import ServerProcess
 
 
@@ -475,8 +475,7 @@ def test_streams_that_are_closed_or_full_are_borne(
 
 
 def test_a_server_that_is_not_there_is_told_in_a_line() -> None:
-    with socket.create_server(('127.0.0.1', 0)) as probe:
-        port = probe.getsockname()[1]
+    port = free_port()
     for command in (('ping',), ('list', 'orders'), ('post', 'orders', '1')):
         shell = Shell(f'http://127.0.0.1:{port}', 'demo')
         status, line = shell.failure(*command, '--timeout', '1')
@@ -527,10 +526,10 @@ def test_nobody_reading_ends_what_has_nothing_to_print_as_well(
 
 
 def test_a_server_that_ends_while_it_is_followed_is_waited_for(
-    tmp_path: pathlib.Path, free_port: str
+    tmp_path: pathlib.Path,
 ) -> None:
     with (
-        ServerProcess(tmp_path, '--port', free_port) as server,
+        ServerProcess(tmp_path, '--port', str(free_port())) as server,
         Shell(server.url, 'demo') as shell,
     ):
         shell.records('post', 'orders', '1')
@@ -543,12 +542,6 @@ def test_a_server_that_ends_while_it_is_followed_is_waited_for(
             output, errors = tailing.communicate(timeout=SECONDS)
     assert json.loads(output)['body'] == 2
     assert (tailing.returncode, errors) == (0, '')
-
-
-@pytest.fixture
-def free_port() -> str:
-    with socket.create_server(('127.0.0.1', 0)) as probe:
-        return str(probe.getsockname()[1])
 
 
 @pytest.mark.parametrize('command', ['post', 'list', 'claim', 'tail', 'consume', 'stats', 'ping'])

@@ -27,8 +27,8 @@ def test_messages_are_lines_with_their_age(shell: Shell) -> None:
     [first, second] = shell.records('post', 'orders', '{"sku": "é"}', '2')
     shell.records('claim', 'orders', '--limit', '1')
     lines = shown(shell, 'list', 'orders')
-    assert re.fullmatch(rf'{first["id"]} +\ds claimed  {{"sku": "é"}}', lines[0])
-    assert re.fullmatch(rf'{second["id"]} +\ds  2', lines[1])
+    assert re.fullmatch(rf'{first["id"]} +\d+s claimed  {{"sku": "é"}}', lines[0])
+    assert re.fullmatch(rf'{second["id"]} +\d+s  2', lines[1])
 
 
 def test_a_line_is_cut_to_the_width_of_the_terminal(shell: Shell) -> None:
@@ -97,6 +97,7 @@ def test_a_bar_does_not_get_into_what_goes_into_a_pipe(
 
 
 def test_what_is_typed_is_posted_line_by_line(shell: Shell) -> None:
+    shell.records('queue', 'create', 'orders')
     terminal = shell.on_terminal('post', 'orders')
     terminal.type('one\n')
     shell.records('tail', 'orders', '--from-start', '--limit', '1')

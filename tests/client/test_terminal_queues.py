@@ -107,7 +107,7 @@ def test_a_worker_waits_for_a_queue_that_does_not_exist_yet(shell: Shell) -> Non
         assert worker.stderr is not None
         assert 'there is no queue jobs yet' in worker.stderr.readline()
         shell.records('post', 'jobs', '1')
-        output, _ = worker.communicate(timeout=30)
+        output, _ = worker.communicate(timeout=60)
     assert '"body": 1' in output
     assert worker.returncode == 0
 

@@ -19,7 +19,7 @@ BODIES = [{'n': number, 'text': f'é{number}'} for number in range(5)]
 @pytest.fixture(scope='module')
 def upstream(tmp_path_factory: pytest.TempPathFactory) -> Iterator[UpstreamProcess]:
     directory: pathlib.Path = tmp_path_factory.mktemp('upstream')
-    with RedisProcess(directory) as redis, UpstreamProcess(directory, redis.uri) as process:
+    with RedisProcess(directory) as redis, UpstreamProcess(directory, redis.patient_uri) as process:
         yield process
 
 

@@ -20,7 +20,7 @@ from tests.client.waiting import wait_until
 from tests.server_process import ServerProcess
 from zaqar_gevent.client import Client, Forbidden, Message, Queue, Reject, Retry, Worker, aio
 
-SECONDS = 30.0
+SECONDS = 60.0
 
 
 class Running:

@@ -9,9 +9,10 @@ import subprocess
 import sys
 import time
 
+from tests.ports import free_port
 from tests.redis_process import ON_REDIS
 
-START_SECONDS = 30
+START_SECONDS = 60
 
 COMMAND = """
 import asyncio
@@ -43,8 +44,7 @@ class UpstreamProcess:
     """`zaqar-server` with its WebSocket transport on a free port, on Redis."""
 
     def __init__(self, directory: pathlib.Path, redis_uri: str) -> None:
-        with socket.create_server(('127.0.0.1', 0)) as probe:
-            self.port: int = probe.getsockname()[1]
+        self.port = free_port()
         config = directory / 'upstream.conf'
         config.write_text(_CONFIG.format(redis=redis_uri, port=self.port))
         self._command = [sys.executable, '-c', COMMAND, '--config-file', str(config)]

@@ -452,7 +452,7 @@ def test_the_home_document_says_of_upstreams_resources_what_upstreams_says(
     tmp_path: pathlib.Path,
 ) -> None:
     with ServerProcess(tmp_path, config=POOLED) as server:
-        ours = requests.get(f'{server.url}/v2/', headers=HEADERS, timeout=10).json()['resources']
+        ours = requests.get(f'{server.url}/v2/', headers=HEADERS, timeout=60).json()['resources']
     assert {name: ours.get(name) for name in RESOURCES} == RESOURCES
     assert {name for name in ours if not name.startswith('rel/topic')} - RESOURCES.keys() == {
         'rel/subscription_confirm'

@@ -43,7 +43,7 @@ def described(server: ServerProcess) -> Any:
     """The document as the server serves it, with a queue for its examples to work on."""
     messages = f'{server.url}/v2/queues/{QUEUE}/messages'
     body = {'messages': [{'body': number} for number in range(20)]}
-    posted = requests.post(messages, json=body, headers=IDENTITY.headers(), timeout=30)
+    posted = requests.post(messages, json=body, headers=IDENTITY.headers(), timeout=60)
     assert posted.status_code == 201
     return schemathesis.openapi.from_url(f'{server.url}/v2/openapi.json')
 
@@ -58,7 +58,7 @@ def described_pools(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     with ServerProcess(state, config=config) as server:
         for path, body in ((f'pools/{NAME}', pool), (f'flavors/{NAME}', flavor)):
             url = f'{server.url}/v2/{path}'
-            assert requests.put(url, json=body, headers=ADMINISTRATOR, timeout=30).ok
+            assert requests.put(url, json=body, headers=ADMINISTRATOR, timeout=60).ok
         yield schemathesis.openapi.from_url(f'{server.url}/v2/openapi.json')
 
 
@@ -95,7 +95,7 @@ def test_anybody_is_answered_as_described(described: Any, path: str, method: str
     @bounded
     @given(case=described[path][method].as_strategy())
     def ask(case: schemathesis.Case) -> None:
-        case.call_and_validate(checks=CHECKS, timeout=30)
+        case.call_and_validate(checks=CHECKS, timeout=60)
 
     ask()
 
@@ -110,7 +110,7 @@ def test_a_client_of_a_queue_is_answered_as_described(
         case.path_parameters.update(
             {name: QUEUE for name in ('queue_name', 'topic_name') if name in case.path_parameters}
         )
-        case.call_and_validate(headers=ADMINISTRATOR, checks=CHECKS, timeout=30)
+        case.call_and_validate(headers=ADMINISTRATOR, checks=CHECKS, timeout=60)
 
     ask()
 
@@ -124,7 +124,7 @@ def test_nonsense_is_answered_as_described(described: Any, path: str, method: st
     @bounded
     @given(case=strategy)
     def ask(case: schemathesis.Case) -> None:
-        case.call_and_validate(headers=IDENTITY.headers(), checks=CHECKS, timeout=30)
+        case.call_and_validate(headers=IDENTITY.headers(), checks=CHECKS, timeout=60)
 
     ask()
 
@@ -139,6 +139,6 @@ def test_an_administrator_of_pools_is_answered_as_described(
     def ask(case: schemathesis.Case) -> None:
         if named:
             case.path_parameters.update(dict.fromkeys(case.path_parameters, NAME))
-        case.call_and_validate(headers=ADMINISTRATOR, checks=CHECKS, timeout=30)
+        case.call_and_validate(headers=ADMINISTRATOR, checks=CHECKS, timeout=60)
 
     ask()

@@ -125,28 +125,28 @@ def test_the_answer_says_which_version_it_is_in(server: ServerProcess) -> None:
     rest = RestCaller(server.url)
     url = f'{server.url}/v2/queues'
     own = rest.identity.headers()
-    plain = requests.get(url, headers=own, timeout=30)
+    plain = requests.get(url, headers=own, timeout=60)
     assert 'OpenStack-API-Version' not in plain.headers
     assert 'OpenStack-API-Version' not in plain.headers.get('Vary', '')
     for asked, told in (('latest', '2.1'), ('2.1', '2.1'), ('2.0', '2.0')):
         headers = {**own, 'OpenStack-API-Version': f'messaging {asked}'}
-        answer = requests.get(url, headers=headers, timeout=30)
+        answer = requests.get(url, headers=headers, timeout=60)
         assert answer.headers['OpenStack-API-Version'] == f'messaging {told}'
         assert 'OpenStack-API-Version' in answer.headers['Vary']
         assert answer.content == plain.content
     refused = requests.get(
-        url, headers={**own, 'OpenStack-API-Version': 'messaging 2.2'}, timeout=30
+        url, headers={**own, 'OpenStack-API-Version': 'messaging 2.2'}, timeout=60
     )
     assert refused.status_code == 406
     assert '2.0 to 2.1' in refused.json()['description']
     assert 'OpenStack-API-Version' in refused.headers['Vary']
-    missing = requests.get(f'{url}/q/messages/none', headers={**own, **VERSION}, timeout=30)
+    missing = requests.get(f'{url}/q/messages/none', headers={**own, **VERSION}, timeout=60)
     assert missing.status_code == 404
     assert missing.headers['OpenStack-API-Version'] == 'messaging 2.1'
     latest = {'OpenStack-API-Version': 'messaging latest'}
-    [version] = requests.get(server.url, headers=latest, timeout=30).json()['versions']
+    [version] = requests.get(server.url, headers=latest, timeout=60).json()['versions']
     assert (version['min_version'], version['max_version']) == ('2.0', '2.1')
-    [version] = requests.get(server.url, timeout=30).json()['versions']
+    [version] = requests.get(server.url, timeout=60).json()['versions']
     assert 'min_version' not in version
 
 
@@ -168,7 +168,7 @@ def test_a_wrong_version_is_refused_but_where_versions_are_listed(
             assert (version['min_version'], version['max_version']) == ('2.0', '2.1')
         assert caller.call('queue_list').status == 200
         caller.close()
-    found = requests.get(server.url, headers=header, timeout=30)
+    found = requests.get(server.url, headers=header, timeout=60)
     assert (found.status_code, found.headers['OpenStack-API-Version']) == (300, 'messaging 2.1')
 
 

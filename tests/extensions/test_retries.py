@@ -44,7 +44,7 @@ def statuses(answer: Any) -> list[int]:
     return [outcome['status'] for outcome in answer.body['outcomes']]
 
 
-def wait_for(condition: Any, seconds: float = 15) -> None:
+def wait_for(condition: Any, seconds: float = 60) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline

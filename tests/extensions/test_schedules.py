@@ -29,11 +29,11 @@ def rfc3339(moment: float) -> str:
 
 
 def test_a_message_is_visible_from_its_time_on(extended: Extended) -> None:
-    soon = math.ceil(time.time()) + 1
+    soon = math.ceil(time.time()) + 3
     assert post(extended, {'deliver_at': soon}, {'deliver_at': rfc3339(soon)}, {}).status == 201
     assert [message['body'] for message in listed(extended)] == [2]
     assert len(listed(extended, include_delayed=True)) == 3
-    deadline = time.monotonic() + 15
+    deadline = time.monotonic() + 60
     while len(found := listed(extended)) < 3:
         assert time.monotonic() < deadline
         time.sleep(0.05)

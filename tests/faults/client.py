@@ -15,7 +15,7 @@ import msgpack
 from tests.callers import Identity, new_identity
 from tests.faults.frames import Frame, Opcode, StatusCode, closing, frame
 
-SECONDS = 30
+SECONDS = 60
 KEY = 'dGhlIHNhbXBsZSBub25jZQ=='
 UPGRADE = {
     'Host': 'localhost',

@@ -16,9 +16,10 @@ import time
 import pytest
 
 from tests.browser.provisions import install
+from tests.ports import free_port
 
 ETC = pathlib.Path(__file__).parents[2] / 'etc'
-START_SECONDS = 10
+START_SECONDS = 60
 
 # All but what the sample is to be included in, and what would be written outside of the directory.
 NGINX = """
@@ -47,7 +48,7 @@ class Proxy:
 
     def __init__(self, name: str, target: int, directory: pathlib.Path) -> None:
         self.name = name
-        self.port = _free_port()
+        self.port = free_port()
         self._command = _COMMANDS[name](_executable(name), self.port, target, directory)
 
     def __enter__(self) -> Proxy:
@@ -66,12 +67,6 @@ class Proxy:
     def __exit__(self, *exc_info: object) -> None:
         self._process.kill()
         self._process.wait()
-
-
-def _free_port() -> int:
-    with socket.create_server(('127.0.0.1', 0)) as listener:
-        port: int = listener.getsockname()[1]
-    return port
 
 
 def _executable(name: str) -> str:

@@ -51,7 +51,7 @@ def post(queue: str, body: object) -> bytes:
 
 def exchange(server: ServerProcess, sent: bytes) -> bytes:
     """What is answered to a client that sends all at once and nothing more."""
-    with socket.create_connection(('127.0.0.1', server.port), timeout=30) as connection:
+    with socket.create_connection(('127.0.0.1', server.port), timeout=60) as connection:
         connection.sendall(sent)
         connection.shutdown(socket.SHUT_WR)
         return read_to_end(connection)
@@ -89,7 +89,7 @@ def test_a_refused_one_is_answered_behind_those_before_it(server: ServerProcess)
 
 
 def test_one_whose_client_goes_on_later_is_answered_meanwhile(server: ServerProcess) -> None:
-    with socket.create_connection(('127.0.0.1', server.port), timeout=30) as connection:
+    with socket.create_connection(('127.0.0.1', server.port), timeout=60) as connection:
         second = post('later', 1)
         connection.sendall(request('GET', '/v2/ping') + second[:20])
         assert statuses(connection.recv(4096)) == [204]
@@ -116,7 +116,7 @@ def test_many_clients_that_ask_together_are_answered(server: ServerProcess) -> N
             for number in range(2 * CLIENTS)
         ]
         rests = [
-            stack.enter_context(socket.create_connection(('127.0.0.1', server.port), timeout=30))
+            stack.enter_context(socket.create_connection(('127.0.0.1', server.port), timeout=60))
             for _ in range(CLIENTS)
         ]
         for number in range(ROUNDS):

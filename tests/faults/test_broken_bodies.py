@@ -14,6 +14,8 @@ from tests.faults.conftest import LOGGING
 from tests.server_process import ServerProcess
 
 PATIENCE = 0.4
+GRACE = 4.0
+"""Less than it takes by default."""
 CONFIG = f'{LOGGING}[drivers:transport:gevent]\nbody_timeout = {PATIENCE}\n'
 HEADERS = {'Host': 'localhost', 'Content-Type': 'application/json', **Identity().headers()}
 POST = '\r\n'.join(
@@ -34,7 +36,7 @@ def impatient(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProces
 
 def post(server: ServerProcess, body: bytes, *, hang_up: bool = False) -> bytes:
     """What a post is answered, up to the end of the connection."""
-    with socket.create_connection(('127.0.0.1', server.port), timeout=10) as connection:
+    with socket.create_connection(('127.0.0.1', server.port), timeout=60) as connection:
         connection.sendall(POST + body)
         if hang_up:
             connection.shutdown(socket.SHUT_WR)
@@ -52,7 +54,7 @@ PARTS = {
 def test_a_body_that_does_not_come_is_not_waited_for(impatient: ServerProcess, part: bytes) -> None:
     began = time.monotonic()
     assert post(impatient, part).count(b'HTTP/1.1 ') == 1
-    assert PATIENCE <= time.monotonic() - began < PATIENCE + 1
+    assert PATIENCE <= time.monotonic() - began < PATIENCE + GRACE
 
 
 @pytest.mark.parametrize('part', PARTS.values(), ids=PARTS)

@@ -52,7 +52,7 @@ def limit_descriptors(pid: int, left: int) -> None:
 def answers(url: str) -> bool:
     try:
         headers = new_identity().headers()
-        return requests.get(f'{url}/v2/ping', headers=headers, timeout=5).status_code == 204
+        return requests.get(f'{url}/v2/ping', headers=headers, timeout=60).status_code == 204
     except requests.RequestException:
         return False
 
@@ -62,16 +62,16 @@ def test_who_is_connected_is_served_and_the_others_are_later(server: Any) -> Non
     session.headers.update(new_identity().headers())
     post = f'{server.url}/v2/queues/orders/messages'
     message = {'messages': [{'body': 1, 'ttl': 60}]}
-    assert session.post(post, json=message, timeout=10).status_code == 201
+    assert session.post(post, json=message, timeout=60).status_code == 201
     limit_descriptors(worker_of(server), LEFT)
     with ExitStack() as stack:
         for _ in range(TOO_MANY):
-            stack.enter_context(socket.create_connection(('127.0.0.1', server.port), timeout=10))
+            stack.enter_context(socket.create_connection(('127.0.0.1', server.port), timeout=60))
         end = time.monotonic() + EXHAUSTED_SECONDS
         while time.monotonic() < end:
             watch = Stopwatch(worker_of(server))
-            assert session.post(post, json=message, timeout=10).status_code == 201
-            assert watch.seconds() < 1.0
+            assert session.post(post, json=message, timeout=60).status_code == 201
+            assert watch.seconds() < 3.0
             time.sleep(0.02)
     wait_until(lambda: answers(server.url), 10, 'new connections are accepted again')
     assert server.stop() == 0

@@ -189,7 +189,8 @@ def servers(
         on_store, pool_uri = '', f'sqlite:///{path}/pool.sqlite'
         if request.param == 'redis':
             redis = stack.enter_context(RedisProcess(path))
-            on_store, pool_uri = ON_REDIS.format(redis=redis.uri), f'{redis.uri}?dbid=3'
+            on_store = ON_REDIS.format(redis=redis.patient_uri)
+            pool_uri = f'{redis.patient_uri}&dbid=3'
         plain = ServerProcess(path / 'plain', config=f'{LOGGING}{on_store}{REST_OF_IT}')
         pooled = ServerProcess(path / 'pooled', config=f'{LOGGING}{POOLS}{on_store}{REST_OF_IT}')
         yield Servers(stack.enter_context(plain), stack.enter_context(pooled), pool_uri)

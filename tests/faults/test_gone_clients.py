@@ -20,7 +20,7 @@ from tests.redis_process import ON_REDIS, RedisProcess
 from tests.server_process import ServerProcess
 
 LEASE = 43_200
-PROMPT = 3.0
+PROMPT = 30.0
 RECEIVE_BUFFER = 8192
 LONG = 'x' * 200_000
 PAGE = 20
@@ -34,7 +34,7 @@ def serving(
 ) -> Iterator[ServerProcess]:
     """A server on each store, which has nothing to complain of in the end."""
     redis.client.flushall()
-    store = '' if request.param == 'sqlite' else ON_REDIS.format(redis=redis.uri)
+    store = '' if request.param == 'sqlite' else ON_REDIS.format(redis=redis.patient_uri)
     config = f'{LOGGING}{store}'
     with ServerProcess(tmp_path_factory.mktemp('serving'), config=config) as process:
         yield process
@@ -144,7 +144,7 @@ def take(rest: RestCaller, count: int) -> list[Any]:
 
 def wait_for_the_answer(goer: Goer) -> None:
     """Wait until the server has begun to write it, which it cannot end."""
-    goer.socket.settimeout(10)
+    goer.socket.settimeout(60)
     assert goer.socket.recv(1, socket.MSG_PEEK)
 
 

@@ -70,7 +70,7 @@ def shake_hands(
     """
     headers = {**UPGRADE, **changes}
     lines = [f'{name}: {value}' for name, value in headers.items() if value is not None]
-    with socket.create_connection(('127.0.0.1', server.port), timeout=10) as connection:
+    with socket.create_connection(('127.0.0.1', server.port), timeout=60) as connection:
         request = '\r\n'.join([first, *lines, *more, '', '']).encode() + body
         connection.sendall(request)
         status, answered, early = read_head(connection)

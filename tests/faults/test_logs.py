@@ -121,7 +121,7 @@ def assert_nothing_in(logs: str, tokens: Iterable[str]) -> None:
 
 def test_the_logs_are_watched(watched: Watched) -> None:
     """What is asserted of them would otherwise be true of no logs at all."""
-    requests.get(f'{watched.process.url}/v2/nowhere', timeout=10)
+    requests.get(f'{watched.process.url}/v2/nowhere', timeout=60)
     talk(watched, b'NONSENSE\r\n\r\n')
     deadline = time.monotonic() + 5
     while ' INFO zaqar_gevent' not in watched.logs():
@@ -132,7 +132,7 @@ def test_the_logs_are_watched(watched: Watched) -> None:
 
 def talk(watched: Watched, data: bytes, *, hang_up: bool = True) -> bytes:
     """Send bytes and read to the end of the connection."""
-    with socket.create_connection(('127.0.0.1', watched.process.port), timeout=10) as connection:
+    with socket.create_connection(('127.0.0.1', watched.process.port), timeout=60) as connection:
         try:
             connection.sendall(data)
             if hang_up:
@@ -216,7 +216,7 @@ def test_in_what_is_pushed(watched: Watched, dialect: Dialect) -> None:
             (url[:-1], {'queue_name': 'q', 'body': BODY}),
             (url.replace('/push/', '/nowhere/'), {'queue_name': BODY}),
         ):
-            requests.post(target_url, json=body, timeout=10)
+            requests.post(target_url, json=body, timeout=60)
         client.reset()
     assert_nothing_in(watched.logs(*before), [url.rpartition('-')[2]])
 
@@ -308,7 +308,7 @@ def test_in_queries(watched: Watched) -> None:
             f'{watched.process.url}{path}',
             params={'token': TOKEN, 'marker': TOKEN, 'limit': TOKEN},
             headers=watched.headers(identity),
-            timeout=10,
+            timeout=60,
         )
 
 
@@ -323,7 +323,7 @@ def test_while_the_store_does_not_work(watched: Watched, tmp_path: pathlib.Path)
             f'{watched.process.url}/v2/queues/q/messages',
             json={'messages': [{'body': BODY, 'ttl': 60}]},
             headers=watched.headers(identity),
-            timeout=30,
+            timeout=60,
         )
     assert answer.status_code == 503
     assert 'locked' in watched.logs()

@@ -105,7 +105,7 @@ def test_garbage_told_to_the_listener_is_refused(
     subscriber: Subscriber, rest: RestCaller, place: Place, garbage: bytes
 ) -> None:
     for url in (place.url, place.news):
-        assert requests.post(url, data=garbage, timeout=5).status_code == 400
+        assert requests.post(url, data=garbage, timeout=60).status_code == 400
     assert_unharmed(subscriber, rest)
 
 
@@ -114,8 +114,8 @@ def test_the_listener_takes_nothing_but_posts(
     subscriber: Subscriber, rest: RestCaller, place: Place, method: str
 ) -> None:
     for url in (place.url, place.news, place.news.replace('news', '')):
-        assert requests.request(method, url, json=NOTIFICATION, timeout=5).status_code == 404
-        assert requests.head(url, timeout=5).status_code == 404
+        assert requests.request(method, url, json=NOTIFICATION, timeout=60).status_code == 404
+        assert requests.head(url, timeout=60).status_code == 404
     assert_unharmed(subscriber, rest)
 
 
@@ -133,10 +133,10 @@ def test_strangers_are_not_heard(subscriber: Subscriber, rest: RestCaller, place
         '%00',
     ]
     for one in strange:
-        answer = requests.post(f'{base}/{one}', json=NOTIFICATION, timeout=5)
+        answer = requests.post(f'{base}/{one}', json=NOTIFICATION, timeout=60)
         assert 400 <= answer.status_code < 500, one
     told = [[one, 'orders'] for one in strange] + [[token, 'other'], [token, '']]
-    answer = requests.post(place.news, json={'news': told}, timeout=5)
+    answer = requests.post(place.news, json={'news': told}, timeout=60)
     assert (answer.status_code, answer.json()) == (200, {'gone': [one for one, _ in told]})
     assert_unharmed(subscriber, rest)
 
@@ -147,8 +147,8 @@ def test_nothing_is_pushed_but_what_is_in_the_queue(
     """Whatever the listener is told by whoever knows the secret, and however often."""
     token = place.url.rpartition('/')[2]
     for _ in range(20):
-        assert requests.post(place.url, json=NOTIFICATION, timeout=5).status_code == 200
-        answer = requests.post(place.news, json={'news': [[token, 'orders']] * 100}, timeout=5)
+        assert requests.post(place.url, json=NOTIFICATION, timeout=60).status_code == 200
+        answer = requests.post(place.news, json={'news': [[token, 'orders']] * 100}, timeout=60)
         assert answer.json() == {'gone': []}
     assert_unharmed(subscriber, rest)
 
@@ -158,17 +158,16 @@ def test_messages_are_pushed_at_once_while_others_are_still_awaited(
 ) -> None:
     """What was announced and never comes does not delay what comes."""
     for _ in range(3):
-        assert requests.post(place.url, json=NOTIFICATION, timeout=5).status_code == 200
+        assert requests.post(place.url, json=NOTIFICATION, timeout=60).status_code == 200
     waits = []
     deadline = time.monotonic() + 2
-    while time.monotonic() < deadline:
+    while time.monotonic() < deadline or len(waits) < 10:
         watch = Stopwatch(server.pid)
         post(rest, 'hello')
         assert subscriber.bodies(1) == ['hello']
         waits.append(watch.seconds())
         time.sleep(0.1)
     # Two may have met something else on a busy machine.
-    assert len(waits) > 5
     assert sorted(waits)[-3] < PROMPT
 
 
@@ -177,7 +176,7 @@ def test_a_body_too_large_for_the_listener_is_refused_unread(
     subscriber: Subscriber, rest: RestCaller, place: Place, size: int
 ) -> None:
     for path in (place.url, place.news):
-        with socket.create_connection(place.address, timeout=5) as connection:
+        with socket.create_connection(place.address, timeout=60) as connection:
             head = (
                 f'POST {urlsplit(path).path} HTTP/1.1\r\nHost: x\r\nContent-Length: {size}\r\n\r\n'
             )
@@ -202,10 +201,10 @@ def test_a_body_too_large_for_the_listener_is_refused_unread(
 def test_a_request_that_is_none_is_refused_by_the_listener(
     subscriber: Subscriber, rest: RestCaller, place: Place, head: bytes
 ) -> None:
-    with socket.create_connection(place.address, timeout=5) as connection:
+    with socket.create_connection(place.address, timeout=60) as connection:
         connection.sendall(b'POST /zaqar_gevent/news HTTP/1.1\r\nHost: x\r\n' + head)
         assert 400 <= read_head(connection)[0] < 500
-    with socket.create_connection(place.address, timeout=5) as connection:
+    with socket.create_connection(place.address, timeout=60) as connection:
         connection.sendall(b'\x16\x03\x01\x02\x00' * 10 + head)
         connection.shutdown(socket.SHUT_WR)
         assert b' 400 ' in read_to_end(connection)[:20]

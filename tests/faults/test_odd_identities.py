@@ -40,7 +40,7 @@ class Rest:
         self._connect()
 
     def _connect(self) -> None:
-        self._socket = socket.create_connection(('127.0.0.1', self._port), timeout=30)
+        self._socket = socket.create_connection(('127.0.0.1', self._port), timeout=60)
 
     def status(self, headers: dict[str, str]) -> int:
         """What a listing with these headers is answered."""
@@ -105,7 +105,7 @@ def test_rest_remembers_nobody_for_long(plain: ServerProcess, kind: str) -> None
 
 def test_a_client_of_so_many_hyphens_is_refused(plain: ServerProcess) -> None:
     """No head is that long."""
-    with socket.create_connection(('127.0.0.1', plain.port), timeout=30) as connection:
+    with socket.create_connection(('127.0.0.1', plain.port), timeout=60) as connection:
         head = f'GET /v2/queues HTTP/1.1\r\nHost: localhost\r\nClient-ID: {HYPHENS}{digits()}'
         connection.sendall(f'{head}\r\n\r\n'.encode())
         assert read_head(connection)[0] == 431

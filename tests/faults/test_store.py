@@ -16,9 +16,10 @@ import requests
 
 from tests.callers import TRANSPORTS, RestCaller, connect
 from tests.server_process import ServerProcess
+from tests.stopwatch import Stopwatch
 from zaqar_gevent.client import Client
 
-SECONDS = 15
+SECONDS = 60
 
 FAULTY = """
 import os, sys
@@ -92,9 +93,9 @@ def test_a_thread_that_fails_is_told_and_replaced(
         caller = RestCaller(server.url)
         assert post(caller, 'before') == 201
         server.switch.touch()
-        began = time.monotonic()
+        watch = Stopwatch(server.pid)
         statuses = {post(caller, 'meanwhile') for _ in range(10)}
-        assert time.monotonic() - began < 10
+        assert watch.seconds() < 10
         if method in ('execute', 'commit'):
             assert statuses == {503}
             eventually(lambda: not is_healthy(server))
@@ -118,15 +119,15 @@ def test_a_thread_that_hangs_keeps_nobody_waiting_for_ever(
         caller = connect(transport, server.url, server.websocket_url)
         assert post(caller, 'before') == 201
         server.switch.touch()
-        began = time.monotonic()
+        watch = Stopwatch(server.pid)
         with contextlib.suppress(requests.Timeout):
             is_healthy_at_once(server)
         eventually(lambda: not is_healthy_at_once(server))
-        assert time.monotonic() - began < 10
+        assert watch.seconds() < 10
         assert bodies(caller) == ['before']
-        began = time.monotonic()
+        watch = Stopwatch(server.pid)
         assert server.stop() == 0
-        assert time.monotonic() - began < 20
+        assert watch.seconds() < 20
 
 
 def is_healthy_at_once(server: ServerProcess) -> bool:
@@ -172,9 +173,9 @@ def test_a_server_without_threads_ends_when_it_is_told_to(tmp_path: pathlib.Path
         caller = RestCaller(server.url)
         assert caller.call('queue_list').status == 503
         caller.close()
-        began = time.monotonic()
+        watch = Stopwatch(server.pid)
         assert server.stop() == 0
-        assert time.monotonic() - began < 10
+        assert watch.seconds() < 10
 
 
 @pytest.mark.parametrize('transport', TRANSPORTS)

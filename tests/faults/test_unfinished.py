@@ -26,7 +26,7 @@ SENT = 256 * 1024
 # What each holds besides, with all that a connection takes.
 EACH = 64 * 1024
 BODY = 'x' * 500_000
-SECONDS = 15
+SECONDS = 60
 CONFIG = f"""
     [transport]
     max_messages_post_size = {DECLARED}

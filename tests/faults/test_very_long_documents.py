@@ -97,4 +97,4 @@ def test_it_ends_with_the_server(tmp_path: pathlib.Path) -> None:
         assert posted.status == 201
         [checker] = checkers(server)
         server.kill()
-        checker.wait(30)
+        checker.wait(60)

@@ -21,7 +21,7 @@ from tests.server_process import ServerProcess
 
 SECONDS = 4
 EACH_SECONDS = 0.05
-TOLD_WITHIN = 1.0
+TOLD_WITHIN = 5.0
 GROWTH = 20 * MB
 CONFIG = (
     f'{LOGGING}[drivers:transport:gevent]\nsubscription_cache_seconds = 0\nwebhook_timeout = 3\n'
@@ -177,10 +177,12 @@ def test_an_absurd_retry_policy_that_is_stored_costs_nothing(others: Others, fun
         'retry_backoff_function': function,
     }
     others.store_options(target, {'_retry_policy': policy})
+    began = time.monotonic()
     post(others.attacker, 'x')
     others.go_on()
-    # A kept connection may have been tried first.
-    assert 1 < len(others.receivers.look()['hangup/1']) <= 103
+    tries = len(others.receivers.look()['hangup/1'])
+    # A hundred at once and then one a second; a kept connection may have been tried first.
+    assert 1 < tries <= 103 + (time.monotonic() - began)
 
 
 def test_subscribers_that_are_tried_again_at_once_cost_little(others: Others) -> None:

@@ -21,6 +21,7 @@ import websocket
 from tests.callers import TRANSPORTS, CompactCaller, Identity, WebSocketCaller, connect
 from tests.functional.test_gunicorn import STOCK_WORKER, gunicorn
 from tests.server_process import ServerProcess
+from tests.stopwatch import Stopwatch
 
 POLICY = '"queues:delete": "role:operator"\n"ping:get": "system_scope:all or domain_id:home"\n'
 
@@ -211,7 +212,7 @@ def test_rest_refuses_whoever_has_no_valid_token(
     if token is not None:
         expired = identity_service.issue(project_id, seconds=-1)
         headers['X-Auth-Token'] = expired if token == 'expired' else token
-    response = requests.get(f'{guarded.url}/v2/queues', headers=headers, timeout=10)
+    response = requests.get(f'{guarded.url}/v2/queues', headers=headers, timeout=60)
     assert response.status_code == 401
     assert response.headers['WWW-Authenticate'] == f'Keystone uri="{identity_service.url}"'
     assert response.headers['X-OpenStack-Request-ID'].startswith('req-')
@@ -221,19 +222,19 @@ def test_rest_takes_the_project_from_the_token_and_not_from_the_headers(
     guarded: ServerProcess, identity_service: IdentityService, project_id: str
 ) -> None:
     mine = {'X-Auth-Token': identity_service.issue(project_id), **Identity(project_id).headers()}
-    created = requests.put(f'{guarded.url}/v2/queues/mine', headers=mine, timeout=10)
+    created = requests.put(f'{guarded.url}/v2/queues/mine', headers=mine, timeout=60)
     assert created.status_code == 201
     assert created.headers['Location'] == '/v2/queues/mine'
     theirs = {**mine, 'X-Auth-Token': identity_service.issue('another')}
     for header in ('X-Project-ID', 'X-Tenant-Id', 'X_Project_ID'):
         listed = requests.get(
-            f'{guarded.url}/v2/queues', headers={**theirs, header: project_id}, timeout=10
+            f'{guarded.url}/v2/queues', headers={**theirs, header: project_id}, timeout=60
         )
         assert listed.json()['queues'] == []
 
 
 def test_the_versions_need_no_token(guarded: ServerProcess) -> None:
-    assert requests.get(f'{guarded.url}/', timeout=10).status_code == 300
+    assert requests.get(f'{guarded.url}/', timeout=60).status_code == 300
 
 
 def test_a_signed_url_needs_no_token_and_opens_nothing_else(
@@ -245,7 +246,7 @@ def test_a_signed_url_needs_no_token_and_opens_nothing_else(
         f'{guarded.url}/v2/queues/q/share',
         json={'paths': ['messages']},
         headers={**headers, **token},
-        timeout=10,
+        timeout=60,
     ).json()
     signed = {
         **headers,
@@ -257,11 +258,11 @@ def test_a_signed_url_needs_no_token_and_opens_nothing_else(
         'X-User-Id': 'somebody',
     }
     url = f'{guarded.url}/v2/queues'
-    assert requests.get(f'{url}/q/messages', headers=signed, timeout=10).status_code == 200
-    assert requests.delete(f'{url}/q', headers=signed, timeout=10).status_code == 404
-    assert requests.get(url, headers=signed, timeout=10).status_code == 404
+    assert requests.get(f'{url}/q/messages', headers=signed, timeout=60).status_code == 200
+    assert requests.delete(f'{url}/q', headers=signed, timeout=60).status_code == 404
+    assert requests.get(url, headers=signed, timeout=60).status_code == 404
     other = {**signed, 'X-Project-ID': 'another'}
-    assert requests.get(f'{url}/q/messages', headers=other, timeout=10).status_code == 404
+    assert requests.get(f'{url}/q/messages', headers=other, timeout=60).status_code == 404
     caller = open_socket(guarded, project_id)
     assert caller.call('message_list', headers=signed, queue_name='q').status == 200
     assert caller.call('queue_delete', headers=signed, queue_name='q').status == 404
@@ -358,8 +359,8 @@ def test_roles_and_domains_come_from_the_token(
 
 
 def _rest_statuses(server: ServerProcess, headers: dict[str, str]) -> tuple[int, int]:
-    deleted = requests.delete(f'{server.url}/v2/queues/q', headers=headers, timeout=10)
-    pinged = requests.get(f'{server.url}/v2/ping', headers=headers, timeout=10)
+    deleted = requests.delete(f'{server.url}/v2/queues/q', headers=headers, timeout=60)
+    pinged = requests.get(f'{server.url}/v2/ping', headers=headers, timeout=60)
     return deleted.status_code, pinged.status_code
 
 
@@ -368,24 +369,26 @@ def test_an_idle_connection_is_closed_when_its_token_expires(
     guarded: ServerProcess, identity_service: IdentityService, project_id: str, binary: bool
 ) -> None:
     caller = open_socket(guarded, project_id, binary=binary)
-    token = identity_service.issue(project_id, seconds=2)
-    expires = time.monotonic() + 2
+    seconds = 3
+    began, watch = time.monotonic(), Stopwatch(guarded.pid)
+    token = identity_service.issue(project_id, seconds=seconds)
     assert authenticate(caller, token).status == 200
-    assert close_code(caller, within=5) == (4003, b'Authentication expired.')
-    assert abs(time.monotonic() - expires) < 1
+    assert close_code(caller, within=30) == (4003, b'Authentication expired.')
+    assert time.monotonic() - began > seconds - 1
+    assert watch.seconds() < seconds + 4
 
 
 def test_authenticating_again_in_time_keeps_the_connection(
     guarded: ServerProcess, identity_service: IdentityService, project_id: str
 ) -> None:
     caller = open_socket(guarded, project_id)
-    authenticate(caller, identity_service.issue(project_id, seconds=2))
+    authenticate(caller, identity_service.issue(project_id, seconds=4))
     assert authenticate(caller, 'no such token').status == 401
     assert caller.call('queue_list').status == 200
-    assert authenticate(caller, identity_service.issue(project_id, seconds=4)).status == 200
-    time.sleep(2.5)
+    assert authenticate(caller, identity_service.issue(project_id, seconds=8)).status == 200
+    time.sleep(4.5)
     assert caller.call('queue_list').status == 200
-    assert close_code(caller, within=5)[0] == 4003
+    assert close_code(caller, within=30)[0] == 4003
 
 
 def test_authenticating_again_may_change_the_project(
@@ -416,15 +419,15 @@ def test_a_token_in_the_handshake_authenticates(
     caller = open_socket(guarded, project_id)
     caller.socket.close()
     caller.socket = websocket.create_connection(
-        guarded.websocket_url, header={'X-Auth-Token': token}, timeout=10
+        guarded.websocket_url, header={'X-Auth-Token': token}, timeout=60
     )
     assert caller.call('queue_list').status == 200
-    assert close_code(caller, within=5)[0] == 4003
+    assert close_code(caller, within=30)[0] == 4003
 
 
 def test_an_invalid_token_in_the_handshake_is_refused(guarded: ServerProcess) -> None:
     with pytest.raises(websocket.WebSocketBadStatusException) as refused:
-        websocket.create_connection(guarded.websocket_url, header={'X-Auth-Token': 'x'}, timeout=10)
+        websocket.create_connection(guarded.websocket_url, header={'X-Auth-Token': 'x'}, timeout=60)
     assert refused.value.status_code == 401
 
 
@@ -442,9 +445,9 @@ def test_an_invalid_token_in_the_handshake_is_closed_with_1008_under_the_stock_w
         assert caller.call('queue_list').status == 200
         caller.socket.close()
         caller.socket = websocket.create_connection(
-            f'ws://{address}/', header={'X-Auth-Token': 'x'}, timeout=10
+            f'ws://{address}/', header={'X-Auth-Token': 'x'}, timeout=60
         )
-        assert close_code(caller, within=10) == (1008, b'Authentication failed.')
+        assert close_code(caller, within=30) == (1008, b'Authentication failed.')
 
 
 def test_without_the_identity_service_everything_is_unavailable(
@@ -460,7 +463,7 @@ def test_without_the_identity_service_everything_is_unavailable(
         assert caller.call('queue_list').status == 403
         headers = {**Identity(project_id).headers(), 'X-Auth-Token': 'any'}
         assert (
-            requests.get(f'{server.url}/v2/queues', headers=headers, timeout=30).status_code == 503
+            requests.get(f'{server.url}/v2/queues', headers=headers, timeout=60).status_code == 503
         )
         caller.close()
 
@@ -495,7 +498,7 @@ def test_an_unknown_strategy_is_refused_at_start(tmp_path: pathlib.Path) -> None
     config.write_text('[DEFAULT]\nauth_strategy = keyhole\n')
     command = (sys.executable, '-m', 'zaqar_gevent.cmd', '--port', '0')
     options = ('--state-path', str(tmp_path), '--config-file', str(config))
-    failed = subprocess.run([*command, *options], capture_output=True, text=True, timeout=30)
+    failed = subprocess.run([*command, *options], capture_output=True, text=True, timeout=60)
     assert failed.returncode == 1
     assert failed.stderr.count('\n') == 1
     assert 'auth_strategy' in failed.stderr
@@ -507,19 +510,19 @@ def test_browsers_of_allowed_origins_are_told_so(
     url = f'{guarded.url}/v2/queues'
     origin = {'Origin': 'https://console.example.com'}
     wanted = {'Access-Control-Request-Method': 'GET', 'Access-Control-Request-Headers': 'Client-ID'}
-    preflight = requests.options(url, headers={**origin, **wanted}, timeout=10)
+    preflight = requests.options(url, headers={**origin, **wanted}, timeout=60)
     assert preflight.status_code == 200
     assert preflight.headers['Access-Control-Allow-Methods'] == 'GET'
     headers = {**Identity(project_id).headers(), 'X-Auth-Token': identity_service.issue(project_id)}
     for status, sent in ((200, headers), (401, {})):
-        allowed = requests.get(url, headers={**sent, **origin}, timeout=10)
+        allowed = requests.get(url, headers={**sent, **origin}, timeout=60)
         assert allowed.status_code == status
         assert allowed.headers['Access-Control-Allow-Origin'] == origin['Origin']
         assert 'X-OpenStack-Request-ID' in allowed.headers['Access-Control-Expose-Headers']
-    elsewhere = requests.get(url, headers={**headers, 'Origin': 'https://evil.example'}, timeout=10)
+    elsewhere = requests.get(url, headers={**headers, 'Origin': 'https://evil.example'}, timeout=60)
     assert 'Access-Control-Allow-Origin' not in elsewhere.headers
 
 
 def test_every_rest_answer_has_a_request_id_of_its_own(server: ServerProcess) -> None:
-    answers = [requests.get(f'{server.url}{path}', timeout=10) for path in ('/', '/v2/ping', '/x')]
+    answers = [requests.get(f'{server.url}{path}', timeout=60) for path in ('/', '/v2/ping', '/x')]
     assert len({answer.headers['X-OpenStack-Request-ID'] for answer in answers}) == 3

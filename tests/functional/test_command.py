@@ -10,12 +10,12 @@ import sqlite3
 import statistics
 import subprocess
 import sys
-import time
 
 import pytest
 import requests
 
 from tests.callers import RestCaller, WebSocketCaller
+from tests.ports import free_port
 from tests.server_process import ServerProcess
 from tests.stopwatch import Stopwatch
 
@@ -29,7 +29,7 @@ def run(*options: str, **env: str) -> subprocess.CompletedProcess[str]:
         env={**os.environ, **env},
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=120,
     )
 
 
@@ -110,8 +110,7 @@ def test_a_configuration_file_is_honoured(tmp_path: pathlib.Path) -> None:
 
 
 def test_the_address_may_come_from_the_configuration_file(tmp_path: pathlib.Path) -> None:
-    with socket.create_server(('127.0.0.2', 0)) as probe:
-        port = probe.getsockname()[1]
+    port = free_port('127.0.0.2')
     file = tmp_path / 'zaqar.conf'
     file.write_text(f'[drivers:transport:wsgi]\nbind = 127.0.0.2\nport = {port}\n')
     command = [sys.executable, '-m', 'zaqar_gevent.cmd', '--config-file', str(file)]
@@ -119,7 +118,7 @@ def test_the_address_may_come_from_the_configuration_file(tmp_path: pathlib.Path
     with subprocess.Popen(command, env=env, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         assert f'http://127.0.0.2:{port}' in process.stdout.readline()
-        assert requests.get(f'http://127.0.0.2:{port}/', timeout=10).status_code == 300
+        assert requests.get(f'http://127.0.0.2:{port}/', timeout=60).status_code == 300
         process.terminate()
 
 
@@ -215,7 +214,7 @@ def test_accepted_sockets_do_not_wait_for_acknowledgements(tmp_path: pathlib.Pat
 def test_an_answer_is_written_in_one_piece(tmp_path: pathlib.Path) -> None:
     with (
         ServerProcess(tmp_path) as server,
-        socket.create_connection(('127.0.0.1', server.port), timeout=10) as client,
+        socket.create_connection(('127.0.0.1', server.port), timeout=60) as client,
     ):
         for _ in range(20):
             client.sendall(b'GET / HTTP/1.1\r\nHost: localhost\r\n\r\n')
@@ -230,13 +229,13 @@ def test_a_connection_that_says_nothing_does_not_keep_the_server_from_stopping(
 ) -> None:
     with ServerProcess(tmp_path) as server:
         kept = requests.Session()
-        kept.get(f'{server.url}/', timeout=10)
-        with socket.create_connection(('127.0.0.1', server.port), timeout=10):
+        kept.get(f'{server.url}/', timeout=60)
+        with socket.create_connection(('127.0.0.1', server.port), timeout=60):
             # Another client is served after the silent one was accepted.
-            requests.get(f'{server.url}/', timeout=10)
-            began = time.monotonic()
+            requests.get(f'{server.url}/', timeout=60)
+            watch = Stopwatch(server.pid)
             assert server.stop() == 0
-        assert time.monotonic() - began < 3
+        assert watch.seconds() < 10
         kept.close()
 
 
@@ -247,8 +246,7 @@ def test_a_configuration_that_cannot_be_read_is_one_line(tmp_path: pathlib.Path)
 
 def test_a_store_that_does_not_answer_is_one_line(tmp_path: pathlib.Path) -> None:
     config = tmp_path / 'zaqar.conf'
-    with socket.create_server(('127.0.0.1', 0)) as nobody:
-        uri = f'redis://127.0.0.1:{nobody.getsockname()[1]}'
+    uri = f'redis://127.0.0.1:{free_port()}'
     stores = 'message_store = redis\nmanagement_store = redis\n'
     where = '\n'.join(
         f'[drivers:{store}:redis]\nuri = {uri}' for store in ('message_store', 'management_store')
@@ -295,8 +293,7 @@ def test_a_store_that_takes_long_to_open_is_told_at_once(tmp_path: pathlib.Path)
 
 
 def test_a_port_that_the_metrics_have_is_told_with_both_options(tmp_path: pathlib.Path) -> None:
-    with socket.create_server(('127.0.0.1', 0)) as nobody:
-        port = nobody.getsockname()[1]
+    port = free_port()
     config = tmp_path / 'zaqar.conf'
     config.write_text(f'[drivers:transport:gevent]\nmetrics_port = {port}\n')
     options = ('--port', str(port), '--state-path', str(tmp_path), '--config-file', str(config))

@@ -28,7 +28,7 @@ class Pipeline:
 
     def __init__(self, server: ServerProcess) -> None:
         self.socket = websocket.create_connection(
-            server.websocket_url, timeout=30, subprotocols=['zaqar.v2']
+            server.websocket_url, timeout=60, subprotocols=['zaqar.v2']
         )
         self.ask({'action': 'hello', 'headers': new_identity().headers()})
 
@@ -75,7 +75,7 @@ def encode(caller: CompactCaller, document: Any) -> bytes:
 def test_the_client_chooses_the_protocol_in_the_handshake(
     server: ServerProcess, offered: list[str], agreed: str | None
 ) -> None:
-    client = websocket.create_connection(server.websocket_url, timeout=10, subprotocols=offered)
+    client = websocket.create_connection(server.websocket_url, timeout=60, subprotocols=offered)
     assert client.getsubprotocol() == agreed
     client.send(json.dumps({'action': 'get_versions', 'id': 1}))
     assert ('id' in json.loads(client.recv())) == (agreed is not None)
@@ -86,7 +86,7 @@ def test_a_client_that_knows_other_protocols_only_is_offered_none(server: Server
     response = requests.get(
         f'{server.url}/v2/ws',
         headers={**HANDSHAKE, 'Sec-WebSocket-Protocol': 'chat, soap'},
-        timeout=10,
+        timeout=60,
         stream=True,
     )
     assert response.status_code == 101
@@ -250,7 +250,7 @@ def test_the_headers_of_a_request_win_over_those_of_hello(caller: CompactCaller)
 def test_the_headers_of_the_handshake_hold(server: ServerProcess) -> None:
     identity = new_identity()
     client = websocket.create_connection(
-        server.websocket_url, timeout=10, subprotocols=['zaqar.v2'], header=identity.headers()
+        server.websocket_url, timeout=60, subprotocols=['zaqar.v2'], header=identity.headers()
     )
     create = {'id': 1, 'action': 'queue_create', 'body': {'queue_name': 'q'}}
     client.send(json.dumps(create))
@@ -263,7 +263,7 @@ def test_the_headers_of_the_handshake_hold(server: ServerProcess) -> None:
 
 def test_each_answer_comes_in_the_encoding_of_its_request(server: ServerProcess) -> None:
     client = websocket.create_connection(
-        server.websocket_url, timeout=10, subprotocols=['zaqar.v2']
+        server.websocket_url, timeout=60, subprotocols=['zaqar.v2']
     )
     client.send(json.dumps({'id': 1, 'action': 'get_versions'}))
     client.send_binary(msgpack.packb({'id': 2, 'action': 'get_versions'}))

@@ -28,7 +28,7 @@ from tests.server_process import ServerProcess
 from tests.stopwatch import Stopwatch
 
 ROOT = pathlib.Path(__file__).parents[2]
-SOON = 1.0
+SOON = 5.0
 """Seconds within which somebody else has what was given back."""
 
 
@@ -166,7 +166,7 @@ def test_what_is_acknowledged_is_deleted(worker: Worker, rest: RestCaller) -> No
 
 
 def test_what_is_released_is_somebody_elses(
-    worker: Worker, worker_of: Connect, rest: RestCaller
+    server: ServerProcess, worker: Worker, worker_of: Connect, rest: RestCaller
 ) -> None:
     post(rest, *range(10))
     worker.consume(credit=10)
@@ -175,9 +175,9 @@ def test_what_is_released_is_somebody_elses(
     assert other.has_nothing_more()
     released = worker.call('consumer_stop', consumer_id=worker.consumer_id)
     assert released.status == 204
-    began = time.monotonic()
+    watch = Stopwatch(server.pid)
     assert sorted(bodies_of(other.messages(10))) == list(range(10))
-    assert time.monotonic() - began < SOON
+    assert watch.seconds() < SOON
     assert worker.settle('message_ack', held[0]) == 404
     assert worker.call('consumer_stop', consumer_id=worker.consumer_id).status == 404
 
@@ -308,17 +308,20 @@ def abandon(client: Client) -> None:
     'end', [Client.close, Subscriber.reset, abandon], ids=['closed', 'reset', 'abandoned']
 )
 def test_what_a_lost_connection_held_is_somebody_elses(
-    worker_of: Connect, rest: RestCaller, end: Callable[[Worker], object]
+    server: ServerProcess,
+    worker_of: Connect,
+    rest: RestCaller,
+    end: Callable[[Worker], object],
 ) -> None:
     post(rest, *range(100))
     lost = worker_of().consume(credit=100)
     assert len(lost.messages(100)) == 100
     other = worker_of().consume(credit=100)
     assert other.has_nothing_more()
-    began = time.monotonic()
+    watch = Stopwatch(server.pid)
     end(lost)
     assert sorted(bodies_of(other.messages(100))) == list(range(100))
-    assert time.monotonic() - began < SOON
+    assert watch.seconds() < SOON
 
 
 def test_what_a_killed_client_held_is_somebody_elses(
@@ -331,10 +334,10 @@ def test_what_a_killed_client_held_is_somebody_elses(
     assert process.stdout.readline() == 'holding 100\n'
     other = worker_of().consume(credit=100)
     assert other.has_nothing_more()
-    began = time.monotonic()
+    watch = Stopwatch(server.pid)
     process.kill()
     assert sorted(bodies_of(other.messages(100))) == list(range(100))
-    took = time.monotonic() - began
+    took = watch.seconds()
     process.communicate()
     print(f'100 messages of a killed client after {1000 * took:.0f} ms')
     assert took < SOON
@@ -343,7 +346,7 @@ def test_what_a_killed_client_held_is_somebody_elses(
 def test_leases_are_renewed_while_the_connection_lasts_and_no_longer(
     tmp_path: pathlib.Path,
 ) -> None:
-    ttl = 4
+    ttl = 8
     with (
         Hasty(tmp_path) as server,
         Worker(server.port) as worker,
@@ -355,7 +358,7 @@ def test_leases_are_renewed_while_the_connection_lasts_and_no_longer(
         held = worker.messages(20)
         other.consume(credit=20)
         began = time.monotonic()
-        while time.monotonic() < began + 1.3 * ttl:
+        while time.monotonic() < began + 1.1 * ttl:
             for message in (held[0], held[-1]):
                 target = {'queue_name': 'orders', 'claim_id': message['claim_id']}
                 claim = rest.call('claim_get', **target)
@@ -364,10 +367,10 @@ def test_leases_are_renewed_while_the_connection_lasts_and_no_longer(
             assert other.has_nothing_more()
             time.sleep(0.2)
         worker.ack(*held[:10])
-        began = time.monotonic()
+        watch = Stopwatch(server.pid)
         worker.reset()
         assert sorted(bodies_of(other.messages(10))) == list(range(10, 20))
-        assert time.monotonic() - began < SOON
+        assert watch.seconds() < ttl / 4
 
 
 def test_what_becomes_free_by_itself_is_found(tmp_path: pathlib.Path) -> None:
@@ -377,18 +380,21 @@ def test_what_becomes_free_by_itself_is_found(tmp_path: pathlib.Path) -> None:
         rest.call('queue_create', queue_name='later', metadata={'_default_message_delay': 1})
         worker.consume()
         worker.consume('later')
+        watch = Stopwatch(server.pid)
         began = time.monotonic()
         post(rest, 'delayed', queue_name='later')
         push = worker.push()
         assert (push['queue_name'], push['message']['body']) == ('later', 'delayed')
-        assert 0.9 < time.monotonic() - began < 2.5
+        assert time.monotonic() - began > 0.9
+        assert watch.seconds() < SOON
 
         post(rest, 'claimed', queue_name='other')
         claim = {'queue_name': 'other', 'ttl': 1, 'grace': 60}
+        watch = Stopwatch(server.pid)
         assert rest.call('claim_create', **claim).status == 201
         worker.consume('other')
         assert worker.messages(1)[0]['body'] == 'claimed'
-        assert time.monotonic() - began < 6
+        assert watch.seconds() < 2 * SOON
 
 
 def test_a_consumer_waits_for_a_queue_that_does_not_exist(
@@ -417,7 +423,7 @@ def test_a_message_given_back_too_often_is_a_dead_letter(worker: Worker, rest: R
         [message] = worker.messages(1)
         assert message['body'] == 'poison'
         worker.release(message)
-    eventually(lambda: stats(rest, 'dead') == (1, 0), within=2)
+    eventually(lambda: stats(rest, 'dead') == (1, 0))
     post(rest, 'good')
     assert worker.messages(1)[0]['body'] == 'good'
 
@@ -489,7 +495,7 @@ def test_consumers_and_claims_never_work_on_a_message_twice(
     crew.run()
     print(f'{total} messages of five workers in {time.monotonic() - began:.1f} s')
     assert sorted(crew.done) == list(range(total))
-    eventually(lambda: stats(rest) == (0, 0), within=2)
+    eventually(lambda: stats(rest) == (0, 0))
 
 
 def test_a_consumer_keeps_up_with_what_is_posted(worker: Worker, rest: RestCaller) -> None:
@@ -538,7 +544,7 @@ def _main() -> None:
     worker = Worker(int(port), identity=Identity(project_id, client_id)).consume(credit=100)
     held = worker.messages(100)
     print(f'holding {len(held)}', flush=True)
-    time.sleep(6 * PATIENCE_SECONDS)
+    time.sleep(PATIENCE_SECONDS)
 
 
 if __name__ == '__main__':

@@ -22,7 +22,7 @@ from tests.server_process import ServerProcess
 
 DELAY = 1
 # A quiet machine needs a few milliseconds, see `late`; a busy one may take longer.
-LATE_SECONDS = 5.0
+LATE_SECONDS = 15.0
 CROWD = 30
 NOTIFIES = '[storage]\nmessage_pipeline = zaqar.notification.notifier\n'
 
@@ -70,7 +70,7 @@ def in_background(*jobs: Callable[[], None]) -> Iterator[None]:
         thread.start()
     yield
     for thread in threads:
-        thread.join(30)
+        thread.join(60)
         assert not thread.is_alive()
 
 
@@ -82,7 +82,7 @@ def server(
     path = tmp_path_factory.mktemp('delays')
     config = notifying(path, '')
     if request.param == 'redis':
-        config = f'{ON_REDIS.format(redis=redis.uri)}{NOTIFIES}'
+        config = f'{ON_REDIS.format(redis=redis.patient_uri)}{NOTIFIES}'
     with ServerProcess(path, config=config) as process:
         yield process
 
@@ -174,7 +174,7 @@ def test_subscriptions_by_marker_consumers_and_webhooks_get_it_when_it_is_due(
 
 def test_a_delayed_message_keeps_its_id_and_is_listed_on_request(timed: Timed) -> None:
     rest = timed.rest
-    timed.post('orders', 'later', delay=DELAY)
+    timed.post('orders', 'later', delay=3 * DELAY)
     timed.post('orders', 'now')
     listed = {'queue_name': 'orders', 'echo': True}
     both = rest.call('message_list', **listed, include_delayed=True).body['messages']
@@ -201,12 +201,12 @@ def test_a_deleted_message_is_never_due(timed: Timed) -> None:
     with Receivers() as receivers:
         webhook = {'subscriber': receivers.url('prompt/1'), 'ttl': 300, 'options': {}}
         timed.rest.call('subscription_create', queue_name='orders', **webhook)
-        timed.post('orders', 'gone', delay=DELAY)
+        timed.post('orders', 'gone', delay=3 * DELAY)
         listed = timed.rest.call(
             'message_list', queue_name='orders', echo=True, include_delayed=True
         ).body['messages']
         timed.rest.call('message_delete', queue_name='orders', message_id=listed[0]['id'])
-        timed.post('orders', 'kept', delay=DELAY)
+        timed.post('orders', 'kept', delay=3 * DELAY)
         eventually(lambda: receivers.look().get('prompt/1'))
         [only] = receivers.look()['prompt/1']
         assert only.document['body'] == 'kept'
@@ -223,12 +223,12 @@ def test_webhooks_are_told_after_a_restart_that_nobody_notices(tmp_path: pathlib
             timed.post('orders', 'soon', delay=DELAY)
             timed.post('orders', 'later', delay=4 * DELAY)
         with ServerProcess(tmp_path, config=config):
-            eventually(lambda: len(receivers.look().get('prompt/1', ())) >= 2, 20)
+            eventually(lambda: len(receivers.look().get('prompt/1', ())) >= 2)
         for one in receivers.look()['prompt/1']:
             timed.saw('webhook', one.document['body'], one.at)
     assert [body for body, _ in timed.came['webhook']] == ['soon', 'later']
     # The first was due while no server ran.
-    timed.check('webhook', 'soon', 'later', within=30)
+    timed.check('webhook', 'soon', 'later', within=60)
 
 
 def test_servers_that_share_a_file_tell_each_others_clients_once(tmp_path: pathlib.Path) -> None:

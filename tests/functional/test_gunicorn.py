@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
 import os
 import pathlib
 import re
 import shutil
 import sqlite3
+import ssl
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, suppress
 
 import pytest
 import requests
 import websocket
 
 from tests.callers import TRANSPORTS, RestCaller, connect
-from tests.server_process import start_process
+from tests.server_process import START_SECONDS, start_process
 
 OUR_WORKER = 'zaqar_gevent.gunicorn.Worker'
 STOCK_WORKER = 'geventwebsocket.gunicorn.workers.GeventWebSocketWorker'
@@ -29,7 +31,7 @@ STOCK_WORKER = 'geventwebsocket.gunicorn.workers.GeventWebSocketWorker'
 def gunicorn(
     worker: str, state: pathlib.Path, workers: int = 1, options: Sequence[str] = ()
 ) -> Iterator[str]:
-    """gunicorn on a free port; gives its address."""
+    """gunicorn on a free port, once a worker answers; gives its address."""
     command = [
         *(sys.executable, '-m', 'gunicorn', '-k', worker, '-w', str(workers)),
         *('-b', '127.0.0.1:0', '--no-control-socket', '--graceful-timeout', '1'),
@@ -39,20 +41,36 @@ def gunicorn(
     env = {**os.environ, 'XDG_STATE_HOME': str(state), 'HOME': str(state)}
     process = start_process(command, env)
     try:
-        yield _address(process)
+        scheme, address = _address(process)
+        with suppress(ssl.SSLError):
+            _wait_for_a_worker(scheme, address)
+        yield address
     finally:
         process.terminate()
-        process.communicate(timeout=30)
+        process.communicate(timeout=60)
 
 
-def _address(process: subprocess.Popen[str]) -> str:
-    """The address in gunicorn's log, which is read on in the background."""
+def _wait_for_a_worker(scheme: str, address: str) -> None:
+    """Gunicorn listens before its workers have started."""
+    insecure = ssl._create_unverified_context()
+    connection = (
+        http.client.HTTPSConnection(address, timeout=START_SECONDS, context=insecure)
+        if scheme == 'https'
+        else http.client.HTTPConnection(address, timeout=START_SECONDS)
+    )
+    with closing(connection):
+        connection.request('GET', '/healthcheck')
+        connection.getresponse().read()
+
+
+def _address(process: subprocess.Popen[str]) -> tuple[str, str]:
+    """The scheme and the address in gunicorn's log, which is read on in the background."""
     assert process.stdout is not None
     for line in process.stdout:
-        match = re.search(r'Listening at: https?://(\S+)', line)
+        match = re.search(r'Listening at: (https?)://(\S+)', line)
         if match:
             threading.Thread(target=process.stdout.read, daemon=True).start()
-            return match[1]
+            return match[1], match[2]
     raise AssertionError('gunicorn did not start')
 
 
@@ -91,7 +109,7 @@ def test_every_transport_works_under_either_worker(address: str, transport: str)
 def test_a_websocket_elsewhere_is_closed_with_a_reason_under_the_stock_worker(
     stock_address: str,
 ) -> None:
-    client = websocket.create_connection(f'ws://{stock_address}/v2/queues', timeout=10)
+    client = websocket.create_connection(f'ws://{stock_address}/v2/queues', timeout=60)
     opcode, payload = client.recv_data()
     assert opcode == websocket.ABNF.OPCODE_CLOSE
     assert payload[:2] == (1008).to_bytes(2)
@@ -110,7 +128,7 @@ def test_a_worker_that_cannot_upgrade_serves_rest_and_says_which_can(
             'Sec-WebSocket-Version': '13',
             'Sec-WebSocket-Key': 'dGhlIHNhbXBsZSBub25jZQ==',
         }
-        refused = requests.get(f'http://{address}/v2/ws', headers=upgrade, timeout=10)
+        refused = requests.get(f'http://{address}/v2/ws', headers=upgrade, timeout=60)
         assert refused.status_code == 501
         assert OUR_WORKER in refused.json()['description']
 

@@ -41,7 +41,7 @@ def request(
     port: int, path: str, headers: dict[str, str], method: str = 'GET', body: bytes = b''
 ) -> tuple[int, bytes]:
     """Status and body of an answer; the headers are sent as they are, and no other Host."""
-    connection = HTTPConnection('127.0.0.1', port, timeout=10)
+    connection = HTTPConnection('127.0.0.1', port, timeout=60)
     connection.putrequest(method, path, skip_host=True, skip_accept_encoding=True)
     for name, value in {**headers, 'Content-Length': str(len(body))}.items():
         connection.putheader(name, value)
@@ -59,7 +59,7 @@ def connect(port: int, path: str, host: str, headers: dict[str, str] | None = No
         host=host,
         header=headers or {},
         suppress_origin=True,
-        timeout=10,
+        timeout=60,
     )
 
 
@@ -92,7 +92,7 @@ def test_no_websocket_is_opened_for_a_foreign_host(server: ServerProcess, path: 
             f'ws://127.0.0.1:{server.port}{path}',
             host='evil.example',
             origin='http://evil.example',
-            timeout=10,
+            timeout=60,
         )
     assert refused.value.status_code == 403
     assert 'allowed_hosts' in json.loads(refused.value.resp_body)['description']
@@ -123,7 +123,7 @@ def test_the_host_of_an_absolute_target_counts(server: ServerProcess) -> None:
 
 def test_a_request_without_host_is_a_probe(server: ServerProcess) -> None:
     """As load balancers send them, in HTTP/1.0; browsers always name a host."""
-    with socket.create_connection(('127.0.0.1', server.port), timeout=10) as client:
+    with socket.create_connection(('127.0.0.1', server.port), timeout=60) as client:
         client.sendall(b'GET /healthcheck HTTP/1.0\r\n\r\n')
         assert client.recv(65536).startswith(b'HTTP/1.1 200 ')
 

@@ -16,6 +16,7 @@ import websocket
 from tests.callers import CompactCaller, WebSocketCaller, new_identity
 from tests.exposition import read, value_in
 from tests.server_process import ServerProcess
+from tests.stopwatch import Stopwatch
 
 ENGINES = ('websockets', 'ws4py')
 MAX_IN_FLIGHT = 2
@@ -41,7 +42,7 @@ def narrow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
 
 
 def open_compact(server: ServerProcess) -> websocket.WebSocket:
-    return websocket.create_connection(server.websocket_url, timeout=10, subprotocols=['zaqar.v2'])
+    return websocket.create_connection(server.websocket_url, timeout=60, subprotocols=['zaqar.v2'])
 
 
 def close_code(client: websocket.WebSocket) -> int:
@@ -53,13 +54,15 @@ def close_code(client: websocket.WebSocket) -> int:
 
 def test_no_more_requests_are_begun_within_a_second_than_allowed(narrow: ServerProcess) -> None:
     client = open_compact(narrow)
+    watch = Stopwatch(narrow.pid)
     began = time.monotonic()
     for number in range(31):
         client.send(json.dumps({'id': number, 'action': 'get_versions'}))
     answers = [json.loads(client.recv()) for _ in range(31)]
     took = time.monotonic() - began
     assert [answer['status'] for answer in answers] == [300] * 31
-    assert 1.4 < took < 4
+    assert took > 1.4
+    assert watch.seconds() < 10
     client.close()
 
 
@@ -76,7 +79,7 @@ def test_requests_past_those_in_flight_wait_and_none_is_lost(narrow: ServerProce
         for number in range(10):
             request = {'id': number, 'action': 'message_post', 'headers': identity.headers()}
             client.send(json.dumps({**request, 'body': post}))
-        deadline = time.monotonic() + 2
+        deadline = time.monotonic() + 20
         while received(narrow) < before + MAX_IN_FLIGHT + 1:
             assert time.monotonic() < deadline
         time.sleep(0.5)
@@ -90,14 +93,14 @@ def test_requests_past_those_in_flight_wait_and_none_is_lost(narrow: ServerProce
 
 def received(server: ServerProcess) -> float:
     """How many requests have been read from WebSockets."""
-    samples = read(requests.get(f'{server.url}/metrics', timeout=10).text)
+    samples = read(requests.get(f'{server.url}/metrics', timeout=60).text)
     labels = {'direction': 'in', 'encoding': 'json'}
     return value_in(samples, 'websocket_frames_total', **labels)
 
 
 @pytest.mark.parametrize('size', [1025, 4097])
 def test_a_frame_over_the_limit_closes_with_1009(narrow: ServerProcess, size: int) -> None:
-    client = websocket.create_connection(narrow.websocket_url, timeout=10)
+    client = websocket.create_connection(narrow.websocket_url, timeout=60)
     client.send('x' * size)
     assert close_code(client) == 1009
 
@@ -108,7 +111,7 @@ def test_a_frame_over_the_limit_closes_with_1009(narrow: ServerProcess, size: in
     ids=['more bytes than a message may have', 'more frames than a message may have'],
 )
 def test_a_message_over_the_limit_closes_with_1009(narrow: ServerProcess, sizes: list[int]) -> None:
-    client = websocket.create_connection(narrow.websocket_url, timeout=10)
+    client = websocket.create_connection(narrow.websocket_url, timeout=60)
     for number, size in enumerate(sizes):
         opcode = websocket.ABNF.OPCODE_CONT if number else websocket.ABNF.OPCODE_TEXT
         last = number == len(sizes) - 1
@@ -123,7 +126,7 @@ def test_the_depth_of_documents_is_limited_over_every_transport(narrow: ServerPr
         nested = [nested]
     body = {'messages': [{'body': nested}]}
     url = f'{narrow.url}/v2/queues/q/messages'
-    answer = requests.post(url, json=body, headers=identity.headers(), timeout=10)
+    answer = requests.post(url, json=body, headers=identity.headers(), timeout=60)
     assert answer.status_code == 400
     assert 'at most 8 levels' in answer.text
     for kind in (WebSocketCaller, CompactCaller):
@@ -148,7 +151,8 @@ def test_a_client_that_asks_nothing_is_closed_whatever_pings_it_answers(
     )
     with ServerProcess(tmp_path, config=config) as server:
         busy = CompactCaller(server.websocket_url, binary=False)
-        idle = websocket.create_connection(server.websocket_url, timeout=10)
+        idle = websocket.create_connection(server.websocket_url, timeout=60)
+        watch = Stopwatch(server.pid)
         began = time.monotonic()
         code = None
         while code is None:
@@ -157,10 +161,11 @@ def test_a_client_that_asks_nothing_is_closed_whatever_pings_it_answers(
                 # websocket-client answers pings while it receives.
                 code = close_code(idle)
             except websocket.WebSocketTimeoutException:
-                busy.socket.settimeout(10)
+                busy.socket.settimeout(60)
                 assert busy.call('ping').status == 200
         assert code == 1000
-        assert 1.4 < time.monotonic() - began < 6
+        assert time.monotonic() - began > 1.4
+        assert watch.seconds() < 10
         assert busy.call('ping').status == 200
         busy.close()
 
@@ -176,7 +181,7 @@ def test_what_is_received_with_either_engine_is_served(tmp_path: pathlib.Path, e
             [message] = caller.call('message_list', queue_name='q', echo=True).body['messages']
             assert message['body'] == large
             caller.close()
-        metrics = requests.get(f'{server.url}/metrics', timeout=10).text
+        metrics = requests.get(f'{server.url}/metrics', timeout=60).text
         assert f'engine="{engine}"' in metrics
 
 
@@ -198,7 +203,7 @@ def test_an_engine_that_does_not_exist_is_refused_at_start(tmp_path: pathlib.Pat
 def test_a_parameter_of_commas_alone_is_400(server: ServerProcess, target: str, value: str) -> None:
     method, path = target.split()
     answer = requests.request(
-        method, f'{server.url}{path}{value}', headers=new_identity().headers(), timeout=10
+        method, f'{server.url}{path}{value}', headers=new_identity().headers(), timeout=60
     )
     assert answer.status_code == 400
     assert answer.json()['code'] == 'invalid_parameter'

@@ -6,7 +6,6 @@ import email
 import json
 import pathlib
 import queue
-import socket
 import sys
 import threading
 from collections.abc import Iterator
@@ -17,9 +16,10 @@ import pytest
 from aiosmtpd.controller import Controller
 
 from tests.callers import TRANSPORTS, RestCaller, connect
+from tests.ports import free_port
 from tests.server_process import ServerProcess
 
-WAIT_SECONDS = 15
+WAIT_SECONDS = 60
 CLIENT_ID = '9d5b6a2e-5f3c-4b1e-8f5e-1d2c3b4a5968'
 
 
@@ -75,8 +75,7 @@ def webhook() -> Iterator[Webhook]:
 @pytest.fixture(scope='module')
 def mailbox() -> Iterator[tuple[Mailbox, int]]:
     mailbox = Mailbox()
-    with socket.create_server(('127.0.0.1', 0)) as probe:
-        port = probe.getsockname()[1]
+    port = free_port()
     controller = Controller(mailbox, hostname='127.0.0.1', port=port)
     controller.start()
     yield mailbox, port

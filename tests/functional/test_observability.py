@@ -25,6 +25,7 @@ from tests.callers import TRANSPORTS, CompactCaller, RestCaller, WebSocketCaller
 from tests.exposition import Samples, read, value_in
 from tests.functional.test_authentication import POLICY, IdentityService, configuration
 from tests.functional.test_push import Subscriber, post
+from tests.ports import free_port
 from tests.server_process import ServerProcess, start_process
 
 ETC = pathlib.Path(__file__).parents[2] / 'etc'
@@ -36,7 +37,7 @@ LABELS = {
     'v2-json': 'zaqar.v2-json',
     'v2-msgpack': 'zaqar.v2-msgpack',
 }
-WAIT_SECONDS = 5
+WAIT_SECONDS = 60
 
 
 @pytest.fixture(scope='module')
@@ -55,7 +56,7 @@ def observed(
 
 
 def scrape(url: str, session: Any = requests) -> Samples:
-    answer = session.get(f'{url}/metrics', timeout=10)
+    answer = session.get(f'{url}/metrics', timeout=60)
     assert answer.status_code == 200
     return read(answer.text)
 
@@ -82,13 +83,6 @@ def eventually(probe: Callable[[], float], expected: float) -> None:
     assert found == expected
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(('127.0.0.1', 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
 @pytest.mark.parametrize('transport', TRANSPORTS)
 def test_requests_are_counted_by_operation_transport_and_status(
     observed: ServerProcess, transport: str
@@ -109,7 +103,7 @@ def test_requests_are_counted_by_operation_transport_and_status(
 def test_what_is_no_operation_has_no_name_of_its_own(observed: ServerProcess) -> None:
     difference = Difference(observed.url)
     for number in range(5):
-        requests.get(f'{observed.url}/nowhere/{number}', timeout=10)
+        requests.get(f'{observed.url}/nowhere/{number}', timeout=60)
     caller = WebSocketCaller(observed.websocket_url, binary=False)
     for number in range(5):
         caller.call(f'do_{number}')
@@ -118,7 +112,7 @@ def test_what_is_no_operation_has_no_name_of_its_own(observed: ServerProcess) ->
     assert difference.of('requests_total', **nowhere) == 5
     unknown = {'operation': 'unknown', 'transport': 'websocket-json', 'status': 400}
     assert difference.of('requests_total', **unknown) == 5
-    assert 'do_1' not in requests.get(f'{observed.url}/metrics', timeout=10).text
+    assert 'do_1' not in requests.get(f'{observed.url}/metrics', timeout=60).text
 
 
 def test_reading_the_metrics_is_no_request(observed: ServerProcess) -> None:
@@ -209,7 +203,7 @@ def test_ends_are_counted_by_close_code(
     observed: ServerProcess, end: Callable[[websocket.WebSocket], None], code: str
 ) -> None:
     difference = Difference(observed.url)
-    client = websocket.create_connection(observed.websocket_url, timeout=10)
+    client = websocket.create_connection(observed.websocket_url, timeout=60)
     end(client)
     client.shutdown()
     eventually(lambda: difference.of('websocket_closes_total', code=code), 1)
@@ -232,7 +226,7 @@ def test_refused_upgrades_are_counted_by_reason(
         'Sec-WebSocket-Version': '13',
         'Sec-WebSocket-Key': 'dGhlIHNhbXBsZSBub25jZQ==',
     }
-    refused = requests.get(f'{observed.url}/v2/ws', headers={**upgrade, **headers}, timeout=10)
+    refused = requests.get(f'{observed.url}/v2/ws', headers={**upgrade, **headers}, timeout=60)
     assert refused.status_code >= 400
     assert difference.of('websocket_refusals_total', reason=reason) == 1
 
@@ -294,8 +288,8 @@ def test_the_metrics_are_those_of_the_process_too(observed: ServerProcess) -> No
 
 def test_metrics_that_are_off_are_not_found(tmp_path: pathlib.Path) -> None:
     with ServerProcess(tmp_path, config='[drivers:transport:gevent]\nmetrics = False\n') as server:
-        assert requests.get(f'{server.url}/metrics', timeout=10).status_code == 404
-        assert requests.get(f'{server.url}/healthcheck', timeout=10).status_code == 200
+        assert requests.get(f'{server.url}/metrics', timeout=60).status_code == 404
+        assert requests.get(f'{server.url}/healthcheck', timeout=60).status_code == 200
 
 
 def test_metrics_with_a_listener_of_their_own_are_only_there(tmp_path: pathlib.Path) -> None:
@@ -309,10 +303,10 @@ def test_metrics_with_a_listener_of_their_own_are_only_there(tmp_path: pathlib.P
         labels = {'operation': 'queue_list', 'transport': 'rest', 'status': 200}
         assert value_in(scrape(apart), 'requests_total', **labels) == 1
         for url in (f'{server.url}/metrics', f'{apart}/', f'{apart}/v2/queues'):
-            refused = requests.get(url, timeout=10)
+            refused = requests.get(url, timeout=60)
             assert refused.status_code == 404
             assert set(refused.json()) == {'code', 'title', 'description'}
-        assert requests.post(f'{apart}/metrics', timeout=10).status_code == 405
+        assert requests.post(f'{apart}/metrics', timeout=60).status_code == 405
 
 
 def test_a_listener_that_cannot_listen_is_told_at_start(tmp_path: pathlib.Path) -> None:
@@ -332,15 +326,15 @@ def run_command(state: pathlib.Path, option: str) -> subprocess.CompletedProcess
     config.write_text(f'[drivers:transport:gevent]\n{option}\n')
     command = [sys.executable, '-m', 'zaqar_gevent.cmd', '--port', '0']
     options = ['--state-path', str(state), '--config-file', str(config)]
-    return subprocess.run([*command, *options], capture_output=True, text=True, timeout=30)
+    return subprocess.run([*command, *options], capture_output=True, text=True, timeout=60)
 
 
 def test_the_health_check_needs_no_headers(observed: ServerProcess) -> None:
-    answer = requests.get(f'{observed.url}/healthcheck', timeout=10)
+    answer = requests.get(f'{observed.url}/healthcheck', timeout=60)
     assert answer.status_code == 200
-    assert requests.head(f'{observed.url}/healthcheck', timeout=10).status_code == 204
+    assert requests.head(f'{observed.url}/healthcheck', timeout=60).status_code == 204
     detailed = requests.get(
-        f'{observed.url}/healthcheck', headers={'Accept': 'application/json'}, timeout=10
+        f'{observed.url}/healthcheck', headers={'Accept': 'application/json'}, timeout=60
     )
     assert detailed.json()['reasons'] == []
 
@@ -352,8 +346,8 @@ def test_with_keystone_neither_health_nor_metrics_need_a_token(tmp_path: pathlib
         IdentityService() as service,
         ServerProcess(tmp_path, config=configuration(service, policy)) as server,
     ):
-        assert requests.get(f'{server.url}/v2/queues', timeout=30).status_code == 401
-        assert requests.get(f'{server.url}/healthcheck', timeout=10).status_code == 200
+        assert requests.get(f'{server.url}/v2/queues', timeout=60).status_code == 401
+        assert requests.get(f'{server.url}/healthcheck', timeout=60).status_code == 200
         refused = {'operation': 'none', 'transport': 'rest', 'status': 401}
         assert value_in(scrape(server.url), 'requests_total', **refused) == 1
         with pytest.raises(websocket.WebSocketBadStatusException):
@@ -366,9 +360,9 @@ def test_the_health_check_is_what_its_section_says(tmp_path: pathlib.Path) -> No
     file = tmp_path / 'disabled'
     section = f'[healthcheck]\nbackends = disable_by_file\ndisable_by_file_path = {file}\n'
     with ServerProcess(tmp_path, config=section) as server:
-        assert requests.get(f'{server.url}/healthcheck', timeout=10).status_code == 200
+        assert requests.get(f'{server.url}/healthcheck', timeout=60).status_code == 200
         file.touch()
-        assert requests.get(f'{server.url}/healthcheck', timeout=10).status_code == 503
+        assert requests.get(f'{server.url}/healthcheck', timeout=60).status_code == 503
 
 
 def lines_of(file: pathlib.Path, project_id: str) -> list[dict[str, Any]]:
@@ -435,7 +429,7 @@ def test_a_client_cannot_forge_a_line(observed: ServerProcess, log_file: pathlib
     caller.close()
     path = '/v2/queues/%0A%7B%22operation%22:%22forged%22%7D'
     headers = {'Client-ID': client_id, 'X-Project-ID': 'forging'}
-    requests.get(observed.url + path, headers=headers, timeout=10)
+    requests.get(observed.url + path, headers=headers, timeout=60)
     lines = [json.loads(line) for line in log_file.read_text().splitlines()[before:]]
     assert len(lines) == 2
     assert lines[0]['project_id'] == forged
@@ -489,7 +483,7 @@ def several_workers(state: pathlib.Path, metrics: pathlib.Path) -> Iterator[tupl
         yield address, process.pid
     finally:
         process.terminate()
-        process.wait(timeout=30)
+        process.wait(timeout=60)
 
 
 def workers_of(pid: int) -> list[psutil.Process]:

@@ -37,7 +37,7 @@ from tests.exposition import read, value_in
 from tests.functional.test_authentication import IdentityService, configuration
 from tests.server_process import ServerProcess
 
-SECONDS = 10
+SECONDS = 60
 LARGE = 200_000
 Result = TypeVar('Result')
 
@@ -242,6 +242,9 @@ class Autobahn(Asynchronous):
         factory.protocol = AutobahnProtocol
         factory.setProtocolOptions(
             autoFragmentSize=16 * 1024,
+            openHandshakeTimeout=SECONDS,
+            closeHandshakeTimeout=SECONDS,
+            serverConnectionDropTimeout=SECONDS,
             perMessageCompressionOffers=[PerMessageDeflateOffer()],
             perMessageCompressionAccept=_accept_deflate,
         )
@@ -444,7 +447,7 @@ def test_compression_is_agreed_to_where_the_server_and_the_peer_have_it(
 def test_whoever_answers_pings_is_kept_and_whoever_does_not_is_not(
     engine: str, tmp_path: pathlib.Path
 ) -> None:
-    pings = ('ping_interval = 0.5', 'ping_timeout = 1.5')
+    pings = ('ping_interval = 0.5', 'ping_timeout = 3.0')
     with ServerProcess(tmp_path, config=Service(engine, True).config(*pings)) as server:
         over = threading.Event()
 

@@ -40,7 +40,7 @@ class Mounted(NamedTuple):
     def ask(self, method: str, path: str, **more: Any) -> requests.Response:
         headers = {**self.headers, **IDENTITY.headers()}
         return requests.request(
-            method, self.url + path, headers=headers, timeout=10, allow_redirects=False, **more
+            method, self.url + path, headers=headers, timeout=60, allow_redirects=False, **more
         )
 
 
@@ -124,7 +124,7 @@ def test_websockets_are_below_the_prefix(mounted: Mounted) -> None:
     for path in ('/', '/v2/ws'):
         try:
             connection = websocket.create_connection(
-                url + path, subprotocols=['zaqar.v2'], header=headers, timeout=10
+                url + path, subprotocols=['zaqar.v2'], header=headers, timeout=60
             )
         except websocket.WebSocketBadStatusException as refused:
             # A worker that cannot upgrade says so, below the prefix as well.
@@ -150,6 +150,6 @@ def test_nothing_is_served_beside_the_prefix(tmp_path: pathlib.Path, worker: str
         tmp_path, *QUICK, worker=worker, env={'SCRIPT_NAME': f'{PREFIX}/'}
     ) as process:
         for path in ('/', '/v2/ping', '/messagingx/v2/ping', '/console/'):
-            answer = requests.get(process.url + path, timeout=10)
+            answer = requests.get(process.url + path, timeout=60)
             assert (answer.status_code, answer.json()['code']) == (404, 'not_found'), path
-        assert requests.get(f'{process.url}{PREFIX}/', timeout=10).status_code == 300
+        assert requests.get(f'{process.url}{PREFIX}/', timeout=60).status_code == 300

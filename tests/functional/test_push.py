@@ -21,7 +21,7 @@ from tests.faults.client import COMPACT, DIALECTS, Client, Dialect
 from tests.server_process import ServerProcess
 
 COMPACTS = tuple(dialect for dialect in DIALECTS if dialect.subprotocol)
-PATIENCE_SECONDS = 10
+PATIENCE_SECONDS = 60
 RESET = struct.pack('ii', 1, 0)
 AWKWARD = [
     None,
@@ -382,13 +382,15 @@ def test_a_subscription_ends_after_the_time_it_was_given(tmp_path: pathlib.Path)
             for dialect in (COMPACT, *DIALECTS)
         ]
         witness.subscribe()
+        began = time.monotonic()
         for subscriber in mortal:
-            subscriber.subscribe(ttl=2)
+            subscriber.subscribe(ttl=5)
         post(rest, 'early')
         assert [subscriber.bodies(1) for subscriber in (witness, *mortal)] == [['early']] * 5
-        assert eventually(lambda: len(subscriptions(rest)) == 1) > 0.5
+        eventually(lambda: len(subscriptions(rest)) == 1)
+        assert time.monotonic() - began > 3.5
         assert [subscriber.end() for subscriber in mortal] == ['expired'] * 4
-        eventually(lambda: not any_is_pushed(mortal, rest, witness), within=2)
+        eventually(lambda: not any_is_pushed(mortal, rest, witness))
 
 
 def any_is_pushed(subscribers: Sequence[Subscriber], rest: RestCaller, witness: Subscriber) -> bool:
@@ -428,7 +430,7 @@ def test_a_subscription_is_listed_until_its_connection_ends(
         assert row['source'] == 'orders'
         assert row['subscriber'] == 'websocket:connection'
         end(subscriber)
-        eventually(lambda: not subscriptions(rest), within=2)
+        eventually(lambda: not subscriptions(rest))
 
 
 def test_a_connection_lost_while_it_subscribes_leaves_nothing_behind(
@@ -443,7 +445,7 @@ def test_a_connection_lost_while_it_subscribes_leaves_nothing_behind(
             )
         )
         subscriber.reset()
-    eventually(lambda: not subscriptions(rest), within=5)
+    eventually(lambda: not subscriptions(rest))
 
 
 def test_no_subscription_of_a_connection_survives_a_stop(
@@ -707,6 +709,6 @@ def test_nobody_misses_or_repeats_a_message_however_often_connections_are_lost(
         count = min(random.randrange(1, 20), TOTAL - len(posted))
         posted += post(rest, *range(len(posted), len(posted) + count))
     for reader in readers:
-        reader.join(30)
+        reader.join(PATIENCE_SECONDS)
         assert reader.seen == posted
         assert (reader.connections > 5, reader.losses) == (True, 0)

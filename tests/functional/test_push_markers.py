@@ -18,7 +18,7 @@ def redis_server(
     redis: RedisProcess,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[ServerProcess]:
-    config = ON_REDIS.format(redis=redis.uri)
+    config = ON_REDIS.format(redis=redis.patient_uri)
     with ServerProcess(tmp_path_factory.mktemp('redis'), config=config) as process:
         yield process
 

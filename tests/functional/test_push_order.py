@@ -26,7 +26,7 @@ def store(request: pytest.FixtureRequest, redis: RedisProcess) -> str:
     if request.param == 'sqlite':
         return ''
     redis.client.flushall()
-    return ON_REDIS.format(redis=redis.uri)
+    return ON_REDIS.format(redis=redis.patient_uri)
 
 
 @pytest.fixture(scope='module', params=list(ENGINES))

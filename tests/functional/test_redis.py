@@ -35,7 +35,7 @@ def server(
     redis: RedisProcess,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[ServerProcess]:
-    config = DRIVERS[request.param].format(redis=redis.uri)
+    config = DRIVERS[request.param].format(redis=redis.patient_uri)
     with ServerProcess(tmp_path_factory.mktemp('server'), config=config) as process:
         yield process
 
@@ -282,7 +282,7 @@ def try_all(rest: RestCaller) -> list[tuple[int, float]]:
 
 @pytest.mark.parametrize('how', ['killed', 'stopped'])
 @pytest.mark.parametrize('driver', DRIVERS)
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(300)
 def test_operations_fail_in_time_while_redis_is_gone(
     tmp_path: pathlib.Path, driver: str, how: str
 ) -> None:
@@ -306,7 +306,7 @@ def test_operations_fail_in_time_while_redis_is_gone(
             assert {status for status, _ in try_all(rest)} <= {200, 201, 204}
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(300)
 def test_an_idle_connection_that_redis_has_closed_is_replaced(
     rest: RestCaller,
     redis: RedisProcess,

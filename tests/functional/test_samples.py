@@ -39,7 +39,7 @@ def test_gunicorn_runs_with_its_sample(tmp_path: pathlib.Path) -> None:
             caller.close()
     finally:
         process.terminate()
-        process.communicate(timeout=30)
+        process.communicate(timeout=60)
     assert not list(tmp_path.rglob('*.ctl'))
 
 

@@ -20,7 +20,7 @@ from zaqar_gevent.client import Client
 from zaqar_gevent.client.fallback import Transport
 
 STORE = 'zaqar.sqlite'
-SECONDS = 20.0
+SECONDS = 60.0
 RESTORED = {'anew': [], 'backup': [1, 2]}
 
 

@@ -99,7 +99,7 @@ def test_a_management_store_that_is_gone_is_told(tmp_path: pathlib.Path) -> None
         uri = sqlite:///{tmp_path}/management.sqlite
         """
     with ServerProcess(tmp_path, config=config) as server:
-        assert requests.get(f'{server.url}/healthcheck', timeout=10).status_code == 200
+        assert requests.get(f'{server.url}/healthcheck', timeout=60).status_code == 200
         (tmp_path / 'management.sqlite').rename(tmp_path / 'elsewhere')
         time.sleep(1)
-        assert requests.get(f'{server.url}/healthcheck', timeout=10).status_code == 503
+        assert requests.get(f'{server.url}/healthcheck', timeout=60).status_code == 503

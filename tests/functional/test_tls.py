@@ -29,7 +29,7 @@ def test_both_transports_work_over_tls(
         identity = new_identity()
         url = f'https://{address}/v2/queues/q'
         headers = identity.headers()
-        created = requests.put(url, headers=headers, verify=str(certificate), timeout=10)
+        created = requests.put(url, headers=headers, verify=str(certificate), timeout=60)
         assert created.status_code == 201
         caller = connect(address, certificate, identity)
         large = 'x' * 200_000

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import pathlib
-import socket
 import subprocess
 import sys
 import time
@@ -18,11 +17,12 @@ import requests
 from tests.api.test_messages import ENCRYPTED, bodies_of, post
 from tests.callers import TRANSPORTS, Identity, RestCaller, connect, new_identity
 from tests.client.upstream_process import UpstreamProcess
+from tests.ports import free_port
 from tests.redis_process import ON_REDIS, RedisProcess
 from tests.server_process import ServerProcess
 from tests.unit.encryption.values import UpstreamFormat
 
-START_SECONDS = 30
+START_SECONDS = 60
 KEY = 'the key of the fleet'
 SHARED = ON_REDIS + f'[transport]\nmessage_encryption_key = {KEY}\n'
 MIXED_FLEET = SHARED + '[encryption]\nwrite_format = upstream\n'
@@ -35,8 +35,7 @@ class UpstreamRest:
     """Upstream's WSGI application, as its operators run it."""
 
     def __init__(self, directory: pathlib.Path, config: str) -> None:
-        with socket.create_server(('127.0.0.1', 0)) as probe:
-            self.url = f'http://127.0.0.1:{probe.getsockname()[1]}'
+        self.url = f'http://127.0.0.1:{free_port()}'
         file = directory / '.zaqar' / 'zaqar.conf'
         file.parent.mkdir(parents=True)
         file.write_text(config + '[profiler]\nenabled = False\n')
@@ -64,7 +63,7 @@ class UpstreamRest:
 
     def _answers(self) -> bool:
         try:
-            requests.get(self.url + '/v2/ping', timeout=10)
+            requests.get(self.url + '/v2/ping', timeout=60)
             return True
         except requests.ConnectionError:
             return False
@@ -74,7 +73,7 @@ class UpstreamRest:
 def upstream(
     redis: RedisProcess, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[UpstreamRest]:
-    config = SHARED.format(redis=redis.uri)
+    config = SHARED.format(redis=redis.patient_uri)
     with UpstreamRest(tmp_path_factory.mktemp('upstream'), config) as process:
         yield process
 
@@ -83,14 +82,14 @@ def upstream(
 def mixed_fleet(
     redis: RedisProcess, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[ServerProcess]:
-    config = MIXED_FLEET.format(redis=redis.uri)
+    config = MIXED_FLEET.format(redis=redis.patient_uri)
     with ServerProcess(tmp_path_factory.mktemp('mixed'), config=config) as process:
         yield process
 
 
 @pytest.fixture(scope='module')
 def strict(redis: RedisProcess, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    config = STRICT.format(redis=redis.uri)
+    config = STRICT.format(redis=redis.patient_uri)
     with ServerProcess(tmp_path_factory.mktemp('strict'), config=config) as process:
         yield process
 
@@ -195,7 +194,7 @@ def test_the_oracle_that_the_docs_describe_is_closed_by_read_formats(
     stored = msgpack.unpackb(redis.client.hget(message_id, 'b'))
     own = RestCaller(mixed_fleet.url, identity=identity)
     own.call('queue_create', queue_name='orders')
-    with UpstreamProcess(tmp_path, redis.uri) as server:
+    with UpstreamProcess(tmp_path, redis.patient_uri) as server:
         attacker = connect('ws-msgpack', '', f'ws://127.0.0.1:{server.port}/', identity)
         messages = [{'body': stored, 'ttl': 300}]
         frame = {

@@ -21,12 +21,14 @@ import requests
 
 from tests.callers import TRANSPORTS, RestCaller, connect
 from tests.certificate import write_certificate
+from tests.client.waiting import wait_until
 from tests.exposition import read, value_in
 from tests.functional.test_authentication import IdentityService, configuration
 from tests.functional.test_gunicorn import gunicorn
 from tests.receivers import Receivers
 from tests.redis_process import ON_REDIS, RedisProcess
 from tests.server_process import ServerProcess
+from tests.stopwatch import Stopwatch
 
 SECRET = 'whsec_' + base64.b64encode(b'an old key of 24 bytes..').decode()
 NEW_SECRET = 'whsec_' + base64.b64encode(b'a new key of 24 bytes...').decode()
@@ -86,7 +88,7 @@ def state_of(caller: Any, target: dict[str, str]) -> dict[str, Any]:
 
 def failed(caller: Any, target: dict[str, str]) -> str:
     """Why a delivery has failed, once it has."""
-    deadline = time.monotonic() + 15
+    deadline = time.monotonic() + 60
     while True:
         answer = caller.call(
             'subscription_get', headers={**caller.identity.headers(), **EXTENDED}, **target
@@ -97,6 +99,14 @@ def failed(caller: Any, target: dict[str, str]) -> str:
             return reason
         assert time.monotonic() < deadline
         time.sleep(0.02)
+
+
+def assert_silent(receivers: Receivers, path: str, known_after: float = 0.2) -> None:
+    """Nothing is sent there any more, once it is known that there is no subscriber."""
+    time.sleep(known_after)
+    before = len(receivers.look()[path])
+    time.sleep(1.5)
+    assert len(receivers.look()[path]) == before
 
 
 def bodies(receivers: Receivers, count: int, path: str) -> list[Any]:
@@ -297,8 +307,7 @@ def test_a_deleted_subscription_is_told_no_more(
     post(caller, 1)
     failed(caller, target)
     assert caller.call('subscription_delete', **target).status == 204
-    time.sleep(1.5)
-    assert len(receivers.look()[path]) == 1
+    assert_silent(receivers, path)
 
 
 def test_what_is_on_its_way_is_sent_before_the_server_stops(
@@ -311,9 +320,10 @@ def test_what_is_on_its_way_is_sent_before_the_server_stops(
         post(caller, 1)
         receivers.wait_for(1, path)
         caller.close()
-        began = time.monotonic()
+        watch = Stopwatch(server.pid)
         assert server.stop() == 0
-        assert 1 < time.monotonic() - began < 5
+        assert len(receivers.look()[path]) == 1
+        assert watch.seconds() < 10
         assert 'are not sent any more' not in '\n'.join(server.output)
 
 
@@ -807,8 +817,7 @@ def test_a_subscription_that_another_process_deletes_is_not_tried_again(
     post(one, 1, 2)
     failed(one, target)
     assert other.call('subscription_delete', **target).status == 204
-    time.sleep(2.5)
-    assert len(receivers.look()[path]) == 1
+    assert_silent(receivers, path, known_after=1.0)
 
 
 def test_one_that_another_process_changes_is_tried_as_it_is_now(
@@ -828,7 +837,7 @@ def test_one_that_another_process_changes_is_tried_as_it_is_now(
 
 def test_webhooks_work_with_upstreams_stores(tmp_path: pathlib.Path, receivers: Receivers) -> None:
     with RedisProcess(tmp_path) as redis:
-        config = ON_REDIS.format(redis=redis.uri)
+        config = ON_REDIS.format(redis=redis.patient_uri)
         config += '[storage]\nmessage_pipeline = zaqar.notification.notifier\n'
         with ServerProcess(tmp_path, config=config) as server:
             caller = RestCaller(server.url)
@@ -871,12 +880,16 @@ def test_metrics_count_what_is_sent_and_dropped(
         assert failed(caller, failing) == 'it answered 500'
         assert failed(caller, refusing) == 'it answered 404'
         receivers.wait_for(2, 'status/404//metrics')
-        time.sleep(0.7)
-        exposed = read(requests.get(f'{server.url}/metrics', timeout=10).text)
+        exposed: dict[Any, float] = {}
 
-    def value(name: str, **labels: str) -> float:
-        return value_in(exposed, name, channel='webhook', **labels)
+        def value(name: str, **labels: str) -> float:
+            return value_in(exposed, name, channel='webhook', **labels)
 
+        def is_quiet() -> bool:
+            exposed.update(read(requests.get(f'{server.url}/metrics', timeout=60).text))
+            return value('notifications_waiting') == 2 and value('notifications_running') == 0
+
+        wait_until(is_quiet, 60, 'what could be sent is sent')
     assert value('notification_tries_total', result='delivered') == 2
     assert value('notification_tries_total', result='refused') == 2
     assert value('notification_tries_total', result='failed') >= 1

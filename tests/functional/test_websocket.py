@@ -171,14 +171,14 @@ def test_malformed_msgpack_is_400_and_the_connection_stays(
 
 
 def test_a_message_over_the_limit_closes_with_1009(server: ServerProcess) -> None:
-    client = websocket.create_connection(server.websocket_url, timeout=10)
+    client = websocket.create_connection(server.websocket_url, timeout=60)
     header = b'\x81\xff' + struct.pack('>Q', 262_144 + 65_536 + 1)
     client.sock.sendall(header + b'\0\0\0\0')
     assert close_code(client) == 1009
 
 
 def test_a_message_in_fragments_over_the_limit_closes_with_1009(server: ServerProcess) -> None:
-    client = websocket.create_connection(server.websocket_url, timeout=10)
+    client = websocket.create_connection(server.websocket_url, timeout=60)
     fragment = b'x' * 65_536
     client.send_frame(websocket.ABNF.create_frame(fragment, websocket.ABNF.OPCODE_TEXT, 0))
     for _ in range(4):
@@ -188,7 +188,7 @@ def test_a_message_in_fragments_over_the_limit_closes_with_1009(server: ServerPr
 
 
 def test_a_fragmented_message_is_one_message(server: ServerProcess) -> None:
-    client = websocket.create_connection(server.websocket_url, timeout=10)
+    client = websocket.create_connection(server.websocket_url, timeout=60)
     snowman = '{"action": "☃"}'.encode()
     parts = [snowman[:13], snowman[13:14], snowman[14:]]
     opcodes = [websocket.ABNF.OPCODE_TEXT, websocket.ABNF.OPCODE_CONT, websocket.ABNF.OPCODE_CONT]
@@ -200,19 +200,19 @@ def test_a_fragmented_message_is_one_message(server: ServerProcess) -> None:
 
 
 def test_text_that_is_not_utf8_closes_with_1007(server: ServerProcess) -> None:
-    client = websocket.create_connection(server.websocket_url, timeout=10)
+    client = websocket.create_connection(server.websocket_url, timeout=60)
     client.send(b'{"action": "\xff"}', websocket.ABNF.OPCODE_TEXT)
     assert close_code(client) == 1007
 
 
 def test_an_unmasked_frame_closes_with_1002(server: ServerProcess) -> None:
-    client = websocket.create_connection(server.websocket_url, timeout=10)
+    client = websocket.create_connection(server.websocket_url, timeout=60)
     client.sock.sendall(b'\x81\x02{}')
     assert close_code(client) == 1002
 
 
 def test_a_close_is_answered_with_its_code(server: ServerProcess) -> None:
-    client = websocket.create_connection(server.websocket_url, timeout=10)
+    client = websocket.create_connection(server.websocket_url, timeout=60)
     client.send_close(4001, b'bye')
     assert close_code(client) == 4001
 
@@ -222,7 +222,7 @@ def test_frames_sent_with_the_handshake_are_not_lost(server: ServerProcess) -> N
     lines = [f'{name}: {value}' for name, value in HANDSHAKE.items()]
     request = '\r\n'.join(['GET /v2/ws HTTP/1.1', 'Host: localhost', *lines, '', ''])
     frame = websocket.ABNF.create_frame('{"action": "get_versions"}', websocket.ABNF.OPCODE_TEXT)
-    with socket.create_connection(('127.0.0.1', server.port), timeout=10) as client:
+    with socket.create_connection(('127.0.0.1', server.port), timeout=60) as client:
         client.sendall(request.encode() + frame.format())
         received = b''
         while b'"versions"' not in received:
@@ -245,7 +245,7 @@ def test_a_wrong_handshake_is_refused_with_a_reason(
     server: ServerProcess, changes: dict[str, str | None], status: int
 ) -> None:
     headers = {name: value for name, value in {**HANDSHAKE, **changes}.items() if value}
-    response = requests.get(f'{server.url}/v2/ws', headers=headers, timeout=10)
+    response = requests.get(f'{server.url}/v2/ws', headers=headers, timeout=60)
     assert response.status_code == status
     assert response.json()['description']
 

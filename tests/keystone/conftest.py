@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import pathlib
-import socket
 import subprocess
 import uuid
 from collections.abc import Iterator
@@ -18,18 +17,12 @@ from typing import Any
 import pytest
 import requests
 
+from tests.ports import free_port
 from tests.server_process import START_SECONDS, ServerProcess
 
 HERE = pathlib.Path(__file__).parent
 SHORT_SECONDS = 6
 PASSWORD = 'a password'
-
-
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(('127.0.0.1', 0))
-        port: int = sock.getsockname()[1]
-        return port
 
 
 class Keystone:
@@ -108,7 +101,7 @@ class Keystone:
             }
         }
         url = self.short_url if short else self.url
-        answer = requests.post(f'{url}/auth/tokens', json=body, timeout=30)
+        answer = requests.post(f'{url}/auth/tokens', json=body, timeout=60)
         answer.raise_for_status()
         return answer.headers['X-Subject-Token']
 
@@ -144,7 +137,7 @@ class Keystone:
     def _request(self, method: str, path: str, body: Any = None) -> requests.Response:
         headers = {'X-Auth-Token': self._token}
         answer = requests.request(
-            method, f'{self.url}/{path}', json=body, headers=headers, timeout=30
+            method, f'{self.url}/{path}', json=body, headers=headers, timeout=60
         )
         answer.raise_for_status()
         return answer

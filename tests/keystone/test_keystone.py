@@ -53,7 +53,7 @@ def rest_status(server: ServerProcess, member: Member, token: str, project_id: s
     headers = {**member.identity.headers(), 'X-Auth-Token': token}
     if project_id:
         headers['X-Project-ID'] = project_id
-    return requests.delete(f'{server.url}/v2/queues/q', headers=headers, timeout=30).status_code
+    return requests.delete(f'{server.url}/v2/queues/q', headers=headers, timeout=60).status_code
 
 
 @pytest.mark.parametrize('transport', TRANSPORTS)
@@ -76,7 +76,7 @@ def test_a_token_in_the_handshake_authenticates(guarded: ServerProcess, member: 
     caller = connect(guarded, member)
     caller.close()
     caller.socket = websocket.create_connection(
-        guarded.websocket_url, header={'X-Auth-Token': member.token()}, timeout=30
+        guarded.websocket_url, header={'X-Auth-Token': member.token()}, timeout=60
     )
     assert caller.call('queue_list').status == 200
     caller.close()
@@ -88,7 +88,7 @@ def test_a_bad_token_is_refused(guarded: ServerProcess, member: Member) -> None:
     assert caller.call('queue_list').status == 403
     assert rest_status(guarded, member, 'no such token') == 401
     with pytest.raises(websocket.WebSocketBadStatusException) as refused:
-        websocket.create_connection(guarded.websocket_url, header={'X-Auth-Token': 'x'}, timeout=30)
+        websocket.create_connection(guarded.websocket_url, header={'X-Auth-Token': 'x'}, timeout=60)
     assert refused.value.status_code == 401
     caller.close()
 
@@ -103,7 +103,7 @@ def test_another_project_stays_closed(
     assert caller.call('queue_create', queue_name='mine').status == 201
     assert caller.call('queue_list', headers=other.identity.headers()).status == 403
     headers = {**member.identity.headers(), 'X-Auth-Token': other.token()}
-    listed = requests.get(f'{guarded.url}/v2/queues', headers=headers, timeout=30)
+    listed = requests.get(f'{guarded.url}/v2/queues', headers=headers, timeout=60)
     assert listed.json()['queues'] == []
     caller.close()
 

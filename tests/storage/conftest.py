@@ -210,7 +210,8 @@ def load(name: str, redis: RedisProcess | None, directory: pathlib.Path) -> cfg.
     template = ON_SQLITE if name == 'sqlite' else ON_REDIS
     path = directory / f'{name}.conf'
     driver = 'upstream' if name == 'upstream' else 'native'
-    values = {'driver': driver, 'redis': redis and redis.uri, 'is_shared': name != 'unshared'}
+    uri = redis and redis.patient_uri
+    values = {'driver': driver, 'redis': uri, 'is_shared': name != 'unshared'}
     values['durability'] = 'memory'
     path.write_text(template.format(directory=directory, **values))
     return configuration.load(cfg.ConfigOpts(), [str(path)])

@@ -32,12 +32,12 @@ CONNECTIONS = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'z
 END_CONNECTIONS = f"""{CONNECTIONS.replace('count(*)', 'count(pg_terminate_backend(pid))')}"""
 
 # A call may wait for an answer, then for a connection; a busy machine has some of it.
-MOST_SECONDS = 8.0
+MOST_SECONDS = 20.0
 
 
 @contextlib.contextmanager
 def open_store(
-    uri: str, directory: pathlib.Path, name: str | None = None, timeout: float = 1.0
+    uri: str, directory: pathlib.Path, name: str | None = None, timeout: float = 2.0
 ) -> Iterator[Store]:
     """A store at `uri`, in a schema of its own unless one is named.
 
@@ -62,21 +62,15 @@ def own() -> Iterator[PostgresProcess]:
 
 @pytest.fixture
 def store(own: PostgresProcess, tmp_path: pathlib.Path) -> Iterator[Store]:
-    with open_store(f'{own.uri}?connect_timeout=1.5', tmp_path) as opened:
-        yield opened
-
-
-@pytest.fixture
-def patient(own: PostgresProcess, tmp_path: pathlib.Path) -> Iterator[Store]:
     """One whose calls wait for as long as a slow machine needs."""
-    with open_store(f'{own.uri}?connect_timeout=60', tmp_path) as opened:
+    with open_store(f'{own.uri}?connect_timeout=60', tmp_path, timeout=60.0) as opened:
         yield opened
 
 
 @pytest.fixture
-def unhurried(own: PostgresProcess, tmp_path: pathlib.Path) -> Iterator[Store]:
-    """One that never gives an answer up."""
-    with open_store(f'{own.uri}?connect_timeout=60', tmp_path, timeout=60) as opened:
+def impatient(own: PostgresProcess, tmp_path: pathlib.Path) -> Iterator[Store]:
+    """One whose calls soon give up."""
+    with open_store(f'{own.uri}?connect_timeout=2', tmp_path) as opened:
         yield opened
 
 
@@ -87,8 +81,8 @@ def relay(own: PostgresProcess) -> Iterator[Relay]:
     opened.close()
 
 
-def through(relay: Relay) -> str:
-    return f'postgresql://{USER}@127.0.0.1:{relay.port}/postgres?sslmode=disable&gssencmode=disable&connect_timeout=1.5'
+def through(relay: Relay, patience: int = 2) -> str:
+    return f'postgresql://{USER}@127.0.0.1:{relay.port}/postgres?sslmode=disable&gssencmode=disable&connect_timeout={patience}'
 
 
 def attempt(call: Callable[[], Any]) -> tuple[Any, float]:
@@ -136,9 +130,8 @@ def test_a_paused_server_is_given_up_in_time(
 
 @pytest.mark.parametrize('end', [PostgresProcess.stop, PostgresProcess.kill])
 def test_calls_wait_for_a_server_that_restarts(
-    patient: Store, own: PostgresProcess, end: Callable[[PostgresProcess], None]
+    store: Store, own: PostgresProcess, end: Callable[[PostgresProcess], None]
 ) -> None:
-    store = patient
     queue = store.queue()
     ids = store.post(queue, 'before')
     end(own)
@@ -150,7 +143,8 @@ def test_calls_wait_for_a_server_that_restarts(
     assert store.list(queue, marker=ids[0]) == ['x'] * 5
 
 
-def test_a_server_that_is_gone_is_told_in_time(store: Store, own: PostgresProcess) -> None:
+def test_a_server_that_is_gone_is_told_in_time(impatient: Store, own: PostgresProcess) -> None:
+    store = impatient
     queue = store.queue()
     own.stop()
     try:
@@ -182,15 +176,16 @@ def test_what_was_acknowledged_outlives_a_crash(store: Store, own: PostgresProce
             count += 1
 
     workers = [gevent.spawn(work, number) for number in range(8)]
-    for _ in range(2):
-        gevent.sleep(0.3)
-        own.kill()
-        gevent.get_hub().threadpool.apply(own.start)
-    gevent.sleep(0.3)
+    for enough in (20, 40, 60):
+        with gevent.Timeout(60):
+            while len(posted) < enough:
+                gevent.sleep(0.02)
+        if enough < 60:
+            own.kill()
+            gevent.get_hub().threadpool.apply(own.start)
     is_over = True
-    gevent.joinall(workers, timeout=30, raise_error=True)
+    gevent.joinall(workers, timeout=90, raise_error=True)
     found = store.list(queue, limit=1_000_000)
-    assert len(posted) > 50
     assert sorted(found) == sorted(posted)
     for number in range(8):
         mine = [one for one in found if one.startswith(f'{number}-')]
@@ -213,9 +208,7 @@ def test_connections_that_are_ended_are_opened_anew(store: Store, own: PostgresP
         assert not any(isinstance(outcome, StoreUnavailable) for outcome, _ in outcomes)
 
 
-def test_too_many_connections_are_waited_for(
-    store: Store, own: PostgresProcess, tmp_path: pathlib.Path
-) -> None:
+def test_too_many_connections_are_waited_for(own: PostgresProcess, tmp_path: pathlib.Path) -> None:
     own.run('CREATE ROLE few LOGIN CONNECTION LIMIT 6')
     own.run('GRANT ALL ON DATABASE postgres TO few')
     uri = own.uri.replace(USER, 'few') + '?connect_timeout=2'
@@ -258,7 +251,7 @@ def test_a_standby_is_not_written(
 def test_an_outcome_that_is_not_known_is_told(
     relay: Relay, own: PostgresProcess, tmp_path: pathlib.Path
 ) -> None:
-    with open_store(through(relay), tmp_path) as store:
+    with open_store(through(relay, 60), tmp_path, timeout=60.0) as store:
         queue = store.queue()
         store.post(queue, 'before')
         relay.loses.set()
@@ -271,7 +264,7 @@ def test_an_outcome_that_is_not_known_is_told(
 def test_what_can_be_repeated_is(
     relay: Relay, own: PostgresProcess, tmp_path: pathlib.Path
 ) -> None:
-    with open_store(through(relay), tmp_path) as store:
+    with open_store(through(relay, 60), tmp_path, timeout=60.0) as store:
         queue = store.queue()
         ids = store.post(queue, 'x', post_id='warm')
         relay.loses.set()
@@ -300,17 +293,18 @@ def test_a_deadlock_is_got_over(store: Store, own: PostgresProcess) -> None:
         statement = f'SELECT 1 FROM {name}.messages WHERE position = %s FOR UPDATE'
         other.execute(statement, [int(ids[1], 16)])
         deleting = gevent.spawn(attempt, lambda: store.messages.bulk_delete(queue, ids))
-        gevent.sleep(0.3)
+        waits = 'SELECT count(*) FROM pg_locks WHERE NOT granted'
+        while own.run(waits) == [(0,)]:
+            gevent.sleep(0.02)
         blocking = gevent.get_hub().threadpool.spawn(other.execute, statement, [int(ids[0], 16)])
-        blocking.get(timeout=20)
+        blocking.get(timeout=60)
         other.execute('ROLLBACK')
-        outcome, _ = deleting.get(timeout=30)
+        outcome, _ = deleting.get(timeout=60)
     assert outcome is None
     assert store.list(queue) == []
 
 
-def test_a_serialization_failure_is_got_over(unhurried: Store, own: PostgresProcess) -> None:
-    store = unhurried
+def test_a_serialization_failure_is_got_over(store: Store, own: PostgresProcess) -> None:
     queue = store.queue()
     name = _schema_of(store)
     # A sequence keeps its value when the transaction is undone.
@@ -388,8 +382,7 @@ def test_a_connection_that_is_cut_in_a_transaction(
     relay: Relay, own: PostgresProcess, tmp_path: pathlib.Path, has_id: bool
 ) -> None:
     """The server goes on with it, since it does not notice before it answers."""
-    uri = through(relay).replace('connect_timeout=1.5', 'connect_timeout=60')
-    with open_store(uri, tmp_path, timeout=60) as store:
+    with open_store(through(relay, 60), tmp_path, timeout=60.0) as store:
         queue = store.queue()
         store.post(queue, 'before')
         name = _schema_of(store)
@@ -415,14 +408,14 @@ def test_a_connection_that_is_cut_in_a_transaction(
 
 
 def _wait_for(own: PostgresProcess, question: str) -> None:
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     while own.run(question) != [(True,)]:
         assert time.monotonic() < deadline, question
         gevent.sleep(0.02)
 
 
 def _wait_for_list(store: Store, queue: str, bodies: list[Any]) -> None:
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     while (found := store.list(queue)) != bodies:
         assert time.monotonic() < deadline, found
         gevent.sleep(0.02)
@@ -504,9 +497,10 @@ def test_nothing_is_lost_when_the_disk_is_full(
 
 
 def test_a_lock_that_is_held_does_not_hold_up_the_others(
-    store: Store, own: PostgresProcess
+    impatient: Store, own: PostgresProcess
 ) -> None:
     """By somebody else's transaction, as a migration of theirs."""
+    store = impatient
     queue = store.queue()
     ids = store.post(queue, 'a')
     name = _schema_of(store)
@@ -551,7 +545,7 @@ def test_whoever_waits_is_told_when_the_driver_is_closed(
         gevent.sleep(0.1)
         waiting += [gevent.spawn(attempt, lambda: store.list(queue)) for _ in range(3)]
         gevent.sleep(0)
-    gevent.joinall(waiting, timeout=5, raise_error=True)
+    gevent.joinall(waiting, timeout=60, raise_error=True)
     assert all(isinstance(one.value[0], StoreUnavailable) for one in waiting)
 
 
@@ -568,7 +562,7 @@ def test_a_killed_greenlet_leaves_nothing_behind(relay: Relay, tmp_path: pathlib
         gevent.sleep(0.1)
         never_sent.kill()
         relay.is_silent.clear()
-        gevent.joinall(first, timeout=30)
+        gevent.joinall(first, timeout=60)
         assert 'never' not in store.list(queue)
 
 
@@ -627,7 +621,7 @@ def test_tables_of_the_first_version_are_brought_up_to_date(
         may_migrate=True,
     )
     assert 'post_feedbeef' not in _functions_of(own, name)
-    with open_store(f'{own.uri}?connect_timeout=10', tmp_path, name) as store:
+    with open_store(f'{own.uri}?connect_timeout=60', tmp_path, name, timeout=60.0) as store:
         assert store.list('q') == ['free']
         assert store.list('q', include_claimed=True) == ['held', 'free']
         assert store.counts('q') == (1, 1)
@@ -800,7 +794,7 @@ def test_a_forked_process_has_connections_of_its_own(store: Store) -> None:
             store.post(queue, 'y')
             status = 0 if store.list(queue) == ['x', 'y'] else 2
         os._exit(status)
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     while True:
         done, status = os.waitpid(pid, os.WNOHANG)
         if done:

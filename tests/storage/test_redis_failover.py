@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import itertools
 import pathlib
-import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -15,6 +14,7 @@ import gevent
 import pytest
 import redis as redis_py
 
+from tests.ports import free_port
 from tests.redis_process import REDIS_SERVER_PATH, RedisProcess
 from tests.storage.conftest import Store
 from tests.storage.test_redis_trouble import open_store
@@ -92,8 +92,7 @@ class Group:
         return found
 
     def _start_sentinel(self, directory: pathlib.Path, stack: contextlib.ExitStack) -> int:
-        with socket.create_server(('127.0.0.1', 0)) as probe:
-            port: int = probe.getsockname()[1]
+        port = free_port()
         config = directory / 'sentinel.conf'
         config.write_text(
             f'port {port}\nbind 127.0.0.1\n'

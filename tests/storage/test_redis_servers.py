@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pathlib
-import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -13,6 +12,7 @@ import pytest
 import redis as redis_py
 
 from tests.certificate import write_certificate
+from tests.ports import free_port
 from tests.redis_process import REDIS_SERVER_PATH, RedisProcess
 from tests.storage.relay import Relay, with_tls
 from tests.storage.test_redis_trouble import open_store
@@ -58,8 +58,7 @@ def sentinel(
     with RedisProcess(tmp_path_factory.mktemp('master')) as master:
         redis.client.replicaof('127.0.0.1', master.port)
         directory = tmp_path_factory.mktemp('sentinel')
-        with socket.create_server(('127.0.0.1', 0)) as probe:
-            port = probe.getsockname()[1]
+        port = free_port()
         config = directory / 'sentinel.conf'
         config.write_text(
             f'port {port}\nbind 127.0.0.1\nsentinel monitor m 127.0.0.1 {master.port} 1\n'
@@ -93,7 +92,7 @@ def await_replica(client: redis_py.Redis) -> None:
         time.sleep(0.1)
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(300)
 def test_another_master_is_found(
     sentinel: tuple[int, RedisProcess], redis: RedisProcess, tmp_path: pathlib.Path
 ) -> None:

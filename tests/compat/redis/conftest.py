@@ -36,7 +36,7 @@ LISTS = {'native': 'impossible.txt', 'upstream': 'impossible_upstream.txt'}
 def store(redis_process: RedisProcess) -> dict[str, dict[str, str]]:
     redis_process.client.flushall()
     drivers.load_redis_by_choice()
-    options = choose_store('redis', redis_process.uri)
+    options = choose_store('redis', redis_process.patient_uri)
     options['drivers']['redis_driver'] = DRIVER
     return options
 
@@ -48,7 +48,7 @@ def transport() -> str:
 
 @pytest.fixture
 def pool_uri(redis_process: RedisProcess) -> str:
-    return redis_process.uri
+    return redis_process.patient_uri
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -37,7 +37,7 @@ message_store = redis
 management_store = redis
 redis_driver = native
 [drivers:message_store:redis]
-uri = {redis}?dbid={database}
+uri = {redis}&dbid={database}
 [drivers:management_store:redis]
 uri = {redis}
 [pooling:catalog]
@@ -57,7 +57,7 @@ class OneServer:
         with tempfile.NamedTemporaryFile('w', suffix='.conf', delete=False) as file:
             file.write(
                 CONFIGURATION.format(
-                    redis=self.redis.uri, database=self.database, pooling=self.pooling
+                    redis=self.redis.patient_uri, database=self.database, pooling=self.pooling
                 )
             )
         self.config_file = file.name

@@ -1,6 +1,7 @@
 """A store is asked seldom whether it works, and is not waited for."""
 
 import gevent
+import gevent.event
 import pytest
 
 from zaqar_gevent.api import health
@@ -11,12 +12,12 @@ class Store:
     def __init__(self):
         self.answer = True
         self.asked = 0
-        self.is_slow = False
+        self.answers = gevent.event.Event()
+        self.answers.set()
 
     def is_alive(self):
         self.asked += 1
-        if self.is_slow:
-            gevent.sleep(0.3)
+        self.answers.wait()
         if isinstance(self.answer, Exception):
             raise self.answer
         return self.answer
@@ -52,15 +53,17 @@ def test_whatever_a_store_raises_means_that_it_does_not_work(clock):
 
 
 def test_a_store_that_does_not_answer_is_not_well_after_a_while(monkeypatch):
-    monkeypatch.setattr(health, 'PATIENCE_SECONDS', 0.1)
+    monkeypatch.setattr(health, 'PATIENCE_SECONDS', 600.0)
     store = Store()
-    store.is_slow = True
+    store.answers.clear()
     asked = Health(store.is_alive)
     first = gevent.spawn(asked.is_well)
-    gevent.sleep(0.02)
+    gevent.sleep(0)
     assert asked.is_well() is True
+    monkeypatch.setattr(health, 'PATIENCE_SECONDS', 0.1)
     gevent.sleep(0.15)
     assert asked.is_well() is False
     assert store.asked == 1
+    store.answers.set()
     assert first.get() is True
     assert asked.is_well() is True

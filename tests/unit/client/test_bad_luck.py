@@ -14,6 +14,7 @@ import pytest
 from websockets.sync.server import ServerConnection
 
 from tests.client.waiting import wait_until
+from tests.ports import free_port
 from tests.unit.client.scripted_server import ScriptedServer, SilentHost, dies
 from zaqar_gevent.client import (
     APIError,
@@ -120,25 +121,29 @@ def test_an_answer_that_does_not_come_is_a_timeout_and_the_connection_stays() ->
     ):
         with pytest.raises(Timeout):
             client.call('ping_node')
+        client.timeout = 60.0
         client.call('ping_node')
         assert len(server.requests) == 1
 
 
 def test_an_answer_that_comes_too_late_is_nobodys() -> None:
+    is_too_late = threading.Event()
+
     def late(connection: ServerConnection, request: dict[str, Any]) -> tuple[int, Any]:
         if request['body']['message_id'] == 'slow':
-            time.sleep(0.4)
+            assert is_too_late.wait(60)
         return 200, {'messages': {'id': request['body']['message_id'], 'body': 0}}
 
     with ScriptedServer(late) as server, client_of(server, timeout=0.2) as client:
         with pytest.raises(Timeout):
             client.queue('q').get('slow')
-        client.timeout = 10.0
+        is_too_late.set()
+        client.timeout = 60.0
         assert client.queue('q').get('fast').id == 'fast'
 
 
 def test_answers_may_come_in_any_order() -> None:
-    gathered = threading.Barrier(8, timeout=10)
+    gathered = threading.Barrier(8, timeout=60)
     held: list[dict[str, Any]] = []
 
     def reversing(connection: ServerConnection, request: dict[str, Any]) -> None:
@@ -159,7 +164,7 @@ def test_answers_may_come_in_any_order() -> None:
         for thread in threads:
             thread.start()
         for thread in threads:
-            thread.join(10)
+            thread.join(60)
         assert client_names == {f'q{number}': {'name': f'q{number}'} for number in range(8)}
         assert len(server.requests) == 1
 
@@ -169,17 +174,17 @@ def test_a_server_that_falls_silent_is_given_up() -> None:
         ScriptedServer(lambda *_: (204, {})) as server,
         SilentHost(server.port) as way,
         Client(
-            way.url, project='p', transport='websocket', encoding='json', keepalive=0.3
+            way.url, project='p', transport='websocket', encoding='json', keepalive=1.0
         ) as client,
     ):
         client.call('ping_node')
-        time.sleep(1)
+        time.sleep(2.5)
         client.call('ping_node')
         assert len(server.requests) == 1
         way.shut()
         began = time.monotonic()
         client.call('ping_node')
-        assert 0.5 < time.monotonic() - began < 5
+        assert 0.5 < time.monotonic() - began < 20
         assert len(server.requests) == 2
 
 
@@ -188,14 +193,13 @@ def test_a_port_that_says_nothing_leads_to_rest_after_three_seconds() -> None:
         states: list[str] = []
         began = time.monotonic()
         with Client(f'http://127.0.0.1:{port}', project='p', on_state=states.append) as client:
-            wait_until(lambda: client.state == 'polling', 5, 'it polls')
+            wait_until(lambda: client.state == 'polling', 60, 'it polls')
             assert time.monotonic() - began > 2.9
         assert states == ['polling', 'closed']
 
 
 def test_a_server_that_is_not_there_is_a_lost_connection() -> None:
-    with listening() as (_, port):
-        pass
+    port = free_port()
     for transport in ('auto', 'websocket', 'rest'):
         with (
             Client(
@@ -214,7 +218,7 @@ def test_a_token_that_is_refused_is_told_to_whoever_asks() -> None:
                 client.call('ping_node')
             assert refused.value.code == 'unauthorized'
             server.hello_status = 200
-            wait_until(lambda: client.state == 'websocket', 10, 'it is let in')
+            wait_until(lambda: client.state == 'websocket', 60, 'it is let in')
             client.call('ping_node')
         assert server.asked('hello')[0]['headers']['X-Auth-Token'] == 'wrong'
 
@@ -265,7 +269,7 @@ def test_a_refusal_without_an_id_is_that_of_the_only_request() -> None:
         began = time.monotonic()
         with pytest.raises(BadRequest, match='Unreadable'):
             client.queue('q').post('body')
-        assert time.monotonic() - began < 5
+        assert time.monotonic() - began < 20
 
 
 def test_a_refusal_without_an_id_is_given_to_none_of_several(
@@ -281,7 +285,7 @@ def test_a_refusal_without_an_id_is_given_to_none_of_several(
                 body = {'name': one['body']['queue_name']}
                 connection.send(json.dumps({'id': one['id'], 'status': 200, 'body': body}))
 
-    with ScriptedServer(refuse_one) as server, client_of(server, timeout=1.0) as client:
+    with ScriptedServer(refuse_one) as server, client_of(server, timeout=4.0) as client:
         outcomes: dict[str, Any] = {}
 
         def ask(name: str) -> None:
@@ -294,9 +298,9 @@ def test_a_refusal_without_an_id_is_given_to_none_of_several(
         threads = [threading.Thread(target=ask, args=(f'q{number}',)) for number in range(3)]
         for number, thread in enumerate(threads):
             thread.start()
-            wait_until(lambda: len(held) > number, 10, 'it is asked')  # noqa: B023
+            wait_until(lambda: len(held) > number, 60, 'it is asked')  # noqa: B023
         for thread in threads:
-            thread.join(10)
+            thread.join(60)
         assert outcomes == {'q0': {'name': 'q0'}, 'q1': {'name': 'q1'}, 'q2': Timeout}
         assert len(server.requests) == 1
     assert 'without an id (status 400) while 3 requests waited' in caplog.text
@@ -335,10 +339,10 @@ def test_a_request_over_which_the_server_closes_for_its_length_is_not_repeated()
 
         thread = threading.Thread(target=ask)
         thread.start()
-        wait_until(lambda: bool(held), 10, 'it is asked')
+        wait_until(lambda: bool(held), 60, 'it is asked')
         with pytest.raises(BodyTooLarge, match=r'has 3\d\d\d bytes.*1009'):
             client.call('message_post', queue_name='long', messages=[{'body': 'x' * 3000}])
-        thread.join(10)
+        thread.join(60)
         assert outcomes == [{'name': 'short'}]
         assert (held.count('long'), held.count('short')) == (1, 2)
         assert client.state == 'websocket'
@@ -371,9 +375,9 @@ def test_what_waits_is_woken_when_the_client_is_closed() -> None:
 
         thread = threading.Thread(target=ask)
         thread.start()
-        wait_until(lambda: bool(server.asked('ping_node')), 10, 'it is asked')
+        wait_until(lambda: bool(server.asked('ping_node')), 60, 'it is asked')
         client.close()
-        thread.join(10)
+        thread.join(60)
         assert isinstance(outcome[0], ClientClosed | ConnectionLost)
         with pytest.raises(ClientClosed):
             client.call('ping_node')
@@ -385,13 +389,17 @@ def test_a_server_that_stops_says_when_to_come_back() -> None:
         connection.send('{"push": "closing", "reason": "Bye.", "reconnect_after_ms": 300}')
         return 204, {}
 
-    with ScriptedServer(closing) as server, client_of(server) as client:
+    states: list[str] = []
+    with (
+        ScriptedServer(closing) as server,
+        client_of(server, on_state=states.append) as client,
+    ):
         client.call('ping_node')
         connection = client._requester.connector.connection
         assert connection is not None
         began = time.monotonic()
         connection.cut()
-        wait_until(lambda: client.state == 'connecting', 5, 'it notices')
+        wait_until(lambda: 'connecting' in states, 60, 'it notices')
         client.capabilities()
-        assert 0.3 <= time.monotonic() - began < 5
+        assert 0.3 <= time.monotonic() - began < 20
         assert len(server.requests) == 2

@@ -69,7 +69,7 @@ def test_the_examples_of_workers_are_true(server: ServerProcess) -> None:
             thread.start()
             wait_until(lambda: bool(made) and made[0].succeeded == 5, 30, 'all is shipped')
             made[0].stop()
-            thread.join(30)
+            thread.join(60)
             assert not thread.is_alive()
         queue.post([{'sku': number} for number in range(5)])
         exec(tasks, names)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import pathlib
-import socket
 import threading
 import uuid
 from typing import Any
@@ -12,16 +11,12 @@ from typing import Any
 import pytest
 
 from tests.client.waiting import wait_until
+from tests.ports import free_port
 from tests.server_process import ServerProcess
 from zaqar_gevent.client import Client, Worker, aio
 from zaqar_gevent.client.outage import TELL_SECONDS, Outage
 
-SECONDS = 30.0
-
-
-def free_port() -> int:
-    with socket.create_server(('127.0.0.1', 0)) as listener:
-        return int(listener.getsockname()[1])
+SECONDS = 60.0
 
 
 def records(caplog: pytest.LogCaptureFixture) -> list[str]:

@@ -56,7 +56,7 @@ class GatewayHandler(http.server.BaseHTTPRequestHandler):
         if self.path == '/v2/capabilities':
             self._answer(404, b'{}')
             return
-        self.server.may_answer.wait(10)
+        self.server.may_answer.wait(60)
         answers = self.server.answers
         answer = answers.pop(0) if len(answers) > 1 else answers[0]
         if answer is None:
@@ -90,7 +90,7 @@ def gateway() -> Iterator[Gateway]:
 
 @pytest.fixture
 def client(gateway: Gateway) -> Iterator[Client]:
-    with Client(gateway.url, project='demo', transport='rest', timeout=5) as client:
+    with Client(gateway.url, project='demo', transport='rest', timeout=60) as client:
         yield client
 
 

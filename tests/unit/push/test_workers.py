@@ -8,6 +8,7 @@ from typing import Any
 import gevent
 import pytest
 
+from tests.ports import free_port
 from zaqar_gevent.api import documents
 from zaqar_gevent.api.push import Source
 from zaqar_gevent.push import workers
@@ -95,8 +96,7 @@ def test_a_process_at_an_address_of_another_host_is_told_through_the_store(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """And is not taken for gone as soon as it is not connected there for a moment."""
-    with socket.create_server(('127.0.0.1', 0)) as probe:
-        port = probe.getsockname()[1]
+    port = free_port()
     channel = Channel()
     known = Forgetful(channel)
     source = Source('demo', 'q')

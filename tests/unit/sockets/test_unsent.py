@@ -59,7 +59,7 @@ def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
 def test_a_client_that_takes_nothing_in_time_is_cut() -> None:
     unsent = Unsent(LIMIT, write_timeout=5.0)
     now = time.monotonic()
-    late, prompt = Held(unsent, 10, now - 6), Held(unsent, 10, now - 4)
+    late, prompt = Held(unsent, 10, now - 6), Held(unsent, 10, now)
     gevent.sleep(0.05)
     assert (late.is_cut, prompt.is_cut, unsent.size) == (True, False, 10)
 

@@ -14,7 +14,7 @@ from tests.unit.storage.conftest import Store
 from tests.unit.storage.test_processes import acknowledged
 from zaqar_gevent.storage.sqlite import StoreUnavailable, files
 
-SECONDS = 10
+SECONDS = 60
 
 
 @pytest.fixture(autouse=True)
@@ -94,7 +94,10 @@ def move_the_directory(directory):
 
 @pytest.mark.parametrize('name', ['store.db', 'store.db-wal', 'store.db-shm'])
 @pytest.mark.parametrize('deed', DEEDS, ids=lambda deed: deed.__name__)
-def test_nothing_is_acknowledged_or_read_any_more(store, directory, name, deed, caplog):
+def test_nothing_is_acknowledged_or_read_any_more(
+    store, directory, name, deed, caplog, monkeypatch
+):
+    monkeypatch.setattr(files, 'RETURN_SECONDS', 600.0)
     store.post('before')
     assert store.bodies() == ['before']
     deed(directory / name)
@@ -102,7 +105,7 @@ def test_nothing_is_acknowledged_or_read_any_more(store, directory, name, deed, 
         # Not one more, however soon.
         with pytest.raises(StoreUnavailable, match=f'{name} (has been|is not)'):
             store.post('after')
-    gevent.sleep(0.6)
+    eventually(lambda: refuses(store.bodies))
     for call in (store.bodies, lambda: store.post('x'), lambda: store.queues.get('q')):
         with pytest.raises(StoreUnavailable, match=name):
             call()
@@ -133,7 +136,7 @@ def test_a_link_that_leads_elsewhere_is_noticed(tmp_path, directory):
     (tmp_path / 'other').mkdir()
     (tmp_path / 'new').symlink_to(tmp_path / 'other')
     (tmp_path / 'new').rename(tmp_path / 'link')
-    gevent.sleep(1)
+    eventually(lambda: refuses(store.bodies))
     with pytest.raises(StoreUnavailable, match='link'):
         store.post('after')
     store.close()
@@ -201,7 +204,7 @@ store = Store(sys.argv[1], messages='moved.db', names='moved.db')
 store.post('meanwhile')
 store.close()
 """
-    subprocess.run([sys.executable, '-c', script, str(directory)], check=True, timeout=30)
+    subprocess.run([sys.executable, '-c', script, str(directory)], check=True, timeout=60)
     (directory / 'moved.db').rename(directory / 'store.db')
     eventually(lambda: is_open(store))
     assert store.bodies() == ['before', 'meanwhile', 'back']

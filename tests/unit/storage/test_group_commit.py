@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-import time
 
 import gevent
 import gevent.socket
@@ -230,6 +229,7 @@ def test_the_hub_goes_on_while_the_writer_waits(store):
 
 
 def test_a_long_read_does_not_hold_the_hub(store, monkeypatch):
+    store.database.scan_seconds = 60.0
     counting = """WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 3000000)
         SELECT count(*) FROM n"""
     reader = gevent.spawn(
@@ -282,10 +282,10 @@ def test_an_answer_for_a_destroyed_hub_is_dropped(store):
 def test_closing_ends_the_threads_and_is_idempotent(open_store):
     store = open_store()
     store.post('x')
-    started = time.perf_counter()
+    watch = Stopwatch()
     store.close()
     store.close()
-    assert time.perf_counter() - started < 1
+    assert watch.seconds() < 5
     for call in (store.bodies, lambda: store.post('late'), lambda: store.queues.get('q')):
         with pytest.raises(StoreUnavailable, match='closed'):
             call()
@@ -381,7 +381,7 @@ for thread in threads: thread.join()
 assert sorted(store.bodies(limit=0)) == list(range(20))
 store.close()
 """
-    subprocess.run([sys.executable, '-c', script, patched, str(tmp_path)], check=True, timeout=30)
+    subprocess.run([sys.executable, '-c', script, patched, str(tmp_path)], check=True, timeout=60)
 
 
 def test_a_forked_child_starts_anew(tmp_path):
@@ -400,4 +400,4 @@ store.post('parent again')
 assert store.bodies() == ['parent', 'child', 'parent again']
 store.close()
 """
-    subprocess.run([sys.executable, '-c', script, str(tmp_path)], check=True, timeout=30)
+    subprocess.run([sys.executable, '-c', script, str(tmp_path)], check=True, timeout=60)

@@ -29,7 +29,7 @@ class Names:
     def __call__(self, host: str, port: int) -> list[Place]:
         self.asked.append(host)
         if host.startswith('slow'):
-            self._answers.wait(10)
+            self._answers.wait(60)
         if host not in self.places:
             raise socket.gaierror('not known')
         return self.places[host]
@@ -124,7 +124,7 @@ def test_a_name_is_looked_up_once_for_all_who_wait(resolver: Resolver, names: Na
         waiting = [gevent.spawn(resolver.places, 'slow', 80, 'p') for _ in range(20)]
         while not names.asked:
             gevent.sleep(0.01)
-    gevent.joinall(waiting, timeout=5)
+    gevent.joinall(waiting, timeout=60)
     assert [each.value for each in waiting] == [FIRST] * 20
     assert names.asked == ['slow']
 
@@ -137,7 +137,7 @@ def test_names_that_take_long_hold_up_only_their_project(resolver: Resolver, nam
             gevent.sleep(0.01)
         assert resolver.places('a', 80, 'other') == FIRST
         assert len(names.asked) == 5
-    gevent.joinall(slow, timeout=5)
+    gevent.joinall(slow, timeout=60)
     assert all(isinstance(each.exception, Unresolved) for each in slow)
 
 

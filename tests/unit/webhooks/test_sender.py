@@ -183,7 +183,7 @@ def test_a_kept_connection_on_which_something_came_unasked_is_not_used(bench: Be
     peer = bench.peer(OK, OK)
     peer.unasked = b'HTTP/1.1 500 Too late\r\nContent-Length: 0\r\n\r\n'
     assert bench.send(f'http://a:{peer.port}/') is DELIVERED
-    assert peer.has_said_more.wait(5)
+    assert peer.has_said_more.wait(60)
     assert bench.send(f'http://a:{peer.port}/') is DELIVERED
     assert peer.connections == 2
 
@@ -215,7 +215,7 @@ def test_all_that_takes_time_is_limited(bench: Bench) -> None:
     began = time.monotonic()
     outcome = bench.send(f'http://a:{listener.getsockname()[1]}/')
     assert outcome == Outcome('failed', 'no answer within 0.2 s')
-    assert 0.2 <= time.monotonic() - began < 2
+    assert 0.2 <= time.monotonic() - began < 10
     listener.close()
 
 

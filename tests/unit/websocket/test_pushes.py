@@ -92,7 +92,7 @@ def test_what_is_held_counts_and_can_be_waited_for(requests: Requests) -> None:
     gevent.sleep(0)
     assert not waiter.dead
     requests.answer('request')
-    waiter.get(timeout=1)
+    waiter.get(timeout=60)
     assert requests.pushes.size == 0
 
 
@@ -104,7 +104,7 @@ def test_the_end_of_the_connection_ends_the_wait_and_forgets_what_is_held(
     waiter = gevent.spawn(requests.pushes.wait_until_released)
     gevent.sleep(0)
     requests.pushes.close()
-    waiter.get(timeout=1)
+    waiter.get(timeout=60)
     requests.answer('request')
     assert requests.sent == ['request']
 
@@ -119,5 +119,5 @@ def test_pushes_do_not_wait_for_a_request_that_waits(requests: Requests) -> None
         requests.sent.append('answer')
         requests.pushes.end()
 
-    gevent.spawn(long_poll).get(timeout=1)
+    gevent.spawn(long_poll).get(timeout=60)
     assert requests.sent == ['before', 'meanwhile', 'answer', 'after']
