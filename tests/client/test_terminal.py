@@ -16,9 +16,11 @@ from importlib.metadata import version
 import pytest
 
 from tests.client.commands import COMMAND, SECONDS, Shell
+from tests.client.waiting import wait_until
 from tests.intermediaries import Intermediary
 from tests.ports import free_port
 from tests.server_process import ServerProcess
+from zaqar_gevent.client import Client
 
 
 def bodies(records: list[dict]) -> list[object]:
@@ -79,11 +81,14 @@ def test_an_interrupted_post_tells_what_was_posted(
 ) -> None:
     """What is on its way is waited for, and then no more is sent."""
     shell.records('queue', 'create', 'orders')
-    with Intermediary(server.port, 'buffer', hold=2) as proxy:
+    with (
+        Intermediary(server.port, 'buffer', hold=4) as proxy,
+        Client(server.url, project=shell.env['ZAQAR_PROJECT']) as client,
+    ):
+        orders = client.queue('orders')
         command = ('post', 'orders', *map(str, range(4)), '--batch', '2', '--url', proxy.url)
         with shell.start(*command, '--transport', 'rest') as posting:
-            while not shell.records('list', 'orders'):
-                pass
+            wait_until(lambda: orders.stats()['messages']['total'] > 0, SECONDS, 'the first batch')
             posting.send_signal(number)
             output, _ = posting.communicate(timeout=SECONDS)
     assert posting.returncode == 128 + number
