@@ -121,7 +121,7 @@ def test_a_crowd_that_comes_at_once_finds_a_place(tmp_path: pathlib.Path) -> Non
                 process.resume()
                 # Not for its health, which may have suffered.
                 crowd.say(b'GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n')
-                crowd.listen(10)
+                crowd.listen(60)
                 answers = {answer.split(b'\r\n')[0] for answer in crowd.received.values()}
         finally:
             process.resume()

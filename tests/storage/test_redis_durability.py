@@ -74,7 +74,7 @@ def test_one_confirmation_serves_all_that_write_together(
 ) -> None:
     master, replica = pair
     master.client.config_resetstat()
-    with open_store(master.uri, master, tmp_path, 'replica') as store:
+    with open_store(master.patient_uri, master, tmp_path, 'replica') as store:
         queue = store.queue()
         results = all_at_once(*[lambda: store.post(queue, 'x')] * AT_ONCE)
         ids = {ids[0] for ids, _ in results}
