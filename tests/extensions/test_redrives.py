@@ -277,3 +277,15 @@ def test_a_redrive_goes_on_after_a_crash(store: str, tmp_path: pathlib.Path) -> 
         assert (over['state'], over['moved']) == ('finished', 150)
         assert bodies(api, 'work') == [*range(150)]
         assert bodies(api, 'dead') == []
+
+
+def test_a_redrive_stops_at_the_quota_of_its_target(tmp_path: pathlib.Path) -> None:
+    config = '[quota]\nzaqar_messages_per_queue = 3\n'
+    with ServerProcess(tmp_path / 'server', config=config) as server:
+        api = Extended(RestCaller(server.url, identity=new_identity()))
+        bury(api, 1)
+        post(api, 'work', 2, 3, 4)
+        over = wait_until_over(api, redrive(api))
+        assert (over['state'], over['moved']) == ('stopped', 0)
+        assert 'zaqar_messages_per_queue' in over['reason']
+        assert bodies(api, 'dead') == [1]

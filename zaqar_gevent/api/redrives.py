@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+from contextlib import nullcontext
 from typing import Any, TypedDict
 
 from zaqar.transport.validation import ValidationFailed
@@ -163,16 +164,22 @@ def prepare_target(
 
     controller: the redrives of the store that moves them.
 
-    Raises `errors.BadRequest` where the two are in different stores.
+    Raises `errors.BadRequest` where the two are in different stores, and what a post raises where
+    the project has all the queues, or the target all the messages, that it may have.
     """
+    quotas = broker.project_quotas
     if not broker.queues.exists(target, project=project):
-        broker.queues.create(target, project=project)
+        with quotas.new_queue(target, project) if quotas.limit_queues else nullcontext():
+            broker.queues.create(target, project=project)
     stores = [broker.redrives_for(name, project) for name in (queue_name, target)]
     if any(store is not controller for store in stores):
         raise errors.BadRequest(
             f'The queues {queue_name} and {target} are in different pools; messages can be moved '
             'within a pool only - at `$.target`'
         )
+    if quotas.limit_messages:
+        with quotas.new_messages(1, target, project):
+            pass
 
 
 def _check_numbers(request: CreateRedrive) -> None:

@@ -98,8 +98,8 @@ class Redriver:
                 return
             try:
                 prepare_target(broker, controller, queue, target, project)
-            except (errors.BadRequest, storage_errors.ExceptionBase) as error:
-                if not isinstance(error, errors.BadRequest) and level_of(error, WARNING) != WARNING:
+            except (errors.APIError, storage_errors.ExceptionBase) as error:
+                if level_of(error, WARNING) != WARNING:
                     raise
                 reason = str(error).removesuffix(' - at `$.target`') + '.'
                 controller.end(queue, redrive.id, project, State.STOPPED, reason)
