@@ -5,7 +5,7 @@
     python -m zaqar_gevent.operation_tables
 
 writes `client/operations.py`, `client/js/src/operations.js`, and the copy of the latter in
-`client/js/zaqar.js`.
+`client/js/zaqar.js`; and `client/filters.py`, the copy of a module that server and client share.
 """
 
 from __future__ import annotations
@@ -24,6 +24,13 @@ PYTHON = _CLIENT / 'operations.py'
 JAVASCRIPT = _CLIENT / 'js' / 'src' / 'operations.js'
 # Built from the modules by `tox -e genclient`, which copies them as they are.
 BUILT_JAVASCRIPT = _CLIENT / 'js' / 'zaqar.js'
+
+# What both need, and neither may import from the other.
+FILTERS = _CLIENT / 'filters.py'
+_FILTERS_SOURCE = pathlib.Path(__file__).with_name('filters.py')
+_FILTERS_HEAD = """\
+# Written by `tox -e genoperations` from zaqar_gevent/filters.py: change that one.
+"""
 
 _COMMENT = 'Written by `tox -e genoperations` from the declarations in zaqar_gevent/api.'
 
@@ -70,6 +77,7 @@ def tables() -> dict[pathlib.Path, str]:
     end = built.index(_JAVASCRIPT_END, start) + len(_JAVASCRIPT_END)
     copy = table.replace('export const', 'const', 1)
     return {
+        FILTERS: _FILTERS_HEAD + _FILTERS_SOURCE.read_text(encoding='utf-8'),
         PYTHON: _python(),
         JAVASCRIPT: table,
         BUILT_JAVASCRIPT: built[:start] + copy + built[end:],

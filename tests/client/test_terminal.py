@@ -227,6 +227,30 @@ def test_a_group_is_posted_and_shown(shell: Shell) -> None:
     assert shell.failure('post', 'orders', '1', '--group', 'x' * 129)[0] == 1
 
 
+@pytest.mark.parametrize('transport', ['websocket', 'rest'])
+def test_a_queue_is_followed_by_a_filter(shell: Shell, transport: str) -> None:
+    for number, kind in enumerate(('gift', 'order', 'refund')):
+        given = ('--attribute', f'type={kind}', '--attribute', 'region=eu-1')
+        shell.records('post', 'orders', str(number), *given)
+    options = ('--from-start', '--transport', transport)
+    wanted = ('--filter', 'type=refund', '--filter', '{"region": {"prefix": "eu-"}}')
+    assert bodies(shell.records('tail', 'orders', *options, *wanted, '--limit', '1')) == [2]
+    status, line = shell.failure('tail', 'orders', *options, '--filter', '{"type": []}')
+    assert status == 2
+    assert '1 to 100 texts, not 0 - at `filter.type`' in line
+
+
+def test_a_webhook_has_a_filter(shell: Shell) -> None:
+    uri = 'http://127.0.0.1:9/'
+    wanted = ('--filter', 'type=order')
+    [made] = shell.records('subscription', 'create', 'orders', uri, *wanted, '--option', 'a=1')
+    [found] = shell.records('subscription', 'list', 'orders')
+    assert found['options'] == {'a': 1, 'filter': {'type': 'order'}}
+    shell.records('subscription', 'set', 'orders', made['id'], '--filter', 'type=gift')
+    [found] = shell.records('subscription', 'list', 'orders')
+    assert found['options'] == {'filter': {'type': 'gift'}}
+
+
 def test_messages_are_scheduled(shell: Shell) -> None:
     shell.records('post', 'orders', '1', '--deliver-at', str(time.time() + 3600))
     shell.records('post', 'orders', '2', '--deliver-at', '2020-01-01T00:00:00Z')

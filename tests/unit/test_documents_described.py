@@ -29,7 +29,7 @@ def as_served(document: dict[str, Any]) -> Any:
 
 
 OPENAPI = as_served(build_openapi(REGISTRY))
-COMPACT_ONLY = ('hello', 'ping', 'authenticate', 'message', 'paused', 'ended', 'closing')
+COMPACT_ONLY = ('hello', 'ping', 'authenticate', 'message', 'marker', 'paused', 'ended', 'closing')
 ASYNCAPI = as_served(build_asyncapi(REGISTRY, CONNECTION))
 
 

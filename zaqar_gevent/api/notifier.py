@@ -18,6 +18,7 @@ from zaqar.storage import errors as storage_errors
 
 from zaqar_gevent.api import documents
 from zaqar_gevent.api.delivery import Deliverer, DeliveryState, Notification, Subscription
+from zaqar_gevent.api.filter_index import FilterIndex, filter_in
 from zaqar_gevent.api.loops import Loops
 from zaqar_gevent.api.push import Address, Endpoint, PushService, Source
 from zaqar_gevent.api.ttl_cache import TTLCache
@@ -55,13 +56,36 @@ class _Subscribers(NamedTuple):
     """The subscriptions of a queue that are to be told.
 
     every: all of them. connected: those that are connections to servers of the fleet, by the
-    address of the server. others: the rest. size: of all of them, in bytes.
+    address of the server. others: the rest without a filter; filtered: with one. size: of all of
+    them, in bytes.
     """
 
     every: list[Subscription]
     connected: dict[Address, list[Subscription]]
     others: list[Subscription]
+    filtered: FilterIndex[Subscription]
     size: int
+
+    @property
+    def has_others(self) -> bool:
+        """Whether any is no connection."""
+        return bool(self.others or len(self.filtered))
+
+    def wanted_by(
+        self, notifications: list[Notification]
+    ) -> Iterator[tuple[Subscription, list[Notification]]]:
+        """The subscriptions that are no connections, with what each is to be told.
+
+        PERF: of those with a filter, only the ones that are told anything are looked at.
+        """
+        for subscription in self.others:
+            yield subscription, notifications
+        wanted: dict[str, tuple[Subscription, list[Notification]]] = {}
+        for notification in notifications if len(self.filtered) else ():
+            for group in self.filtered.meeting(notification.attributes):
+                for key, subscription in group.members.items():
+                    wanted.setdefault(key, (subscription, []))[1].append(notification)
+        yield from wanted.values()
 
 
 class Notifier:
@@ -111,11 +135,10 @@ class Notifier:
         source = Source(project, queue_name)
         subscribers = self._subscribers_of(source)
         self._announce(source, subscribers)
-        others = subscribers.others if self.tells_others else ()
-        if others and self.deliverer is not None:
+        if self.deliverer is not None and self.tells_others and subscribers.has_others:
             passed = self._loops.extend(passed, project, queue_name)
             notifications = _notifications(messages, queue_name, passed)
-            self._deliver(self.deliverer, source, others, notifications, retry_policy)
+            self._deliver(self.deliverer, source, subscribers, notifications, retry_policy)
 
     def became_due(
         self, source: Source, messages: Sequence[Mapping[str, Any]], policy: Mapping[str, Any]
@@ -128,8 +151,8 @@ class Notifier:
         project, queue_name = source
         subscribers = self._subscribers_of(source)
         self._announce(source, subscribers)
-        others = subscribers.others if self.tells_others and messages else ()
-        if not others or self.deliverer is None:
+        is_told = self.tells_others and bool(messages) and subscribers.has_others
+        if not is_told or self.deliverer is None:
             return
         notifications: list[Notification] = []
         for message in messages:
@@ -137,13 +160,13 @@ class Notifier:
             documents.update({one: message[one] for one in BESIDE_BODY if one in message})
             passed = self._loops.extend(message['passed'], project, queue_name)
             notifications += _notifications([documents], queue_name, passed)
-        self._deliver(self.deliverer, source, others, notifications, policy)
+        self._deliver(self.deliverer, source, subscribers, notifications, policy)
 
     def _deliver(
         self,
         deliverer: Deliverer,
         source: Source,
-        subscriptions: Sequence[Subscription],
+        subscribers: _Subscribers,
         notifications: list[Notification],
         policy: Mapping[str, Any],
     ) -> None:
@@ -151,13 +174,14 @@ class Notifier:
 
         Others have their turn between many subscribers, and the next post to the queue waits.
         """
-        if len(subscriptions) <= _AT_ONCE and source not in self._delivering:
-            for subscription in subscriptions:
-                deliverer.deliver(source, subscription, notifications, policy)
+        told = list(subscribers.wanted_by(notifications))
+        if len(told) <= _AT_ONCE and source not in self._delivering:
+            for subscription, wanted in told:
+                deliverer.deliver(source, subscription, wanted, policy)
             return
         with self._delivering.held(source):
-            for subscription in in_turns(subscriptions):
-                deliverer.deliver(source, subscription, notifications, policy)
+            for subscription, wanted in in_turns(told):
+                deliverer.deliver(source, subscription, wanted, policy)
 
     def freed(self, queue_name: str, project: str | None) -> None:
         """Tell whoever waits for messages of a queue that some can be claimed again."""
@@ -226,10 +250,13 @@ class Notifier:
     def _sort(self, source: Source) -> _Subscribers:
         every, size = self._read(source.name, source.project_id)
         push_hub = self.push_hub
-        subscribers = _Subscribers(every, {}, [], size)
+        subscribers = _Subscribers(every, {}, [], FilterIndex(), size)
         for one in in_turns(every):
             worker = None if push_hub is None else push_hub.worker_of(source, one['subscriber'])
-            if worker is None:
+            wanted = filter_in(one.get('options')) if worker is None else None
+            if wanted is not None:
+                subscribers.filtered.add(str(one['id']), one, wanted)
+            elif worker is None:
                 subscribers.others.append(one)
             else:
                 subscribers.connected.setdefault(worker, []).append(one)

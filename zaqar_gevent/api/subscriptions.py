@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import logging
 import re
+from collections.abc import Mapping
 from typing import Any, NotRequired, TypedDict
 
 import msgspec
@@ -12,9 +13,11 @@ from keystoneauth1.exceptions import MissingAuthPlugin
 from oslo_utils import timeutils
 from zaqar.storage import errors as storage_errors
 
+from zaqar_gevent import filters
 from zaqar_gevent.api import documents, errors, subscribers
 from zaqar_gevent.api.context import Context
 from zaqar_gevent.api.delivery import DeliveryState
+from zaqar_gevent.api.filter_index import FILTER
 from zaqar_gevent.api.notifier import task
 from zaqar_gevent.api.operation import Request, operation
 from zaqar_gevent.api.push import (
@@ -26,6 +29,7 @@ from zaqar_gevent.api.push import (
 )
 from zaqar_gevent.api.queues import NamedQueue, RetryPolicy
 from zaqar_gevent.api.quotas import too_many
+from zaqar_gevent.storage.features import Feature
 
 _TRUST = 'trust+'
 _MAIL = 'mailto:'
@@ -53,6 +57,10 @@ class ListSubscriptions(NamedQueue):
 class CreateSubscription(NamedQueue):
     """`subscriber` is a URI; `ttl` in seconds. The `options` of a webhook are `post_data`,
     `post_headers`, `_retry_policy` and `webhook_secret`.
+
+    `options.filter`: conditions by the names of attributes. Only messages that meet all of them are
+    sent. A condition is a text, a list of texts, `{"prefix": TEXT}` or `{"exists": true}`; a filter
+    names at most 16 attributes, and a list has at most 100 texts.
 
     Over WebSocket it may be left out: then the subscriber is the connection. It is pushed what is
     posted from then on, or with `marker` all that follows that message ('' for the start of the
@@ -170,6 +178,7 @@ def _subscribe_uri(
     ttl = context.broker.defaults.subscription_ttl if request.ttl is None else request.ttl
     options = subscribers.keep_secret(request.options or {}, {})
     _check(context, {'subscriber': subscriber, 'ttl': ttl, 'options': options})
+    _check_filter(context, request.queue_name, options)
     _check_external(context, subscriber)
     _check_number(context, request.queue_name)
     context.ensured_metadata_of(request.queue_name)
@@ -226,7 +235,16 @@ def update_subscription(context: Context, request: UpdateSubscription) -> str:
     subscriptions = context.broker.subscriptions
     target = request.queue_name, _row(context, request), context.project_id
     if 'options' in changes:
-        before = subscriptions.get(*target)['options'] or {}
+        found = subscriptions.get(*target)
+        before = found['options'] or {}
+        _check_filter(context, request.queue_name, changes['options'], before)
+        if is_internal(found['subscriber']) and changes['options'].get(FILTER) != before.get(
+            FILTER
+        ):
+            raise errors.BadRequest(
+                'The filter of a connection cannot be changed; end the subscription, and subscribe '
+                f'again after its marker - at `$.options.{FILTER}`'
+            )
         changes['options'] = subscribers.keep_secret(changes['options'], before)
     try:
         subscriptions.update(*target, **changes)
@@ -301,6 +319,7 @@ def _subscribe_connection(context: Context, request: CreateSubscription) -> Crea
     url = endpoint.url_for(source)
     _check_number(context, request.queue_name)
     _check(context, {'subscriber': url, 'ttl': ttl, 'options': options})
+    _check_filter(context, request.queue_name, options)
     context.ensured_metadata_of(request.queue_name)
     if request.marker:
         endpoint.verify(source, request.marker)
@@ -381,6 +400,28 @@ def _check(context: Context, given: dict[str, Any]) -> None:
         raise errors.BadRequest('A subscription must not have expired already - at `$.ttl`')
     _check_size(context, given.get('options') or {})
     subscribers.check_options(given.get('options') or {})
+
+
+def _check_filter(
+    context: Context,
+    queue_name: str,
+    options: dict[str, Any],
+    before: Mapping[str, Any] | None = None,
+) -> None:
+    """Raise for a filter that is none, or that the store of the queue cannot serve.
+
+    before: the options that the subscription has; their filter is not checked again.
+    """
+    given = options.get(FILTER)
+    if given is None or given == (before or {}).get(FILTER):
+        return
+    try:
+        filters.parse(given, f'$.options.{FILTER}')
+    except filters.FilterError as error:
+        raise errors.BadRequest(str(error)) from None
+    context.broker.require(
+        Feature.ATTRIBUTES, queue_name, context.project_id, f'$.options.{FILTER}'
+    )
 
 
 def _check_size(context: Context, options: dict[str, Any]) -> None:

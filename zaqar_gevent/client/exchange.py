@@ -31,6 +31,10 @@ class PushHandler(Protocol):
         """A message was pushed; `size` in bytes."""
         ...
 
+    def on_marker(self, marker: str) -> None:
+        """Up to this marker there is nothing more for the subscription, which has a filter."""
+        ...
+
     def on_paused(self) -> None:
         """The server pushes no more until it is asked to."""
         ...
@@ -148,6 +152,8 @@ class Exchange:
             return
         if kind == 'message':
             handler.on_message(document, size)
+        elif kind == 'marker':
+            handler.on_marker(str(document['marker']))
         elif kind == 'paused':
             handler.on_paused()
         elif kind == 'ended':

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from zaqar_gevent.api import documents
@@ -35,6 +35,11 @@ class EncodedMessage:
         self._queue_name = queue_name
         self._message = entry.message
         self._forms: dict[tuple[bool, bool, bool], bytes] = {}
+
+    @property
+    def attributes(self) -> Mapping[str, str] | None:
+        """Those of the message, if it has any."""
+        return self._message.get('attributes')
 
     def default(self, *, binary: bool, extended: bool = False) -> bytes:
         """The push of the default envelope, upstream's.
@@ -118,8 +123,6 @@ class PushFormat:
 
 format_of = functools.cache(PushFormat)
 """The form with these arguments; there is one of each, looked up for each subscriber."""
-
-DEFAULT_JSON = format_of(None, False)
 
 
 class EncodedBatch:

@@ -12,6 +12,7 @@ import gevent
 
 from zaqar_gevent.api import documents, errors
 from zaqar_gevent.api.ending import End
+from zaqar_gevent.api.filter_index import filter_in
 from zaqar_gevent.api.grants import UNLIMITED, Grant, Reason
 from zaqar_gevent.api.push import Recipient, Source
 from zaqar_gevent.api.quotas import too_many
@@ -118,6 +119,7 @@ class ConnectionEndpoint:
             binary=binary,
             extended=extended,
             grant=grant,
+            filter_=filter_in(options),
         )
         token = token_in(self._push_hub.url_of(self.name, source))
         self._expected = self._expected - {token} or _NO_TOKENS

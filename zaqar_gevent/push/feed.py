@@ -15,10 +15,11 @@ from oslo_log import log
 
 from zaqar_gevent import greenlets
 from zaqar_gevent.api import errors
+from zaqar_gevent.api.filter_index import FilterIndex, Group
 from zaqar_gevent.api.push import News, Source
 from zaqar_gevent.logs import level_of
 from zaqar_gevent.markers import MarkerNotGiven
-from zaqar_gevent.push.encoded import DEFAULT_JSON, EncodedMessage, batches
+from zaqar_gevent.push.encoded import EncodedBatch, EncodedMessage, batches
 from zaqar_gevent.push.tail import Entry, Tail
 
 if TYPE_CHECKING:
@@ -84,9 +85,12 @@ class Feed:
     cursor: the marker of the last message read; meant only while there are live subscribers.
     followers: how many subscriptions there are, live or not.
     waiting: told whenever there is news: they read the queue themselves.
+    tell_seconds: how often clients with a filter are told how far the queue was read.
     takers: those that wait to take messages from the queue, who has waited longest first. With news
         one of them is woken; when it has taken something, or does not want it, it wakes the next.
     """
+
+    tell_seconds = 10.0
 
     def __init__(self, source: Source, tail: Tail, check: Callable[[Feed], None]) -> None:
         self.source = source
@@ -98,10 +102,16 @@ class Feed:
         self._tail = tail
         self._check = check
         self._checked_at = 0.0
-        self._live: dict[str, PushSubscription] = {}
+        self._tell_at = 0.0
+        # Of those that messages are handed to, those without a filter and those with one.
+        self._unfiltered: dict[str, PushSubscription] = {}
+        self._filtered: FilterIndex[PushSubscription] = FilterIndex()
+        # Those that have joined since the end of the queue was reached last.
+        self._joined: list[PushSubscription] = []
         self._news = Event()
         self._is_due = False
         self._expected = 0
+        self._slice_end = 0.0
         self._look_until = 0.0
         self._is_running = False
         self._is_told_of = True
@@ -120,7 +130,11 @@ class Feed:
     @property
     def live(self) -> list[PushSubscription]:
         """The subscribers that messages are handed to."""
-        return list(self._live.values())
+        return [*self._unfiltered.values(), *self._filtered.members()]
+
+    @property
+    def _has_live(self) -> bool:
+        return bool(self._unfiltered or len(self._filtered))
 
     def wake(self, expected: int = 0) -> None:
         """There is news; `expected` messages are about to be stored, if they are not yet."""
@@ -168,10 +182,10 @@ class Feed:
         """Read on, for the subscribers."""
         self._is_due = True
         self._news.set()
-        if expected and self._live:
+        if expected and self._has_live:
             self._expected += expected
             self._look_until = time.monotonic() + _PATIENCE_SECONDS
-        if self._live and not self._is_running:
+        if self._has_live and not self._is_running:
             self._is_running = True
             greenlets.spawn(self._run)
 
@@ -194,13 +208,20 @@ class Feed:
 
     def join(self, subscription: PushSubscription) -> None:
         """Hand `subscription` what comes from here on; with the lock held."""
-        if not self._live:
+        if not self._has_live:
             self._tail.learn(subscription.tail)
-        self._live[subscription.id] = subscription
+        if subscription.filter is None:
+            self._unfiltered[subscription.id] = subscription
+        else:
+            if not len(self._filtered):
+                self._tell_at = time.monotonic() + self.tell_seconds
+            self._filtered.add(subscription.id, subscription, subscription.filter)
+        self._joined.append(subscription)
 
     def leave(self, subscription: PushSubscription) -> None:
         """Hand `subscription` nothing any more."""
-        self._live.pop(subscription.id, None)
+        self._unfiltered.pop(subscription.id, None)
+        self._filtered.discard(subscription.id)
 
     def arrive(self) -> None:
         """Come to the end of the queue, whether or not somebody listens; with the lock held.
@@ -208,12 +229,12 @@ class Feed:
         The cursor is never a marker that a client has given: what is none would lead nowhere.
         """
         self._advance()
-        if not self._live:
+        if not self._has_live:
             self.cursor = self._tail.end()
 
     def _advance(self) -> None:
         """Hand out all that can be read; with the lock held."""
-        while self._live:
+        while self._has_live:
             try:
                 entries = self._tail.after(self.cursor)
             except MarkerNotGiven:
@@ -225,8 +246,20 @@ class Feed:
                 break
             self._check_now_and_then()
             self._hand_out(entries)
-        for subscription in self._live.values():
+        for subscription in self._joined:
             subscription.ahead.clear()
+        self._joined.clear()
+        self._tell_markers()
+
+    def _tell_markers(self) -> None:
+        """Tell those with a filter how far the queue was read, from time to time."""
+        now = time.monotonic()
+        if not len(self._filtered) or now < self._tell_at:
+            return
+        self._tell_at = now + self.tell_seconds
+        for subscription in greenlets.in_turns(list(self._filtered.members())):
+            subscription.pass_to(self.cursor)
+            subscription.tell_marker()
 
     def _check_now_and_then(self) -> None:
         now = time.monotonic()
@@ -267,15 +300,47 @@ class Feed:
             gevent.sleep(_OUTAGE_SECONDS)
 
     def _hand_out(self, entries: list[Entry]) -> None:
-        monotonic = time.monotonic
-        slice_end = monotonic() + TIME_SLICE_SECONDS
         messages = [EncodedMessage(self.source.name, entry) for entry in entries]
-        form = next((subscription.form for subscription in self.live), DEFAULT_JSON)
-        for batch in batches(messages, form):
-            for subscription in self.live:
-                subscription.take(batch)
-                if monotonic() > slice_end:
-                    gevent.sleep(greenlets.MOMENT)
-                    slice_end = monotonic() + TIME_SLICE_SECONDS
-            self.cursor = batch.marker
-            self._expected = max(0, self._expected - batch.count)
+        self._slice_end = time.monotonic() + TIME_SLICE_SECONDS
+        if len(self._filtered):
+            self._hand_out_filtered(messages)
+        if self._unfiltered:
+            form = next(iter(self._unfiltered.values())).form
+            for batch in batches(messages, form):
+                self._give(batch, list(self._unfiltered.values()))
+                self._pass_to(batch.marker, batch.count)
+        else:
+            self._pass_to(messages[-1].marker, len(messages))
+
+    def _pass_to(self, marker: str, count: int) -> None:
+        """So many messages have been handed out, up to a marker."""
+        self.cursor = marker
+        self._expected = max(0, self._expected - count)
+
+    def _hand_out_filtered(self, messages: list[EncodedMessage]) -> None:
+        """Hand messages to those whose filter they meet.
+
+        PERF: nobody else is looked at. The others' markers are that of the feed, which they are
+        given when it matters.
+        """
+        met: dict[Group[PushSubscription], list[EncodedMessage]] = {}
+        for encoded in messages:
+            for group in self._filtered.meeting(encoded.attributes):
+                met.setdefault(group, []).append(encoded)
+        for group, wanted in met.items():
+            subscriptions = list(group.members.values())
+            if not subscriptions:
+                # They have ended meanwhile.
+                continue
+            for subscription in subscriptions:
+                subscription.pass_to(self.cursor)
+            for batch in batches(wanted, subscriptions[0].form):
+                self._give(batch, subscriptions)
+
+    def _give(self, batch: EncodedBatch, subscriptions: list[PushSubscription]) -> None:
+        """Hand a batch to subscribers; others have a turn in between."""
+        for subscription in subscriptions:
+            subscription.take(batch)
+            if time.monotonic() > self._slice_end:
+                gevent.sleep(greenlets.MOMENT)
+                self._slice_end = time.monotonic() + TIME_SLICE_SECONDS

@@ -14,6 +14,7 @@ from oslo_log import log
 from zaqar_gevent.api import documents
 from zaqar_gevent.api.grants import Grant
 from zaqar_gevent.api.push import Recipient, Source
+from zaqar_gevent.filters import Filter
 from zaqar_gevent.logs import level_of
 from zaqar_gevent.markers import MarkerNotGiven
 from zaqar_gevent.push.encoded import EncodedBatch, EncodedMessage, format_of, prefix_of
@@ -47,6 +48,7 @@ class PushSubscription:
 
     marker: of the last message that was pushed.
     ahead: ids of messages pushed already that the feed has yet to come past.
+    filter: which messages it gets; None for all. Its marker moves on past the others.
     form: how its messages are written. binary: whether that is MsgPack.
     created_at: in seconds of `time.monotonic`.
     too_slow: called when the client does not take what it is sent.
@@ -69,8 +71,13 @@ class PushSubscription:
         binary: bool,
         extended: bool,
         grant: Grant,
+        filter_: Filter | None = None,
     ) -> None:
         self.id = subscription_id
+        self.filter = filter_
+        self._compact = compact
+        self._told_marker = marker
+        self._tell_at = time.monotonic() + feed.tell_seconds
         self.feed = feed
         self.marker = marker
         self.ahead: set[str] = set()
@@ -119,10 +126,34 @@ class PushSubscription:
             pieces, size = batch.frames(self.form, head)
             frames = self._prefix.join(pieces)
             if self._recipient.push_frames(frames, batch.count, size, binary=self.binary):
-                self.marker = batch.marker
+                self.marker = self._told_marker = batch.marker
                 return
         for encoded in batch.messages:
             self._take_one(encoded)
+
+    def pass_to(self, marker: str | None) -> None:
+        """The feed has come as far as `marker` and had nothing else for this subscription."""
+        if marker is not None and self.state is _LIVE and not self.ahead:
+            self.marker = marker
+
+    def tell_marker(self) -> None:
+        """Tell the client how far it has come, so that it resumes from there.
+
+        Nothing else tells a client for whom nothing has come for long.
+        """
+        self._tell_at = time.monotonic() + self.feed.tell_seconds
+        if not self._compact or self.marker in (None, self._told_marker):
+            return
+        push = {
+            'push': 'marker',
+            'subscription_id': self.id,
+            'queue_name': self.source.name,
+            'marker': self.marker,
+        }
+        data = documents.encode(push, binary=self.binary)
+        if self._recipient.has_room(len(data)) and not self.grant.is_over:
+            self._told_marker = self.marker
+            self._recipient.push(data, binary=self.binary, kind='marker', grant=self.grant)
 
     def lose_place(self) -> None:
         """Nothing can follow the marker, which this store has never given."""
@@ -160,7 +191,7 @@ class PushSubscription:
         if not self._recipient.has_room(len(payload)):
             return False
         self._recipient.push(payload, binary=binary, kind='message', grant=self.grant)
-        self.marker = encoded.marker
+        self.marker = self._told_marker = encoded.marker
         return True
 
     def _catch_up(self) -> None:
@@ -190,11 +221,22 @@ class PushSubscription:
         entries = self.tail.after(self.marker)
         for entry in entries:
             encoded = EncodedMessage(self.feed.source.name, entry)
+            if not self._is_wanted(encoded):
+                self.marker = encoded.marker
+                continue
             while self.state is State.CATCHING_UP and not self._push(encoded):
                 self._recipient.wait_for_room()
                 if not self._recipient.is_open:
                     return False
+        self._tell_marker_now_and_then()
         return bool(entries)
+
+    def _tell_marker_now_and_then(self) -> None:
+        if self.filter is not None and time.monotonic() >= self._tell_at:
+            self.tell_marker()
+
+    def _is_wanted(self, encoded: EncodedMessage) -> bool:
+        return self.filter is None or self.filter.meets(encoded.attributes)
 
     def _join(self) -> bool:
         """Read the last messages and join the feed; False when there is no room for them.
@@ -208,10 +250,14 @@ class PushSubscription:
                 if self.state is not State.CATCHING_UP:
                     return True
                 encoded = EncodedMessage(self.feed.source.name, entry)
+                if not self._is_wanted(encoded):
+                    self.marker = encoded.marker
+                    continue
                 if not self._push(encoded):
                     return False
                 self.ahead.add(encoded.id)
         if self.state is State.CATCHING_UP:
             self.state = State.LIVE
             self.feed.join(self)
+            self._tell_marker_now_and_then()
         return True

@@ -11,6 +11,7 @@ from zaqar_gevent.terminal.completion import queue_names, topic_names
 from zaqar_gevent.terminal.settings import add_settings
 from zaqar_gevent.terminal.values import (
     attribute,
+    conditions,
     count,
     moment,
     not_negative,
@@ -159,6 +160,7 @@ def _add_tail(parser: argparse.ArgumentParser) -> None:
     )
     start.add_argument('--marker', metavar='ID', help='begin after this message')
     _add_limit(parser, 'stop after N messages (default: never)')
+    _add_filter(parser, 'print only messages whose attributes meet this')
 
 
 def _add_consume(parser: argparse.ArgumentParser) -> None:
@@ -297,6 +299,7 @@ def _add_subscribe(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('uri', metavar='URI', help='http:, https:, mailto: or trust+http(s):')
     _add_subscription_ttl(parser, 'default: 3600')
     _add_options(parser)
+    _add_filter(parser, 'send only messages whose attributes meet this')
 
 
 def _add_subscription_set(parser: argparse.ArgumentParser) -> None:
@@ -304,6 +307,11 @@ def _add_subscription_set(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--uri', metavar='URI', help='where the messages go from now on')
     _add_subscription_ttl(parser, 'counted from now; default: as before')
     _add_options(parser)
+    _add_filter(
+        parser,
+        'send only messages whose attributes meet this. With --option or --filter, the options '
+        'given replace all there are',
+    )
 
 
 def _add_subscription_ttl(parser: argparse.ArgumentParser, default: str) -> None:
@@ -368,6 +376,19 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
         default=[],
         metavar='KEY=VALUE',
         help='an option, with JSON or else text as its value; may be given more than once',
+    )
+
+
+def _add_filter(parser: argparse.ArgumentParser, told: str) -> None:
+    parser.add_argument(
+        '--filter',
+        type=conditions,
+        action='append',
+        default=[],
+        metavar='FILTER',
+        help=f'{told}: NAME=VALUE, or a JSON object such as \'{{"type": ["order", "refund"], '
+        '"region": {"prefix": "eu-"}, "tenant": {"exists": true}}\'. May be given more than once; '
+        'all must be met',
     )
 
 

@@ -7,6 +7,7 @@ import itertools
 from typing import Any
 
 from zaqar_gevent.client import Client, Queue, Topic
+from zaqar_gevent.client.filters import FilterError, parse
 from zaqar_gevent.terminal.confirmation import confirmed
 from zaqar_gevent.terminal.display import Display, compact, complain, span
 
@@ -34,7 +35,7 @@ def run_list(client: Client, arguments: argparse.Namespace, display: Display) ->
 def run_create(client: Client, arguments: argparse.Namespace, display: Display) -> int:
     """Have messages sent to a URI from now on."""
     subscription_id = _source(client, arguments).notify(
-        arguments.uri, ttl=arguments.ttl, options=dict(arguments.option) or None
+        arguments.uri, ttl=arguments.ttl, options=_options(arguments)
     )
     display.show({'id': subscription_id}, f'Subscribed as {subscription_id}.', whole=True)
     return 0
@@ -52,10 +53,10 @@ def run_set(client: Client, arguments: argparse.Namespace, display: Display) -> 
     given = {
         'subscriber': arguments.uri,
         'ttl': arguments.ttl,
-        'options': dict(arguments.option) or None,
+        'options': _options(arguments),
     }
     if not any(value is not None for value in given.values()):
-        complain('nothing to set: give --uri, --ttl or --option')
+        complain('nothing to set: give --uri, --ttl, --option or --filter')
         return 2
     _source(client, arguments).update_subscription(arguments.subscription, **given)
     display.show({'id': arguments.subscription, 'changed': True}, 'Changed.')
@@ -74,6 +75,24 @@ def run_delete(client: Client, arguments: argparse.Namespace, display: Display) 
         record: dict[str, Any] = {'id': subscription_id, 'deleted': True}
         display.show(record, f'{subscription_id} deleted.', whole=True)
     return 0
+
+
+def filter_of(arguments: argparse.Namespace) -> dict[str, Any] | None:
+    """The filter that the options `--filter` make together; None without any."""
+    if not arguments.filter:
+        return None
+    wanted = {name: one for part in arguments.filter for name, one in part.items()}
+    try:
+        parse(wanted, 'filter')
+    except FilterError as error:
+        complain(str(error))
+        raise SystemExit(2) from None
+    return wanted
+
+
+def _options(arguments: argparse.Namespace) -> dict[str, Any] | None:
+    wanted = filter_of(arguments)
+    return (dict(arguments.option) | ({} if wanted is None else {'filter': wanted})) or None
 
 
 def _source(client: Client, arguments: argparse.Namespace) -> Queue | Topic:

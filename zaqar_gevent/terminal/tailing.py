@@ -10,6 +10,7 @@ from zaqar_gevent.terminal.display import Display, complain
 from zaqar_gevent.terminal.listing import show_message
 from zaqar_gevent.terminal.queues import exists, tell_missing
 from zaqar_gevent.terminal.reader import being_read
+from zaqar_gevent.terminal.subscriptions import filter_of
 
 
 def run(client: Client, arguments: argparse.Namespace, display: Display) -> int:
@@ -23,7 +24,9 @@ def run(client: Client, arguments: argparse.Namespace, display: Display) -> int:
         return tell_missing(queue)
     with (
         being_read(),
-        queue.subscribe(marker=arguments.marker, on_restart=tell_restart) as subscription,
+        queue.subscribe(
+            marker=arguments.marker, filter=filter_of(arguments), on_restart=tell_restart
+        ) as subscription,
     ):
         display.say(f'Following {arguments.queue}; Ctrl-C ends it.')
         for message in itertools.islice(subscription, arguments.limit):

@@ -77,6 +77,16 @@ def attribute(text: str) -> tuple[str, str]:
     return name, value
 
 
+def conditions(text: str) -> dict[str, Any]:
+    """A part of a filter: a JSON object, or `NAME=VALUE` for a text that an attribute equals."""
+    if text.lstrip().startswith('{'):
+        document = json_or_text(text)
+        if not isinstance(document, dict):
+            raise argparse.ArgumentTypeError(f'{text!r} is not a JSON object')
+        return document
+    return dict([attribute(text)])
+
+
 def moment(text: str) -> float | str:
     """A time: seconds since the epoch, or a text that the server reads."""
     try:

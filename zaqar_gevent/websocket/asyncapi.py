@@ -143,6 +143,12 @@ _PUSHES: dict[str, tuple[str, dict[str, Schema], tuple[str, ...]]] = {
         },
         ('queue_name', 'message'),
     ),
+    'marker': (
+        'How far the queue was read for a subscription with a filter, whose messages may be rare: '
+        'resume it after this marker.',
+        {'subscription_id': _TEXT, 'queue_name': _TEXT, 'marker': _TEXT},
+        ('subscription_id', 'queue_name', 'marker'),
+    ),
     'paused': (
         'A subscription whose messages the client did not take; resume it after the marker.',
         {'subscription_id': _TEXT, 'marker': {'type': ['string', 'null']}},

@@ -464,7 +464,12 @@ declare class Stream implements AsyncIterableIterator<Message> {
   close(): Promise<void>;
 }
 
+/** What an attribute must be: a text, one of some, with a prefix, there at all, or not there. */
+export type Condition = string | readonly string[] | { prefix: string } | { exists: boolean };
+
 export interface SubscribeOptions {
+  /** Only messages whose attributes meet all conditions. */
+  filter?: Readonly<Record<string, Condition>> | null;
   /** After which message; '' for all from the first; none for those posted from now on. */
   marker?: string | null;
   /** Ends it. */

@@ -2253,6 +2253,85 @@ const UNKNOWN_MARKER = 'unknown_marker';
 
 const CLOSED = new ClientClosed('Closed by its user.');
 
+// Filters: which messages a subscription is for, by their attributes. The server does the same where it
+// pushes; this is for what is polled.
+
+const MAX_CONDITIONS = 16;
+const MAX_TEXTS = 100;
+const MAX_NAME = 128;
+const MAX_TEXT = 8192;
+const NAME = /^[A-Za-z0-9_.-]+$/;
+const FORMS = 'a text, a list of texts, {"prefix": TEXT}, {"exists": true} or {"exists": false}';
+
+// The function that tells whether attributes meet a filter. Throws a TypeError for what is no filter.
+function parseFilter(document, place = '$.options.filter') {
+  if (!isObject(document)) {
+    throw refusal(`A filter must be an object such as {"type": "order"}, not ${told(document)}`, place);
+  }
+  const wanted = Object.entries(document).filter(([, condition]) => condition !== undefined);
+  if (wanted.length < 1 || wanted.length > MAX_CONDITIONS) {
+    throw refusal(`A filter must name 1 to ${MAX_CONDITIONS} attributes, not ${wanted.length}`, place);
+  }
+  const conditions = wanted.map(([name, condition]) => {
+    if (name.length > MAX_NAME || !NAME.test(name)) {
+      const rule = `1 to ${MAX_NAME} letters, digits and characters of "_.-"`;
+      const shown = name.slice(0, MAX_NAME);
+      throw refusal(`The name of an attribute may have ${rule}, unlike '${shown}'`, place);
+    }
+    return [name, conditionOf(condition, `${place}.${name}`)];
+  });
+  return (attributes) =>
+    conditions.every(([name, meets]) => meets(Object.hasOwn(attributes, name) ? attributes[name] : null));
+}
+
+// What tells whether an attribute, null where it is not there, meets a condition.
+function conditionOf(wanted, place) {
+  if (typeof wanted === 'string') return oneOf([text(wanted, place)]);
+  if (Array.isArray(wanted)) {
+    if (wanted.length < 1 || wanted.length > MAX_TEXTS) {
+      throw refusal(`A list must have 1 to ${MAX_TEXTS} texts, not ${wanted.length}`, place);
+    }
+    return oneOf(wanted.map((one, index) => text(one, `${place}[${index}]`)));
+  }
+  const [[kind, given] = [], ...others] = isObject(wanted) ? Object.entries(wanted) : [];
+  if (kind === 'prefix' && !others.length) {
+    const prefix = text(given, `${place}.prefix`);
+    return (value) => value !== null && value.startsWith(prefix);
+  }
+  if (kind === 'exists' && !others.length) {
+    if (typeof given !== 'boolean') {
+      throw refusal(`This must be true or false, not ${told(given)}`, `${place}.exists`);
+    }
+    return (value) => (value !== null) === given;
+  }
+  throw refusal(`A condition must be ${FORMS}`, place);
+}
+
+function oneOf(texts) {
+  const wanted = new Set(texts);
+  return (value) => wanted.has(value);
+}
+
+function text(given, place) {
+  if (typeof given !== 'string') throw refusal(`This must be a text, not ${told(given)}`, place);
+  if (given.length > MAX_TEXT) {
+    throw refusal(`A text may have at most ${MAX_TEXT} characters, not ${given.length}`, place);
+  }
+  return given;
+}
+
+const isObject = (given) => typeof given === 'object' && given !== null && !Array.isArray(given);
+
+const refusal = (reason, place) => new TypeError(`${reason} - at \`${place}\``);
+
+// What a value is in JSON.
+function told(given) {
+  if (given === null || typeof given === 'boolean') return String(given);
+  if (typeof given === 'number' || typeof given === 'bigint') return 'a number';
+  if (Array.isArray(given)) return 'a list';
+  return typeof given === 'string' ? 'a text' : 'an object';
+}
+
 // Messages as they are posted, once and in order.
 
 
@@ -2273,16 +2352,22 @@ const REMEMBERED = 2000;
 // client dispatches a `restart` event.
 class Subscription extends Stream {
   #channel;
+  #filter;
+  // What tells whether attributes meet the filter, for what is polled; null without one.
+  #meets;
   #received;
   #seen = new Set();
   #ready = deferred();
 
   // Not private: what the base class starts at once may need them.
   constructor(channel, options = {}) {
-    checkOptions(options, ['marker', 'signal'], 'subscribe()');
-    const { marker, signal } = options;
+    checkOptions(options, ['marker', 'filter', 'signal'], 'subscribe()');
+    const { marker, filter, signal } = options;
+    const meets = filter === undefined || filter === null ? null : parseFilter(filter, 'filter');
     super(channel._client, signal);
     this.#channel = channel;
+    this.#filter = filter ?? undefined;
+    this.#meets = meets;
     this.#received = marker ?? undefined;
     this.marker = marker ?? null;
     this.restarts = 0;
@@ -2345,6 +2430,7 @@ class Subscription extends Stream {
       else connection.listeners.set(id, (push, size) => this.#pushed(connection, push, size, full));
     };
     const asked = { ...this.#channel._named, marker: this.#received };
+    if (this.#filter !== undefined) asked.options = { filter: this.#filter };
     const options = { signal: this._signal, accept };
     await connection.request(this.#channel._action('subscription_create'), asked, options);
     try {
@@ -2372,6 +2458,10 @@ class Subscription extends Stream {
       settleEnd(push, full);
       return;
     }
+    if (push.push === 'marker') {
+      this.#stand(push.marker);
+      return;
+    }
     this.#take(push.message, push.marker, size);
     if (!this._inbox.isFull) return;
     connection.listeners.delete(push.subscription_id);
@@ -2384,6 +2474,10 @@ class Subscription extends Stream {
   }
 
   #take(message, marker, size) {
+    if (this.#meets !== null && !this.#meets(message.attributes ?? {})) {
+      this.#stand(marker);
+      return;
+    }
     this.#received = marker;
     this._progressed();
     if (this.#seen.has(message.id)) return;
@@ -2417,6 +2511,9 @@ class Subscription extends Stream {
   }
 
   async #page(transport, wait) {
+    if (this.#meets !== null && !transport.capabilities?.server) {
+      throw new Unsupported('This server keeps no attributes of messages, which a filter needs.');
+    }
     const asked = {
       ...this.#channel._named,
       marker: this.#received || BEFORE_ALL,

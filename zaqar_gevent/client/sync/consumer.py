@@ -106,6 +106,9 @@ class _Pushes:
         if consumer is not None:
             consumer._take_in(self, document['message'])
 
+    def on_marker(self, marker: str) -> None:
+        """A consumer reads after no marker."""
+
     def on_paused(self) -> None:
         """A consumer is not paused: its credit is limit enough."""
 

@@ -225,6 +225,7 @@ class _MessageSource:
         self,
         marker: str | None = None,
         *,
+        filter: Mapping[str, Any] | None = None,  # noqa: A002
         buffer: int = DEFAULT_BUFFER_MESSAGES,
         on_restart: Callable[[], None] | None = None,
     ) -> Subscription:
@@ -232,10 +233,15 @@ class _MessageSource:
 
         marker: '' begins with the oldest message, None with what is posted from now on, and any
         other after that message. buffer: how many messages may wait here to be received.
+
+        filter: conditions by the names of attributes, all of which a message must meet: a text, a
+        list of texts, `{'prefix': text}`, `{'exists': True}` or `{'exists': False}`. Raises
+        ValueError for what is no filter.
+
         on_restart: called when it begins again with the oldest message, since the server's store
         is another one by now.
         """
-        return Subscription.open(self._target, marker, buffer, on_restart)
+        return Subscription.open(self._target, marker, buffer, on_restart, filter)
 
     def notify(
         self,

@@ -9,7 +9,7 @@ import logging
 import re
 import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Self
 
 from zaqar_gevent.client.sync import io
@@ -26,8 +26,10 @@ from zaqar_gevent.client.errors import (
     ConnectionLost,
     ServiceUnavailable,
     Timeout,
+    Unsupported,
 )
 from zaqar_gevent.client.fallback import Pace
+from zaqar_gevent.client.filters import parse
 from zaqar_gevent.client.links import Answer, check
 
 LOG = logging.getLogger(__name__)
@@ -117,6 +119,11 @@ class _Pushes(_Handler):
         ):
             self.stop()
 
+    def on_marker(self, marker: str) -> None:
+        subscription = self._subscription()
+        if subscription is not None and not self.is_over:
+            subscription._pass_to(marker)
+
     def on_paused(self) -> None:
         self.stop()
 
@@ -154,6 +161,9 @@ class _Notifications(_Handler):
         if subscription is not None:
             subscription._notify()
 
+    def on_marker(self, marker: str) -> None:
+        """Upstream's envelope has nothing of the kind."""
+
     def on_paused(self) -> None:
         """Upstream's envelope has nothing of the kind."""
 
@@ -168,7 +178,8 @@ class Subscription(Stream):
     the last message any more. Then this begins again with the oldest message of the queue, logs a
     warning and calls `on_restart`.
 
-    marker: where to subscribe again to get what follows the last message that was taken.
+    marker: where to subscribe again to get what follows the last message that was taken. With a
+    filter it moves on past messages that do not meet it.
     restarts: how often it has begun again.
     """
 
@@ -178,8 +189,11 @@ class Subscription(Stream):
         marker: str | None,
         buffer: int,
         on_restart: Callable[[], None] | None = None,
+        filter: Mapping[str, Any] | None = None,  # noqa: A002
     ) -> None:
         self.restarts = 0
+        # What the server does where it pushes, this does where it polls.
+        self._filter = None if filter is None else parse(filter, 'filter')
         self._on_restart = on_restart
         self._target = target
         self.marker = marker
@@ -205,9 +219,10 @@ class Subscription(Stream):
         marker: str | None,
         buffer: int,
         on_restart: Callable[[], None] | None = None,
+        filter: Mapping[str, Any] | None = None,  # noqa: A002
     ) -> Self:
         """A subscription that misses nothing that is posted from now on."""
-        subscription = cls(target, marker, buffer, on_restart)
+        subscription = cls(target, marker, buffer, on_restart, filter)
         try:
             subscription._begin()
         except BaseException:
@@ -267,6 +282,13 @@ class Subscription(Stream):
         self._buffer.append((message, size))
         self._buffer_bytes += size
         self._fetched = message.marker if message.marker is not None else self._fetched
+
+    def _pass_to(self, marker: str) -> None:
+        """Up to this marker there is nothing more for this subscription."""
+        with self._woken:
+            self._fetched = marker
+            if not self._buffer:
+                self.marker = marker
 
     def _take(self) -> Message | None:
         """The next message that has come already and has not been given out yet."""
@@ -392,7 +414,8 @@ class Subscription(Stream):
         """
         # A call that is cancelled leaves it to the next one.
         pushes = self._pushes = _Pushes(self, self._target, link)
-        arguments = self._target.arguments(marker=self._fetched)
+        options = None if self._filter is None else {'filter': self._filter.document}
+        arguments = self._target.arguments(marker=self._fetched, options=options)
         action = self._target.action('subscription_create')
         timeout = self._requester.timeout
         try:
@@ -434,7 +457,10 @@ class Subscription(Stream):
         with self._woken:
             new = [one for one in messages if one.id not in self._seen]
             for message in messages:
-                self._keep(message, 0)
+                if self._filter is None or self._filter.meets(message.attributes):
+                    self._keep(message, 0)
+                elif message.marker is not None:
+                    self._pass_to(message.marker)
             if not messages and following:
                 # The same place, as the store knows it again for certain.
                 self._fetched = following
@@ -447,7 +473,10 @@ class Subscription(Stream):
         self, link: Link, marker: str | None, wait: float
     ) -> tuple[list[Message], str | None]:
         """The messages that follow a marker, and the marker of the page, if it has one."""
-        is_upstream = link.kind == 'rest' and not (link.get_capabilities()).protocols
+        capabilities = link.get_capabilities()
+        is_upstream = link.kind == 'rest' and not capabilities.protocols
+        if self._filter is not None and not capabilities.server:
+            raise Unsupported('This server keeps no attributes of messages, which a filter needs.')
         arguments = self._target.arguments(
             marker=marker or BEFORE_ALL,
             limit=PAGE_MESSAGES,
@@ -456,7 +485,7 @@ class Subscription(Stream):
             # A server of upstream's does not move a delayed message behind what was visible before.
             include_delayed=True if is_upstream else None,
             # Who may wait is told where an empty page stands.
-            wait=wait if (link.get_capabilities()).max_wait else None,
+            wait=wait if capabilities.max_wait else None,
         )
         action = self._target.action('message_list')
         answer = check(link.perform(action, arguments, self._requester.timeout + wait))

@@ -3,7 +3,8 @@
 import { RestartEvent } from './events.js';
 import { deferred, Scope } from './clock.js';
 import { COMPACT } from './connection.js';
-import { AccessEnded, APIError, Conflict } from './errors.js';
+import { AccessEnded, APIError, Conflict, Unsupported } from './errors.js';
+import { parseFilter } from './filters.js';
 import { checkOptions } from './options.js';
 import { Message } from './message.js';
 import { Stream, UNKNOWN_MARKER } from './stream.js';
@@ -25,16 +26,22 @@ const REMEMBERED = 2000;
 // client dispatches a `restart` event.
 export class Subscription extends Stream {
   #channel;
+  #filter;
+  // What tells whether attributes meet the filter, for what is polled; null without one.
+  #meets;
   #received;
   #seen = new Set();
   #ready = deferred();
 
   // Not private: what the base class starts at once may need them.
   constructor(channel, options = {}) {
-    checkOptions(options, ['marker', 'signal'], 'subscribe()');
-    const { marker, signal } = options;
+    checkOptions(options, ['marker', 'filter', 'signal'], 'subscribe()');
+    const { marker, filter, signal } = options;
+    const meets = filter === undefined || filter === null ? null : parseFilter(filter, 'filter');
     super(channel._client, signal);
     this.#channel = channel;
+    this.#filter = filter ?? undefined;
+    this.#meets = meets;
     this.#received = marker ?? undefined;
     this.marker = marker ?? null;
     this.restarts = 0;
@@ -97,6 +104,7 @@ export class Subscription extends Stream {
       else connection.listeners.set(id, (push, size) => this.#pushed(connection, push, size, full));
     };
     const asked = { ...this.#channel._named, marker: this.#received };
+    if (this.#filter !== undefined) asked.options = { filter: this.#filter };
     const options = { signal: this._signal, accept };
     await connection.request(this.#channel._action('subscription_create'), asked, options);
     try {
@@ -124,6 +132,10 @@ export class Subscription extends Stream {
       settleEnd(push, full);
       return;
     }
+    if (push.push === 'marker') {
+      this.#stand(push.marker);
+      return;
+    }
     this.#take(push.message, push.marker, size);
     if (!this._inbox.isFull) return;
     connection.listeners.delete(push.subscription_id);
@@ -136,6 +148,10 @@ export class Subscription extends Stream {
   }
 
   #take(message, marker, size) {
+    if (this.#meets !== null && !this.#meets(message.attributes ?? {})) {
+      this.#stand(marker);
+      return;
+    }
     this.#received = marker;
     this._progressed();
     if (this.#seen.has(message.id)) return;
@@ -169,6 +185,9 @@ export class Subscription extends Stream {
   }
 
   async #page(transport, wait) {
+    if (this.#meets !== null && !transport.capabilities?.server) {
+      throw new Unsupported('This server keeps no attributes of messages, which a filter needs.');
+    }
     const asked = {
       ...this.#channel._named,
       marker: this.#received || BEFORE_ALL,

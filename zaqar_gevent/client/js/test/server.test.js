@@ -160,6 +160,24 @@ everywhere('two subscriptions of one queue each get all', async (client) => {
   }
 });
 
+everywhere('a subscription with a filter gives what meets it, and passes the rest', async (client) => {
+  const queue = client.queue('q');
+  const filter = { type: ['order', 'refund'], region: { prefix: 'eu-' } };
+  await queue.post(Array(25).fill('gift'), { attributes: { type: 'gift', region: 'eu-1' } });
+  await queue.post('order', { attributes: { type: 'order', region: 'eu-1' } });
+  await queue.post('elsewhere', { attributes: { type: 'order', region: 'us-1' } });
+  await queue.post('refund', { attributes: { type: 'refund', region: 'eu-2' } });
+  const subscription = queue.subscribe({ marker: '', filter });
+  assert.deepEqual([(await subscription.next()).value.body, (await subscription.next()).value.body], ['order', 'refund']);
+  const { marker } = subscription;
+  await subscription.close();
+  await queue.post('more', { attributes: { type: 'order', region: 'eu-' } });
+  const pair = [queue.subscribe({ marker, filter }), queue.subscribe({ marker, filter })];
+  for (const one of pair) assert.equal((await one.next()).value.body, 'more');
+  for (const one of pair) await one.close();
+  assert.throws(() => queue.subscribe({ filter: { type: [] } }), /1 to 100 texts, not 0 - at `filter\.type`/);
+});
+
 everywhere('a subscription can be taken up by another client where it ended', async (client) => {
   const queue = client.queue('q');
   await queue.post([1, 2, 3, 4]);

@@ -31,6 +31,9 @@ const claim = await queue.claim({ limit: 10, ttl: 60, signal: AbortSignal.timeou
 for (const message of claim) await message.delete();
 const subscription = queue.subscribe({ marker: '' });
 await subscription.ready;
+queue.subscribe({ filter: { type: ['order'], region: { prefix: 'eu-' }, tenant: { exists: true }, kind: 'a' } });
+// @ts-expect-error A condition is no number.
+queue.subscribe({ filter: { type: 7 } });
 const { value }: { value?: Message } = await subscription.next({ timeout: 5 });
 for await (const { marker, body } of subscription) console.log(marker, body, ids, value?.claimId);
 for await (const message of queue.consume({ credit: 10 })) {
