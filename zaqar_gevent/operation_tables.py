@@ -5,7 +5,8 @@
     python -m zaqar_gevent.operation_tables
 
 writes `client/operations.py`, `client/js/src/operations.js`, and the copy of the latter in
-`client/js/zaqar.js`; and `client/filters.py`, the copy of a module that server and client share.
+`client/js/zaqar.js`; `client/filters.py`, the copy of a module that server and client share; and
+the settings of queues, `client/queue_settings.py` and `client/js/src/queue_settings.js`.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import Any
 
 from zaqar_gevent.api import CONNECTION, REGISTRY
 from zaqar_gevent.api.operation import Operation
+from zaqar_gevent.api.settings import SETTINGS, Setting
 from zaqar_gevent.websocket import asyncapi
 
 _CLIENT = pathlib.Path(__file__).with_name('client')
@@ -31,6 +33,9 @@ _FILTERS_SOURCE = pathlib.Path(__file__).with_name('filters.py')
 _FILTERS_HEAD = """\
 # Written by `tox -e genoperations` from zaqar_gevent/filters.py: change that one.
 """
+
+PYTHON_SETTINGS = _CLIENT / 'queue_settings.py'
+JAVASCRIPT_SETTINGS = _CLIENT / 'js' / 'src' / 'queue_settings.js'
 
 _COMMENT = 'Written by `tox -e genoperations` from the declarations in zaqar_gevent/api.'
 
@@ -66,6 +71,59 @@ _JAVASCRIPT_HEAD = f"""\
 """
 
 
+_PYTHON_SETTINGS_HEAD = f'''\
+"""The settings of queues and topics, by the names that `configure` takes.
+
+{_COMMENT}
+"""
+
+# fmt: off
+# ruff: noqa: E501
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Setting(NamedTuple):
+    """A setting of a queue.
+
+    name: for users. key: in the metadata. form, placeholder: how the terminal reads its value.
+    told: what it is for, what is allowed, and its default. unit: as it is shown beside values.
+    for_topics: whether topics have it.
+    """
+
+    name: str
+    key: str
+    form: str
+    placeholder: str
+    told: str
+    unit: str
+    for_topics: bool
+
+
+SETTINGS = (
+'''
+
+_PYTHON_SETTING = """\
+    Setting(
+        name={0},
+        key={1},
+        form={2},
+        placeholder={3},
+        told={4},
+        unit={5!r},
+        for_topics={6},
+    ),
+"""
+
+_JAVASCRIPT_SETTINGS_HEAD = f"""\
+// The settings of queues and topics, by the names that `configure` takes.
+//
+// {_COMMENT}
+
+"""
+
 _JAVASCRIPT_END = '\n};\n'
 
 
@@ -78,10 +136,40 @@ def tables() -> dict[pathlib.Path, str]:
     copy = table.replace('export const', 'const', 1)
     return {
         FILTERS: _FILTERS_HEAD + _FILTERS_SOURCE.read_text(encoding='utf-8'),
+        PYTHON_SETTINGS: _python_settings(),
+        JAVASCRIPT_SETTINGS: _javascript_settings(),
         PYTHON: _python(),
         JAVASCRIPT: table,
         BUILT_JAVASCRIPT: built[:start] + copy + built[end:],
     }
+
+
+def _python_settings() -> str:
+    rows = (_PYTHON_SETTING.format(*_told(one), one.unit, one.for_topics) for one in SETTINGS)
+    return _PYTHON_SETTINGS_HEAD + ''.join(rows) + ')\n'
+
+
+def _told(setting: Setting) -> tuple[str, ...]:
+    allowed = f'; {setting.allowed}' if setting.allowed else ''
+    told = f'{setting.effect}{allowed} (default: {setting.default})'
+    return tuple(
+        json.dumps(text, ensure_ascii=False)
+        for text in (setting.name, setting.key, setting.form, setting.placeholder, told)
+    )
+
+
+def _javascript_settings() -> str:
+    rows = ''.join(
+        f"  {camel(one.name)}: {{ key: '{one.key}', forTopics: {json.dumps(one.for_topics)} }},\n"
+        for one in SETTINGS
+    )
+    return f'{_JAVASCRIPT_SETTINGS_HEAD}export const SETTINGS = {{\n{rows}}};\n'
+
+
+def camel(name: str) -> str:
+    """A name as JavaScript has it."""
+    first, *others = name.split('_')
+    return first + ''.join(map(str.capitalize, others))
 
 
 def _described() -> Iterator[dict[str, Any]]:

@@ -64,6 +64,20 @@ def test_the_delay_of_retries_has_parts(shell: Shell) -> None:
     assert shell.run('queue', 'set', 'jobs', '--retry-delay', 'soon').returncode == 2
 
 
+def test_a_reserved_key_that_means_nothing_is_refused(shell: Shell) -> None:
+    status, told = shell.failure('queue', 'create', 'jobs', '--metadata', '_max_claims=3')
+    assert status == 2
+    assert 'did you mean _max_claim_count?' in told
+    assert shell.records('queue', 'list') == []
+
+
+def test_the_policy_of_notifications_is_json(shell: Shell) -> None:
+    policy = '{"retries_with_no_delay": 1}'
+    shell.records('topic', 'create', 'news', '--retry-policy', policy)
+    [shown] = shell.records('topic', 'show', 'news')
+    assert shown['metadata']['_retry_policy'] == {'retries_with_no_delay': 1}
+
+
 def test_a_switch_is_a_setting_as_well(shell: Shell) -> None:
     shell.records('queue', 'create', 'jobs', '--encrypt')
     [changed] = shell.records('queue', 'set', 'jobs', '--no-encrypt')
@@ -73,6 +87,8 @@ def test_a_switch_is_a_setting_as_well(shell: Shell) -> None:
 def test_settings_of_a_queue_that_exists_are_not_lost_silently(shell: Shell) -> None:
     shell.records('queue', 'create', 'jobs', '--default-ttl', '600')
     assert shell.records('queue', 'create', 'jobs') == [{'name': 'jobs', 'created': False}]
+    same = shell.records('queue', 'create', 'jobs', '--default-ttl', '600')
+    assert same == [{'name': 'jobs', 'created': False}]
     status, told = shell.failure('queue', 'create', 'jobs', '--default-ttl', '700')
     assert status == 1
     assert 'queue set' in told

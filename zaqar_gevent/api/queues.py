@@ -3,69 +3,25 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, Literal, NotRequired, TypedDict
+from typing import Any, Literal, NotRequired, TypedDict
 
 import msgspec
 from zaqar.storage import errors as storage_errors
 from zaqar.transport.validation import ValidationFailed
 
 from zaqar_gevent import dead_letters, redrives
-from zaqar_gevent.api import documents, errors, retries, signed_urls
+from zaqar_gevent.api import documents, errors, signed_urls
 from zaqar_gevent.api.broker import Broker
 from zaqar_gevent.api.context import Context, Metadata
 from zaqar_gevent.api.messages import check_encryption
 from zaqar_gevent.api.operation import Kind, Repeat, Reply, Request, operation
 from zaqar_gevent.api.push import Source
-from zaqar_gevent.retry_delays import NewRetryDelay
-from zaqar_gevent.storage.features import Feature
+from zaqar_gevent.api.settings import NEEDED, SETTINGS, ReservedMetadata, Setting
 from zaqar_gevent.storage.interface import read_metadata
 
 MAX_FILTERS = 100
 _BAD_ESCAPE = re.compile(r'~(?![01])')
 PATCH_MEDIA_TYPE = 'application/openstack-messaging-v2.0-json-patch'
-
-
-_Retries = Annotated[int, msgspec.Meta(ge=0, le=retries.MAX_RETRIES)]
-_Delay = Annotated[int, msgspec.Meta(ge=0, le=retries.MAX_DELAY)]
-
-
-class RetryPolicy(msgspec.Struct):
-    """How often and at what intervals a failed notification is sent again, in seconds."""
-
-    retries_with_no_delay: _Retries | None = None
-    minimum_delay_retries: _Retries | None = None
-    minimum_delay: _Delay | None = None
-    maximum_delay: _Delay | None = None
-    maximum_delay_retries: _Retries | None = None
-    retry_backoff_function: str | None = None
-    ignore_subscription_override: bool | None = None
-
-
-class ReservedMetadata(msgspec.Struct, rename=lambda name: f'_{name}'):
-    """The types of the metadata that mean something to the server; ranges are upstream's."""
-
-    flavor: str | None = None
-    max_messages_post_size: int | None = None
-    default_message_ttl: int | None = None
-    default_message_delay: int | None = None
-    dead_letter_queue: str | None = None
-    dead_letter_queue_messages_ttl: int | None = None
-    max_claim_count: int | None = None
-    enable_encrypt_messages: bool | None = None
-    retry_policy: RetryPolicy | None = None
-    trace_context: bool | None = None
-    retry_delay: NewRetryDelay | None = None
-    ordered_groups: bool | None = None
-    fair_groups: bool | None = None
-
-
-_NEEDED = {
-    '_retry_delay': Feature.RETRIES,
-    '_trace_context': Feature.ATTRIBUTES,
-    '_ordered_groups': Feature.GROUPS,
-    '_fair_groups': Feature.GROUPS,
-}
-"""What the store must be able to do for a setting."""
 
 
 class ListQueues(Request):
@@ -168,7 +124,11 @@ def list_queues(context: Context, request: ListQueues) -> QueuePage:
     payload='metadata',
 )
 def create_queue(context: Context, request: CreateQueue) -> Reply:
-    """Create a queue; one that exists is left as it is (204)."""
+    """Create a queue; one that exists is left as it is (204).
+
+    From version 2.1 of the API on, 409 says that a queue exists with other values of the given
+    metadata.
+    """
     if request.metadata is not None:
         _check_sent_size(context, request.metadata)
         _check_metadata(context, request.queue_name, request.metadata)
@@ -178,6 +138,8 @@ def create_queue(context: Context, request: CreateQueue) -> Reply:
     except storage_errors.FlavorDoesNotExist as error:
         raise errors.BadRequest(f'{error} - at `$.metadata._flavor`') from None
     context.forget_metadata_of(request.queue_name)
+    if not created and request.metadata and context.shows_extensions:
+        _check_present(context, request.queue_name, request.metadata)
     return Reply(201 if created else 204, _told(context, request, 'created'))
 
 
@@ -351,22 +313,14 @@ def _purge_subscriptions(context: Context, queue_name: str) -> None:
 
 
 def reserved_metadata(broker: Broker, kind: Kind) -> Metadata:
-    """The metadata every queue has, with the values of a queue that sets none.
+    """The settings that every queue shows, with the values of a queue that sets none.
 
-    Topics are not claimed from, so they have the first three only.
+    Topics are not claimed from, so they have some of them only.
     """
-    shared = {
-        '_max_messages_post_size': broker.limit('max_messages_post_size'),
-        '_default_message_ttl': broker.limit('default_message_ttl'),
-        '_default_message_delay': broker.limit('default_message_delay'),
-    }
-    if kind is Kind.TOPIC:
-        return shared
-    return shared | {
-        '_dead_letter_queue': None,
-        '_dead_letter_queue_messages_ttl': None,
-        '_max_claim_count': None,
-        '_enable_encrypt_messages': False,
+    return {
+        one.key: _default_of(broker, one)
+        for one in SETTINGS
+        if one.is_shown and (one.for_topics or kind is not Kind.TOPIC)
     }
 
 
@@ -379,6 +333,12 @@ def _stop_redrives(broker: Broker, queue_name: str, project: str | None) -> None
         if redrive['state'] == redrives.State.RUNNING:
             state, reason = redrives.State.STOPPED, redrives.FORGOTTEN_QUEUE
             controller.end(queue_name, redrive['id'], project, state, reason)
+
+
+def _default_of(broker: Broker, setting: Setting) -> Any:
+    if setting.option is not None:
+        return broker.limit(setting.option)
+    return False if setting.form == 'switch' else None
 
 
 def _told(context: Context, request: NamedQueue, done: str) -> str:
@@ -411,10 +371,24 @@ def _check_metadata(
         raise errors.from_decoding(error, '$.metadata') from None
     if metadata.get('_enable_encrypt_messages'):
         check_encryption(broker)
-    for name, feature in _NEEDED.items():
+    for name, feature in NEEDED.items():
         if metadata.get(name) and metadata[name] != (before or {}).get(name):
             broker.require(feature, queue_name, context.project_id, f'$.metadata.{name}')
     broker.limits.queue_metadata_putting(metadata)
+
+
+def _check_present(context: Context, queue_name: str, metadata: Metadata) -> None:
+    """Raise `errors.Conflict` where a queue does not have this metadata, which is not set then."""
+    stored = read_metadata(context.queues, queue_name, context.project_id)
+    present = _with_defaults(context, dict(stored))
+    wanted = _with_defaults(context, dict(metadata))
+    others = sorted(key for key in metadata if wanted[key] != present.get(key))
+    if others:
+        raise errors.Conflict(
+            f'The {context.kind.value} {queue_name} exists with other values of '
+            f'{", ".join(others)}, and was left as it is; change them by '
+            f'{context.kind.value}_update (PATCH) - at `$.metadata`'
+        )
 
 
 def _check_dead_letters(context: Context, queue_name: str, metadata: Metadata) -> None:

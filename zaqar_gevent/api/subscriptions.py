@@ -27,8 +27,9 @@ from zaqar_gevent.api.push import (
     connected,
     is_internal,
 )
-from zaqar_gevent.api.queues import NamedQueue, RetryPolicy
+from zaqar_gevent.api.queues import NamedQueue
 from zaqar_gevent.api.quotas import too_many
+from zaqar_gevent.api.settings import RetryPolicy
 from zaqar_gevent.storage.features import Feature
 
 _TRUST = 'trust+'

@@ -6,7 +6,7 @@ import argparse
 import itertools
 from typing import Any
 
-from zaqar_gevent.client import Client, Queue, Topic
+from zaqar_gevent.client import Client, Conflict, Queue, Topic
 from zaqar_gevent.terminal.confirmation import confirmed
 from zaqar_gevent.terminal.display import Display, complain, text
 from zaqar_gevent.terminal.settings import described, given_metadata, key_of
@@ -46,11 +46,12 @@ def run_create(client: Client, arguments: argparse.Namespace, display: Display) 
     """Create a queue or topic; one that exists is left as it is."""
     source = _source(client, arguments)
     metadata = given_metadata(arguments, arguments.kind)
-    is_new = source.create(metadata or None)
-    if not is_new and metadata:
+    try:
+        is_new = source.create(metadata or None)
+    except Conflict:
         complain(
-            f'{source.name} exists already and was not changed; to change its settings, use '
-            f'`zaqar-gevent {arguments.kind} set`'
+            f'{source.name} exists already with other settings and was not changed; to change '
+            f'them, use `zaqar-gevent {arguments.kind} set`'
         )
         return 1
     _warn_of_dead_letters(client, metadata)

@@ -3,126 +3,38 @@
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
-from zaqar_gevent.terminal.values import count, pair, retry_delay, whole
+from zaqar_gevent.client.metadata import check_key
+from zaqar_gevent.client.queue_settings import SETTINGS, Setting
+from zaqar_gevent.terminal.display import complain
+from zaqar_gevent.terminal.values import count, json_object, pair, retry_delay, whole
 
+_READERS: dict[str, Callable[[str], Any]] = {
+    'number': count,
+    'whole': whole,
+    'text': str,
+    'retry_delay': retry_delay,
+    'object': json_object,
+}
 
-class Setting(NamedTuple):
-    """A setting of a queue.
-
-    name: of its option, without dashes before it. key: in the metadata. metavar: None for a switch.
-    unit: added to its value where people read it. for_topics: whether topics have it as well.
-    """
-
-    name: str
-    key: str
-    type: Callable[[str], Any] | None
-    metavar: str | None
-    help: str
-    unit: str = ''
-    for_topics: bool = False
-
-
-SETTINGS = (
-    Setting(
-        'default-ttl',
-        '_default_message_ttl',
-        count,
-        'SECONDS',
-        'how long messages are kept whose post does not say, 60 to 1209600 (default: 3600)',
-        's',
-        for_topics=True,
-    ),
-    Setting(
-        'default-delay',
-        '_default_message_delay',
-        whole,
-        'SECONDS',
-        'how long messages reach nobody whose post does not say, 0 to 900 (default: 0)',
-        's',
-        for_topics=True,
-    ),
-    Setting(
-        'max-post-size',
-        '_max_messages_post_size',
-        count,
-        'BYTES',
-        'size of a post at most, all its messages together (default: 262144)',
-        ' bytes',
-        for_topics=True,
-    ),
-    Setting(
-        'max-claims',
-        '_max_claim_count',
-        count,
-        'N',
-        'after N claims, a message that was not deleted goes to the dead-letter queue '
-        '(default: no limit). Needs --dead-letter-queue',
-    ),
-    Setting(
-        'dead-letter-queue',
-        '_dead_letter_queue',
-        str,
-        'QUEUE',
-        'where messages go after --max-claims claims (default: nowhere)',
-    ),
-    Setting(
-        'dead-letter-ttl',
-        '_dead_letter_queue_messages_ttl',
-        count,
-        'SECONDS',
-        'how long dead letters are kept, 60 to 1209600 (default: as long as the message has left)',
-        's',
-    ),
-    Setting(
-        'retry-delay',
-        '_retry_delay',
-        retry_delay,
-        'SECONDS[,FACTOR[,MAX]]',
-        'how long a message that failed waits for its next claim; each further wait is FACTOR '
-        'times as long, 1 to 10 (default: 2), up to MAX seconds, 43200 or less (default: 300). For '
-        'example 1,2,300 (default: no wait)',
-    ),
-    Setting(
-        'flavor',
-        '_flavor',
-        str,
-        'FLAVOR',
-        'keep the messages in the pools of this flavor; for a new queue, on a server with pools '
-        '(default: any pool)',
-    ),
-    Setting(
-        'encrypt',
-        '_enable_encrypt_messages',
-        None,
-        None,
-        'store message bodies encrypted, if the server has keys (default: --no-encrypt)',
-    ),
-    Setting(
-        'trace-context',
-        '_trace_context',
-        None,
-        None,
-        'store the trace of a post (W3C Trace Context) with its messages (default: '
-        '--no-trace-context)',
-    ),
-)
-
-_BY_NAME = {setting.name: setting for setting in SETTINGS}
+_BY_OPTION = {one.name.replace('_', '-'): one for one in SETTINGS}
 
 
 def add_settings(parser: argparse.ArgumentParser, kind: str) -> None:
     """Add an option for each setting of a `queue` or `topic`, and `--metadata` for other keys."""
     group = parser.add_argument_group('settings')
     for setting in settings_of(kind):
-        options: dict[str, Any] = {'dest': setting.key, 'default': None, 'help': setting.help}
-        if setting.metavar is None:
+        # Names are those of options here, and argparse formats its help by `%`.
+        told = re.sub(r'`(\w+)`', _as_option, setting.told).replace('%', '%%')
+        options: dict[str, Any] = {'dest': setting.key, 'default': None, 'help': told}
+        if setting.form == 'switch':
             options['action'] = argparse.BooleanOptionalAction
         else:
-            options |= {'type': setting.type, 'metavar': setting.metavar}
-        group.add_argument(f'--{setting.name}', **options)
+            options |= {'type': _READERS[setting.form], 'metavar': setting.placeholder}
+        group.add_argument(f'--{_option_of(setting)}', **options)
     group.add_argument(
         '--metadata',
         type=pair,
@@ -130,8 +42,17 @@ def add_settings(parser: argparse.ArgumentParser, kind: str) -> None:
         default=[],
         metavar='KEY=VALUE',
         help='a key of your own, with JSON or else text as its value; may be given more than once. '
-        'Keys that start with _ are reserved settings',
+        'Keys that start with _ are reserved for settings',
     )
+
+
+def _option_of(setting: Setting) -> str:
+    return setting.name.replace('_', '-')
+
+
+def _as_option(name: re.Match[str]) -> str:
+    option = name[1].replace('_', '-')
+    return f'--{option}' if option in _BY_OPTION else name[1].upper()
 
 
 def settings_of(kind: str) -> list[Setting]:
@@ -142,14 +63,19 @@ def settings_of(kind: str) -> list[Setting]:
 def given_metadata(arguments: argparse.Namespace, kind: str) -> dict[str, Any]:
     """The metadata that the options of `add_settings` stand for."""
     given = {one.key: getattr(arguments, one.key) for one in settings_of(kind)}
-    return {key: value for key, value in given.items() if value is not None} | dict(
-        arguments.metadata
-    )
+    own = dict(arguments.metadata)
+    for key in own:
+        try:
+            check_key(key)
+        except ValueError as error:
+            complain(str(error))
+            raise SystemExit(2) from None
+    return {key: value for key, value in given.items() if value is not None} | own
 
 
 def key_of(name: str) -> str:
     """The key in the metadata for the name of a setting, or for a key."""
-    setting = _BY_NAME.get(name.removeprefix('--'))
+    setting = _BY_OPTION.get(name.removeprefix('--'))
     return name if setting is None else setting.key
 
 
@@ -160,5 +86,5 @@ def described(metadata: Mapping[str, Any], kind: str) -> dict[str, str | Any]:
     for setting in settings_of(kind):
         value = left.pop(setting.key, None)
         if value is not None:
-            told[setting.name] = f'{value}{setting.unit}' if setting.unit else value
+            told[_option_of(setting)] = f'{value}{setting.unit}' if setting.unit else value
     return told | {key: value for key, value in left.items() if value is not None}

@@ -77,13 +77,17 @@ def attribute(text: str) -> tuple[str, str]:
     return name, value
 
 
+def json_object(text: str) -> dict[str, Any]:
+    document = json_or_text(text)
+    if not isinstance(document, dict):
+        raise argparse.ArgumentTypeError(f'{text!r} is not a JSON object')
+    return document
+
+
 def conditions(text: str) -> dict[str, Any]:
     """A part of a filter: a JSON object, or `NAME=VALUE` for a text that an attribute equals."""
     if text.lstrip().startswith('{'):
-        document = json_or_text(text)
-        if not isinstance(document, dict):
-            raise argparse.ArgumentTypeError(f'{text!r} is not a JSON object')
-        return document
+        return json_object(text)
     return dict([attribute(text)])
 
 

@@ -15,7 +15,7 @@ import pytest
 
 from tests.server_process import ServerProcess
 from zaqar_gevent import testing
-from zaqar_gevent.client import Client, aio, cloud
+from zaqar_gevent.client import BadRequest, Client, Conflict, aio, cloud
 
 pytest_plugins = ['zaqar_gevent.testing']
 
@@ -63,7 +63,7 @@ def test_settings_of_a_queue_are_added_replaced_and_removed(
 ) -> None:
     with Client(server.url, project=uuid.uuid4().hex, **options) as client:
         for queue in (client.queue('q'), client.topic('t')):
-            made = queue.configure({'_default_message_ttl': 600, 'a/b~c': [1], 'none': None})
+            made = queue.configure({'a/b~c': [1], 'none': None}, default_ttl=600)
             assert (made['_default_message_ttl'], made['a/b~c']) == (600, [1])
             changed = queue.configure(
                 {'a/b~c': 2, '_default_message_ttl': None, 'missing': None, 'new': 'x'}
@@ -76,11 +76,52 @@ def test_settings_of_a_queue_are_added_replaced_and_removed(
             assert queue.configure({})['new'] == 'x'
 
 
+def test_settings_have_names_whether_the_queue_exists_or_not(
+    server: ServerProcess, options: dict[str, Any]
+) -> None:
+    with Client(server.url, project=uuid.uuid4().hex, **options) as client:
+        queue = client.queue('q')
+        for number in (3, 4):
+            made = queue.configure(max_claims=number, dead_letter_queue='dead', encrypt=False)
+            assert made['_max_claim_count'] == number
+            assert made['_dead_letter_queue'] == 'dead'
+        changed = queue.configure(max_claims=None, retry_delay={'initial': 2})
+        assert changed['_max_claim_count'] is None
+        assert changed['_dead_letter_queue'] == 'dead'
+        assert changed['_retry_delay'] == {'initial': 2}
+        assert '_retry_delay' not in queue.configure(retry_delay=None, trace_context=None)
+        with pytest.raises(TypeError, match=r"'max_claim'.*did you mean max_claims.*default_ttl, "):
+            queue.configure(max_claim=3)
+        with pytest.raises(ValueError, match=r'_max_claims.*did you mean _max_claim_count'):
+            queue.configure({'_max_claims': 3})
+        with pytest.raises(BadRequest, match=r'\$\.metadata\._max_claim_count'):
+            queue.configure(max_claims='three')
+        topic = client.topic('t')
+        assert topic.configure(default_ttl=600)['_default_message_ttl'] == 600
+        with pytest.raises(TypeError, match=r'A topic has no setting .max_claims.; there are'):
+            topic.configure(max_claims=3)
+
+
+def test_to_create_a_queue_that_exists_with_other_metadata_is_a_conflict(
+    server: ServerProcess, options: dict[str, Any]
+) -> None:
+    with Client(server.url, project=uuid.uuid4().hex, **options) as client:
+        for source in (client.queue('q'), client.topic('t')):
+            metadata = {'_default_message_ttl': 600, 'owner': {'id': 1}}
+            assert source.create(metadata)
+            assert not source.create(metadata)
+            assert not source.create({'owner': {'id': 1}, '_default_message_delay': 0})
+            assert not source.create()
+            with pytest.raises(Conflict, match=r'other values of _default_message_ttl, owner'):
+                source.create({'_default_message_ttl': 700, 'owner': None})
+            assert source.get_metadata()['_default_message_ttl'] == 600
+
+
 def test_a_dict_is_no_json_patch(server: ServerProcess) -> None:
     with Client(server.url, project=uuid.uuid4().hex) as client:
         with pytest.raises(TypeError, match=r'JSON Patch.*configure'):
             client.queue('q').update({'a': 1})  # type: ignore[arg-type]
-        with pytest.raises(TypeError, match='must be a dict'):
+        with pytest.raises(TypeError, match=r'must be a dict.*max_claims=3'):
             client.queue('q').configure([])  # type: ignore[arg-type]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any
@@ -14,7 +15,9 @@ from zaqar_gevent.client.aio.redrive import Redrive
 from zaqar_gevent.client.aio.requester import Requester
 from zaqar_gevent.client.aio.subscription import BEFORE_ALL, Subscription
 from zaqar_gevent.client.aio.target import Target, list_names
+from zaqar_gevent.client.errors import Conflict, NotFound
 from zaqar_gevent.client.fallback import Pace
+from zaqar_gevent.client.metadata import patch_of, values_of
 from zaqar_gevent.client.schedule import Moment, delivery_time
 
 # So many messages a page, which is upstream's default limit.
@@ -61,7 +64,8 @@ class _MessageSource:
     async def create(self, metadata: Mapping[str, Any] | None = None) -> bool:
         """Create it; whether it did not exist.
 
-        One that exists is left as it is; `configure` changes its settings.
+        One that exists is left as it is. Raises Conflict if it has other values of this metadata;
+        `configure` changes them. (A server of upstream's does not tell.)
         """
         return (await self._target.perform('queue_create', metadata=metadata)).status == 201
 
@@ -74,29 +78,37 @@ class _MessageSource:
         metadata: dict[str, Any] = await self._target.call('queue_get')
         return metadata
 
-    async def configure(self, settings: Mapping[str, Any]) -> dict[str, Any]:
-        """Add or replace these keys of the metadata, and get the result.
+    async def configure(
+        self, metadata: Mapping[str, Any] | None = None, /, **settings: Any
+    ) -> dict[str, Any]:
+        """Change settings, whether it exists or not, and get all metadata.
 
-        settings: values by key; None removes a key. The other keys stay as they are. What does not
-        exist is created.
+        settings: `default_ttl`, `default_delay`, `max_post_size`, `max_claims`,
+        `dead_letter_queue`, `dead_letter_ttl`, `retry_delay`, `flavor`, `encrypt`,
+        `ordered_groups`, `fair_groups`, `trace_context`, `retry_policy`; see docs/settings.md for
+        each. None takes one back to its default. Those that are not given stay as they are. Topics
+        have some of them.
+
+        metadata: keys of your own and their values, None to remove one; settings may also be given
+        here by their reserved keys, such as `_max_claim_count`.
+
+        What does not exist is created. Raises TypeError for a name that no setting has, ValueError
+        for a reserved key that means nothing, and BadRequest for a wrong value.
         """
-        if not isinstance(settings, Mapping):
-            raise TypeError("The settings must be a dict such as {'_max_claim_count': 3}.")
-        given = {key: value for key, value in settings.items() if value is not None}
-        # A new queue has its settings from the start.
-        if await self.create(given):
+        values = values_of(self._kind, metadata, settings)
+        removes = None in values.values()
+        changes = patch_of(values, await self.get_metadata() if removes else {})
+        if not changes:
             return await self.get_metadata()
-        changes = [
-            {'op': 'add', 'path': _path_of(key), 'value': value} for key, value in given.items()
-        ]
-        if len(given) < len(settings):
-            present = await self.get_metadata()
-            changes += [
-                {'op': 'remove', 'path': _path_of(key)}
-                for key, value in settings.items()
-                if value is None and key in present
-            ]
-        return await (self.update(changes) if changes else self.get_metadata())
+        try:
+            return await self.update(changes)
+        except NotFound:
+            pass
+        with contextlib.suppress(Conflict):
+            # A new one has its settings from the start.
+            if await self.create({key: one for key, one in values.items() if one is not None}):
+                return await self.get_metadata()
+        return await self.update(changes)
 
     async def update(self, changes: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         """Change the metadata by a JSON patch, and get the result; see also `configure`."""
@@ -419,8 +431,3 @@ class Topic(_MessageSource):
     """A topic: a queue without claims and consumers."""
 
     _kind = 'topic'
-
-
-def _path_of(key: str) -> str:
-    """The JSON pointer to a key of the metadata."""
-    return '/metadata/' + key.replace('~', '~0').replace('/', '~1')

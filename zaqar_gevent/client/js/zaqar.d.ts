@@ -296,11 +296,28 @@ export interface PostOptions extends RequestOptions {
   postId?: string;
 }
 
+/** Settings of queues, which docs/settings.md describes. Topics have some of them. */
+export interface QueueSettings {
+  maxPostSize?: number | null;
+  defaultTtl?: number | null;
+  defaultDelay?: number | null;
+  deadLetterQueue?: string | null;
+  deadLetterTtl?: number | null;
+  maxClaims?: number | null;
+  encrypt?: boolean | null;
+  retryDelay?: { initial?: number; factor?: number; max?: number } | null;
+  orderedGroups?: boolean | null;
+  fairGroups?: boolean | null;
+  traceContext?: boolean | null;
+  retryPolicy?: Record<string, number | string | boolean | null> | null;
+  flavor?: string | null;
+}
+
 declare class Channel {
   readonly name: string;
   /** Where it was listed in detail. */
   readonly metadata?: Record<string, any>;
-  /** Whether it is new. */
+  /** Whether it is new. Throws Conflict where it has other values of the metadata, and is left so. */
   create(metadata?: Record<string, any>, options?: RequestOptions): Promise<boolean>;
   getMetadata(options?: RequestOptions): Promise<Record<string, any>>;
   /** A JSON patch, or what to set; undefined takes a member away. */
@@ -308,6 +325,8 @@ declare class Channel {
     changes: readonly Change[] | Record<string, any>,
     options?: RequestOptions,
   ): Promise<Record<string, any>>;
+  /** Changes settings, whether it exists or not; null takes one back to its default. All metadata. */
+  configure(settings: QueueSettings, options?: RequestOptions): Promise<Record<string, any>>;
   delete(options?: RequestOptions): Promise<null>;
   stats(options?: RequestOptions): Promise<Stats>;
   /** Deletes what nobody has claimed: by default the messages, and not the subscriptions. */

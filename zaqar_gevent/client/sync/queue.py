@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Iterator, Callable, Mapping, Sequence
 from typing import Any
@@ -15,7 +16,9 @@ from zaqar_gevent.client.sync.redrive import Redrive
 from zaqar_gevent.client.sync.requester import Requester
 from zaqar_gevent.client.sync.subscription import BEFORE_ALL, Subscription
 from zaqar_gevent.client.sync.target import Target, list_names
+from zaqar_gevent.client.errors import Conflict, NotFound
 from zaqar_gevent.client.fallback import Pace
+from zaqar_gevent.client.metadata import patch_of, values_of
 from zaqar_gevent.client.schedule import Moment, delivery_time
 
 # So many messages a page, which is upstream's default limit.
@@ -62,7 +65,8 @@ class _MessageSource:
     def create(self, metadata: Mapping[str, Any] | None = None) -> bool:
         """Create it; whether it did not exist.
 
-        One that exists is left as it is; `configure` changes its settings.
+        One that exists is left as it is. Raises Conflict if it has other values of this metadata;
+        `configure` changes them. (A server of upstream's does not tell.)
         """
         return (self._target.perform('queue_create', metadata=metadata)).status == 201
 
@@ -75,29 +79,37 @@ class _MessageSource:
         metadata: dict[str, Any] = self._target.call('queue_get')
         return metadata
 
-    def configure(self, settings: Mapping[str, Any]) -> dict[str, Any]:
-        """Add or replace these keys of the metadata, and get the result.
+    def configure(
+        self, metadata: Mapping[str, Any] | None = None, /, **settings: Any
+    ) -> dict[str, Any]:
+        """Change settings, whether it exists or not, and get all metadata.
 
-        settings: values by key; None removes a key. The other keys stay as they are. What does not
-        exist is created.
+        settings: `default_ttl`, `default_delay`, `max_post_size`, `max_claims`,
+        `dead_letter_queue`, `dead_letter_ttl`, `retry_delay`, `flavor`, `encrypt`,
+        `ordered_groups`, `fair_groups`, `trace_context`, `retry_policy`; see docs/settings.md for
+        each. None takes one back to its default. Those that are not given stay as they are. Topics
+        have some of them.
+
+        metadata: keys of your own and their values, None to remove one; settings may also be given
+        here by their reserved keys, such as `_max_claim_count`.
+
+        What does not exist is created. Raises TypeError for a name that no setting has, ValueError
+        for a reserved key that means nothing, and BadRequest for a wrong value.
         """
-        if not isinstance(settings, Mapping):
-            raise TypeError("The settings must be a dict such as {'_max_claim_count': 3}.")
-        given = {key: value for key, value in settings.items() if value is not None}
-        # A new queue has its settings from the start.
-        if self.create(given):
+        values = values_of(self._kind, metadata, settings)
+        removes = None in values.values()
+        changes = patch_of(values, self.get_metadata() if removes else {})
+        if not changes:
             return self.get_metadata()
-        changes = [
-            {'op': 'add', 'path': _path_of(key), 'value': value} for key, value in given.items()
-        ]
-        if len(given) < len(settings):
-            present = self.get_metadata()
-            changes += [
-                {'op': 'remove', 'path': _path_of(key)}
-                for key, value in settings.items()
-                if value is None and key in present
-            ]
-        return (self.update(changes) if changes else self.get_metadata())
+        try:
+            return self.update(changes)
+        except NotFound:
+            pass
+        with contextlib.suppress(Conflict):
+            # A new one has its settings from the start.
+            if self.create({key: one for key, one in values.items() if one is not None}):
+                return self.get_metadata()
+        return self.update(changes)
 
     def update(self, changes: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         """Change the metadata by a JSON patch, and get the result; see also `configure`."""
@@ -420,8 +432,3 @@ class Topic(_MessageSource):
     """A topic: a queue without claims and consumers."""
 
     _kind = 'topic'
-
-
-def _path_of(key: str) -> str:
-    """The JSON pointer to a key of the metadata."""
-    return '/metadata/' + key.replace('~', '~0').replace('/', '~1')

@@ -1,9 +1,10 @@
 // Queues, topics, and the resources of operators.
 
 import { Consumer } from './consumer.js';
-import { EncodingError, errorOf } from './errors.js';
+import { Conflict, EncodingError, errorOf, NotFound } from './errors.js';
 import { Claim, Message } from './message.js';
 import { checkOptions, REQUEST_OPTIONS } from './options.js';
+import { SETTINGS } from './queue_settings.js';
 import { Redrive } from './redrive.js';
 import { Subscription } from './subscription.js';
 
@@ -32,7 +33,7 @@ export class Channel {
     return this._request(`${this._kind}_${action}`, body, options);
   }
 
-  // Whether it is new.
+  // Whether it is new. Throws Conflict where it has other values of the metadata, and is left so.
   async create(metadata, options) {
     const asked = { ...this._named, metadata };
     return (await this._client.request(`${this._kind}_create`, asked, options)).status === 201;
@@ -46,6 +47,33 @@ export class Channel {
   async update(changes, options) {
     const patch = Array.isArray(changes) ? changes : patchOf(changes);
     return this.#own('update', { changes: patch }, options);
+  }
+
+  // Changes settings, by their names in SETTINGS; null takes one back to its default. What does not exist
+  // is created. All metadata.
+  async configure(settings, options) {
+    const known = Object.entries(SETTINGS).filter(([, one]) => this._kind === 'queue' || one.forTopics);
+    checkOptions(settings, known.map(([name]) => name), 'configure()');
+    const named = Object.entries(settings).filter(([, value]) => value !== undefined);
+    const values = named.map(([name, value]) => [SETTINGS[name].key, value]);
+    const removes = values.some(([, value]) => value === null);
+    const present = removes ? await this.getMetadata(options) : {};
+    const wanted = values.filter(([key, value]) => value !== null || key in present);
+    if (!wanted.length) return this.getMetadata(options);
+    const changes = patchOf(Object.fromEntries(wanted.map(([key, value]) => [key, value ?? undefined])));
+    try {
+      return await this.update(changes, options);
+    } catch (error) {
+      if (!(error instanceof NotFound)) throw error;
+    }
+    try {
+      // A new one has its settings from the start.
+      const given = Object.fromEntries(values.filter(([, value]) => value !== null));
+      if (await this.create(given, options)) return await this.getMetadata(options);
+    } catch (error) {
+      if (!(error instanceof Conflict)) throw error;
+    }
+    return this.update(changes, options);
   }
 
   async delete(options) {

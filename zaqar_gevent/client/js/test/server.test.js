@@ -9,7 +9,7 @@ import * as zaqar from '../zaqar.js';
 import { WebSocket, load } from './dependencies.js';
 import { scenario } from './scenario.js';
 
-const { APIError, BadRequest, Client, NotFound, Timeout, Unsupported } = zaqar;
+const { APIError, BadRequest, Client, Conflict, NotFound, Timeout, Unsupported } = zaqar;
 const url = process.env.ZAQAR_URL;
 const pooledUrl = process.env.ZAQAR_POOLED_URL;
 const transcript = process.env.ZAQAR_TRANSCRIPT;
@@ -67,6 +67,24 @@ everywhere('queues are created, listed, changed and deleted', async (client) => 
   assert.deepEqual([name, list], ['one', [1]]);
   assert.equal(await queue.delete(), null);
   assert.deepEqual((await all(client.queues())).map((one) => one.name), ['three', 'two']);
+});
+
+everywhere('settings have names, and are set whether the queue exists or not', async (client) => {
+  const queue = client.queue('q');
+  for (const maxClaims of [3, 4]) {
+    const made = await queue.configure({ maxClaims, deadLetterQueue: 'dead' });
+    assert.deepEqual([made._max_claim_count, made._dead_letter_queue], [maxClaims, 'dead']);
+  }
+  const changed = await queue.configure({ maxClaims: null, retryDelay: { initial: 2 }, encrypt: undefined });
+  assert.deepEqual([changed._max_claim_count, changed._dead_letter_queue], [null, 'dead']);
+  assert.deepEqual(changed._retry_delay, { initial: 2 });
+  assert.equal((await queue.configure({ retryDelay: null, traceContext: null }))._retry_delay, undefined);
+  await assert.rejects(queue.configure({ maxClaim: 3 }), /no option 'maxClaim' of configure\(\); there are maxPostSize, defaultTtl, /);
+  await assert.rejects(queue.configure({ maxClaims: 'three' }), BadRequest);
+  await assert.rejects(client.topic('t').configure({ maxClaims: 3 }), /no option 'maxClaims'/);
+  assert.equal((await client.topic('t').configure({ defaultTtl: 600 }))._default_message_ttl, 600);
+  assert.equal(await queue.create({ _dead_letter_queue: 'dead' }), false);
+  await assert.rejects(queue.create({ _dead_letter_queue: 'other' }), Conflict);
 });
 
 everywhere('messages are posted, read, taken and deleted', async (client) => {
