@@ -89,12 +89,13 @@ def test_a_dead_letter_says_where_it_is_from(client: Client) -> None:
     assert first.attributes == second.attributes == ATTRIBUTES
     assert first.dead_letter is not None
     assert second.dead_letter is not None
-    assert {**first.dead_letter, 'at': ''} == {
+    assert {**first.dead_letter, 'at': '', 'ttl': 0} == {
         'queue': 'orders',
         'message_id': ids[0],
         'claim_count': 1,
         'at': '',
         'reason': 'no such sku',
+        'ttl': 0,
     }
     assert second.dead_letter['reason'] == 'not today'
     assert message.dead_letter is None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -14,6 +15,7 @@ from tests.faults.client import DIALECTS, Dialect
 from tests.functional.test_push import Subscriber
 from tests.receivers import Receivers
 from tests.server_process import ServerProcess
+from tests.stopwatch import Stopwatch
 
 QUEUE = {'queue_name': 'work'}
 ORDERED = {'_ordered_groups': True}
@@ -223,6 +225,26 @@ def test_a_claim_that_waits_is_woken_when_a_group_is_free(extended: Extended) ->
         assert [one for _, one in waited] == [[0] if is_back else [1]], action
         assert extended.call('message_delete_many', **QUEUE, message_ids=ids).status == 204
     other.close()
+
+
+def test_a_claim_that_waits_is_woken_when_groups_are_no_longer_in_order(
+    extended: Extended,
+) -> None:
+    create(extended, **ORDERED)
+    other = RestCaller(extended.url, identity=extended.identity)
+    post(extended, 'a', 'a')
+    assert claim(extended, 1)[1] == [0]
+    waited: list[Any] = []
+    waiting = threading.Thread(target=lambda: waited.append(claim(other, 1, wait=20)))
+    watch = Stopwatch()
+    waiting.start()
+    time.sleep(0.5)
+    change = {'op': 'replace', 'path': '/metadata/_ordered_groups', 'value': False}
+    assert extended.call('queue_update', **QUEUE, changes=[change]).status == 200
+    waiting.join(60)
+    other.close()
+    assert [found for _, found in waited] == [[1]]
+    assert watch.seconds() < 15
 
 
 # Consumers

@@ -280,6 +280,21 @@ def test_groups_have_their_turns(store: Store, setting: dict[str, Any]) -> None:
     assert bodies(claim(store, queue, 2)[1]) == [counts['big'], counts['big'] + 1]
 
 
+@pytest.mark.parametrize('limit', [3, 5])
+def test_no_group_has_more_turns_where_a_claim_does_not_come_out_even(
+    store: Store, limit: int
+) -> None:
+    queue = store.queue(**FAIR)
+    post(store, queue, *['a', 'b'] * 30)
+    taken: collections.Counter[str | None] = collections.Counter()
+    for _ in range(6):
+        claim_id, found = claim(store, queue, limit)
+        taken.update(groups(found))
+        for one in found:
+            store.messages.delete(queue, one['id'], claim=claim_id)
+    assert taken == {'a': 3 * limit, 'b': 3 * limit}
+
+
 def test_a_fair_queue_gives_a_group_to_several(store: Store) -> None:
     queue = store.queue(**FAIR)
     post(store, queue, 'a', 'a', 'b', 'a')

@@ -17,6 +17,7 @@ from zaqar_gevent.api.messages import check_encryption
 from zaqar_gevent.api.operation import Kind, Repeat, Reply, Request, operation
 from zaqar_gevent.api.push import Source
 from zaqar_gevent.api.settings import NEEDED, SETTINGS, ReservedMetadata, Setting
+from zaqar_gevent.message_groups import mode_of
 from zaqar_gevent.storage.interface import read_metadata
 
 MAX_FILTERS = 100
@@ -199,6 +200,9 @@ def update_queue(context: Context, request: UpdateQueue) -> Metadata:
     broker.limits.queue_metadata_length(len(documents.encode_json(metadata)))
     context.queues.set_metadata(request.queue_name, metadata, context.project_id)
     context.forget_metadata_of(request.queue_name)
+    if mode_of(metadata) != mode_of(before):
+        # Messages that were held up may be free now.
+        broker.notifier.freed(request.queue_name, context.project_id)
     return _with_defaults(context, metadata)
 
 

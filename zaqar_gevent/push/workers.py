@@ -242,13 +242,25 @@ class RemoteWorker:
                 batch = {
                     source: self._waiting.pop(source) for source in list(self._waiting)[:_AT_ONCE]
                 }
-                if not self._workers.tell_by_store(self._process, batch):
-                    self._tell_batch(batch)
+                is_told = self._workers.tell_by_store(self._process, batch)
+                if not is_told and not self._tell_batch(batch):
+                    self._leave_to_successor()
         finally:
             self._is_telling = False
 
-    def _tell_batch(self, batch: dict[Source, list[Row]]) -> None:
-        """Tell of each queue by one of its subscriptions; those that are gone are forgotten."""
+    def _leave_to_successor(self) -> None:
+        """What still waits is told to whatever is there next."""
+        self._workers.drop(self)
+        self._http.close()
+        waiting, self._waiting = self._waiting, {}
+        for source, rows in waiting.items():
+            self._workers.tell(source, {self.address: rows})
+
+    def _tell_batch(self, batch: dict[Source, list[Row]]) -> bool:
+        """Tell of each queue by one of its subscriptions; those that are gone are forgotten.
+
+        Returns whether the worker has been told.
+        """
         for attempt in range(_TRIES):
             try:
                 gone = self._post(batch)
@@ -268,9 +280,8 @@ class RemoteWorker:
                     self._workers.forget(source, [row for row in rows if _token(row) in gone])
                     if left:
                         self._waiting.setdefault(source, left)
-            return
-        self._workers.drop(self)
-        self._http.close()
+            return True
+        return False
 
     def _post(self, batch: dict[Source, list[Row]]) -> set[str]:
         """Say what there is; the tokens that the worker does not know (any more)."""

@@ -546,7 +546,8 @@ COMMANDS: dict[tuple[str, ...], Command] = {
         'Run a command for each message.',
         'consuming:run',
         _add_consume,
-        'CMD also gets the variables ZAQAR_QUEUE, ZAQAR_MESSAGE_ID, ZAQAR_ATTEMPT (from 1), and '
+        'CMD also gets the variables ZAQAR_QUEUE, ZAQAR_MESSAGE_ID, ZAQAR_ATTEMPT (from 1), '
+        'ZAQAR_GROUP if the message has a group, and '
         'ZAQAR_ATTRIBUTE_NAME for each attribute: its name in upper case, with _ for . and -.',
     ),
     ('stats',): Command('Count the messages of queues.', 'statistics:run', _add_stats),

@@ -221,8 +221,9 @@ class _Worker:
 
 
 def _variables_of(message: Message) -> dict[str, str]:
-    """The attributes of a message as variables; the environment cannot hold a NUL character."""
-    return {
+    """The group and attributes of a message as variables, which cannot hold a NUL character."""
+    group = {} if message.group is None else {'ZAQAR_GROUP': message.group}
+    return group | {
         'ZAQAR_ATTRIBUTE_' + name.upper().translate(_NO_VARIABLE): value
         for name, value in message.attributes.items()
         if '\0' not in value

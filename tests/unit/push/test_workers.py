@@ -65,6 +65,25 @@ def test_news_waits_for_a_thread_to_look_up_the_host(told, monkeypatch):
     assert heard == [[['token', 'q']]]
 
 
+def test_what_waits_for_a_worker_that_is_gone_is_not_told_to_a_closed_connection(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    port = free_port()
+    known = Forgetful(Channel())
+    rows = {}
+    for number in range(5):
+        url = f'http://127.0.0.1:{port}{PUSH_PATH}{str(number) * 32}-s'
+        rows[number] = [{'id': str(number), 'subscriber': url}]
+        known.tell(Source('demo', f'q{number}'), {('127.0.0.1', port, ''): rows[number]})
+        # The first is being told when the others come.
+        gevent.sleep(0)
+    with gevent.Timeout(30):
+        while len(known.forgotten) < len(rows):
+            gevent.sleep(0.01)
+    assert sorted(known.forgotten) == ['0', '1', '2', '3', '4']
+    assert not [one for one in caplog.messages if 'could not be told' in one]
+
+
 class Channel:
     """A store through which processes are told; `connected` says which."""
 

@@ -181,9 +181,10 @@ local function find_ready()
     end
 end
 
--- Takes from groups until all have been taken, or enough; returns those that it took from, in order.
+-- Takes from groups until all have been taken, or enough; returns those that it took from, by when it
+-- took from each last.
 local function take_from(left)
-    local taken, is_taken = {}, {}
+    local taken, last = {}, {}
     while #left > 0 and #page < limit and looked_at < STEP do
         local best = 1
         for index = 2, #left do
@@ -193,15 +194,16 @@ local function take_from(left)
         end
         local one = left[best]
         local is_found, is_held_up = take(one.group, one.id)
-        if not is_taken[one.group] then
-            is_taken[one.group] = true
+        if not last[one.group] then
             taken[#taken + 1] = one.group
         end
+        last[one.group] = looked_at
         one.round = one.round + (is_found and 1 or 0)
         if is_held_up or #page < limit and not advance(one) then
             table.remove(left, best)
         end
     end
+    table.sort(taken, function(one, other) return last[one] < last[other] end)
     return taken
 end
 
