@@ -293,6 +293,7 @@ def test_no_group_has_more_turns_where_a_claim_does_not_come_out_even(
         for one in found:
             store.messages.delete(queue, one['id'], claim=claim_id)
     assert taken == {'a': 3 * limit, 'b': 3 * limit}
+    assert len(list(store.messages.pop(queue, 60))) == 60 - 6 * limit
 
 
 def test_a_fair_queue_gives_a_group_to_several(store: Store) -> None:

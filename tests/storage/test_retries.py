@@ -153,6 +153,17 @@ def test_a_message_may_have_a_longer_lease_than_its_claim(store: Store) -> None:
         assert store.list(queue, include_claimed=True) == [2]
 
 
+def test_a_claim_tells_the_time_that_its_messages_have_been_given(store: Store) -> None:
+    queue = store.queue()
+    ids = store.post(queue, 'x', 'y')
+    claim_id, _ = store.claim(queue)
+    more = [Settlement(Settle.EXTEND, one, claim_id, ttl=600, grace=60) for one in ids]
+    assert store.claims.settle(queue, more) == [None, None]
+    described, _ = store.claims.get(queue, claim_id)
+    assert described['ttl'] == 600
+    assert described['age'] in (0, 1)
+
+
 def test_a_renewed_or_released_claim_has_all_its_leases(store: Store) -> None:
     queue = store.queue()
     ids = store.post(queue, 1, 2)

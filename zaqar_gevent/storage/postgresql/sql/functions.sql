@@ -593,10 +593,12 @@ DECLARE
     v_spool bigint := {schema}.spool_{v}(p_project, p_queue);
     v_leases uuid[] := {schema}.leases_{v}(v_spool, p_now, p_claim);
 BEGIN
-    -- Its own lease, while that lasts.
+    -- The lease that ends first, of those that hold messages.
     RETURN QUERY SELECT json_build_array(c.ttl, c.expires),
             {schema}.held_{v}(v_spool, p_now, p_claim)
-        FROM {schema}.claims c WHERE c.token = v_leases[1];
+        FROM {schema}.claims c WHERE c.token = ANY (v_leases)
+        ORDER BY NOT EXISTS (SELECT 1 FROM {schema}.messages m WHERE m.claim = c.token), c.expires
+        LIMIT 1;
 END $$;
 
 CREATE FUNCTION {schema}.renew_{v}(

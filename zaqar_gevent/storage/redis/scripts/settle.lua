@@ -22,6 +22,7 @@ local function extend(id, m, claim, ttl, grace)
     -- The claim has to be known for as long as the longest of its leases.
     if tonumber(call('ZSCORE', KEYS[2], claim)) < expires then
         call('ZADD', KEYS[2], expires, claim)
+        call('HSET', claim, 't', ttl, 'e', expires)
         call('EXPIREAT', claim, expires)
         call('EXPIREAT', 'messages.' .. claim, expires)
     end
