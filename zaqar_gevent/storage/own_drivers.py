@@ -13,7 +13,7 @@ from zaqar.storage import base, errors
 
 from zaqar_gevent import dead_letters
 from zaqar_gevent.message_groups import GroupMode, mode_of
-from zaqar_gevent.settlements import Settlement
+from zaqar_gevent.settlements import Settle, Settlement
 from zaqar_gevent.storage import interface
 from zaqar_gevent.storage.features import StoreFeatures
 from zaqar_gevent.storage.interface import (
@@ -323,6 +323,18 @@ class ClaimController(base.Claim):
     ) -> list[Exception | None]:
         """Settle single messages of claims, if the store offers `Feature.SETTLEMENTS`."""
         raise NotImplementedError
+
+    def find_reject_target(
+        self, queue: str, settlements: Sequence[Settlement], project: str | None
+    ) -> DeadLetters | None:
+        """Where rejected messages go; None where none is rejected.
+
+        Raises `NoDeadLetterQueue` where there is nowhere to put them.
+        """
+        if all(one.kind is not Settle.REJECT for one in settlements):
+            return None
+        found: DeadLetters = self.driver.find_reject_target(queue, project)
+        return found
 
 
 class SubscriptionController(base.Subscription):

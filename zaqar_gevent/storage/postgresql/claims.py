@@ -126,9 +126,7 @@ class ClaimController(own_drivers.ClaimController):
 
         Raises `NoDeadLetterQueue` where one is rejected and there is nowhere to put it.
         """
-        dead = None
-        if any(one.kind is Settle.REJECT for one in settlements):
-            dead = self.driver.find_reject_target(queue, project)
+        dead = self.find_reject_target(queue, settlements, project)
         outcomes: list[Exception | None] = [_refuse_malformed(one) for one in settlements]
         places = [
             place

@@ -177,7 +177,7 @@ class Reader(_Store):
                 cursor.itersize = _FETCH
                 try:
                     cursor.execute(self._statement(statement), self._parameters(queue), binary=True)
-                    yield from map(_read_message, cursor)
+                    yield from map(read_message, cursor)
                 except psycopg.Error as error:
                     raise self._unavailable(error) from None
 
@@ -220,7 +220,8 @@ class Reader(_Store):
         return {'project': queue.project, 'queue': queue.name, 'now': self._now}
 
 
-def _read_message(row: tuple[Any, ...]) -> MessageRecord:
+def read_message(row: tuple[Any, ...]) -> MessageRecord:
+    """A message of which `row` has the number, body and so on, up to the end of its lease."""
     number, body, encoding, ttl, created, expires, due, client, checksum, count, *more = row
     attributes, group, dead_letter, retry_at, token, claim_ttl, claim_expires = more
     extras = {

@@ -14,8 +14,7 @@ from psycopg import sql
 from psycopg.rows import tuple_row
 
 from zaqar_gevent import retry_delays
-from zaqar_gevent.bodies import Encoding
-from zaqar_gevent.storage.core.pages import decode_body, encode_body, encode_id, encode_object
+from zaqar_gevent.storage.core.pages import encode_body, encode_object
 from zaqar_gevent.storage.errors import StoreUnavailable
 from zaqar_gevent.storage.moves import (
     Arrival,
@@ -34,7 +33,6 @@ from zaqar_gevent.storage.postgresql import copying, schema
 from zaqar_gevent.storage.postgresql.addresses import Address
 from zaqar_gevent.storage.postgresql.claims import encode_retry
 from zaqar_gevent.storage.records import (
-    ClaimRecord,
     MessageRecord,
     QueueRecord,
     SubscriptionRecord,
@@ -465,27 +463,10 @@ class Snapshot(_Place):
             yield from cursor
 
     def _present(self, row: tuple[Any, ...]) -> MovedMessage:
-        position, number, body, encoding, ttl, created, expires, due, client, *more = row
-        checksum, count, attributes, group, dead_letter, retry_at, *claim, passed = more
-        token, claim_ttl, claim_expires = claim
-        extras = {
-            'attributes': attributes and msgspec.json.decode(attributes),
-            'group': group,
-            'dead_letter': dead_letter and msgspec.json.decode(dead_letter),
-        }
-        record = MessageRecord(
-            encode_id(number),
-            decode_body(Encoding(encoding), memoryview(body)),
-            *(ttl, created, expires, due),
-            str(client) if client else None,
-            checksum,
-            count,
-            ClaimRecord(token.hex, claim_ttl, claim_expires) if token else None,
-            {name: value for name, value in extras.items() if value},
-            retry_at,
-        )
+        position, *described, passed = row
         place = None if position is None else self._outward(position)
-        return MovedMessage(self._outward(number), place, record, passed)
+        record = copying.read_message(tuple(described))
+        return MovedMessage(self._outward(described[0]), place, record, passed)
 
     def _outward(self, own: int) -> int:
         return own if self._arrival is None else self._arrival.messages.outward(own)

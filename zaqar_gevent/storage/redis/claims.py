@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from oslo_utils import timeutils
 from zaqar.storage import base, errors
 
-from zaqar_gevent.settlements import Settle, Settlement
+from zaqar_gevent.settlements import Settlement
 from zaqar_gevent.storage import own_drivers
 from zaqar_gevent.storage.interface import StoredMessage
 from zaqar_gevent.storage.redis import keys
@@ -123,9 +123,7 @@ class ClaimController(own_drivers.ClaimController):
 
         Raises `NoDeadLetterQueue` where one is rejected and there is nowhere to put it.
         """
-        dead_letters = None
-        if any(one.kind is Settle.REJECT for one in settlements):
-            dead_letters = self.driver.find_reject_target(queue, project)
+        dead_letters = self.find_reject_target(queue, settlements, project)
         target = dead_letters.queue if dead_letters else queue
         arguments: list[Any] = []
         for one in settlements:

@@ -12,6 +12,7 @@ from zaqar.transport.validation import ValidationFailed
 
 from zaqar_gevent import retry_delays
 from zaqar_gevent.bodies import body_of
+from zaqar_gevent.retry_delays import RetryDelay
 from zaqar_gevent.storage.core.links import PATIENCE_SECONDS
 from zaqar_gevent.storage.names import NameRules
 from zaqar_gevent.storage.records import (
@@ -32,7 +33,7 @@ from zaqar_gevent.storage.redis.servers import RedisServer, load, open_server
 KIND = 'redis'
 
 _READ = load('copy_read')
-_WRITE = load('copy_write')
+_WRITE = load('record', 'copy_write')
 _LIST = load('queue_list')
 _SUBSCRIPTIONS = load('subscriptions')
 _SUBSCRIBE = load('subscribe')
@@ -190,6 +191,32 @@ def _read_message(one: list[Any], now: int, *, is_delayed: bool) -> MessageRecor
     )
 
 
+def describe(record: MessageRecord, retry: RetryDelay | None) -> tuple[Any, ...]:
+    """A message as `write_record` of the scripts reads it, from its TTL on.
+
+    retry: of its queue; a message that is held now waits so long when its lease ends.
+    """
+    claim = record.claim or ClaimRecord('', 0, 0.0)
+    retry_at = record.retry_at
+    if retry is not None and record.claim is not None:
+        retry_at = record.claim.expires + retry.after(record.claim_count)
+    return (
+        record.ttl,
+        int(record.created),
+        int(record.expires),
+        repr(record.due) if record.due else 0,
+        record.client or messages.NOBODY,
+        *bodies.store(record.body),
+        record.checksum or '',
+        record.claim_count,
+        claim.id,
+        claim.ttl,
+        int(claim.expires),
+        bodies.pack(dict(record.extras)) if record.extras else b'',
+        math.ceil(retry_at),
+    )
+
+
 class Writer(_Store):
     """A server that other servers of Zaqar, upstream's included, may use meanwhile."""
 
@@ -226,26 +253,7 @@ class Writer(_Store):
         arguments: list[Any] = []
         retry = retry_delays.of(queue.metadata)
         for one in messages_:
-            claim = one.claim or ClaimRecord('', 0, 0.0)
-            retry_at = one.retry_at
-            if retry is not None and one.claim is not None:
-                retry_at = one.claim.expires + retry.after(one.claim_count)
-            arguments += (
-                one.id,
-                one.ttl,
-                int(one.created),
-                int(one.expires),
-                repr(one.due) if one.due else 0,
-                one.client or messages.NOBODY,
-                *bodies.store(one.body),
-                one.checksum or '',
-                one.claim_count,
-                claim.id,
-                claim.ttl,
-                int(claim.expires),
-                bodies.pack(dict(one.extras)) if one.extras else b'',
-                math.ceil(retry_at),
-            )
+            arguments += (one.id, *describe(one, retry))
         number: int = self._server.run(
             _WRITE,
             (

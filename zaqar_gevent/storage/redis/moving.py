@@ -20,15 +20,15 @@ from zaqar_gevent.storage.moves import (
     Receipt,
     name,
 )
-from zaqar_gevent.storage.records import ClaimRecord, QueueRecord
-from zaqar_gevent.storage.redis import bodies, copying, keys, messages
+from zaqar_gevent.storage.records import QueueRecord
+from zaqar_gevent.storage.redis import copying, keys, messages
 from zaqar_gevent.storage.redis.queues import QueueController, detach
 from zaqar_gevent.storage.redis.servers import load
 
 if TYPE_CHECKING:
     from zaqar_gevent.storage.redis.driver import DataDriver
 
-_WRITE = load('move_write')
+_WRITE = load('record', 'move_write')
 _PREPARE = load('move_prepare')
 _OPEN = load('move_open')
 _FINISH = load('move_finish')
@@ -83,28 +83,11 @@ class Destination:
     def write(self, moved: Sequence[MovedMessage]) -> None:
         arguments: list[Any] = []
         for one in moved:
-            record = one.record
-            claim = record.claim or ClaimRecord('', 0, 0.0)
-            retry_at = record.retry_at
-            if self._retry is not None and record.claim is not None:
-                retry_at = record.claim.expires + self._retry.after(record.claim_count)
             arguments += (
                 self._name(one.number),
                 '' if one.position is None else one.position,
                 one.number,
-                record.ttl,
-                int(record.created),
-                int(record.expires),
-                repr(record.due) if record.due else 0,
-                record.client or messages.NOBODY,
-                *bodies.store(record.body),
-                record.checksum or '',
-                record.claim_count,
-                claim.id,
-                claim.ttl,
-                int(claim.expires),
-                bodies.pack(dict(record.extras)) if record.extras else b'',
-                math.ceil(retry_at),
+                *copying.describe(one.record, self._retry),
             )
         self._run('', *arguments)
 

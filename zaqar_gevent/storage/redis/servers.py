@@ -36,10 +36,11 @@ class Script(NamedTuple):
     is_write: bool
 
 
-def load(name: str, *, is_repeatable: bool = True, is_write: bool = True) -> Script:
-    """The script of this name, behind what all of them share."""
-    shared = (_SCRIPTS / 'shared.lua').read_text(encoding='utf-8')
-    text = shared + (_SCRIPTS / f'{name}.lua').read_text(encoding='utf-8')
+def load(*names: str, is_repeatable: bool = True, is_write: bool = True) -> Script:
+    """The script of the last name, behind what all of them share and the parts that it uses."""
+    text = ''.join(
+        (_SCRIPTS / f'{name}.lua').read_text(encoding='utf-8') for name in ('shared', *names)
+    )
     digest = hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
     return Script(digest, text, is_repeatable, is_write)
 

@@ -11,7 +11,7 @@ import msgspec
 from oslo_utils import timeutils
 from zaqar.storage import base, errors
 
-from zaqar_gevent.settlements import Settle, Settlement
+from zaqar_gevent.settlements import Settlement
 from zaqar_gevent.storage import own_drivers
 from zaqar_gevent.storage.core.pages import read_page
 from zaqar_gevent.storage.interface import StoredMessage
@@ -134,9 +134,7 @@ class ClaimController(own_drivers.ClaimController):
 
         Raises `NoDeadLetterQueue` where one is rejected and there is nowhere to put it.
         """
-        dead_letters = None
-        if any(one.kind is Settle.REJECT for one in settlements):
-            dead_letters = self.driver.find_reject_target(queue, project)
+        dead_letters = self.find_reject_target(queue, settlements, project)
         now = timeutils.utcnow_ts(microsecond=True)
         outcomes: list[Exception | None] = self._database.write(
             settling.settle, project or '', queue, settlements, now, dead_letters

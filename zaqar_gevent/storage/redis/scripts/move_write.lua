@@ -17,35 +17,8 @@ if ARGV[3] == '1' then
     return 1
 end
 for at = 4, #ARGV, FIELDS do
-    local id, rank, posted, ttl, created, expires, due, client, body, spelling, checksum, count,
-        claim, claim_ttl, claim_expires, extras, retry_at = unpack(ARGV, at, at + FIELDS - 1)
-    if claim == '' or tonumber(claim_expires) <= now then
-        claim, claim_expires = '', now
-    else
-        call('RPUSH', 'messages.' .. claim, id)
-        call('EXPIREAT', 'messages.' .. claim, claim_expires)
-        call('HSET', claim, 'id', claim, 't', claim_ttl, 'e', claim_expires)
-        call('HINCRBY', claim, 'n', 1)
-        call('EXPIREAT', claim, claim_expires)
-        call('ZADD', KEYS[2], claim_expires, claim)
-    end
-    call('HSET', id, 'id', id, 't', ttl, 'cr', created, 'e', expires, 'u', client, 'c', claim,
-        'c.e', claim_expires, 'c.c', count, 'd', rank == '' and math.ceil(due) or retry_at, 'b', body)
-    if spelling ~= '' then
-        call('HSET', id, 's', spelling)
-    end
-    if checksum ~= '' then
-        call('HSET', id, 'cs', checksum)
-    end
-    if extras ~= '' then
-        call('HSET', id, 'x', extras)
-    end
-    call('EXPIREAT', id, expires)
-    if rank == '' then
-        call('ZADD', KEYS[1] .. LATER, due, id)
-        call('ZADD', by_posting(KEYS[1]), posted, id)
-    else
-        call('ZADD', KEYS[1], rank, id)
-    end
+    local id, rank, posted = unpack(ARGV, at, at + 2)
+    write_record(KEYS[1], KEYS[2], now, id, rank ~= '' and rank or nil, posted,
+        unpack(ARGV, at + 3, at + FIELDS - 1))
 end
 return 1
