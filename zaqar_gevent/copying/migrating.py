@@ -285,7 +285,7 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
         epilog=_HELP,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument('queue', metavar='QUEUE')
+    parser.add_argument('queue', metavar='QUEUE', help='the queue or topic to move')
     parser.add_argument('--to-pool', required=True, metavar='POOL', help='the pool to move it to')
     parser.add_argument(
         '--project',

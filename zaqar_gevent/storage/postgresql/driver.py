@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable
 from typing import Any
@@ -76,19 +77,7 @@ class DataDriver(own_drivers.DataDriver):
 
     @property
     def features(self) -> StoreFeatures:
-        return StoreFeatures(
-            markers=MarkerKind.POSITION,
-            post_id_seconds=self.idempotency_seconds,
-            checks_queues=True,
-            carries_bodies=True,
-            restores=True,
-            finds_claimable=True,
-            counts_subscriptions=True,
-            reports_due=True,
-            has_exact_stats=True,
-            counts_messages=True,
-            offered=_OFFERED,
-        )
+        return _features(self.idempotency_seconds)
 
     @property
     def keeps_names(self) -> bool:
@@ -248,3 +237,21 @@ def _is_alive(server: PostgresServer) -> bool:
     except StoreUnavailable:
         return False
     return True
+
+
+@functools.cache
+def _features(post_id_seconds: int) -> StoreFeatures:
+    """PERF: they are asked for with each post of a client and each claim of a consumer."""
+    return StoreFeatures(
+        markers=MarkerKind.POSITION,
+        post_id_seconds=post_id_seconds,
+        checks_queues=True,
+        carries_bodies=True,
+        restores=True,
+        finds_claimable=True,
+        counts_subscriptions=True,
+        reports_due=True,
+        has_exact_stats=True,
+        counts_messages=True,
+        offered=_OFFERED,
+    )

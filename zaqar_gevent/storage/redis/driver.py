@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import functools
 import uuid
 from typing import Any
 
@@ -98,17 +99,7 @@ class DataDriver(own_drivers.DataDriver):
     @property
     def features(self) -> StoreFeatures:
         # Without the names of the queues on the same server, a post cannot be checked at once.
-        return StoreFeatures(
-            markers=MarkerKind.MESSAGE_ID,
-            post_id_seconds=self.idempotency_seconds,
-            checks_queues=self.keeps_names,
-            carries_bodies=True,
-            restores=True,
-            keeps_places=True,
-            has_exact_stats=not self._is_shared,
-            # Upstream would lose what it does not know.
-            offered=frozenset() if self._is_shared else _OFFERED,
-        )
+        return _features(self.idempotency_seconds, self.keeps_names, self._is_shared)
 
     @property
     def keeps_names(self) -> bool:
@@ -322,3 +313,19 @@ def _is_alive(server: RedisServer) -> bool:
         return bool(server.ask('PING'))
     except StoreUnavailable:
         return False
+
+
+@functools.cache
+def _features(post_id_seconds: int, keeps_names: bool, is_shared: bool) -> StoreFeatures:
+    """PERF: they are asked for with each post of a client and each claim of a consumer."""
+    return StoreFeatures(
+        markers=MarkerKind.MESSAGE_ID,
+        post_id_seconds=post_id_seconds,
+        checks_queues=keeps_names,
+        carries_bodies=True,
+        restores=True,
+        keeps_places=True,
+        has_exact_stats=not is_shared,
+        # Upstream would lose what it does not know.
+        offered=frozenset() if is_shared else _OFFERED,
+    )

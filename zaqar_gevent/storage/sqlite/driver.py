@@ -162,7 +162,7 @@ class ControlDriver(own_drivers.ControlDriver):
 
 @functools.cache
 def _features(post_id_seconds: int) -> StoreFeatures:
-    """PERF: they are asked for with each message that has more than a body."""
+    """PERF: they are asked for with each post of a client and each claim of a consumer."""
     return StoreFeatures(
         markers=MarkerKind.POSITION,
         post_id_seconds=post_id_seconds,
