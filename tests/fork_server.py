@@ -52,9 +52,16 @@ class ForkedProcess:
         return self.returncode
 
     def send_signal(self, number: int) -> None:
-        """Send a signal, unless the process has ended."""
-        if self.poll() is None:
-            os.kill(self.pid, number)
+        """Send a signal, unless the process has ended.
+
+        The fork server takes note of an end before it writes the status: in between, there is no
+        such process, and the status is about to come.
+        """
+        try:
+            if self.poll() is None:
+                os.kill(self.pid, number)
+        except ProcessLookupError:
+            self.wait()
 
     def kill(self) -> None:
         """End the process at once."""

@@ -93,8 +93,7 @@ class ServerProcess:
 
     def stop(self, number: int = signal.SIGTERM) -> int:
         """Ask the server to stop and return its exit status."""
-        if self._process.poll() is None:
-            self._process.send_signal(number)
+        self._process.send_signal(number)
         status = self._process.wait(START_SECONDS)
         self._finish()
         return status
