@@ -89,6 +89,20 @@ def test_every_example_of_a_rest_body_is_what_its_schema_wants() -> None:
     assert checked
 
 
+def test_every_answer_in_json_is_described_as_a_document() -> None:
+    answers = [
+        (method, path, status, answer['content']['application/json']['schema'])
+        for path, method, described in described_methods(OPENAPI)
+        for status, answer in described['responses'].items()
+        if 'application/json' in answer.get('content', {})
+    ]
+    assert len(answers) > len(OPENAPI['paths'])
+    for method, path, status, schema in answers:
+        whole = {**schema, 'components': OPENAPI['components']}
+        accepts = jsonschema.Draft202012Validator(whole).is_valid
+        assert not accepts('a text'), (method, path, status)
+
+
 @pytest.mark.parametrize(('channel', 'more'), [('websocket', 0), ('compact', 3 + len(CONNECTION))])
 def test_every_example_of_a_message_is_what_its_schema_wants(channel: str, more: int) -> None:
     examples = 0

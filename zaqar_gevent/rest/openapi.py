@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import types
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, NamedTuple, TypedDict, get_args, get_type_hints
+from typing import Any, NamedTuple, TypedDict, Union, get_args, get_origin, get_type_hints
 
 from zaqar_gevent.api import errors, pools, queues, schemas, subscriptions
 from zaqar_gevent.api.operation import Operation
@@ -72,7 +73,9 @@ def body_type(operation: Operation, status: int) -> Any:
     if shape is None:
         return schemas.results(operation)[status]
     returned = get_type_hints(shape)['return']
-    return next((kind for kind in get_args(returned) if kind is not type(None)), returned)
+    if get_origin(returned) not in (Union, types.UnionType):
+        return returned
+    return next(kind for kind in get_args(returned) if kind is not type(None))
 
 
 def failures(operation: Operation, *, has_body: bool) -> list[type[errors.APIError]]:
