@@ -39,7 +39,7 @@ class _Entry(msgspec.Struct, kw_only=True):
 
 
 class AccessLog:
-    """Where requests are written down.
+    """Writes a line about each request.
 
     enabled: whether they are. PERF: to be asked before the fields are gathered.
     """

@@ -72,7 +72,7 @@ class KeystoneAuth(auth_token.AuthProtocol):
         return self._protected(environ, start_response)
 
     def identify(self, headers: Mapping[str, str]) -> Identity:
-        """Who the token in these headers speaks for.
+        """The identity that the token in these headers stands for.
 
         headers: by lower-case name; of them, X-Auth-Token and X-Service-Token are read.
 
@@ -88,7 +88,7 @@ class KeystoneAuth(auth_token.AuthProtocol):
         raise _unavailable()
 
     def _ask(self, environ: Environ) -> _Answer:
-        """What the middleware answers; CREDENTIALS are in `environ` where it accepts."""
+        """The middleware's answer; CREDENTIALS are in `environ` if it accepts."""
         answer = _Answer()
         try:
             answer.body = list(super().__call__(environ, answer.start))
@@ -141,7 +141,7 @@ def _confirm(environ: Environ, start_response: StartResponse) -> Iterable[bytes]
 
 
 def _credentials_in(environ: Environ) -> tuple[tuple[str, Any], ...]:
-    """What policy rules may ask about beside user, project and roles; hashable."""
+    """The credentials that policy rules may use beside user, project and roles; hashable."""
     found: dict[str, Any] = {
         name: environ[variable]
         for name, variable in _CREDENTIAL_VARIABLES.items()

@@ -48,7 +48,7 @@ def count_elements(array: bytes) -> int:
 
 
 class Encoding(enum.IntEnum):
-    """How the bytes of a body are to be read. The numbers are in stores."""
+    """The encoding of a body. The numbers are in stores."""
 
     JSON = 0
     ENCRYPTED = 1
@@ -87,7 +87,7 @@ class Body:
 
     @property
     def value(self) -> Any:
-        """What a client has posted; `bytes` of an encrypted body."""
+        """The body as it was posted; `bytes` of an encrypted body."""
         match self.encoding:
             case Encoding.JSON:
                 return msgspec.json.decode(self.data)
@@ -97,7 +97,7 @@ class Body:
                 return bytes(self.data)
 
     def in_answer(self, encoding: Encoding) -> Any:
-        """What an encoder writes as the body in an answer in `encoding`.
+        """The value that an encoder writes as the body in an answer in `encoding`.
 
         PERF: without asking for more, and without keeping it for another reader.
         """
@@ -107,11 +107,11 @@ class Body:
         return self.value
 
     def in_json(self) -> Any:
-        """What an encoder of JSON writes as the body."""
+        """The value that a JSON encoder writes as the body."""
         return self._in(_JSON)
 
     def in_msgpack(self) -> Any:
-        """What an encoder of MsgPack writes as the body."""
+        """The value that a MsgPack encoder writes as the body."""
         return self._in(_MSGPACK)
 
     def _in(self, encoding: Encoding) -> Any:
@@ -119,7 +119,7 @@ class Body:
             data = self.data
             return data if type(data) is msgspec.Raw else msgspec.Raw(data)
         if self._other is None:
-            # Whoever reads it in the other encoding is seldom alone: a push goes to many.
+            # Several clients often read it in the other encoding: a push goes to many.
             write = encode_json if encoding is _JSON else encode_msgpack
             self._other = msgspec.Raw(write(self.value))
         return self._other

@@ -237,7 +237,7 @@ def _options_of_server() -> list[str]:
 
 
 def _complaint(rest: Sequence[str]) -> str:
-    """What is wrong about arguments that are none of the server's."""
+    """The error for arguments that the server does not have."""
     names = _names()
     known = ', '.join(names)
     first, *_ = rest

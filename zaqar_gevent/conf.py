@@ -1,4 +1,4 @@
-"""Configuration: upstream's options, ours beside them, and which store is meant.
+"""Configuration: upstream's options, our own, and the choice of the store.
 
 An ordinary `zaqar.conf` means what it means to upstream. Where nothing names a store, the embedded
 one is used.
@@ -77,7 +77,7 @@ def find_standard_files() -> list[str]:
 
 
 def describe_error(error: Exception) -> str:
-    """What is wrong with the configuration, in one line that names the file."""
+    """An error in the configuration, in one line that names the file."""
     return _LOCATION.sub(r'\g<place>', ' '.join(str(error).split()))
 
 
@@ -139,7 +139,7 @@ def take_over_notifier(conf: cfg.ConfigOpts) -> bool:
 
 
 def default_state_path() -> pathlib.Path:
-    """Where the XDG Base Directory Specification puts what a program keeps."""
+    """The directory for a program's data by the XDG Base Directory Specification."""
     home = os.environ.get('XDG_STATE_HOME') or pathlib.Path.home() / '.local' / 'state'
     return pathlib.Path(home) / 'zaqar-gevent'
 

@@ -33,7 +33,7 @@ _COUNTED_TEXT = 8 * 1024
 _TWO_DIGITS = b'00'
 _SAME_BRACKETS = bytes.maketrans(b'{}', b'[]')
 _NO_MARKS = bytes(set(range(256)) - set(b'{}[]"'))
-# What begins a number in MsgPack.
+# The first byte of a number in MsgPack.
 _FLOAT_32, _FLOAT_64, _UNSIGNED_64 = b'\xca', b'\xcb', b'\xcf'
 _HARMLESS = frozenset({str, bool, type(None)})
 _CONTAINERS = frozenset({dict, list})
@@ -41,7 +41,7 @@ _KEYS = frozenset({str, int})
 _TEXT = frozenset({str})
 _PLAIN = _HARMLESS | _CONTAINERS | {int, float}
 
-# What is no document, or none in JSON.
+# Values that are not a document, or have no form in JSON.
 _UNREADABLE = (ValueError, TypeError, RecursionError, msgspec.MsgspecError)
 
 _decode_json = msgspec.json.Decoder().decode
@@ -198,7 +198,7 @@ def check_msgpack(data: bytes, max_depth: int = MAX_DEPTH) -> None:
 
 
 def _may_be_bad(data: bytes, document: Any, max_depth: int) -> bool:
-    """Whether there may be something to refuse in what was decoded; raises one of `_UNREADABLE`.
+    """Whether a decoded document may need to be refused; raises one of `_UNREADABLE`.
 
     PERF: what has no form in JSON is found by an encoder of JSON, in a fifth of the time that a
     look at each value takes.
@@ -212,7 +212,7 @@ def _may_be_bad(data: bytes, document: Any, max_depth: int) -> bool:
 
 @contextlib.contextmanager
 def _without_collector() -> Iterator[None]:
-    """PERF: while a document is read, garbage is not looked for.
+    """PERF: the garbage collector does not run while a document is read.
 
     All that is made lives until the end, and what was made before would be looked through again and
     again: that takes five times as long as to decode many small objects.

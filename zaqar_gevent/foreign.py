@@ -1,4 +1,4 @@
-"""What can still be told of a request whose head another HTTP server has read.
+"""Checks a request whose head another HTTP server has read.
 
 gevent-websocket's worker reads heads by gevent's pywsgi, which joins what comes twice by commas,
 keeps the line breaks of folded headers, and knows nothing of what has to be there. A line that it

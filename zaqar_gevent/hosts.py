@@ -181,7 +181,7 @@ def _is_loopback(name: str) -> bool:
 
 @functools.cache
 def _own_names() -> frozenset[str]:
-    """What this machine is called; asked for once, when it is first needed."""
+    """The name of this machine; read once, when it is first needed."""
     names = (name_in(name) for name in (socket.gethostname(), socket.getfqdn()))
     return frozenset(name for name in names if name)
 

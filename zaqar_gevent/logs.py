@@ -1,4 +1,4 @@
-"""Where the log goes, and what is kept out of it."""
+"""Sets up the log: where it goes, and the loggers that are kept out of it."""
 
 from __future__ import annotations
 

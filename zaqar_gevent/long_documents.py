@@ -106,7 +106,7 @@ _AT_ONCE: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
 
 
 def exclusive(size: int, project: Hashable) -> contextlib.AbstractContextManager[None]:
-    """What to hold while a document of `size` bytes is read; nobody waits for a short one.
+    """A lock to hold while a document of `size` bytes is read; short documents do not wait.
 
     project: who takes turns with others; the connection where the project is not known.
     """

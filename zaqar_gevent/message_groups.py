@@ -25,7 +25,7 @@ def refusal_of(group: str) -> str | None:
 
 
 class GroupMode(enum.IntFlag):
-    """What the settings of a queue ask for.
+    """The settings of a queue that concern groups.
 
     ORDERED: while a message of a group is held, or waits for its retry, no other of that group is
         given to anybody. FAIR: claims take from the groups in turn.

@@ -1,4 +1,4 @@
-"""What the server counts and measures, for Prometheus.
+"""The server's metrics, for Prometheus.
 
 A leaf that everything may import. PERF: what happens for every message is added up in plain
 numbers, and `flush` moves the sums into the metrics; one increment of a metric takes a lock, and a
@@ -177,7 +177,7 @@ _refusals = {reason: _REFUSALS.labels(reason) for reason in get_args(Refusal)}
 
 
 class _Timed:
-    """What has happened, and how long it took, that is in no metric yet.
+    """Counts and durations that are not in the metrics yet.
 
     total: counts it. durations: has how long each took, with the bounds `_SECONDS`.
     """
@@ -236,7 +236,7 @@ def observe_request(operation: str, transport: str, status: int, seconds: float)
 
 
 class ConnectionKind(NamedTuple):
-    """What a WebSocket connection counts as.
+    """The state that a WebSocket connection is counted under.
 
     engine: the name of its frame engine.
     protocol: default or zaqar.v2.

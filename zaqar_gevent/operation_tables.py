@@ -128,7 +128,7 @@ _JAVASCRIPT_END = '\n};\n'
 
 
 def tables() -> dict[pathlib.Path, str]:
-    """What each generated file must hold."""
+    """The text of each generated file."""
     table = _javascript()
     built = BUILT_JAVASCRIPT.read_text(encoding='utf-8')
     start = built.index(_JAVASCRIPT_HEAD)
@@ -173,7 +173,7 @@ def camel(name: str) -> str:
 
 
 def _described() -> Iterator[dict[str, Any]]:
-    """What a client has to know of each operation; what is as usual is left out."""
+    """The facts about each operation that a client needs, without those that are the default."""
     for operation in (*REGISTRY, *CONNECTION):
         repeat = operation.repeat
         when = {} if repeat is None else {'repeat': _given(repeat._asdict())}

@@ -528,7 +528,7 @@ def max_message_bytes(conf: cfg.ConfigOpts) -> int:
 
 
 def frame_limits(conf: cfg.ConfigOpts) -> FrameLimits:
-    """What a WebSocket client may send."""
+    """The limits on frames and messages of a WebSocket client."""
     section = conf[GROUP]
     message_bytes = max_message_bytes(conf)
     frame_bytes = min(section.max_frame_size or message_bytes, message_bytes)
@@ -544,7 +544,7 @@ def compression(conf: cfg.ConfigOpts) -> Compression | None:
 
 
 def connection_limits(conf: cfg.ConfigOpts) -> Limits:
-    """What holds for each WebSocket connection."""
+    """The limits of each WebSocket connection."""
     section: Any = conf[GROUP]
     return Limits(**{name: section[name] for name in Limits._fields})
 

@@ -1,4 +1,4 @@
-"""What the proxy in front of the server says of a request: its client's address, scheme and host.
+"""Reads the client's address, scheme and host from the headers of a proxy.
 
 Each proxy adds to what it receives, and a client may have sent the same headers. So of each list
 only the last element counts, which the proxy next to the server has added; and of the two kinds of
@@ -60,7 +60,7 @@ def trust_proxies(app: Application, conf: cfg.ConfigOpts, kind: str) -> Applicat
 
 
 def believe(environ: Environ, kind: str) -> None:
-    """Let `environ` say what the headers of this kind say.
+    """Change `environ` to what the headers of this kind say.
 
     REMOTE_ADDR becomes an address only; what is none is not believed.
     """

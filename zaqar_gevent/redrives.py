@@ -58,7 +58,7 @@ class TooManyRedrives(errors.ExceptionBase):
 
 
 class NewRedrive(NamedTuple):
-    """What is asked of a redrive.
+    """The request for a redrive.
 
     target: where the messages go; None for the queue that each is from. limit: messages to be moved
         at most; None for all. rate: messages a second at most; None for no limit. most_of_queue,
@@ -105,7 +105,7 @@ class DueRedrives(NamedTuple):
 
 
 class Step(NamedTuple):
-    """What a step has done.
+    """The result of a step.
 
     moved: how many messages. target: the queue that the next message is for and that is not among
         those that may be used; None if there is none. messages: those moved, by the name of their

@@ -1,4 +1,4 @@
-"""What waits, served in rotation, so that who has much waiting does not hold the others up."""
+"""Serves keys in rotation, so that one with much waiting does not hold up the others."""
 
 from __future__ import annotations
 

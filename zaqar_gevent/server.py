@@ -382,7 +382,7 @@ def _check_tokens_always(connections: OpenConnections, interval: float) -> None:
 
 
 def capabilities(conf: cfg.ConfigOpts, features: StoreFeatures) -> Capabilities:
-    """What a server with this configuration, and a store with these features, says of itself."""
+    """The capabilities of a server with this configuration and these store features."""
     section = conf[options.GROUP]
     return {
         'server': _server_name(),
@@ -397,7 +397,7 @@ def capabilities(conf: cfg.ConfigOpts, features: StoreFeatures) -> Capabilities:
 
 
 def _authentication(app: Any, conf: cfg.ConfigOpts) -> KeystoneAuth | None:
-    """What stands before `app`, if the configuration wants anything to."""
+    """`app` behind the middleware that the configuration asks for."""
     if not conf.auth_strategy:
         return None
     admission.check_strategy(conf)

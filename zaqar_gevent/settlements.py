@@ -1,4 +1,4 @@
-"""What is done with single messages of a claim, many in one call, each with its own outcome."""
+"""Settles single messages of claims: many in one call, each with its own outcome."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Settle(enum.Enum):
 
 
 class Settlement(NamedTuple):
-    """One message, and what is done with it.
+    """One message and how it is settled.
 
     claim_id: of the claim that holds it; None to delete a message that no claim holds. delay: in
         seconds, before a released message can be claimed; None for that of the queue. reason: for

@@ -58,7 +58,7 @@ def opening(option: str, conf: cfg.ConfigOpts) -> Iterator[None]:
 
 
 def describe_choice(option: str, conf: cfg.ConfigOpts) -> str:
-    """Which store `[drivers] option` means, and where it is configured; without credentials."""
+    """The store that `[drivers] option` names, and where it is configured; without credentials."""
     name = conf.drivers[option]
     where = f'[drivers:{option}:{name}]'
     if configuration.is_set(conf, option, 'drivers'):

@@ -1,4 +1,4 @@
-"""What operations work with: the stores, the limits, the defaults, the cipher."""
+"""The broker: the stores, limits, defaults and cipher that operations use."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ _LIVE_OPTIONS = ('client_id_uuid_safe', 'message_delete_with_claim_id')
 
 
 class Capabilities(TypedDict):
-    """What a server offers and allows, for clients that adapt to it.
+    """The protocols and limits of a server, for clients that adapt to them.
 
     `protocols`: the WebSocket subprotocols beside the default envelope. `max_message_size` in
     bytes. `ping_interval`, `idle_timeout` and `max_wait` (of long polling) in seconds.
@@ -113,7 +113,7 @@ class _Unlimited:
 
 
 class NameChecker(Protocol):
-    """Whoever knows which names the store can keep apart; raises `ValidationFailed`."""
+    """Refuses names that the store cannot tell apart; raises `ValidationFailed`."""
 
     def check_project(self, project: str) -> None: ...
 
@@ -191,7 +191,7 @@ class Broker:
     networks: where webhooks may go. loops: recognises messages that webhooks bring back.
     quotas: how much projects, connections and queues may have at a time.
     project_quotas: how many queues, messages and requests projects may have.
-    capabilities: what is said of the server to whoever asks.
+    capabilities: what clients are told about the server.
     purge: removes the messages that a queue (name, project) holds now and that are not claimed.
     redrives_for: the redrives of the store of a queue (name, project); None where it has none.
     all_redrives: those of all stores that have redrives.
@@ -337,7 +337,7 @@ class Broker:
 class RedriveLimits:
     """How many redrives may run at a time.
 
-    began: called when one has begun, by whoever takes the steps of redrives.
+    began: called when a redrive has begun; set by the task that runs redrives.
     """
 
     def __init__(self, of_queue: int = 10, of_project: int = 100) -> None:

@@ -182,7 +182,7 @@ def _lease(context: Context, request: CreateClaim | UpdateClaim) -> dict[str, An
 
 
 def _held(context: Context, claim_id: str, found: list[dict[str, Any]]) -> list[Message]:
-    """What clients see of the messages that a claim holds."""
+    """The messages of a claim as clients see them."""
     messages = answer_with(context, found)
     for message in messages:
         message['claim_id'] = claim_id

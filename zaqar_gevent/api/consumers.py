@@ -111,7 +111,7 @@ def reject_messages(context: Context, request: RejectMessages) -> dict[str, Any]
 
 @operation('consumer_stop', rest=None, policy='claims:delete', success=204, repeat=True)
 def stop_consumer(context: Context, request: NamedConsumer) -> dict[str, Any]:
-    """End a consumer of this connection; what it has not settled goes back to the queue."""
+    """End a consumer of this connection; its unsettled messages go back to the queue."""
     _named(context, request).stop()
     return {}
 

@@ -1,4 +1,4 @@
-"""Who asks, for which project, and over what."""
+"""The caller of an operation, its project and its connection."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def _parse_client_id(text: str) -> uuid.UUID | str:
 
 
 class Caller(NamedTuple):
-    """Who asks.
+    """The caller of an operation.
 
     project_id, user_id, roles: from authentication, or from the request's headers without it.
     client_id: the Client-ID header as sent.
@@ -97,7 +97,7 @@ def _too_long(
 
 
 class Identity(NamedTuple):
-    """Who a token speaks for.
+    """The identity that a token stands for.
 
     caller: its user, project and roles; of no client in particular.
     expires_at: when it ends, in seconds since the epoch.
@@ -120,7 +120,7 @@ class Client(Protocol):
 
 
 class Context:
-    """What an operation knows of the request beside its arguments.
+    """The context of a request: all that an operation knows beside its arguments.
 
     broker: the stores, limits and defaults it works with.
     caller, project_id: who asks, and for which project.

@@ -1,6 +1,6 @@
-"""What operations know of the delivery of notifications to subscribers that are not connected.
+"""The interface through which operations notify subscribers that are not connected.
 
-Whoever delivers is handed in from outside; see `zaqar_gevent.webhooks`.
+The implementation is `zaqar_gevent.webhooks`; the server passes it in.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ Subscription = dict[str, Any]
 
 
 class Notification:
-    """What a subscriber is told: a message, or a request to confirm.
+    """A notification for a subscriber: a message, or a request to confirm.
 
     document: the notification itself, not to be changed; subscribers share it. body: the same as
         JSON. ident: its id in signed requests, the same for each try. passed: the queues that the
@@ -80,7 +80,7 @@ class DeliveryState(TypedDict):
 
 
 class DelayedDelivery(Protocol):
-    """Whoever tells subscribers, and those who wait, of delayed messages when they are due."""
+    """Notifies subscribers and waiting clients of delayed messages when they are due."""
 
     def remember(
         self,
@@ -101,7 +101,7 @@ class DelayedDelivery(Protocol):
 
 
 class Deliverer(Protocol):
-    """Whoever tells subscribers over HTTP and by mail; nothing here waits.
+    """Sends notifications over HTTP and by mail; no method waits.
 
     Ids of subscriptions may count within their queue only.
     """

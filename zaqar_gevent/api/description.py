@@ -1,7 +1,7 @@
 """The service described for programs: OpenAPI of its REST, AsyncAPI of its WebSocket.
 
-The documents describe transports, so it is the transports that build them; what puts the server
-together leaves their builders in `Broker.descriptions`.
+Each transport builds its own document; the server registers the builders in
+`Broker.descriptions`.
 """
 
 from __future__ import annotations

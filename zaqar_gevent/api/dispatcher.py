@@ -20,7 +20,7 @@ LOG = log.getLogger(__name__)
 
 MAX_IDENTIFIED = 10_000
 
-# What HTTP has no way to send in a header.
+# Characters that HTTP cannot send in a header.
 
 
 class Dispatcher:
@@ -126,7 +126,7 @@ class Dispatcher:
         context: Context,
         arguments: dict[str, Any],
     ) -> None:
-        """Let in whoever presents a pre-signed URL: as a client of its project, nobody's user."""
+        """Admit a request with a pre-signed URL, as a client of its project without a user."""
         if not operation.route.methods:
             raise errors.Forbidden('A pre-signed URL does not open what has no URL.')
         signed_urls.verify(
@@ -142,7 +142,7 @@ class Dispatcher:
     def _identify(self, caller: Caller) -> None:
         """Refuse a request that does not say which client asks, and for which project.
 
-        PERF: whoever was identified once is remembered, up to a number.
+        PERF: callers that were identified once are remembered, up to a limit.
         """
         if caller.client_id is None:
             raise errors.BadRequest('The header Client-ID is required.', title='Client-ID missing')
@@ -190,7 +190,7 @@ class Dispatcher:
 
 
 def _failure(operation: Operation, error: Exception) -> errors.APIError:
-    """What a client is told of `error`; what is no client's doing is logged."""
+    """The error document for `error`; an error that no client caused is logged."""
     match error:
         case errors.APIError():
             return error

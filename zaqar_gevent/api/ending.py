@@ -6,7 +6,7 @@ import enum
 
 
 class End(enum.StrEnum):
-    """What the client is told; `zaqar_gevent.api.grants.Reason` has the ends of grants."""
+    """The reason that the client is given; `zaqar_gevent.api.grants.Reason` has those of grants."""
 
     DELETED = 'deleted'
     EXPIRED = 'expired'

@@ -44,7 +44,7 @@ RETRY_AFTER_SECONDS = 5
 
 
 class APIError(Exception):
-    """What went wrong, as a client may see it.
+    """An error as a client may see it.
 
     `code` is stable and meant for programs, `status` is the HTTP status, `title` names the kind of
     error and `description` says what was wrong, where, and what is allowed.
@@ -214,7 +214,7 @@ _TYPE_NAMES = {
 
 
 def from_decoding(error: msgspec.ValidationError, root: str = '$') -> MalformedDocument:
-    """What a client is told of an argument that is missing or of the wrong type.
+    """The error for an argument that is missing or of the wrong type.
 
     `root` is where the decoded value was in the arguments; the place named starts there.
     """
@@ -234,10 +234,10 @@ _NOT_CLAIMED = 'A claim was specified, but the message is not currently claimed.
 
 
 def from_storage(error: storage_errors.ExceptionBase, operation: str) -> APIError:
-    """What a client is told when the store refused or failed `operation`.
+    """The error for an `operation` that the store refused or failed.
 
-    A missing resource is 404 and a refusal is 403 or 400. Whatever else a store raises, lost
-    connections and conflicts between writers included, is its own trouble: 503.
+    A missing resource is 404 and a refusal is 403 or 400. Anything else that a store raises,
+    such as a lost connection or a conflict between writers, is 503.
     """
     match error:
         case MarkerNotGiven():

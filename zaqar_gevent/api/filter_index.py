@@ -1,4 +1,4 @@
-"""Which of many filters a message meets, without a look at each of them.
+"""Finds the filters that a message meets without looking at each of them.
 
 A message has few attributes. By their values it is looked up which filters it could meet at all:
 those that want just this value, or a prefix of it. Only these are compared. Equal filters are
@@ -133,7 +133,7 @@ class FilterIndex(Generic[Member]):
 
 
 def _prefix_of(condition: Prefix | Exists) -> str | None:
-    """What an attribute begins with that meets the condition; None if it must not be there."""
+    """The prefix of attributes that meet the condition; None if the attribute must be absent."""
     if isinstance(condition, Prefix):
         return condition.text
     return '' if condition.is_there else None

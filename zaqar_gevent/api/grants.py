@@ -83,4 +83,4 @@ class Grant:
 
 
 UNLIMITED = Grant()
-"""The grant of what is not bound to a connection."""
+"""The grant of something that is not bound to a connection."""

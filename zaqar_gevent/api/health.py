@@ -1,4 +1,4 @@
-"""Whether the store can be worked with, for whoever asks often."""
+"""Tells whether the store works, cheaply enough to be asked often."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PATIENCE_SECONDS = 2.0
 
 
 class Health:
-    """What a store last said of itself.
+    """The last known health of a store.
 
     is_alive: asks the store; one at a time.
     """

@@ -50,7 +50,7 @@ class Loops:
             )
 
     def extend(self, passed: str | None, project: str | None, queue_name: str) -> str:
-        """What to send on with messages that were checked and are in the queue now."""
+        """The path to send on with messages that were checked and are in the queue now."""
         mark = self._mark(project, queue_name)
         return f'{passed},{mark}' if passed else mark
 

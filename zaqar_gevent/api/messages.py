@@ -204,7 +204,7 @@ def _list_now(context: Context, request: ListMessages) -> MessagePage:
     broker = context.broker
     paging = request.given('limit')
     if request.marker and request.wait is not None:
-        # Who follows a queue would wait for ever: upstream's lists are only empty.
+        # A client that follows a queue would wait for ever: upstream's lists are only empty.
         broker.check_marker(request.marker)
     results = broker.messages.list(
         request.queue_name,
@@ -221,7 +221,7 @@ def _list_now(context: Context, request: ListMessages) -> MessagePage:
     except storage_errors.DoesNotExist:
         found = []
     if not found:
-        # Who waits is to ask again from there.
+        # A waiting client asks again from there.
         marker = None if request.wait is None else next(results, None)
         return {'messages': [], 'marker': str(marker)} if marker else {'messages': []}
     messages = answer_with(context, found)
@@ -427,7 +427,7 @@ HIDDEN = ('position',)
 
 
 def answer_with(context: Context, found: list[dict[str, Any]]) -> list[Message]:
-    """What the client is answered of stored messages of its project."""
+    """Stored messages of a project as they are in answers."""
     encoding = Encoding.MSGPACK if context.binary else Encoding.JSON
     show = present_all if context.shows_extensions else present
     messages = show(context.broker, found, context.project_id)
@@ -437,7 +437,7 @@ def answer_with(context: Context, found: list[dict[str, Any]]) -> list[Message]:
 
 
 def present(broker: Broker, found: list[dict[str, Any]], project_id: str | None) -> list[Message]:
-    """What upstream's clients see of stored messages of a project, with a `Body` each."""
+    """Stored messages as upstream's clients see them, with a `Body` each."""
     messages: list[Message] = []
     for one in found:
         body: Body = one['body']

@@ -1,4 +1,4 @@
-"""Which version of the API a client asks for, by OpenStack's microversions.
+"""The version of the API that a client asks for, by OpenStack's microversions.
 
 Upstream's clients fail on members that they do not know, so answers have members that upstream's do
 not have only for clients that ask. The header `OpenStack-API-Version: messaging 2.1` asks for all

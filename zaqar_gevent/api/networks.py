@@ -1,7 +1,7 @@
-"""Where webhooks may go: which network addresses the server connects to for its clients.
+"""The networks that webhooks may go to.
 
 A client chooses the address of a webhook, and the server connects to it from inside the operator's
-network. So what only the server's own machine or its cloud should reach is denied.
+network. So addresses that only the server's own machine or its cloud should reach are denied.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class Networks:
     allowed, denied: networks in CIDR notation.
     loopback: whether loopback addresses are allowed by default.
 
-    Raises `ValueError` for what is no network.
+    Raises `ValueError` for a text that is not a network.
     """
 
     def __init__(

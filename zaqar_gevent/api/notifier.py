@@ -1,7 +1,7 @@
-"""Tells the subscribers of a queue what was posted to it.
+"""Notifies the subscribers of a queue of posted messages.
 
-Those that are connections of this or of other workers are told by the hub, and all others by
-whoever delivers over HTTP and by mail.
+The hub notifies subscribers that are connected to this or another worker; `Delivery` notifies
+all others, over HTTP and by mail.
 """
 
 from __future__ import annotations
@@ -184,7 +184,7 @@ class Notifier:
                 deliverer.deliver(source, subscription, wanted, policy)
 
     def freed(self, queue_name: str, project: str | None) -> None:
-        """Tell whoever waits for messages of a queue that some can be claimed again."""
+        """Wake clients that wait for messages of a queue: some can be claimed again."""
         source = Source(project, queue_name)
         self._announce(source, self._subscribers_of(source))
 
@@ -221,7 +221,7 @@ class Notifier:
             yield self._subscriptions.get(source.name, subscription_id, project=source.project_id)
 
     def confirmations(self, source: Source) -> Confirmations:
-        """What asks subscribers of a queue to confirm."""
+        """The notification that asks a subscriber of a queue to confirm."""
         return Confirmations(self.deliverer, source)
 
     def _announce(self, source: Source, subscribers: _Subscribers) -> None:

@@ -1,4 +1,4 @@
-"""What an operation is, how one is declared, and the registry of all of them."""
+"""Declares operations, and keeps the registry of all of them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _VARIABLE = re.compile(r'\{(\w+)\}')
 
 
 class Kind(enum.StrEnum):
-    """What holds messages: a queue, or a topic, which is a queue under another name."""
+    """A holder of messages: a queue, or a topic, which is a queue under another name."""
 
     QUEUE = 'queue'
     TOPIC = 'topic'
@@ -215,7 +215,7 @@ class Registry:
 REGISTRY = Registry()
 
 CONNECTION = Registry()
-"""What can be asked of a WebSocket connection only, and so has no route in REST."""
+"""Operations on a WebSocket connection itself, which have no route in REST."""
 
 
 def operation(

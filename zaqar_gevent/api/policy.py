@@ -1,4 +1,4 @@
-"""Who may do what: oslo.policy's rules, asked once a second for each kind of caller."""
+"""Checks oslo.policy's rules, at most once a second for each kind of caller."""
 
 from __future__ import annotations
 

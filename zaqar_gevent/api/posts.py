@@ -15,7 +15,7 @@ from zaqar_gevent.api.messages import NewMessage
 from zaqar_gevent.bodies import Body, Encoding
 
 NAME = b'message_post'
-"""What is in every request that is a post."""
+"""A text that every post contains."""
 
 Action = Literal['message_post', 'topic_message_post']
 """The names of the operations that post."""

@@ -1,4 +1,4 @@
-"""How much each project may have, by the options `[quota]`; see `zaqar_gevent.quota_options`.
+"""The quotas of projects, by the options `[quota]`; see `zaqar_gevent.quota_options`.
 
 Queues and messages are counted by the store, for all processes that share it. What this process is
 about to add counts as well, so that requests at the same moment do not pass a limit together;

@@ -1,6 +1,6 @@
-"""What operations know of clients that are told of messages as they are posted.
+"""The interface through which operations push messages to clients as they are posted.
 
-The hub that tells them is handed in from outside; see `zaqar_gevent.push`.
+The implementation is `zaqar_gevent.push`; the server passes it in.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ Address = tuple[str, int, str]
 
 
 class FrameHead(Protocol):
-    """What stands before a push of `length` bytes where it is sent."""
+    """The frame header of a push of `length` bytes."""
 
     def __call__(self, length: int, *, binary: bool) -> bytes: ...
 
@@ -120,7 +120,7 @@ class Consumer(Protocol):
         ...
 
     def release(self, message_ids: list[str], delay: float | None = None) -> None:
-        """Give messages back to whoever is next, after `delay` seconds or that of the queue.
+        """Give messages back to the queue, claimable after `delay` seconds or the queue's delay.
 
         Raises `errors.NotFound` likewise.
         """
@@ -136,7 +136,7 @@ class Consumer(Protocol):
 
 
 class News(Protocol):
-    """What is waited for: that there may be something to be had in a queue."""
+    """A wait for news of a queue."""
 
     def wait(self, timeout: float) -> object:
         """Wait at most `timeout` seconds."""
@@ -247,7 +247,7 @@ class Endpoint(Protocol):
 
 
 class PushService(Protocol):
-    """Whoever tells connected clients.
+    """Notifies connected clients.
 
     is_draining: whether the server is stopping, and nobody should wait any more.
     """

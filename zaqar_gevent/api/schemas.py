@@ -1,4 +1,4 @@
-"""What operations are asked and what they answer, as JSON Schemas with examples.
+"""JSON Schemas of operations' requests and answers, with examples.
 
 The documents that describe a transport are put together from these; see `rest/openapi.py` and
 `websocket/asyncapi.py`.
@@ -19,7 +19,7 @@ Schema = dict[str, Any]
 
 _PLACE = '#/components/schemas/'
 
-# What clients send in the examples of the documents, by argument.
+# The arguments in the examples of the documents.
 EXAMPLES: dict[str, Any] = {
     'changes': [{'op': 'add', 'path': '/metadata/team', 'value': 'billing'}],
     'claim_id': '51db7067821e727dc24df754',
@@ -59,7 +59,7 @@ _CONTAINER_NAME: Schema = {
 }
 _ID: Schema = {'type': 'string', 'minLength': 1}
 
-# What is checked beyond a member's type, whatever operation it belongs to.
+# Constraints beyond a member's type, for all operations.
 _NARROWED: dict[str, Schema] = {
     'queue_name': _CONTAINER_NAME,
     'topic_name': _CONTAINER_NAME,
@@ -151,7 +151,7 @@ class Schemas:
 
 
 def _identity(kind: Any) -> Any:
-    """What tells types apart: operations on topics may have equal requests of the same name."""
+    """A key for a type: operations on topics may have equal requests of the same name."""
     return (kind.__module__, kind.__qualname__) if isinstance(kind, type) else kind
 
 

@@ -28,7 +28,7 @@ MICROVERSIONS = {
 }
 
 
-# What upstream's home document says otherwise than the routes, and leaves out.
+# Where upstream's home document differs from the routes, and what it leaves out.
 _PARAMETERS = {'claim_id': 'claim'}
 _MEANINGS = {'claim': 'claim_id'}
 _LIMITS = {'message': 'messages_limit'}
@@ -144,7 +144,7 @@ def _add_resource(resources: dict[str, dict[str, Any]], relation: str, offer: Op
 
 
 def _variable(kind: str, name: str) -> str:
-    """What upstream's documentation calls a variable of an operation on things of a kind."""
+    """The name of a variable in upstream's documentation, by the kind of resource."""
     if name == 'limit':
         return _LIMITS.get(kind, f'{kind}_limit')
     return _MEANINGS.get(name, name)

@@ -224,4 +224,4 @@ ReservedMetadata = msgspec.defstruct(
 """The types of the settings in the metadata; ranges are checked by upstream's validator."""
 
 NEEDED = {one.key: one.feature for one in SETTINGS if one.feature is not None}
-"""What the store must be able to do for a setting."""
+"""The feature that a setting needs of the store."""

@@ -1,10 +1,9 @@
-"""Pre-signed URLs: what a project hands out so that others can use a queue without a token.
+"""Pre-signed URLs: with one, a client uses a queue of a project without a token.
 
-The signature is upstream's, an HMAC over paths, methods, project and expiry, and so are the headers
-that carry it. What it opens is bound more closely: a signed path is that very path and whatever is
-named by one more segment below it (a message of `.../messages`), and nothing that merely looks
-alike. It holds over every transport, since an operation has one method and path wherever it is
-asked for.
+The signature, an HMAC over paths, methods, project and expiry, and its headers are upstream's. It
+allows less than upstream's: a signed path is that very path and one more segment below it (a
+message of `.../messages`), not every path that looks alike. It holds over every transport, since
+an operation has the same method and path everywhere.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from zaqar_gevent.api.grants import Grant, Reason
 
 
 class SignedUrl(TypedDict):
-    """What is handed out; `expires` is UTC, as `2030-01-01T00:00:00`."""
+    """The parts of a pre-signed URL; `expires` is UTC, as `2030-01-01T00:00:00`."""
 
     paths: list[str]
     methods: list[str]
@@ -42,7 +41,7 @@ class SignedRequest(NamedTuple):
     def of(
         cls, signature: str | None, expires: str | None, methods: str | None, paths: str | None
     ) -> Self | None:
-        """What the headers URL-Signature, -Expires, -Methods and -Paths present.
+        """The request that the headers URL-Signature, -Expires, -Methods and -Paths make.
 
         None without a signature; the lists are separated by commas.
         """

@@ -1,4 +1,4 @@
-"""What the subscriber of a webhook and its options may be."""
+"""Checks the URL of a webhook and the options of its subscription."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class Target(NamedTuple):
 
     @property
     def origin(self) -> tuple[str, str, int]:
-        """What a connection is good for."""
+        """The key of a connection: requests with an equal key may share it."""
         return self.scheme, self.host, self.port
 
 

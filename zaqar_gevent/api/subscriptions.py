@@ -364,8 +364,8 @@ def _created(request: CreateSubscription, subscription_id: str) -> CreatedSubscr
 
 
 def _present(found: dict[str, Any]) -> Subscription:
-    """What clients see of a subscription: neither its secret nor the URL of a connection, which
-    holds one too.
+    """A subscription as clients see it: without its secret, and without the URL of a connection,
+    which holds one too.
     """
     shown: Any = {**subscribers.conceal(found)}
     if is_internal(found['subscriber']):
@@ -409,7 +409,7 @@ def _check_filter(
     options: dict[str, Any],
     before: Mapping[str, Any] | None = None,
 ) -> None:
-    """Raise for a filter that is none, or that the store of the queue cannot serve.
+    """Raise for a filter that is invalid, or that the store of the queue cannot serve.
 
     before: the options that the subscription has; their filter is not checked again.
     """

@@ -1,7 +1,7 @@
 """The trace that a request belongs to, by W3C Trace Context (https://www.w3.org/TR/trace-context/).
 
-Nothing is recorded here. The context is handed on with the messages of a request, so that whoever
-processes them can link to it, as OpenTelemetry's conventions for messaging systems describe.
+Nothing is recorded here. The messages of a request carry its context, so that their consumers can
+link to it, as OpenTelemetry's conventions for messaging systems describe.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class TraceContext(NamedTuple):
 
     @property
     def attributes(self) -> dict[str, str]:
-        """What becomes of it with a message."""
+        """The attributes that a message gets from the trace."""
         found = {PARENT: self.parent}
         if self.state is not None:
             found[STATE] = self.state

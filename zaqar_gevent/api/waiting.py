@@ -28,12 +28,12 @@ def wait_for(
 ) -> Result:
     """The result of `attempt`, tried whenever there is news of the queue, for at most `seconds`.
 
-    It is tried at once, and once more at the end: what a claim's expiry brings is no news. Without
+    It is tried at once, and once more at the end, since an expired claim makes no news. Without
     `seconds` it is tried only once. For a client that has hung up, or whose grant has ended, it is
     not tried again: it would be given what somebody else can use.
 
-    takes: whether what `attempt` finds is nobody else's any more. Of those one is woken after the
-        other, as long as there is something to be had, and the others all at once.
+    takes: whether `attempt` takes what it finds. Attempts that take are woken one after the other
+        while there are messages; all others are woken at once.
 
     Raises `errors.BadRequest` for a time that is not allowed, and `errors.TooMany` where as many
     requests of the project wait as may.

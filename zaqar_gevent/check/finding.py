@@ -1,4 +1,4 @@
-"""What a check finds."""
+"""The findings of checks."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 
 class Verdict(Enum):
-    """What a finding comes to."""
+    """The severity of a finding."""
 
     SOUND = 'sound'
     DAMAGED = 'damaged'

@@ -32,7 +32,7 @@ class Break(NamedTuple):
 def find_break(content: bytes) -> Break | None:
     """Where SQLite would end when it reads this journal anew; None at its end.
 
-    Behind the end of what belongs together there may be frames of an earlier round.
+    Behind the valid frames there may be frames of an earlier round.
     """
     if len(content) < _HEAD.size:
         return None

@@ -1,4 +1,4 @@
-"""Runs the checks, and makes lines and an exit status of what they find."""
+"""Runs the checks, prints their findings and returns an exit status."""
 
 from __future__ import annotations
 

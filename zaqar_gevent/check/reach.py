@@ -1,4 +1,4 @@
-"""Whether what the server needs from elsewhere can be reached: stores and Keystone."""
+"""Checks that the server's stores and Keystone can be reached."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def _look_at_postgresql(conf: cfg.ConfigOpts, option: str) -> str:
 
 
 def check_keystone(conf: cfg.ConfigOpts) -> Iterator[Finding]:
-    """Whether Keystone gives the server a token, where it is asked about tokens."""
+    """Whether Keystone gives the server a token, if authentication is on."""
     if conf.auth_strategy != 'keystone':
         return
     try:

@@ -147,7 +147,7 @@ def _read_journal(path: str) -> Iterator[str]:
 
 
 def _read_trees(connection: sqlite3.Connection) -> Iterator[str]:
-    """What cannot be read of the tables and indices, each by itself."""
+    """The tables and indices that cannot be read."""
     rows = connection.execute(
         "SELECT type, name, tbl_name, sql FROM sqlite_master WHERE type IN ('table', 'index')"
     ).fetchall()
@@ -168,7 +168,7 @@ def _read_trees(connection: sqlite3.Connection) -> Iterator[str]:
 
 
 def _check_integrity(connection: sqlite3.Connection) -> Iterator[str]:
-    """What SQLite itself finds, with the names of the tables and indices where it has numbers."""
+    """SQLite's own findings, with names of tables and indices instead of numbers."""
     names = {
         root: f'{kind} {name}'
         for kind, name, root in connection.execute('SELECT type, name, rootpage FROM sqlite_master')

@@ -48,11 +48,11 @@ class OneOf:
 
     @property
     def key(self) -> tuple[str, Any]:
-        """What is equal in equal conditions."""
+        """A key that equal conditions share."""
         return 'one of', self.texts
 
     def meets(self, value: str | None) -> bool:
-        """Whether an attribute does, which is None if it is not there."""
+        """Whether the value of an attribute meets the condition; None if it is absent."""
         return value in self.texts
 
 
@@ -178,7 +178,7 @@ def _text(given: Any, place: str) -> str:
 
 
 def _told(given: Any) -> str:
-    """What a value is in JSON."""
+    """The name of a value's JSON type."""
     if given is None:
         return 'null'
     if isinstance(given, bool):

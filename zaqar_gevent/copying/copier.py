@@ -35,7 +35,7 @@ class RefusedQueues(ValueError):
 
 @dataclasses.dataclass
 class Counts:
-    """What has been read and written.
+    """Counts of the records that were read and written.
 
     messages: read. added: of these, the ones that the target did not have. claimed: of these, the
     ones that a claim holds. delayed: of these, the ones that are not visible yet.
@@ -61,7 +61,7 @@ def copy(
     *,
     skip_refused: bool = False,
 ) -> Counts:
-    """Copy everything; what the target has of an earlier copy is left as it is.
+    """Copy everything; records that an earlier copy left in the target stay as they are.
 
     progress: called after each batch. skip_refused: leave out queues whose names the target cannot
     keep.

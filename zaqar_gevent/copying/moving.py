@@ -47,7 +47,7 @@ _T = TypeVar('_T')
 
 @dataclasses.dataclass
 class Counts:
-    """What has been moved.
+    """Counts of what has been moved.
 
     messages: that the queue had in the end. claimed, delayed: of these. copied: records written,
     those that changed meanwhile more than once. rounds: how often the queue was gone over. pause:
@@ -194,7 +194,7 @@ class Mover:
             raise MoveRefused('it has been deleted meanwhile') from None
 
     def _complete(self, move: str, began: float | None = None) -> None:
-        """What servers do as well that come to the mark."""
+        """Finish the move, as servers that meet the mark also do."""
         self._destination.open(move)
         self._catalogue.update(self._queue.project or None, self._queue.name, self._target)
         if began is not None:

@@ -95,7 +95,7 @@ class AuthenticatedFormat:
 
 
 def _open(cipher: AESGCM, data: bytes, nonce_at: int) -> bytes:
-    """The plaintext of what is behind the nonce."""
+    """The plaintext of the ciphertext behind the nonce."""
     ciphertext_at = nonce_at + NONCE_BYTES
     try:
         return cipher.decrypt(data[nonce_at:ciphertext_at], data[ciphertext_at:], data[:nonce_at])

@@ -1,4 +1,4 @@
-"""What each format of encrypted bodies can do."""
+"""The formats of encrypted bodies, and the interface of each."""
 
 from __future__ import annotations
 

@@ -62,7 +62,7 @@ def list_opts() -> list[tuple[str, list[cfg.Opt]]]:
 
 
 def build_cipher(conf: cfg.ConfigOpts) -> BodyCipher:
-    """What encrypts and decrypts bodies; raises `BadEncryptionOptions`."""
+    """The cipher for bodies; raises `BadEncryptionOptions`."""
     section, shared = conf[GROUP], conf.transport
     upstream_key: str = shared.message_encryption_key or ''
     _check_formats(section.write_format, section.read_formats, upstream_key)

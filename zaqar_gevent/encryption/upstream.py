@@ -79,7 +79,7 @@ def _decrypt(key: algorithms.AES, data: bytes) -> bytes:
 
 
 def _load(plaintext: bytes) -> Any:
-    """What was pickled, or the text that was not."""
+    """The pickled value, or the text if it was not pickled."""
     if plaintext.startswith(pickled.START):
         return pickled.load(plaintext)
     return plaintext.decode()

@@ -20,7 +20,7 @@ _CHUNK_SIZE = re.compile(rb'([0-9A-Fa-f]{1,15})(;[\t\x20-\x7e\x80-\xff]*)?')
 _MAX_LINE_BYTES = 1024
 # The most bytes of extensions and trailers that a body in chunks may have.
 _MAX_EXTRA_BYTES = 16 * 1024
-# What a trailer must not say: where the request ends, and whom it is for (RFC 9110, section 6.5.1).
+# Headers that are not allowed in trailers: framing and routing (RFC 9110, section 6.5.1).
 _NO_TRAILERS = frozenset((b'content-length', b'transfer-encoding', b'host'))
 
 

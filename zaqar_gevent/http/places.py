@@ -15,7 +15,7 @@ LOG = log.getLogger(__name__)
 
 
 class Places:
-    """What gevent's servers, and gunicorn's workers, use of a `gevent.pool.Pool`.
+    """The part of `gevent.pool.Pool` that gevent's servers and gunicorn's workers use.
 
     size: how many greenlets may run at a time, but for those whose places are about to be free.
     end_all: makes them end soon.

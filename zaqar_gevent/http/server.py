@@ -39,7 +39,7 @@ class Timeouts(NamedTuple):
 
 
 class Application(Protocol):
-    """A WSGI application with WebSockets, and what its server has to know of it.
+    """A WSGI application with WebSockets, and what its server needs to know.
 
     Its answers are written when it has returned: their bodies are in memory anyway.
     """

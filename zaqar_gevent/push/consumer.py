@@ -33,7 +33,7 @@ _AT_ONCE = 16
 # A lease is renewed after this share of its time to live. A store may count whole seconds, so
 # that a claim lives up to a second less than was asked for.
 _RENEWED_AFTER = 1 / 3
-# Whatever there is to be had, the hub tells of.
+# The hub tells of messages that can be claimed.
 _WAIT_SECONDS = 60.0
 _OUTAGE_SECONDS = 1.0
 
@@ -165,7 +165,7 @@ class PushConsumer:
                 self._hold(message_id, lease)
 
     def _give_back(self, leases: list[tuple[str, _Lease]], delay: float | None = None) -> None:
-        """End leases; what cannot be given back is free when its claim expires.
+        """End leases; messages that cannot be given back are free when their claims expire.
 
         delay: before the messages can be claimed again; None for that of the queue.
         """
@@ -369,7 +369,7 @@ class PushConsumer:
                 name, claim_id=lease.claim_id, metadata=self._lease, project=project_id
             )
         except storage_errors.ClaimDoesNotExist:
-            # Settled meanwhile, or lost: whoever has it now, this consumer has not.
+            # Settled meanwhile, or lost to another consumer.
             held = self._leases.items()
             for message_id in [one for one, own in held if own is lease]:
                 del self._leases[message_id]
@@ -392,7 +392,7 @@ def _failures(outcomes: Sequence[Any]) -> list[Exception]:
 
 
 def _each(job: Callable[..., Any], arguments: Sequence[tuple[Any, ...]]) -> list[Any]:
-    """What a job returns, or raises, for each of the arguments; all are done at once."""
+    """The results or errors of a job for each of the arguments; all run at once."""
 
     def attempt(*own: Any) -> Any:
         try:

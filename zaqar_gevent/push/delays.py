@@ -1,4 +1,4 @@
-"""Telling subscribers, and whoever waits, of delayed messages when they are due.
+"""Notifies subscribers and waiting clients of delayed messages when they are due.
 
 The embedded store says when that is. For other stores it is remembered here, by the process that
 took the post, and forgotten with it: then lists and claims find the messages all the same.

@@ -103,7 +103,7 @@ class PushFormat:
         self._binary = binary
 
     def shared(self, encoded: EncodedMessage) -> bytes:
-        """What follows the prefix, the same for all of them."""
+        """The part after the prefix, which is the same for all subscribers."""
         if self._prefix_bytes is None:
             return encoded.default(binary=self._binary, extended=self._extended)
         return encoded.suffix(binary=self._binary)

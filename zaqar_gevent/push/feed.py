@@ -41,7 +41,7 @@ _CHECK_SECONDS = 1.0
 
 
 class _TakingListener:
-    """Who takes messages from a queue; see `zaqar_gevent.api.push.News`.
+    """The takers of messages from a queue; see `zaqar_gevent.api.push.News`.
 
     While it does not wait it may be taking, and learns of all news.
     """

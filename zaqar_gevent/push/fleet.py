@@ -32,7 +32,7 @@ _MOST_KNOWN = 10_000
 
 
 class Fleet:
-    """Signs URLs with the key of the fleet, and tells which URLs it has signed.
+    """Signs URLs with the key of the fleet, and recognises URLs that it signed.
 
     load: gives the key that is in the store; it is given the one to store where there is none.
     """
@@ -47,7 +47,7 @@ class Fleet:
         self._known: dict[tuple[str, Source], bool] = {}
 
     def sign(self, place: str, source: Source) -> str:
-        """The URL of what listens at `place` to a queue; raises what the store does."""
+        """The URL of a listener at `place` to a queue; raises the store's errors."""
         if not self._keys:
             self._reload()
         return f'{place}-{_signature(self._keys[-1], place, source)}'
@@ -98,7 +98,7 @@ class Fleet:
 
 
 def load_from(control: ControlDriver) -> Callable[[str], str]:
-    """What loads the key from a control store."""
+    """Loads the key from a control store."""
 
     def load(new: str) -> str:
         queues = control.queue_controller

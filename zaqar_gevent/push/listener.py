@@ -1,4 +1,4 @@
-"""What other servers of the fleet tell this process: a small WSGI application.
+"""A small WSGI application that receives news from other servers of the fleet.
 
 Upstream's servers post each message to the URL of the subscription, as to any other webhook; ours
 say, for many queues at once, that there is news.
@@ -27,7 +27,7 @@ class _Notification(msgspec.Struct):
 
 
 class NewsReceiver(Protocol):
-    """Whoever has the connections."""
+    """The owner of the connections."""
 
     def news(self, token: str, queue_name: str, expected: int = 0) -> bool: ...
 

@@ -205,7 +205,7 @@ class PushHub:
         self._endpoints.pop(endpoint.name, None)
 
     def news(self, token: str, queue_name: str, expected: int = 0) -> bool:
-        """There is news of a queue, says whoever knows the token of one of its subscribers.
+        """Take news of a queue from a sender that knows the token of one of its subscribers.
 
         expected: how many messages are about to be stored. False for a token that is not known.
         """
@@ -247,7 +247,7 @@ class PushHub:
             row = self.row_of(feed.source, subscription.id)
             if row in known or subscription.created_at >= began:
                 continue
-            # What is listed may be less than all: of what has expired, Redis leaves gaps.
+            # A page may be short: Redis leaves gaps for expired messages.
             if not self._broker.subscriptions.exists(name, row, project=project_id):
                 self._lose(subscription)
 
@@ -409,7 +409,7 @@ class PushHub:
 
 
 def _tail_for(features: StoreFeatures) -> type[Tail]:
-    """What reads the queues of a store, by its markers."""
+    """The reader for the queues of a store, by the kind of its markers."""
     tails: dict[MarkerKind, type[Tail]] = {
         MarkerKind.POSITION: MarkedTail,
         MarkerKind.MESSAGE_ID: ForgetfulTail,

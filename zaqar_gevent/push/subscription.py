@@ -31,7 +31,7 @@ Key = tuple[Source, str]
 
 
 class State(enum.Enum):
-    """What a subscription is doing: reading what it missed, listening, or nothing."""
+    """The state of a subscription: reading older messages, listening, or idle."""
 
     CATCHING_UP = enum.auto()
     LIVE = enum.auto()
@@ -98,7 +98,7 @@ class PushSubscription:
 
     @property
     def key(self) -> Key:
-        """What tells it from all others."""
+        """A key that no other subscription has."""
         return self.feed.source, self.id
 
     @property
@@ -182,7 +182,7 @@ class PushSubscription:
             self._fall_behind()
 
     def _push(self, encoded: EncodedMessage) -> bool:
-        """Whether there was room for the message, or is no subscription any more."""
+        """Whether there was room for the message, or the subscription has ended."""
         if self.grant.is_over:
             self._over(self)
             return True

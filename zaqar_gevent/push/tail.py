@@ -165,7 +165,7 @@ class ForgetfulTail(Tail):
         # The embedded store in a pool knows the bare ids, too.
         marker = marker and markers.bare(marker)
         if self._keeps_place(marker):
-            # PERF: such a store leaves nothing out of its pages, either. Whoever works on the
+            # PERF: such a store leaves nothing out of its pages, either. A consumer of the
             # messages meanwhile deletes them soon.
             found = self._read(marker)
         else:
@@ -185,7 +185,7 @@ class ForgetfulTail(Tail):
             self._newest = max(self._newest, other._newest)
 
     def _read(self, marker: str | None, limit: int = PAGE) -> list[dict[str, Any]]:
-        """The same; after no marker Redis finds nothing, and after one that is none everything."""
+        """The same. Redis finds nothing without a marker, and everything after an invalid one."""
         return super()._read('' if marker is None else marker, limit)
 
     def _remember(self, marker: str) -> None:
@@ -194,7 +194,7 @@ class ForgetfulTail(Tail):
         self._newest = time.time()
 
     def _page(self, marker: str | None) -> list[dict[str, Any]]:
-        """What follows. Redis leaves out what has expired, which may be all of a page."""
+        """The next messages. Redis leaves out expired ones, which may be a whole page."""
         for limit in (PAGE, _MANY, _MOST):
             found = self._read(marker, limit)
             if found or super().end() in (marker, None):
@@ -202,7 +202,7 @@ class ForgetfulTail(Tail):
         return found
 
     def _resume(self, marker: str, found: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """What follows a message that is gone; `found` is the start of the queue.
+        """The messages behind one that is gone; `found` is the start of the queue.
 
         Where the message was never seen here, it is all of the queue: better twice than never.
         """
@@ -225,7 +225,7 @@ class ForgetfulTail(Tail):
         return [one for one in ids if one in existing]
 
     def _skip(self, found: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """What has not been read yet of a list that began too early, if need be further on."""
+        """The unread part of a list that began too early; reads on if needed."""
         recent = set(self._recent)
         while found:
             fresh = [one for one in found if one['id'] not in recent and self._is_new(one)]

@@ -60,7 +60,7 @@ Row = dict[str, Any]
 
 
 class Told(msgspec.Struct, omit_defaults=True):
-    """What one process tells another.
+    """A piece of news that one process sends to another.
 
     news: tokens of connections, and the names of queues. sender: the process that tells, which is
     told which connections are gone. gone: tokens that a process was told of and does not know.

@@ -208,7 +208,7 @@ def _check_media_type(req: falcon.Request, operation: Operation) -> None:
 
 
 def _read_bytes(req: falcon.Request, max_bytes: int) -> bytes:
-    """The body; one that is not whole, or in chunks that are none, is the client's fault."""
+    """The body; raises a client error for one that is incomplete or has bad chunks."""
     try:
         return _read_whole(req, max_bytes)
     except OSError as error:

@@ -1,4 +1,4 @@
-"""What stands around the REST application: request ids, and browsers of other origins."""
+"""WSGI middleware around the REST application: request ids and CORS."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Application = Callable[[Environ, StartResponse], Iterable[bytes]]
 
 _REQUEST_ID = re.compile(r'req-[a-f0-9]{8}(-[a-f0-9]{4}){3}-[a-f0-9]{12}')
 
-# What a browser may send to and read from another origin, as upstream allows it.
+# The headers that a browser may send to and read from another origin, as upstream allows it.
 _ALLOWED_HEADERS = [
     *('X-Auth-Token', 'X-Identity-Status', 'X-Roles', 'X-Service-Catalog', 'X-User-Id'),
     *('X-Tenant-Id', 'X-OpenStack-Request-ID', 'X-Trace-Info', 'X-Trace-HMAC', 'Client-id'),
@@ -74,7 +74,7 @@ _request_ids = _RequestIds()
 
 
 class _Context(RequestContext):
-    """What the log knows of a request: its ids.
+    """The context of a request in the log: its ids.
 
     PERF: all else is the class's. oslo.context sets thirty attributes for each.
     """

@@ -1,4 +1,4 @@
-"""What is seen of the server from outside: measured requests, metrics and the health check."""
+"""Observation of the server: measured requests, metrics and the health check."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ def _bytes_in(environ: Environ) -> int | None:
 
 
 def _length(text: str) -> int | None:
-    """A Content-Length; None for what is none."""
+    """A Content-Length; None if the text is not a number."""
     return int(text) if text.isdecimal() and len(text) < 20 else None
 
 
@@ -182,7 +182,7 @@ class _StoreBackend:
 def _health_check(
     app: Application, conf: cfg.ConfigOpts, is_well: Callable[[], bool]
 ) -> Application:
-    """The health check; what its section shuts out goes on to `app`."""
+    """The health check; requests that its section does not cover go on to `app`."""
     try:
         check: Callable[..., Any] = _HealthCheck(app, conf, is_well)
     except (exceptions.ConfigInvalid, cfg.Error, ValueError) as error:

@@ -1,4 +1,4 @@
-"""What REST makes of an operation's result: hrefs, links, the Location header.
+"""REST's form of an operation's result: hrefs, links, the Location header.
 
 The body of any other result goes out as it is, and 204 goes without one. What a shape is
 annotated to return is what the OpenAPI document says of the body.

@@ -1,4 +1,4 @@
-"""Whether a client is still there, and whether it has sent anything."""
+"""Tells whether a client is still there, and whether it has sent anything."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is read from one client."""
+"""Reads from one client."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Inbox:
         self._watcher = self._hub.loop.io(self._fd, _READABLE) if is_plain else None
 
     def read(self, size: int) -> bytes:
-        """What has come, at most `size` bytes; waits for some. Nothing at the end of the stream.
+        """The received bytes, at most `size`; waits for some. Empty at the end of the stream.
 
         Raises `OSError` for a connection that is lost.
         """

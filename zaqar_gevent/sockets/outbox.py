@@ -1,4 +1,4 @@
-"""What waits to be written to one client.
+"""Bytes that wait to be written to one client.
 
 Whoever sends, frames reach the socket whole and in the order in which they were put here: at any
 time at most one greenlet writes. It exists only while a client does not take what it is sent.
@@ -169,7 +169,7 @@ class Outbox:
             self._progress.set()
 
     def cut(self) -> None:
-        """End the connection; whoever reads or writes finds it ended."""
+        """End the connection; readers and writers find it ended."""
         self.close()
         with contextlib.suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)
@@ -234,7 +234,7 @@ class Outbox:
 
 
 def _join_short(pieces: list[bytes]) -> list[bytes]:
-    """What is to be written by one call each: short pieces together, long ones by themselves."""
+    """The pieces to write by one call each: short ones joined, long ones by themselves."""
     if sum(map(len, pieces)) <= _LONG_BYTES:
         data = b''.join(pieces)
         return [data] if data else []

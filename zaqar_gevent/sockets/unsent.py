@@ -147,7 +147,7 @@ class Unsent:
 
 
 class _Share:
-    """What one project has of the room.
+    """One project's share of the room.
 
     allowed: how many of its requests may be served at once, by its latest answers.
     held: places it has. unsettled: answers that were finished and not reported as large since.
@@ -275,7 +275,7 @@ class AnswerLimiter:
         self._admit()
 
     def _wait_for_place(self, project: str | None, share: _Share, deadline: float) -> bool:
-        """Wait for a place; whoever leaves one gives it to the project whose turn it is."""
+        """Wait for a place; places that become free go to the project whose turn it is."""
         wait = _PlaceWait()
         self._waiting.add(project, wait)
         try:

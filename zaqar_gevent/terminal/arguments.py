@@ -1,4 +1,4 @@
-"""Reads the arguments of a command, and what the environment says in their place."""
+"""Reads the arguments of a command, and environment variables in their place."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def _names_member(group: str, argument: str) -> bool:
 
 
 def _unknown(given: str, parser: argparse.ArgumentParser) -> str:
-    """What is wrong about an argument that a command does not take."""
+    """The error for an argument that a command does not take."""
     option = given.partition('=')[0]
     if not option.startswith('-'):
         return f'there is an argument too many: {given}. `{parser.prog} --help` lists all'

@@ -1,4 +1,4 @@
-"""What a shell may complete that only the server knows."""
+"""Shell completion of names that only the server knows."""
 
 from __future__ import annotations
 

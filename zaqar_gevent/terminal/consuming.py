@@ -23,9 +23,9 @@ from zaqar_gevent.terminal.queues import exists
 # Between asking a command to end and ending it.
 _PATIENCE_SECONDS = 5.0
 _MAX_BACKOFF_SECONDS = 300.0
-# What names of attributes may have and names of variables may not.
+# Characters that names of attributes may have and names of variables may not.
 _NO_VARIABLE = str.maketrans('.-', '__')
-# What the shell says of a command that it may not run, and of one that there is not.
+# Exit statuses of the shell: a command that it may not run, and one that does not exist.
 _CANNOT_RUN = (126, 127)
 
 

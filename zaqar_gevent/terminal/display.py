@@ -1,4 +1,4 @@
-"""What the subcommands print: for people on a terminal, JSON lines elsewhere."""
+"""Prints results of subcommands: for people on a terminal, as JSON lines elsewhere."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def complain(reason: str) -> None:
 
 
 def refusal(error: APIError) -> str:
-    """What the server said when it refused a request, each thing once.
+    """The server's reasons for refusing a request, without repetitions.
 
     A server of something else may answer with a page, of which only the beginning is told.
     """

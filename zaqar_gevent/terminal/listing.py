@@ -56,7 +56,7 @@ def show_message(message: Message, display: Display, *, whole: bool = False) -> 
 
 
 def record_of(message: Message) -> dict[str, Any]:
-    """What is told of a message, JSON-able."""
+    """A message as JSON-able values."""
     record = {
         'id': message.id,
         'queue': message.queue_name,

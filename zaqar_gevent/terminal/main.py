@@ -26,7 +26,7 @@ TERMINATED = 128 + signal.SIGTERM
 
 _STANDARD_ERROR = 2
 _WHERE_ELSE = 'Start a server with `zaqar-gevent`, or name one with --url or ZAQAR_URL.'
-# What may have happened all the same when no answer came in time.
+# What may have happened although no answer came in time.
 _MAY_BE_DONE = {
     'post': 'Messages that were being sent may have been posted.',
     'claim': 'Messages may have been claimed; then they are free again when the claim expires.',
@@ -42,7 +42,7 @@ def main(argv: Sequence[str]) -> int:
     _prepare_streams()
     arguments = parse(argv)
     signal.signal(signal.SIGTERM, _terminate)
-    # What there is to be told is told by errors.
+    # Errors are printed instead.
     logging.getLogger().addHandler(logging.NullHandler())
     try:
         return _run(arguments)
@@ -51,7 +51,7 @@ def main(argv: Sequence[str]) -> int:
     except KeyboardInterrupt:
         return INTERRUPTED
     except OSError as error:
-        # What is still buffered would raise this again at exit.
+        # Buffered output would raise this again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         if isinstance(error, BrokenPipeError):
             return UNREAD

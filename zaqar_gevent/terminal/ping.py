@@ -11,7 +11,7 @@ from zaqar_gevent.terminal.display import Display
 
 def run(client: Client, arguments: argparse.Namespace, display: Display) -> int:
     """Ask as often as wanted; returns the exit status."""
-    # What it takes to connect is no part of what an answer takes.
+    # The time to connect is not part of the time of an answer.
     server = client.capabilities().server
     for number in range(arguments.count):
         if number:

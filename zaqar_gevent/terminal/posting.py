@@ -21,9 +21,9 @@ _BATCH_BYTES = 128 * 1024
 _CHUNK = 256 * 1024
 _LONGEST_LINE = 16 * 1024 * 1024
 
-# What the client raises for a body that it cannot write.
+# The client raises these for a body that it cannot write.
 _UNWRITABLE = (TypeError, ValueError, OverflowError, RecursionError)
-# What the server says of a request that it will never take: bad request, body too large.
+# Statuses of a request that the server will never take: bad request, body too large.
 _REFUSALS = (400, 413)
 
 

@@ -56,7 +56,7 @@ def run_show(client: Client, arguments: argparse.Namespace, display: Display) ->
 
 
 def run_cancel(client: Client, arguments: argparse.Namespace, display: Display) -> int:
-    """Cancel a redrive; what it has moved stays moved."""
+    """Cancel a redrive; messages that it has moved stay moved."""
     redrive = client.queue(arguments.queue).get_redrive(arguments.redrive)
     redrive.cancel()
     display.show(_record(redrive), _told(redrive), whole=True)

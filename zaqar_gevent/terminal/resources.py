@@ -26,7 +26,7 @@ def _with_pools(run: _Run) -> _Run:
         try:
             return run(client, arguments, display)
         except APIError as error:
-            # What has no such route does not name the pool.
+            # Operations without such a route do not name the pool.
             named = getattr(arguments, 'name', arguments.kind) in str(error)
             if error.code != 'unknown_action' and (error.status != 404 or named):
                 raise
@@ -81,7 +81,7 @@ def run_set(client: Client, arguments: argparse.Namespace, display: Display) -> 
 
 @_with_pools
 def run_delete(client: Client, arguments: argparse.Namespace, display: Display) -> int:
-    """Remove a pool or flavor from the catalogue; what the pool's store holds stays there."""
+    """Remove a pool or flavor from the catalogue; the pool's store keeps its data."""
     question = f'Delete {arguments.kind} {arguments.name}. Go on'
     if not confirmed(question, arguments):
         return 1

@@ -14,7 +14,7 @@ from zaqar_gevent.terminal.reader import being_read
 
 
 class Count(NamedTuple):
-    """What a queue held at a time, in seconds of the monotonic clock."""
+    """A queue's counts at a time, in seconds of the monotonic clock."""
 
     queue: str
     free: int

@@ -100,7 +100,7 @@ def moment(text: str) -> float | str:
 
 
 def json_or_text(text: str) -> Any:
-    """What a text stands for: what it is in JSON, or itself.
+    """The value of a text: parsed as JSON if it is JSON, otherwise the text.
 
     Text too is an object that has a name twice, which would lose a member.
     """
@@ -121,7 +121,7 @@ def _object_of(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return members
 
 
-# What argparse calls a type in its complaints is the function's name.
+# argparse names a type by its function in error messages.
 for _type, _name in (
     (count, 'number'),
     (whole, 'number'),

@@ -15,7 +15,7 @@ class Malformed(Exception):
 
 
 class Head(NamedTuple):
-    """What matters of the head of an answer."""
+    """The parts of an answer's head that matter."""
 
     status: int
     location: str | None
@@ -57,7 +57,7 @@ class Answer:
         self._buffer = _Buffer(self._raw, MAX_BYTES)
 
     def makefile(self, mode: str) -> io.BufferedReader:
-        """What `http.client` reads from."""
+        """The file that `http.client` reads from."""
         return self._buffer
 
     @property

@@ -1,4 +1,4 @@
-"""What the configuration says of deliveries, and the deliveries put together as it says."""
+"""Builds the deliveries of webhooks as the configuration says."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from zaqar_gevent.webhooks.tasks import Tasks
 
 
 def networks(conf: cfg.ConfigOpts) -> Networks:
-    """Where webhooks may go; raises `ConfigurationError` for what is no network."""
+    """The networks that webhooks may go to; raises `ConfigurationError` for invalid ones."""
     section = conf[options.GROUP]
     try:
         return Networks(
@@ -32,7 +32,7 @@ def networks(conf: cfg.ConfigOpts) -> Networks:
 
 
 def deliveries(conf: cfg.ConfigOpts, where: Networks, server_name: str) -> Deliveries:
-    """What tells subscribers that are not connected.
+    """The deliveries for subscribers that are not connected.
 
     where: the networks that webhooks may go to. server_name: as which the server presents itself.
     """

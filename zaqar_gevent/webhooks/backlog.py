@@ -1,4 +1,4 @@
-"""What waits for one subscription, and how it has gone so far."""
+"""The notifications that wait for one subscription, and the state of its delivery."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ DELIVERED = Outcome('delivered')
 
 
 class Timer(Protocol):
-    """What was started by `later`."""
+    """A job that was started by `later`."""
 
     def close(self) -> object: ...
 
 
 class Backlog:
-    """What waits for one subscription, in order, and how it has gone so far.
+    """The notifications that wait for one subscription, in order, and its state so far.
 
     row: the subscription as stored; None while nothing waits. waiting: the first one may be on its
         way. is_busy: whether it is. is_gone: whether the subscription has ended.

@@ -41,7 +41,7 @@ class WebhookConnection:
 
     @property
     def is_quiet(self) -> bool:
-        """Whether the peer has neither closed the connection nor sent anything unasked."""
+        """Whether the peer has kept the connection open and sent nothing unasked."""
         poll = monkey.get_original('select', 'poll')()
         poll.register(self.sock.fileno(), select.POLLIN)
         return not poll.poll(0)

@@ -188,7 +188,7 @@ class Deliveries:
         self._keep()
 
     def _keep(self) -> None:
-        """What is to be done now and then."""
+        """Jobs that are repeated now and then."""
         while True:
             gevent.sleep(_TICK_SECONDS)
             for channel in (self._webhooks, self._tasks):

@@ -45,7 +45,7 @@ class Unresolved(OSError):
 
 
 class _Known(NamedTuple):
-    """What was found, and until when it holds."""
+    """The addresses found, and how long they may be used."""
 
     places: list[Place]
     fresh_until: float

@@ -31,7 +31,7 @@ Key = tuple[Source, str]
 
 
 class Limits(NamedTuple):
-    """What all deliveries of a process together may take.
+    """The limits of all deliveries of a process together.
 
     running: deliveries at a time; a half is for subscriptions whose latest one was prompt, and a
         half for all others. of_project: the same, of one project. backlog_length: notifications
@@ -45,7 +45,7 @@ class Limits(NamedTuple):
 
 
 class Observer(Protocol):
-    """Whoever counts and logs."""
+    """Counts and logs deliveries."""
 
     def tried(self, backlog: Backlog, outcome: Outcome, seconds: float) -> None:
         """One try has ended."""

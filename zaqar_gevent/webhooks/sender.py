@@ -27,7 +27,7 @@ GROUP_HEADER = 'Zaqar-Group'
 """The header with the group of a message."""
 
 ATTRIBUTE_PREFIX = 'Zaqar-Attribute-'
-"""What the headers begin with that are attributes of messages."""
+"""The prefix of headers that carry attributes of messages."""
 
 _REST_SECONDS = 0.5
 _ONE_WRITE_BYTES = 65_536
@@ -58,7 +58,7 @@ class Refused(Exception):
 
 
 class Request(NamedTuple):
-    """What is sent: headers by their lower-case name, with the name as it is written."""
+    """A request to send: headers by their lower-case name, with the name as it is written."""
 
     headers: dict[str, tuple[str, str]]
     body: Sequence[bytes]
@@ -280,7 +280,7 @@ def _redirected(target: Target, request: Request, head: Head) -> tuple[Target, R
 
 
 def _judge(head: Head) -> Outcome:
-    """What an answer means: as for upstream, another try is worth it for server errors only."""
+    """The outcome that an answer means: as upstream, only server errors are tried again."""
     status = head.status
     reason = f'it answered {status}'
     if 200 <= status < 300:

@@ -15,7 +15,7 @@ from zaqar_gevent.webhooks.backlog import DELIVERED, Outcome
 
 
 class Tasks:
-    """Runs the task of a subscriber's scheme; what fails there, it logs itself.
+    """Runs the task of a subscriber's scheme, which logs its own failures.
 
     seconds: how long one may take.
     """
@@ -38,7 +38,7 @@ class Tasks:
         return outcome
 
     def _execute(self, scheme: str, row: Subscription, notification: Notification) -> None:
-        # Tasks add to what they are given.
+        # Tasks change their arguments.
         given = dict(row), [notification.values()]
         task(scheme).execute(*given, conf=self._conf, queue_retry_policy={})
 

@@ -124,7 +124,7 @@ COMPACT = Envelope(
 )
 ENVELOPES = (DEFAULT, COMPACT)
 
-# What is asked of the connection itself in the compact envelope: the answer, and what it is for.
+# Requests to the connection itself in the compact envelope: the answer, and their purpose.
 SESSION_ACTIONS: dict[str, tuple[type, str]] = {
     'hello': (Greeting, 'Give headers that hold for the connection, a token among them.'),
     'ping': (Nothing, 'Be answered; needs no id.'),
@@ -262,7 +262,7 @@ def _asked(envelope: Envelope, name: str) -> Document:
 
 
 def _own_operations() -> Document:
-    """What is asked of the connection, and what it says without being asked."""
+    """The messages about the connection itself, from both sides."""
     asked = {
         f'{COMPACT.prefix}{name}': _asked(COMPACT, name) | {'summary': summary}
         for name, (_, summary) in SESSION_ACTIONS.items()

@@ -1,4 +1,4 @@
-"""A connected client: its socket, read by one greenlet and written to by whoever has something.
+"""A connected client: one greenlet reads its socket, any greenlet may write to it.
 
 Requests of the default envelope are answered by the reading greenlet itself, so in order. Those of
 `zaqar.v2` get a greenlet each, started in order, up to a number.
@@ -64,7 +64,7 @@ _kind_of = functools.cache(ConnectionKind)
 
 
 class Receiver(Protocol):
-    """Whoever answers messages.
+    """Answers messages.
 
     protocol: the subprotocol's name, or `default`.
     expires_at: when to end the conversation, in seconds since the epoch; None for never.
@@ -84,7 +84,7 @@ class Receiver(Protocol):
         ...
 
     def attach(self, recipient: Recipient) -> None:
-        """The connection, for what the client is to be told without asking."""
+        """The connection, for pushes to the client."""
         ...
 
     def end(self) -> None:
@@ -92,7 +92,7 @@ class Receiver(Protocol):
         ...
 
     def farewell(self, reason: str, reconnect_after_ms: int) -> WebSocketMessage | None:
-        """What to tell a client before the connection is closed by the server."""
+        """A notice to a client before the server closes the connection."""
         ...
 
 
@@ -357,7 +357,7 @@ class WebSocketConnection:
         self.finish(Ending(TRY_AGAIN_LATER, 'Too many long messages are being received.'))
 
     def _take_reservation(self) -> Reservation | None:
-        """The room of the message that has come, for whoever handles it."""
+        """The room of the received message, for its handler."""
         reservation, self._reservation = self._reservation, None
         return reservation
 
@@ -528,7 +528,7 @@ class WebSocketConnection:
         self._send(push.payload, binary=push.binary)
 
     def _send_soon(self, payload: bytes, *, binary: bool) -> None:
-        """Send what others that are ready to run may add to.
+        """Send once the greenlets that are ready to run have added theirs.
 
         PERF: what the store has committed together is answered together, in one write. Not so what
         is large: it has to be in the outbox for the next request to see that there is no room.

@@ -33,7 +33,7 @@ _UNKNOWN_OF_ADDRESS = 5
 
 
 class Client(Protocol):
-    """Whoever is connected; is_known: whether it has authenticated, where it has to."""
+    """A connected client; is_known: whether it has authenticated, if it must."""
 
     is_known: bool
 

@@ -54,7 +54,7 @@ def lower(headers: dict[str, str]) -> dict[str, str]:
 
 
 def caller_of(named: dict[str, str]) -> Caller:
-    """Who the headers of a request, by lower-case name, say it comes from."""
+    """The caller that the headers of a request, by lower-case name, name."""
     return Caller.of(
         named.get('x-project-id'),
         named.get('client-id'),
@@ -74,7 +74,7 @@ def signed_request_in(named: dict[str, str]) -> SignedRequest | None:
 
 
 def public(headers: Any) -> Any:
-    """What of a request's headers may be echoed: no token and no signature."""
+    """The headers of a request that may be echoed: no token and no signature."""
     if not isinstance(headers, dict):
         return headers or {}
     return {name: value for name, value in headers.items() if name.lower() not in _SECRET_HEADERS}

@@ -77,7 +77,7 @@ def check_version(environ: Mapping[str, Any]) -> None:
 
 
 def _check(environ: Mapping[str, Any]) -> None:
-    """What comes before the headers of the protocol itself."""
+    """The start of the answer, before the headers of the protocol."""
     if environ['REQUEST_METHOD'] != 'GET':
         raise errors.BadRequest('The request must be a GET.', title=_TITLE)
     if environ.get('SERVER_PROTOCOL') != 'HTTP/1.1':
@@ -121,7 +121,7 @@ def _key_in(environ: Mapping[str, Any]) -> str:
 def _negotiate(
     environ: Mapping[str, Any], extensions: Sequence[Any]
 ) -> tuple[str | None, Sequence[Any]]:
-    """What is said of the extensions that both know, and those."""
+    """The header for the agreed extensions, and these extensions."""
     offered = environ.get('HTTP_SEC_WEBSOCKET_EXTENSIONS')
     if not offered or not extensions:
         return None, ()

@@ -1,4 +1,4 @@
-"""What holds for each WebSocket connection; the options of these names say what each means."""
+"""The limits of each WebSocket connection; the options of the same names explain them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is pushed to one client, and in which order with the answers to its requests."""
+"""Orders the pushes to one client and the answers to its requests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What one client says over its connection, and what it is answered: messages in, messages out.
+"""Answers the messages of one client.
 
 A session knows neither sockets nor frames, so it can be driven by anything that has messages.
 `Session` is what the envelopes share: who the client is. `DefaultSession` speaks upstream's.
@@ -44,7 +44,7 @@ class Retractable(NamedTuple):
 
 
 class Work(NamedTuple):
-    """What gives an answer, and may be done beside others; whether the answer may be long."""
+    """A job that gives an answer and may run beside others; whether the answer may be long."""
 
     perform: Callable[[], bytes | Retractable]
     is_long: bool
@@ -81,7 +81,7 @@ def retractable(answer: bytes, context: Context | None) -> bytes | Retractable:
 
 
 class Session:
-    """Who the client of one connection is.
+    """The identity of the client of one connection.
 
     identify: says who the token in some headers, by lower-case name, speaks for, or raises
         `errors.APIError`; None on a server that believes headers.
@@ -173,7 +173,7 @@ class Session:
         return microversions.asked_for(header)
 
     def _caller_in(self, named: dict[str, str], signed_request: SignedRequest | None) -> Caller:
-        """Who asks: whom the token names, or the headers where those are believed."""
+        """The caller: by the token, or by the headers where those are trusted."""
         claimed = envelope.caller_of(named)
         if self._identify is None:
             return claimed

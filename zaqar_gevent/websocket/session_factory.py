@@ -1,4 +1,4 @@
-"""Who answers a new connection: a session of the protocol that was negotiated."""
+"""Makes the session that answers a new connection, by the negotiated protocol."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _TRANSPORTS = {
 
 
 class EndpointFactory(Protocol):
-    """Whoever connects clients to what is pushed."""
+    """Connects clients to the push hub."""
 
     def endpoint(self, *, compact: bool) -> Endpoint: ...
 

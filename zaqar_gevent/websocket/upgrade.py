@@ -1,4 +1,4 @@
-"""How a WebSocket connection comes about: a WSGI middleware in front of REST.
+"""Upgrades requests to WebSocket connections: a WSGI middleware in front of REST.
 
 A request to upgrade is answered here, under any of three kinds of server: those that hand a
 connection over (ours, and gunicorn with our worker), where the handshake is done here;
@@ -55,13 +55,13 @@ class Takeover(NamedTuple):
 
 
 class Authenticator(Protocol):
-    """Whoever knows tokens."""
+    """Identifies callers by their tokens."""
 
     def identify(self, headers: Mapping[str, str]) -> Identity: ...
 
 
 class NewReceiver(Protocol):
-    """Whoever makes the one that answers the messages of a new connection.
+    """Makes the handler of the messages of a new connection.
 
     subprotocol: what was negotiated. identity: of the token in the handshake, if one came with it.
     headers: of the handshake, by lower-case name. address: of the client.
@@ -208,7 +208,7 @@ class Upgrade:
         return self._authenticator.identify(headers)
 
     def _continue_upgraded(self, environ: Environ) -> None:
-        """Go on where gevent-websocket has answered the handshake.
+        """Take over a connection whose handshake gevent-websocket has answered.
 
         Only its handshake is used: from here on the frames are ours, and closing it quietly keeps
         it from sending any of its own. What would have been refused is closed with a code.
@@ -239,7 +239,7 @@ class Upgrade:
             raise _Refused(error, 'handshake') from None
         offered = environ.get('HTTP_SEC_WEBSOCKET_PROTOCOL', '')
         agreed = self.app_protocol(environ['PATH_INFO'])
-        # Its handler agrees to what is found anywhere in the client's list.
+        # Its handler agrees to a name that appears anywhere in the client's list.
         subprotocol = agreed if agreed and agreed in offered else None
         return self._admit(environ, address, subprotocol)
 
@@ -254,7 +254,7 @@ class Upgrade:
 
 
 def _reason_of(error: errors.APIError) -> metrics.Refusal:
-    """What the metrics call the refusal of a client that asks properly."""
+    """The name in the metrics for the refusal of a valid request."""
     match error:
         case errors.TooManyOfAddress():
             return 'address'
@@ -267,7 +267,7 @@ def _reason_of(error: errors.APIError) -> metrics.Refusal:
 
 
 def read_ahead(rfile: Any, sock: socket.socket) -> bytes:
-    """What an HTTP server has received of a connection behind the request, without waiting."""
+    """The bytes that an HTTP server has received behind the request, without waiting."""
     timeout = sock.gettimeout()
     sock.settimeout(0)
     try:

@@ -26,7 +26,7 @@ class WebSocketMessage(NamedTuple):
 
 
 class FrameLimits(NamedTuple):
-    """What a peer may send; more fails the connection with 1009.
+    """The limits on frames and messages of a peer; beyond them the connection fails with 1009.
 
     message_bytes: a whole message, after inflation.
     frame_bytes: one frame's payload.
@@ -90,7 +90,7 @@ class Engine(Protocol):
 
     @classmethod
     def offer(cls, compression: Compression | None) -> list[Any]:
-        """What can be negotiated in the handshake: factories of `websockets` extensions."""
+        """The extensions that can be negotiated: factories of `websockets` extensions."""
         ...
 
     def receive(self, data: bytes) -> Iterable[WebSocketMessage]:
@@ -113,7 +113,7 @@ class Engine(Protocol):
         ...
 
     def outgoing(self) -> list[bytes]:
-        """What to write to the peer now; an empty element means that nothing follows."""
+        """The bytes to write to the peer now; an empty element means that nothing follows."""
         ...
 
 
@@ -152,7 +152,7 @@ def shorten(reason: str) -> str:
 
 
 def is_utf8(payload: bytes | bytearray) -> bool:
-    """Whether a text message, or a reason, is what it has to be."""
+    """Whether a text message, or a reason, is valid."""
     try:
         payload.decode()
     except UnicodeDecodeError:

@@ -283,7 +283,7 @@ def rest(buffer: bytes | bytearray, start: int) -> bytes | bytearray:
 
 
 def status_code(payload: bytes) -> int:
-    """What a close frame says; raises Failure where it may not say so."""
+    """The code and reason of a close frame; raises Failure for invalid ones."""
     if not payload:
         return NO_STATUS_RECEIVED
     if not is_utf8(payload[2:]):
@@ -319,7 +319,7 @@ class MaskedFrame(Frame):
 
 
 class Utf8Validator:
-    """What ws4py needs of a validator, by the codec: many times faster even than wsaccel's."""
+    """A validator for ws4py that uses the codec: many times faster even than wsaccel's."""
 
     __slots__ = ('_incomplete',)
 
