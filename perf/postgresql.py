@@ -29,6 +29,7 @@ GREENLETS = 16
 SECONDS = 2.0
 PAGE = 10
 BODY = {'event': 'BackupStarted', 'volume': 'c378813c-3f0b-11e2', 'pad': 'x' * 40}
+CLAIM_SECONDS = 20
 PROJECT = 'perf'
 
 
@@ -104,7 +105,7 @@ class Stand:
 
         def claim() -> None:
             claim_id, found = self.claims.create(
-                queue, {'ttl': 300, 'grace': 60}, project=PROJECT, limit=PAGE
+                queue, {'ttl': CLAIM_SECONDS, 'grace': 60}, project=PROJECT, limit=PAGE
             )
             ids = [one['id'] for one in found]
             if ids:

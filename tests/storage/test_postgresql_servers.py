@@ -16,6 +16,7 @@ from tests.storage.conftest import Store, load_postgresql, open_drivers
 from zaqar_gevent.markers import MarkerNotGiven
 from zaqar_gevent.retry_delays import RetryDelay
 from zaqar_gevent.settlements import Settle, Settlement
+from zaqar_gevent.storage.postgresql import upkeep
 
 POSTERS = 4
 POSTS = 50
@@ -176,3 +177,39 @@ def test_a_retry_that_one_delays_the_other_shows(pair: list[Store]) -> None:
             gevent.sleep(0.02)
     assert due[0][1] == queue
     assert [found['body'] for found in other.claim(queue)[1]] == [1, 2]
+
+
+def test_nothing_is_passed_over_where_reads_begin(
+    pair: list[Store], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each deletion has the queue swept, while both servers post, take and put back."""
+    monkeypatch.setattr(upkeep, 'SWEEP', 1)
+    queue = pair[0].queue()
+    total = len(pair) * POSTERS * POSTS
+    taken: list[Any] = []
+
+    def post(store: Store, poster: str) -> None:
+        for number in range(POSTS):
+            store.post(queue, f'{poster}-{number}')
+
+    def work(store: Store, number: int) -> None:
+        while len(taken) < total:
+            found = store.messages.pop(queue, 3)
+            gevent.sleep(0)
+            store.messages.restore(queue, found[number % 2 :])
+            taken.extend(one['body'] for one in found[: number % 2])
+            if number > 1 or not found:
+                gevent.sleep(0.01)
+
+    greenlets = [
+        gevent.spawn(post, store, f'{place}.{poster}')
+        for place, store in enumerate(pair)
+        for poster in range(POSTERS)
+    ]
+    greenlets += [gevent.spawn(work, store, number) for number in range(4) for store in pair]
+    gevent.joinall(greenlets, timeout=120, raise_error=True)
+    assert all(greenlet.ready() for greenlet in greenlets)
+    assert len(set(taken)) == len(taken) == total
+    assert [store.counts(queue) for store in pair] == [(0, 0)] * 2
+    [store.post(queue, 'last') for store in pair]
+    assert [store.list(queue) for store in pair] == [['last'] * 2] * 2

@@ -232,18 +232,20 @@ def test_too_many_connections_are_waited_for(own: PostgresProcess, tmp_path: pat
 def test_a_standby_is_not_written(
     store: Store, own: PostgresProcess, tmp_path: pathlib.Path
 ) -> None:
-    queue = store.queue()
-    own.run('ALTER DATABASE postgres SET default_transaction_read_only = on')
-    try:
-        # Connections that are open are asked anew when they are made.
-        own.run("""SELECT pg_terminate_backend(pid) FROM pg_stat_activity
-            WHERE application_name = 'zaqar_gevent'""")
-        with pytest.raises(StoreUnavailable, match='read-only'):
-            store.post(queue, 'x')
-    finally:
-        with psycopg.connect(own.uri, autocommit=True) as connection:
-            connection.execute('SET default_transaction_read_only = off')
-            connection.execute('ALTER DATABASE postgres RESET default_transaction_read_only')
+    uri = f'{own.uri}?connect_timeout=5'
+    with open_store(uri, tmp_path, _schema_of(store), timeout=60.0) as other:
+        queue = other.queue()
+        own.run('ALTER DATABASE postgres SET default_transaction_read_only = on')
+        try:
+            # Connections that are open are asked anew when they are made.
+            own.run("""SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+                WHERE application_name = 'zaqar_gevent'""")
+            with pytest.raises(StoreUnavailable, match='read-only'):
+                other.post(queue, 'x')
+        finally:
+            with psycopg.connect(own.uri, autocommit=True) as connection:
+                connection.execute('SET default_transaction_read_only = off')
+                connection.execute('ALTER DATABASE postgres RESET default_transaction_read_only')
     assert store.post(queue, 'y')
     assert store.list(queue) == ['y']
 
@@ -816,3 +818,76 @@ def _address(own: PostgresProcess, name: str) -> Any:
     from zaqar_gevent.storage.postgresql import addresses
 
     return addresses.parse(own.uri, name)
+
+
+def test_reads_do_not_walk_over_what_was_deleted_during_a_long_transaction(
+    store: Store, own: PostgresProcess
+) -> None:
+    """As while a backup is made: what is deleted stays in the indices until that is over."""
+    queue, name = store.queue(), _schema_of(store)
+    server = store.data._storage.server
+    with own.connect() as other:
+        other.execute('BEGIN ISOLATION LEVEL REPEATABLE READ')
+        other.execute('SELECT count(*) FROM pg_class')
+        for number in range(20):
+            store.post(queue, *range(20))
+            store.post(queue, *range(5), delay=100 + number)
+            claim, found = store.claim(queue, limit=20)
+            store.messages.bulk_delete(queue, [one['id'] for one in found], claim_ids=[claim])
+        last = store.post(queue, *range(3))
+        upkeep.sweep(server, 'shop', queue)
+        now = time.time()
+        # Each walks over no more entries of indices than over some that are alive.
+        for call in (
+            f"list_{{v}}('shop', '{queue}', {now}, 0, NULL, 10, NULL, true, false)",
+            f"list_{{v}}('shop', '{queue}', {now}, 0, NULL, 10, NULL, false, false)",
+            f"stats_{{v}}('shop', '{queue}', {now}, true)",
+            f"""take_{{v}}('shop', '{queue}', {now}, 10, 0, 0, '{uuid.uuid4()}', 60, 60, false,
+                NULL)""",
+            f'volume_{{v}}({now})',
+            f'find_claimable_{{v}}({now}, \'[["shop", "{queue}"]]\')',
+        ):
+            with gevent.Timeout(60):
+                # One server at a time collects, and what autovacuum does holds it up.
+                while _count_read(own, name, call.replace('{v}', schema.digest())) > 60:
+                    store.data._storage.gc()
+        assert [one['id'] for one in store.claim(queue)[1]] == last
+        assert store.counts(queue) == (3, 100)
+        other.execute('ROLLBACK')
+
+
+def _count_read(own: PostgresProcess, name: str, call: str) -> int:
+    """The entries of messages' and changes' indices that a call reads; what it does is undone."""
+    with own.connect() as connection:
+        connection.execute('BEGIN')
+        connection.execute(f'SELECT * FROM {name}.{call}'.encode())
+        cursor = connection.execute(
+            f"""SELECT sum(pg_stat_get_xact_tuples_returned(i.indexrelid)) FROM pg_index i
+                WHERE i.indrelid IN ('{name}.messages'::regclass, '{name}.changes'::regclass,
+                    '{name}.claims'::regclass, '{name}.delayed'::regclass)""".encode()
+        )
+        [(count,)] = cursor.fetchall()
+        connection.execute('ROLLBACK')
+        return int(count)
+
+
+def test_messages_that_were_added_below_where_reads_begin_are_found(
+    store: Store, own: PostgresProcess
+) -> None:
+    """By a server whose clock is behind, or by a dump that has been restored elsewhere."""
+    queue, name = store.queue(), _schema_of(store)
+    store.post(queue, 'x', 'y')
+    assert [one['body'] for one in store.messages.pop(queue, 1)] == ['x']
+    store.claim(queue)
+    store.data._storage.gc()
+    # Numbers of transactions begin anew there.
+    own.run(f"UPDATE {name}.floors SET place = place + (1 << 40) WHERE kind = 'c'")
+    later = time.time() * 1e6
+    own.run(f"UPDATE {name}.floors SET place = {later:.0f} WHERE kind IN ('d', 'e')")
+    own.run(f'UPDATE {name}.claims SET expires = extract(epoch FROM now()) - 5')
+    store.post(queue, 'z')
+    with gevent.Timeout(60):
+        while store.counts(queue) != (0, 2):
+            store.data._storage.gc()
+            gevent.sleep(0.02)
+    assert [one['body'] for one in store.claim(queue)[1]] == ['y', 'z']

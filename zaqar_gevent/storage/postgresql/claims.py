@@ -151,6 +151,7 @@ class ClaimController(own_drivers.ClaimController):
         )
         if due is not None:
             self._server.upkeep.delayed(due)
+        self._server.upkeep.removed(project or '', queue, len(places))
         for place, outcome in zip(places, found, strict=True):
             one = settlements[place]
             if outcome == _NOT_HELD:

@@ -115,6 +115,8 @@ class DataDriver(own_drivers.DataDriver):
             if state == 'done':
                 self._heads.taken(name, after, last, time.monotonic() - began)
                 found: bytes = page
+                if lease is None and found != EMPTY_PAGE:
+                    server.upkeep.removed(*name, limit)
                 return found
             if state == 'due':
                 server.upkeep.place(server, *name)
@@ -131,6 +133,7 @@ class DataDriver(own_drivers.DataDriver):
                     *(*name, now, most, dead.queue, ttl_of_dead, limit),
                 )
                 left -= max(1, moved)
+                server.upkeep.removed(*name, moved)
 
     def leave(self, queue: QueueRecord) -> Origin:
         return moving.Origin(self.server.address, queue)

@@ -221,6 +221,7 @@ class MessageController(own_drivers.MessageController):
         )
         if refusal:
             raise refuse_to_delete(refusal, message_id, claim, queue, project)
+        self._server.upkeep.removed(project or '', queue, 1)
 
     def bulk_delete(
         self,
@@ -247,6 +248,7 @@ class MessageController(own_drivers.MessageController):
             kinds.WRITES, 'delete_many', project or '', queue, now, numbers, tokens
         )
         if refusal is None:
+            self._server.upkeep.removed(project or '', queue, len(message_ids))
             return
         if len(refusal) == 1:
             raise errors.MessageNotClaimed(encode_id(refusal[0]))
@@ -262,6 +264,7 @@ class MessageController(own_drivers.MessageController):
             has_more, _ = self._server.call(
                 kinds.STEPS, 'purge', project or '', queue, now, last, STEP
             )
+            self._server.upkeep.removed(project or '', queue, STEP)
 
     def pop(self, queue: str, limit: int, project: str | None = None) -> Sequence[StoredMessage]:
         """Take up to `limit` messages that are not claimed from the front of the queue."""
@@ -316,7 +319,7 @@ def refuse_to_delete(
 
 def collect(driver: DataDriver) -> None:
     """Remove what has expired or been left behind by now; returns when it is gone."""
-    while upkeep.collect(driver.server):
+    while upkeep.collect(driver.server, is_thorough=True):
         pass
 
 

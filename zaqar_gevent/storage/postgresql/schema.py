@@ -55,7 +55,7 @@ class Migration(NamedTuple):
     rewritten: tuple[str, ...] = ()
 
 
-MIGRATIONS = (Migration('tables_1.sql'), Migration('tables_2.sql'))
+MIGRATIONS = (Migration('tables_1.sql'), Migration('tables_2.sql'), Migration('tables_3.sql'))
 
 
 class State(NamedTuple):

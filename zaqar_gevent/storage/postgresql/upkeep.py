@@ -38,11 +38,19 @@ STEP = 200
 STEP_BYTES = 1024 * 1024
 """Bytes of messages after which a step that makes some visible ends."""
 
+SWEEP = 200
+"""Messages that this process removes from a queue before it looks where the queue begins now."""
+
+THOROUGH_SECONDS = 30.0
+"""How often what has expired is looked for where there should be none any more."""
+
 _QUEUES = 100
+_MOST_COUNTED = 10_000
 
 _USE_SECONDS = 3600.0
 _PAUSE_SECONDS = 0.2
 
+Queue = tuple[str, str]
 Listener = Callable[[str | None, str, list[dict[str, Any]]], None]
 
 
@@ -57,12 +65,18 @@ class Upkeep:
         self._hub: Any = None
         self._is_over = False
         self._delayed = Event()
+        # Messages that have been removed from queues since they were swept.
+        self._removed: dict[Queue, int] = {}
+        self._to_sweep: set[Queue] = set()
+        self._has_removed = Event()
 
     def begin(self, hub: Any) -> None:
         """Work in greenlets of the hub, if no other hub's do."""
         if self._hub is None and not self._is_over:
             self._hub = hub
-            self._greenlets = [gevent.spawn(self._collect), gevent.spawn(self._place)]
+            self._greenlets = [
+                gevent.spawn(work) for work in (self._collect, self._place, self._sweep)
+            ]
 
     def after_fork(self) -> Upkeep:
         """In a forked child: the work of this process, with the same listeners."""
@@ -98,6 +112,24 @@ class Upkeep:
             self._next_due = due
             self._delayed.set()
 
+    def removed(self, project: str, queue: str, count: int) -> None:
+        """Messages have been removed from a queue.
+
+        What is deleted stays in PostgreSQL's indices until it is vacuumed, which a long transaction
+        elsewhere, such as a backup, puts off. So the queue is swept now and then: reads do not
+        begin before the first message that is left.
+        """
+        key = project, queue
+        total = self._removed.get(key, 0) + count
+        if total < SWEEP:
+            if len(self._removed) >= _MOST_COUNTED:
+                self._removed.clear()
+            self._removed[key] = total
+            return
+        self._removed.pop(key, None)
+        self._to_sweep.add(key)
+        self._has_removed.set()
+
     def place(self, server: PostgresServer, project: str, queue: str, limit: int = STEP) -> int:
         """Make messages visible that are due, at most about `limit`; how many."""
         placed, has_more = 0, True
@@ -114,6 +146,7 @@ class Upkeep:
                 # There may be more of what is left of messages that were deleted while they waited.
                 continue
             placed += count + again
+            self.removed(project, queue, count)
             messages = []
             for (delay, passed), document in told:
                 [message] = decode_page(document)
@@ -124,6 +157,7 @@ class Upkeep:
 
     def _collect(self) -> None:
         use_at = time.monotonic() + _USE_SECONDS
+        look_at = 0.0
         while not self._is_over:
             gevent.sleep(INTERVAL)
             if time.monotonic() > use_at and (server := self._server()) is not None:
@@ -135,8 +169,22 @@ class Upkeep:
                 server = self._server()
                 if server is None:
                     return
-                has_more = _attempt(functools.partial(collect, server))
+                is_thorough = time.monotonic() > look_at
+                has_more = _attempt(functools.partial(collect, server, is_thorough=is_thorough))
+                if is_thorough:
+                    look_at = time.monotonic() + THOROUGH_SECONDS
                 del server
+
+    def _sweep(self) -> None:
+        while not self._is_over:
+            self._has_removed.wait(INTERVAL)
+            self._has_removed.clear()
+            server = self._server()
+            if server is None:
+                return
+            while self._to_sweep:
+                _attempt(functools.partial(sweep, server, *self._to_sweep.pop()))
+            del server
 
     def _place(self) -> None:
         look_at = 0.0
@@ -181,10 +229,25 @@ def use_functions(server: PostgresServer) -> bool:
     return False
 
 
-def collect(server: PostgresServer) -> bool:
-    """Remove a step of what has expired or been left behind; whether there may be more."""
+def collect(server: PostgresServer, *, is_thorough: bool = False) -> bool:
+    """Remove a step of what has expired or been left behind; whether there may be more.
+
+    is_thorough: look where there should be none any more, too: the clocks of servers differ.
+    """
     now = timeutils.utcnow_ts(microsecond=True)
-    return bool(server.call(kinds.STEPS, 'collect', now, STEP)[0])
+    facts, _ = server.call(kinds.STEPS, 'collect', now, STEP, is_thorough)
+    if facts is None:
+        return False
+    has_more, removed = facts
+    for project, queue, count in removed:
+        server.upkeep.removed(project, queue, count)
+    return bool(has_more)
+
+
+def sweep(server: PostgresServer, project: str, queue: str) -> bool:
+    """Find where a queue begins now."""
+    server.call(kinds.STEPS, 'sweep', project, queue)
+    return False
 
 
 def _attempt(work: Callable[[], bool]) -> bool:

@@ -92,6 +92,70 @@ LANGUAGE sql VOLATILE AS $$
         RETURNING NULL::json, NULL::bytea
 $$;
 
+-- The place below which there is nothing any more; see `floors`.
+CREATE FUNCTION {schema}.floor_{v}(p_kind "char", p_spool bigint) RETURNS bigint
+LANGUAGE sql STABLE AS $$
+    SELECT coalesce((SELECT f.place FROM {schema}.floors f
+        WHERE f.kind = p_kind AND f.spool = p_spool ORDER BY f.place DESC LIMIT 1), 0)
+$$;
+
+-- The same where it is a time, in seconds since the epoch.
+CREATE FUNCTION {schema}.time_floor_{v}(p_kind "char") RETURNS float8
+LANGUAGE sql STABLE AS $$
+    SELECT coalesce((SELECT f.place FROM {schema}.floors f
+        WHERE f.kind = p_kind AND f.spool = 0 ORDER BY f.place DESC LIMIT 1), 0) / 1e6::float8
+$$;
+
+-- Raises a floor from one place to another. With `p_again` the place has been found from the start
+-- on, and may be lower.
+CREATE FUNCTION {schema}.raise_floor_{v}(
+    p_kind "char", p_spool bigint, p_old bigint, p_new bigint, p_again bool) RETURNS void
+LANGUAGE plpgsql AS $$
+BEGIN
+    IF p_again THEN
+        DELETE FROM {schema}.floors f
+            WHERE f.kind = p_kind AND f.spool = p_spool AND f.place <> p_new;
+    ELSIF p_new <= p_old THEN
+        RETURN;
+    ELSE
+        DELETE FROM {schema}.floors f
+            WHERE f.kind = p_kind AND f.spool = p_spool AND f.place = p_old;
+    END IF;
+    INSERT INTO {schema}.floors (kind, spool, place) VALUES (p_kind, p_spool, p_new)
+        ON CONFLICT DO NOTHING;
+END $$;
+
+-- Finds the first position that a queue still has, and the first number of a delayed message. While the lock of its name is held, nothing is
+-- on the way to it, and all positions that have been given are higher than those to come.
+CREATE FUNCTION {schema}.sweep_{v}(p_project text, p_queue text)
+RETURNS TABLE (facts json, document bytea)
+LANGUAGE plpgsql {settings} AS $$
+DECLARE
+    v_spool bigint;
+    v_old bigint;
+    v_last bigint;
+BEGIN
+    -- A floor that is lost in a crash is only a lower one.
+    PERFORM set_config('synchronous_commit', 'off', true);
+    PERFORM {schema}.lock_{v}(p_project, p_queue);
+    SELECT s.id INTO v_spool FROM {schema}.spools s
+        WHERE s.project = p_project AND s.name = p_queue AND s.mark IS NULL;
+    IF FOUND THEN
+        SELECT last_value * 65536 + 65535 INTO v_last FROM {schema}.batches;
+        v_old := {schema}.floor_{v}('p', v_spool);
+        PERFORM {schema}.raise_floor_{v}('p', v_spool, v_old, coalesce(
+            (SELECT m.position - 1 FROM {schema}.messages m
+            WHERE m.spool = v_spool AND m.position > v_old ORDER BY m.position LIMIT 1), v_last),
+            false);
+        v_old := {schema}.floor_{v}('n', v_spool);
+        PERFORM {schema}.raise_floor_{v}('n', v_spool, v_old, coalesce(
+            (SELECT d.number - 1 FROM {schema}.delayed d
+            WHERE d.spool = v_spool AND d.number + 0 > v_old ORDER BY d.number + 0 LIMIT 1), v_last),
+            false);
+    END IF;
+    RETURN QUERY SELECT NULL::json, NULL::bytea;
+END $$;
+
 -- Makes the spool of a queue that has none.
 CREATE FUNCTION {schema}.make_spool_{v}(p_project text, p_queue text) RETURNS bigint
 LANGUAGE plpgsql AS $$
@@ -256,6 +320,9 @@ LANGUAGE plpgsql STABLE {settings} AS $$
 DECLARE
     v_spool bigint := {schema}.spool_{v}(p_project, p_queue);
     v_after bigint := p_marker;
+    v_begin bigint;
+    v_begin_delayed bigint;
+    v_ended float8;
     v_is_given bool := true;
     v_is_due bool;
     v_last bigint;
@@ -272,7 +339,13 @@ BEGIN
                     WHERE later.first > e.first AND later.first <= p_marker));
         END IF;
     END IF;
-    v_is_due := EXISTS (SELECT 1 FROM {schema}.delayed d WHERE d.spool + 0 = v_spool AND d.due + 0 <= p_now);
+    SELECT greatest(v_after, {schema}.floor_{v}('p', v_spool)), {schema}.time_floor_{v}('d')
+        INTO v_begin, v_ended;
+    IF p_delayed THEN
+        v_begin_delayed := greatest(v_after, {schema}.floor_{v}('n', v_spool));
+    END IF;
+    v_is_due := EXISTS (SELECT 1 FROM {schema}.delayed d
+        WHERE d.spool + 0 = v_spool AND d.due + 0 <= p_now AND d.due + 0 > v_ended);
     IF v_spool IS NULL THEN
         v_page := E'[]\n';
     ELSIF p_claimed AND NOT p_delayed THEN
@@ -285,7 +358,7 @@ BEGIN
             FROM (
                 SELECT m.*, {schema}.holder_{v}(m.claim, p_now) AS holder
                 FROM {schema}.messages m
-                WHERE m.spool = v_spool AND m.position > v_after AND m.expires - p_now > 0
+                WHERE m.spool = v_spool AND m.position > v_begin AND m.expires - p_now > 0
                     AND (m.retry_at IS NULL OR m.retry_at <= p_now)
                     AND (m.claim IS NULL OR NOT EXISTS (SELECT 1 FROM {schema}.claims c
                         WHERE c.token = m.claim AND c.retry IS NOT NULL AND c.expires - p_now <= 0
@@ -304,7 +377,7 @@ BEGIN
                     NULL::uuid AS claim, m.checksum, m.encoding, m.body, m.attributes, m.message_group,
                     m.dead_letter
                 FROM {schema}.messages m
-                WHERE m.spool + 0 = v_spool AND m.position > v_after AND m.claim IS NULL
+                WHERE m.spool + 0 = v_spool AND m.position > v_begin AND m.claim IS NULL
                     AND NOT m.returned AND m.expires - p_now > 0
                     AND (p_client IS NULL OR m.client IS DISTINCT FROM p_client)
                 ORDER BY m.position LIMIT p_limit)
@@ -312,7 +385,7 @@ BEGIN
                 (SELECT m.position, m.position, m.number, m.created, m.ttl, m.claim_count,
                     NULL, m.checksum, m.encoding, m.body, m.attributes, m.message_group, m.dead_letter
                 FROM {schema}.messages m
-                WHERE m.spool + 0 = v_spool AND m.position > v_after AND m.claim IS NULL
+                WHERE m.spool + 0 = v_spool AND m.position > v_begin AND m.claim IS NULL
                     AND m.returned AND m.expires - p_now > 0
                     AND (p_client IS NULL OR m.client IS DISTINCT FROM p_client)
                 ORDER BY m.position LIMIT p_limit)
@@ -324,8 +397,9 @@ BEGIN
                     m.attributes, m.message_group, m.dead_letter
                 FROM {schema}.claims c CROSS JOIN LATERAL (
                     SELECT * FROM {schema}.messages h
-                    WHERE h.claim = c.token AND h.position > v_after OFFSET 0) m
+                    WHERE h.claim = c.token AND h.position > v_begin OFFSET 0) m
                 WHERE c.spool + 0 = v_spool
+                    AND c.expires + 0 > v_ended
                     AND c.expires + 0 <= CASE WHEN p_claimed OR p_delayed THEN 'Infinity'::float8
                         ELSE p_now END
                     AND (p_claimed OR c.waits OR c.expires - p_now <= 0)
@@ -338,7 +412,8 @@ BEGIN
                 (SELECT d.number, NULL, d.number, d.created, d.ttl, 0,
                     NULL, d.checksum, d.encoding, d.body, d.attributes, d.message_group, NULL
                 FROM {schema}.delayed d
-                WHERE p_delayed AND d.spool = v_spool AND d.number + 0 > v_after AND d.expires - p_now > 0
+                WHERE p_delayed AND d.spool = v_spool AND d.number + 0 > v_begin_delayed
+                    AND d.expires - p_now > 0
                     AND (p_client IS NULL OR d.client IS DISTINCT FROM p_client)
                 ORDER BY d.number + 0 LIMIT p_limit)
                 ORDER BY 1 LIMIT p_limit) u) f;
@@ -445,19 +520,21 @@ BEGIN
     RETURN v_due;
 END $$;
 
--- Ends leases that have expired, of one spool or of all; whether there may be more.
-CREATE FUNCTION {schema}.end_claims_{v}(p_now float8, p_spool bigint, p_most int) RETURNS bool
+-- Ends leases that have expired, after `p_ended`, of one spool or of all; whether there may be more.
+CREATE FUNCTION {schema}.end_claims_{v}(
+    p_now float8, p_ended float8, p_spool bigint, p_most int) RETURNS bool
 LANGUAGE plpgsql {settings} AS $$
 DECLARE
     v_leases uuid[];
 BEGIN
     IF p_spool IS NULL THEN
         v_leases := ARRAY(SELECT c.token FROM {schema}.claims c
-            WHERE c.expires <= p_now AND c.waits IS NULL
+            WHERE c.expires <= p_now AND c.expires > p_ended AND c.waits IS NULL
             ORDER BY c.expires LIMIT p_most FOR UPDATE SKIP LOCKED);
     ELSE
         v_leases := ARRAY(SELECT c.token FROM {schema}.claims c
-            WHERE c.spool + 0 = p_spool AND c.expires + 0 <= p_now AND c.waits IS NOT TRUE
+            WHERE c.spool + 0 = p_spool AND c.expires + 0 <= p_now AND c.expires + 0 > p_ended
+                AND c.waits IS NOT TRUE
             ORDER BY c.expires + 0 LIMIT p_most FOR UPDATE SKIP LOCKED);
     END IF;
     IF cardinality(v_leases) = 0 THEN
@@ -484,6 +561,8 @@ RETURNS TABLE (facts json, document bytea)
 LANGUAGE plpgsql {settings} AS $$
 DECLARE
     v_spool bigint := {schema}.spool_{v}(p_project, p_queue);
+    v_begin bigint;
+    v_ended float8;
     v_end float8 := p_now + p_ttl;
     v_old bigint[];
     v_new bigint[];
@@ -502,11 +581,14 @@ BEGIN
             {schema}.held_{v}(v_spool, p_now, p_claim);
         RETURN;
     END IF;
+    SELECT {schema}.floor_{v}('p', v_spool), {schema}.time_floor_{v}('d') INTO v_begin, v_ended;
     v_has_ended := EXISTS (SELECT 1 FROM {schema}.claims c
-        WHERE c.spool + 0 = v_spool AND c.expires + 0 <= p_now);
-    IF EXISTS (SELECT 1 FROM {schema}.delayed d WHERE d.spool + 0 = v_spool AND d.due + 0 <= p_now)
+        WHERE c.spool + 0 = v_spool AND c.expires + 0 <= p_now AND c.expires + 0 > v_ended);
+    IF EXISTS (SELECT 1 FROM {schema}.delayed d
+                WHERE d.spool + 0 = v_spool AND d.due + 0 <= p_now AND d.due + 0 > v_ended)
             OR (v_has_ended AND EXISTS (SELECT 1 FROM {schema}.claims c WHERE c.spool + 0 = v_spool
-                AND c.expires + 0 <= p_now AND coalesce(c.waits, false))) THEN
+                AND c.expires + 0 <= p_now AND c.expires + 0 > v_ended
+                AND coalesce(c.waits, false))) THEN
         RETURN QUERY SELECT json_build_array('due', 0), NULL::bytea;
         RETURN;
     END IF;
@@ -517,21 +599,22 @@ BEGIN
         RETURN;
     END IF;
     IF v_has_ended THEN
-        v_has_more := {schema}.end_claims_{v}(p_now, v_spool, 50);
+        v_has_more := {schema}.end_claims_{v}(p_now, v_ended, v_spool, 50);
     END IF;
     IF p_most > 0 AND EXISTS (SELECT 1 FROM {schema}.messages m
             WHERE m.spool + 0 = v_spool AND m.claim IS NULL AND m.returned
-                AND m.claim_count >= p_most AND m.expires - p_now > 0) THEN
+                AND m.position > v_begin AND m.claim_count >= p_most AND m.expires - p_now > 0) THEN
         RETURN QUERY SELECT json_build_array('worn', 0), NULL::bytea;
         RETURN;
     END IF;
     v_old := ARRAY(SELECT m.position FROM {schema}.messages m
         WHERE m.spool + 0 = v_spool AND m.claim IS NULL AND m.returned AND m.expires - p_now > 0
+            AND m.position > v_begin
         ORDER BY m.position LIMIT p_limit FOR UPDATE SKIP LOCKED);
     IF cardinality(v_old) < p_limit AND NOT v_has_more THEN
         v_new := ARRAY(SELECT m.position FROM {schema}.messages m
             WHERE m.spool + 0 = v_spool AND m.claim IS NULL AND NOT m.returned AND m.expires - p_now > 0
-                AND m.position > p_after
+                AND m.position > greatest(p_after, v_begin)
             ORDER BY m.position LIMIT p_limit - cardinality(v_old) FOR UPDATE SKIP LOCKED);
     END IF;
     v_found := cardinality(v_old) + coalesce(cardinality(v_new), 0);
@@ -675,12 +758,13 @@ RETURNS TABLE (facts json, document bytea)
 LANGUAGE plpgsql {settings} AS $$
 DECLARE
     v_spool bigint := {schema}.spool_{v}(p_project, p_queue);
+    v_begin bigint := {schema}.floor_{v}('p', v_spool);
     v_positions bigint[];
 BEGIN
     PERFORM {schema}.lock_{v}(p_project, p_dead);
     v_positions := ARRAY(SELECT m.position FROM {schema}.messages m
         WHERE m.spool + 0 = v_spool AND m.claim IS NULL AND m.returned AND m.claim_count >= p_most
-            AND m.expires - p_now > 0
+            AND m.expires - p_now > 0 AND m.position > v_begin
         ORDER BY m.position LIMIT p_limit FOR UPDATE SKIP LOCKED);
     IF cardinality(v_positions) > 0 THEN
         PERFORM {schema}.move_dead_{v}(
@@ -899,6 +983,7 @@ RETURNS TABLE (facts json, document bytea)
 LANGUAGE plpgsql {settings} AS $$
 DECLARE
     v_spool bigint;
+    v_ended float8 := {schema}.time_floor_{v}('d');
     v_base bigint;
     v_numbers bigint[];
     v_waits uuid[];
@@ -911,11 +996,13 @@ BEGIN
         SELECT d.number, sum(octet_length(d.body)) OVER (ORDER BY d.due, d.number) AS size,
             octet_length(d.body) AS own
         FROM (SELECT * FROM {schema}.delayed e WHERE e.spool + 0 = v_spool AND e.due + 0 <= p_now
+                AND e.due + 0 > v_ended
             ORDER BY e.due + 0, e.number LIMIT p_limit FOR UPDATE) d) f WHERE f.size - f.own < p_bytes);
     v_has_subscriptions := EXISTS (SELECT 1 FROM {schema}.subscriptions s
         WHERE s.project = p_project AND s.source = p_queue AND s.expires - p_now > 0);
     v_waits := ARRAY(SELECT c.token FROM {schema}.claims c
-        WHERE c.spool + 0 = v_spool AND c.expires + 0 <= p_now AND coalesce(c.waits, false)
+        WHERE c.spool + 0 = v_spool AND c.expires + 0 <= p_now AND c.expires + 0 > v_ended
+            AND coalesce(c.waits, false)
         ORDER BY c.expires + 0 LIMIT p_limit FOR UPDATE);
     IF cardinality(v_waits) > 0 THEN
         DELETE FROM {schema}.claims c WHERE c.token = ANY (v_waits);
@@ -924,7 +1011,7 @@ BEGIN
     END IF;
     RETURN QUERY SELECT json_build_array(cardinality(v_numbers), EXISTS (
                 SELECT 1 FROM {schema}.delayed d WHERE d.spool + 0 = v_spool AND d.due + 0 <= p_now
-                    AND d.number <> ALL (v_numbers))
+                    AND d.due + 0 > v_ended AND d.number <> ALL (v_numbers))
             OR cardinality(v_waits) = p_limit, v_again), NULL::bytea;
     IF v_has_subscriptions THEN
         RETURN QUERY SELECT json_build_array(d.due - d.created, d.passed),
@@ -956,11 +1043,17 @@ RETURNS TABLE (facts json, document bytea)
 LANGUAGE plpgsql {settings} AS $$
 DECLARE
     v_spool bigint;
+    v_begin bigint;
     v_count int;
 BEGIN
     PERFORM {schema}.lock_{v}(p_project, p_queue);
     v_spool := {schema}.spool_{v}(p_project, p_queue);
     IF v_spool IS NOT NULL THEN
+        v_begin := (SELECT min(coalesce(m.p, m.i)) - 1
+            FROM json_to_recordset(p_messages) AS m(i bigint, p bigint));
+        IF v_begin < {schema}.floor_{v}('p', v_spool) THEN
+            PERFORM {schema}.raise_floor_{v}('p', v_spool, 0, v_begin, true);
+        END IF;
         INSERT INTO {schema}.messages (spool, position, number, created, expires, ttl, claim_count,
             encoding, returned, checksum, attributes, message_group, dead_letter, body)
         SELECT v_spool, coalesce(m.p, m.i), CASE WHEN m.p IS NULL THEN NULL ELSE m.i END, m.c,
@@ -985,25 +1078,27 @@ RETURNS TABLE (facts json, document bytea)
 LANGUAGE plpgsql {settings} AS $$
 DECLARE
     v_spool bigint := {schema}.spool_{v}(p_project, p_queue);
+    v_begin bigint := {schema}.floor_{v}('p', v_spool);
     v_more bool := false;
     v_late int;
     v_count int := 0;
     v_step int;
 BEGIN
-    v_more := {schema}.end_claims_{v}(p_now, v_spool, 50);
+    v_more := {schema}.end_claims_{v}(p_now, {schema}.time_floor_{v}('d'), v_spool, 50);
     DELETE FROM {schema}.delayed d WHERE d.number = ANY (ARRAY(
         SELECT e.number FROM {schema}.delayed e WHERE e.spool = v_spool AND e.number + 0 <= p_last
+            AND e.number + 0 > {schema}.floor_{v}('n', v_spool)
         ORDER BY e.number + 0 LIMIT p_limit FOR UPDATE SKIP LOCKED));
     GET DIAGNOSTICS v_late = ROW_COUNT;
     DELETE FROM {schema}.messages m WHERE m.spool = v_spool AND m.position = ANY (ARRAY(
         SELECT f.position FROM {schema}.messages f WHERE f.spool + 0 = v_spool AND f.claim IS NULL
-            AND NOT f.returned AND f.position <= p_last
+            AND NOT f.returned AND f.position <= p_last AND f.position > v_begin
         ORDER BY f.position LIMIT p_limit FOR UPDATE SKIP LOCKED));
     GET DIAGNOSTICS v_step = ROW_COUNT;
     v_count := v_step;
     DELETE FROM {schema}.messages m WHERE m.spool = v_spool AND m.position = ANY (ARRAY(
         SELECT f.position FROM {schema}.messages f WHERE f.spool + 0 = v_spool AND f.claim IS NULL
-            AND f.returned AND f.position <= p_last
+            AND f.returned AND f.position <= p_last AND f.position > v_begin
         ORDER BY f.position LIMIT p_limit FOR UPDATE SKIP LOCKED));
     GET DIAGNOSTICS v_step = ROW_COUNT;
     v_count := v_count + v_step;
@@ -1022,16 +1117,15 @@ BEGIN
     RETURN QUERY SELECT to_json(v_more OR v_late + v_count > 0), NULL::bytea;
 END $$;
 
--- facts: the first or the last position of a queue's messages; without `p_all`, of the visible ones.
-CREATE FUNCTION {schema}.edges_{v}(p_spool bigint, p_now float8, p_is_last bool) RETURNS bigint
+-- The position of the last visible message of a queue.
+CREATE FUNCTION {schema}.last_{v}(p_spool bigint, p_now float8) RETURNS bigint
 LANGUAGE plpgsql STABLE {settings} AS $$
+DECLARE
+    v_begin bigint := {schema}.floor_{v}('p', p_spool);
 BEGIN
-    IF p_is_last THEN
-        RETURN (SELECT m.position FROM {schema}.messages m
-            WHERE m.spool = p_spool AND m.expires - p_now > 0 ORDER BY m.position DESC LIMIT 1);
-    END IF;
     RETURN (SELECT m.position FROM {schema}.messages m
-        WHERE m.spool = p_spool AND m.expires - p_now > 0 ORDER BY m.position LIMIT 1);
+        WHERE m.spool = p_spool AND m.position > v_begin AND m.expires - p_now > 0
+        ORDER BY m.position DESC LIMIT 1);
 END $$;
 
 -- facts: the position of the last visible message and the name of its epoch, or null.
@@ -1039,7 +1133,7 @@ CREATE FUNCTION {schema}.end_{v}(p_project text, p_queue text, p_now float8)
 RETURNS TABLE (facts json, document bytea)
 LANGUAGE plpgsql STABLE {settings} AS $$
 DECLARE
-    v_last bigint := {schema}.edges_{v}({schema}.spool_{v}(p_project, p_queue), p_now, true);
+    v_last bigint := {schema}.last_{v}({schema}.spool_{v}(p_project, p_queue), p_now);
 BEGIN
     IF v_last IS NOT NULL THEN
         RETURN QUERY SELECT json_build_array(v_last, (SELECT e.name FROM {schema}.epochs e
@@ -1054,6 +1148,11 @@ RETURNS TABLE (facts json, document bytea)
 LANGUAGE plpgsql STABLE {settings} AS $$
 DECLARE
     v_spool bigint := {schema}.spool_{v}(p_project, p_queue);
+    v_begin bigint := {schema}.floor_{v}('p', v_spool);
+    v_delayed bigint := {schema}.floor_{v}('n', v_spool);
+    v_folded xid8;
+    v_expired float8;
+    v_ended float8;
     v_edges json;
     v_total bigint;
     v_held bigint;
@@ -1062,33 +1161,40 @@ BEGIN
         (SELECT e.position, e.number, e.created FROM (
             (SELECT m.position, coalesce(m.number, m.position) AS number, m.created
             FROM {schema}.messages m
-            WHERE m.spool = v_spool AND m.expires - p_now > 0 ORDER BY m.position LIMIT 1)
+            WHERE m.spool = v_spool AND m.position > v_begin AND m.expires - p_now > 0
+            ORDER BY m.position LIMIT 1)
             UNION ALL
             (SELECT d.number, d.number, d.created FROM {schema}.delayed d
-            WHERE d.spool = v_spool AND d.expires - p_now > 0 ORDER BY d.number + 0 LIMIT 1)) e
+            WHERE d.spool = v_spool AND d.number + 0 > v_delayed AND d.expires - p_now > 0
+            ORDER BY d.number + 0 LIMIT 1)) e
         ORDER BY 1 LIMIT 1)
         UNION ALL
         (SELECT e.position, e.number, e.created FROM (
             (SELECT m.position, coalesce(m.number, m.position) AS number, m.created
             FROM {schema}.messages m
-            WHERE m.spool = v_spool AND m.expires - p_now > 0 ORDER BY m.position DESC LIMIT 1)
+            WHERE m.spool = v_spool AND m.position > v_begin AND m.expires - p_now > 0
+            ORDER BY m.position DESC LIMIT 1)
             UNION ALL
             (SELECT d.number, d.number, d.created FROM {schema}.delayed d
-            WHERE d.spool = v_spool AND d.expires - p_now > 0 ORDER BY d.number + 0 DESC LIMIT 1)) e
+            WHERE d.spool = v_spool AND d.number + 0 > v_delayed AND d.expires - p_now > 0
+            ORDER BY d.number + 0 DESC LIMIT 1)) e
         ORDER BY 1 DESC LIMIT 1)) f;
     IF p_counts THEN
+        SELECT {schema}.floor_{v}('c', 0)::text::xid8, {schema}.time_floor_{v}('e'),
+            {schema}.time_floor_{v}('d') INTO v_folded, v_expired, v_ended;
         SELECT coalesce(sum(t.total), 0), coalesce(sum(t.held), 0) INTO v_total, v_held FROM (
             SELECT a.total, a.held FROM {schema}.tallies a WHERE a.spool = v_spool
             UNION ALL
-            SELECT c.total, c.held FROM {schema}.changes c WHERE c.spool = v_spool) t;
+            SELECT c.total, c.held FROM {schema}.changes c WHERE c.spool = v_spool AND c.xid >= v_folded) t;
         -- What has ended is removed, or freed, within seconds.
         v_total := v_total - (SELECT count(*) FROM {schema}.messages m
-            WHERE m.expires <= p_now AND m.spool + 0 = v_spool);
+            WHERE m.expires <= p_now AND m.expires > v_expired AND m.spool + 0 = v_spool);
         v_total := v_total - (SELECT count(*) FROM {schema}.delayed d
-            WHERE d.expires <= p_now AND abs(d.spool) = v_spool);
+            WHERE d.expires <= p_now AND d.expires > v_expired AND abs(d.spool) = v_spool);
         v_held := v_held - (SELECT coalesce(sum((SELECT count(*) FROM {schema}.messages m
                 WHERE m.claim = c.token)), 0)
             FROM {schema}.claims c WHERE c.spool + 0 = v_spool AND c.expires + 0 <= p_now
+                AND c.expires + 0 > v_ended
                 AND c.waits IS NOT TRUE);
     END IF;
     RETURN QUERY SELECT json_build_array(v_edges, v_total, v_held), NULL::bytea;
@@ -1098,17 +1204,23 @@ END $$;
 CREATE FUNCTION {schema}.volume_{v}(p_now float8) RETURNS TABLE (facts json, document bytea)
 LANGUAGE plpgsql STABLE {settings} AS $$
 DECLARE
+    v_folded xid8 := {schema}.floor_{v}('c', 0)::text::xid8;
+    v_expired float8 := {schema}.time_floor_{v}('e');
+    v_ended float8 := {schema}.time_floor_{v}('d');
     v_total bigint;
     v_held bigint;
 BEGIN
     SELECT coalesce(sum(t.total), 0), coalesce(sum(t.held), 0) INTO v_total, v_held FROM (
         SELECT a.total, a.held FROM {schema}.tallies a
-        UNION ALL SELECT c.total, c.held FROM {schema}.changes c) t;
-    v_total := v_total - (SELECT count(*) FROM {schema}.messages m WHERE m.expires <= p_now);
-    v_total := v_total - (SELECT count(*) FROM {schema}.delayed d WHERE d.expires <= p_now);
+        UNION ALL SELECT c.total, c.held FROM {schema}.changes c
+        WHERE c.xid >= v_folded) t;
+    v_total := v_total - (SELECT count(*) FROM {schema}.messages m
+        WHERE m.expires <= p_now AND m.expires > v_expired);
+    v_total := v_total - (SELECT count(*) FROM {schema}.delayed d
+        WHERE d.expires <= p_now AND d.expires > v_expired);
     v_held := v_held - (SELECT coalesce(sum((SELECT count(*) FROM {schema}.messages m
             WHERE m.claim = c.token)), 0) FROM {schema}.claims c
-        WHERE c.expires <= p_now AND c.waits IS NULL);
+        WHERE c.expires <= p_now AND c.expires > v_ended AND c.waits IS NULL);
     RETURN QUERY SELECT json_build_array(v_total, v_held), NULL::bytea;
 END $$;
 
@@ -1116,17 +1228,22 @@ END $$;
 CREATE FUNCTION {schema}.find_claimable_{v}(p_now float8, p_names json)
 RETURNS TABLE (facts json, document bytea)
 LANGUAGE plpgsql STABLE {settings} AS $$
+DECLARE
+    v_ended float8 := {schema}.time_floor_{v}('d');
 BEGIN
     RETURN QUERY SELECT coalesce(json_agg(n.number - 1), '[]'), NULL::bytea FROM (
+        SELECT f.number, f.spool, {schema}.floor_{v}('p', f.spool) AS first FROM (
         SELECT j.number, (SELECT s.id FROM {schema}.spools s
             WHERE s.project = j.name ->> 0 AND s.name = j.name ->> 1) AS spool
-        FROM json_array_elements(p_names) WITH ORDINALITY AS j(name, number)) n
+        FROM json_array_elements(p_names) WITH ORDINALITY AS j(name, number)) f OFFSET 0) n
     WHERE EXISTS (SELECT 1 FROM {schema}.messages m WHERE m.spool + 0 = n.spool AND m.claim IS NULL
-            AND m.returned AND m.expires - p_now > 0)
+            AND m.returned AND m.position > n.first AND m.expires - p_now > 0)
         OR EXISTS (SELECT 1 FROM {schema}.messages m WHERE m.spool + 0 = n.spool AND m.claim IS NULL
-            AND NOT m.returned AND m.expires - p_now > 0)
-        OR EXISTS (SELECT 1 FROM {schema}.delayed d WHERE d.spool + 0 = n.spool AND d.due + 0 <= p_now)
-        OR EXISTS (SELECT 1 FROM {schema}.claims c WHERE c.spool + 0 = n.spool AND c.expires + 0 <= p_now);
+            AND NOT m.returned AND m.position > n.first AND m.expires - p_now > 0)
+        OR EXISTS (SELECT 1 FROM {schema}.delayed d WHERE d.spool + 0 = n.spool AND d.due + 0 <= p_now
+            AND d.due + 0 > v_ended)
+        OR EXISTS (SELECT 1 FROM {schema}.claims c WHERE c.spool + 0 = n.spool AND c.expires + 0 <= p_now
+            AND c.expires + 0 > v_ended);
 END $$;
 
 -- Deletes a queue or topic; its messages go with it unless there is one of the other kind by its
@@ -1153,35 +1270,58 @@ BEGIN
 END $$;
 
 -- Removes a step of what has expired or is left of deleted queues, and adds `changes` to `tallies`.
--- One server at a time does this. facts: whether there may be more.
-CREATE FUNCTION {schema}.collect_{v}(p_now float8, p_limit int)
+-- One server at a time does this. p_again: look below the floors, too, for what servers have added there
+-- whose clocks are behind.
+--
+-- facts: whether there may be more, and of each queue that had expired messages [project, name, how
+-- many]; null where another server does it.
+CREATE FUNCTION {schema}.collect_{v}(p_now float8, p_limit int, p_again bool)
 RETURNS TABLE (facts json, document bytea)
 LANGUAGE plpgsql {settings} AS $$
 DECLARE
+    v_folded bigint;
+    v_over bigint;
+    -- What has been added meanwhile by a server whose clock is ahead must not be passed over.
+    v_until float8 := least(p_now, extract(epoch FROM clock_timestamp())) - 1;
+    v_expired float8 := 0;
+    v_ended float8 := 0;
+    v_removed json;
+    v_last bigint;
     v_has_more bool;
     v_count int;
     v_doomed bigint;
     v_positions bigint[];
 BEGIN
     IF NOT pg_try_advisory_xact_lock({lock}, 0) THEN
-        RETURN QUERY SELECT 'false'::json, NULL::bytea;
         RETURN;
     END IF;
-    v_has_more := {schema}.end_claims_{v}(p_now, NULL, 50);
+    v_folded := {schema}.floor_{v}('c', 0);
+    v_over := pg_snapshot_xmin(pg_current_snapshot())::text::bigint;
+    IF NOT p_again THEN
+        SELECT {schema}.time_floor_{v}('e'), {schema}.time_floor_{v}('d')
+            INTO v_expired, v_ended;
+    END IF;
+    v_has_more := {schema}.end_claims_{v}(p_now, v_ended, NULL, 50);
     WITH gone AS (
         DELETE FROM {schema}.messages m WHERE m.ctid = ANY (ARRAY(
-            SELECT e.ctid FROM {schema}.messages e WHERE e.expires <= p_now
+            SELECT e.ctid FROM {schema}.messages e
+            WHERE e.expires <= p_now AND e.expires > v_expired
             ORDER BY e.expires LIMIT p_limit FOR UPDATE SKIP LOCKED))
         RETURNING m.spool, m.claim, m.retry_at),
     counted AS (
         INSERT INTO {schema}.changes (spool, total, held)
             SELECT g.spool, -count(*), -count(g.claim) FILTER (WHERE g.retry_at IS NULL)
-            FROM gone g GROUP BY g.spool)
-    SELECT count(*) INTO v_count FROM gone;
+            FROM gone g GROUP BY g.spool RETURNING spool, total)
+    SELECT (SELECT count(*) FROM gone), (SELECT json_agg(f.told) FROM (
+            SELECT (SELECT json_build_array(s.project, s.name, -c.total) FROM {schema}.spools s
+                WHERE s.id = c.spool)::text::json AS told FROM counted c) f
+            WHERE f.told IS NOT NULL)
+        INTO v_count, v_removed;
     v_has_more := v_has_more OR v_count = p_limit;
     WITH gone AS (
         DELETE FROM {schema}.delayed m WHERE m.ctid = ANY (ARRAY(
-            SELECT e.ctid FROM {schema}.delayed e WHERE e.expires <= p_now
+            SELECT e.ctid FROM {schema}.delayed e
+            WHERE e.expires <= p_now AND e.expires > v_expired
             ORDER BY e.expires LIMIT p_limit FOR UPDATE SKIP LOCKED))
         RETURNING m.spool),
     counted AS (
@@ -1190,12 +1330,14 @@ BEGIN
     SELECT count(*) INTO v_count FROM gone;
     v_has_more := v_has_more OR v_count = p_limit;
     DELETE FROM {schema}.subscriptions u WHERE u.id = ANY (ARRAY(
-        SELECT e.id FROM {schema}.subscriptions e WHERE e.expires <= p_now
+        SELECT e.id FROM {schema}.subscriptions e
+        WHERE e.expires <= p_now AND e.expires > v_expired
         ORDER BY e.expires LIMIT p_limit FOR UPDATE SKIP LOCKED));
     GET DIAGNOSTICS v_count = ROW_COUNT;
     v_has_more := v_has_more OR v_count = p_limit;
     DELETE FROM {schema}.receipts r WHERE r.ctid = ANY (ARRAY(
-        SELECT e.ctid FROM {schema}.receipts e WHERE e.expires <= p_now
+        SELECT e.ctid FROM {schema}.receipts e
+        WHERE e.expires <= p_now AND e.expires > v_expired
         ORDER BY e.expires LIMIT p_limit FOR UPDATE SKIP LOCKED));
     GET DIAGNOSTICS v_count = ROW_COUNT;
     v_has_more := v_has_more OR v_count = p_limit;
@@ -1213,10 +1355,15 @@ BEGIN
         END IF;
         IF v_count = 0 THEN
             v_positions := ARRAY(SELECT m.position FROM {schema}.messages m
-                WHERE m.spool = v_doomed ORDER BY m.position LIMIT p_limit);
+                WHERE m.spool = v_doomed AND m.position > {schema}.floor_{v}('p', v_doomed)
+                ORDER BY m.position LIMIT p_limit);
             DELETE FROM {schema}.messages m
                 WHERE m.spool = v_doomed AND m.position = ANY (v_positions);
             v_count := cardinality(v_positions);
+            IF v_count > 0 THEN
+                PERFORM {schema}.raise_floor_{v}('p', v_doomed, {schema}.floor_{v}('p', v_doomed),
+                    v_positions[v_count], false);
+            END IF;
         END IF;
         IF v_count = 0 THEN
             DELETE FROM {schema}.receipts r WHERE r.ctid = ANY (ARRAY(
@@ -1226,46 +1373,81 @@ BEGIN
         IF v_count = 0 THEN
             DELETE FROM {schema}.tallies t WHERE t.spool = v_doomed;
             DELETE FROM {schema}.changes c WHERE c.spool = v_doomed;
+            DELETE FROM {schema}.floors f WHERE f.kind IN ('p', 'n') AND f.spool = v_doomed;
             DELETE FROM {schema}.doomed_spools d WHERE d.id = v_doomed;
         END IF;
     END IF;
+    IF p_again OR v_folded > v_over THEN
+        -- Numbers of transactions begin anew in a database that has been restored from a dump.
+        v_folded := 0;
+    END IF;
     WITH gone AS (
-        DELETE FROM {schema}.changes c WHERE c.id = ANY (ARRAY(
-            SELECT e.id FROM {schema}.changes e ORDER BY e.id LIMIT 20 * p_limit))
-        RETURNING c.spool, c.total, c.held),
+        DELETE FROM {schema}.changes c WHERE c.ctid = ANY (ARRAY(
+            SELECT e.ctid FROM {schema}.changes e WHERE e.xid >= v_folded::text::xid8
+            ORDER BY e.xid LIMIT 20 * p_limit))
+        RETURNING c.spool, c.total, c.held, c.xid),
     added AS (
         INSERT INTO {schema}.tallies AS t (spool, total, held)
             SELECT g.spool, sum(g.total), sum(g.held) FROM gone g GROUP BY g.spool
         ON CONFLICT (spool) DO UPDATE
             SET total = t.total + excluded.total, held = t.held + excluded.held)
-    SELECT count(*) INTO v_count FROM gone;
+    SELECT count(*), max(g.xid::text::bigint) INTO v_count, v_last FROM gone g;
     v_has_more := v_has_more OR v_count = 20 * p_limit;
-    RETURN QUERY SELECT to_json(v_has_more), NULL::bytea;
+    -- PERF: nothing is written where nothing has happened.
+    IF v_count > 0 OR v_has_more OR p_again THEN
+        -- Transactions before `v_over` were over when this began.
+        PERFORM {schema}.raise_floor_{v}('c', 0, v_folded,
+            CASE WHEN v_count = 20 * p_limit THEN least(v_over, v_last) ELSE v_over END, p_again);
+        PERFORM {schema}.raise_floor_{v}('e', 0, round(v_expired * 1e6)::bigint, floor(1e6 * least(
+            v_until,
+            (SELECT m.expires FROM {schema}.messages m WHERE m.expires > v_expired
+                ORDER BY m.expires LIMIT 1),
+            (SELECT d.expires FROM {schema}.delayed d WHERE d.expires > v_expired
+                ORDER BY d.expires LIMIT 1),
+            (SELECT r.expires FROM {schema}.receipts r WHERE r.expires > v_expired
+                ORDER BY r.expires LIMIT 1),
+            (SELECT u.expires FROM {schema}.subscriptions u WHERE u.expires > v_expired
+                ORDER BY u.expires LIMIT 1)))::bigint - 1, p_again);
+        PERFORM {schema}.raise_floor_{v}('d', 0, round(v_ended * 1e6)::bigint, floor(1e6 * least(
+            v_until,
+            (SELECT d.due FROM {schema}.delayed d WHERE d.due > v_ended ORDER BY d.due LIMIT 1),
+            (SELECT c.expires FROM {schema}.claims c WHERE c.expires > v_ended AND c.waits IS NULL
+                ORDER BY c.expires LIMIT 1),
+            (SELECT c.expires FROM {schema}.claims c
+                WHERE c.expires > v_ended AND c.waits IS NOT NULL
+                ORDER BY c.expires LIMIT 1)))::bigint - 1, p_again);
+    END IF;
+    RETURN QUERY SELECT json_build_array(v_has_more, coalesce(v_removed, '[]')), NULL::bytea;
 END $$;
 
 -- facts: when the next delayed message, or the next retry, is due, or null.
 CREATE FUNCTION {schema}.next_due_{v}() RETURNS TABLE (facts json, document bytea)
 LANGUAGE plpgsql STABLE {settings} AS $$
+DECLARE
+    v_ended float8 := {schema}.time_floor_{v}('d');
 BEGIN
     RETURN QUERY SELECT to_json(least(
-        (SELECT d.due FROM {schema}.delayed d ORDER BY d.due LIMIT 1),
-        (SELECT c.expires FROM {schema}.claims c WHERE c.waits IS NOT NULL
-            ORDER BY c.expires LIMIT 1))), NULL::bytea;
+        (SELECT d.due FROM {schema}.delayed d WHERE d.due > v_ended ORDER BY d.due LIMIT 1),
+        (SELECT c.expires FROM {schema}.claims c
+            WHERE c.waits IS NOT NULL AND c.expires > v_ended ORDER BY c.expires LIMIT 1))), NULL::bytea;
 END $$;
 
 -- facts: queues with messages that are due, each [project, name], those that wait longest first.
 CREATE FUNCTION {schema}.find_due_{v}(p_now float8, p_limit int)
 RETURNS TABLE (facts json, document bytea)
 LANGUAGE plpgsql STABLE {settings} AS $$
+DECLARE
+    v_ended float8 := {schema}.time_floor_{v}('d');
 BEGIN
     RETURN QUERY SELECT coalesce(json_agg(f.name), '[]'), NULL::bytea FROM (
         SELECT DISTINCT ON (d.spool) (SELECT json_build_array(s.project, s.name)
             FROM {schema}.spools s WHERE s.id = d.spool AND s.mark IS NULL)::text::json AS name
         FROM (
-            (SELECT e.spool FROM {schema}.delayed e WHERE e.due <= p_now
+            (SELECT e.spool FROM {schema}.delayed e WHERE e.due <= p_now AND e.due > v_ended
             ORDER BY e.due LIMIT p_limit)
             UNION ALL
-            (SELECT c.spool FROM {schema}.claims c WHERE c.expires <= p_now AND c.waits IS NOT NULL
+            (SELECT c.spool FROM {schema}.claims c WHERE c.expires <= p_now
+                AND c.expires > v_ended AND c.waits IS NOT NULL
             ORDER BY c.expires LIMIT p_limit)) d) f
     WHERE f.name IS NOT NULL;
 END $$;
