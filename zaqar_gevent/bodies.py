@@ -47,6 +47,10 @@ def count_elements(array: bytes) -> int:
     return len(check_syntax(array))
 
 
+VERY_LONG_BYTES = 512 * 1024
+"""To read so much at once would make others wait; see `long_documents`."""
+
+
 class Encoding(enum.IntEnum):
     """The encoding of a body. The numbers are in stores."""
 
@@ -57,6 +61,21 @@ class Encoding(enum.IntEnum):
 
 # PERF: members of an enumeration are looked up by its metaclass.
 _JSON, _MSGPACK = Encoding.JSON, Encoding.MSGPACK
+
+
+def check(encoding: Encoding, data: Data) -> None:
+    """Raise `ValueError` or `msgspec.DecodeError` for what would break the answer it is put into.
+
+    encoding: of `data`; an encrypted body is a JSON text here.
+    """
+    if encoding is _MSGPACK:
+        msgspec.msgpack.decode(data, type=msgspec.Raw)
+        return
+    try:
+        check_syntax(data)
+    except (ValueError, RuntimeError):
+        # It is stricter with numbers than whoever stored this may have been.
+        msgspec.json.decode(data)
 
 
 class Body:
@@ -104,7 +123,11 @@ class Body:
         if self.encoding is encoding:
             data = self.data
             return data if type(data) is msgspec.Raw else msgspec.Raw(data)
-        return self.value
+        return self.value if self._other is None else self._other
+
+    def keep_converted(self, data: bytes) -> None:
+        """Remember the body in the encoding that is not its own."""
+        self._other = msgspec.Raw(data)
 
     def in_json(self) -> Any:
         """The value that a JSON encoder writes as the body."""
@@ -123,6 +146,12 @@ class Body:
             write = encode_json if encoding is _JSON else encode_msgpack
             self._other = msgspec.Raw(write(self.value))
         return self._other
+
+
+class UncheckedBody(Body):
+    """A very long body as it was stored, which may be damaged; see `long_documents.prepare`."""
+
+    __slots__ = ()
 
 
 class ValueBody(Body):

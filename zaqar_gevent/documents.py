@@ -226,6 +226,40 @@ def _without_collector() -> Iterator[None]:
             gc.enable()
 
 
+class _Named(msgspec.Struct):
+    id: int | str | None = None
+
+
+_decode_named = msgspec.msgpack.Decoder(_Named).decode
+_MAX_DIGITS = len(str(-(2**63)))
+
+
+def find_id(data: bytes, *, binary: bool) -> int | str | None:
+    """The `id` in a document that is refused; None where no integer or text can be read as one.
+
+    The limits of documents do not apply.
+    """
+    try:
+        if binary:
+            found = _decode_named(data).id
+        else:
+            document = json.loads(data.decode(), parse_int=_short_integer)
+            found = document.get('id') if isinstance(document, dict) else None
+        if isinstance(found, str):
+            # Half of a surrogate pair cannot be written in an answer.
+            found.encode()
+    except (ValueError, RecursionError, msgspec.MsgspecError):
+        return None
+    if not isinstance(found, int | str) or isinstance(found, bool):
+        return None
+    return None if isinstance(found, int) and found not in _INT64 else found
+
+
+def _short_integer(digits: str) -> int | None:
+    """An integer that an id may be. Longer ones would cost time, and an error."""
+    return int(digits) if len(digits) <= _MAX_DIGITS else None
+
+
 def _load_msgpack(data: bytes, max_depth: int, **options: Any) -> Any:
     if len(data) <= _SHORT_TEXT:
         return _load_any_msgpack(data, max_depth, **options)

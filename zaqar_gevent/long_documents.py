@@ -10,29 +10,34 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterable
 from types import TracebackType
-from typing import Any
+from typing import Any, NamedTuple
 
 import gevent
+import msgspec
 from gevent import monkey
 from gevent.event import Event
 from gevent.lock import BoundedSemaphore
 from oslo_log import log
 
-from zaqar_gevent import document_checker, documents
+from zaqar_gevent import bodies, document_process, documents
+from zaqar_gevent.bodies import Body, Encoding, UncheckedBody, ValueBody
+from zaqar_gevent.document_process import Place, Task
 from zaqar_gevent.greenlets import MOMENT
 from zaqar_gevent.rotation import Rotation
 
 LONG_BYTES = 32 * 1024
 """Documents of at least so many bytes are read one at a time."""
 
-VERY_LONG_BYTES = 512 * 1024
-"""Documents of at least so many bytes are checked by a process of its own, one at a time; the
-others do not wait for them."""
+VERY_LONG_BYTES = bodies.VERY_LONG_BYTES
+"""Documents of at least so many bytes are read by a process of its own, one at a time; the others
+do not wait for them."""
 
-CHECK_SECONDS = 30.0
+READ_SECONDS = 30.0
 """How long that process may take for one document, before it is started anew."""
+
+_READ_BYTES = 256 * 1024
 
 LOG = log.getLogger(__name__)
 
@@ -126,20 +131,103 @@ def check(document: bytes, max_depth: int, *, binary: bool) -> None:
 
     A very long one is checked elsewhere, if that can be done, while others are served.
     """
-    if len(document) >= VERY_LONG_BYTES and monkey.is_module_patched('socket'):
-        try:
-            reason = _checker.check(document, max_depth, binary=binary)
-        except (OSError, gevent.Timeout) as error:
-            LOG.warning('A long document is checked in place: %s', error)
-        else:
-            if reason:
-                raise documents.Malformed(reason)
-            return
-    (documents.check_msgpack if binary else documents.check_json)(document, max_depth)
+    if _perform_elsewhere(Task.CHECK, document, max_depth, binary=binary) is None:
+        (documents.check_msgpack if binary else documents.check_json)(document, max_depth)
 
 
-class _Checker:
-    """The process of `zaqar_gevent.document_checker`, started when it is first needed."""
+class CutPost(NamedTuple):
+    """A very long post without the long bodies of its messages.
+
+    document: has a placeholder for each of them. bodies: by the index of the message.
+    """
+
+    document: bytes
+    bodies: dict[int, memoryview]
+
+
+def cut_post(document: bytes, max_depth: int, *, binary: bool) -> CutPost | None:
+    """A very long post that has been checked, without its long bodies: little is left to be read.
+
+    None where it is to be read as it is, and has not been checked. Raises `documents.Malformed`.
+    """
+    found = _perform_elsewhere(Task.CHECK_POST, document, max_depth, binary=binary)
+    if found is None:
+        return None
+    places = _decode_places(found)
+    if not places:
+        return None
+    view = memoryview(document)
+    cut_out = {place.index: view[place.start : place.start + place.size] for place in places}
+    return CutPost(document_process.cut(document, places, binary=binary), cut_out)
+
+
+_decode_places = msgspec.json.Decoder(list[Place]).decode
+
+
+def find_id(document: bytes, *, binary: bool) -> int | str | None:
+    """See `documents.find_id`."""
+    found = _perform_elsewhere(Task.FIND_ID, document, 0, binary=binary)
+    if found is None:
+        return documents.find_id(document, binary=binary)
+    return msgspec.json.decode(found, type=int | str | None)
+
+
+def prepare(stored: Iterable[Body], encoding: Encoding, project: Hashable) -> None:
+    """Make bodies ready for an answer in `encoding`, while others are served.
+
+    Very long ones are checked, and what is in another encoding is converted, if it is long.
+    Raises `documents.Malformed` for a body that is damaged.
+    """
+    waiting: list[Body] = []
+    size = 0
+    for body in stored:
+        if type(body) is UncheckedBody:
+            _check_stored(body, project)
+        if body.encoding is encoding or isinstance(body, ValueBody):
+            continue
+        waiting.append(body)
+        size += body.size
+        if size >= LONG_BYTES:
+            _convert(waiting, size, project)
+            waiting, size = [], 0
+    # PERF: what is left is converted where the answer is written.
+
+
+def _check_stored(body: UncheckedBody, project: Hashable) -> None:
+    data, binary = bytes(body.data), body.encoding is Encoding.MSGPACK
+    with exclusive(len(data), project):
+        if _perform_elsewhere(Task.CHECK_STORED, data, 0, binary=binary) is None:
+            document_process.perform(Task.CHECK_STORED, data, 0, binary=binary)
+
+
+def _convert(some: list[Body], size: int, project: Hashable) -> None:
+    with exclusive(size, project):
+        for body in some:
+            data, binary = bytes(body.data), body.encoding is Encoding.MSGPACK
+            converted = _perform_elsewhere(Task.CONVERT, data, 0, binary=binary)
+            if converted is None:
+                converted = document_process.perform(Task.CONVERT, data, 0, binary=binary)
+            body.keep_converted(converted)
+
+
+def _perform_elsewhere(
+    task: Task, document: bytes, max_depth: int, *, binary: bool
+) -> bytes | None:
+    """The result of a task with a very long document; None where it is to be done here.
+
+    Raises `documents.Malformed`.
+    """
+    if len(document) < VERY_LONG_BYTES or not monkey.is_module_patched('socket'):
+        return None
+    try:
+        return _process.perform(task, document, max_depth, binary=binary)
+    except (OSError, gevent.Timeout) as error:
+        LOG.warning('A long document is read in place: %s', error)
+        return None
+
+
+class _Process:
+    """The process of `zaqar_gevent.document_process`, started when it is first needed."""
 
     def __init__(self) -> None:
         self._socket: socket.socket | None = None
@@ -148,26 +236,29 @@ class _Checker:
         self._owner = 0
         self._lock = BoundedSemaphore()
 
-    def check(self, document: bytes, max_depth: int, *, binary: bool) -> str:
-        """Why a document is not accepted; nothing for one that is.
+    def perform(self, task: Task, document: bytes, max_depth: int, *, binary: bool) -> bytes:
+        """The result of a task; raises `documents.Malformed` where the document is not accepted.
 
-        Raises `OSError` or `gevent.Timeout` where that cannot be found out.
+        Raises `OSError` or `gevent.Timeout` where the process cannot tell.
         """
         with self._lock:
             connection = self._connect()
             try:
-                with gevent.Timeout(CHECK_SECONDS):
-                    head = document_checker.REQUEST.pack(len(document), max_depth, binary)
+                with gevent.Timeout(READ_SECONDS):
+                    head = document_process.REQUEST.pack(len(document), max_depth, task, binary)
                     connection.sendall(head)
                     connection.sendall(document)
-                    [size] = document_checker.ANSWER.unpack(
-                        _receive(connection, document_checker.ANSWER.size)
+                    is_accepted, size = document_process.ANSWER.unpack(
+                        _receive(connection, document_process.ANSWER.size)
                     )
-                    return _receive(connection, size).decode()
+                    result = _receive(connection, size)
             except BaseException:
                 # What it says next would be about this document.
                 self._drop()
                 raise
+        if not is_accepted:
+            raise documents.Malformed(result.decode())
+        return result
 
     def _connect(self) -> socket.socket:
         if self._socket is not None and self._owner == os.getpid():
@@ -177,7 +268,7 @@ class _Checker:
             with its:
                 self._pid = os.posix_spawn(
                     sys.executable,
-                    [sys.executable, '-m', document_checker.__name__],
+                    [sys.executable, '-m', document_process.__name__],
                     {**os.environ, 'PYTHONPATH': os.pathsep.join(filter(None, sys.path))},
                     file_actions=[(os.POSIX_SPAWN_DUP2, its.fileno(), 0)],
                 )
@@ -197,13 +288,16 @@ class _Checker:
 
 
 def _receive(connection: socket.socket, size: int) -> bytes:
-    received = b''
+    received = bytearray()
     while len(received) < size:
-        data = connection.recv(size - len(received))
+        data = connection.recv(min(size - len(received), _READ_BYTES))
         if not data:
-            raise ConnectionError('the process that checks them has ended')
+            raise ConnectionError('the process that reads them has ended')
         received += data
-    return received
+        if len(data) == _READ_BYTES:
+            # There may always be more: others have their turn.
+            gevent.sleep(MOMENT)
+    return bytes(received)
 
 
-_checker = _Checker()
+_process = _Process()

@@ -44,3 +44,13 @@ def check_msgpack(data: bytes, max_depth: int = MAX_DEPTH) -> None:
         long_documents.check(data, max_depth, binary=True)
     except documents.Malformed as error:
         raise errors.MalformedDocument(str(error)) from None
+
+
+def cut_post(
+    document: bytes, max_depth: int = MAX_DEPTH, *, binary: bool
+) -> long_documents.CutPost | None:
+    """See `long_documents.cut_post`; raises `errors.MalformedDocument`."""
+    try:
+        return long_documents.cut_post(document, max_depth, binary=binary)
+    except documents.Malformed as error:
+        raise errors.MalformedDocument(str(error)) from None

@@ -9,6 +9,7 @@ import msgspec
 from oslo_utils import timeutils
 from zaqar.storage import errors as storage_errors
 
+from zaqar_gevent import documents, long_documents
 from zaqar_gevent.api import errors, waiting
 from zaqar_gevent.api.broker import Broker
 from zaqar_gevent.api.context import Context
@@ -18,6 +19,7 @@ from zaqar_gevent.api.scheduling import delay_until
 from zaqar_gevent.api.tracing import PARENT
 from zaqar_gevent.bodies import Body, Encoding
 from zaqar_gevent.message_groups import refusal_of
+from zaqar_gevent.storage.errors import UndecodableValue
 from zaqar_gevent.storage.features import Feature
 
 # PERF: members of an enumeration are looked up by its metaclass.
@@ -379,6 +381,8 @@ def _pop(context: Context, queue_name: str, count: int) -> dict[str, Any]:
             message['body'] = broker.cipher.decrypt(message['body'], context.project_id)
         for name in HIDDEN if context.shows_extensions else (*HIDDEN, *EXTENSIONS):
             message.pop(name, None)
+    encoding = Encoding.MSGPACK if context.binary else Encoding.JSON
+    _prepare([message['body'] for message in found], encoding, context.project_id)
     return {'messages': found}
 
 
@@ -431,9 +435,18 @@ def answer_with(context: Context, found: list[dict[str, Any]]) -> list[Message]:
     encoding = Encoding.MSGPACK if context.binary else Encoding.JSON
     show = present_all if context.shows_extensions else present
     messages = show(context.broker, found, context.project_id)
+    _prepare([message['body'] for message in messages], encoding, context.project_id)
     for message in messages:
         message['body'] = message['body'].in_answer(encoding)
     return messages
+
+
+def _prepare(stored: list[Body], encoding: Encoding, project_id: str | None) -> None:
+    """See `long_documents.prepare`; raises `UndecodableValue`."""
+    try:
+        long_documents.prepare(stored, encoding, project_id)
+    except documents.Malformed as error:
+        raise UndecodableValue(str(error)) from None
 
 
 def present(broker: Broker, found: list[dict[str, Any]], project_id: str | None) -> list[Message]:

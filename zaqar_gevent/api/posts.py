@@ -66,6 +66,11 @@ class Post(msgspec.Struct):
                 named[name] = value
         return named
 
+    def put_back(self, cut_out: dict[int, memoryview]) -> None:
+        """Have the bodies that were cut out of the document before it was read."""
+        for index, body in cut_out.items():
+            self.messages[index].body = Raw(body)
+
 
 class KnownPost(Post, forbid_unknown_fields=True):
     """A post that is complete in this form: it is as it was sent when it is encoded again."""
@@ -89,3 +94,11 @@ class Decoder:
 
 
 read_post = Decoder(Post).read
+
+
+def put_back(document: Any, cut_out: dict[int, memoryview], *, binary: bool) -> None:
+    """Have the bodies that were cut out of a document, which is a post or has one as its `body`."""
+    encoding = Encoding.MSGPACK if binary else Encoding.JSON
+    post = document if 'messages' in document else document['body']
+    for index, body in cut_out.items():
+        post['messages'][index]['body'] = Body(encoding, body)

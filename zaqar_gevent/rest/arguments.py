@@ -13,6 +13,7 @@ import msgspec
 from zaqar_gevent import long_documents
 from zaqar_gevent.api import documents, errors, posts
 from zaqar_gevent.api.operation import Operation
+from zaqar_gevent.long_documents import VERY_LONG_BYTES, CutPost
 
 # The integers that a document can hold, and so metadata.
 _INT64 = range(-(2**63), 2**63)
@@ -140,6 +141,8 @@ class ArgumentReader:
         return len(body)
 
     def _read_arguments(self, body: bytes, arguments: dict[str, Any]) -> None:
+        if self._is_post and len(body) >= VERY_LONG_BYTES and self._read_cut(body, arguments):
+            return
         payload = self._operation.payload
         if self._is_post and (post := posts.read_post(body, binary=False)) is not None:
             _read_document(documents.check_json, body, self._limits.max_depth)
@@ -156,6 +159,27 @@ class ArgumentReader:
             arguments.update(document)
         else:
             raise _wrong_type(document, dict)
+
+    def _read_cut(self, body: bytes, arguments: dict[str, Any]) -> bool:
+        """Read a very long post without its bodies; whether that can be done."""
+
+        def cut_post(document: bytes, max_depth: int) -> CutPost | None:
+            return documents.cut_post(document, max_depth, binary=False)
+
+        cut: CutPost | None = _read_document(cut_post, body, self._limits.max_depth)
+        if cut is None:
+            return False
+        post = posts.read_post(cut.document, binary=False)
+        if post is not None:
+            post.put_back(cut.bodies)
+            arguments.update(post.arguments(binary=False))
+            return True
+        document = _read_document(documents.decode_json, cut.document, self._limits.max_depth)
+        if 'messages' not in document:
+            return False
+        posts.put_back(document, cut.bodies, binary=False)
+        arguments.update(document)
+        return True
 
     def _check_members(self, document: dict[str, Any]) -> None:
         for name in self._operation.body_members:

@@ -14,13 +14,13 @@ be in flight together, and their answers come as they are ready.
 from __future__ import annotations
 
 import functools
-import json
 import time
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import msgspec
 
+from zaqar_gevent import long_documents
 from zaqar_gevent.api import errors, posts
 from zaqar_gevent.api.context import Caller, Context
 from zaqar_gevent.api.microversions import MAXIMUM, Version
@@ -61,16 +61,17 @@ class _Post(msgspec.Struct):
     headers: dict[str, str] | None = None
 
 
-_read_post = posts.Decoder(_Post).read
+_decode_post = posts.Decoder(_Post).read
 
 
-class _Named(msgspec.Struct):
-    id: int | str | None = None
-
-
-_decode_named = msgspec.msgpack.Decoder(_Named).decode
-_INT64 = range(-(2**63), 2**63)
-_MAX_DIGITS = len(str(-(2**63)))
+def _read_post(
+    payload: bytes, *, binary: bool, cut_out: dict[int, memoryview] | None = None
+) -> Any:
+    """A request that is a post; None for any other. cut_out: bodies that were cut out of it."""
+    post = _decode_post(payload, binary=binary)
+    if post is not None and cut_out is not None:
+        post.body.put_back(cut_out)
+    return post
 
 
 class Asked(NamedTuple):
@@ -128,7 +129,7 @@ class CompactSession(Session):
             context = self._begin(request, operation, size, binary)
         except errors.MalformedDocument as error:
             if asked.ident is None:
-                asked = asked._replace(ident=_ident_in(payload, binary=binary))
+                asked = asked._replace(ident=long_documents.find_id(payload, binary=binary))
             return self._reply(asked, action, error.status, error.to_document())
         except errors.APIError as error:
             return self._reply(asked, action, error.status, error.to_document())
@@ -214,31 +215,6 @@ def _ident_of(document: dict[str, Any]) -> Ident:
     """The id to answer with, of whatever a client sent as one."""
     ident = document.get('id')
     return ident if isinstance(ident, int | str) and not isinstance(ident, bool) else None
-
-
-def _ident_in(payload: bytes, *, binary: bool) -> Ident:
-    """The id in a frame whose document is refused; None where no id can be read.
-
-    It is read again, so that the client knows which request was refused. The limits of documents do
-    not apply: a frame is no longer than a message may be.
-    """
-    try:
-        if binary:
-            ident = _decode_named(payload).id
-        else:
-            document = json.loads(payload.decode(), parse_int=_short_integer)
-            ident = _ident_of(document) if isinstance(document, dict) else None
-        if isinstance(ident, str):
-            # Half of a surrogate pair cannot be written in an answer.
-            ident.encode()
-    except (ValueError, RecursionError, msgspec.MsgspecError):
-        return None
-    return None if isinstance(ident, int) and ident not in _INT64 else ident
-
-
-def _short_integer(digits: str) -> int | None:
-    """An integer that an id may be. Longer ones would cost time, and an error."""
-    return int(digits) if len(digits) <= _MAX_DIGITS else None
 
 
 def _check(document: dict[str, Any]) -> _Request:

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 import msgspec
 
 from zaqar_gevent import long_documents
-from zaqar_gevent.api import errors, microversions, posts
+from zaqar_gevent.api import documents, errors, microversions, posts
 from zaqar_gevent.api.context import Caller, Context, Identity
 from zaqar_gevent.api.dispatcher import Dispatcher
 from zaqar_gevent.api.grants import Grant, Reason
@@ -22,6 +22,7 @@ from zaqar_gevent.api.operation import Operation
 from zaqar_gevent.api.push import Endpoint, Recipient
 from zaqar_gevent.api.signed_urls import SignedRequest
 from zaqar_gevent.api.tracing import PARENT, STATE, TraceContext
+from zaqar_gevent.long_documents import VERY_LONG_BYTES, CutPost
 from zaqar_gevent.websocket import envelope
 from zaqar_gevent.websocket.codecs import Codec, codec_of
 from zaqar_gevent.websocket.engines import WebSocketMessage
@@ -253,12 +254,34 @@ class Session:
     def _understand_now(
         self, codec: Codec, payload: bytes, read_post: Callable[..., Post | None]
     ) -> tuple[Post | None, dict[str, Any]]:
-        post = read_post(payload, binary=codec.binary) if posts.NAME in payload else None
+        if posts.NAME not in payload:
+            return None, self._decode(codec, payload)
+        cut = self._cut(codec, payload) if len(payload) >= VERY_LONG_BYTES else None
+        if cut is not None:
+            return self._understand_cut(codec, cut, read_post)
+        post = read_post(payload, binary=codec.binary)
         if post is None:
             return None, self._decode(codec, payload)
         # It has been read without looking into the bodies.
         self._read(codec, codec.check, payload)
         return post, {}
+
+    def _cut(self, codec: Codec, payload: bytes) -> CutPost | None:
+        def cut_post(document: bytes, max_depth: int) -> CutPost | None:
+            return documents.cut_post(document, max_depth, binary=codec.binary)
+
+        cut: CutPost | None = self._read(codec, cut_post, payload)
+        return cut
+
+    def _understand_cut(
+        self, codec: Codec, cut: CutPost, read_post: Callable[..., Post | None]
+    ) -> tuple[Post | None, dict[str, Any]]:
+        post = read_post(cut.document, binary=codec.binary, cut_out=cut.bodies)
+        if post is not None:
+            return post, {}
+        document = self._decode(codec, cut.document)
+        posts.put_back(document, cut.bodies, binary=codec.binary)
+        return None, document
 
     def _decode(self, codec: Codec, payload: bytes) -> dict[str, Any]:
         document = self._read(codec, codec.decode, payload)
@@ -327,19 +350,28 @@ _read_post_request = posts.Decoder(_PostRequest).read
 _read_known_post_request = posts.Decoder(_KnownPostRequest).read
 
 
-def _read_post(payload: bytes, *, binary: bool) -> tuple[dict[str, Any], dict[str, Any]] | None:
+def _read_post(
+    payload: bytes, *, binary: bool, cut_out: dict[int, memoryview] | None = None
+) -> tuple[dict[str, Any], dict[str, Any]] | None:
     """The members of a request that is a post, and its arguments; None for any other.
+
+    cut_out: bodies that were cut out of it. One with other members cannot be echoed without them,
+        and is left to others.
 
     PERF: a post with members that are not known is read twice, since all of it is echoed.
     """
     frame = _read_known_post_request(payload, binary=binary)
     if frame is not None:
         post = frame.body
+    elif cut_out is not None:
+        return None
     else:
         frame = _read_post_request(payload, binary=binary)
         post = frame and posts.read_post(frame.body, binary=binary)
     if post is None:
         return None
+    if cut_out is not None:
+        post.put_back(cut_out)
     document = {'action': frame.action, 'headers': frame.headers, 'body': frame.body}
     return document, post.arguments(binary=binary)
 

@@ -13,7 +13,8 @@ from typing import Any
 
 import msgspec
 
-from zaqar_gevent.bodies import Body, Data, Encoding, check_syntax, count_elements
+from zaqar_gevent import bodies
+from zaqar_gevent.bodies import Body, Data, Encoding, UncheckedBody, count_elements
 from zaqar_gevent.storage.errors import UndecodableValue
 from zaqar_gevent.storage.interface import StoredMessage
 
@@ -73,7 +74,8 @@ EMPTY_PAGE = b'[]' + _END_OF_HEADS
 def decode_page(document: bytes) -> list[StoredMessage]:
     """The messages of a page, with a `Body` each. Raises `UndecodableValue`.
 
-    A message that was delayed has its `position`; that of any other is its id.
+    A message that was delayed has its `position`; that of any other is its id. A very long body is
+    not checked.
     """
     end = document.find(_END_OF_HEADS) + 1
     view = memoryview(document)
@@ -96,7 +98,7 @@ def decode_page(document: bytes) -> list[StoredMessage]:
                 'body': (
                     Body(_JSON, body)
                     if are_checked and not encoding
-                    else decode_body(Encoding(encoding), body)
+                    else _decode_or_leave(Encoding(encoding), body)
                 ),
             }
             if head.checksum is not None:
@@ -128,8 +130,11 @@ def read_page(document: bytes, *, as_bodies: bool) -> list[StoredMessage]:
     """The same, with each body as a `Body` or as its value."""
     messages = decode_page(document)
     if not as_bodies:
-        for one in messages:
-            one['body'] = one['body'].value
+        try:
+            for one in messages:
+                one['body'] = one['body'].value
+        except (ValueError, msgspec.DecodeError) as error:
+            raise UndecodableValue(str(error)) from None
     return messages
 
 
@@ -141,19 +146,18 @@ def encode_body(body: Body) -> Data:
     return memoryview(body.data) if type(body.data) is msgspec.Raw else body.data
 
 
+def _decode_or_leave(encoding: Encoding, stored: memoryview) -> Body:
+    if len(stored) < bodies.VERY_LONG_BYTES or encoding is Encoding.ENCRYPTED:
+        return decode_body(encoding, stored)
+    return UncheckedBody(encoding, stored)
+
+
 def decode_body(encoding: Encoding, stored: memoryview) -> Body:
     """The body of which this is stored.
 
     Raises `ValueError` or `msgspec.DecodeError` for what would break the answer it is put into.
     """
-    if encoding is Encoding.MSGPACK:
-        msgspec.msgpack.decode(stored, type=msgspec.Raw)
-    else:
-        try:
-            check_syntax(stored)
-        except (ValueError, RuntimeError):
-            # It is stricter with numbers than whoever stored this may have been.
-            msgspec.json.decode(stored)
+    bodies.check(encoding, stored)
     if encoding is Encoding.ENCRYPTED:
         stored = stored[1:-1]
     return Body(encoding, stored)
