@@ -31,13 +31,15 @@ def main() -> None:
         from gevent import monkey
 
         monkey.patch_all()
+    from zaqar_gevent.client.handshake import Refused
+
     frames = {'engine': options.engine, 'compression': options.compression}
     run = echo_in_loop if options.asyncio else echo
     [count] = run(f'{options.url}/getCaseCount', frames)
     for case in range(1, int(count) + 1):
         try:
             run(f'{options.url}/runCase?case={case}&agent={options.agent}', frames)
-        except OSError as error:
+        except (OSError, Refused) as error:
             # Whether that was right is said by the report.
             print(f'case {case}: {error!r}', file=sys.stderr)
     run(f'{options.url}/updateReports?agent={options.agent}', frames)

@@ -43,7 +43,7 @@ def fuzzing_server(tmp_path: pathlib.Path, report: pathlib.Path) -> Iterator[str
     specification.write_text(
         json.dumps({'url': url, 'outdir': str(report), 'cases': CASES, **excluded})
     )
-    command = [WSTEST, '-m', 'fuzzingserver', '-s', str(specification)]
+    command = [WSTEST, '-m', 'fuzzingserver', '-u', '0', '-s', str(specification)]
     with (tmp_path / 'fuzzingserver.log').open('w') as log:
         process = subprocess.Popen(command, stdout=log, stderr=log, cwd=tmp_path)
     try:

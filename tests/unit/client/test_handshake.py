@@ -51,6 +51,15 @@ def test_another_implementation_accepts_the_handshake(compression: bool) -> None
     assert [one.name for one in accepted.extensions] == ['permessage-deflate'] * compression
 
 
+@pytest.mark.parametrize('bits', range(9, 16))
+def test_a_server_may_ask_for_any_window_of_the_client(bits: int) -> None:
+    handshake = Handshake(URL, extensions=engines.load('websockets').offer())
+    agreed = f'permessage-deflate; server_max_window_bits=12; client_max_window_bits={bits}'
+    accepted = answered(handshake, f'{YES}\r\nSec-WebSocket-Extensions: {agreed}')
+    assert accepted is not None
+    assert len(accepted.extensions) == 1
+
+
 def test_a_server_need_not_choose_a_subprotocol() -> None:
     accepted = answered(Handshake(URL, ['zaqar.v2']), YES)
     assert accepted is not None

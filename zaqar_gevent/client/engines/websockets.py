@@ -128,7 +128,8 @@ class FrameEngine:
         return [
             ClientPerMessageDeflateFactory(
                 server_max_window_bits=_WINDOW_BITS,
-                client_max_window_bits=_WINDOW_BITS,
+                # Any that the server asks for: some answer with 15 to whatever is offered.
+                client_max_window_bits=True,
                 compress_settings=settings,
             )
         ]
