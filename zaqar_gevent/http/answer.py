@@ -12,11 +12,11 @@ from typing import Any
 
 from zaqar_gevent.http.head import Head, Refused
 
-_LENGTH_OF_CONTENT_LENGTH = len('content-length')
-_LENGTH_OF_CONNECTION = len('connection')
 # A body of this length is not copied.
 _LONG_BYTES = 1024 * 1024
 _NO_CONTENT = ('1', '204', '304')
+# A header, a name and a value, as a line.
+_line_of = ': '.join
 
 
 class Answer:
@@ -51,28 +51,26 @@ class Answer:
         application does not say so.
         """
         content = _join(body)
-        lines = [f'HTTP/1.1 {self.status}']
-        has_length = says_that_it_closes = False
-        for name, value in self.headers:
-            lines.append(f'{name}: {value}')
-            # PERF: by their lengths nearly all are told from these two.
-            if len(name) == _LENGTH_OF_CONTENT_LENGTH and name.lower() == 'content-length':
-                has_length = True
-            elif len(name) == _LENGTH_OF_CONNECTION and name.lower() == 'connection':
-                says_that_it_closes = value.lower() == 'close'
-        if self.status.startswith(_NO_CONTENT):
-            content = b''
-        elif not has_length:
-            lines.append(f'Content-Length: {len(content)}')
-        lines.append(_date(int(time.time())))
-        self.closes = closes or says_that_it_closes
-        if closes and not says_that_it_closes:
-            lines.append('Connection: close')
-        elif head.is_old and not self.closes:
-            lines.append('Connection: keep-alive')
+        lines = [
+            f'HTTP/1.1 {self.status}',
+            *map(_line_of, self.headers),
+            _date(int(time.time())),
+        ]
         text = '\r\n'.join(lines)
         if text.count('\n') != len(lines) - 1:
             raise ValueError('A header of the answer has a line break.')
+        # PERF: one search in all of it is faster than a look at each header.
+        searched = text.lower()
+        says_that_it_closes = '\r\nconnection: close\r\n' in searched
+        if self.status.startswith(_NO_CONTENT):
+            content = b''
+        elif '\r\ncontent-length: ' not in searched:
+            text += f'\r\nContent-Length: {len(content)}'
+        self.closes = closes or says_that_it_closes
+        if closes and not says_that_it_closes:
+            text += '\r\nConnection: close'
+        elif head.is_old and not self.closes:
+            text += '\r\nConnection: keep-alive'
         self.size = len(content)
         if head.variables['REQUEST_METHOD'] == 'HEAD':
             content = b''

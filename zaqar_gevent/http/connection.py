@@ -8,7 +8,7 @@ import socket
 import ssl
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 from gevent import socket as gevent_socket
 from oslo_log import log
@@ -16,6 +16,7 @@ from oslo_log import log
 from zaqar_gevent.http.answer import Answer, refusal
 from zaqar_gevent.http.body import NO_BODY, Body, ChunkedBody, SizedBody
 from zaqar_gevent.http.head import Head, Refused, read_head
+from zaqar_gevent.http.idle import Waiting
 from zaqar_gevent.http.stream import Stream
 from zaqar_gevent.sockets.batch import get_batch
 from zaqar_gevent.sockets.hangup import has_hung_up, has_input
@@ -52,13 +53,15 @@ class HTTPConnection:
     When a client is too slow, reading stops: its request ends as if the client had hung up.
     Running handlers continue.
 
+    address: the client's; '' where it has none.
     deadline: when to stop reading, by `time.monotonic`.
     is_idle: whether no request has begun.
     """
 
     __slots__ = (
         *('_batch', '_environ', '_is_first', '_is_late', '_is_taken', '_latest', '_outbox'),
-        *('_server', '_socket', '_stream', '_undo', '_unwritten', 'deadline', 'is_idle'),
+        *('_server', '_socket', '_stream', '_undo', '_unwritten', '_waiting', 'address'),
+        *('deadline', 'is_idle'),
     )
 
     def __init__(self, server: Server, sock: socket.socket, environ: dict[str, Any]) -> None:
@@ -75,6 +78,9 @@ class HTTPConnection:
         self._is_late = False
         self._is_taken = False
         self._undo: list[Callable[[], None]] = []
+        # With the others of its address; from the second request on.
+        self._waiting: Waiting | None = None
+        self.address: str = environ['REMOTE_ADDR']
         self.deadline = _NEVER
         self.is_idle = False
 
@@ -89,6 +95,9 @@ class HTTPConnection:
             self.deadline = _NEVER
             # It refers to this connection; nothing is to wait for the garbage collector.
             self._environ = {}
+            if self._waiting is not None:
+                self._waiting.pop(self, None)
+                self._server.idle.leave(self.address)
             if not self._is_taken:
                 self._flush()
                 self._outbox.close()
@@ -113,11 +122,11 @@ class HTTPConnection:
         except OSError:
             LOG.debug('A connection was lost before its time was up')
 
-    @property
-    def address(self) -> str:
-        """The client's address; '' where it has none."""
-        address: str = self._environ['REMOTE_ADDR']
-        return address
+    def give_place(self) -> None:
+        """End, since another connection needs the place, which this one does not use now."""
+        if self._waiting is not None:
+            self._waiting.pop(self, None)
+        self.stop_reading()
 
     def has_input(self) -> bool:
         """Whether the client has sent something that was not read, or has hung up."""
@@ -136,7 +145,7 @@ class HTTPConnection:
         try:
             head = self._await_head()
         except Refused as refused:
-            LOG.info('Refused a request of %s: %s', self._environ.get('REMOTE_ADDR'), refused)
+            LOG.info('Refused a request of %s: %s', self.address, refused)
             self._write(refusal(refused))
             self._linger()
             return False
@@ -144,10 +153,25 @@ class HTTPConnection:
             self._flush()
             self._await_written()
             return False
-        content = self._take_content(head)
-        body = self._body_of(head) if content is None else NO_BODY
+        stream, length = self._stream, head.length
+        received, end = stream.received, head.size + (length or 0)
+        if length is None or len(received) < end:
+            stream.received = received[head.size :]
+            return self._answer_to(head, self._body_of(head))
+        # PERF: all of the body has come with the head. It needs no reader.
+        self.deadline = _NEVER
+        stream.received = received[end:]
+        content = io.BytesIO(received[head.size : end]) if length else NO_BODY
+        if self._answer(head, NO_BODY, content):
+            return True
+        if stream.received and not self._is_taken:
+            self._linger()
+        return False
+
+    def _answer_to(self, head: Head, body: Body) -> bool:
+        """Answer a request whose body has not come yet; whether there may be another."""
         try:
-            keeps = self._answer(head, body, content)
+            keeps = self._answer(head, body, body)
         finally:
             if body.reservation is not None:
                 body.reservation.give_back()
@@ -160,20 +184,16 @@ class HTTPConnection:
         return False
 
     def _await_head(self) -> Head | None:
-        """The next request's head; None where there will be none. Raises `Refused`."""
+        """The next request's head, which is still in what was received; None where there will be
+        none. Raises `Refused`.
+        """
         stream, latest = self._stream, self._latest
         if not stream.received and not self._await_request():
             return None
         # PERF: on a connection that is kept, clients often send the very same head again.
         if latest is not None and stream.received.startswith(latest.text):
-            head = latest.head
-        else:
-            read = self._read_head()
-            if read is None:
-                return None
-            head = read
-        stream.received = stream.received[head.size :]
-        return head
+            return latest.head
+        return self._read_head()
 
     def _read_head(self) -> Head | None:
         """Read up to the end of a head; None where the stream ends before. Raises `Refused`."""
@@ -188,23 +208,28 @@ class HTTPConnection:
         return head
 
     def _await_request(self) -> bool:
-        server = self._server
+        """Wait for the first bytes of a request; whether there are any."""
+        server, waiting = self._server, self._waiting
         if server.is_draining:
             return False
         timeouts = server.application.timeouts
-        is_kept = not self._is_first
-        seconds = timeouts.keepalive if is_kept else timeouts.head
-        self._is_first = False
-        self.deadline = time.monotonic() + seconds
+        if self._is_first:
+            self._is_first = False
+            self.deadline = time.monotonic() + timeouts.head
+        else:
+            self.deadline = time.monotonic() + timeouts.keepalive
+            if waiting is None:
+                waiting = self._waiting = server.idle.join(self.address)
+            waiting[self] = None
+            server.began_to_wait()
         self.is_idle = True
-        if is_kept:
-            server.began_to_wait(self)
         try:
-            return self._stream.fill(_READ_BYTES)
+            received = self._stream.received = self._stream.read(_READ_BYTES)
         finally:
             self.is_idle = False
-            if is_kept:
-                server.idle.discard(self)
+            if waiting is not None:
+                waiting.pop(self, None)
+        return bool(received)
 
     def _check_ending(self) -> None:
         """Raise `Refused` where the stream has ended within a head."""
@@ -214,20 +239,8 @@ class HTTPConnection:
             raise Refused(408, 'request_timeout', 'Request timeout', 'Too slow.')
         raise Refused(400, 'bad_request', 'Bad request', 'The head of the request ends early.')
 
-    def _take_content(self, head: Head) -> bytes | None:
-        """The body, where it has come with the head. PERF: it needs no reader then."""
-        stream, length = self._stream, head.length
-        if not length or len(stream.received) < length:
-            return None
-        self.deadline = _NEVER
-        content = stream.received[:length]
-        stream.received = stream.received[length:]
-        return content
-
     def _body_of(self, head: Head) -> Body:
-        if head.length == 0:
-            self.deadline = _NEVER
-            return NO_BODY
+        """The reader of a body of which a part is still to come."""
         self.deadline = time.monotonic() + self._server.application.timeouts.body
         invite = self._invite if head.expects_continue else None
         if head.length is None:
@@ -249,17 +262,19 @@ class HTTPConnection:
     def _invite(self) -> None:
         self._write(_CONTINUE)
 
-    def _answer(self, head: Head, body: Body, content: bytes | None) -> bool:
+    def _answer(self, head: Head, body: Body, content: IO[bytes] | Body) -> bool:
         """Answer a request; whether the connection is kept.
 
-        content: the whole body, where it has been read already.
+        body: of which a part is still to come. content: what the application reads.
         """
         began = time.time()
         answer = Answer()
-        environ = self._environ.copy()
-        environ.update(head.variables)
-        environ['wsgi.input'] = body if content is None else io.BytesIO(content)
-        environ['wsgi.input_terminated'] = head.length is None
+        environ = {
+            **self._environ,
+            **head.variables,
+            'wsgi.input': content,
+            'wsgi.input_terminated': head.length is None,
+        }
         self._undo.clear()
         if self._unwritten and 'HTTP_UPGRADE' in environ:
             # The WebSocket will have an outbox of its own.
@@ -318,9 +333,13 @@ class HTTPConnection:
             self._batch.add(self._flush)
 
     def _flush(self) -> None:
-        if self._unwritten:
-            pieces, self._unwritten = self._unwritten, []
-            self._outbox.put(pieces)
+        pieces = self._unwritten
+        if pieces:
+            self._unwritten = []
+            if len(pieces) == 1:
+                self._outbox.write(pieces[0])
+            else:
+                self._outbox.put(pieces)
 
     def _await_written(self) -> None:
         """Return when the client has taken what was written; raise if it is gone."""

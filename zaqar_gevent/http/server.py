@@ -150,13 +150,11 @@ class Server(StreamServer):
         replaced = self._replaceable
         if replaced is not None and self.pool.full():
             self._replaceable = None
-            self.idle.discard(replaced)
-            replaced.stop_reading()
+            replaced.give_place()
         super().do_handle(*arguments)
 
-    def began_to_wait(self, connection: HTTPConnection) -> None:
+    def began_to_wait(self) -> None:
         """A connection waits for its next request, so that its place can be made free."""
-        self.idle.add(connection)
         if self._watcher is None and self.started and self.pool.full():
             # It was to be told when a place is free.
             self.pool._semaphore.unlink(self._start_accepting_if_started)

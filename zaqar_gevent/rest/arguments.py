@@ -14,6 +14,7 @@ from zaqar_gevent import long_documents
 from zaqar_gevent.api import documents, errors, posts
 from zaqar_gevent.api.operation import Operation
 from zaqar_gevent.long_documents import VERY_LONG_BYTES, CutPost
+from zaqar_gevent.rest.request import Request
 
 # The integers that a document can hold, and so metadata.
 _INT64 = range(-(2**63), 2**63)
@@ -24,26 +25,26 @@ ABSURD_BYTES = 8 * 1024 * 1024
 _FORM = 'application/x-www-form-urlencoded'
 _WITH_BODY = frozenset(('POST', 'PUT', 'PATCH'))
 
-Reader = Callable[[falcon.Request, str], Any]
+Reader = Callable[[Request, str], Any]
 
 
-def _read_text(req: falcon.Request, name: str) -> str | None:
+def _read_text(req: Request, name: str) -> str | None:
     return req.get_param(name)
 
 
-def _read_integer(req: falcon.Request, name: str) -> int | None:
+def _read_integer(req: Request, name: str) -> int | None:
     return req.get_param_as_int(name)
 
 
-def _read_number(req: falcon.Request, name: str) -> float | None:
+def _read_number(req: Request, name: str) -> float | None:
     return req.get_param_as_float(name)
 
 
-def _read_boolean(req: falcon.Request, name: str) -> bool | None:
+def _read_boolean(req: Request, name: str) -> bool | None:
     return req.get_param_as_bool(name)
 
 
-def _read_list(req: falcon.Request, name: str) -> list[str] | None:
+def _read_list(req: Request, name: str) -> list[str] | None:
     return req.get_param_as_list(name)
 
 
@@ -90,33 +91,29 @@ class ArgumentReader:
                 self.required.append(parameter)
 
     def read(
-        self, req: falcon.Request, path: dict[str, Any], project_id: str | None
+        self, req: Request, path: dict[str, Any], project_id: str | None
     ) -> tuple[dict[str, Any], int | None]:
         """The arguments, and how many bytes of body were sent (None without a body).
 
         project_id: of whoever asks; projects take turns with long bodies.
 
         What the path says wins over the query, and the query over the body. The query as it was
-        read is left in `req.context.query`. Raises `errors.APIError` or `falcon.HTTPError` for what
+        read is left in `req.query`. Raises `errors.APIError` or `falcon.HTTPError` for what
         cannot be read.
         """
         arguments: dict[str, Any] = {}
         size = None
         if req.method in _WITH_BODY:
             size = self._read_body(req, arguments, project_id)
-        query: dict[str, Any] = {}
         if req.query_string and req.params:
-            self._read_query(req, query, arguments)
+            self._read_query(req, arguments)
         if self._operation.filters is not None:
             filters = arguments[self._operation.filters] = self._read_filters(req)
-            query.update(filters)
-        req.context.query = query
+            req.query.update(filters)
         arguments.update(path)
         return arguments, size
 
-    def _read_query(
-        self, req: falcon.Request, query: dict[str, Any], arguments: dict[str, Any]
-    ) -> None:
+    def _read_query(self, req: Request, arguments: dict[str, Any]) -> None:
         for parameter, (member, reader) in self._query.items():
             if parameter in req.params:
                 try:
@@ -125,10 +122,10 @@ class ArgumentReader:
                     # Falcon makes an empty list of commas alone.
                     raise falcon.HTTPInvalidParam('It has no value.', parameter) from None
                 if value is not None:
-                    query[parameter] = arguments[member] = value
+                    req.query[parameter] = arguments[member] = value
 
     def _read_body(
-        self, req: falcon.Request, arguments: dict[str, Any], project_id: str | None
+        self, req: Request, arguments: dict[str, Any], project_id: str | None
     ) -> int | None:
         _check_media_type(req, self._operation)
         body = _read_bytes(req, self._limits.max_bytes)
@@ -186,7 +183,7 @@ class ArgumentReader:
             if name not in document:
                 raise errors.MalformedDocument(f'Missing parameter `{name}` - at `$.{name}`')
 
-    def _read_filters(self, req: falcon.Request) -> dict[str, Any]:
+    def _read_filters(self, req: Request) -> dict[str, Any]:
         return {
             name: _as_number(value) for name, value in req.params.items() if name not in self._query
         }
@@ -218,7 +215,7 @@ def _as_number(value: str | list[str]) -> str | int | list[str]:
     return number if number in _INT64 else value
 
 
-def _check_media_type(req: falcon.Request, operation: Operation) -> None:
+def _check_media_type(req: Request, operation: Operation) -> None:
     if operation.media_types and req.content_type not in operation.media_types:
         raise errors.UnsupportedMediaType(
             f'Accepted media type for {req.method}: {", ".join(operation.media_types)}.'
@@ -231,7 +228,7 @@ def _check_media_type(req: falcon.Request, operation: Operation) -> None:
         )
 
 
-def _read_bytes(req: falcon.Request, max_bytes: int) -> bytes:
+def _read_bytes(req: Request, max_bytes: int) -> bytes:
     """The body; raises a client error for one that is incomplete or has bad chunks."""
     try:
         return _read_whole(req, max_bytes)
@@ -239,7 +236,7 @@ def _read_bytes(req: falcon.Request, max_bytes: int) -> bytes:
         raise errors.MalformedDocument(f'The request body is not whole: {error}') from None
 
 
-def _read_whole(req: falcon.Request, max_bytes: int) -> bytes:
+def _read_whole(req: Request, max_bytes: int) -> bytes:
     """The body, whether its length was announced or it comes in chunks.
 
     One that no operation takes is refused unread: with 400 as upstream does, or with 413 where it
@@ -251,10 +248,10 @@ def _read_whole(req: falcon.Request, max_bytes: int) -> bytes:
             raise errors.BodyTooLarge(f'The request body may be at most {max_bytes} bytes.')
         if length > max_bytes:
             raise _too_large(max_bytes)
-        return req.stream.read(length) if length else b''
+        return req.env['wsgi.input'].read(length) if length else b''
     if 'chunked' not in (req.get_header('Transfer-Encoding') or '').lower():
         return b''
-    body: bytes = req.stream.read(max_bytes + 1)
+    body: bytes = req.env['wsgi.input'].read(max_bytes + 1)
     if len(body) > max_bytes:
         raise _too_large(max_bytes)
     return body

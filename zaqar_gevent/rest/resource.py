@@ -16,6 +16,7 @@ from zaqar_gevent.api.signed_urls import SignedRequest
 from zaqar_gevent.api.tracing import TraceContext
 from zaqar_gevent.rest import shapes
 from zaqar_gevent.rest.arguments import ArgumentReader, BodyLimits
+from zaqar_gevent.rest.request import Request
 
 # The usual values of Accept that allow JSON.
 _ACCEPTING = frozenset((None, '*/*', 'application/json'))
@@ -44,16 +45,16 @@ class Resource:
                 if method in operation.route.methods
             ]
             choices.sort(key=lambda choice: not choice.required)
-            setattr(self, f'on_{method.lower()}', _Responder(choices))
+            setattr(self, f'on_{method.lower()}', Responder(choices))
 
 
-class _Responder:
+class Responder:
     """Answers one method of a path by the first operation whose parameters are there."""
 
     def __init__(self, choices: list[_Choice]) -> None:
         self._choices = choices
 
-    def __call__(self, req: falcon.Request, resp: falcon.Response, **path: str) -> None:
+    def __call__(self, req: Request, resp: falcon.Response, **path: str) -> None:
         # PERF: Falcon parses the header each time.
         if req.env.get('HTTP_ACCEPT') not in _ACCEPTING and not req.client_accepts_json:
             raise errors.NotAcceptable('This endpoint only serves `application/json`.')
@@ -73,7 +74,7 @@ class _Choice:
         self._shape = shapes.SHAPES.get(operation.function, shapes.as_is)
         self.required = self._reader.required
 
-    def answer(self, req: falcon.Request, resp: falcon.Response, path: dict[str, Any]) -> None:
+    def answer(self, req: Request, resp: falcon.Response, path: dict[str, Any]) -> None:
         environ, dispatcher, operation = req.env, self._dispatcher, self._operation
         environ[OPERATION] = operation.name
         shows_extensions = VERSION_HEADER in environ and _answer_version(
@@ -96,7 +97,7 @@ class _Choice:
 _caller_of = functools.lru_cache(maxsize=1024)(Caller.of)
 
 
-def _answer_version(req: falcon.Request, resp: falcon.Response, *, any_version: bool) -> bool:
+def _answer_version(req: Request, resp: falcon.Response, *, any_version: bool) -> bool:
     """Say which version is served, where the client asks for one; whether it has extensions.
 
     any_version: whether to answer in the latest version to what cannot be served or understood.

@@ -25,10 +25,11 @@ from zaqar_gevent.api import (
 )
 from zaqar_gevent.api.operation import Reply
 from zaqar_gevent.proxies import PREFIX
+from zaqar_gevent.rest.request import Request
 
 HOME_MEDIA_TYPE = 'application/json-home'
 
-Shape = Callable[[falcon.Request, falcon.Response, Reply], Any]
+Shape = Callable[[Request, falcon.Response, Reply], Any]
 
 
 class Link(TypedDict):
@@ -142,13 +143,13 @@ class Home(TypedDict):
     resources: dict[str, dict[str, Any]]
 
 
-def _path(req: falcon.Request) -> str:
+def _path(req: Request) -> str:
     """The path as the client knows it, below where the API is mounted."""
     path: str = req.env.get(PREFIX, '') + req.path
     return path
 
 
-def _prefix(req: falcon.Request) -> str:
+def _prefix(req: Request) -> str:
     prefix: str = req.env.get(PREFIX, '')
     return prefix
 
@@ -162,8 +163,8 @@ def _message(message: dict[str, Any], messages_path: str) -> LinkedMessage:
     return cast(LinkedMessage, linked)
 
 
-def _next_page(req: falcon.Request, marker: str) -> list[Link]:
-    query = falcon.to_query_str({**req.context.query, 'marker': marker})
+def _next_page(req: Request, marker: str) -> list[Link]:
+    query = falcon.to_query_str({**req.query, 'marker': marker})
     return [{'rel': 'next', 'href': _path(req) + query}]
 
 
@@ -175,46 +176,44 @@ def _parent(path: str, levels: int = 1) -> str:
     return path.rsplit('/', levels)[0]
 
 
-def _addressed(req: falcon.Request, reply: Reply, kind: str) -> list[Any]:
+def _addressed(req: Request, reply: Reply, kind: str) -> list[Any]:
     """The named resources of a page, each with its own address."""
     return [{**entry, 'href': f'{_path(req)}/{entry["name"]}'} for entry in reply.body[kind]]
 
 
-def _links(req: falcon.Request, reply: Reply, kind: str) -> list[Link]:
+def _links(req: Request, reply: Reply, kind: str) -> list[Link]:
     return _next_page(req, reply.body['marker']) if reply.body[kind] else []
 
 
-def _listed_messages(req: falcon.Request, resp: falcon.Response, reply: Reply) -> LinkedMessagePage:
+def _listed_messages(req: Request, resp: falcon.Response, reply: Reply) -> LinkedMessagePage:
     links = _next_page(req, reply.body['marker']) if 'marker' in reply.body else []
     return {'messages': _messages(reply.body['messages'], _path(req)), 'links': links}
 
 
-def _chosen_messages(req: falcon.Request, resp: falcon.Response, reply: Reply) -> LinkedMessages:
+def _chosen_messages(req: Request, resp: falcon.Response, reply: Reply) -> LinkedMessages:
     if not reply.body['messages']:
         raise errors.NotFound('None of the messages asked for exists in this queue.')
     return {'messages': _messages(reply.body['messages'], _path(req))}
 
 
-def _one_message(req: falcon.Request, resp: falcon.Response, reply: Reply) -> LinkedMessage:
+def _one_message(req: Request, resp: falcon.Response, reply: Reply) -> LinkedMessage:
     return _message(reply.body['messages'], _parent(_path(req)))
 
 
-def _posted_messages(req: falcon.Request, resp: falcon.Response, reply: Reply) -> Addresses:
+def _posted_messages(req: Request, resp: falcon.Response, reply: Reply) -> Addresses:
     path, message_ids = _path(req), reply.body['message_ids']
     resp.location = f'{path}?ids={",".join(message_ids)}'
     return {'resources': [f'{path}/{message_id}' for message_id in message_ids]}
 
 
-def _created_claim(
-    req: falcon.Request, resp: falcon.Response, reply: Reply
-) -> LinkedMessages | None:
+def _created_claim(req: Request, resp: falcon.Response, reply: Reply) -> LinkedMessages | None:
     if reply.status == 204:
         return None
     resp.location = f'{_path(req)}/{reply.body["claim_id"]}'
     return {'messages': _messages(reply.body['messages'], _parent(_path(req)) + '/messages')}
 
 
-def _claim(req: falcon.Request, resp: falcon.Response, reply: Reply) -> LinkedClaim:
+def _claim(req: Request, resp: falcon.Response, reply: Reply) -> LinkedClaim:
     messages_path = _parent(_path(req), 2) + '/messages'
     return {
         'ttl': reply.body['ttl'],
@@ -224,7 +223,7 @@ def _claim(req: falcon.Request, resp: falcon.Response, reply: Reply) -> LinkedCl
     }
 
 
-def _listed_queues(req: falcon.Request, resp: falcon.Response, reply: Reply) -> LinkedQueuePage:
+def _listed_queues(req: Request, resp: falcon.Response, reply: Reply) -> LinkedQueuePage:
     kind: Literal['queues', 'topics'] = 'topics' if 'topics' in reply.body else 'queues'
     page: LinkedQueuePage = {'links': _links(req, reply, kind)}
     page[kind] = _addressed(req, reply, kind)
@@ -234,53 +233,49 @@ def _listed_queues(req: falcon.Request, resp: falcon.Response, reply: Reply) -> 
 
 
 def _listed_subscriptions(
-    req: falcon.Request, resp: falcon.Response, reply: Reply
+    req: Request, resp: falcon.Response, reply: Reply
 ) -> LinkedSubscriptionPage:
     links = _links(req, reply, 'subscriptions')
     return {'subscriptions': reply.body['subscriptions'], 'links': links}
 
 
-def _created_subscription(
-    req: falcon.Request, resp: falcon.Response, reply: Reply
-) -> SubscriptionId:
+def _created_subscription(req: Request, resp: falcon.Response, reply: Reply) -> SubscriptionId:
     resp.location = _path(req)
     return {'subscription_id': reply.body['subscription_id']}
 
 
-def _created_redrive(
-    req: falcon.Request, resp: falcon.Response, reply: Reply
-) -> redrives.CreatedRedrive:
+def _created_redrive(req: Request, resp: falcon.Response, reply: Reply) -> redrives.CreatedRedrive:
     created: redrives.CreatedRedrive = reply.body
     resp.location = f'{_path(req)}/{created["redrive_id"]}'
     return created
 
 
-def _listed_redrives(req: falcon.Request, resp: falcon.Response, reply: Reply) -> LinkedRedrivePage:
+def _listed_redrives(req: Request, resp: falcon.Response, reply: Reply) -> LinkedRedrivePage:
     return {'redrives': reply.body['redrives'], 'links': _links(req, reply, 'redrives')}
 
 
-def _located(req: falcon.Request, resp: falcon.Response, reply: Reply) -> None:
+def _located(req: Request, resp: falcon.Response, reply: Reply) -> None:
     """Nothing but the address of what was changed."""
     resp.location = _path(req)
 
 
-def _listed_pools(req: falcon.Request, resp: falcon.Response, reply: Reply) -> LinkedPoolPage:
+def _listed_pools(req: Request, resp: falcon.Response, reply: Reply) -> LinkedPoolPage:
     return {'pools': _addressed(req, reply, 'pools'), 'links': _links(req, reply, 'pools')}
 
 
-def _listed_flavors(req: falcon.Request, resp: falcon.Response, reply: Reply) -> LinkedFlavorPage:
+def _listed_flavors(req: Request, resp: falcon.Response, reply: Reply) -> LinkedFlavorPage:
     return {'flavors': _addressed(req, reply, 'flavors'), 'links': _links(req, reply, 'flavors')}
 
 
-def _one_pool(req: falcon.Request, resp: falcon.Response, reply: Reply) -> LinkedPool:
+def _one_pool(req: Request, resp: falcon.Response, reply: Reply) -> LinkedPool:
     return cast(LinkedPool, {**reply.body, 'href': _path(req)})
 
 
-def _one_flavor(req: falcon.Request, resp: falcon.Response, reply: Reply) -> LinkedFlavor:
+def _one_flavor(req: Request, resp: falcon.Response, reply: Reply) -> LinkedFlavor:
     return cast(LinkedFlavor, {**reply.body, 'href': _path(req)})
 
 
-def _stats(req: falcon.Request, resp: falcon.Response, reply: Reply) -> LinkedStats:
+def _stats(req: Request, resp: falcon.Response, reply: Reply) -> LinkedStats:
     stats = dict(reply.body['messages'])
     for name in ('oldest', 'newest'):
         if name in stats:
@@ -290,7 +285,7 @@ def _stats(req: falcon.Request, resp: falcon.Response, reply: Reply) -> LinkedSt
     return {'messages': cast(LinkedMessageStats, stats)}
 
 
-def _home_document(req: falcon.Request, resp: falcon.Response, reply: Reply) -> Home:
+def _home_document(req: Request, resp: falcon.Response, reply: Reply) -> Home:
     resp.content_type = HOME_MEDIA_TYPE
     resp.cache_control = ['max-age=86400']
     resources: dict[str, dict[str, Any]] = reply.body['resources']
@@ -301,7 +296,7 @@ def _home_document(req: falcon.Request, resp: falcon.Response, reply: Reply) -> 
     return {'resources': resources}
 
 
-def _versions(req: falcon.Request, resp: falcon.Response, reply: Reply) -> dict[str, Any]:
+def _versions(req: Request, resp: falcon.Response, reply: Reply) -> dict[str, Any]:
     versions = [
         {**version, 'links': [_below(req, link) for link in version['links']]}
         for version in reply.body['versions']
@@ -309,11 +304,11 @@ def _versions(req: falcon.Request, resp: falcon.Response, reply: Reply) -> dict[
     return {'versions': versions}
 
 
-def _below(req: falcon.Request, link: Link) -> Link:
+def _below(req: Request, link: Link) -> Link:
     return {**link, 'href': _prefix(req) + link['href']}
 
 
-def _openapi(req: falcon.Request, resp: falcon.Response, reply: Reply) -> dict[str, Any]:
+def _openapi(req: Request, resp: falcon.Response, reply: Reply) -> dict[str, Any]:
     """The document, whose paths are relative to where the API is mounted."""
     return {**reply.body, 'servers': [{'url': _prefix(req) or '/'}]}
 
@@ -356,6 +351,6 @@ LOCATING: frozenset[Shape] = frozenset(
 MEDIA_TYPES: dict[Shape, str] = {_home_document: HOME_MEDIA_TYPE}
 
 
-def as_is(req: falcon.Request, resp: falcon.Response, reply: Reply) -> Any:
+def as_is(req: Request, resp: falcon.Response, reply: Reply) -> Any:
     """The result itself, or nothing with 204."""
     return None if reply.status == 204 else reply.body
