@@ -48,7 +48,7 @@ from zaqar_gevent.push.push_hub import PushHub
 from zaqar_gevent.push.redriver import Redriver
 from zaqar_gevent.push.workers import PUSH_PATH
 from zaqar_gevent.rest import build_app
-from zaqar_gevent.rest.middleware import allow_origins, mount
+from zaqar_gevent.rest.middleware import allow_origins, choose_by_path, mount
 from zaqar_gevent.rest.observation import metrics_app, observe, serve_paths
 from zaqar_gevent.rest.openapi import build_openapi
 from zaqar_gevent.sockets.received import Received
@@ -253,11 +253,11 @@ class TransportDriver:
         with_origins = functools.partial(allow_origins, conf=conf, origins=origins)
         rest = with_origins(auth_app or app)
         rest = observe(rest, access_log)
-        rest = serve_paths(rest, conf, broker.health.is_well)
-        rest = serve_client(rest, with_origins)
+        beside = serve_paths(rest, conf, broker.health.is_well)
+        beside = serve_client(beside, with_origins)
         if section.console:
-            rest = serve_console(rest)
-        rest = check_hosts(rest, hosts)
+            beside = serve_console(beside)
+        rest = check_hosts(choose_by_path(rest, beside), hosts)
         identify = auth_app and auth_app.identify
         self.session_factory = SessionFactory(dispatcher, identify, access_log, push_hub)
         upgrade = Upgrade(

@@ -46,7 +46,6 @@ Controller = TypeVar('Controller')
 _MOST_METADATA_BYTES = 16 * 1024 * 1024
 """Of metadata that are remembered, as JSON."""
 
-_UNBOUNDED = nullcontext()
 _CONTROL = re.compile(r'[\x00-\x1f\x7f]')
 
 # Options that may be changed while the server runs.
@@ -196,8 +195,8 @@ class Broker:
     redrives_for: the redrives of the store of a queue (name, project); None where it has none.
     all_redrives: those of all stores that have redrives.
     redrives: how many may run; told when one begins.
-    reading: made and held while something is read from stores that do not bound it by themselves;
-        raises `errors.ServiceUnavailable` when it takes too long.
+    reading: made and held while something is read from stores that do not bound it by themselves,
+        None for those that do; raises `errors.ServiceUnavailable` when it takes too long.
     room: limits the operations with long answers that are performed at once.
     descriptions: what builds the documents that describe each transport, by the document's name.
     """
@@ -245,7 +244,7 @@ class Broker:
         self.all_redrives = stores.all_redrives
         self.redrives = RedriveLimits()
         self.answer_limiter: AnswerLimiter = _Unlimited()
-        self.reading: Callable[[], AbstractContextManager[Any]] = lambda: _UNBOUNDED
+        self.reading: Callable[[], AbstractContextManager[Any]] | None = None
         self.descriptions: dict[str, Callable[[], dict[str, Any]]] = {}
 
     @functools.cached_property

@@ -12,6 +12,7 @@ from zaqar.transport.validation import ValidationFailed
 from zaqar_gevent.api import errors, signed_urls
 from zaqar_gevent.api.broker import Broker
 from zaqar_gevent.api.context import Caller, Context
+from zaqar_gevent.api.grants import UNLIMITED
 from zaqar_gevent.api.operation import CONNECTION, REGISTRY, Kind, Operation, Reply
 from zaqar_gevent.api.policy import Policy
 from zaqar_gevent.storage.errors import is_logged
@@ -20,7 +21,8 @@ LOG = log.getLogger(__name__)
 
 MAX_IDENTIFIED = 10_000
 
-# Characters that HTTP cannot send in a header.
+# PERF: members of an enumeration are looked up by its metaclass.
+_TOPIC = Kind.TOPIC
 
 
 class Dispatcher:
@@ -70,7 +72,7 @@ class Dispatcher:
         try:
             if context.signed_request is not None:
                 self._admit(context.signed_request, operation, context, arguments)
-            elif context.grant.reason is not None:
+            elif context.grant is not UNLIMITED and context.grant.reason is not None:
                 # The grant has ended while the request waited for its turn.
                 raise context.grant.reason.refusal
             caller = context.caller
@@ -88,7 +90,7 @@ class Dispatcher:
         """Perform `operation` for a caller that was let in; raises `errors.APIError` only."""
         try:
             kind = context.kind = operation.kind
-            if kind is Kind.TOPIC and not self.broker.has_topics:
+            if kind is _TOPIC and not self.broker.has_topics:
                 raise errors.BadRequest(
                     'The store of this server has no topics; use a queue.',
                     title='Topics not available',
@@ -114,9 +116,10 @@ class Dispatcher:
         return result if isinstance(result, Reply) else Reply(operation.success[0], result)
 
     def _call(self, operation: Operation, context: Context, request: Any) -> Any:
-        if not operation.reads:
+        reading = self.broker.reading
+        if reading is None or not operation.reads:
             return operation.function(context, request)
-        with self.broker.reading():
+        with reading():
             return operation.function(context, request)
 
     def _admit(

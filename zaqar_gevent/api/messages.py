@@ -198,7 +198,10 @@ def list_messages(context: Context, request: ListMessages) -> MessagePage:
 
 
 def _list(context: Context, request: ListMessages) -> MessagePage:
-    with context.broker.reading():
+    reading = context.broker.reading
+    if reading is None:
+        return _list_now(context, request)
+    with reading():
         return _list_now(context, request)
 
 

@@ -50,7 +50,7 @@ class Answer:
         head: of the request. closes: whether the connection is closed after it, even if the
         application does not say so.
         """
-        content = _join(body)
+        content = body[0] if type(body) is list and len(body) == 1 else _join(body)
         lines = [
             f'HTTP/1.1 {self.status}',
             *map(_line_of, self.headers),
@@ -97,9 +97,6 @@ def refusal(refused: Refused) -> bytes:
 
 
 def _join(body: Iterable[bytes]) -> bytes:
-    if isinstance(body, list) and len(body) == 1:
-        content: bytes = body[0]
-        return content
     try:
         return b''.join(body)
     finally:

@@ -133,8 +133,11 @@ class ArgumentReader:
             if self._operation.needs_body:
                 raise errors.MalformedDocument('The request must have a body, an object - at `$`')
             return None
-        with long_documents.exclusive(len(body), project_id):
+        if len(body) < long_documents.LONG_BYTES:
             self._read_arguments(body, arguments)
+        else:
+            with long_documents.exclusive(len(body), project_id):
+                self._read_arguments(body, arguments)
         return len(body)
 
     def _read_arguments(self, body: bytes, arguments: dict[str, Any]) -> None:
@@ -216,11 +219,11 @@ def _as_number(value: str | list[str]) -> str | int | list[str]:
 
 
 def _check_media_type(req: Request, operation: Operation) -> None:
-    if operation.media_types and req.content_type not in operation.media_types:
+    content_type = req.content_type
+    if operation.media_types and content_type not in operation.media_types:
         raise errors.UnsupportedMediaType(
             f'Accepted media type for {req.method}: {", ".join(operation.media_types)}.'
         )
-    content_type = req.content_type
     if content_type is not None and content_type.lower() == _FORM and req.content_length:
         raise errors.BadRequest(
             f'This endpoint does not accept `{_FORM}`; send `application/json`.',
@@ -229,29 +232,25 @@ def _check_media_type(req: Request, operation: Operation) -> None:
 
 
 def _read_bytes(req: Request, max_bytes: int) -> bytes:
-    """The body; raises a client error for one that is incomplete or has bad chunks."""
-    try:
-        return _read_whole(req, max_bytes)
-    except OSError as error:
-        raise errors.MalformedDocument(f'The request body is not whole: {error}') from None
-
-
-def _read_whole(req: Request, max_bytes: int) -> bytes:
     """The body, whether its length was announced or it comes in chunks.
 
     One that no operation takes is refused unread: with 400 as upstream does, or with 413 where it
-    is out of all proportion.
+    is out of all proportion. Raises a client error for one that is incomplete or has bad chunks.
     """
     length = req.content_length
-    if length is not None:
+    if length is None:
+        if 'chunked' not in (req.get_header('Transfer-Encoding') or '').lower():
+            return b''
+    elif length > max_bytes:
         if length > max(ABSURD_BYTES, max_bytes):
             raise errors.BodyTooLarge(f'The request body may be at most {max_bytes} bytes.')
-        if length > max_bytes:
-            raise _too_large(max_bytes)
-        return req.env['wsgi.input'].read(length) if length else b''
-    if 'chunked' not in (req.get_header('Transfer-Encoding') or '').lower():
+        raise _too_large(max_bytes)
+    elif not length:
         return b''
-    body: bytes = req.env['wsgi.input'].read(max_bytes + 1)
+    try:
+        body: bytes = req.env['wsgi.input'].read(max_bytes + 1 if length is None else length)
+    except OSError as error:
+        raise errors.MalformedDocument(f'The request body is not whole: {error}') from None
     if len(body) > max_bytes:
         raise _too_large(max_bytes)
     return body

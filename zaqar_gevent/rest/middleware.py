@@ -25,6 +25,9 @@ Application = Callable[[Environ, StartResponse], Iterable[bytes]]
 
 _REQUEST_ID = re.compile(r'req-[a-f0-9]{8}(-[a-f0-9]{4}){3}-[a-f0-9]{12}')
 
+# How the paths of the API begin, but for that of the list of versions.
+_API = '/v2/'
+
 # The headers that a browser may send to and read from another origin, as upstream allows it.
 _ALLOWED_HEADERS = [
     *('X-Auth-Token', 'X-Identity-Status', 'X-Roles', 'X-Service-Catalog', 'X-User-Id'),
@@ -87,6 +90,19 @@ class _Context(RequestContext):
 
 for _name, _value in vars(RequestContext(overwrite=False)).items():
     setattr(_Context, _name, _value)
+
+
+def choose_by_path(api: Application, beside: Application) -> Application:
+    """`api` for its paths, and `beside` for all others, which may leave some to `api`.
+
+    PERF: requests to the API do not pass what has paths of its own.
+    """
+
+    def choose(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+        app = api if environ.get('PATH_INFO', '').startswith(_API) else beside
+        return app(environ, start_response)
+
+    return choose
 
 
 def mount(app: Application, prefix: str) -> Application:

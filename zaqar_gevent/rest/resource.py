@@ -10,7 +10,6 @@ import falcon
 from zaqar_gevent.api import documents, errors, microversions
 from zaqar_gevent.api.context import Caller, Context
 from zaqar_gevent.api.dispatcher import Dispatcher
-from zaqar_gevent.api.grants import UNLIMITED
 from zaqar_gevent.api.operation import Operation
 from zaqar_gevent.api.signed_urls import SignedRequest
 from zaqar_gevent.api.tracing import TraceContext
@@ -126,23 +125,18 @@ def _context(dispatcher: Dispatcher, environ: dict[str, Any], *, shows_extension
         find('HTTP_X_USER_ID'),
         find('HTTP_X_ROLES'),
     )
-    signed_request, grant = None, UNLIMITED
+    context = Context(dispatcher.broker, caller, environ, find(CLIENT))
+    context.shows_extensions = shows_extensions
+    context.passed = find('HTTP_ZAQAR_WEBHOOK_PATH')
+    if 'HTTP_TRACEPARENT' in environ:
+        context.trace = _trace_of(environ)
     if 'HTTP_URL_SIGNATURE' in environ:
-        signed_request = SignedRequest.of(
+        signed_request = context.signed_request = SignedRequest.of(
             environ['HTTP_URL_SIGNATURE'],
             find('HTTP_URL_EXPIRES'),
             find('HTTP_URL_METHODS'),
             find('HTTP_URL_PATHS'),
         )
-        grant = signed_request.grant if signed_request else UNLIMITED
-    return Context(
-        dispatcher.broker,
-        caller,
-        environ=environ,
-        signed_request=signed_request,
-        grant=grant,
-        client=find(CLIENT),
-        shows_extensions=shows_extensions,
-        passed=find('HTTP_ZAQAR_WEBHOOK_PATH'),
-        trace=_trace_of(environ) if 'HTTP_TRACEPARENT' in environ else None,
-    )
+        if signed_request is not None:
+            context.grant = signed_request.grant
+    return context
