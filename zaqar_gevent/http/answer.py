@@ -61,21 +61,30 @@ class Answer:
             raise ValueError('A header of the answer has a line break.')
         # PERF: one search in all of it is faster than a look at each header.
         searched = text.lower()
-        says_that_it_closes = '\r\nconnection: close\r\n' in searched
+        self.closes = closes
         if self.status.startswith(_NO_CONTENT):
             content = b''
         elif '\r\ncontent-length: ' not in searched:
             text += f'\r\nContent-Length: {len(content)}'
-        self.closes = closes or says_that_it_closes
-        if closes and not says_that_it_closes:
-            text += '\r\nConnection: close'
-        elif head.is_old and not self.closes:
-            text += '\r\nConnection: keep-alive'
+        if closes or head.is_old or '\r\nconnection: ' in searched:
+            text += self._connection(searched, head)
         self.size = len(content)
         if head.variables['REQUEST_METHOD'] == 'HEAD':
             content = b''
         start = f'{text}\r\n\r\n'.encode('latin-1')
         return [start, content] if self.size > _LONG_BYTES else [start + content]
+
+    def _connection(self, searched: str, head: Head) -> str:
+        """The line that says whether the connection is kept, where there is to be one.
+
+        searched: the lines that the answer has, in lower case.
+        """
+        if '\r\nconnection: close\r\n' in searched:
+            self.closes = True
+            return ''
+        if self.closes:
+            return '\r\nConnection: close'
+        return '\r\nConnection: keep-alive' if head.is_old else ''
 
 
 def refusal(refused: Refused) -> bytes:

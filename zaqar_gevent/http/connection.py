@@ -8,7 +8,7 @@ import socket
 import ssl
 import time
 from collections.abc import Callable
-from typing import IO, TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from gevent import socket as gevent_socket
 from oslo_log import log
@@ -68,7 +68,7 @@ class HTTPConnection:
         self._server = server
         self._socket = sock
         self._environ = {**environ, CLIENT: self, TAKEOVER: self._take_over}
-        self._latest: _Latest | None = None
+        self._latest: _Request | None = None
         self._stream = Stream(sock)
         self._outbox = Outbox(sock, 0, 0, server.application.unsent)
         # TLS has no way of writing that does not wait.
@@ -93,8 +93,9 @@ class HTTPConnection:
             LOG.debug('A connection was lost: %s', error)
         finally:
             self.deadline = _NEVER
-            # It refers to this connection; nothing is to wait for the garbage collector.
+            # They refer to this connection; nothing is to wait for the garbage collector.
             self._environ = {}
+            self._latest = None
             if self._waiting is not None:
                 self._waiting.pop(self, None)
                 self._server.idle.leave(self.address)
@@ -143,35 +144,38 @@ class HTTPConnection:
     def _serve_request(self) -> bool:
         """Serve the next request; whether there may be another."""
         try:
-            head = self._await_head()
+            request = self._await_head()
         except Refused as refused:
             LOG.info('Refused a request of %s: %s', self.address, refused)
             self._write(refusal(refused))
             self._linger()
             return False
-        if head is None:
+        if request is None:
             self._flush()
             self._await_written()
             return False
-        stream, length = self._stream, head.length
-        received, end = stream.received, head.size + (length or 0)
-        if length is None or len(received) < end:
-            stream.received = received[head.size :]
-            return self._answer_to(head, self._body_of(head))
+        stream, head = self._stream, request.head
+        received, length, size = stream.received, head.length, head.size
+        environ = request.environ.copy()
+        if length is None or len(received) < size + length:
+            stream.received = received[size:]
+            return self._answer_slowly(head, environ)
         # PERF: all of the body has come with the head. It needs no reader.
         self.deadline = _NEVER
-        stream.received = received[end:]
-        content = io.BytesIO(received[head.size : end]) if length else NO_BODY
-        if self._answer(head, NO_BODY, content):
+        if length:
+            environ['wsgi.input'] = io.BytesIO(received[size : size + length])
+        stream.received = received[size + length :]
+        if self._answer(head, environ, NO_BODY):
             return True
         if stream.received and not self._is_taken:
             self._linger()
         return False
 
-    def _answer_to(self, head: Head, body: Body) -> bool:
-        """Answer a request whose body has not come yet; whether there may be another."""
+    def _answer_slowly(self, head: Head, environ: dict[str, Any]) -> bool:
+        """Answer a request whose body is still to come; whether there may be another."""
+        body = environ['wsgi.input'] = self._body_of(head)
         try:
-            keeps = self._answer(head, body, body)
+            keeps = self._answer(head, environ, body)
         finally:
             if body.reservation is not None:
                 body.reservation.give_back()
@@ -183,7 +187,7 @@ class HTTPConnection:
             self._linger()
         return False
 
-    def _await_head(self) -> Head | None:
+    def _await_head(self) -> _Request | None:
         """The next request's head, which is still in what was received; None where there will be
         none. Raises `Refused`.
         """
@@ -192,10 +196,10 @@ class HTTPConnection:
             return None
         # PERF: on a connection that is kept, clients often send the very same head again.
         if latest is not None and stream.received.startswith(latest.text):
-            return latest.head
+            return latest
         return self._read_head()
 
-    def _read_head(self) -> Head | None:
+    def _read_head(self) -> _Request | None:
         """Read up to the end of a head; None where the stream ends before. Raises `Refused`."""
         application, stream = self._server.application, self._stream
         self.deadline = time.monotonic() + application.timeouts.head
@@ -203,9 +207,15 @@ class HTTPConnection:
             if not stream.fill(_READ_BYTES):
                 self._check_ending()
                 return None
-        text = stream.received[: head.size]
-        self._latest = _Latest(text, head) if head.size <= _REMEMBERED_BYTES else None
-        return head
+        environ = {
+            **self._environ,
+            **head.variables,
+            'wsgi.input': NO_BODY,
+            'wsgi.input_terminated': head.length is None,
+        }
+        request = _Request(stream.received[: head.size], head, environ)
+        self._latest = request if head.size <= _REMEMBERED_BYTES else None
+        return request
 
     def _await_request(self) -> bool:
         """Wait for the first bytes of a request; whether there are any."""
@@ -262,19 +272,13 @@ class HTTPConnection:
     def _invite(self) -> None:
         self._write(_CONTINUE)
 
-    def _answer(self, head: Head, body: Body, content: IO[bytes] | Body) -> bool:
+    def _answer(self, head: Head, environ: dict[str, Any], body: Body) -> bool:
         """Answer a request; whether the connection is kept.
 
-        body: of which a part is still to come. content: what the application reads.
+        body: what is still to come of it.
         """
         began = time.time()
         answer = Answer()
-        environ = {
-            **self._environ,
-            **head.variables,
-            'wsgi.input': content,
-            'wsgi.input_terminated': head.length is None,
-        }
         self._undo.clear()
         if self._unwritten and 'HTTP_UPGRADE' in environ:
             # The WebSocket will have an outbox of its own.
@@ -380,11 +384,15 @@ class HTTPConnection:
         return Takeover(sock, early, self._server.run)
 
 
-class _Latest(NamedTuple):
-    """The head of the latest request, as it came and as it was read."""
+class _Request(NamedTuple):
+    """A request, without its body.
+
+    text, head: its head, as it came and as it was read. environ: WSGI's, to be copied.
+    """
 
     text: bytes
     head: Head
+    environ: dict[str, Any]
 
 
 _FAILED = Refused(

@@ -38,33 +38,40 @@ class App(falcon.App[Request, falcon.Response]):
         self.req_options.keep_blank_qs_values = False
         self.add_error_handler(Exception, _handle)
         self.add_error_handler(falcon.HTTPError, _handle)
-        self._find_short = functools.lru_cache(maxsize=_MAX_PATHS)(self._routes.find)
+        self._find_short = functools.lru_cache(maxsize=_MAX_PATHS)(self._find)
 
     def __call__(self, env: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
         req = Request(env, self.req_options)
-        path = req.path
+        path, method = req.path, req.method
         # PERF: the same paths are asked for again and again.
-        find = self._find_short if len(path) <= _SHORT_PATH else self._routes.find
-        found = find(path)
-        responder: Any = found and found[1].get(req.method)
-        if found is None or not isinstance(responder, Responder):
-            # No such path, a method that it has not, OPTIONS.
+        find = self._find_short if len(path) <= _SHORT_PATH else self._find
+        found = find(path, method)
+        if found is None:
             return super().__call__(env, start_response)
+        responder, variables = found
         resp = falcon.Response(self.resp_options)
         try:
-            responder(req, resp, **found[2])
+            responder(req, resp, **variables)
         except Exception as error:
-            _handle(req, resp, error, found[2])
-        body = resp.data or b''
+            _handle(req, resp, error, variables)
+        body, status = resp.data or b'', resp.status
         headers = resp.headers
-        status = falcon.code_to_http_status(resp.status)
-        if status.startswith('204'):
+        if status == 204:
             body = b''
         else:
             headers['content-length'] = str(len(body))
             headers.setdefault('content-type', falcon.MEDIA_JSON)
-        start_response(status, list(headers.items()))
-        return [body] if body and req.method != 'HEAD' else []
+        start_response(falcon.code_to_http_status(status), list(headers.items()))
+        return [body] if body and method != 'HEAD' else []
+
+    def _find(self, path: str, method: str) -> tuple[Responder, dict[str, Any]] | None:
+        """What answers a request, with the variables in its path.
+
+        None where Falcon does it: no such path, a method that it has not, OPTIONS.
+        """
+        route = self._routes.find(path)
+        responder: Any = route and route[1].get(method)
+        return (responder, route[2]) if route and isinstance(responder, Responder) else None
 
 
 def build_app(dispatcher: Dispatcher) -> App:

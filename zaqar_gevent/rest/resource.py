@@ -52,15 +52,22 @@ class Responder:
 
     def __init__(self, choices: list[_Choice]) -> None:
         self._choices = choices
+        # PERF: most often there is no choice.
+        self._only = choices[0] if len(choices) == 1 and not choices[0].required else None
 
     def __call__(self, req: Request, resp: falcon.Response, **path: str) -> None:
         # PERF: Falcon parses the header each time.
         if req.env.get('HTTP_ACCEPT') not in _ACCEPTING and not req.client_accepts_json:
             raise errors.NotAcceptable('This endpoint only serves `application/json`.')
+        choice = self._only or self._choose(req)
+        if choice is not None:
+            choice.answer(req, resp, path)
+
+    def _choose(self, req: Request) -> _Choice | None:
         for choice in self._choices:
-            if not choice.required or all(name in req.params for name in choice.required):
-                choice.answer(req, resp, path)
-                return
+            if all(name in req.params for name in choice.required):
+                return choice
+        return None
 
 
 class _Choice:
