@@ -60,10 +60,12 @@ class Post(msgspec.Struct):
                 for one in self.messages
             ]
         }
-        for name in ('queue_name', 'topic_name', 'post_id'):
-            value = getattr(self, name)
-            if value is not UNSET:
-                named[name] = value
+        if self.queue_name is not UNSET:
+            named['queue_name'] = self.queue_name
+        if self.topic_name is not UNSET:
+            named['topic_name'] = self.topic_name
+        if self.post_id is not UNSET:
+            named['post_id'] = self.post_id
         return named
 
     def put_back(self, cut_out: dict[int, memoryview]) -> None:

@@ -95,8 +95,8 @@ class _Choice:
         resp.status = reply.status
         body = self._shape(req, resp, reply)
         if body is not None:
-            resp.data = documents.encode_json(body)
-            context.report_size(len(resp.data))
+            data = resp.data = documents.encode_json(body)
+            context.report_size(len(data))
 
 
 # PERF: a client sends the same headers with each request. Their lengths are bounded.
