@@ -19,7 +19,7 @@ VERSION = {'OpenStack-API-Version': 'messaging 2.1'}
 
 CAPABLE = ('embedded', 'unshared', 'on_postgresql')
 INCAPABLE = ('redis', 'upstream')
-MISSING = {'test_groups': ('on_postgresql',), 'test_redrives': ('on_postgresql',)}
+MISSING = {'test_redrives': ('on_postgresql',)}
 """By module, the stores that do not offer yet what it tests: they have to say so."""
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pathlib
+import random
 import uuid
 from collections.abc import Iterator
 from typing import Any
@@ -90,6 +91,63 @@ def test_no_message_is_held_by_two(pair: list[Store]) -> None:
     gevent.joinall(workers, timeout=60, raise_error=True)
     assert sorted(held) == list(range(400))
     assert pair[1].counts(queue) == (400, 0)
+
+
+@pytest.mark.parametrize('is_fair', [False, True], ids=['ordered', 'both'])
+def test_workers_of_two_servers_keep_the_order_of_groups(pair: list[Store], is_fair: bool) -> None:
+    groups, each, limit = 12, 8, 3
+    queue = pair[0].queue(_ordered_groups=True, _fair_groups=is_fair)
+    for number in range(each):
+        new = [
+            {'ttl': 300, 'body': [f'g{group}', number], 'group': f'g{group}'}
+            for group in range(groups)
+        ]
+        pair[number % 2].messages.post(queue, new, None)
+    holders: dict[str, str] = {}
+    done: dict[str, list[int]] = {f'g{group}': [] for group in range(groups)}
+    chance = random.Random(1)
+
+    def work(store: Store) -> None:
+        while any(len(numbers) < each for numbers in done.values()):
+            claim, found = store.claim(queue, limit=limit)
+            mine = [tuple(one['body']) for one in found]
+            for group in {group for group, _ in mine}:
+                assert holders.setdefault(group, claim) == claim, 'two claims hold a group'
+                first = len(done[group])
+                numbers = [number for name, number in mine if name == group]
+                assert numbers == list(range(first, first + len(numbers)))
+            is_released = chance.random() < 0.2
+            for (group, number), one in zip(mine, found, strict=True):
+                # Others may have the group before this one knows that it is free.
+                last = number == max(other for name, other in mine if name == group)
+                if not is_released:
+                    done[group].append(number)
+                if last:
+                    del holders[group]
+                if not is_released:
+                    store.messages.delete(queue, one['id'], claim=claim)
+            if is_released and claim:
+                store.claims.delete(queue, claim)
+
+    workers = [gevent.spawn(work, store) for store in pair for _ in range(WORKERS)]
+    gevent.joinall(workers, timeout=60, raise_error=True)
+    assert all(worker.ready() for worker in workers)
+    assert pair[1].counts(queue) == (0, 0)
+
+
+def test_a_message_that_somebody_deletes_holds_up_its_group(
+    pair: list[Store], postgres: PostgresProcess
+) -> None:
+    one, other = pair
+    queue = one.queue(_ordered_groups=True)
+    ids = [one.post(queue, number, group=group)[0] for number, group in enumerate(('a', 'a', 'b'))]
+    name = one.data._storage.server.address.schema
+    with postgres.connect() as connection:
+        connection.execute('BEGIN')
+        connection.execute(f'DELETE FROM {name}.messages WHERE position = {int(ids[0], 16)}')
+        assert [found['body'] for found in other.claim(queue)[1]] == [2]
+        connection.execute('ROLLBACK')
+    assert [found['body'] for found in one.claim(queue)[1]] == [0, 1]
 
 
 def test_what_one_makes_free_the_other_finds(pair: list[Store]) -> None:

@@ -843,7 +843,7 @@ def test_reads_do_not_walk_over_what_was_deleted_during_a_long_transaction(
             f"list_{{v}}('shop', '{queue}', {now}, 0, NULL, 10, NULL, false, false)",
             f"stats_{{v}}('shop', '{queue}', {now}, true)",
             f"""take_{{v}}('shop', '{queue}', {now}, 10, 0, 0, '{uuid.uuid4()}', 60, 60, false,
-                NULL)""",
+                NULL, 0)""",
             f'volume_{{v}}({now})',
             f'find_claimable_{{v}}({now}, \'[["shop", "{queue}"]]\')',
         ):

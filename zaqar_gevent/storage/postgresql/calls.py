@@ -98,13 +98,14 @@ class Kind(NamedTuple):
 
     patience: how many times as long as usual an answer is waited for. depth: transactions that are
     on their way at once. merge: makes what is sent of the calls of a transaction, in place of
-    themselves.
+    themselves. begin: makes, for a schema, what is sent before the calls of a transaction.
     """
 
     name: str
     patience: int = 1
     depth: int = 2
     merge: Callable[[Sequence[Any]], Any] | None = None
+    begin: Callable[[str, Sequence[Any]], Any] | None = None
 
 
 class Batch:
@@ -112,7 +113,7 @@ class Batch:
 
     __slots__ = ('_is_merged', 'calls', 'sent')
 
-    def __init__(self, calls: list[Any], kind: Kind) -> None:
+    def __init__(self, calls: list[Any], kind: Kind, schema: str) -> None:
         self.calls = calls
         self._is_merged = kind.merge is not None
         for call in calls:
@@ -121,6 +122,8 @@ class Batch:
         self.sent: list[Sent] = calls
         if kind.merge is not None:
             self.sent = [kind.merge(calls)]
+        elif kind.begin is not None:
+            self.sent = [kind.begin(schema, calls), *calls]
         elif calls[0].before is not None:
             self.sent = [calls[0].before, calls[0]]
 
@@ -221,7 +224,7 @@ class HubLink(links.HubLink[Any]):
             request.values[request.statement.again] = _TRUE
 
     def _send(self, requests: list[Any]) -> bool:
-        batch = Batch(requests, self._kind)
+        batch = Batch(requests, self._kind, self._habits.address.schema)
         self._sent.append(batch)
         return self._wire.send(batch.sent)
 
@@ -293,7 +296,7 @@ class ThreadLink(links.ThreadLink):
         with self._lock:
             while True:
                 self._connect(call.until)
-                batch = Batch([call], kind)
+                batch = Batch([call], kind, self._habits.address.schema)
                 try:
                     self._wait(batch, self._habits.timeout * kind.patience)
                 except Lost as lost:

@@ -47,7 +47,7 @@ _COUNT = """SELECT (SELECT count(*) FROM {schema}.messages WHERE spool = s.id AN
 
 _VISIBLE = """SELECT coalesce(m.number, m.position), m.body, m.encoding, m.ttl, m.created,
         m.expires, 0::float8, m.client, m.checksum, m.claim_count, m.attributes,
-        m.message_group, m.dead_letter,
+        nullif(m.message_group, ''), m.dead_letter,
         CASE WHEN m.retry_at > %(now)s THEN m.retry_at ELSE 0 END,
         coalesce(c.parent, c.token), c.ttl, c.expires
     FROM {schema}.messages m LEFT JOIN {schema}.claims c

@@ -7,10 +7,12 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import gevent
 import msgspec
 from oslo_config import cfg
 from oslo_utils import timeutils
 
+from zaqar_gevent.message_groups import GroupMode
 from zaqar_gevent.storage import own_drivers
 from zaqar_gevent.storage.core.handles import Handle
 from zaqar_gevent.storage.core.pages import (
@@ -23,7 +25,9 @@ from zaqar_gevent.storage.postgresql import (
     addresses,
     catalogue,
     claims,
+    documents,
     flavors,
+    groups,
     kinds,
     messages,
     moving,
@@ -37,6 +41,9 @@ from zaqar_gevent.storage.postgresql.heads import Heads
 from zaqar_gevent.storage.postgresql.servers import PostgresServer, open_server
 from zaqar_gevent.storage.records import QueueRecord
 
+Name = tuple[str, str]
+"""A project and a queue."""
+
 Lease = tuple[str, int, int, str | None]
 """The id of a claim, its TTL and grace in seconds, and its delay of retries, if it has one."""
 
@@ -44,8 +51,10 @@ ROUNDS = 50
 """How many times as many dead letters one claim moves away at most as it may have messages."""
 
 _NOT_KNOWN = -1
-_OFFERED = frozenset({Feature.ATTRIBUTES, Feature.RETRIES, Feature.SETTLEMENTS, Feature.SCHEDULES})
+_OFFERED = frozenset(Feature) - {Feature.REDRIVES}
 _AGAIN = 9
+_AGAIN_OF_GROUPS = 8
+_HAS_GROUPS = {'groups': True, 'plain': False}
 
 
 class DataDriver(own_drivers.DataDriver):
@@ -73,6 +82,7 @@ class DataDriver(own_drivers.DataDriver):
         self.server = self._handle.store
         self.idempotency_seconds: int = section.idempotency_seconds
         self._heads = Heads()
+        self._grouped: dict[tuple[str, str], None] = {}
         self._listener: Any = None
 
     @property
@@ -91,49 +101,106 @@ class DataDriver(own_drivers.DataDriver):
 
         Dead letters are moved to their queue instead.
         """
-        server, name = self.server, (project or '', queue)
-        # PERF: a queue without dead letters is told by the function, and costs no further call.
+        name = (project or '', queue)
+        mode = self.find_group_mode(queue, project)
+        # PERF: a queue is asked first for what it was found to have.
+        has_groups = name in self._grouped if mode is None else bool(mode)
         dead = None
-        most = 0
-        if lease is not None:
-            most = _NOT_KNOWN
-            if not self.keeps_names:
-                dead = self.find_dead_letters(queue, project)
-                most = 0 if dead is None else numbers.clamp(dead.max_claims)
-        token, ttl, grace, retry = lease or (None, 0, 0, None)
-        left = ROUNDS * limit
+        # PERF: a queue without dead letters is told by the function, and costs no further call.
+        most = 0 if lease is None else _NOT_KNOWN
+        if lease is not None and not self.keeps_names:
+            dead = self.find_dead_letters(queue, project)
+            most = _most_claims(dead)
+        left, patience = ROUNDS * limit, Patience()
         while True:
-            after, began = self._heads.get(name), time.monotonic()
-            now = timeutils.utcnow_ts(microsecond=True)
-            (state, last), page = server.call(
-                kinds.WRITES,
-                'take',
-                *(*name, now, limit, after, most, token, ttl, grace, False, retry),
-                is_repeatable=lease is not None,
-                again=_AGAIN if lease is not None else None,
-            )
+            if has_groups:
+                state, told, page = self._take_from_groups(
+                    name, limit, most, lease, mode, patience.is_left
+                )
+            else:
+                state, told, page = self._take_in_order(name, limit, most, lease, mode)
             if state == 'done':
-                self._heads.taken(name, after, last, time.monotonic() - began)
                 found: bytes = page
                 if lease is None and found != EMPTY_PAGE:
-                    server.upkeep.removed(*name, limit)
+                    self.server.upkeep.removed(*name, limit)
                 return found
-            if state == 'due':
-                server.upkeep.place(server, *name)
-            elif state == 'ask':
+            if state == 'ask':
                 dead = self.find_dead_letters(queue, project)
-                most = 0 if dead is None else numbers.clamp(dead.max_claims)
+                most = _most_claims(dead)
             elif state == 'worn' and dead is not None:
                 if left <= 0:
                     return EMPTY_PAGE
-                ttl_of_dead = None if dead.ttl is None else numbers.clamp(dead.ttl)
-                moved, _ = server.call(
-                    kinds.STEPS,
-                    'bury',
-                    *(*name, now, most, dead.queue, ttl_of_dead, limit),
-                )
-                left -= max(1, moved)
-                server.upkeep.removed(*name, moved)
+                left -= self._bury(name, dead, limit, told if has_groups else None)
+            elif state in _HAS_GROUPS:
+                has_groups = self._remember_groups(name, has_groups=_HAS_GROUPS[state])
+            else:
+                self._clear_way(name, state, patience)
+
+    def _clear_way(self, name: Name, state: str, patience: Patience) -> None:
+        """Do what a claim waits for, before it is tried again."""
+        if state == 'due':
+            self.server.upkeep.place(self.server, *name)
+        else:
+            patience.lose(state)
+
+    def _bury(
+        self, name: Name, dead: own_drivers.DeadLetters, limit: int, positions: list[int] | None
+    ) -> int:
+        """Move dead letters, only those at some positions if they are given; how many."""
+        moved: int = self.server.call(
+            kinds.STEPS,
+            'bury',
+            *(*name, now(), _most_claims(dead), dead.queue),
+            *(None if dead.ttl is None else numbers.clamp(dead.ttl), limit),
+            None if positions is None else documents.encode_array(positions),
+        )[0]
+        self.server.upkeep.removed(*name, moved)
+        return max(1, moved)
+
+    def _take_in_order(
+        self, name: Name, limit: int, most: int, lease: Lease | None, mode: GroupMode | None
+    ) -> tuple[str, Any, Any]:
+        token, ttl, grace, retry = lease or (None, 0, 0, None)
+        after, began = self._heads.get(name), time.monotonic()
+        (state, last), page = self.server.call(
+            kinds.WRITES,
+            'take',
+            *(*name, now(), limit, after, most, token, ttl, grace, False, retry),
+            _NOT_KNOWN if mode is None else int(mode),
+            is_repeatable=lease is not None,
+            again=_AGAIN if lease is not None else None,
+        )
+        if state == 'done':
+            self._heads.taken(name, after, last, time.monotonic() - began)
+        return state, last, page
+
+    def _take_from_groups(
+        self,
+        name: Name,
+        limit: int,
+        most: int,
+        lease: Lease | None,
+        mode: GroupMode | None,
+        is_patient: bool,
+    ) -> tuple[str, Any, Any]:
+        token, ttl, grace, retry = lease or (None, 0, 0, None)
+        (state, *told), page = self.server.call(
+            kinds.GROUPS,
+            'take_groups',
+            *(*name, now(), limit, most, token, ttl, grace, False, retry),
+            *(_NOT_KNOWN if mode is None else int(mode), is_patient),
+            is_repeatable=lease is not None,
+            again=_AGAIN_OF_GROUPS if lease is not None else None,
+        )
+        return state, told[0] if told else None, page
+
+    def _remember_groups(self, name: Name, *, has_groups: bool) -> bool:
+        self._grouped.pop(name, None)
+        if has_groups:
+            self._grouped[name] = None
+            if len(self._grouped) > groups.MOST_REMEMBERED:
+                del self._grouped[next(iter(self._grouped))]
+        return has_groups
 
     def leave(self, queue: QueueRecord) -> Origin:
         return moving.Origin(self.server.address, queue)
@@ -163,8 +230,7 @@ class DataDriver(own_drivers.DataDriver):
         return _is_alive(self.server)
 
     def _count_messages(self) -> dict[str, int]:
-        now = timeutils.utcnow_ts(microsecond=True)
-        (total, claimed), _ = self.server.call(kinds.SCANS, 'volume', now)
+        (total, claimed), _ = self.server.call(kinds.SCANS, 'volume', now())
         return {'free': total - claimed, 'claimed': claimed, 'total': total}
 
     def listen(self, listener: Callable[[str | None, str, list[dict[str, Any]]], None]) -> None:
@@ -220,6 +286,35 @@ class ControlDriver(own_drivers.ControlDriver):
 
     def close(self) -> None:
         self._handle.close()
+
+
+def _most_claims(dead: own_drivers.DeadLetters | None) -> int:
+    return 0 if dead is None else numbers.clamp(dead.max_claims)
+
+
+class Patience:
+    """How long a claim goes on before it takes what it has found."""
+
+    def __init__(self) -> None:
+        self._steps = groups.MOST_BEHIND
+        self._waits = groups.MOST_WAITS
+
+    @property
+    def is_left(self) -> bool:
+        return self._steps > 0 and self._waits > 0
+
+    def lose(self, state: str) -> None:
+        """A call came to a state in which it has to be made again."""
+        self._steps -= 1
+        if state == 'wait':
+            self._waits -= 1
+            gevent.sleep(groups.WAIT_SECONDS)
+
+
+def now() -> float:
+    """The time, in seconds since the epoch."""
+    time_now: float = timeutils.utcnow_ts(microsecond=True)
+    return time_now
 
 
 def _open(section: Any) -> Handle[PostgresServer]:

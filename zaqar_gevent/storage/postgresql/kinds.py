@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from zaqar_gevent.storage.postgresql import posting
+from zaqar_gevent.storage.postgresql import groups, posting
 from zaqar_gevent.storage.postgresql.calls import Kind
 
 POSTS = Kind('posts', merge=posting.merge)
@@ -19,4 +19,7 @@ READS = Kind('reads')
 SCANS = Kind('scans', patience=18, depth=1)
 """Reads that may take long."""
 
-KINDS = (POSTS, WRITES, READS, STEPS, SCANS)
+GROUPS = Kind('groups', patience=6, begin=groups.lock)
+"""Claims of queues with groups: they wait for the locks of these first."""
+
+KINDS = (POSTS, WRITES, READS, STEPS, SCANS, GROUPS)

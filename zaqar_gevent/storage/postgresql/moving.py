@@ -64,7 +64,7 @@ _DELAYED_HEADS = """SELECT d.number FROM {schema}.delayed d
 
 _VISIBLE = """SELECT m.position, coalesce(m.number, m.position), m.body, m.encoding, m.ttl,
         m.created, m.expires, 0::float8, m.client, m.checksum, m.claim_count, m.attributes,
-        m.message_group, m.dead_letter,
+        nullif(m.message_group, ''), m.dead_letter,
         CASE WHEN m.retry_at > %(now)s THEN m.retry_at ELSE 0 END,
         coalesce(c.parent, c.token), c.ttl, c.expires, NULL::text
     FROM {schema}.messages m LEFT JOIN {schema}.claims c

@@ -101,11 +101,13 @@ def _migration_lock(schema: str) -> int:
 def _format(name: str, schema: str) -> str:
     # The names of other locks of the database are as good as never this one.
     lock = zlib.crc32(f'zaqar_gevent {schema}'.encode()) - (1 << 31)
+    groups_lock = zlib.crc32(f'zaqar_gevent groups {schema}'.encode()) - (1 << 31)
     return (
         _read(name)
         .replace('{schema}', quote(schema))
         .replace('{v}', digest())
         .replace('{lock}', str(lock))
+        .replace('{groups_lock}', str(groups_lock))
         .replace('{migration_lock}', str(_migration_lock(schema)))
         .replace('{schema_name}', "'" + schema.replace("'", "''") + "'")
         .replace('{settings}', _SETTINGS)

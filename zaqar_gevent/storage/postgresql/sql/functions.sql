@@ -28,9 +28,10 @@ LANGUAGE sql STABLE AS $$
         || CASE WHEN checksum IS NULL THEN 'null,' ELSE '"' || checksum || '",' END
         || CASE WHEN number IS NULL OR place IS NULL THEN 'null,' ELSE place || ',' END
         || encoding || ',' || size
-        || CASE WHEN attributes IS NULL AND message_group IS NULL AND dead_letter IS NULL THEN ']'
+        || CASE WHEN attributes IS NULL AND dead_letter IS NULL
+                AND (message_group IS NULL OR message_group = '') THEN ']'
             ELSE ',' || coalesce(to_json(attributes)::text, 'null')
-                || ',' || coalesce(to_json(message_group)::text, 'null')
+                || ',' || coalesce(to_json(nullif(message_group, ''))::text, 'null')
                 || ',' || coalesce(to_json(dead_letter)::text, 'null') || ']' END
 $$;
 
@@ -474,16 +475,18 @@ DECLARE
     r record;
 BEGIN
     FOR r IN
-        SELECT f.spool, f.lease, f.due, array_agg(f.position) AS positions FROM (
+        -- One that expires before holds up its group until then, and no longer.
+        SELECT f.spool, f.lease, least(f.due, f.expires) AS due, array_agg(f.position) AS positions
+        FROM (
             SELECT m.spool, m.position, c.token AS lease, CASE WHEN p_delay IS NULL
                 THEN coalesce(p_end, c.expires) + {schema}.delay_{v}(c.retry, m.claim_count)
-                ELSE p_now + p_delay END AS due
+                ELSE p_now + p_delay END AS due, m.expires
             FROM {schema}.claims c CROSS JOIN LATERAL (
-                SELECT h.spool, h.position, h.claim_count FROM {schema}.messages h
+                SELECT h.spool, h.position, h.claim_count, h.expires FROM {schema}.messages h
                 WHERE h.claim = c.token OFFSET 0) m
             WHERE c.token = ANY (p_leases) AND (p_delay IS NOT NULL OR c.retry IS NOT NULL)
                 AND (p_positions IS NULL OR m.position = ANY (p_positions))) f
-        WHERE f.due > p_now GROUP BY f.spool, f.lease, f.due
+        WHERE f.due > p_now GROUP BY f.spool, f.lease, least(f.due, f.expires)
     LOOP
         v_token := gen_random_uuid();
         UPDATE {schema}.messages m SET claim = v_token, retry_at = r.due, returned = true
@@ -544,31 +547,80 @@ BEGIN
     RETURN cardinality(v_leases) = p_most;
 END $$;
 
+-- How claims take from the groups of a queue with these metadata: 1 in order, 2 in turn, 3 both, 0 as if
+-- there were none.
+CREATE FUNCTION {schema}.mode_{v}(p_metadata text) RETURNS int
+LANGUAGE plpgsql IMMUTABLE AS $$
+BEGIN
+    RETURN CASE WHEN (p_metadata::json -> '_ordered_groups')::text = 'true' THEN 1 ELSE 0 END
+        + CASE WHEN (p_metadata::json -> '_fair_groups')::text = 'true' THEN 2 ELSE 0 END;
+END $$;
+
+-- Gives messages that are locked: under the claim `p_claim`, or away without one; their page.
+CREATE FUNCTION {schema}.give_{v}(
+    p_spool bigint, p_now float8, p_positions bigint[], p_claim uuid, p_ttl int, p_grace int,
+    p_retry float8[]) RETURNS bytea
+LANGUAGE plpgsql AS $$
+DECLARE
+    v_end float8 := p_now + p_ttl;
+    v_page bytea;
+BEGIN
+    IF p_claim IS NULL THEN
+        WITH taken AS (
+            DELETE FROM {schema}.messages m
+            WHERE m.spool = p_spool AND m.position = ANY (p_positions) RETURNING m.*)
+        SELECT {schema}.page_{v}(string_agg(f.head, ','), string_agg(f.body, '')) INTO v_page FROM (
+            SELECT t.body, {schema}.head_{v}(
+                t.number, t.position, p_now, t.created, t.ttl, t.claim_count, NULL, t.checksum,
+                t.encoding, octet_length(t.body),
+                t.attributes, t.message_group, t.dead_letter) AS head
+            FROM taken t ORDER BY t.position) f;
+        INSERT INTO {schema}.changes (spool, total, held) VALUES (p_spool, -cardinality(p_positions), 0);
+    ELSE
+        INSERT INTO {schema}.claims (token, spool, expires, ttl, retry)
+            VALUES (p_claim, p_spool, v_end, p_ttl, p_retry);
+        WITH taken AS (
+            UPDATE {schema}.messages m SET
+                claim = p_claim, claim_count = m.claim_count + 1, returned = true,
+                ttl = CASE WHEN m.expires < v_end THEN p_ttl + p_grace ELSE m.ttl END,
+                expires = CASE WHEN m.expires < v_end THEN v_end + p_grace ELSE m.expires END
+            WHERE m.spool = p_spool AND m.position = ANY (p_positions) RETURNING m.*)
+        SELECT {schema}.page_{v}(string_agg(f.head, ','), string_agg(f.body, '')) INTO v_page FROM (
+            SELECT t.body, {schema}.head_{v}(
+                t.number, t.position, p_now, t.created, t.ttl, t.claim_count, p_claim, t.checksum,
+                t.encoding, octet_length(t.body),
+                t.attributes, t.message_group, t.dead_letter) AS head
+            FROM taken t ORDER BY t.position) f;
+        INSERT INTO {schema}.changes (spool, total, held) VALUES (p_spool, 0, cardinality(p_positions));
+    END IF;
+    RETURN v_page;
+END $$;
+
 -- Takes the first free messages: under the claim `p_claim`, or away without one.
 --
 -- p_after: what has never been claimed is looked for behind this position. p_most: of dead letters,
--- the number of claims; 0 without any, -1 if that is not known. facts: what it comes to, and the
--- last position taken of what had never been claimed. One of
+-- the number of claims; 0 without any, -1 if that is not known. p_mode: 0 without groups, -1 if that is
+-- not known. facts: what it comes to, and the last position taken of what had never been claimed. One of
 --   done
 --   due      delayed messages, or what waited for a retry, have to be made visible first
+--   groups   the queue has, or had, groups: `take_groups` has to be called
 --   ask      the queue may have dead letters
 --   worn     there are dead letters, to be moved first
 --   more     more claims have expired than were ended; try again
 CREATE FUNCTION {schema}.take_{v}(
     p_project text, p_queue text, p_now float8, p_limit int, p_after bigint, p_most int,
-    p_claim uuid, p_ttl int, p_grace int, p_again bool, p_retry float8[])
+    p_claim uuid, p_ttl int, p_grace int, p_again bool, p_retry float8[], p_mode int)
 RETURNS TABLE (facts json, document bytea)
 LANGUAGE plpgsql {settings} AS $$
 DECLARE
     v_spool bigint := {schema}.spool_{v}(p_project, p_queue);
     v_begin bigint;
     v_ended float8;
-    v_end float8 := p_now + p_ttl;
+    v_metadata text;
     v_old bigint[];
     v_new bigint[];
     v_has_ended bool;
     v_has_more bool := false;
-    v_page bytea;
     v_found int;
 BEGIN
     IF v_spool IS NULL THEN
@@ -592,11 +644,16 @@ BEGIN
         RETURN QUERY SELECT json_build_array('due', 0), NULL::bytea;
         RETURN;
     END IF;
-    IF p_most < 0 AND EXISTS (SELECT 1 FROM {schema}.queues q
-            WHERE q.project = p_project AND q.kind IN ('queue', 'topic') AND q.name = p_queue
-                AND strpos(q.metadata, '"_max_claim_count"') > 0) THEN
-        RETURN QUERY SELECT json_build_array('ask', 0), NULL::bytea;
-        RETURN;
+    IF p_mode < 0 THEN
+        v_metadata := (SELECT q.metadata FROM {schema}.queues q
+            WHERE q.project = p_project AND q.kind = 'queue' AND q.name = p_queue);
+        IF strpos(v_metadata, '_groups"') > 0 AND {schema}.mode_{v}(v_metadata) > 0 THEN
+            RETURN QUERY SELECT json_build_array('groups', 0), NULL::bytea;
+            RETURN;
+        ELSIF p_most < 0 AND strpos(v_metadata, '"_max_claim_count"') > 0 THEN
+            RETURN QUERY SELECT json_build_array('ask', 0), NULL::bytea;
+            RETURN;
+        END IF;
     END IF;
     IF v_has_ended THEN
         v_has_more := {schema}.end_claims_{v}(p_now, v_ended, v_spool, 50);
@@ -611,7 +668,19 @@ BEGIN
         WHERE m.spool + 0 = v_spool AND m.claim IS NULL AND m.returned AND m.expires - p_now > 0
             AND m.position > v_begin
         ORDER BY m.position LIMIT p_limit FOR UPDATE SKIP LOCKED);
-    IF cardinality(v_old) < p_limit AND NOT v_has_more THEN
+    -- Where the queue had groups, they may come later.
+    IF cardinality(v_old) > 0 AND EXISTS (SELECT 1 FROM {schema}.messages m
+            WHERE m.spool + 0 = v_spool AND m.claim IS NULL AND NOT m.returned
+                AND m.expires - p_now > 0 AND m.position > greatest(p_after, v_begin)
+                AND m.position < v_old[cardinality(v_old)]) THEN
+        v_new := ARRAY(SELECT m.position FROM {schema}.messages m
+            WHERE m.spool + 0 = v_spool AND m.claim IS NULL AND NOT m.returned AND m.expires - p_now > 0
+                AND m.position > greatest(p_after, v_begin)
+            ORDER BY m.position LIMIT p_limit FOR UPDATE SKIP LOCKED);
+        v_old := ARRAY(SELECT f.position FROM unnest(v_old || v_new) AS f(position)
+            ORDER BY f.position LIMIT p_limit);
+        v_new := NULL;
+    ELSIF cardinality(v_old) < p_limit AND NOT v_has_more THEN
         v_new := ARRAY(SELECT m.position FROM {schema}.messages m
             WHERE m.spool + 0 = v_spool AND m.claim IS NULL AND NOT m.returned AND m.expires - p_now > 0
                 AND m.position > greatest(p_after, v_begin)
@@ -623,36 +692,355 @@ BEGIN
             E'[]\n'::bytea;
         RETURN;
     END IF;
-    IF p_claim IS NULL THEN
-        WITH taken AS (
-            DELETE FROM {schema}.messages m
-            WHERE m.spool = v_spool AND m.position = ANY (v_old || v_new) RETURNING m.*)
-        SELECT {schema}.page_{v}(string_agg(f.head, ','), string_agg(f.body, '')) INTO v_page FROM (
-            SELECT t.body, {schema}.head_{v}(
-                t.number, t.position, p_now, t.created, t.ttl, t.claim_count, NULL, t.checksum,
-                t.encoding, octet_length(t.body),
-                t.attributes, t.message_group, t.dead_letter) AS head
-            FROM taken t ORDER BY t.position) f;
-        INSERT INTO {schema}.changes (spool, total, held) VALUES (v_spool, -v_found, 0);
-    ELSE
-        INSERT INTO {schema}.claims (token, spool, expires, ttl, retry)
-            VALUES (p_claim, v_spool, v_end, p_ttl, p_retry);
-        WITH taken AS (
-            UPDATE {schema}.messages m SET
-                claim = p_claim, claim_count = m.claim_count + 1, returned = true,
-                ttl = CASE WHEN m.expires < v_end THEN p_ttl + p_grace ELSE m.ttl END,
-                expires = CASE WHEN m.expires < v_end THEN v_end + p_grace ELSE m.expires END
-            WHERE m.spool = v_spool AND m.position = ANY (v_old || v_new) RETURNING m.*)
-        SELECT {schema}.page_{v}(string_agg(f.head, ','), string_agg(f.body, '')) INTO v_page FROM (
-            SELECT t.body, {schema}.head_{v}(
-                t.number, t.position, p_now, t.created, t.ttl, t.claim_count, p_claim, t.checksum,
-                t.encoding, octet_length(t.body),
-                t.attributes, t.message_group, t.dead_letter) AS head
-            FROM taken t ORDER BY t.position) f;
-        INSERT INTO {schema}.changes (spool, total, held) VALUES (v_spool, 0, v_found);
+    -- Now that the messages are locked: whoever takes from groups sees that, or is seen here.
+    IF (SELECT s.grouping FROM {schema}.spools s WHERE s.id = v_spool) IS NOT NULL THEN
+        RETURN QUERY SELECT json_build_array('groups', 0), NULL::bytea;
+        RETURN;
     END IF;
-    RETURN QUERY SELECT
-        json_build_array('done', coalesce(v_new[cardinality(v_new)], 0)), v_page;
+    RETURN QUERY SELECT json_build_array('done', coalesce(v_new[cardinality(v_new)], 0)),
+        {schema}.give_{v}(v_spool, p_now, v_old || v_new, p_claim, p_ttl, p_grace, p_retry);
+END $$;
+
+-- Whoever changes the groups of a queue holds this lock until the commit. It is waited for before
+-- anything else in a transaction. p_names: of queues, each [project, name].
+CREATE FUNCTION {schema}.lock_groups_{v}(p_names json) RETURNS TABLE (facts json, document bytea)
+LANGUAGE plpgsql AS $$
+BEGIN
+    PERFORM pg_advisory_xact_lock({groups_lock}, name.key) FROM (
+        SELECT DISTINCT hashtext((j.name ->> 0) || '/' || (j.name ->> 1)) AS key
+        FROM json_array_elements(p_names) AS j(name) ORDER BY 1) name;
+    RETURN QUERY SELECT NULL::json, NULL::bytea;
+END $$;
+
+-- Has groups where claims find them, if they have messages up to `p_reached`.
+CREATE FUNCTION {schema}.look_at_groups_{v}(
+    p_spool bigint, p_grouping bigint, p_mode int, p_reached bigint, p_names text[], p_now float8)
+RETURNS void
+LANGUAGE plpgsql AS $$
+DECLARE
+    v_turn bigint := 0;
+    v_empty text[];
+BEGIN
+    IF p_mode >= 2 THEN
+        UPDATE {schema}.groupings g SET turn = g.turn + cardinality(p_names)
+            WHERE g.id = p_grouping RETURNING g.turn - cardinality(p_names) INTO v_turn;
+    END IF;
+    WITH seen AS MATERIALIZED (
+        SELECT n.name, v_turn + n.number AS turn, (
+            SELECT m.position FROM {schema}.messages m
+            WHERE m.spool + 0 = p_spool AND m.message_group COLLATE "C" = n.name
+                AND m.message_group IS NOT NULL AND m.claim IS NULL
+                AND m.position <= p_reached AND m.expires - p_now > 0
+            ORDER BY m.position LIMIT 1) AS first,
+            p_mode & 1 = 1 AND n.name <> '' AND EXISTS (
+                SELECT 1 FROM {schema}.messages m
+                WHERE m.spool + 0 = p_spool AND m.message_group COLLATE "C" = n.name
+                    AND m.message_group IS NOT NULL AND num_nulls(m.claim) = 0) AS is_held
+        FROM unnest(p_names) WITH ORDINALITY AS n(name, number)),
+    found AS (
+        INSERT INTO {schema}.message_groups AS g (grouping, name, turn, ready)
+            SELECT p_grouping, s.name, s.turn,
+                CASE WHEN s.is_held THEN NULL WHEN p_mode >= 2 THEN s.turn ELSE s.first END
+            FROM seen s WHERE s.first IS NOT NULL
+        ON CONFLICT (grouping, name) DO UPDATE SET ready = CASE
+            WHEN excluded.ready IS NULL OR p_mode < 2 THEN excluded.ready ELSE g.turn END)
+    SELECT array_agg(s.name) INTO v_empty FROM seen s WHERE s.first IS NULL;
+    IF v_empty IS NOT NULL THEN
+        DELETE FROM {schema}.message_groups g
+            WHERE g.grouping = p_grouping AND g.name = ANY (v_empty);
+    END IF;
+END $$;
+
+-- Gives a step of messages behind `p_reached` to their groups; the position that is reached then, and
+-- whether there are more. One that somebody else has locked is left to another step.
+CREATE FUNCTION {schema}.fill_groups_{v}(
+    p_spool bigint, p_grouping bigint, p_mode int, p_reached bigint, p_step int, p_now float8,
+    OUT reached bigint, OUT has_more bool)
+LANGUAGE plpgsql AS $$
+DECLARE
+    v_count int;
+    v_nameless bigint[];
+    v_locked bigint[];
+    v_names text[];
+BEGIN
+    SELECT count(*), max(f.position), array_agg(f.position) FILTER (WHERE f.message_group IS NULL)
+        INTO v_count, reached, v_nameless FROM (
+        SELECT m.position, m.message_group FROM {schema}.messages m
+        WHERE m.spool = p_spool AND m.position > p_reached ORDER BY m.position LIMIT p_step) f;
+    has_more := v_count = p_step;
+    IF v_count = 0 THEN
+        reached := p_reached;
+        RETURN;
+    END IF;
+    IF v_nameless IS NOT NULL THEN
+        v_locked := ARRAY(SELECT m.position FROM {schema}.messages m
+            WHERE m.spool = p_spool AND m.position = ANY (v_nameless)
+            ORDER BY m.position FOR UPDATE SKIP LOCKED);
+        IF cardinality(v_locked) < cardinality(v_nameless) THEN
+            reached := (SELECT min(n.position) - 1 FROM unnest(v_nameless) AS n(position)
+                WHERE n.position <> ALL (v_locked));
+            has_more := true;
+        END IF;
+        UPDATE {schema}.messages m SET message_group = ''
+            WHERE m.spool = p_spool AND m.position = ANY (v_locked) AND m.position <= reached;
+    END IF;
+    IF reached <= p_reached THEN
+        reached := p_reached;
+        RETURN;
+    END IF;
+    v_names := ARRAY(SELECT f.name FROM (
+            SELECT m.message_group COLLATE "C" AS name, min(m.position) AS first
+            FROM {schema}.messages m
+            WHERE m.spool = p_spool AND m.position > p_reached AND m.position <= reached
+                AND m.message_group IS NOT NULL
+            GROUP BY 1) f
+        WHERE NOT EXISTS (SELECT 1 FROM {schema}.message_groups g
+            WHERE g.grouping = p_grouping AND g.name = f.name)
+        ORDER BY f.first);
+    UPDATE {schema}.groupings g SET reached = fill_groups_{v}.reached WHERE g.id = p_grouping;
+    IF cardinality(v_names) > 0 THEN
+        PERFORM {schema}.look_at_groups_{v}(
+            p_spool, p_grouping, p_mode, reached, v_names, p_now);
+    END IF;
+END $$;
+
+-- Like `take`, from a queue with groups, whose lock (`lock_groups`) the caller holds. p_mode: of the
+-- queue; -1 to be read from the metadata. p_is_patient: whether nothing is taken before all
+-- messages have been given to their groups that might have to be. facts: what it comes to, and
+-- positions of dead letters. One of those of `take`, or
+--   plain    the queue has no groups any more
+--   behind   another step is needed first, of which there may be many
+--   wait     others are not over that change what may be taken
+CREATE FUNCTION {schema}.take_groups_{v}(
+    p_project text, p_queue text, p_now float8, p_limit int, p_most int, p_claim uuid, p_ttl int,
+    p_grace int, p_again bool, p_retry float8[], p_mode int, p_is_patient bool)
+RETURNS TABLE (facts json, document bytea)
+LANGUAGE plpgsql {settings} AS $$
+DECLARE
+    STEP CONSTANT int := 1000;
+    v_spool bigint := {schema}.spool_{v}(p_project, p_queue);
+    v_mode int := p_mode;
+    v_metadata text;
+    v_grouping bigint;
+    v_present int;
+    v_reached bigint;
+    v_began xid8;
+    v_created float8;
+    v_begin bigint;
+    v_ended float8;
+    v_has_ended bool;
+    v_has_more bool := false;
+    v_is_behind bool;
+    v_names text[];
+    v_ready bigint[];
+    v_stale text[];
+    v_found bigint[];
+    v_groups text[];
+    v_worn bigint[];
+    v_locked bigint[];
+    v_rounds int := 0;
+    v_turn bigint;
+BEGIN
+    IF v_spool IS NULL THEN
+        RETURN QUERY SELECT json_build_array('done'), E'[]\n'::bytea;
+        RETURN;
+    END IF;
+    IF v_mode < 0 OR p_most < 0 THEN
+        v_metadata := (SELECT q.metadata FROM {schema}.queues q
+            WHERE q.project = p_project AND q.kind = 'queue' AND q.name = p_queue);
+        IF v_mode < 0 THEN
+            v_mode := CASE WHEN strpos(v_metadata, '_groups"') > 0
+                THEN {schema}.mode_{v}(v_metadata) ELSE 0 END;
+        END IF;
+    END IF;
+    SELECT g.id, g.mode, g.reached, g.began, g.created
+        INTO v_grouping, v_present, v_reached, v_began, v_created
+        FROM {schema}.groupings g WHERE g.spool = v_spool;
+    IF coalesce(v_present, 0) <> v_mode THEN
+        UPDATE {schema}.groupings g SET spool = NULL WHERE g.id = v_grouping;
+        v_grouping := NULL;
+        IF v_mode > 0 THEN
+            INSERT INTO {schema}.groupings (spool, mode, began, created)
+                VALUES (v_spool, v_mode, pg_current_xact_id(), p_now) RETURNING id INTO v_grouping;
+        END IF;
+        UPDATE {schema}.spools s SET grouping = v_grouping WHERE s.id = v_spool;
+        IF v_mode > 0 THEN
+            -- What it sees of others is from before.
+            RETURN QUERY SELECT json_build_array('more'), NULL::bytea;
+            RETURN;
+        END IF;
+    END IF;
+    IF v_mode = 0 THEN
+        RETURN QUERY SELECT json_build_array('plain'), NULL::bytea;
+        RETURN;
+    END IF;
+    IF p_is_patient AND v_reached = 0 AND p_now < v_created + 5
+            AND v_began >= pg_snapshot_xmin(pg_current_snapshot()) THEN
+        RETURN QUERY SELECT json_build_array('wait'), NULL::bytea;
+        RETURN;
+    END IF;
+    IF p_again AND EXISTS (SELECT 1 FROM {schema}.claims c WHERE c.token = p_claim) THEN
+        -- The answer was lost.
+        RETURN QUERY SELECT json_build_array('done'), {schema}.held_{v}(v_spool, p_now, p_claim);
+        RETURN;
+    END IF;
+    SELECT {schema}.floor_{v}('p', v_spool), {schema}.time_floor_{v}('d') INTO v_begin, v_ended;
+    v_has_ended := EXISTS (SELECT 1 FROM {schema}.claims c
+        WHERE c.spool + 0 = v_spool AND c.expires + 0 <= p_now AND c.expires + 0 > v_ended);
+    IF EXISTS (SELECT 1 FROM {schema}.delayed d
+                WHERE d.spool + 0 = v_spool AND d.due + 0 <= p_now AND d.due + 0 > v_ended)
+            OR (v_has_ended AND EXISTS (SELECT 1 FROM {schema}.claims c WHERE c.spool + 0 = v_spool
+                AND c.expires + 0 <= p_now AND c.expires + 0 > v_ended
+                AND coalesce(c.waits, false))) THEN
+        RETURN QUERY SELECT json_build_array('due'), NULL::bytea;
+        RETURN;
+    END IF;
+    IF p_most < 0 AND strpos(v_metadata, '"_max_claim_count"') > 0 THEN
+        RETURN QUERY SELECT json_build_array('ask'), NULL::bytea;
+        RETURN;
+    END IF;
+    IF v_has_ended THEN
+        v_has_more := {schema}.end_claims_{v}(p_now, v_ended, v_spool, 50);
+        IF p_is_patient AND EXISTS (SELECT 1 FROM {schema}.claims c
+                WHERE c.spool + 0 = v_spool AND c.expires + 0 <= p_now AND c.expires + 0 > v_ended
+                    AND c.waits IS NOT TRUE) THEN
+            -- There are more, or somebody else ends them now.
+            RETURN QUERY SELECT json_build_array(CASE WHEN v_has_more THEN 'more' ELSE 'wait' END),
+                NULL::bytea;
+            RETURN;
+        END IF;
+    END IF;
+    IF EXISTS (SELECT 1 FROM {schema}.group_changes g WHERE g.spool = v_spool) THEN
+        WITH gone AS (
+            DELETE FROM {schema}.group_changes g WHERE g.ctid = ANY (ARRAY(
+                SELECT e.ctid FROM {schema}.group_changes e WHERE e.spool = v_spool LIMIT STEP))
+            RETURNING g.name)
+        SELECT array_agg(DISTINCT g.name), v_has_more OR count(*) = STEP INTO v_names, v_has_more
+            FROM gone g;
+        IF v_names IS NOT NULL THEN
+            PERFORM {schema}.look_at_groups_{v}(
+                v_spool, v_grouping, v_mode, v_reached, v_names, p_now);
+        END IF;
+    END IF;
+    v_is_behind := EXISTS (SELECT 1 FROM {schema}.messages m
+        WHERE m.spool = v_spool AND m.position > v_reached);
+    IF v_mode >= 2 AND v_is_behind THEN
+        SELECT f.reached, f.has_more INTO v_reached, v_is_behind FROM {schema}.fill_groups_{v}(
+            v_spool, v_grouping, v_mode, v_reached, STEP, p_now) f;
+        IF v_is_behind AND p_is_patient THEN
+            RETURN QUERY SELECT json_build_array('behind'), NULL::bytea;
+            RETURN;
+        END IF;
+    END IF;
+    LOOP
+        v_rounds := v_rounds + 1;
+        SELECT array_agg(f.name), array_agg(f.ready) INTO v_names, v_ready FROM (
+            SELECT g.name, g.ready FROM {schema}.message_groups g
+            WHERE g.grouping + 0 = v_grouping AND g.ready IS NOT NULL
+            ORDER BY g.ready LIMIT p_limit) f;
+        -- PERF: of several groups, a message is only looked at that may be among the first.
+        IF v_mode >= 2 THEN
+            WITH f AS MATERIALIZED (
+                SELECT n.name, n.number, m.position, m.claim_count,
+                    row_number() OVER (PARTITION BY n.number ORDER BY m.position) AS round
+                FROM unnest(v_names) WITH ORDINALITY AS n(name, number)
+                LEFT JOIN LATERAL (
+                    SELECT c.position, c.claim_count FROM {schema}.messages c
+                    WHERE c.spool + 0 = v_spool AND c.message_group COLLATE "C" = n.name
+                        AND c.message_group IS NOT NULL AND c.claim IS NULL
+                        AND c.position > v_begin AND c.expires - p_now > 0
+                    ORDER BY c.position
+                    LIMIT CASE WHEN cardinality(v_names) = p_limit THEN 1 ELSE p_limit END) m ON true),
+            t AS (SELECT f.* FROM f WHERE f.position IS NOT NULL ORDER BY f.round, f.number LIMIT p_limit)
+            SELECT (SELECT array_agg(t.position ORDER BY t.round, t.number) FROM t),
+                (SELECT array_agg(t.name ORDER BY t.round, t.number) FROM t),
+                (SELECT array_agg(t.position) FROM t WHERE p_most > 0 AND t.claim_count >= p_most),
+                (SELECT array_agg(f.name) FROM f WHERE f.position IS NULL)
+                INTO v_found, v_groups, v_worn, v_stale;
+        ELSE
+            WITH f AS MATERIALIZED (
+                SELECT n.name, n.ready, m.position, m.claim_count,
+                    row_number() OVER (PARTITION BY n.ready ORDER BY m.position) AS round
+                FROM unnest(v_names, v_ready) AS n(name, ready)
+                LEFT JOIN LATERAL (
+                    SELECT c.position, c.claim_count FROM {schema}.messages c
+                    WHERE c.spool + 0 = v_spool AND c.message_group COLLATE "C" = n.name
+                        AND c.message_group IS NOT NULL AND c.claim IS NULL
+                        AND c.position >= n.ready AND c.expires - p_now > 0
+                        AND c.position <= CASE WHEN cardinality(v_names) = p_limit
+                            THEN v_ready[p_limit] ELSE v_reached END
+                    ORDER BY c.position LIMIT p_limit) m ON true),
+            t AS (SELECT f.* FROM f WHERE f.position IS NOT NULL ORDER BY f.position LIMIT p_limit)
+            SELECT (SELECT array_agg(t.position ORDER BY t.position) FROM t),
+                (SELECT array_agg(t.name ORDER BY t.position) FROM t),
+                (SELECT array_agg(t.position) FROM t WHERE p_most > 0 AND t.claim_count >= p_most),
+                (SELECT array_agg(f.name) FROM f
+                    WHERE f.round = 1 AND f.position IS DISTINCT FROM f.ready)
+                INTO v_found, v_groups, v_worn, v_stale;
+        END IF;
+        IF v_stale IS NOT NULL AND (v_mode < 2 OR coalesce(cardinality(v_found), 0) < p_limit) THEN
+            -- Their first messages have been deleted, or have expired.
+            PERFORM {schema}.look_at_groups_{v}(
+                v_spool, v_grouping, v_mode, v_reached, v_stale, p_now);
+            v_is_behind := v_is_behind OR v_rounds >= STEP;
+            EXIT WHEN v_rounds >= STEP;
+            CONTINUE;
+        END IF;
+        EXIT WHEN NOT v_is_behind OR coalesce(cardinality(v_found), 0) >= p_limit
+            OR v_mode >= 2 OR v_rounds >= 20;
+        SELECT f.reached, f.has_more INTO v_reached, v_is_behind FROM {schema}.fill_groups_{v}(
+            v_spool, v_grouping, v_mode, v_reached, STEP, p_now) f;
+    END LOOP;
+    IF v_worn IS NOT NULL THEN
+        RETURN QUERY SELECT json_build_array('worn', to_json(v_worn)), NULL::bytea;
+        RETURN;
+    END IF;
+    IF coalesce(cardinality(v_found), 0) < p_limit AND (v_has_more OR v_is_behind) AND p_is_patient THEN
+        RETURN QUERY SELECT json_build_array(CASE WHEN v_is_behind THEN 'behind' ELSE 'more' END),
+            NULL::bytea;
+        RETURN;
+    END IF;
+    IF v_found IS NULL THEN
+        RETURN QUERY SELECT json_build_array('done'), E'[]\n'::bytea;
+        RETURN;
+    END IF;
+    v_locked := ARRAY(SELECT m.position FROM {schema}.messages m
+        WHERE m.spool = v_spool AND m.position = ANY (v_found) AND m.claim IS NULL
+            AND m.expires - p_now > 0
+        ORDER BY m.position FOR UPDATE SKIP LOCKED);
+    IF cardinality(v_locked) < cardinality(v_found) THEN
+        -- Somebody deletes or moves a message now. What follows it in its group has to wait.
+        SELECT coalesce(array_agg(f.position ORDER BY f.number), '{}'),
+                coalesce(array_agg(f.name ORDER BY f.number), '{}')
+            INTO v_found, v_groups
+            FROM unnest(v_found, v_groups) WITH ORDINALITY AS f(position, name, number)
+            WHERE f.position = ANY (v_locked) AND (v_mode & 1 = 0 OR f.name = '' OR NOT EXISTS (
+                SELECT 1 FROM unnest(v_found, v_groups) AS o(position, name)
+                WHERE o.name = f.name AND o.position < f.position AND o.position <> ALL (v_locked)));
+        IF cardinality(v_found) = 0 THEN
+            RETURN QUERY SELECT json_build_array(CASE WHEN p_is_patient THEN 'wait' ELSE 'done' END),
+                E'[]\n'::bytea;
+            RETURN;
+        END IF;
+    END IF;
+    document := {schema}.give_{v}(
+        v_spool, p_now, v_found, p_claim, p_ttl, p_grace, p_retry);
+    facts := json_build_array('done');
+    RETURN NEXT;
+    -- Where they are found from now on. PERF: that they are held is clear.
+    IF v_mode >= 2 THEN
+        UPDATE {schema}.groupings g SET turn = g.turn + cardinality(v_found)
+            WHERE g.id = v_grouping RETURNING g.turn - cardinality(v_found) INTO v_turn;
+        UPDATE {schema}.message_groups g SET (turn, ready) = (
+                SELECT v_turn + max(f.number),
+                    CASE WHEN v_mode = 2 OR p_claim IS NULL OR g.name = ''
+                        THEN v_turn + max(f.number) END
+                FROM unnest(v_groups) WITH ORDINALITY AS f(name, number) WHERE f.name = g.name)
+            WHERE g.grouping = v_grouping AND g.name = ANY (v_groups);
+    ELSIF p_claim IS NOT NULL THEN
+        UPDATE {schema}.message_groups g SET ready = NULL
+            WHERE g.grouping = v_grouping AND g.name = ANY (v_groups) AND g.name <> '';
+    END IF;
 END $$;
 
 CREATE FUNCTION {schema}.held_{v}(p_spool bigint, p_now float8, p_claim uuid) RETURNS bytea
@@ -738,7 +1126,7 @@ BEGIN
             attributes, message_group, dead_letter, body)
         SELECT p_dead, v_base + row_number() OVER (ORDER BY d.position), d.created,
             coalesce(p_now + p_ttl, d.expires), d.client, coalesce(p_ttl, d.ttl), d.claim_count,
-            d.encoding, d.checksum, d.attributes, d.message_group,
+            d.encoding, d.checksum, d.attributes, nullif(d.message_group, ''),
             '{"queue":' || to_json(p_queue)
                 || ',"message_id":"' || lpad(to_hex(coalesce(d.number, d.position)), 16, '0')
                 || '","claim_count":' || d.claim_count
@@ -751,9 +1139,11 @@ BEGIN
         VALUES (p_spool, -v_count, -v_held), (p_dead, v_count, 0);
 END $$;
 
--- Moves dead letters behind the messages of another queue; facts: how many.
+-- Moves dead letters behind the messages of another queue; facts: how many. p_positions: only these;
+-- null for all.
 CREATE FUNCTION {schema}.bury_{v}(
-    p_project text, p_queue text, p_now float8, p_most int, p_dead text, p_ttl int, p_limit int)
+    p_project text, p_queue text, p_now float8, p_most int, p_dead text, p_ttl int, p_limit int,
+    p_positions bigint[])
 RETURNS TABLE (facts json, document bytea)
 LANGUAGE plpgsql {settings} AS $$
 DECLARE
@@ -762,10 +1152,18 @@ DECLARE
     v_positions bigint[];
 BEGIN
     PERFORM {schema}.lock_{v}(p_project, p_dead);
-    v_positions := ARRAY(SELECT m.position FROM {schema}.messages m
-        WHERE m.spool + 0 = v_spool AND m.claim IS NULL AND m.returned AND m.claim_count >= p_most
-            AND m.expires - p_now > 0 AND m.position > v_begin
-        ORDER BY m.position LIMIT p_limit FOR UPDATE SKIP LOCKED);
+    IF p_positions IS NULL THEN
+        v_positions := ARRAY(SELECT m.position FROM {schema}.messages m
+            WHERE m.spool + 0 = v_spool AND m.claim IS NULL AND m.returned
+                AND m.claim_count >= p_most AND m.expires - p_now > 0
+                AND m.position > v_begin
+            ORDER BY m.position LIMIT p_limit FOR UPDATE SKIP LOCKED);
+    ELSE
+        v_positions := ARRAY(SELECT m.position FROM {schema}.messages m
+            WHERE m.spool = v_spool AND m.position = ANY (p_positions) AND m.claim IS NULL
+                AND m.claim_count >= p_most AND m.expires - p_now > 0
+            ORDER BY m.position FOR UPDATE SKIP LOCKED);
+    END IF;
     IF cardinality(v_positions) > 0 THEN
         PERFORM {schema}.move_dead_{v}(
             p_now, p_queue, v_spool, v_positions,
@@ -1044,6 +1442,7 @@ LANGUAGE plpgsql {settings} AS $$
 DECLARE
     v_spool bigint;
     v_begin bigint;
+    v_grouping bigint;
     v_count int;
 BEGIN
     PERFORM {schema}.lock_{v}(p_project, p_queue);
@@ -1054,10 +1453,12 @@ BEGIN
         IF v_begin < {schema}.floor_{v}('p', v_spool) THEN
             PERFORM {schema}.raise_floor_{v}('p', v_spool, 0, v_begin, true);
         END IF;
+        v_grouping := (SELECT s.grouping FROM {schema}.spools s WHERE s.id = v_spool);
         INSERT INTO {schema}.messages (spool, position, number, created, expires, ttl, claim_count,
             encoding, returned, checksum, attributes, message_group, dead_letter, body)
         SELECT v_spool, coalesce(m.p, m.i), CASE WHEN m.p IS NULL THEN NULL ELSE m.i END, m.c,
-            m.c + m.t, m.t, m.n, m.e, true, m.s, m.a, m.g, m.l, m.body
+            m.c + m.t, m.t, m.n, m.e, true, m.s, m.a,
+            coalesce(m.g, CASE WHEN v_grouping IS NOT NULL THEN '' END), m.l, m.body
         FROM ROWS FROM (
             json_to_recordset(p_messages) AS (
                 i bigint, p bigint, t int, c float8, n int, s text, e smallint, a text, g text,
@@ -1066,6 +1467,12 @@ BEGIN
         ON CONFLICT DO NOTHING;
         GET DIAGNOSTICS v_count = ROW_COUNT;
         INSERT INTO {schema}.changes (spool, total, held) VALUES (v_spool, v_count, 0);
+        IF v_grouping IS NOT NULL THEN
+            -- Claims may have come by their places already.
+            INSERT INTO {schema}.group_changes (spool, name)
+                SELECT DISTINCT v_spool, coalesce(m.g, '')
+                FROM json_to_recordset(p_messages) AS m(g text);
+        END IF;
     END IF;
     RETURN QUERY SELECT NULL::json, NULL::bytea;
 END $$;
@@ -1232,14 +1639,24 @@ DECLARE
     v_ended float8 := {schema}.time_floor_{v}('d');
 BEGIN
     RETURN QUERY SELECT coalesce(json_agg(n.number - 1), '[]'), NULL::bytea FROM (
-        SELECT f.number, f.spool, {schema}.floor_{v}('p', f.spool) AS first FROM (
-        SELECT j.number, (SELECT s.id FROM {schema}.spools s
-            WHERE s.project = j.name ->> 0 AND s.name = j.name ->> 1) AS spool
-        FROM json_array_elements(p_names) WITH ORDINALITY AS j(name, number)) f OFFSET 0) n
-    WHERE EXISTS (SELECT 1 FROM {schema}.messages m WHERE m.spool + 0 = n.spool AND m.claim IS NULL
-            AND m.returned AND m.position > n.first AND m.expires - p_now > 0)
-        OR EXISTS (SELECT 1 FROM {schema}.messages m WHERE m.spool + 0 = n.spool AND m.claim IS NULL
-            AND NOT m.returned AND m.position > n.first AND m.expires - p_now > 0)
+        SELECT j.number, s.id AS spool, s.grouping, {schema}.floor_{v}('p', s.id) AS first
+        FROM json_array_elements(p_names) WITH ORDINALITY AS j(name, number)
+        CROSS JOIN LATERAL (SELECT t.id, t.grouping FROM {schema}.spools t
+            WHERE t.project = j.name ->> 0 AND t.name = j.name ->> 1 OFFSET 0) s OFFSET 0) n
+    WHERE (n.grouping IS NULL AND (
+            EXISTS (SELECT 1 FROM {schema}.messages m WHERE m.spool + 0 = n.spool
+                AND m.claim IS NULL AND m.returned AND m.position > n.first
+                AND m.expires - p_now > 0)
+            OR EXISTS (SELECT 1 FROM {schema}.messages m WHERE m.spool + 0 = n.spool
+                AND m.claim IS NULL AND NOT m.returned AND m.position > n.first
+                AND m.expires - p_now > 0)))
+        OR EXISTS (SELECT 1 FROM {schema}.message_groups g
+            WHERE g.grouping + 0 = n.grouping AND g.ready IS NOT NULL)
+        OR EXISTS (SELECT 1 FROM {schema}.group_changes g
+            WHERE n.grouping IS NOT NULL AND g.spool = n.spool)
+        OR EXISTS (SELECT 1 FROM {schema}.messages m WHERE n.grouping IS NOT NULL
+            AND m.spool = n.spool AND m.position > (
+                SELECT g.reached FROM {schema}.groupings g WHERE g.id = n.grouping))
         OR EXISTS (SELECT 1 FROM {schema}.delayed d WHERE d.spool + 0 = n.spool AND d.due + 0 <= p_now
             AND d.due + 0 > v_ended)
         OR EXISTS (SELECT 1 FROM {schema}.claims c WHERE c.spool + 0 = n.spool AND c.expires + 0 <= p_now
@@ -1290,6 +1707,7 @@ DECLARE
     v_has_more bool;
     v_count int;
     v_doomed bigint;
+    v_left bigint;
     v_positions bigint[];
 BEGIN
     IF NOT pg_try_advisory_xact_lock({lock}, 0) THEN
@@ -1371,10 +1789,26 @@ BEGIN
             GET DIAGNOSTICS v_count = ROW_COUNT;
         END IF;
         IF v_count = 0 THEN
+            DELETE FROM {schema}.group_changes g WHERE g.ctid = ANY (ARRAY(
+                SELECT e.ctid FROM {schema}.group_changes e WHERE e.spool = v_doomed LIMIT p_limit));
+            GET DIAGNOSTICS v_count = ROW_COUNT;
+        END IF;
+        IF v_count = 0 THEN
+            UPDATE {schema}.groupings g SET spool = NULL WHERE g.spool = v_doomed;
             DELETE FROM {schema}.tallies t WHERE t.spool = v_doomed;
             DELETE FROM {schema}.changes c WHERE c.spool = v_doomed;
             DELETE FROM {schema}.floors f WHERE f.kind IN ('p', 'n') AND f.spool = v_doomed;
             DELETE FROM {schema}.doomed_spools d WHERE d.id = v_doomed;
+        END IF;
+    END IF;
+    SELECT g.id INTO v_left FROM {schema}.groupings g WHERE g.spool IS NULL ORDER BY g.id LIMIT 1;
+    IF v_left IS NOT NULL THEN
+        v_has_more := true;
+        DELETE FROM {schema}.message_groups g WHERE g.grouping = v_left AND g.name = ANY (ARRAY(
+            SELECT e.name FROM {schema}.message_groups e WHERE e.grouping = v_left
+            ORDER BY e.name LIMIT p_limit));
+        IF NOT FOUND THEN
+            DELETE FROM {schema}.groupings g WHERE g.id = v_left;
         END IF;
     END IF;
     IF p_again OR v_folded > v_over THEN

@@ -30,3 +30,103 @@ ALTER TABLE {schema}.changes DROP CONSTRAINT changes_pkey;
 CREATE INDEX changes_in_order ON {schema}.changes (xid);
 DROP INDEX {schema}.changes_of_spool;
 CREATE INDEX changes_of_spool ON {schema}.changes (spool, xid);
+
+-- Groups of messages, and redrives. No table is rewritten; the indices are built of what `messages`
+-- has of groups.
+
+-- How claims take from the groups of a spool whose queue has `_ordered_groups` (mode & 1) or
+-- `_fair_groups` (mode & 2). Without a spool it is of no use any more, and is removed a few rows at a
+-- time. `reached`: the messages up to this position have been given to their groups; there, those
+-- without a group have the group ''. `turn`: the last turn that a group was given. `began`: the
+-- transaction that made it, and `created` the time.
+CREATE TABLE {schema}.groupings (
+    id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    spool bigint UNIQUE,
+    mode smallint NOT NULL,
+    reached bigint NOT NULL DEFAULT 0,
+    turn bigint NOT NULL DEFAULT 0,
+    began xid8 NOT NULL,
+    created double precision NOT NULL
+) WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000);
+CREATE INDEX groupings_left ON {schema}.groupings (id) WHERE spool IS NULL;
+
+-- Groups that have a free message. `ready`: where claims look for them, by the position of the first or
+-- by their turn; null while one of an ordered group is held or waits for its retry. The position may
+-- be too small, where the first message is gone.
+CREATE TABLE {schema}.message_groups (
+    grouping bigint NOT NULL,
+    name text COLLATE "C" NOT NULL,
+    turn bigint NOT NULL,
+    ready bigint,
+    PRIMARY KEY (grouping, name)
+) WITH (
+    fillfactor = 80,
+    autovacuum_vacuum_scale_factor = 0.02,
+    autovacuum_vacuum_threshold = 1000,
+    autovacuum_vacuum_cost_delay = 0
+);
+CREATE INDEX message_groups_ready ON {schema}.message_groups ((grouping + 0), ready)
+    WHERE ready IS NOT NULL;
+
+-- Groups that have to be looked at by the next claim: one of their messages is not held any more. So
+-- whoever deletes or releases messages only adds a row.
+CREATE TABLE {schema}.group_changes (
+    spool bigint NOT NULL,
+    name text COLLATE "C" NOT NULL
+) WITH (
+    autovacuum_vacuum_scale_factor = 0,
+    autovacuum_vacuum_threshold = 2000,
+    autovacuum_vacuum_cost_delay = 0
+);
+CREATE INDEX group_changes_of_spool ON {schema}.group_changes (spool);
+
+ALTER TABLE {schema}.spools ADD COLUMN grouping bigint;
+
+CREATE INDEX messages_group_free
+    ON {schema}.messages ((spool + 0), message_group COLLATE "C", position)
+    WHERE message_group IS NOT NULL AND claim IS NULL;
+-- `num_nulls`: so that no other index is taken for this one.
+CREATE INDEX messages_group_held ON {schema}.messages ((spool + 0), message_group COLLATE "C")
+    WHERE message_group IS NOT NULL AND num_nulls(claim) = 0;
+
+CREATE FUNCTION {schema}.note_group() RETURNS trigger
+LANGUAGE plpgsql AS $$
+BEGIN
+    INSERT INTO {schema}.group_changes (spool, name)
+        SELECT OLD.spool, OLD.message_group
+        WHERE EXISTS (SELECT 1 FROM {schema}.spools s WHERE s.id = OLD.spool AND s.grouping IS NOT NULL);
+    RETURN NULL;
+END $$;
+CREATE TRIGGER message_released AFTER UPDATE OF claim ON {schema}.messages FOR EACH ROW
+    WHEN (OLD.message_group IS NOT NULL AND OLD.claim IS NOT NULL AND NEW.claim IS NULL)
+    EXECUTE FUNCTION {schema}.note_group();
+CREATE TRIGGER held_message_deleted AFTER DELETE ON {schema}.messages FOR EACH ROW
+    WHEN (OLD.message_group IS NOT NULL AND OLD.claim IS NOT NULL)
+    EXECUTE FUNCTION {schema}.note_group();
+
+-- Moves of dead letters to other queues. `spool`: that of the queue; null if it had no messages. `last`:
+-- the messages up to this position are looked at; those up to `after` have been. `remaining`: how
+-- many may still be moved. `passed_over`: messages that say no queue that they are from. `next_at`:
+-- when the next step is due; null when it is over.
+CREATE TABLE {schema}.redrives (
+    id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    project text COLLATE "C" NOT NULL,
+    queue text COLLATE "C" NOT NULL,
+    spool bigint,
+    target text COLLATE "C",
+    after bigint NOT NULL DEFAULT 0,
+    last bigint NOT NULL,
+    remaining bigint,
+    rate double precision,
+    moved bigint NOT NULL DEFAULT 0,
+    passed_over bigint NOT NULL DEFAULT 0,
+    state text NOT NULL,
+    reason text,
+    created double precision NOT NULL,
+    updated double precision NOT NULL,
+    next_at double precision
+);
+CREATE INDEX redrives_of_queue ON {schema}.redrives (project, queue, id);
+CREATE INDEX redrives_running ON {schema}.redrives (project) WHERE next_at IS NOT NULL;
+CREATE INDEX redrives_due ON {schema}.redrives (next_at) WHERE next_at IS NOT NULL;
+CREATE INDEX redrives_over ON {schema}.redrives (updated) WHERE next_at IS NULL;
