@@ -439,9 +439,18 @@ def answer_with(context: Context, found: list[dict[str, Any]]) -> list[Message]:
     encoding = Encoding.MSGPACK if context.binary else Encoding.JSON
     show = present_all if context.shows_extensions else present
     messages = show(context.broker, found, context.project_id)
-    _prepare([message['body'] for message in messages], encoding, context.project_id)
+    others = []
     for message in messages:
-        message['body'] = message['body'].in_answer(encoding)
+        body = message['body']
+        # PERF: most are in the encoding of the answer.
+        if type(body) is Body and body.encoding is encoding:
+            message['body'] = body.in_answer(encoding)
+        else:
+            others.append(message)
+    if others:
+        _prepare([message['body'] for message in others], encoding, context.project_id)
+        for message in others:
+            message['body'] = message['body'].in_answer(encoding)
     return messages
 
 

@@ -29,6 +29,13 @@ class Request(falcon.Request):
             path = path.encode('latin-1').decode(errors='replace')
         self.path = path
         self.query_string = env.get('QUERY_STRING', '')
+        if self.query_string:
+            # Where Falcon has its parameters, without anything else.
+            self._params = falcon.uri.parse_query_string(
+                self.query_string,
+                keep_blank=self.options.keep_blank_qs_values,
+                csv=self.options.auto_parse_qs_csv,
+            )
         self.content_type = env.get('CONTENT_TYPE')
 
     def __getattr__(self, name: str) -> Any:

@@ -155,12 +155,7 @@ def _prefix(req: Request) -> str:
 
 
 def _message(message: dict[str, Any], messages_path: str) -> LinkedMessage:
-    href = f'{messages_path}/{message["id"]}'
-    claim_id = message.pop('claim_id')
-    if claim_id:
-        href += falcon.to_query_str({'claim_id': claim_id})
-    linked = {'id': message['id'], 'href': href, **message}
-    return cast(LinkedMessage, linked)
+    return _messages([message], messages_path)[0]
 
 
 def _next_page(req: Request, marker: str) -> list[Link]:
@@ -169,7 +164,14 @@ def _next_page(req: Request, marker: str) -> list[Link]:
 
 
 def _messages(found: list[dict[str, Any]], messages_path: str) -> list[LinkedMessage]:
-    return [_message(message, messages_path) for message in found]
+    linked = []
+    for message in found:
+        message_id, claim_id = message['id'], message.pop('claim_id')
+        href = f'{messages_path}/{message_id}'
+        if claim_id:
+            href += falcon.to_query_str({'claim_id': claim_id})
+        linked.append({'id': message_id, 'href': href, **message})
+    return cast(list[LinkedMessage], linked)
 
 
 def _parent(path: str, levels: int = 1) -> str:
