@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 from collections.abc import Iterator
 from typing import Any
@@ -19,18 +18,14 @@ VERSION = {'OpenStack-API-Version': 'messaging 2.1'}
 
 CAPABLE = ('embedded', 'unshared', 'on_postgresql')
 INCAPABLE = ('redis', 'upstream')
-MISSING = {'test_redrives': ('on_postgresql',)}
-"""By module, the stores that do not offer yet what it tests: they have to say so."""
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    missing = MISSING.get(metafunc.module.__name__.rpartition('.')[2], ())
     if 'extended' in metafunc.fixturenames:
-        stores = [store for store in CAPABLE if store not in missing]
-        chosen = [f'{store}-{one}' for store in stores for one in TRANSPORTS]
+        chosen = [f'{store}-{one}' for store in CAPABLE for one in TRANSPORTS]
         metafunc.parametrize('extended', chosen, indirect=True)
     if 'incapable' in metafunc.fixturenames:
-        metafunc.parametrize('incapable', INCAPABLE + missing, indirect=True, scope='module')
+        metafunc.parametrize('incapable', INCAPABLE, indirect=True, scope='module')
 
 
 class Extended:
@@ -87,10 +82,5 @@ def incapable(
 ) -> Iterator[Any]:
     """What gives a caller, over each transport in turn, of a server whose store cannot."""
     transports = itertools.cycle(TRANSPORTS)
-    with contextlib.ExitStack() as stack:
-        if request.param in INCAPABLE:
-            directory = tmp_path_factory.mktemp(request.param)
-            server = stack.enter_context(serve_on(request.param, redis, directory))
-        else:
-            server = request.getfixturevalue(request.param)
+    with serve_on(request.param, redis, tmp_path_factory.mktemp(request.param)) as server:
         yield lambda: Extended(connect(next(transports), server.url, server.websocket_url))

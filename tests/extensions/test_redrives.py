@@ -13,6 +13,7 @@ import pytest
 
 from tests.callers import RestCaller, new_identity
 from tests.extensions.conftest import Extended
+from tests.postgres_process import ON_POSTGRESQL, PostgresProcess
 from tests.receivers import Receivers
 from tests.redis_process import RedisProcess
 from tests.server_process import ServerProcess
@@ -250,10 +251,15 @@ def test_a_store_that_cannot_says_so(incapable: Any) -> None:
         assert 'cannot move dead letters back' in str(answer.body)
 
 
-@pytest.mark.parametrize('store', ['embedded', 'unshared'])
-def test_a_redrive_goes_on_after_a_crash(store: str, tmp_path: pathlib.Path) -> None:
+@pytest.mark.parametrize('store', ['embedded', 'unshared', 'postgresql'])
+def test_a_redrive_goes_on_after_a_crash(
+    store: str, postgres: PostgresProcess, tmp_path: pathlib.Path
+) -> None:
     with contextlib.ExitStack() as stack:
         config = ''
+        if store == 'postgresql':
+            name = f'zaqar_{uuid.uuid4().hex}'
+            config = ON_POSTGRESQL.format(uri=postgres.uri, schema=name)
         if store == 'unshared':
             directory = tmp_path / 'redis'
             directory.mkdir()
@@ -271,7 +277,11 @@ def test_a_redrive_goes_on_after_a_crash(store: str, tmp_path: pathlib.Path) -> 
             assert time.monotonic() < deadline
             moved = api.call('redrive_get', **DEAD, redrive_id=redrive_id).body['moved']
         server.kill()
-        server.start()
+        if store == 'postgresql':
+            # Another of the fleet goes on.
+            server = stack.enter_context(ServerProcess(tmp_path / 'other', config=config))
+        else:
+            server.start()
         api = Extended(RestCaller(server.url, identity=identity))
         over = wait_until_over(api, redrive_id)
         assert (over['state'], over['moved']) == ('finished', 150)

@@ -35,6 +35,7 @@ from zaqar_gevent.storage.postgresql import (
     options,
     pools,
     queues,
+    redrives,
     subscriptions,
 )
 from zaqar_gevent.storage.postgresql.heads import Heads
@@ -51,7 +52,7 @@ ROUNDS = 50
 """How many times as many dead letters one claim moves away at most as it may have messages."""
 
 _NOT_KNOWN = -1
-_OFFERED = frozenset(Feature) - {Feature.REDRIVES}
+_OFFERED = frozenset(Feature)
 _AGAIN = 9
 _AGAIN_OF_GROUPS = 8
 _HAS_GROUPS = {'groups': True, 'plain': False}
@@ -82,6 +83,7 @@ class DataDriver(own_drivers.DataDriver):
         self.server = self._handle.store
         self.idempotency_seconds: int = section.idempotency_seconds
         self._heads = Heads()
+        self.redrive_controller = redrives.RedriveController(self)
         self._grouped: dict[tuple[str, str], None] = {}
         self._listener: Any = None
 

@@ -1854,6 +1854,241 @@ BEGIN
     RETURN QUERY SELECT json_build_array(v_has_more, coalesce(v_removed, '[]')), NULL::bytea;
 END $$;
 
+-- What is told of a redrive.
+CREATE FUNCTION {schema}.redrive_{v}(p_id bigint) RETURNS json
+LANGUAGE plpgsql STABLE AS $$
+BEGIN
+    RETURN (SELECT json_build_array(r.id, r.target, r.moved, r.remaining, r.rate, r.state, r.reason,
+            r.passed_over, r.created, r.updated)
+        FROM {schema}.redrives r WHERE r.id = p_id);
+END $$;
+
+-- Begins a redrive. p_kept: how many of the queue are remembered. facts: it, or 'queue' or 'project',
+-- which has as many as may run.
+CREATE FUNCTION {schema}.redrive_create_{v}(
+    p_project text, p_queue text, p_now float8, p_target text, p_limit bigint, p_rate float8,
+    p_most_of_queue int, p_most_of_project int, p_kept int)
+RETURNS TABLE (facts json, document bytea)
+LANGUAGE plpgsql {settings} AS $$
+DECLARE
+    v_id bigint;
+BEGIN
+    -- No queue has this name.
+    PERFORM {schema}.lock_{v}(p_project, '');
+    IF p_most_of_queue <= (SELECT count(*) FROM {schema}.redrives r
+            WHERE r.project = p_project AND r.queue = p_queue AND r.next_at IS NOT NULL) THEN
+        RETURN QUERY SELECT '"queue"'::json, NULL::bytea;
+        RETURN;
+    ELSIF p_most_of_project <= (SELECT count(*) FROM {schema}.redrives r
+            WHERE r.project = p_project AND r.next_at IS NOT NULL) THEN
+        RETURN QUERY SELECT '"project"'::json, NULL::bytea;
+        RETURN;
+    END IF;
+    DELETE FROM {schema}.redrives d WHERE d.next_at IS NULL AND d.id = ANY (ARRAY(
+        SELECT r.id FROM {schema}.redrives r WHERE r.project = p_project AND r.queue = p_queue
+        ORDER BY r.id DESC OFFSET p_kept - 1));
+    INSERT INTO {schema}.redrives
+            (project, queue, spool, target, last, remaining, rate, state, created, updated, next_at)
+        SELECT p_project, p_queue, {schema}.spool_{v}(p_project, p_queue), p_target,
+            b.last_value * 65536 + 65535, p_limit, p_rate, 'running', p_now, p_now, p_now
+        FROM {schema}.batches b
+        RETURNING id INTO v_id;
+    RETURN QUERY SELECT {schema}.redrive_{v}(v_id), NULL::bytea;
+END $$;
+
+-- facts: redrives of a queue, oldest first: the one of a number, or those after another.
+CREATE FUNCTION {schema}.redrive_list_{v}(
+    p_project text, p_queue text, p_id bigint, p_after bigint, p_limit int)
+RETURNS TABLE (facts json, document bytea)
+LANGUAGE plpgsql STABLE {settings} AS $$
+BEGIN
+    RETURN QUERY SELECT coalesce(json_agg({schema}.redrive_{v}(f.id) ORDER BY f.id), '[]'), NULL::bytea
+        FROM (SELECT r.id FROM {schema}.redrives r
+            WHERE r.project = p_project AND r.queue = p_queue AND r.id > p_after
+                AND (p_id IS NULL OR r.id = p_id)
+            ORDER BY r.id LIMIT p_limit) f;
+END $$;
+
+-- Ends a redrive, if it runs; facts: whether there is such a redrive.
+CREATE FUNCTION {schema}.redrive_end_{v}(
+    p_project text, p_queue text, p_id bigint, p_state text, p_reason text, p_now float8)
+RETURNS TABLE (facts json, document bytea)
+LANGUAGE plpgsql {settings} AS $$
+BEGIN
+    UPDATE {schema}.redrives r
+        SET state = p_state, reason = p_reason, updated = p_now, next_at = NULL
+        WHERE r.id = p_id AND r.project = p_project AND r.queue = p_queue AND r.next_at IS NOT NULL;
+    RETURN QUERY SELECT to_json(EXISTS (SELECT 1 FROM {schema}.redrives r
+        WHERE r.id = p_id AND r.project = p_project AND r.queue = p_queue)), NULL::bytea;
+END $$;
+
+-- facts: when the first step of all is due, or null; and the redrives whose next step is, each
+-- [project, queue, id].
+CREATE FUNCTION {schema}.redrive_due_{v}(p_now float8, p_limit int)
+RETURNS TABLE (facts json, document bytea)
+LANGUAGE plpgsql STABLE {settings} AS $$
+BEGIN
+    RETURN QUERY SELECT json_build_array(
+        (SELECT r.next_at FROM {schema}.redrives r WHERE r.next_at IS NOT NULL
+            ORDER BY r.next_at LIMIT 1),
+        (SELECT coalesce(json_agg(json_build_array(f.project, f.queue, f.id)), '[]') FROM (
+            SELECT r.project, r.queue, r.id FROM {schema}.redrives r
+            WHERE r.next_at <= p_now AND r.next_at IS NOT NULL
+            ORDER BY r.next_at LIMIT p_limit) f)), NULL::bytea;
+END $$;
+
+-- Forgets redrives that were over at `p_before`.
+CREATE FUNCTION {schema}.redrive_forget_{v}(p_before float8)
+RETURNS TABLE (facts json, document bytea)
+LANGUAGE plpgsql {settings} AS $$
+BEGIN
+    DELETE FROM {schema}.redrives r WHERE r.next_at IS NULL AND r.updated <= p_before;
+    RETURN QUERY SELECT NULL::json, NULL::bytea;
+END $$;
+
+-- Moves some messages of a redrive to those of the queues `p_targets` that they are for, if it is time
+-- and no other server does it. What is claimed or waits for a retry stays where it is. p_most, p_bytes:
+-- messages and bytes after which the step ends. p_gone: the reason for one whose queue was deleted.
+--
+-- Of each queue that messages were moved to there is a row, with its name as facts and, where it has
+-- subscriptions, the messages. The facts of the last row: how many were moved, and the queue that the
+-- next one is for if it is none of those.
+CREATE FUNCTION {schema}.redrive_step_{v}(
+    p_project text, p_queue text, p_id bigint, p_now float8, p_targets json, p_most int, p_bytes int,
+    p_gone text)
+RETURNS TABLE (facts json, document bytea)
+LANGUAGE plpgsql {settings} AS $$
+DECLARE
+    v_redrive {schema}.redrives;
+    v_spool bigint;
+    v_found bigint[];
+    v_locked bigint[];
+    v_positions bigint[] := '{}';
+    v_names text[] := '{}';
+    v_wanted text;
+    v_after bigint;
+    v_most int;
+    v_moved int := 0;
+    v_left int := 0;
+    v_size bigint := 0;
+    v_target bigint;
+    v_base bigint;
+    v_count int;
+    v_is_over bool;
+    r record;
+BEGIN
+    SELECT d.* INTO v_redrive FROM {schema}.redrives d
+        WHERE d.id = p_id AND d.project = p_project AND d.queue = p_queue AND d.next_at <= p_now
+        FOR UPDATE SKIP LOCKED;
+    IF NOT FOUND THEN
+        RETURN QUERY SELECT json_build_array(0, NULL), NULL::bytea;
+        RETURN;
+    END IF;
+    v_spool := {schema}.spool_{v}(p_project, p_queue);
+    v_after := v_redrive.after;
+    v_most := least(p_most, v_redrive.remaining, greatest(1, floor(v_redrive.rate)));
+    IF v_redrive.spool IS NOT NULL AND v_redrive.spool IS DISTINCT FROM v_spool THEN
+        UPDATE {schema}.redrives d
+            SET state = 'stopped', reason = p_gone, updated = p_now, next_at = NULL
+            WHERE d.id = p_id;
+        RETURN QUERY SELECT json_build_array(0, NULL), NULL::bytea;
+        RETURN;
+    END IF;
+    PERFORM {schema}.end_claims_{v}(p_now, {schema}.time_floor_{v}('d'), v_spool, 50);
+    v_found := ARRAY(SELECT f.position FROM (
+        (SELECT m.position FROM {schema}.messages m
+            WHERE m.spool + 0 = v_redrive.spool AND m.claim IS NULL AND NOT m.returned
+                AND m.position > v_after AND m.position <= v_redrive.last AND m.expires - p_now > 0
+            ORDER BY m.position LIMIT v_most)
+        UNION ALL
+        (SELECT m.position FROM {schema}.messages m
+            WHERE m.spool + 0 = v_redrive.spool AND m.claim IS NULL AND m.returned
+                AND m.position > v_after AND m.position <= v_redrive.last AND m.expires - p_now > 0
+            ORDER BY m.position LIMIT v_most)) f
+        ORDER BY f.position LIMIT v_most);
+    -- Waited for: what somebody looks at only must not be passed over.
+    v_locked := ARRAY(SELECT m.position FROM {schema}.messages m
+        WHERE m.spool = v_spool AND m.position = ANY (v_found) AND m.claim IS NULL
+        ORDER BY m.position FOR UPDATE);
+    FOR r IN
+        SELECT f.position, octet_length(m.body) AS size, m.position IS NOT NULL AS is_free,
+            coalesce(v_redrive.target, m.dead_letter::json ->> 'queue') AS target
+        FROM unnest(v_found) AS f(position) LEFT JOIN LATERAL (
+            SELECT * FROM {schema}.messages c WHERE c.spool = v_spool AND c.position = f.position
+                AND c.position = ANY (v_locked) OFFSET 0) m ON true
+        ORDER BY f.position
+    LOOP
+        IF r.is_free AND (r.target IS NULL OR r.target = p_queue) THEN
+            v_left := v_left + 1;
+        ELSIF r.is_free THEN
+            IF NOT EXISTS (SELECT 1 FROM json_array_elements_text(p_targets) AS t(name)
+                    WHERE t.name = r.target) THEN
+                v_wanted := r.target;
+                EXIT;
+            END IF;
+            v_positions := v_positions || r.position;
+            v_names := v_names || r.target;
+            v_size := v_size + r.size;
+        END IF;
+        v_after := r.position;
+        EXIT WHEN v_size >= p_bytes;
+    END LOOP;
+    IF v_wanted IS NOT NULL AND v_after = v_redrive.after THEN
+        RETURN QUERY SELECT json_build_array(0, v_wanted), NULL::bytea;
+        RETURN;
+    END IF;
+    v_moved := cardinality(v_positions);
+    IF v_moved > 0 THEN
+        PERFORM pg_advisory_xact_lock({lock}, name.key) FROM (
+            SELECT DISTINCT hashtext(p_project || '/' || n.name) AS key
+            FROM unnest(v_names) AS n(name) ORDER BY 1) name;
+        v_base := nextval('{schema}.batches') * 65536;
+    END IF;
+    FOR r IN SELECT n.name, array_agg(n.position) AS positions
+            FROM unnest(v_names, v_positions) AS n(name, position) GROUP BY n.name LOOP
+        v_target := coalesce({schema}.spool_{v}(p_project, r.name),
+            {schema}.make_spool_{v}(p_project, r.name));
+        WITH gone AS (
+            DELETE FROM {schema}.messages m
+            WHERE m.spool = v_spool AND m.position = ANY (r.positions) RETURNING m.*)
+        INSERT INTO {schema}.messages
+            (spool, position, created, expires, client, ttl, encoding, checksum, attributes,
+            message_group, body)
+        SELECT v_target, v_base - 1 + row_number() OVER (ORDER BY g.position), p_now,
+            p_now + coalesce((g.dead_letter::json ->> 'ttl')::int, g.ttl), g.client,
+            coalesce((g.dead_letter::json ->> 'ttl')::int, g.ttl), g.encoding, g.checksum,
+            g.attributes, nullif(g.message_group, ''), g.body
+        FROM gone g;
+        GET DIAGNOSTICS v_count = ROW_COUNT;
+        INSERT INTO {schema}.changes (spool, total, held)
+            VALUES (v_spool, -v_count, 0), (v_target, v_count, 0);
+        IF EXISTS (SELECT 1 FROM {schema}.subscriptions s WHERE s.project = p_project
+                AND s.source = r.name AND s.expires - p_now > 0) THEN
+            RETURN QUERY SELECT to_json(r.name),
+                    {schema}.page_{v}(string_agg(f.head, ','), string_agg(f.body, '')) FROM (
+                SELECT m.body, {schema}.head_{v}(
+                    m.number, m.position, p_now, m.created, m.ttl, 0, NULL, m.checksum, m.encoding,
+                    octet_length(m.body), m.attributes, m.message_group, NULL) AS head
+                FROM {schema}.messages m WHERE m.spool = v_target
+                    AND m.position >= v_base AND m.position < v_base + v_count
+                ORDER BY m.position) f;
+        ELSE
+            RETURN QUERY SELECT to_json(r.name), E'[]\n'::bytea;
+        END IF;
+        v_base := v_base + v_count;
+    END LOOP;
+    v_is_over := v_wanted IS NULL
+        AND (cardinality(v_found) = 0 OR v_moved = coalesce(v_redrive.remaining, -1));
+    UPDATE {schema}.redrives d SET
+            moved = d.moved + v_moved, passed_over = d.passed_over + v_left,
+            remaining = d.remaining - v_moved, after = v_after, updated = p_now,
+            next_at = CASE WHEN v_is_over THEN NULL
+                ELSE p_now + coalesce(v_moved / v_redrive.rate, 0) END,
+            state = CASE WHEN v_is_over THEN 'finished' ELSE 'running' END
+        WHERE d.id = p_id;
+    RETURN QUERY SELECT json_build_array(v_moved, v_wanted), NULL::bytea;
+END $$;
+
 -- facts: when the next delayed message, or the next retry, is due, or null.
 CREATE FUNCTION {schema}.next_due_{v}() RETURNS TABLE (facts json, document bytea)
 LANGUAGE plpgsql STABLE {settings} AS $$
