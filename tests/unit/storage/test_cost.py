@@ -167,6 +167,7 @@ PARAMETERS = dict.fromkeys(
         'grace',
         'claim_expires',
         'second',
+        'last',
     ],
     0,
 )

@@ -10,8 +10,9 @@ import pytest
 from tests.unit.storage.conftest import Store
 from zaqar_gevent.check.finding import Verdict
 from zaqar_gevent.check.store import check_file
+from zaqar_gevent.markers import MarkerNotGiven
 from zaqar_gevent.storage.errors import UndecodableValue
-from zaqar_gevent.storage.sqlite import collector, schema
+from zaqar_gevent.storage.sqlite import collector, messages, schema
 from zaqar_gevent.storage.sqlite.long_bodies import LEAST_BYTES
 
 # With its quotes, a text is two bytes longer.
@@ -210,3 +211,57 @@ def test_a_file_of_the_version_before_is_migrated(tmp_path):
     assert seen == 201 and held == [] and new
     assert count_long(store) == 0
     store.close()
+
+
+def listed(store, **more):
+    """A page of whole messages but for their ages, and the marker of the next."""
+    found, marker = pages(store, **more)
+    return [{**one, 'age': 0} for one in found], marker
+
+
+def pages(store, **more):
+    results = store.messages.list('q', echo=True, **more)
+    return list(next(results)), next(results)
+
+
+def test_long_pages_are_read_as_short_ones_are(store, monkeypatch):
+    for number in range(6):
+        store.post(f'{number}' + 'ä' * 10_000, f'{number}' * 600_000, f'short {number}')
+    store.claim(limit=4)
+    ways = [{}, {'include_claimed': True}, {'limit': 5}, {'limit': 5, 'include_claimed': True}]
+    _, marker = listed(store, limit=3)
+    ways += [{**way, 'marker': marker} for way in ways]
+    monkeypatch.setattr(messages, '_SHORT_PAGE_BYTES', 1 << 30)
+    expected = [listed(store, **way) for way in ways]
+    monkeypatch.undo()
+    assert not store.messages._long
+    long = [listed(store, **way) for way in ways]
+    # The next one is not begun by the caller.
+    assert store.messages._long
+    assert [listed(store, **way) for way in ways] == long == expected
+
+
+def test_a_queue_whose_pages_are_short_again_is_read_at_once(store):
+    ids = store.post('x' * 600_000)
+    assert len(store.bodies()) == 1
+    assert store.messages._long
+    store.messages.bulk_delete('q', ids)
+    store.post('short')
+    assert store.bodies() == ['short']
+    assert not store.messages._long
+
+
+def test_a_long_page_of_damaged_rows_is_refused(store):
+    store.post('x' * 600_000, 'y' * 600_000)
+    assert len(store.bodies()) == 2
+    drop(store.database.path, 'DELETE FROM long_bodies WHERE id = 1')
+    with pytest.raises(UndecodableValue):
+        store.bodies()
+
+
+def test_a_long_queue_knows_its_markers(store):
+    store.post('x' * 600_000)
+    _, marker = listed(store)
+    assert listed(store, marker=marker) == ([], marker)
+    with pytest.raises(MarkerNotGiven):
+        listed(store, marker=marker[:-8] + '0' * 8)

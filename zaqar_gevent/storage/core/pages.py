@@ -8,7 +8,7 @@ The id of a message is the number of its row.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import msgspec
@@ -71,8 +71,10 @@ _decode_heads = msgspec.json.Decoder(list[_Head]).decode
 EMPTY_PAGE = b'[]' + _END_OF_HEADS
 
 
-def decode_page(document: bytes) -> list[StoredMessage]:
+def decode_page(document: bytes, apart: Sequence[memoryview] | None = None) -> list[StoredMessage]:
     """The messages of a page, with a `Body` each. Raises `UndecodableValue`.
+
+    apart: the bodies, where the page is without them.
 
     A message that was delayed has its `position`; that of any other is its id. A very long body is
     not checked.
@@ -83,10 +85,13 @@ def decode_page(document: bytes) -> list[StoredMessage]:
     stored: list[memoryview] = []
     try:
         heads = _decode_heads(view[:end])
-        for head in heads:
-            begin, end = end, end + head.size
-            stored.append(view[begin:end])
-        are_checked = len(document) <= _SHORT_PAGE and _are_json(stored)
+        if apart is None:
+            for head in heads:
+                begin, end = end, end + head.size
+                stored.append(view[begin:end])
+        else:
+            stored += apart
+        are_checked = apart is None and len(document) <= _SHORT_PAGE and _are_json(stored)
         for head, body in zip(heads, stored, strict=True):
             encoding = head.encoding
             found: StoredMessage = {
@@ -126,9 +131,16 @@ def _are_json(stored: Sequence[memoryview]) -> bool:
         return False
 
 
-def read_page(document: bytes, *, as_bodies: bool) -> list[StoredMessage]:
+def join_heads(documents: Iterable[str]) -> bytes:
+    """A page without bodies, of what is known of each message, in JSON."""
+    return b'[%b]%b' % (','.join(documents).encode(), _END_OF_HEADS)
+
+
+def read_page(
+    document: bytes, apart: Sequence[memoryview] | None = None, *, as_bodies: bool
+) -> list[StoredMessage]:
     """The same, with each body as a `Body` or as its value."""
-    messages = decode_page(document)
+    messages = decode_page(document, apart)
     if not as_bodies:
         try:
             for one in messages:

@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 
+from zaqar_gevent import bodies
 from zaqar_gevent.storage.core.pages import decode_id
 from zaqar_gevent.storage.sqlite import long_bodies
 
@@ -33,6 +34,13 @@ def message(claim: str) -> str:
     claim: SQL for the token of the claim that holds it.
     """
     return f'{_head(claim)} AS document, {long_bodies.BODY} AS body'
+
+
+def row(claim: str) -> str:
+    """SQL for the same columns, without very long bodies, and for the numbers of long ones."""
+    return f"""{_head(claim)} AS document, CASE WHEN m.long_body IS NOT NULL
+        AND {long_bodies.LENGTH} >= {bodies.VERY_LONG_BYTES} THEN NULL
+        ELSE ifnull(CAST({long_bodies.BODY} AS BLOB), x'') END AS body, m.long_body AS long_body"""
 
 
 def _head(claim: str) -> str:

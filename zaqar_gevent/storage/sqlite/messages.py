@@ -22,12 +22,22 @@ from zaqar_gevent.storage.core.pages import (
     encode_body,
     encode_id,
     encode_object,
+    join_heads,
     read_page,
 )
 from zaqar_gevent.storage.errors import StoreUnavailable
 from zaqar_gevent.storage.interface import StoredMessage
-from zaqar_gevent.storage.sqlite import claiming, delays, epochs, posting, removal, spools, steps
-from zaqar_gevent.storage.sqlite.documents import SPOOL, decode_ids, message, page
+from zaqar_gevent.storage.sqlite import (
+    claiming,
+    delays,
+    epochs,
+    long_bodies,
+    posting,
+    removal,
+    spools,
+    steps,
+)
+from zaqar_gevent.storage.sqlite.documents import SPOOL, decode_ids, message, page, row
 
 if TYPE_CHECKING:
     from zaqar_gevent.storage.sqlite.driver import DataDriver
@@ -38,8 +48,11 @@ PAGE_BYTES = 8 * 1024 * 1024
 No page of bodies of the default max_messages_post_size has as many.
 """
 
-# A longer page is read in a reading thread.
+# A longer page is read in a reading thread, one message after the other.
 _SHORT_PAGE_BYTES = 512 * 1024
+
+# Queues of which it is remembered that their pages are long.
+_MAX_LONG = 1000
 
 _ACTIVE_CLAIM = 'LEFT JOIN claims c ON c.id = m.claim AND c.expires > :now'
 
@@ -51,6 +64,8 @@ class MessageController(own_drivers.MessageController):
         super().__init__(driver)
         self._database = driver.database
         self._longest = _longest_post(driver.conf)
+        # Those whose latest page was long; the values mean nothing.
+        self._long: dict[tuple[str, str], None] = {}
 
     def post(
         self,
@@ -171,13 +186,28 @@ class MessageController(own_drivers.MessageController):
     def _get_page(self, statements: _ListStatements, parameters: dict[str, Any]) -> Any:
         """What `_get_marked_page` gives, within PAGE_BYTES."""
         database, as_bodies = self._database, self.driver.carries_bodies
-        if parameters['limit'] * self._longest <= PAGE_BYTES:
-            return database.read(_get_marked_page, as_bodies, statements, parameters)
+        queue = parameters['project'], parameters['queue']
+        limit = parameters['limit']
+        if limit < 0 or (queue not in self._long and limit * self._longest <= PAGE_BYTES):
+            *page, size = database.read(_get_marked_page, as_bodies, statements, parameters)
+            if size > _SHORT_PAGE_BYTES:
+                self._remember_long(queue)
+            return page
         count, size = database.get_row(statements.bounds, parameters)
         bounded = {**parameters, 'limit': max(count, 1)}
+        if size <= _SHORT_PAGE_BYTES:
+            self._long.pop(queue, None)
+            *page, _ = database.read(_get_marked_page, as_bodies, statements, bounded)
+            return page
+        self._remember_long(queue)
         # To copy so much is a few steps of SQLite's machine only, but takes the hub too long.
-        read = database.read if size <= _SHORT_PAGE_BYTES else database.scan
-        return read(_get_marked_page, as_bodies, statements, bounded)
+        return database.scan(_get_long_page, as_bodies, statements, bounded)
+
+    def _remember_long(self, queue: tuple[str, str]) -> None:
+        """A page of a queue is long: PERF: the hub need not try to read the next one."""
+        if len(self._long) >= _MAX_LONG:
+            del self._long[next(iter(self._long))]
+        self._long[queue] = None
 
     def _place(self, project: str | None, queue: str, now: float, limit: int | None) -> bool:
         """Make messages visible that are due, as many as a page has; whether that could be done.
@@ -340,6 +370,8 @@ class _ListStatements(NamedTuple):
 
     page: str
     bounds: str
+    rows: str
+    marks: str
 
 
 def _get_marked_page(
@@ -347,17 +379,45 @@ def _get_marked_page(
     as_bodies: bool,
     statements: _ListStatements,
     parameters: dict[str, Any],
-) -> tuple[list[StoredMessage], int, str, int, int]:
+) -> tuple[list[StoredMessage], int, str, int, int, int]:
     document, *rest = connection.execute(statements.page, parameters).fetchone()
     last, epoch, is_given, is_due = rest
-    return read_page(document, as_bodies=as_bodies), last, epoch, is_given, is_due
+    messages = read_page(document, as_bodies=as_bodies)
+    return messages, last, epoch, is_given, is_due, len(document)
+
+
+def _get_long_page(
+    connection: sqlite3.Connection,
+    as_bodies: bool,
+    statements: _ListStatements,
+    parameters: dict[str, Any],
+) -> tuple[list[StoredMessage], int, str, int, int]:
+    """The same of a long page. PERF: the interpreter is not kept while all of it is copied."""
+    connection.execute('BEGIN')
+    try:
+        rows = connection.execute(statements.rows, parameters).fetchall()
+        bodies = [
+            memoryview(long_bodies.read(connection, number) if body is None else body)
+            for _, _, body, number in rows
+        ]
+        last = rows[-1][0] if rows else None
+        last, epoch, is_given, is_due = connection.execute(
+            statements.marks, {**parameters, 'last': last}
+        ).fetchone()
+    finally:
+        if connection.in_transaction:
+            connection.execute('ROLLBACK')
+    document = join_heads(head for _, head, _, _ in rows)
+    messages = read_page(document, bodies, as_bodies=as_bodies)
+    return messages, last, epoch, is_given, is_due
 
 
 @functools.cache
 def _list_statements(
     others_only: bool, include_claimed: bool, include_delayed: bool, has_epoch: bool | None
 ) -> _ListStatements:
-    """SQL for a page, and for the number and the bytes of its messages within PAGE_BYTES.
+    """SQL for a page, for the number and the bytes of its messages within PAGE_BYTES, for a page as
+    rows, and for what is known beside it, with the `:last` position of these rows.
 
     The page of messages after `:marker`, the marker of its last one with its epoch, whether
     `:marker` is valid, and whether there are messages that are due.
@@ -394,14 +454,20 @@ def _list_statements(
         return f'{found} ORDER BY position LIMIT :limit'
 
     is_given = '1' if has_epoch is None else epochs.IS_GIVEN[has_epoch]
-    marked_page = f"""SELECT document, last, {epochs.OF_ID.format(id='last')}, {is_given},
-            {delays.IS_DUE.format(spool=SPOOL)} OR {claiming.HAS_ENDED_RETRIES.format(spool=SPOOL)}
+    marks = f"""last, {epochs.OF_ID.format(id='last')}, {is_given},
+        {delays.IS_DUE.format(spool=SPOOL)} OR {claiming.HAS_ENDED_RETRIES.format(spool=SPOOL)}"""
+    marked_page = f"""SELECT document, {marks}
         FROM (SELECT document, ifnull(last, {after}) AS last FROM ({page(find(message))}))"""
     sizes = find(lambda _: steps.SIZE)
     bounds = steps.first(
         sizes, 'position', most=str(PAGE_BYTES), columns='count(*), ifnull(sum(size), 0)'
     )
-    return _ListStatements(marked_page, bounds)
+    return _ListStatements(
+        marked_page,
+        bounds,
+        find(row),
+        f'SELECT {marks} FROM (SELECT ifnull(:last, {after}) AS last)',
+    )
 
 
 _GET_MANY = page(f"""SELECT m.position AS position, {message('c.token')}
