@@ -17,12 +17,15 @@ UNLIMITED = -1
 class ProjectLimits(NamedTuple):
     """How much a project may have; None is unlimited.
 
-    zaqar_queues: queues. zaqar_messages_per_queue: messages of one queue.
+    zaqar_queues: queues. zaqar_messages_per_queue: messages of one queue. zaqar_bytes: bytes of the
+    bodies and attributes of all messages. zaqar_subscriptions: subscriptions of all queues.
     zaqar_requests_per_second, zaqar_connections: requests, and WebSockets, of one process.
     """
 
     zaqar_queues: int | None = None
     zaqar_messages_per_queue: int | None = None
+    zaqar_bytes: int | None = None
+    zaqar_subscriptions: int | None = None
     zaqar_requests_per_second: int | None = None
     zaqar_connections: int | None = None
 
@@ -62,6 +65,27 @@ ALL_OPTS: list[cfg.Opt] = [
         'with 413. Posts at the same moment through different processes may exceed it by what '
         'they post. Dead letters are not refused. The stores sqlite and postgresql count '
         'messages; with others a server with this limit does not start.',
+    ),
+    cfg.IntOpt(
+        'zaqar_bytes',
+        default=UNLIMITED,
+        min=UNLIMITED,
+        help='The most bytes that the messages of a project have together, of their bodies and '
+        'attributes as they are stored; -1 for no limit. A post that would exceed it is answered '
+        'with 429, and one of more bytes than that with 413. Posts at the same moment through '
+        'different processes may exceed it by what they post. The stores sqlite and postgresql '
+        'count bytes, and the native driver of redis where shared_with_upstream is false; with '
+        'others, and with pooling, a server with this limit does not start. All servers of a '
+        'store must have it. When it is set for the first time, the first server to start counts '
+        'what is there.',
+    ),
+    cfg.IntOpt(
+        'zaqar_subscriptions',
+        default=UNLIMITED,
+        min=UNLIMITED,
+        help='The most subscriptions of all queues of a project, those of WebSocket connections '
+        'included; -1 for no limit. One more is answered with 429. Requests at the same moment '
+        'through different processes may each make one more. The same stores count them.',
     ),
     cfg.IntOpt(
         'zaqar_requests_per_second',

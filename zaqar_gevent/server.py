@@ -56,6 +56,7 @@ from zaqar_gevent.sockets.unsent import Unsent
 from zaqar_gevent.storage import drivers
 from zaqar_gevent.storage.errors import explain_scan
 from zaqar_gevent.storage.features import StoreFeatures
+from zaqar_gevent.storage.interface import UsageController
 from zaqar_gevent.storage.names import names_for
 from zaqar_gevent.storage.stores import stores_of
 from zaqar_gevent.stores import load_driver, opening
@@ -213,7 +214,7 @@ class TransportDriver:
             names_for(conf, control),
             _quotas(conf),
         )
-        broker.project_quotas = _project_quotas(conf, broker)
+        broker.project_quotas = _project_quotas(conf, broker, stores.usage)
         dispatcher = Dispatcher(broker, Policy(conf))
         if not stores.features.bounds_reads and monkey.is_module_patched('socket'):
             broker.reading = functools.partial(_Reading, section.scan_timeout)
@@ -322,15 +323,33 @@ def _quotas(conf: cfg.ConfigOpts) -> Quotas:
     )
 
 
-def _project_quotas(conf: cfg.ConfigOpts, broker: Broker) -> ProjectQuotas:
+def _project_quotas(
+    conf: cfg.ConfigOpts, broker: Broker, usage: UsageController | None
+) -> ProjectQuotas:
     """The limits of `[quota]`; raises `ConfigurationError` for one that the store cannot count."""
     limits = quota_options.read(conf)
+    refusals = []
     if limits.limit_any('zaqar_messages_per_queue') and not broker.features.counts_messages:
-        raise configuration.ConfigurationError(
+        refusals.append(
             '[quota] zaqar_messages_per_queue: this store does not count the messages of a queue; '
             'only sqlite and postgresql do, without pooling. Leave the limit out.'
         )
-    return ProjectQuotas(limits, lambda: broker.queues)
+    counted = [one for one in ('zaqar_bytes', 'zaqar_subscriptions') if limits.limit_any(one)]
+    if counted and usage is None:
+        refusals.append(
+            f'[quota] {", ".join(counted)}: this store does not count them; only sqlite, '
+            'postgresql and the native driver of redis with shared_with_upstream = false do, '
+            'without pooling. Leave the limits out.'
+        )
+    if refusals:
+        raise configuration.ConfigurationError(' '.join(refusals))
+    if counted and usage is not None:
+        usage.begin(_has_bytes(limits) if limits.limit_any('zaqar_bytes') else None)
+    return ProjectQuotas(limits, lambda: broker.queues, usage)
+
+
+def _has_bytes(limits: quota_options.Limits) -> Callable[[str | None], bool]:
+    return lambda project: limits.of(project).zaqar_bytes is not None
 
 
 def _warn_of_unknown_options(conf: cfg.ConfigOpts) -> None:

@@ -15,6 +15,7 @@ from tests.callers import TRANSPORTS, Identity, connect
 from tests.postgres_process import ON_POSTGRESQL, PostgresProcess
 from tests.redis_process import ON_REDIS, RedisProcess
 from tests.server_process import ServerProcess
+from tests.stores import UNSHARED
 from zaqar_gevent.client import Client, TooManyRequests
 
 LIMITS = """
@@ -24,13 +25,19 @@ override = rich: zaqar_queues=-1
 zaqar_connections = 2
 override = stopped: zaqar_requests_per_second=0
 """
+USAGE = """
+zaqar_bytes = 1000
+zaqar_subscriptions = 2
+"""
 MESSAGES = 'zaqar_messages_per_queue = 3\n'
 BODY = {'body': 1, 'ttl': 300}
 
 
 @pytest.fixture(scope='module')
 def embedded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
-    with ServerProcess(tmp_path_factory.mktemp('embedded'), config=LIMITS + MESSAGES) as process:
+    with ServerProcess(
+        tmp_path_factory.mktemp('embedded'), config=LIMITS + MESSAGES + USAGE
+    ) as process:
         yield process
 
 
@@ -38,7 +45,7 @@ def embedded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess
 def on_postgresql(
     postgres: PostgresProcess, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[ServerProcess]:
-    config = ON_POSTGRESQL.format(uri=postgres.uri, schema='limited') + LIMITS + MESSAGES
+    config = ON_POSTGRESQL.format(uri=postgres.uri, schema='limited') + LIMITS + MESSAGES + USAGE
     with ServerProcess(tmp_path_factory.mktemp('postgresql'), config=config) as process:
         yield process
 
@@ -48,12 +55,13 @@ def on_redis(
     redis: RedisProcess, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[ServerProcess]:
     directory = tmp_path_factory.mktemp('redis')
-    config = ON_REDIS.format(redis=redis.uri, directory=directory) + LIMITS
+    config = UNSHARED.format(redis=redis.uri, directory=directory) + LIMITS + USAGE
     with ServerProcess(directory, config=config) as process:
         yield process
 
 
 COUNTING = [*(f'embedded {transport}' for transport in TRANSPORTS), 'on_postgresql rest']
+ALL = [*COUNTING, 'on_redis rest', 'on_redis v2-msgpack']
 
 
 @pytest.fixture
@@ -71,7 +79,7 @@ def as_project(caller: Any, project: str) -> dict[str, str]:
     return headers
 
 
-@pytest.mark.parametrize('caller', [*COUNTING, 'on_redis rest'], indirect=True)
+@pytest.mark.parametrize('caller', ALL, indirect=True)
 def test_a_project_has_no_more_queues_than_it_may_have(caller: Any) -> None:
     assert [caller.call('queue_create', queue_name=name).status for name in 'ab'] == [201, 201]
     refused = caller.call('queue_create', queue_name='c')
@@ -111,6 +119,66 @@ def test_a_queue_has_no_more_messages_than_it_may_have(caller: Any) -> None:
     caller.call('message_delete', queue_name='q', message_id=ids[1])
     assert post(2).status == 429
     assert post(1).status == 201
+
+
+@pytest.mark.parametrize('caller', ALL, indirect=True)
+def test_a_project_has_no_more_bytes_than_it_may_have(caller: Any) -> None:
+    def post(*sizes: int, **more: Any) -> Any:
+        messages = [{'body': 'x' * size, 'ttl': 300, **more} for size in sizes]
+        return caller.call('message_post', queue_name='q', messages=messages)
+
+    def used() -> int:
+        found = caller.call('quota_get').body['quotas']['zaqar_bytes']
+        assert found['allowed'] == 1000
+        return int(found['used'])
+
+    assert used() == 0
+    for never in (post(600, 600), post(1200), post(1, attributes={'a': 'y' * 1200})):
+        assert (never.status, never.body['code']) == (413, 'body_too_large')
+    ids = post(400, 300).body['message_ids']
+    assert 700 <= used() <= 720
+    refused = post(400)
+    assert (refused.status, refused.body['code']) == (429, 'quota_exceeded')
+    refused = post(10, attributes={'a': 'y' * 300})
+    assert refused.status == 429
+    # All queues together.
+    more = [{'body': 'x' * 400, 'ttl': 300}]
+    assert caller.call('message_post', queue_name='r', messages=more).status == 429
+    assert post(100, delay=60).status == 201
+    assert caller.call('claim_create', queue_name='q', limit=1, ttl=60, grace=60).status == 201
+    assert post(300).status == 429
+    caller.call('message_delete', queue_name='q', message_id=ids[1])
+    assert 500 <= used() <= 520
+    assert post(300).status == 201
+
+
+@pytest.mark.parametrize('caller', ALL, indirect=True)
+def test_a_project_has_no_more_subscriptions_than_it_may_have(caller: Any) -> None:
+    def subscribe(queue: str, number: int) -> Any:
+        subscriber = f'http://127.0.0.1:1/{number}'
+        return caller.call(
+            'subscription_create', queue_name=queue, subscriber=subscriber, ttl=300, options={}
+        )
+
+    first = subscribe('q', 1)
+    assert [first.status, subscribe('r', 2).status] == [201, 201]
+    refused = subscribe('q', 3)
+    assert (refused.status, refused.body['code']) == (429, 'quota_exceeded')
+    # What is there already is answered as ever.
+    assert subscribe('q', 1) == first
+    found = caller.call('quota_get').body['quotas']['zaqar_subscriptions']
+    assert found == {'used': 2, 'allowed': 2}
+    named = {'queue_name': 'q', 'subscription_id': first.body['subscription_id']}
+    assert caller.call('subscription_delete', **named).status == 204
+    assert subscribe('q', 3).status == 201
+
+
+@pytest.mark.parametrize('caller', ['embedded v2-json'], indirect=True)
+def test_subscriptions_of_connections_count(caller: Any) -> None:
+    for queue in 'qr':
+        assert caller.call('subscription_create', queue_name=queue, ttl=300).status == 201
+    assert caller.call('subscription_create', queue_name='s', ttl=300).status == 429
+    assert caller.call('subscription_create', queue_name='q', ttl=300).status == 409
 
 
 @pytest.mark.parametrize('caller', COUNTING, indirect=True)
@@ -167,12 +235,12 @@ def test_the_client_tells_of_quotas(embedded: ServerProcess) -> None:
             client.queue('c').create()
 
 
-def test_a_store_that_does_not_count_messages_is_refused_at_start(
+def test_a_store_that_does_not_count_is_refused_at_start(
     redis: RedisProcess, tmp_path: pathlib.Path
 ) -> None:
-    config = ON_REDIS.format(redis=redis.uri, directory=tmp_path) + LIMITS + MESSAGES
+    config = ON_REDIS.format(redis=redis.uri, directory=tmp_path) + LIMITS + MESSAGES + USAGE
     with (
-        pytest.raises(Exception, match='zaqar_messages_per_queue'),
+        pytest.raises(Exception, match=r'zaqar_messages_per_queue: .* zaqar_bytes, zaqar_subsc'),
         ServerProcess(tmp_path, config=config),
     ):
         pytest.fail('it was started')

@@ -344,8 +344,9 @@ def _post(context: Context, request: PostMessages) -> PostedMessages:
     if delayed and context.passed is not None:
         stored = [{**stored[0], 'passed': context.passed}, *stored[1:]]
     quotas = broker.project_quotas
-    if quotas.limit_messages:
-        with quotas.new_messages(len(stored), request.queue_name, context.project_id):
+    if quotas.limit_posts:
+        size = sum(map(_stored_size, stored)) if quotas.limit_bytes else 0
+        with quotas.new_post(len(stored), size, request.queue_name, context.project_id):
             message_ids = _store(context, request.queue_name, stored)
     else:
         message_ids = _store(context, request.queue_name, stored)
@@ -360,6 +361,14 @@ def _post(context: Context, request: PostMessages) -> PostedMessages:
             request.queue_name, context.project_id, messages, retry_policy, context.passed
         )
     return {'message_ids': message_ids}
+
+
+def _stored_size(message: dict[str, Any]) -> int:
+    """The bytes of a message that count for the project."""
+    size: int = message['body'].size
+    return (
+        size + len(msgspec.json.encode(message['attributes'])) if 'attributes' in message else size
+    )
 
 
 def _store(context: Context, queue_name: str, messages: list[dict[str, Any]]) -> list[str]:

@@ -177,8 +177,9 @@ def prepare_target(
             f'The queues {queue_name} and {target} are in different pools; messages can be moved '
             'within a pool only - at `$.target`'
         )
-    if quotas.limit_messages:
-        with quotas.new_messages(1, target, project):
+    if quotas.limit_posts:
+        # The bytes are there already.
+        with quotas.new_post(1, 0, target, project):
             pass
 
 

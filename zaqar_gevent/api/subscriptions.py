@@ -6,6 +6,7 @@ import datetime
 import logging
 import re
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NotRequired, TypedDict
 
 import msgspec
@@ -182,11 +183,12 @@ def _subscribe_uri(
     _check_filter(context, request.queue_name, options)
     _check_external(context, subscriber)
     _check_number(context, request.queue_name)
-    context.ensured_metadata_of(request.queue_name)
-    _register(context, subscriber, options, ttl)
-    created = subscriptions.create(
-        request.queue_name, subscriber, ttl, options, project=context.project_id
-    )
+    with _new_subscription(context, request.queue_name, subscriber):
+        context.ensured_metadata_of(request.queue_name)
+        _register(context, subscriber, options, ttl)
+        created = subscriptions.create(
+            request.queue_name, subscriber, ttl, options, project=context.project_id
+        )
     context.forget_subscriptions_of(request.queue_name)
     if not created:
         return _created(request, _unconfirmed(context, request.queue_name, subscriber, ttl))
@@ -321,13 +323,14 @@ def _subscribe_connection(context: Context, request: CreateSubscription) -> Crea
     _check_number(context, request.queue_name)
     _check(context, {'subscriber': url, 'ttl': ttl, 'options': options})
     _check_filter(context, request.queue_name, options)
-    context.ensured_metadata_of(request.queue_name)
-    if request.marker:
-        endpoint.verify(source, request.marker)
-    marker = endpoint.now(source) if request.marker is None else request.marker or None
-    created = broker.subscriptions.create(
-        request.queue_name, url, ttl, options, project=context.project_id
-    )
+    with _new_subscription(context, request.queue_name, url):
+        context.ensured_metadata_of(request.queue_name)
+        if request.marker:
+            endpoint.verify(source, request.marker)
+        marker = endpoint.now(source) if request.marker is None else request.marker or None
+        created = broker.subscriptions.create(
+            request.queue_name, url, ttl, options, project=context.project_id
+        )
     if not created:
         raise _exists_already()
     if broker.conf.notification.require_confirmation:
@@ -354,6 +357,24 @@ def _check_number(context: Context, queue_name: str) -> None:
     most = broker.quotas.subscriptions_per_queue
     if broker.count_subscriptions(queue_name, context.project_id) >= most:
         raise too_many('subscriptions', 'queue', most, 'max_subscriptions_per_queue')
+
+
+def _new_subscription(
+    context: Context, queue_name: str, subscriber: str
+) -> AbstractContextManager[None]:
+    """Subscribe meanwhile; raises `errors.QuotaExceeded` where the project has no more room."""
+    broker, project = context.broker, context.project_id
+    if not broker.project_quotas.limit_subscriptions:
+        return nullcontext()
+
+    def exists() -> bool:
+        try:
+            broker.subscriptions.get_with_subscriber(queue_name, subscriber, project=project)
+        except storage_errors.SubscriptionDoesNotExist:
+            return False
+        return True
+
+    return broker.project_quotas.new_subscription(project, exists)
 
 
 def _created(request: CreateSubscription, subscription_id: str) -> CreatedSubscription:

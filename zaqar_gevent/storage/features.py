@@ -66,6 +66,7 @@ class StoreFeatures:
     bounds_reads: whether it breaks off reads that take too long, by itself.
     has_exact_stats: whether counts are right at every moment, expired messages not included.
     counts_messages: whether it counts the messages of a queue without walking through them.
+    counts_usage: whether it counts the bytes and the subscriptions of projects.
     offered: what clients may ask for that upstream's interface does not have.
     """
 
@@ -82,4 +83,5 @@ class StoreFeatures:
     bounds_reads: bool = False
     has_exact_stats: bool = False
     counts_messages: bool = False
+    counts_usage: bool = False
     offered: frozenset[Feature] = frozenset()

@@ -336,6 +336,32 @@ class RedriveController(Protocol):
         ...
 
 
+class Usage(NamedTuple):
+    """What a project has in one store.
+
+    subscriptions: of all its queues. bytes: of the bodies and attributes of its messages, as they
+        are stored. What has expired counts until it is removed.
+    """
+
+    subscriptions: int
+    bytes: int
+
+
+class UsageController(Protocol):
+    """What projects have in one store, from counters. Feature: `counts_usage`."""
+
+    def begin(self, has_bytes: Callable[[str | None], bool] | None) -> None:
+        """Count from now on, together with all that is there. To begin again does no harm.
+
+        has_bytes: whether the bytes of a project have to be counted; None where those of none have.
+        """
+        ...
+
+    def get(self, project: str | None = None) -> Usage:
+        """What a project has, after `begin`."""
+        ...
+
+
 class PoolsController(Protocol):
     """Pools: stores that queues are spread over."""
 
@@ -495,7 +521,8 @@ class Stores(NamedTuple):
     topics can be kept. is_alive: whether both stores work, as far as they can say. purge: removes
     the messages that a queue (name, project) holds now and that are not claimed. redrives_for: the
     redrives of the store of a queue (name, project); None where it has none. all_redrives: those of
-    all stores that have redrives.
+    all stores that have redrives. usage: what counts the bytes and subscriptions of projects; None
+    where the store does not count them.
     """
 
     data: DataDriver
@@ -507,6 +534,7 @@ class Stores(NamedTuple):
     purge: Callable[[str, str | None], None]
     redrives_for: Callable[[str, str | None], RedriveController | None]
     all_redrives: Callable[[], list[RedriveController]]
+    usage: UsageController | None
 
 
 def read_metadata(queues: QueueController, name: str, project: str | None) -> Metadata:

@@ -68,10 +68,12 @@ class DataDriver(base.DataDriverBase):
         value, as upstream's servers want it, and `bytes` for an encrypted one.
     features: what it can do beyond upstream's interface.
     redrive_controller: its redrives, if it offers them.
+    usage_controller: what counts for projects, if it `counts_usage`.
     """
 
     controllers: ClassVar[DataControllers]
     redrive_controller: interface.RedriveController | None = None
+    usage_controller: interface.UsageController | None = None
 
     BASE_CAPABILITIES = tuple(base.Capabilities)
 

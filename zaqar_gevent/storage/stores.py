@@ -8,7 +8,7 @@ from zaqar.storage import base, pipeline, pooling
 
 from zaqar_gevent.storage import drivers, own_drivers, purging, redrive_controllers
 from zaqar_gevent.storage.features import MarkerKind, StoreFeatures
-from zaqar_gevent.storage.interface import Stores
+from zaqar_gevent.storage.interface import Stores, UsageController
 
 # By the package of upstream's driver. A driver that is in none is somebody else's.
 _UPSTREAM = {
@@ -33,6 +33,7 @@ def stores_of(data: base.DataDriverBase, control: base.ControlDriverBase) -> Sto
         functools.partial(purging.purge, data),
         functools.partial(redrive_controllers.find, data),
         functools.partial(redrive_controllers.find_all, data),
+        _usage_of(data),
     )
 
 
@@ -55,6 +56,14 @@ def features_for(data: base.DataDriverBase, queue: str, project: str | None) -> 
     """What the store of a queue can do; what every store can if the queue is in no pool."""
     driver = drivers.find(data, queue, project)
     return _UNKNOWN if driver is None else features_of(driver)
+
+
+def _usage_of(data: base.DataDriverBase) -> UsageController | None:
+    while isinstance(data, pipeline.DataDriver):
+        data = data._storage
+    if isinstance(data, own_drivers.DataDriver) and data.features.counts_usage:
+        return data.usage_controller
+    return None
 
 
 def _are_alive(data: base.DataDriverBase, control: base.ControlDriverBase) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NoReturn
+
 import pytest
 from oslo_config import cfg
 
@@ -9,6 +11,7 @@ from zaqar_gevent import quota_options
 from zaqar_gevent.api import errors
 from zaqar_gevent.api.project_quotas import ProjectQuotas
 from zaqar_gevent.quota_options import Limits, ProjectLimits
+from zaqar_gevent.storage.interface import Usage
 
 
 def read(**values: object) -> Limits:
@@ -22,15 +25,15 @@ def read(**values: object) -> Limits:
 
 def test_nothing_is_limited_by_default() -> None:
     limits = read()
-    assert limits.of('any') == ProjectLimits(None, None, None, None)
+    assert set(limits.of('any')) == {None}
     assert not any(limits.limit_any(name) for name in ProjectLimits._fields)
 
 
 def test_a_project_may_have_limits_of_its_own() -> None:
     own = 'a:b: zaqar_messages_per_queue=-1, zaqar_requests_per_second = 7'
     limits = read(zaqar_queues=3, zaqar_messages_per_queue=5, override=[own])
-    assert limits.of('other') == ProjectLimits(3, 5, None)
-    assert limits.of('a:b') == ProjectLimits(3, None, 7)
+    assert limits.of('other') == ProjectLimits(zaqar_queues=3, zaqar_messages_per_queue=5)
+    assert limits.of('a:b') == ProjectLimits(zaqar_queues=3, zaqar_requests_per_second=7)
     assert limits.limit_any('zaqar_requests_per_second')
 
 
@@ -50,11 +53,12 @@ class Clock:
         return self.now
 
 
-def quotas(clock: Clock, **limits: int) -> ProjectQuotas:
-    def no_store() -> None:
-        raise AssertionError('nothing is to be counted by the store')
+def unused() -> NoReturn:
+    raise AssertionError('nothing is to be counted by the store')
 
-    return ProjectQuotas(Limits(ProjectLimits(**limits)), no_store, clock)  # type: ignore[arg-type]
+
+def quotas(clock: Clock, **limits: int) -> ProjectQuotas:
+    return ProjectQuotas(Limits(ProjectLimits(**limits)), unused, clock=clock)
 
 
 def test_as_many_requests_as_in_a_second_may_come_at_once() -> None:
@@ -91,5 +95,50 @@ def test_projects_that_are_idle_are_forgotten(monkeypatch: pytest.MonkeyPatch) -
 
 def test_what_no_queue_may_have_is_never_counted() -> None:
     limited = quotas(Clock(), zaqar_messages_per_queue=2)
-    with pytest.raises(errors.BodyTooLarge), limited.new_messages(3, 'q', 'p'):
+    with pytest.raises(errors.BodyTooLarge), limited.new_post(3, 0, 'q', 'p'):
         pytest.fail('it was let in')
+
+
+def test_more_bytes_than_the_project_may_have_are_never_counted() -> None:
+    limited = quotas(Clock(), zaqar_bytes=2)
+    with pytest.raises(errors.BodyTooLarge), limited.new_post(1, 3, 'q', 'p'):
+        pytest.fail('it was let in')
+
+
+class Counters:
+    """A store in which a project has some bytes and subscriptions."""
+
+    def __init__(self, usage: Usage) -> None:
+        self.usage = usage
+
+    def begin(self, has_bytes: object) -> None:
+        """Nothing: they do not change."""
+
+    def get(self, project: str | None = None) -> Usage:
+        return self.usage
+
+
+def counted(usage: Usage, **limits: int) -> ProjectQuotas:
+    return ProjectQuotas(Limits(ProjectLimits(**limits)), unused, Counters(usage))
+
+
+def test_what_is_being_posted_counts() -> None:
+    limited = counted(Usage(0, 80), zaqar_bytes=100)
+    with limited.new_post(1, 15, 'q', 'p'):
+        with pytest.raises(errors.QuotaExceeded), limited.new_post(1, 10, 'r', 'p'):
+            pytest.fail('it was let in')
+        with limited.new_post(1, 10, 'r', 'other'):
+            pass
+    with limited.new_post(1, 20, 'q', 'p'):
+        pass
+
+
+def test_what_is_being_subscribed_counts() -> None:
+    limited = counted(Usage(1, 0), zaqar_subscriptions=2)
+    with limited.new_subscription('p', lambda: False):
+        with pytest.raises(errors.QuotaExceeded), limited.new_subscription('p', lambda: False):
+            pytest.fail('it was let in')
+        with limited.new_subscription('p', lambda: True):
+            pass
+    with limited.new_subscription('p', lambda: False):
+        pass

@@ -221,12 +221,20 @@ export class Client extends EventTarget {
   capabilities(options?: RequestOptions): Promise<Capabilities>;
   ping(options?: RequestOptions): Promise<true>;
   health(options?: RequestOptions): Promise<any>;
+  /** What the project uses and may use, by the name of the limit. */
+  quotas(options?: RequestOptions): Promise<Record<string, Quota>>;
   /** Uses another token from now on, on the open connection as well. */
   authenticate(
     token: string,
     options?: RequestOptions & { expiresAt?: Date | string | number | null },
   ): Promise<void>;
   close(): Promise<void>;
+}
+
+/** Null for what is not counted for the project, or not limited. */
+export interface Quota {
+  used: number | null;
+  allowed: number | null;
 }
 
 export interface PageOptions extends RequestOptions {
@@ -274,6 +282,8 @@ export interface UriSubscription {
   age: number;
   options: Record<string, any>;
   confirmed?: boolean;
+  /** How its deliveries go, where it was asked for by its id. */
+  delivery?: Record<string, any>;
 }
 
 export interface Change {
@@ -319,6 +329,8 @@ declare class Channel {
   readonly metadata?: Record<string, any>;
   /** Whether it is new. Throws Conflict where it has other values of the metadata, and is left so. */
   create(metadata?: Record<string, any>, options?: RequestOptions): Promise<boolean>;
+  /** Whether it exists; asking does not create it. */
+  exists(options?: RequestOptions): Promise<boolean>;
   getMetadata(options?: RequestOptions): Promise<Record<string, any>>;
   /** A JSON patch, or what to set; undefined takes a member away. */
   update(
@@ -352,6 +364,13 @@ declare class Channel {
     options?: RequestOptions & { ttl?: number; options?: Record<string, any> },
   ): Promise<string>;
   subscriptions(options?: PageOptions): AsyncGenerator<UriSubscription, void, undefined>;
+  /** A subscription of a URI, and how its deliveries go. */
+  getSubscription(id: string, options?: RequestOptions): Promise<UriSubscription>;
+  /** Changes where a subscription leads, how many seconds it lives, or its options. */
+  updateSubscription(
+    id: string,
+    changes: RequestOptions & { subscriber?: string; ttl?: number; options?: Record<string, any> },
+  ): Promise<void>;
   deleteSubscription(id: string, options?: RequestOptions): Promise<void>;
 }
 
@@ -378,6 +397,10 @@ export interface SignedUrl {
 export class Queue extends Channel {
   constructor(client: Client, found: { name: string; metadata?: Record<string, any> });
   claim(options?: ClaimOptions): Promise<Claim>;
+  /** Lets a claim live for `ttl` seconds from now. */
+  renewClaim(id: string, options?: RequestOptions & { ttl?: number; grace?: number }): Promise<void>;
+  /** Gives a claim's messages back; one that does not exist is as good as released. */
+  releaseClaim(id: string, options?: RequestOptions): Promise<void>;
   share(
     options?: RequestOptions & {
       paths?: ('messages' | 'claims' | 'subscriptions')[];

@@ -37,6 +37,7 @@ from zaqar_gevent.storage.postgresql import (
     queues,
     redrives,
     subscriptions,
+    usage,
 )
 from zaqar_gevent.storage.postgresql.heads import Heads
 from zaqar_gevent.storage.postgresql.servers import PostgresServer, open_server
@@ -86,6 +87,7 @@ class DataDriver(own_drivers.DataDriver):
         self.redrive_controller = redrives.RedriveController(self)
         self._grouped: dict[tuple[str, str], None] = {}
         self._listener: Any = None
+        self.usage_controller = usage.UsageController(self)
 
     @property
     def features(self) -> StoreFeatures:
@@ -353,5 +355,6 @@ def _features(post_id_seconds: int) -> StoreFeatures:
         reports_due=True,
         has_exact_stats=True,
         counts_messages=True,
+        counts_usage=True,
         offered=_OFFERED,
     )

@@ -36,7 +36,8 @@ _CREATE = """INSERT INTO {schema}.queues (project, kind, name, metadata) VALUES 
 _UPDATE = """UPDATE {schema}.queues SET metadata = $4
     WHERE project = $1 AND kind = $2 AND name = $3 RETURNING 'true'::json"""
 _DELETE = 'DELETE FROM {schema}.queues WHERE project = $1 AND kind = $2 AND name = $3'
-_COUNT = 'SELECT to_json(count(*)) FROM {schema}.queues WHERE project = $1 AND kind = $2'
+_COUNT_TOPICS = """SELECT to_json(count(*)) FROM {schema}.queues
+    WHERE project = $1 AND kind = 'topic'"""
 _PAGE = """SELECT json_build_array(name, CASE WHEN $5::bool THEN metadata::json END)
     FROM {schema}.queues WHERE project = $1 AND kind = $2 AND name > $3
         AND strpos(name, $4) > 0
@@ -135,8 +136,7 @@ class _QueueNames(own_drivers.QueueNames):
         self._table.write(_DELETE, project or '', self.kind, name)
 
     def _calculate_resource_count(self, project: str | None = None) -> int:
-        [total] = self._table.scan(_COUNT, project or '', self.kind)
-        return int(total)
+        raise NotImplementedError
 
 
 class QueueController(_QueueNames, base.Queue):
@@ -145,12 +145,20 @@ class QueueController(_QueueNames, base.Queue):
     kind = 'queue'
     _missing = errors.QueueDoesNotExist
 
+    def _calculate_resource_count(self, project: str | None = None) -> int:
+        [count, *_], _ = self._server.call(kinds.READS, 'usage', project or '')
+        return int(count)
+
 
 class TopicController(_QueueNames, base.Topic):
     """Topics and their metadata, without their messages."""
 
     kind = 'topic'
     _missing = errors.TopicDoesNotExist
+
+    def _calculate_resource_count(self, project: str | None = None) -> int:
+        [total] = self._table.scan(_COUNT_TOPICS, project or '')
+        return int(total)
 
 
 class _Spooled(own_drivers.SpooledNames):

@@ -55,7 +55,10 @@ Listener = Callable[[str | None, str, list[dict[str, Any]]], None]
 
 
 class Upkeep:
-    """The work of one process; `server` is only used while it lives."""
+    """The work of one process; `server` is only used while it lives.
+
+    counts_bytes: whether the process needs the bytes of projects to be counted.
+    """
 
     def __init__(self, server: PostgresServer) -> None:
         self._server = weakref.ref(server)
@@ -69,6 +72,7 @@ class Upkeep:
         self._removed: dict[Queue, int] = {}
         self._to_sweep: set[Queue] = set()
         self._has_removed = Event()
+        self.counts_bytes = False
 
     def begin(self, hub: Any) -> None:
         """Work in greenlets of the hub, if no other hub's do."""
@@ -84,6 +88,7 @@ class Upkeep:
         assert server is not None
         own = Upkeep(server)
         own._listeners = [*self._listeners]
+        own.counts_bytes = self.counts_bytes
         return own
 
     def stop(self) -> None:
@@ -162,6 +167,8 @@ class Upkeep:
             gevent.sleep(INTERVAL)
             if time.monotonic() > use_at and (server := self._server()) is not None:
                 use_at = time.monotonic() + _USE_SECONDS
+                if self.counts_bytes:
+                    _attempt(functools.partial(count_bytes, server))
                 _attempt(functools.partial(use_functions, server))
                 del server
             has_more = True
@@ -226,6 +233,12 @@ class Upkeep:
 def use_functions(server: PostgresServer) -> bool:
     """Say that this version's functions are used, and drop those that no server uses any more."""
     server.call(kinds.STEPS, 'use_functions', schema.UNUSED_SECONDS)
+    return False
+
+
+def count_bytes(server: PostgresServer) -> bool:
+    """Have the bytes of projects counted, and say that this process needs it."""
+    server.call(kinds.STEPS, 'begin_usage')
     return False
 
 

@@ -36,6 +36,7 @@ from zaqar_gevent.storage.redis import (
     queues,
     redrives,
     subscriptions,
+    usage,
 )
 from zaqar_gevent.storage.redis.documents import Page, present_all
 from zaqar_gevent.storage.redis.durability import Durability
@@ -92,6 +93,7 @@ class DataDriver(own_drivers.DataDriver):
         self.server = self._handle.store
         self.idempotency_seconds: int = section.idempotency_seconds
         self.redrive_controller = redrives.RedriveController(self)
+        self.usage_controller = usage.UsageController(self)
         self._is_shared: bool = section.shared_with_upstream
         self._grouped: dict[tuple[str | None, str], None] = {}
         # Upstream's servers would put popped messages back without them, for one.
@@ -326,6 +328,8 @@ def _features(post_id_seconds: int, keeps_names: bool, is_shared: bool) -> Store
         restores=True,
         keeps_places=True,
         has_exact_stats=not is_shared,
+        # What upstream's servers do is not counted.
+        counts_usage=not is_shared,
         # Upstream would lose what it does not know.
         offered=frozenset() if is_shared else _OFFERED,
     )

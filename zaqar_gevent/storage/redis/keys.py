@@ -105,6 +105,16 @@ REDRIVE_NUMBERS = '.:redrive_numbers'
 """The number of the last redrive. Our own."""
 
 
+def project_bytes(project: str | None) -> tuple[str, str]:
+    """Bytes of a project's messages by the second in which they expire; these seconds. Our own."""
+    return f'{project or ""}.:bytes', f'{project or ""}.:bytes_ends'
+
+
+def project_subscriptions(project: str | None) -> str:
+    """Ids of all subscriptions of a project, by when they expire. Our own."""
+    return f'{project or ""}.:subscriptions'
+
+
 def running_redrives(project: str | None) -> str:
     """Keys of the redrives of a project that run. Our own."""
     return f'{project or ""}.:redrives'

@@ -120,7 +120,9 @@ class MessageController(own_drivers.MessageController):
                 keys.posts(queue, project),
             ),
             name if keeps_names else '',
-            *self._complete(messages, client_uuid, new_ids(key), seconds),
+            *self._complete(
+                messages, client_uuid, new_ids(key), seconds, self._is_counted(project)
+            ),
         )
         if found is None:
             raise errors.QueueDoesNotExist(queue, project)
@@ -131,17 +133,22 @@ class MessageController(own_drivers.MessageController):
             raise errors.QueueDoesNotExist(queue, project)
         return ids
 
+    def _is_counted(self, project: str | None) -> str:
+        """What scripts are told of whether the bytes of a project are counted."""
+        return '1' if self.driver.usage_controller.counts(project) else ''
+
     def _complete(
         self,
         messages: Page,
         client_uuid: uuid.UUID | str | None,
         ids: str,
         seconds: int,
+        is_counted: str,
     ) -> Arguments:
         """The arguments of the script for `messages`."""
         now = timeutils.utcnow_ts()
         checked = self._has_checksums()
-        arguments: Arguments = [now, _encode_client(client_uuid), ids, seconds]
+        arguments: Arguments = [now, _encode_client(client_uuid), ids, seconds, is_counted]
         for new in messages:
             body = new.get('body', {})
             checksum = storage_utils.get_checksum(_value_of(body)) if checked else ''
@@ -308,7 +315,7 @@ class MessageController(own_drivers.MessageController):
             keys.rank_counter(queue, project),
             keys.head(queue, project),
         )
-        self._server.run(_RESTORE, places, now, NOBODY, *arguments)
+        self._server.run(_RESTORE, places, now, NOBODY, self._is_counted(project), *arguments)
 
     def gc(self) -> int:
         """Take what has expired out of all queues; how many messages."""

@@ -83,6 +83,10 @@ _ADD_CLAIM = 'INSERT INTO claims (spool, token, ttl, expires, retry) VALUES (?, 
 
 _ADD_EXTRAS = 'UPDATE messages SET attributes = ?, message_group = ?, dead_letter = ? WHERE id = ?'
 
+# Not `OR REPLACE`: what that deletes is not counted.
+_ADD_QUEUE = """INSERT INTO queues (project, kind, name, metadata) VALUES (?, ?, ?, ?)
+    ON CONFLICT (project, kind, name) DO UPDATE SET metadata = excluded.metadata"""
+
 _ADD_SUBSCRIPTION = """INSERT INTO subscriptions
     (project, source, subscriber, ttl, created, expires, confirmed, options)
     VALUES (?, ?, ?, ?, ?, ?, ?, ?)
@@ -281,7 +285,7 @@ def _write(cursor: sqlite3.Cursor, table: str, values: tuple[Any, ...]) -> None:
 
 
 def _write_queue(cursor: sqlite3.Cursor, queue: QueueRecord, metadata: str) -> None:
-    _write(cursor, 'queues', (queue.project, queue.kind, queue.name, metadata))
+    cursor.execute(_ADD_QUEUE, (queue.project, queue.kind, queue.name, metadata))
 
 
 def _write_subscription(cursor: sqlite3.Cursor, one: SubscriptionRecord) -> None:

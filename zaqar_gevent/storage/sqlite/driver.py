@@ -27,6 +27,7 @@ from zaqar_gevent.storage.sqlite import (
     redrives,
     spools,
     subscriptions,
+    usage,
 )
 from zaqar_gevent.storage.sqlite.database import DatabaseHandle, open_database
 
@@ -64,6 +65,7 @@ class DataDriver(own_drivers.DataDriver):
             # Only what is a pool can have queues that move.
             self.database.part_calls = moving.part
         self.redrive_controller = redrives.RedriveController(self)
+        self.usage_controller = usage.UsageController(self)
 
     @property
     def features(self) -> StoreFeatures:
@@ -176,6 +178,7 @@ def _features(post_id_seconds: int) -> StoreFeatures:
         bounds_reads=True,
         has_exact_stats=True,
         counts_messages=True,
+        counts_usage=True,
         offered=frozenset(Feature),
     )
 

@@ -57,7 +57,10 @@ _COLUMNS = (
     'id, placed, passed, claim, claim_count, attributes, message_group, dead_letter'
 )
 
-_ADD_SUBSCRIPTION = """INSERT OR REPLACE INTO subscriptions
+# Not `OR REPLACE`: what that deletes is not counted.
+_DROP_SUBSCRIPTION = """DELETE FROM subscriptions
+    WHERE id = ? OR project = ? AND source = ? AND subscriber = ?"""
+_ADD_SUBSCRIPTION = """INSERT INTO subscriptions
     (id, project, source, subscriber, ttl, created, expires, confirmed, options)
     VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"""
 
@@ -449,10 +452,12 @@ def _write_subscriptions(
     cursor: Transaction, spool: int, subscriptions: Sequence[NumberedSubscription], arrival: Arrival
 ) -> None:
     for number, one in subscriptions:
+        key = (arrival.subscriptions.inward(number), one.project, one.source, one.subscriber)
+        cursor.execute(_DROP_SUBSCRIPTION, key)
         cursor.execute(
             _ADD_SUBSCRIPTION,
             (
-                *(arrival.subscriptions.inward(number), one.project, one.source, one.subscriber),
+                *key,
                 *(one.ttl, one.expires - one.ttl, one.expires, one.is_confirmed),
                 msgspec.json.encode(one.options).decode(),
             ),

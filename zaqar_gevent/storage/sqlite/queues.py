@@ -24,6 +24,8 @@ Found = tuple[str, dict[str, Any]]
 
 _GET = 'SELECT metadata FROM queues WHERE project = ? AND kind = ? AND name = ?'
 _EXISTS = 'SELECT 1 FROM queues WHERE project = ? AND kind = ? AND name = ?'
+_COUNT_QUEUES = 'SELECT queues FROM usage WHERE project = ?'
+_COUNT_TOPICS = "SELECT count(*) FROM queues WHERE project = ? AND kind = 'topic'"
 
 
 class _QueueNames(own_drivers.QueueNames):
@@ -96,8 +98,7 @@ class _QueueNames(own_drivers.QueueNames):
         self._database.write(_delete, project or '', self.kind, name)
 
     def _calculate_resource_count(self, project: str | None = None) -> int:
-        total: int = self._database.scan(_count, project or '', self.kind)
-        return total
+        raise NotImplementedError
 
 
 class QueueController(_QueueNames, base.Queue):
@@ -106,12 +107,19 @@ class QueueController(_QueueNames, base.Queue):
     kind = 'queue'
     _missing = errors.QueueDoesNotExist
 
+    def _calculate_resource_count(self, project: str | None = None) -> int:
+        row = self._database.get_row(_COUNT_QUEUES, (project or '',))
+        return 0 if row is None else int(row[0])
+
 
 class TopicController(_QueueNames, base.Topic):
     """Topics and their metadata, without their messages."""
 
     kind = 'topic'
     _missing = errors.TopicDoesNotExist
+
+    def _calculate_resource_count(self, project: str | None = None) -> int:
+        return int(self._database.scan(_count_topics, project or ''))
 
 
 class _Wanted(NamedTuple):
@@ -200,8 +208,5 @@ def _delete(cursor: sqlite3.Cursor, project: str, kind: str, name: str) -> None:
     )
 
 
-def _count(connection: sqlite3.Connection, project: str, kind: str) -> int:
-    row = connection.execute(
-        'SELECT count(*) FROM queues WHERE project = ? AND kind = ?', (project, kind)
-    ).fetchone()
-    return int(row[0])
+def _count_topics(connection: sqlite3.Connection, project: str) -> int:
+    return int(connection.execute(_COUNT_TOPICS, (project,)).fetchone()[0])

@@ -33,6 +33,8 @@ endings         of each spool and second, how many messages expire then and how 
                 claims that expire then; see `tallies`
 tallied         the one row has the id up to which messages are counted in `spools` and `endings`
 changes         what has to be added to these counts since
+usage           what each project has: queues, subscriptions, and bytes of messages as far as
+                they are counted in `spools`; see `usage`. No row for a project that has nothing
 groupings       of the spools whose queues have ordered or fair groups (`mode`: 1 ordered, 2 fair, 3
                 both); `spools.grouping` is its id, or 0. `turn` is the last one that was given. One
                 without a spool is of no use any more. See `groups`
@@ -460,10 +462,96 @@ _MOVES = (
 
 _VERSION_9 = (*_GROUPINGS, *_MOVES)
 
+# What a message has, in bytes. Nothing changes it: the columns are written with the row.
+_BYTES = 'length({row}body) + ifnull(length({row}attributes), 0)'
+_LONG_BYTES = '(SELECT ifnull(length(body), 0) FROM long_bodies WHERE id = OLD.long_body)'
+
+MESSAGE_BYTES = f"""{_BYTES.format(row='m.')} + CASE WHEN m.long_body IS NULL THEN 0
+    ELSE (SELECT ifnull(length(b.body), 0) FROM long_bodies b WHERE b.id = m.long_body) END"""
+"""SQL for the bytes of the message `m`: of its body and its attributes, as they are stored."""
+
+_IS_COUNTED = 'OLD.id <= (SELECT last FROM tallied)'
+_COUNT_LONG = f"""INSERT INTO changes (spool, expiring, freed, bytes)
+    SELECT OLD.spool, 0, 0, -{_LONG_BYTES} WHERE {_IS_COUNTED};"""
+
+
+def _count_rows(table: str, column: str, condition: str = 'true') -> tuple[str, str]:
+    """Triggers that count the rows of a table for their projects.
+
+    Not `INSERT OR IGNORE`: the statement that fires a trigger would change what that does.
+    """
+    add = f"""INSERT INTO usage (project, {column}) VALUES ({{row}}.project, {{number}})
+        ON CONFLICT (project) DO UPDATE SET {column} = {column} + excluded.{column};"""
+    return (
+        f"""CREATE TRIGGER {column}_added AFTER INSERT ON {table}
+        WHEN {condition.format(row='NEW')} BEGIN {add.format(row='NEW', number=1)} END""",
+        f"""CREATE TRIGGER {column}_removed AFTER DELETE ON {table}
+        WHEN {condition.format(row='OLD')} BEGIN {add.format(row='OLD', number=-1)} END""",
+    )
+
+
+_VERSION_10 = (
+    'ALTER TABLE spools ADD COLUMN bytes INTEGER NOT NULL DEFAULT 0',
+    'ALTER TABLE changes ADD COLUMN bytes INTEGER NOT NULL DEFAULT 0',
+    """CREATE TABLE usage (
+        project TEXT PRIMARY KEY,
+        queues INTEGER NOT NULL DEFAULT 0,
+        subscriptions INTEGER NOT NULL DEFAULT 0,
+        bytes INTEGER NOT NULL DEFAULT 0
+    ) WITHOUT ROWID""",
+    f"""UPDATE spools SET bytes = counted.bytes FROM (
+        SELECT m.spool, sum({MESSAGE_BYTES}) AS bytes FROM messages m
+        WHERE m.id <= (SELECT last FROM tallied) GROUP BY m.spool) counted
+        WHERE spools.id = counted.spool""",
+    """INSERT INTO usage (project, queues, subscriptions, bytes)
+        SELECT project, sum(queues), sum(subscriptions), sum(bytes) FROM (
+            SELECT project, count(*) AS queues, 0 AS subscriptions, 0 AS bytes
+            FROM queues WHERE kind = 'queue' GROUP BY project
+            UNION ALL SELECT project, 0, count(*), 0 FROM subscriptions GROUP BY project
+            UNION ALL SELECT project, 0, 0, sum(bytes) FROM spools GROUP BY project)
+        GROUP BY project""",
+    *_count_rows('queues', 'queues', "{row}.kind = 'queue'"),
+    *_count_rows('subscriptions', 'subscriptions'),
+    """CREATE TRIGGER spool_bytes_changed AFTER UPDATE OF bytes ON spools
+        WHEN OLD.bytes != NEW.bytes BEGIN
+        INSERT INTO usage (project, bytes) VALUES (NEW.project, NEW.bytes - OLD.bytes)
+        ON CONFLICT (project) DO UPDATE SET bytes = bytes + excluded.bytes;
+        END""",
+    """CREATE TRIGGER spool_bytes_removed AFTER DELETE ON spools WHEN OLD.bytes != 0 BEGIN
+        UPDATE usage SET bytes = bytes - OLD.bytes WHERE project = OLD.project;
+        END""",
+    """CREATE TRIGGER usage_ended AFTER UPDATE ON usage
+        WHEN NEW.queues = 0 AND NEW.subscriptions = 0 AND NEW.bytes = 0 BEGIN
+        DELETE FROM usage WHERE project = NEW.project;
+        END""",
+    'DROP TRIGGER message_deleted',
+    f"""CREATE TRIGGER message_deleted AFTER DELETE ON messages
+        WHEN OLD.claim IS NOT NULL OR {_IS_COUNTED} BEGIN
+        INSERT INTO changes (spool, expiring, expires_at, freed, frees_at, bytes)
+        VALUES (
+            OLD.spool,
+            -({_IS_COUNTED}),
+            {SECOND.format(time='OLD.expires')},
+            -(OLD.claim IS NOT NULL),
+            (SELECT {SECOND.format(time='expires')} FROM claims WHERE id = OLD.claim),
+            -({_BYTES.format(row='OLD.')}) * ({_IS_COUNTED}));
+        END""",
+    'DROP TRIGGER long_body_deleted',
+    f"""CREATE TRIGGER long_body_deleted AFTER DELETE ON messages
+        WHEN OLD.long_body IS NOT NULL BEGIN
+        {_COUNT_LONG}
+        DELETE FROM long_bodies WHERE id = OLD.long_body;
+        END""",
+    f"""CREATE TRIGGER long_body_left AFTER UPDATE OF long_body ON messages
+        WHEN OLD.long_body IS NOT NULL AND NEW.long_body IS NULL BEGIN
+        {_COUNT_LONG}
+        END""",
+)
+
 MIGRATIONS = (
     *(_VERSION_1, _VERSION_2, _VERSION_3, _VERSION_4),
     *(_VERSION_5, _VERSION_6, _VERSION_7, _VERSION_8),
-    _VERSION_9,
+    *(_VERSION_9, _VERSION_10),
 )
 """The statements that lead from each version to the next."""
 

@@ -1,6 +1,7 @@
-"""How many messages a spool has, counted without walking through them.
+"""How many messages a spool has, and how many bytes, counted without walking through them.
 
-A spool's row has the numbers of its messages and of those that claims hold. What expires later by
+A spool's row has the numbers of its messages and of those that claims hold, and the bytes of its
+messages, which are added up for its project (see `usage`). What expires later by
 itself is counted by the second in which it does, in `endings`. So the counts at any time are those
 of the spool less what has ended since, second by second.
 
@@ -15,19 +16,21 @@ from __future__ import annotations
 import sqlite3
 
 from zaqar_gevent.storage.sqlite.documents import SPOOL
-from zaqar_gevent.storage.sqlite.schema import SECOND
+from zaqar_gevent.storage.sqlite.schema import MESSAGE_BYTES, SECOND
 
 STEP = 256
 """Numbers that are given to messages between two counts."""
 
-_NEW = 'FROM messages NOT INDEXED WHERE id > (SELECT last FROM tallied)'
+NEW = 'FROM messages m NOT INDEXED WHERE m.id > (SELECT last FROM tallied)'
+"""SQL for the messages, as `m`, that are not counted yet."""
 
 _COUNT_NEW = (
     f"""INSERT INTO endings (spool, second, expiring)
-        SELECT spool, {SECOND.format(time='expires')}, count(*) {_NEW} GROUP BY 1, 2
+        SELECT spool, {SECOND.format(time='expires')}, count(*) {NEW} GROUP BY 1, 2
         ON CONFLICT (spool, second) DO UPDATE SET expiring = expiring + excluded.expiring""",
-    f"""UPDATE spools SET total = total + new.count
-        FROM (SELECT spool, count(*) AS count {_NEW} GROUP BY spool) new
+    f"""UPDATE spools SET total = total + new.count, bytes = spools.bytes + new.bytes
+        FROM (SELECT spool, count(*) AS count, sum({MESSAGE_BYTES}) AS bytes
+            {NEW} GROUP BY spool) new
         WHERE spools.id = new.spool""",
     "UPDATE tallied SET last = (SELECT seq FROM sqlite_sequence WHERE name = 'messages')",
 )
@@ -47,16 +50,17 @@ _GATHER = (
         WHERE frees_at IS NOT NULL GROUP BY 1, 2 HAVING sum != 0
         ON CONFLICT (spool, second) DO UPDATE SET freed = freed + excluded.freed""",
     'DELETE FROM endings WHERE expiring = 0 AND freed = 0',
-    """UPDATE spools SET total = total + c.expiring, held = held + c.freed
-        FROM (SELECT spool, sum(expiring) AS expiring, sum(freed) AS freed
+    """UPDATE spools SET
+            total = total + c.expiring, held = held + c.freed, bytes = spools.bytes + c.bytes
+        FROM (SELECT spool, sum(expiring) AS expiring, sum(freed) AS freed, sum(bytes) AS bytes
             FROM changes GROUP BY spool) c
         WHERE spools.id = c.spool""",
     'DELETE FROM changes',
 )
 
-_RESTORED = f"""INSERT INTO changes (spool, expiring, expires_at, freed)
-    SELECT spool, 1, {SECOND.format(time='expires')}, 0 FROM messages
-    WHERE id = ? AND id <= (SELECT last FROM tallied)"""
+_RESTORED = f"""INSERT INTO changes (spool, expiring, expires_at, freed, bytes)
+    SELECT m.spool, 1, {SECOND.format(time='m.expires')}, 0, {MESSAGE_BYTES} FROM messages m
+    WHERE m.id = ? AND m.id <= (SELECT last FROM tallied)"""
 
 _CLAIMED = f"""INSERT INTO changes (spool, expiring, freed, frees_at)
     VALUES (:spool, 0, :count, {SECOND.format(time=':expires')})"""
@@ -78,7 +82,7 @@ _JUST_FREED = f"""SELECT count(*) FROM (
     CROSS JOIN messages m INDEXED BY messages_held ON m.claim = ended.id"""
 
 COUNTS = f"""SELECT s.total - ifnull(sum(e.expiring), 0) + noted.expiring + (
-        SELECT count(*) {_NEW} AND spool = s.id AND expires > :second)
+        SELECT count(*) {NEW} AND spool = s.id AND expires > :second)
     - ({_JUST_EXPIRED}) AS total,
     s.held - ifnull(sum(e.freed), 0) + noted.freed - ({_JUST_FREED}) AS claimed
     FROM spools s CROSS JOIN (

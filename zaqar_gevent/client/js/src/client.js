@@ -176,6 +176,11 @@ export class Client extends EventTarget {
     return this.call('check_node_health', {}, options);
   }
 
+  // What the project uses and may use: { used, allowed } by the name of the limit.
+  async quotas(options) {
+    return (await this.call('quota_get', {}, options)).quotas;
+  }
+
   // Uses another token from now on, on the open connection as well.
   async authenticate(token, given = {}) {
     checkOptions(given, ['expiresAt', ...REQUEST_OPTIONS], 'authenticate()');

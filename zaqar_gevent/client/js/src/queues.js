@@ -39,6 +39,15 @@ export class Channel {
     return (await this._client.request(`${this._kind}_create`, asked, options)).status === 201;
   }
 
+  // Whether it exists; asking does not create it.
+  async exists(options) {
+    const pages = this._pages(`${this._kind}_list`, { name: this.name }, { ...options });
+    for await (const page of pages) {
+      if (page[`${this._kind}s`].some(({ name }) => name === this.name)) return true;
+    }
+    return false;
+  }
+
   async getMetadata(options) {
     return this.#own('get', {}, options);
   }
@@ -192,6 +201,19 @@ export class Channel {
     for await (const page of pages) yield* page.subscriptions;
   }
 
+  // A subscription of a URI, and how its deliveries go.
+  async getSubscription(id, options) {
+    return this._request(this._action('subscription_get'), { subscription_id: id }, options);
+  }
+
+  // Changes where a subscription leads, how many seconds it lives, or its options.
+  async updateSubscription(id, given = {}) {
+    checkOptions(given, ['subscriber', 'ttl', 'options', ...REQUEST_OPTIONS], 'updateSubscription()');
+    const { subscriber, ttl, options, ...more } = given;
+    const asked = { subscription_id: id, subscriber, ttl, options };
+    await this._request(this._action('subscription_update'), asked, more);
+  }
+
   async deleteSubscription(id, options) {
     await this._request(this._action('subscription_delete'), { subscription_id: id }, options);
   }
@@ -231,7 +253,19 @@ export class Queue extends Channel {
   }
 
   #giveBack(id) {
-    this._request('claim_delete', { claim_id: id }).catch(() => {});
+    this.releaseClaim(id).catch(() => {});
+  }
+
+  // Lets a claim live for `ttl` seconds from now.
+  async renewClaim(id, given = {}) {
+    checkOptions(given, ['ttl', 'grace', ...REQUEST_OPTIONS], 'renewClaim()');
+    const { ttl, grace, ...options } = given;
+    await this._request('claim_update', { claim_id: id, ttl, grace }, options);
+  }
+
+  // Gives a claim's messages back; one that does not exist is as good as released.
+  async releaseClaim(id, options) {
+    await this._request('claim_delete', { claim_id: id }, options);
   }
 
   // A pre-signed URL: what others send as headers to use this queue.

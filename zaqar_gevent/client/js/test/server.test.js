@@ -65,7 +65,9 @@ everywhere('queues are created, listed, changed and deleted', async (client) => 
   assert.equal((await queue.update({ color: undefined })).color, undefined);
   const { name, 'a/b~c': list } = await queue.getMetadata();
   assert.deepEqual([name, list], ['one', [1]]);
+  assert.equal(await queue.exists(), true);
   assert.equal(await queue.delete(), null);
+  assert.equal(await queue.exists(), false);
   assert.deepEqual((await all(client.queues())).map((one) => one.name), ['three', 'two']);
 });
 
@@ -163,8 +165,24 @@ everywhere('subscriptions of URIs are made, listed and ended', async (client) =>
   const id = await queue.notify('http://127.0.0.1:9/hook', { ttl: 600, options: { a: 1 } });
   const [found] = await all(queue.subscriptions());
   assert.deepEqual([found.id, found.subscriber, found.options], [id, 'http://127.0.0.1:9/hook', { a: 1 }]);
+  await queue.updateSubscription(id, { ttl: 900, options: { a: 2 } });
+  const changed = await queue.getSubscription(id);
+  assert.deepEqual([changed.id, changed.ttl, changed.options], [id, 900, { a: 2 }]);
   await queue.deleteSubscription(id);
   assert.deepEqual(await all(queue.subscriptions()), []);
+  await assert.rejects(queue.getSubscription(id), NotFound);
+});
+
+everywhere('claims are renewed and released by their ids', async (client) => {
+  const queue = client.queue('q');
+  await queue.post(['a', 'b']);
+  const { id } = await queue.claim({ ttl: 60 });
+  await queue.renewClaim(id, { ttl: 90, grace: 60 });
+  assert.deepEqual(await all(queue.messages()), []);
+  await queue.releaseClaim(id);
+  await queue.releaseClaim(id);
+  assert.equal((await all(queue.messages())).length, 2);
+  await assert.rejects(queue.renewClaim(id, { ttl: 90 }), NotFound);
 });
 
 everywhere('two subscriptions of one queue each get all', async (client) => {
@@ -319,6 +337,8 @@ everywhere('the server says what it can do and how it is', { headers: administer
   assert.equal((await client.health()).storage_reachable, true);
   assert.ok((await client.call('get_openapi')).openapi);
   assert.equal((await client.request('get_versions')).status, 300);
+  await client.queue('a').create();
+  assert.deepEqual((await client.quotas()).zaqar_queues, { used: 1, allowed: null });
 });
 
 everywhere('an error says what was wrong', async (client) => {

@@ -1827,6 +1827,7 @@ BEGIN
             SET total = t.total + excluded.total, held = t.held + excluded.held)
     SELECT count(*), max(g.xid::text::bigint) INTO v_count, v_last FROM gone g;
     v_has_more := v_has_more OR v_count = 20 * p_limit;
+    v_has_more := {schema}.gather_usage_{v}(20 * p_limit, v_over, p_again) OR v_has_more;
     -- PERF: nothing is written where nothing has happened.
     IF v_count > 0 OR v_has_more OR p_again THEN
         -- Transactions before `v_over` were over when this began.
@@ -2089,6 +2090,100 @@ BEGIN
     RETURN QUERY SELECT json_build_array(v_moved, v_wanted), NULL::bytea;
 END $$;
 
+-- Has bytes not counted any more.
+CREATE FUNCTION {schema}.end_usage_{v}() RETURNS void
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    UPDATE {schema}.counts_bytes SET is_on = false;
+    ALTER TABLE {schema}.messages DISABLE TRIGGER count_new, DISABLE TRIGGER count_gone;
+    ALTER TABLE {schema}.delayed DISABLE TRIGGER count_new, DISABLE TRIGGER count_gone;
+END $$;
+
+-- Adds `usage_changes` to `usage`; whether there may be more. p_over: transactions before this one are
+-- over. p_again: look below the floor, too.
+CREATE FUNCTION {schema}.gather_usage_{v}(p_most int, p_over bigint, p_again bool) RETURNS bool
+LANGUAGE plpgsql {settings} AS $$
+DECLARE
+    v_gathered bigint := {schema}.floor_{v}('u', 0);
+    v_last bigint;
+    v_count int;
+    v_projects text[];
+BEGIN
+    IF p_again OR v_gathered > p_over THEN
+        -- Numbers of transactions begin anew in a database that has been restored from a dump.
+        v_gathered := 0;
+    END IF;
+    WITH gone AS (
+        DELETE FROM {schema}.usage_changes c WHERE c.ctid = ANY (ARRAY(
+            SELECT e.ctid FROM {schema}.usage_changes e WHERE e.xid >= v_gathered::text::xid8
+            ORDER BY e.xid LIMIT p_most))
+        RETURNING c.project, c.queues, c.subscriptions, c.bytes, c.xid),
+    added AS (
+        INSERT INTO {schema}.usage AS u (project, queues, subscriptions, bytes)
+            SELECT g.project, sum(g.queues), sum(g.subscriptions), sum(g.bytes)
+            FROM gone g GROUP BY g.project
+        ON CONFLICT (project) DO UPDATE SET queues = u.queues + excluded.queues,
+            subscriptions = u.subscriptions + excluded.subscriptions,
+            bytes = u.bytes + excluded.bytes
+        RETURNING u.project)
+    SELECT count(*), max(g.xid::text::bigint), (SELECT array_agg(a.project) FROM added a)
+        INTO v_count, v_last, v_projects FROM gone g;
+    IF v_count > 0 OR p_again THEN
+        DELETE FROM {schema}.usage u WHERE u.project = ANY (v_projects)
+            AND u.queues = 0 AND u.subscriptions = 0 AND u.bytes = 0;
+        PERFORM {schema}.raise_floor_{v}('u', 0, v_gathered,
+            CASE WHEN v_count = p_most THEN least(p_over, v_last) ELSE p_over END, p_again);
+    END IF;
+    RETURN v_count = p_most;
+END $$;
+
+-- facts: the queues and the subscriptions of a project, and the bytes of its messages.
+CREATE FUNCTION {schema}.usage_{v}(p_project text) RETURNS TABLE (facts json, document bytea)
+LANGUAGE plpgsql STABLE {settings} AS $$
+DECLARE
+    v_gathered xid8 := {schema}.floor_{v}('u', 0)::text::xid8;
+BEGIN
+    RETURN QUERY SELECT json_build_array(
+            coalesce(sum(f.queues), 0), coalesce(sum(f.subscriptions), 0),
+            coalesce(sum(f.bytes), 0)), NULL::bytea
+        FROM (
+            SELECT u.queues, u.subscriptions, u.bytes FROM {schema}.usage u
+            WHERE u.project = p_project
+            UNION ALL
+            SELECT c.queues, c.subscriptions, c.bytes FROM {schema}.usage_changes c
+            WHERE c.project = p_project AND c.xid >= v_gathered) f;
+END $$;
+
+-- Has bytes counted from now on, together with those that are there, and says that they are counted for
+-- a server. Only the owner of the tables can enable their triggers. Nobody writes messages meanwhile.
+CREATE FUNCTION {schema}.begin_usage_{v}() RETURNS TABLE (facts json, document bytea)
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    PERFORM pg_advisory_xact_lock({migration_lock});
+    UPDATE {schema}.counts_bytes SET used = now();
+    IF NOT (SELECT c.is_on FROM {schema}.counts_bytes c) THEN
+        -- Nothing is gathered meanwhile.
+        PERFORM pg_advisory_xact_lock({lock}, 0);
+        UPDATE {schema}.counts_bytes SET is_on = true;
+        ALTER TABLE {schema}.messages ENABLE TRIGGER count_new, ENABLE TRIGGER count_gone;
+        ALTER TABLE {schema}.delayed ENABLE TRIGGER count_new, ENABLE TRIGGER count_gone;
+        UPDATE {schema}.usage SET bytes = 0;
+        UPDATE {schema}.usage_changes SET bytes = 0;
+        INSERT INTO {schema}.usage_changes (project, bytes)
+            SELECT f.project, sum(f.bytes) FROM (
+                SELECT {schema}.project_of(m.spool) AS project, m.bytes FROM (
+                    SELECT a.spool,
+                        sum(octet_length(a.body) + coalesce(octet_length(a.attributes), 0)) AS bytes
+                    FROM (
+                        SELECT e.spool, e.body, e.attributes FROM {schema}.messages e
+                        UNION ALL
+                        SELECT d.spool, d.body, d.attributes FROM {schema}.delayed d) a
+                    GROUP BY a.spool) m) f
+            WHERE f.project IS NOT NULL GROUP BY f.project;
+    END IF;
+    RETURN QUERY SELECT NULL::json, NULL::bytea;
+END $$;
+
 -- facts: when the next delayed message, or the next retry, is due, or null.
 CREATE FUNCTION {schema}.next_due_{v}() RETURNS TABLE (facts json, document bytea)
 LANGUAGE plpgsql STABLE {settings} AS $$
@@ -2133,7 +2228,8 @@ LANGUAGE sql VOLATILE AS $$
     SELECT to_json(pg_current_xact_id()::text), NULL::bytea
 $$;
 
--- Says that these functions are used, and drops those that no server has used for so many seconds.
+-- Says that these functions are used, and drops those that no server has used for so many seconds. Bytes
+-- are not counted any more that no server has needed for as long.
 CREATE FUNCTION {schema}.use_functions_{v}(p_seconds float8)
 RETURNS TABLE (facts json, document bytea)
 LANGUAGE plpgsql AS $$
@@ -2142,6 +2238,10 @@ DECLARE
     v_function regprocedure;
 BEGIN
     PERFORM pg_advisory_xact_lock({migration_lock});
+    IF EXISTS (SELECT 1 FROM {schema}.counts_bytes c
+            WHERE c.is_on AND c.used < now() - make_interval(secs => p_seconds)) THEN
+        PERFORM {schema}.end_usage_{v}();
+    END IF;
     UPDATE {schema}.functions f SET used = now() WHERE f.digest = '{v}';
     FOR v_digest IN SELECT f.digest FROM {schema}.functions f
             WHERE f.digest <> '{v}'

@@ -5,6 +5,7 @@
 -- p  position of a message of the `spool`
 -- n  number of a delayed message of the `spool`
 -- c  `xid` of a row of `changes` (spool 0)
+-- u  `xid` of a row of `usage_changes` (spool 0)
 -- e  `expires` of a message, receipt or subscription, in microseconds (spool 0)
 -- d  `due` of a delayed message, or `expires` of a lease, in microseconds (spool 0)
 CREATE TABLE {schema}.floors (
@@ -130,3 +131,119 @@ CREATE INDEX redrives_of_queue ON {schema}.redrives (project, queue, id);
 CREATE INDEX redrives_running ON {schema}.redrives (project) WHERE next_at IS NOT NULL;
 CREATE INDEX redrives_due ON {schema}.redrives (next_at) WHERE next_at IS NOT NULL;
 CREATE INDEX redrives_over ON {schema}.redrives (updated) WHERE next_at IS NULL;
+
+-- What projects have, for their quotas: the sum of `usage` and `usage_changes`. Triggers count, so
+-- that nothing which writes has to know of it. Whoever writes only adds rows to `usage_changes`, which
+-- are gathered from time to time. Bytes are those of the bodies and attributes of messages; they are
+-- only counted while the triggers of their tables are enabled.
+CREATE TABLE {schema}.usage (
+    project text COLLATE "C" PRIMARY KEY,
+    queues bigint NOT NULL DEFAULT 0,
+    subscriptions bigint NOT NULL DEFAULT 0,
+    bytes bigint NOT NULL DEFAULT 0
+) WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 2000);
+CREATE TABLE {schema}.usage_changes (
+    xid xid8 NOT NULL DEFAULT pg_current_xact_id(),
+    project text COLLATE "C" NOT NULL,
+    queues integer NOT NULL DEFAULT 0,
+    subscriptions integer NOT NULL DEFAULT 0,
+    bytes bigint NOT NULL DEFAULT 0
+) WITH (
+    autovacuum_vacuum_scale_factor = 0,
+    autovacuum_vacuum_threshold = 5000,
+    autovacuum_vacuum_insert_scale_factor = 0,
+    autovacuum_vacuum_insert_threshold = 100000,
+    autovacuum_analyze_scale_factor = 1,
+    autovacuum_vacuum_cost_delay = 0
+);
+CREATE INDEX usage_changes_in_order ON {schema}.usage_changes (xid);
+CREATE INDEX usage_changes_of_project ON {schema}.usage_changes (project, xid);
+
+INSERT INTO {schema}.usage (project, queues, subscriptions)
+    SELECT f.project, sum(f.queues), sum(f.subscriptions) FROM (
+        SELECT q.project, 1 AS queues, 0 AS subscriptions
+        FROM {schema}.queues q WHERE q.kind = 'queue'
+        UNION ALL
+        SELECT s.project, 0, 1 FROM {schema}.subscriptions s) f
+    GROUP BY f.project;
+
+-- Whose the spools of deleted queues were, as long as something is left of them.
+CREATE TABLE {schema}.past_spools (id bigint PRIMARY KEY, project text COLLATE "C" NOT NULL);
+
+CREATE FUNCTION {schema}.remember_spool() RETURNS trigger
+LANGUAGE plpgsql AS $$
+BEGIN
+    INSERT INTO {schema}.past_spools (id, project) VALUES (OLD.id, OLD.project);
+    RETURN NULL;
+END $$;
+CREATE TRIGGER remember_spool AFTER DELETE ON {schema}.spools
+    FOR EACH ROW EXECUTE FUNCTION {schema}.remember_spool();
+
+CREATE FUNCTION {schema}.forget_spool() RETURNS trigger
+LANGUAGE plpgsql AS $$
+BEGIN
+    DELETE FROM {schema}.past_spools p WHERE p.id = OLD.id;
+    RETURN NULL;
+END $$;
+CREATE TRIGGER forget_spool AFTER DELETE ON {schema}.doomed_spools
+    FOR EACH ROW EXECUTE FUNCTION {schema}.forget_spool();
+
+CREATE FUNCTION {schema}.project_of(p_spool bigint) RETURNS text
+LANGUAGE sql STABLE AS $$
+    SELECT coalesce(
+        (SELECT s.project FROM {schema}.spools s WHERE s.id = p_spool),
+        (SELECT p.project FROM {schema}.past_spools p WHERE p.id = p_spool))
+$$;
+
+CREATE FUNCTION {schema}.count_queues() RETURNS trigger
+LANGUAGE plpgsql AS $$
+BEGIN
+    INSERT INTO {schema}.usage_changes (project, queues)
+        SELECT r.project, CASE TG_OP WHEN 'INSERT' THEN count(*) ELSE -count(*) END
+        FROM changed r WHERE r.kind = 'queue' GROUP BY r.project;
+    RETURN NULL;
+END $$;
+CREATE TRIGGER count_new AFTER INSERT ON {schema}.queues
+    REFERENCING NEW TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION {schema}.count_queues();
+CREATE TRIGGER count_gone AFTER DELETE ON {schema}.queues
+    REFERENCING OLD TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION {schema}.count_queues();
+
+CREATE FUNCTION {schema}.count_subscriptions() RETURNS trigger
+LANGUAGE plpgsql AS $$
+BEGIN
+    INSERT INTO {schema}.usage_changes (project, subscriptions)
+        SELECT r.project, CASE TG_OP WHEN 'INSERT' THEN count(*) ELSE -count(*) END
+        FROM changed r GROUP BY r.project;
+    RETURN NULL;
+END $$;
+CREATE TRIGGER count_new AFTER INSERT ON {schema}.subscriptions
+    REFERENCING NEW TABLE AS changed FOR EACH STATEMENT
+    EXECUTE FUNCTION {schema}.count_subscriptions();
+CREATE TRIGGER count_gone AFTER DELETE ON {schema}.subscriptions
+    REFERENCING OLD TABLE AS changed FOR EACH STATEMENT
+    EXECUTE FUNCTION {schema}.count_subscriptions();
+
+CREATE FUNCTION {schema}.count_bytes() RETURNS trigger
+LANGUAGE plpgsql AS $$
+BEGIN
+    INSERT INTO {schema}.usage_changes (project, bytes)
+        SELECT f.project, sum(CASE TG_OP WHEN 'INSERT' THEN f.bytes ELSE -f.bytes END) FROM (
+            SELECT {schema}.project_of(r.spool) AS project,
+                sum(octet_length(r.body) + coalesce(octet_length(r.attributes), 0)) AS bytes
+            FROM changed r GROUP BY r.spool) f
+        WHERE f.project IS NOT NULL GROUP BY f.project;
+    RETURN NULL;
+END $$;
+CREATE TRIGGER count_new AFTER INSERT ON {schema}.messages
+    REFERENCING NEW TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION {schema}.count_bytes();
+CREATE TRIGGER count_gone AFTER DELETE ON {schema}.messages
+    REFERENCING OLD TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION {schema}.count_bytes();
+CREATE TRIGGER count_new AFTER INSERT ON {schema}.delayed
+    REFERENCING NEW TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION {schema}.count_bytes();
+CREATE TRIGGER count_gone AFTER DELETE ON {schema}.delayed
+    REFERENCING OLD TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION {schema}.count_bytes();
+-- Whether they are enabled, and when a server has last said that it needs that.
+CREATE TABLE {schema}.counts_bytes (is_on boolean NOT NULL, used timestamptz NOT NULL);
+INSERT INTO {schema}.counts_bytes (is_on, used) VALUES (false, now());
+ALTER TABLE {schema}.messages DISABLE TRIGGER count_new, DISABLE TRIGGER count_gone;
+ALTER TABLE {schema}.delayed DISABLE TRIGGER count_new, DISABLE TRIGGER count_gone;

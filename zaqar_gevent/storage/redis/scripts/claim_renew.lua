@@ -22,7 +22,7 @@ for _, id in ipairs(call('LRANGE', list, 0, -1)) do
             call('HSET', id, 'd', expires + retry)
         end
         if tonumber(m[EXPIRES]) < expires then
-            call('HSET', id, 't', ttl + grace, 'e', expires + grace)
+            set_expiry(KEYS[1], id, ttl + grace, expires + grace)
         end
         -- Whoever extended the message before may have left its key to expire.
         local seconds = math.max(tonumber(m[EXPIRES]), expires + grace) - now

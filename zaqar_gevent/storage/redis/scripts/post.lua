@@ -2,7 +2,7 @@
 -- KEYS: messages, rank counter, names of queues, names of topics, topic, receipt, what keeps a token
 -- where the queue itself is on another server.
 -- ARGV: queue ('': is not checked), now, client, start of the ids, seconds to remember the post
--- (0: not at all), and of each message TTL, delayed until (with an 's' if
+-- (0: not at all), '1' to count the bytes, and of each message TTL, delayed until (with an 's' if
 -- its TTL counts from then on), body, its spelling ('' for the
 -- usual one), checksum and extras ('' for none).
 local now, seconds = tonumber(ARGV[2]), tonumber(ARGV[5])
@@ -37,11 +37,11 @@ if seconds > 0 then
         end
     end
 end
-local count = (#ARGV - 5) / 6
+local count = (#ARGV - 6) / 6
 local rank = call('INCRBY', KEYS[2], count) - count
-local ids, ranked = {}, {}
+local ids, ranked, sizes = {}, {}, {}
 for index = 0, count - 1 do
-    local at = 6 + 6 * index
+    local at = 7 + 6 * index
     local ttl = tonumber(ARGV[at])
     local time, counts_from = string.match(ARGV[at + 1], '^([^s]+)(s?)$')
     local due = tonumber(time)
@@ -66,6 +66,12 @@ for index = 0, count - 1 do
         fields[#fields + 1] = 'x'
         fields[#fields + 1] = ARGV[at + 5]
     end
+    if ARGV[6] == '1' then
+        local bytes = #ARGV[at + 2] + #ARGV[at + 3] + #ARGV[at + 5]
+        fields[#fields + 1] = 'z'
+        fields[#fields + 1] = bytes
+        sizes[created + ttl] = (sizes[created + ttl] or 0) + bytes
+    end
     call('HSET', id, unpack(fields))
     call('EXPIRE', id, created + ttl - now)
     ids[index + 1] = id
@@ -83,6 +89,9 @@ for index = 0, count - 1 do
 end
 if #ranked > 0 then
     call('ZADD', KEYS[1], unpack(ranked))
+end
+for expires, bytes in pairs(sizes) do
+    add_bytes(KEYS[1], expires, bytes)
 end
 if token then
     call('SET', KEYS[6], cmsgpack.pack({token, ids}), 'EX', seconds)

@@ -25,6 +25,9 @@ local function write_record(messages, claims, now, id, rank, posted, ...)
         call('HSET', id, 'x', extras)
     end
     call('EXPIREAT', id, expires)
+    if counts(messages) then
+        count_bytes(messages, id, expires)
+    end
     if rank then
         call('ZADD', messages, rank, id)
     else

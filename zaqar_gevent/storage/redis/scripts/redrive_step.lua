@@ -48,8 +48,8 @@ local function move(id, m, extras, target)
     local rank = call('INCRBY', target.counter, 1) - 1
     local moved = target.start .. string.format('%012x', rank)
     call('RENAME', id, moved)
-    call('HSET', moved, 'id', moved, 't', ttl, 'cr', now, 'e', now + tonumber(ttl), 'c', '', 'c.e', now,
-        'c.c', 0, 'd', 0)
+    set_expiry(target.messages, moved, ttl, now + tonumber(ttl))
+    call('HSET', moved, 'id', moved, 'cr', now, 'c', '', 'c.e', now, 'c.c', 0, 'd', 0)
     call('EXPIRE', moved, ttl)
     call('ZREM', KEYS[4], id)
     call('ZADD', target.messages, rank, moved)

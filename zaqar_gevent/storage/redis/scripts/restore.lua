@@ -1,12 +1,12 @@
 -- Puts messages that were taken away back at the front, in their order.
--- KEYS: messages, rank counter, head. ARGV: now, client, and of each message id, TTL, created, claim
+-- KEYS: messages, rank counter, head. ARGV: now, client, '1' to count the bytes, and of each message id, TTL, created, claim
 -- count, body, its spelling ('' for the usual one), checksum and extras ('' for none).
 local now = tonumber(ARGV[1])
 local first = call('ZRANGE', KEYS[1], 0, 0, 'WITHSCORES')[2] or call('GET', KEYS[2]) or 0
-local count = (#ARGV - 2) / 8
+local count = (#ARGV - 3) / 8
 call('DEL', KEYS[3])
 for index = 0, count - 1 do
-    local at = 3 + 8 * index
+    local at = 4 + 8 * index
     local id, ttl, created = ARGV[at], tonumber(ARGV[at + 1]), tonumber(ARGV[at + 2])
     if created + ttl > now then
         local rank = string.match(id, '^%x+%-%x+%-8%x+%-a%x+%-(%x+)$')
@@ -24,6 +24,9 @@ for index = 0, count - 1 do
             call('HSET', id, 'x', ARGV[at + 7])
         end
         call('EXPIRE', id, created + ttl - now)
+        if ARGV[3] == '1' then
+            count_bytes(KEYS[1], id, created + ttl)
+        end
         call('ZADD', KEYS[1], rank, id)
         local prefix = group_keys(KEYS[1])
         local reached = prefix and call('HGET', grouping_of(KEYS[1]), 'r')

@@ -14,7 +14,7 @@ local function extend(id, m, claim, ttl, grace)
     local retry = retry_of(m)
     call('HSET', id, 'c.e', expires, 'd', retry > 0 and expires + retry or 0)
     if tonumber(m[EXPIRES]) < expires then
-        call('HSET', id, 't', ttl + grace, 'e', expires + grace)
+        set_expiry(KEYS[1], id, ttl + grace, expires + grace)
     end
     if call('TTL', id) < expires + grace - now then
         call('EXPIRE', id, expires + grace - now)

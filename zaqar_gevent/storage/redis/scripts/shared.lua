@@ -2,7 +2,7 @@
 -- id, t (TTL), cr (created), e (expires), u (client), c (claim, '' for none), c.e (claim expires),
 -- c.c (claim count), d (delayed until, with fractions for retries), b (body, MsgPack), cs (checksum). Times are whole seconds.
 -- Of our own: s (how the body was spelled, see bodies.py), x (what upstream's messages do not have: a
--- map in MsgPack).
+-- map in MsgPack), z (as how many bytes it is counted for its project; see usage.py).
 
 local call = redis.call
 
@@ -84,6 +84,86 @@ local function touch(messages, ids)
     end
 end
 
+-- The beginning of the keys of a project: of its messages, of what is left of them, or of its
+-- subscriptions.
+local function project_of(key)
+    return string.match(key, '^(.*)%.[^.:]*:messages:') or string.match(key, '^(.*)%.[^.]*%.[^.]*$')
+end
+
+-- Where the bytes of a project are counted, all of them as `t` and those of each second in which some
+-- expire; and these seconds, by themselves. A second that is over is not there any more once somebody
+-- has asked for the bytes.
+local function account_of(messages)
+    local project = project_of(messages)
+    return project .. '.:bytes', project .. '.:bytes_ends'
+end
+
+-- Whether the bytes of a project are counted, which all keys of a script belong to. PERF: where they
+-- are not, it costs no more than this.
+local is_counting
+local function counts(messages)
+    if is_counting == nil then
+        is_counting = call('EXISTS', (account_of(messages))) == 1
+    end
+    return is_counting
+end
+
+-- Counts bytes that expire at a second.
+local function add_bytes(messages, expires, bytes)
+    local account, ends = account_of(messages)
+    expires = string.format('%.0f', expires)
+    call('HINCRBY', account, 't', bytes)
+    call('HINCRBY', account, expires, bytes)
+    call('ZADD', ends, expires, expires)
+end
+
+-- Counts a message.
+local function count_bytes(messages, id, expires)
+    local bytes = call('HSTRLEN', id, 'b') + call('HSTRLEN', id, 's') + call('HSTRLEN', id, 'x')
+    call('HSET', id, 'z', bytes)
+    add_bytes(messages, expires, bytes)
+end
+
+-- Counts messages no more, which are removed or expire at another time. Returns the bytes of the last
+-- one; nothing where it was not counted.
+local function uncount(messages, ids)
+    local account, ends = account_of(messages)
+    local bytes
+    for _, id in ipairs(ids) do
+        local found = call('HMGET', id, 'e', 'z')
+        bytes = found[2]
+        if bytes and call('HEXISTS', account, found[1]) == 1 then
+            call('HINCRBY', account, 't', -bytes)
+            if call('HINCRBY', account, found[1], -bytes) == 0 then
+                call('HDEL', account, found[1])
+                call('ZREM', ends, found[1])
+            end
+        end
+    end
+    return bytes
+end
+
+-- Lets a message expire at another time.
+local function set_expiry(messages, id, ttl, expires)
+    local bytes = counts(messages) and uncount(messages, {id})
+    call('HSET', id, 't', ttl, 'e', string.format('%.0f', expires))
+    if bytes then
+        add_bytes(messages, expires, bytes)
+    end
+end
+
+-- The subscriptions of a project, by when they expire. subscriptions: those of a queue.
+local function subscriptions_of(subscriptions)
+    return project_of(subscriptions) .. '.:subscriptions'
+end
+
+local function count_subscription(subscriptions, id)
+    local expires = call('HGET', id, 'e')
+    if expires then
+        call('ZADD', subscriptions_of(subscriptions), expires, id)
+    end
+end
+
 -- Gives back a message that a claim holds; returns its delay in seconds. delay: '' for that of its queue.
 local function release(messages, id, m, now, exactly, delay)
     local seconds = delay == '' and retry_of(m) or tonumber(delay)
@@ -111,7 +191,7 @@ local function move_to_dead_letters(messages, dead_letters, counter, id, start, 
     call('RENAME', id, buried)
     call('HSET', buried, 'id', buried, 'c', '', 'c.e', now, 'd', 0)
     if ttl ~= '' then
-        call('HSET', buried, 't', ttl, 'e', now + tonumber(ttl))
+        set_expiry(dead_letters, buried, ttl, now + tonumber(ttl))
         call('EXPIRE', buried, ttl)
     end
     call('ZREM', messages, id)
@@ -260,6 +340,9 @@ end
 -- Takes messages out of their queue.
 local function take_out(messages, ids)
     touch(messages, ids)
+    if counts(messages) then
+        uncount(messages, ids)
+    end
     for index = 1, #ids, 1000 do
         local last = math.min(index + 999, #ids)
         call('DEL', unpack(ids, index, last))
@@ -281,7 +364,7 @@ end
 
 -- What leases messages to a claim: a function of an id and its message.
 -- retry: the delay before a retry, the first, the factor, the longest; '' for none.
-local function holding(claim, now, ttl, grace, retry)
+local function holding(messages, claim, now, ttl, grace, retry)
     local claim_expires = now + ttl
     -- PERF: a number is made a text each time it is given to a command.
     local claim_expires_text = string.format('%.0f', claim_expires)
@@ -290,12 +373,10 @@ local function holding(claim, now, ttl, grace, retry)
         local count = (tonumber(m[COUNT]) or 0) + 1
         if tonumber(m[EXPIRES]) < claim_expires then
             m[TTL] = ttl + grace
-            call('HSET', id, 'c', claim, 'c.e', claim_expires_text, 'c.c', count, 't', m[TTL],
-                'e', claim_expires + grace)
+            set_expiry(messages, id, m[TTL], claim_expires + grace)
             call('EXPIRE', id, m[TTL])
-        else
-            call('HSET', id, 'c', claim, 'c.e', claim_expires_text, 'c.c', count)
         end
+        call('HSET', id, 'c', claim, 'c.e', claim_expires_text, 'c.c', count)
         if first then
             local delay = math.min(longest, first * factor ^ (count - 1))
             call('HSET', id, 'd', string.format('%.3f', claim_expires + delay))

@@ -21,6 +21,7 @@ if #ARGV > 4 then
 end
 if ARGV[4] ~= '' then
     call('EXPIRE', KEYS[2], ARGV[4])
+    count_subscription(KEYS[1], ARGV[2])
 end
 if ARGV[1] == '1' then
     call('ZADD', KEYS[1], 1, ARGV[2])

@@ -37,7 +37,7 @@ local function bury(id)
     return move_to_dead_letters(KEYS[1], KEYS[3], KEYS[4], id, ARGV[9], now_text, ARGV[8], facts)
 end
 
-local hold = holding(claim, now, ttl, grace, {ARGV[12], ARGV[13], ARGV[14]})
+local hold = holding(KEYS[1], claim, now, ttl, grace, {ARGV[12], ARGV[13], ARGV[14]})
 
 local function is_free(m)
     return not has_expired(m, now) and holder(m, now) == '' and not is_delayed(m, exactly)

@@ -105,7 +105,7 @@ local function register(step)
 end
 
 local most_claims = tonumber(ARGV[7]) or 0
-local hold = holding(claim, now, ttl, tonumber(ARGV[6]), {ARGV[12], ARGV[13], ARGV[14]})
+local hold = holding(KEYS[1], claim, now, ttl, tonumber(ARGV[6]), {ARGV[12], ARGV[13], ARGV[14]})
 local page, ids, gone, looked_at = {}, {}, {}, 0
 -- Until when groups are held up by this claim.
 local held_up_until = {}
