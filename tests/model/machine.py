@@ -7,11 +7,13 @@ import dataclasses
 import itertools
 import re
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType
 from typing import Any
 from unittest import mock
 
+import msgpack
+import msgspec
 import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -23,11 +25,16 @@ from hypothesis.stateful import (
 )
 from zaqar.storage import errors
 
-from tests.model.reference import Message, Model, Settings
+from tests.model.reference import Message, Model, Redrive, Settings, meets
 from tests.storage.conftest import Store
+from zaqar_gevent import filters
+from zaqar_gevent.api.filter_index import FilterIndex
+from zaqar_gevent.redrives import NewRedrive, RunningRedrive, State
 from zaqar_gevent.retry_delays import RetryDelay
 from zaqar_gevent.settlements import Settle, Settlement
 from zaqar_gevent.storage.features import Feature
+from zaqar_gevent.storage.interface import RedriveController
+from zaqar_gevent.storage.stores import stores_of
 
 CLIENTS = tuple(str(uuid.UUID(int=number + 1)) for number in range(3))
 ALL = 1000
@@ -41,13 +48,26 @@ SETTINGS = {
     'fragile': Settings('dead', max_claim_count=1, retry=RETRY),
     'dead': Settings(),
     'ordered': Settings('dead', max_claim_count=3, retry=RETRY, ordered_groups=True),
+    'fair': Settings('dead', fair_groups=True),
+    'both': Settings(retry=RETRY, ordered_groups=True, fair_groups=True),
 }
-queues = st.sampled_from([*sorted(SETTINGS), 'ordered', 'ordered'])
+queues = st.sampled_from([*sorted(SETTINGS), 'ordered', 'ordered', 'fair'])
 NO_REASONS: Mapping[str, str | None] = MappingProxyType({})
 
 clients = st.sampled_from(CLIENTS)
 limits = st.integers(1, 4)
-groups = st.sampled_from((None, 'a', 'a', 'b'))
+groups = st.sampled_from((None, 'a', 'a', 'b', 'c'))
+kinds = st.sampled_from(('order', 'refund', 'ordinary'))
+attributes = st.none() | st.fixed_dictionaries({'kind': kinds}, optional={'region': kinds})
+conditions = st.one_of(
+    kinds,
+    st.lists(kinds, min_size=1, max_size=2),
+    st.sampled_from(('o', 'order', 'x')).map(lambda text: {'prefix': text}),
+    st.booleans().map(lambda is_there: {'exists': is_there}),
+)
+filter_documents = st.dictionaries(
+    st.sampled_from(('kind', 'region')), conditions, min_size=1, max_size=2
+)
 picks = st.integers(0, 7)
 """Which of some messages, claims or queues, the first after the last."""
 ttls = st.sampled_from((300, 1000, 6000, 30_000))
@@ -80,6 +100,33 @@ def has_messages(machine: StoreMachine) -> bool:
     return any(queue.messages for queue in machine.model.queues.values())
 
 
+def has_redrives(machine: StoreMachine) -> bool:
+    return bool(machine.model.redrives)
+
+
+def can_redrive(machine: StoreMachine) -> bool:
+    return machine.redrives is not None and has_messages(machine)
+
+
+def has_subscribers(machine: StoreMachine) -> bool:
+    return bool(machine.subscribers)
+
+
+@dataclasses.dataclass
+class Subscriber:
+    """A subscription with a filter: what it was sent, and where it goes on reading.
+
+    marker, position: of the last message it has read. sent: the bodies that it was sent as they
+    were posted and has not read yet.
+    """
+
+    queue: str
+    filter: dict[str, Any]
+    marker: str | None
+    position: int
+    sent: list[str] = dataclasses.field(default_factory=list)
+
+
 def has_leases(machine: StoreMachine) -> bool:
     return any(machine.model.claims(name) for name in machine.model.queues)
 
@@ -87,10 +134,10 @@ def has_leases(machine: StoreMachine) -> bool:
 class StoreMachine(RuleBasedStateMachine):
     """The rules; each does one thing to both and compares what comes of it.
 
-    store, clock: given by a subclass, shared by all its sequences.
+    shared, clock: the store and its clock, given by a subclass, for all its sequences.
     """
 
-    store: Store
+    shared: Store
     clock: Clock
     names = itertools.count()
     steps = 0
@@ -99,6 +146,9 @@ class StoreMachine(RuleBasedStateMachine):
     whole_seconds = False
     """Whether a scheduled message counts as posted at the next whole second."""
 
+    size_of: Callable[[Message], int]
+    """How many bytes a message has in the store."""
+
     pops_dead_letters = False
     """Whether a pop counts as a claim, and moves what has been claimed too often."""
 
@@ -106,7 +156,13 @@ class StoreMachine(RuleBasedStateMachine):
         super().__init__()
         # What one sequence leaves behind is in other queues than those of the next.
         self._prefix = f's{next(self.names)}-'
+        self.store = self.shared.of(f'project-{self._prefix}{uuid.uuid4().hex}')
         self.model = Model(self.clock.now, self.whole_seconds)
+        stores = stores_of(self.store.data, self.store.control)
+        self.redrives: RedriveController | None = next(iter(stores.all_redrives()), None)
+        self._usage = stores.usage
+        self.subscribers: dict[str, Subscriber] = {}
+        self._indices: dict[str, FilterIndex[Subscriber]] = {}
         self._bodies = itertools.count()
         self._posts = itertools.count(1)
         self._touched: set[str] = set()
@@ -206,8 +262,9 @@ class StoreMachine(RuleBasedStateMachine):
             metadata['_dead_letter_queue'] = self._real(settings.dead_letter_queue)
         assert self.store.queues.create(self._real(name), metadata=metadata)
         if Feature.GROUPS not in self.store.features.offered:
-            settings = dataclasses.replace(settings, ordered_groups=False)
+            settings = dataclasses.replace(settings, ordered_groups=False, fair_groups=False)
         self.model.create(name, settings)
+        self._indices[name] = FilterIndex()
 
     @rule(seconds=st.sampled_from((100, 200, 500, 3000, 10_000)))
     def pass_time(self, seconds: int) -> None:
@@ -227,7 +284,7 @@ class StoreMachine(RuleBasedStateMachine):
         ttl=ttls,
         delay=delays,
         is_scheduled=st.booleans(),
-        has_attributes=st.booleans(),
+        attributes=attributes,
         group=groups,
     )
     def post(
@@ -238,13 +295,12 @@ class StoreMachine(RuleBasedStateMachine):
         ttl: int,
         delay: int,
         is_scheduled: bool,
-        has_attributes: bool,
+        attributes: dict[str, str] | None,
         group: str | None,
     ) -> None:
         self._touch(name)
         self._show_due(name)
         bodies = [f'm{next(self._bodies)}' for _ in range(count)]
-        attributes = {'kind': name} if has_attributes else None
         # No two posts are due at the same moment, and none when the clock stands.
         exact = delay - 0.5 + next(self._posts) / 10_000 if delay else 0
         new: dict[str, Any] = {'ttl': ttl, 'delay': exact}
@@ -271,12 +327,69 @@ class StoreMachine(RuleBasedStateMachine):
                 attributes=attributes,
                 group=group,
             )
+        if not delay:
+            self._send(name, bodies, attributes)
 
-    @rule(name=queues, count=st.integers(1, 5), group=groups)
-    def post_plainly(self, name: str, count: int, group: str | None) -> None:
+    @rule(name=queues, count=st.integers(1, 5), group=groups, attributes=attributes)
+    def post_plainly(
+        self, name: str, count: int, group: str | None, attributes: dict[str, str] | None
+    ) -> None:
         """What most posts are, so that there is something to work with."""
         client, ttl, delay = CLIENTS[0], 30_000, 0
-        self.post(name, client, count, ttl, delay, False, False, group)
+        self.post(name, client, count, ttl, delay, False, attributes, group)
+
+    def _send(self, name: str, bodies: list[str], attributes: dict[str, str] | None) -> None:
+        """Let the subscribers have new messages whose filters are met, as a server does."""
+        met = self._indices[name].meeting(attributes)
+        served = [one for group in met for one in group.members.values()]
+        for subscriber in self.subscribers.values():
+            if subscriber.queue == name:
+                expected = meets(subscriber.filter, attributes)
+                times = sum(one is subscriber for one in served)
+                assert times == expected, f'{subscriber.filter} and {attributes}: {times} times'
+                subscriber.sent += bodies if expected else []
+
+    @rule(name=queues, document=filter_documents)
+    def subscribe(self, name: str, document: dict[str, Any]) -> None:
+        """Subscribe with a filter to what comes from now on."""
+        url = f'http://127.0.0.1:1/{len(self.model.subscriptions)}'
+        made = self.store.subscriptions.create(self._real(name), url, 30_000, {'filter': document})
+        self._show_due(name)
+        found, marker = self._list(name)
+        options = self.store.subscriptions.get(self._real(name), made)['options']
+        assert options == {'filter': document}
+        position = self.model.free(name)[-1].position if found else 0
+        subscriber = Subscriber(name, document, marker, position)
+        self.subscribers[made] = subscriber
+        self._indices[name].add(made, subscriber, filters.parse(options['filter']))
+        self.model.subscriptions.append(self.clock.now + 30_000)
+        type(self).steps += 1
+
+    @precondition(has_subscribers)
+    @rule(pick=picks, limit=limits)
+    def catch_up(self, pick: int, limit: int) -> None:
+        """Read what a subscription is for behind its marker, page by page, as one that resumes."""
+        subscriber = self._pick(list(self.subscribers.values()), pick)
+        name, wanted = subscriber.queue, filters.parse(subscriber.filter)
+        if subscriber.marker is not None and self._has_lost(name, subscriber.marker):
+            subscriber.marker, subscriber.position = None, 0
+        self._list(name)
+        behind = [one for one in self.model.free(name) if one.position > subscriber.position]
+        read: list[dict[str, Any]] = []
+        while True:
+            page, following = self._list(name, marker=subscriber.marker, limit=limit)
+            if not page:
+                break
+            read += [one for one in page if wanted.meets(one.get('attributes'))]
+            subscriber.marker = following
+        self._compare(read, [one for one in behind if meets(subscriber.filter, one.attributes)])
+        if behind:
+            subscriber.position = behind[-1].position
+            # What was sent and is there is found again: nothing lies before the marker.
+            there = {one.body for one in self.model.free(name)}
+            missed = there & set(subscriber.sent) - {one['body'] for one in read}
+            assert not missed, f'{missed} came, but not to who resumed'
+        subscriber.sent.clear()
 
     @precondition(has_messages)
     @rule(queue=picks, client=clients, limit=limits)
@@ -322,8 +435,9 @@ class StoreMachine(RuleBasedStateMachine):
         self._touch(name)
         self._show_due_dead_letters(name)
         expected, exhausted = self.model.find_claimable(name, limit)
+        is_fair = self.model.queues[name].settings.fair_groups
         if expected and self.store.features.finds_claimable:
-            place = 'shop', self._real(name)
+            place = self.store.project, self._real(name)
             assert self.store.data.claim_controller.find_claimable([place]) == [0]
         lease: dict[str, Any] = {'ttl': ttl, 'grace': grace}
         retry = self.model.queues[name].settings.retry
@@ -331,11 +445,27 @@ class StoreMachine(RuleBasedStateMachine):
             lease['retry'] = retry
         claim, found = self.store.claims.create(self._real(name), lease, limit=limit)
         messages = list(found)
+        if is_fair:
+            expected = self._check_turns(name, messages, len(expected))
         self._move_dead_letters(name, exhausted)
         for message in expected:
             self.model.take(name, message, str(claim), ttl, grace)
         self._compare(messages, expected)
         assert {one['claim_id'] for one in messages} <= {claim}
+
+    def _check_turns(self, name: str, found: list[dict[str, Any]], count: int) -> list[Message]:
+        """Look whether messages were taken from the groups in turn; the messages.
+
+        count: how many it must be.
+        """
+        assert len(found) == count, f'{len(found)} messages, not {count}'
+        by_body = {one.body: one for one in self.model.claimable(name)}
+        unknown = [one['body'] for one in found if one['body'] not in by_body]
+        assert not unknown, f'{unknown} cannot be claimed'
+        taken = [by_body[one['body']] for one in found]
+        problem = self.model.take_turns(name, taken)
+        assert problem is None, problem
+        return taken
 
     def _any_claim(self, name: str, pick: int) -> str:
         claim: str = self._pick(self.model.claims(name), pick)
@@ -347,7 +477,12 @@ class StoreMachine(RuleBasedStateMachine):
         name = self._pick(self._leased(), queue)
         claim = self._any_claim(name, pick)
         _, found = self.store.claims.get(self._real(name), claim)
-        self._compare(list(found), self.model.held(name, claim))
+        messages, expected = list(found), self.model.held(name, claim)
+        if self.model.queues[name].settings.fair_groups:
+            # In the order in which they were taken, or in that of the queue.
+            messages.sort(key=lambda one: str(one['body']))
+            expected.sort(key=lambda one: one.body)
+        self._compare(messages, expected)
 
     @precondition(has_leases)
     @rule(queue=picks, pick=picks, ttl=ttls, grace=graces)
@@ -462,6 +597,8 @@ class StoreMachine(RuleBasedStateMachine):
             self._show_due_dead_letters(name)
             expected, exhausted = self.model.find_claimable(name, limit)
         popped = list(self.store.messages.pop(self._real(name), limit) or ())
+        if self.model.queues[name].settings.fair_groups:
+            expected = self._check_turns(name, popped, len(expected))
         if self.pops_dead_letters:
             self._move_dead_letters(name, exhausted)
         bodies, wanted = [one['body'] for one in popped], [one.body for one in expected]
@@ -486,7 +623,89 @@ class StoreMachine(RuleBasedStateMachine):
         self._touch(name)
         self.store.queues.delete(self._real(name))
         self._followers.pop(name, None)
+        for redrive in [one for one in self.model.redrives if one.queue == name]:
+            self._end(redrive)
+        gone = [key for key, one in self.subscribers.items() if one.queue == name]
+        for key in gone:
+            # The rows stay, for a queue of this name that is made later.
+            del self.subscribers[key]
         self._create(name, SETTINGS[name])
+
+    @precondition(can_redrive)
+    @rule(
+        queue=st.just('dead') | queues,
+        where=st.none() | queues,
+        limit=st.none() | limits,
+        rate=st.sampled_from((None, None, 1.0)),
+    )
+    def begin_redrive(
+        self, queue: str, where: str | None, limit: int | None, rate: float | None
+    ) -> None:
+        """Ask for messages to be moved, which is done later."""
+        assert self.redrives is not None
+        if where == queue or any(one.queue == queue for one in self.model.redrives):
+            return
+        self._touch(queue)
+        self._list(queue)
+        target = None if where is None else self._real(where)
+        made = self.redrives.create(
+            self._real(queue), NewRedrive(target, limit, rate, 10, 100), self.store.project
+        )
+        assert (made['state'], made['moved'], made['limit']) == ('running', 0, limit)
+        self.model.begin_redrive(made['id'], queue, where, limit)
+
+    @precondition(has_redrives)
+    @rule(pick=picks)
+    def finish_redrive(self, pick: int) -> None:
+        """Take all steps of a redrive; what is free by now and was there when it began moves."""
+        assert self.redrives is not None
+        redrive = self._pick(self.model.redrives, pick)
+        for name in self.model.queues:
+            self._touch(name)
+            self._list(name)
+            self.model.queues[name].has_unseen_due = False
+        moving, left = self.model.plan_redrive(redrive)
+        running = RunningRedrive(self.store.project, self._real(redrive.queue), redrive.id)
+        targets = [self._real(name) for name in self.model.queues]
+        state = 'running'
+        while state == 'running':
+            assert self.redrives.step(running, targets).target is None
+            found = self.redrives.get(running.queue, running.id, running.project)
+            state = found['state']
+            # The next step of one with a rate is due then.
+            self.clock.now += 1
+            self.model.pass_time(1)
+        assert (state, found['moved'], found['left']) == ('finished', len(moving), left)
+        for message, target in moving:
+            [new] = [
+                one
+                for one in self._list(target, include_claimed=True)[0]
+                if one['body'] == message.body
+            ]
+            self.model.redrive(redrive, message, target, new['id'], new['age'])
+        self.model.redrives.remove(redrive)
+
+    @precondition(has_redrives)
+    @rule(pick=picks)
+    def cancel_redrive(self, pick: int) -> None:
+        self._end(self._pick(self.model.redrives, pick))
+
+    def _end(self, redrive: Redrive) -> None:
+        assert self.redrives is not None
+        place = (self._real(redrive.queue), redrive.id, self.store.project)
+        self.redrives.end(*place, State.CANCELLED)
+        assert self.redrives.get(*place)['state'] == 'cancelled'
+        self.model.redrives.remove(redrive)
+
+    @rule()
+    def count_usage(self) -> None:
+        """Compare what the project has with the counters."""
+        if self._usage is None:
+            return
+        self.store.data._storage.gc()
+        found, expected = self._usage.get(self.store.project), self.model.usage(self.size_of)
+        assert found == expected, f'{found} instead of {expected}'
+        type(self).steps += 1
 
     @invariant()
     def queues_are_equal(self) -> None:
@@ -494,6 +713,7 @@ class StoreMachine(RuleBasedStateMachine):
         for name in sorted(self._touched):
             self._compare_queue(name)
         self._touched.clear()
+        self.model.forget_turns()
 
     def _compare_queue(self, name: str) -> None:
         self.model.queues[name].has_unseen_due = False
@@ -509,6 +729,9 @@ class StoreMachine(RuleBasedStateMachine):
     def teardown(self) -> None:
         for name in self.model.queues:
             self._compare_queue(name)
+        self.count_usage()
+        for redrive in list(self.model.redrives):
+            self._end(redrive)
         for name in self.model.queues:
             self.store.queues.delete(self._real(name))
 
@@ -516,5 +739,23 @@ class StoreMachine(RuleBasedStateMachine):
 def machine_of(store: Store, clock: Clock) -> type[StoreMachine]:
     """The machine of one store."""
     on_redis = store.redis is not None
-    members = {'store': store, 'clock': clock, 'pops_dead_letters': on_redis}
+    members = {'shared': store, 'clock': clock, 'pops_dead_letters': on_redis}
+    members['size_of'] = staticmethod(_size_on_redis if on_redis else _size)
+    usage = stores_of(store.data, store.control).usage
+    if usage is not None:
+        usage.begin(lambda project: True)
     return type('StoreMachine', (StoreMachine,), {**members, 'whole_seconds': on_redis, 'steps': 0})
+
+
+def _size(message: Message) -> int:
+    """The bytes of a message as SQLite and PostgreSQL store it."""
+    size = len(msgspec.json.encode(message.body))
+    return size + (len(msgspec.json.encode(message.attributes)) if message.attributes else 0)
+
+
+def _size_on_redis(message: Message) -> int:
+    """The bytes of a message as it was posted to Redis."""
+    extras = {'attributes': message.attributes, 'group': message.group}
+    given = {name: value for name, value in extras.items() if value}
+    size = len(msgpack.packb(message.body))
+    return size + (len(msgpack.packb(given)) if given else 0)

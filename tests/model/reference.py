@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
 from zaqar_gevent.retry_delays import RetryDelay
@@ -44,6 +46,35 @@ class Message:
     group: str | None = None
 
 
+@dataclasses.dataclass
+class Redrive:
+    """A redrive that is not over. last: the last position that it moves."""
+
+    id: str
+    queue: str
+    target: str | None
+    limit: int | None
+    last: int
+
+
+def meets(document: dict[str, Any], attributes: dict[str, str] | None) -> bool:
+    """Whether a message with these attributes meets a filter."""
+    for name, wanted in document.items():
+        value = (attributes or {}).get(name)
+        match wanted:
+            case {'prefix': text}:
+                is_met = value is not None and value[: len(text)] == text
+            case {'exists': is_there}:
+                is_met = (value is not None) == is_there
+            case _:
+                is_met = value is not None and value in (
+                    [wanted] if isinstance(wanted, str) else wanted
+                )
+        if not is_met:
+            return False
+    return True
+
+
 @dataclasses.dataclass(frozen=True)
 class Settings:
     """The settings of a queue."""
@@ -75,11 +106,16 @@ class Settings:
 
 @dataclasses.dataclass
 class Queue:
-    """A queue. has_unseen_due: whether messages have become due that no list has shown yet."""
+    """A queue. has_unseen_due: whether messages have become due that no list has shown yet.
+
+    served: for each group that waits for its turn, how many messages of each other group have been
+    taken since it waits.
+    """
 
     settings: Settings
     messages: dict[str, Message] = dataclasses.field(default_factory=dict)
     has_unseen_due: bool = False
+    served: dict[str | None, Counter[str | None]] = dataclasses.field(default_factory=dict)
 
 
 class Model:
@@ -92,6 +128,9 @@ class Model:
         self.now = now
         self._whole_seconds = whole_seconds
         self.queues: dict[str, Queue] = {}
+        self.redrives: list[Redrive] = []
+        self.subscriptions: list[int] = []
+        """When each ends."""
         self._last_position = 0
 
     def create(self, name: str, settings: Settings) -> None:
@@ -204,6 +243,41 @@ class Model:
                 taken.append(message)
         return taken, exhausted
 
+    def take_turns(self, name: str, taken: list[Message]) -> str | None:
+        """Look whether `taken` comes from the groups of a fair queue in turn; what is wrong.
+
+        A group that waits sees each other group served at most once.
+        """
+        queue = self.queues[name]
+        claimable = self.claimable(name)
+        counts = Counter(one.group for one in taken)
+        for group, count in counts.items():
+            first = [one for one in claimable if one.group == group][:count]
+            if {one.id for one in first} != {one.id for one in taken if one.group == group}:
+                return f'of the group {group} others were taken than the first {count}'
+        for group, total in Counter(one.group for one in claimable).items():
+            if counts[group] == total:
+                queue.served.pop(group, None)
+                continue
+            # It has messages that were not taken.
+            if counts[group]:
+                queue.served[group] = Counter()
+            served = queue.served.setdefault(group, Counter())
+            for other, count in counts.items():
+                if other != group:
+                    if served[other] + count > counts[group] + 1:
+                        return f'the group {other} was served twice while {group} waited'
+                    served[other] += count - counts[group]
+        return None
+
+    def forget_turns(self) -> None:
+        """Let groups that have nothing to be claimed wait no more."""
+        for name, queue in self.queues.items():
+            if queue.served:
+                waiting = {one.group for one in self.claimable(name)}
+                for group in queue.served.keys() - waiting:
+                    del queue.served[group]
+
     def take(self, name: str, message: Message, claim: str, ttl: int, grace: int) -> None:
         """Let a claim hold a free message."""
         message.claim_count += 1
@@ -233,6 +307,49 @@ class Model:
     def delete(self, name: str, message: Message) -> None:
         del self.queues[name].messages[message.id]
 
+    def begin_redrive(
+        self, redrive_id: str, queue: str, target: str | None, limit: int | None
+    ) -> None:
+        self.redrives.append(Redrive(redrive_id, queue, target, limit, self._last_position))
+
+    def plan_redrive(self, redrive: Redrive) -> tuple[list[tuple[Message, str]], int]:
+        """The messages that a redrive moves, each with its target; and how many it leaves."""
+        moving: list[tuple[Message, str]] = []
+        left = 0
+        for message in self.free(redrive.queue):
+            if message.position > redrive.last or len(moving) == redrive.limit:
+                break
+            target = redrive.target
+            if target is None and message.dead_letter is not None:
+                target = message.dead_letter['queue']
+            if target is None or target == redrive.queue:
+                left += 1
+            else:
+                moving.append((message, target))
+        return moving, left
+
+    def redrive(
+        self, redrive: Redrive, message: Message, target: str, new_id: str, age: int
+    ) -> None:
+        """Move a message to the end of another queue, where it has another id."""
+        del self.queues[redrive.queue].messages[message.id]
+        ttl = message.dead_letter['ttl'] if message.dead_letter else message.ttl
+        self.queues[target].messages[new_id] = dataclasses.replace(
+            message,
+            id=new_id,
+            ttl=ttl,
+            expires=self.now - age + ttl,
+            position=self._next_position(),
+            claim_count=0,
+            dead_letter=None,
+        )
+
+    def usage(self, size_of: Callable[[Message], int]) -> tuple[int, int]:
+        """How many subscriptions there are, and the bytes of all messages."""
+        held = sum(end > self.now for end in self.subscriptions)
+        sizes = (size_of(one) for queue in self.queues.values() for one in queue.messages.values())
+        return held, sum(sizes)
+
     def dead_letter(self, name: str, message: Message, new_id: str, reason: str | None) -> None:
         """Move a message to the dead letter queue, where it has another id."""
         settings = self.queues[name].settings
@@ -244,6 +361,7 @@ class Model:
             'message_id': message.id,
             'claim_count': message.claim_count,
             'reason': reason,
+            'ttl': message.ttl,
         }
         self.queues[settings.dead_letter_queue].messages[new_id] = dataclasses.replace(
             message,

@@ -97,12 +97,13 @@ EXCEPTIONS: dict[str, dict[str, str]] = {
 class _Scoped:
     """A controller, for a project where none is given: upstream cannot do some things without."""
 
-    def __init__(self, controller: Any) -> None:
+    def __init__(self, controller: Any, project: str) -> None:
         self._controller = controller
+        self._project = project
 
     def __getattr__(self, name: str) -> Any:
         method = getattr(self._controller, name)
-        return lambda *args, **more: method(*args, **{'project': PROJECT, **more})
+        return lambda *args, **more: method(*args, **{'project': self._project, **more})
 
 
 class _Valued(_Scoped):
@@ -132,20 +133,32 @@ def _values(found: Any) -> Any:
 
 
 class Store:
-    """The drivers of one store, and its clock."""
+    """The drivers of one store, for one project unless another one is given, and its clock."""
 
-    def __init__(self, name: str, data: base.DataDriverBase, control: Any, redis: Any) -> None:
+    def __init__(
+        self,
+        name: str,
+        data: base.DataDriverBase,
+        control: Any,
+        redis: Any,
+        project: str = 'shop',
+    ) -> None:
         self.name = name
+        self.project = project
         self.data: Any = data
         self.control = control
-        self.messages = _Valued(data.message_controller)
-        self.claims = _Valued(data.claim_controller)
-        self.queues = _Scoped(data.queue_controller)
-        self.topics = _Scoped(data.topic_controller)
-        self.subscriptions = _Scoped(data.subscription_controller)
+        self.messages = _Valued(data.message_controller, project)
+        self.claims = _Valued(data.claim_controller, project)
+        self.queues = _Scoped(data.queue_controller, project)
+        self.topics = _Scoped(data.topic_controller, project)
+        self.subscriptions = _Scoped(data.subscription_controller, project)
         self.redis = redis
         self.features = features_of(data)
         self._names = itertools.count()
+
+    def of(self, project: str) -> Store:
+        """The same store for another project."""
+        return Store(self.name, self.data, self.control, self.redis, project)
 
     def queue(self, **metadata: Any) -> str:
         """A new queue."""
@@ -172,7 +185,7 @@ class Store:
         return counts['claimed'], counts['free']
 
     def purge(self, queue: str) -> None:
-        purging.purge(self.data, queue, PROJECT)
+        purging.purge(self.data, queue, self.project)
 
     @contextlib.contextmanager
     def later(self, seconds: int) -> Iterator[None]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import re
 import time
+import uuid
 from typing import Any
 
 import gevent
@@ -18,7 +19,7 @@ from zaqar.storage import errors
 from tests.storage.conftest import CLIENT, PROJECT, Store
 from zaqar_gevent.bodies import Body, Encoding
 from zaqar_gevent.storage.features import Feature, MarkerKind, StoreFeatures
-from zaqar_gevent.storage.stores import features_of
+from zaqar_gevent.storage.stores import features_of, stores_of
 
 UNABLE = (AttributeError, NotImplementedError)
 
@@ -111,6 +112,18 @@ def test_feature_keeps_places(store: Store, features: StoreFeatures) -> None:
     messages.delete(queue, first, project=PROJECT)
     if messages.keeps_place(queue, first, PROJECT):
         assert store.list(queue, marker=first) == [2]
+
+
+def test_feature_counts_usage(store: Store, features: StoreFeatures) -> None:
+    usage = stores_of(store.data, store.control).usage
+    if not features.counts_usage:
+        assert usage is None
+        return
+    assert usage is not None
+    usage.begin(lambda project: True)
+    own = store.of(uuid.uuid4().hex)
+    own.post(own.queue(), 'x' * 50)
+    assert usage.get(own.project).bytes >= 50
 
 
 def test_feature_finds_claimable(store: Store, features: StoreFeatures) -> None:

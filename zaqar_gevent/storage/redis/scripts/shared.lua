@@ -87,7 +87,10 @@ end
 -- The beginning of the keys of a project: of its messages, of what is left of them, or of its
 -- subscriptions.
 local function project_of(key)
-    return string.match(key, '^(.*)%.[^.:]*:messages:') or string.match(key, '^(.*)%.[^.]*%.[^.]*$')
+    if string.find(key, ':messages:', 1, true) then
+        return string.match(key, '^(.*)%.[^.:]*:messages:')
+    end
+    return string.match(key, '^(.*)%.[^.]*%.[^.]*$')
 end
 
 -- Where the bytes of a project are counted, all of them as `t` and those of each second in which some
@@ -103,7 +106,7 @@ end
 local is_counting
 local function counts(messages)
     if is_counting == nil then
-        is_counting = call('EXISTS', (account_of(messages))) == 1
+        is_counting = call('EXISTS', project_of(messages) .. '.:bytes') == 1
     end
     return is_counting
 end
