@@ -7,7 +7,7 @@ import pathlib
 
 
 def add_configuration(parser: argparse._ActionsContainer) -> None:
-    """Add `--state-path`, a path or None, and `--config-file`, a list of names."""
+    """Add `--state-path`, a path or None, `--config-file` and `--config-dir`, lists of names."""
     parser.add_argument(
         '--state-path',
         type=_directory,
@@ -19,13 +19,22 @@ def add_configuration(parser: argparse._ActionsContainer) -> None:
 
 
 def add_config_files(parser: argparse._ActionsContainer) -> None:
-    """Add `--config-file`, a list of names."""
+    """Add `--config-file` and `--config-dir`, lists of names."""
     parser.add_argument(
         '--config-file',
         action='append',
         default=[],
         metavar='FILE',
-        help='an ordinary zaqar.conf; may be given more than once',
+        help='an ordinary zaqar.conf; may be given more than once (default: zaqar.conf in '
+        '~/.zaqar, ~, /etc/zaqar or /etc)',
+    )
+    parser.add_argument(
+        '--config-dir',
+        action='append',
+        default=[],
+        metavar='DIR',
+        help='a directory whose *.conf are read after the files; may be given more than once '
+        '(default: zaqar.conf.d in the same places)',
     )
 
 

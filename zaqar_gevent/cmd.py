@@ -96,7 +96,7 @@ def _work_on_database(given: Sequence[str]) -> int:
     options = command.parse(given)
     conf = cfg.ConfigOpts()
     try:
-        configuration.load(conf, options.config_file)
+        configuration.load(conf, options.config_file, options.config_dir)
     except configuration.ConfigurationError as error:
         _fail(str(error))
         return 3
@@ -276,7 +276,7 @@ def _serve(options: argparse.Namespace) -> int:
 
     conf = cfg.CONF
     try:
-        configuration.load(conf, options.config_file)
+        configuration.load(conf, options.config_file, options.config_dir)
         configuration.use_embedded_store(
             conf, options.state_path or configuration.default_state_path()
         )

@@ -51,16 +51,22 @@ def list_opts() -> list[tuple[str, list[cfg.Opt]]]:
     ]
 
 
-def load(conf: cfg.ConfigOpts, config_files: Sequence[str] | None = None) -> cfg.ConfigOpts:
+def load(
+    conf: cfg.ConfigOpts, config_files: Sequence[str] = (), config_dirs: Sequence[str] = ()
+) -> cfg.ConfigOpts:
     """Read the configuration and register every option.
 
-    config_files: the files to read; None looks in the standard places of `zaqar.conf`.
+    config_files: the files to read; without any, those in the standard places of `zaqar.conf`.
+    config_dirs: directories whose `*.conf` are read after them; without any, `zaqar.conf.d` in the
+        standard places.
 
     Raises `ConfigurationError` for a file that is missing, unreadable or holds a bad value.
     """
     log.register_options(conf)
     try:
-        conf(args=[], project=_PROJECT, prog=_PROGRAM, default_config_files=config_files)
+        named = [f'--config-file={file}' for file in config_files]
+        named += [f'--config-dir={directory}' for directory in config_dirs]
+        conf(args=named, project=_PROJECT, prog=_PROGRAM)
         register(conf)
         _read_every_value(conf)
         encryption_options.build_cipher(conf)
@@ -68,12 +74,6 @@ def load(conf: cfg.ConfigOpts, config_files: Sequence[str] | None = None) -> cfg
     except (cfg.Error, ValueError, OSError) as error:
         raise ConfigurationError(describe_error(error)) from None
     return conf
-
-
-def find_standard_files() -> list[str]:
-    """The files in the standard places of `zaqar.conf`, which are read where none is named."""
-    found: list[str] = cfg.find_config_files(project=_PROJECT, prog=_PROGRAM)
-    return found
 
 
 def describe_error(error: Exception) -> str:

@@ -74,7 +74,8 @@ def test_a_sound_store_is_called_sound(sound: tuple[pathlib.Path, Identity]) -> 
     finished = check('--state-path', sound[0])
     file = sound[0] / 'zaqar.sqlite'
     assert finished.stdout.splitlines() == [
-        'sound: configuration: no file was given: every option has its default',
+        'sound: configuration: no file was given, and none is in the standard places: every '
+        'option has its default',
         f'sound: store {file}: {3 * COUNT} messages in 3 queues',
     ]
     assert (finished.returncode, finished.stderr) == (0, '')

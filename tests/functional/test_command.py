@@ -65,6 +65,19 @@ def test_it_stops_soon_with_status_zero(tmp_path: pathlib.Path, number: int) -> 
     assert len(server.output) == 1
 
 
+@pytest.mark.parametrize('place', ['zaqar.conf', 'zaqar.conf.d/quotas.conf', 'own/quotas.conf'])
+def test_it_reads_the_files_that_upstream_reads(tmp_path: pathlib.Path, place: str) -> None:
+    file = tmp_path / '.zaqar' / place
+    file.parent.mkdir(parents=True)
+    file.write_text('[quota]\nzaqar_queues = many\n')
+    options = ('--config-dir', str(file.parent)) if 'own' in place else ()
+    assert str(file) in failure(*options, HOME=str(tmp_path))
+
+
+def test_a_directory_that_is_not_there_is_named() -> None:
+    assert '/nowhere' in failure('--config-dir', '/nowhere')
+
+
 def test_its_store_is_under_the_xdg_state_directory(tmp_path: pathlib.Path) -> None:
     command = [sys.executable, '-m', 'zaqar_gevent.cmd', '--port', '0']
     env = {**os.environ, 'XDG_STATE_HOME': str(tmp_path)}

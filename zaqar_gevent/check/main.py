@@ -38,7 +38,7 @@ def main(argv: Sequence[str]) -> int:
     options = _parse(argv)
     conf = cfg.ConfigOpts()
     try:
-        configuration.load(conf, options.config_file)
+        configuration.load(conf, options.config_file, options.config_dir)
     except configuration.ConfigurationError as error:
         findings = iter([Finding(Verdict.UNCHECKED, 'configuration', str(error))])
     else:

@@ -66,7 +66,7 @@ def main(argv: Sequence[str]) -> int:
     options = _parse(argv)
     conf = cfg.ConfigOpts()
     try:
-        configuration.load(conf, options.config_file or None)
+        configuration.load(conf, options.config_file, options.config_dir)
         configuration.use_embedded_store(
             conf, options.state_path or configuration.default_state_path(), create=False
         )

@@ -226,11 +226,17 @@ def test_other_deleted_queues_are_removed(make_damaged, clock):
     store = make_damaged()
     store.queues.delete('hurt')
     store.queues.delete('q')
+
+    def count_doomed():
+        return store.database.scan(
+            lambda connection: connection.execute('SELECT count(*) FROM doomed_spools').fetchone()
+        )
+
+    watch = Stopwatch()
+    while count_doomed() != (1,) and watch.seconds() < 60:
+        gevent.sleep(0.05)
     collected(store)
-    doomed = store.database.scan(
-        lambda connection: connection.execute('SELECT count(*) FROM doomed_spools').fetchone()
-    )
-    assert doomed == (1,)
+    assert count_doomed() == (1,)
 
 
 @pytest.mark.parametrize('byte', [0x00, 0xFF])

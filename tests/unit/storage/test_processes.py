@@ -43,7 +43,7 @@ def acknowledged(output):
 def test_what_a_killed_process_acknowledged_is_there(open_store, tmp_path, patience):
     store = open_store()
     child = start_poster(tmp_path, 'killed', 100_000)
-    first = child.stdout.readline()
+    first = b''.join(child.stdout.readline() for _ in range(11))
     time.sleep(patience)
     os.kill(child.pid, signal.SIGKILL)
     rest, _ = child.communicate()
