@@ -140,6 +140,9 @@ def test_a_message_that_somebody_deletes_holds_up_its_group(
 ) -> None:
     one, other = pair
     queue = one.queue(_ordered_groups=True)
+    one.post(queue, 'first')
+    # The first claim of groups waits for transactions that are open.
+    assert [found['body'] for found in one.messages.pop(queue, 1)] == ['first']
     ids = [one.post(queue, number, group=group)[0] for number, group in enumerate(('a', 'a', 'b'))]
     name = one.data._storage.server.address.schema
     with postgres.connect() as connection:
