@@ -20,8 +20,8 @@ from tests.redis_process import RedisProcess
 from tests.storage.conftest import CLIENT, PROJECT, Store, load, load_postgresql, open_drivers
 from zaqar_gevent.copying import copier, stores
 from zaqar_gevent.retry_delays import RetryDelay
+from zaqar_gevent.settlements import Settle, Settlement
 from zaqar_gevent.storage import drivers
-from zaqar_gevent.storage.features import Feature
 from zaqar_gevent.storage.records import MessageRecord, QueueRecord
 
 TARGETS = ('sqlite', 'native', 'postgresql')
@@ -238,20 +238,73 @@ def test_messages_of_redis_keep_their_ids_on_redis(source: Place, target: Place)
     assert (before == after) is are_on_redis
 
 
-def test_attributes_are_kept(
-    target: Place, tmp_path: pathlib.Path, request: pytest.FixtureRequest
+@pytest.mark.parametrize('kind', ['sqlite', 'unshared', 'postgresql'])
+def test_what_upstreams_messages_do_not_have_is_kept(
+    target: Place, kind: str, tmp_path: pathlib.Path, request: pytest.FixtureRequest
 ) -> None:
     directory = tmp_path / 'source'
     directory.mkdir()
-    with opened_at('sqlite', directory, request) as source:
-        source.queues.create('orders')
-        source.post('orders', 'one', attributes={'type': 'order'})
-        if target.name == 'postgresql' and Feature.ATTRIBUTES not in target.features.offered:
-            with pytest.raises(errors.ConnectionError, match='cannot keep attributes'):
-                copy(source, target)
-        else:
-            copy(source, target)
-            assert [one['attributes'] for one in read(target, 'orders')] == [{'type': 'order'}]
+    with opened_at(kind, directory, request) as source:
+        for queue in ('orders', 'failed'):
+            metadata = {'_retry_delay': {'initial': 100}} if queue == 'orders' else {}
+            metadata.update(_dead_letter_queue='failed', _max_claim_count=5)
+            source.queues.create(queue, metadata=metadata if queue == 'orders' else {})
+        names = ('held', 'waits', 'extended', 'twice', 'rejected', 'free')
+        ids = {}
+        for name in names:
+            [ids[name]] = source.post('orders', name, attributes={'of': name}, group=f'g {name}')
+        source.post('orders', 'scheduled', delay=1000, scheduled=True, attributes={'of': 'ü'})
+        lease = {'ttl': 60, 'grace': 60, 'retry': RetryDelay(100)}
+        claim, found = source.claims.create('orders', lease, limit=5)
+        assert len(list(found)) == 5
+
+        def settle(settlement: Settle, name: str, **more: Any) -> None:
+            one = Settlement(settlement, ids[name], claim, **more)
+            assert source.claims.settle('orders', [one]) == [None]
+
+        settle(Settle.RELEASE, 'waits')
+        settle(Settle.EXTEND, 'extended', ttl=500, grace=60)
+        settle(Settle.RELEASE, 'twice', delay=0)
+        settle(Settle.REJECT, 'rejected', reason='broken')
+        again, found = source.claims.create('orders', lease, limit=1)
+        assert [one['body'] for one in found] == ['twice']
+        before = {one['body']: one for one in _read_all(source, 'orders')}
+        [dead] = read(source, 'failed')
+        counts = copy(source, target)
+        assert (counts.messages, counts.claimed, counts.delayed) == (7, 3, 1)
+
+    after = {one['body']: one for one in _read_all(target, 'orders')}
+    assert [*after] == [*before] == ['held', 'waits', 'extended', 'twice', 'free', 'scheduled']
+    for name, one in after.items():
+        for member in ('attributes', 'group', 'claim_count', 'ttl'):
+            assert one.get(member) == before[name].get(member), (name, member)
+    holders = {name: one['claim_id'] and uuid.UUID(one['claim_id']) for name, one in after.items()}
+    assert holders == {
+        'held': uuid.UUID(claim),
+        'waits': None,
+        'extended': uuid.UUID(claim),
+        'twice': uuid.UUID(again),
+        'free': None,
+        'scheduled': None,
+    }
+    [moved] = read(target, 'failed')
+    for member in ('body', 'attributes', 'group', 'dead_letter'):
+        assert moved[member] == dead[member]
+    with target.later(110):
+        # Of the first claim one is held for longer, and the other one waits for its retry now.
+        assert [one['body'] for one in target.claim('orders', ttl=3000)[1]] == ['waits', 'free']
+    with target.later(200):
+        assert {one['body'] for one in target.claim('orders', ttl=3000)[1]} <= {'held', 'twice'}
+    with target.later(900):
+        assert 'scheduled' not in target.list('orders', include_claimed=True)
+    with target.later(1010):
+        assert 'scheduled' in target.list('orders', include_claimed=True)
+
+
+def _read_all(place: Place, queue: str) -> list[dict[str, Any]]:
+    """All messages of a queue, those that wait or are not visible yet included."""
+    page = place.messages.list(queue, echo=True, include_claimed=True, include_delayed=True)
+    return list(next(page))
 
 
 def test_messages_of_a_copy_have_markers(source: Place, target: Place) -> None:
