@@ -62,7 +62,8 @@ class PostgresProcess:
             'listen_addresses': '127.0.0.1',
             'unix_socket_directories': '',
             'shared_buffers': '64MB',
-            'max_connections': 100,
+            # Tests of one process share it, and each server has some for each pool.
+            'max_connections': 500,
             'logging_collector': 'off',
             'fsync': 'on' if is_durable else 'off',
             # Of checkpoints nothing is to be seen in what is measured.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import datetime
 import functools
 import io
 import itertools
@@ -145,7 +146,9 @@ def uri_of(kind: str, fleet: Fleet, request: pytest.FixtureRequest) -> Where:
         return {'uri': f'sqlite:///{fleet.directory}/{name}.sqlite'}
     if kind == 'redis':
         redis: RedisProcess = request.getfixturevalue('redis')
-        return {'uri': f'{redis.uri}?dbid={next(_databases)}'}
+        # There are 16 databases, and no two pools may have the same URI.
+        number = next(_databases)
+        return {'uri': f'{redis.uri}?dbid={1 + number % 15}&socket_timeout={60 + number}'}
     postgres: PostgresProcess = request.getfixturevalue('postgres')
     # No two pools may have the same URI.
     uri = f'{postgres.uri}?application_name={name}'
@@ -252,10 +255,16 @@ def in_order(found: list[str]) -> dict[str, list[int]]:
     return numbers
 
 
-PAIRS = (('sqlite', 'sqlite'), ('sqlite', 'postgresql'), ('postgresql', 'redis'))
+PAIRS = (
+    ('sqlite', 'sqlite'),
+    ('sqlite', 'postgresql'),
+    ('postgresql', 'redis'),
+    ('redis', 'sqlite'),
+    ('redis', 'postgresql'),
+)
 ALL_PAIRS = tuple(
     pytest.param(pair, id='-'.join(pair), marks=[] if pair in PAIRS else pytest.mark.slow)
-    for pair in itertools.product(('sqlite', 'postgresql'), ('sqlite', 'postgresql', 'redis'))
+    for pair in itertools.product(('sqlite', 'postgresql', 'redis'), repeat=2)
 )
 
 
@@ -371,6 +380,13 @@ def test_a_queue_moves_while_it_is_used(
     assert all(count['pause'] > 0 for count in counts)
 
 
+_MODULES: dict[str, Any] = {
+    'sqlite': sqlite_moving,
+    'postgresql': postgresql_moving,
+    'redis': redis_moving,
+}
+
+
 def claim(client: Client, queue: str, limit: int) -> tuple[str, list[dict[str, Any]]]:
     """Claim some messages; the claim's id and them."""
     found = client.call('claim_create', queue_name=queue, limit=limit, ttl=300, grace=60)
@@ -436,7 +452,7 @@ def test_all_that_hangs_on_a_queue_goes_with_it(
         follower.read()
         assert follower.found[-1] == 'new'
         assert follower.ids[-1] == new[0]
-        assert follower.ids == sorted(follower.ids) or kinds[1] == 'redis'
+        assert follower.ids == sorted(follower.ids) or 'redis' in kinds
         source.purge()
         assert source.stats()['messages']['total'] == 0
         source.delete()
@@ -444,27 +460,32 @@ def test_all_that_hangs_on_a_queue_goes_with_it(
 
 
 KILLING = """
-import os, signal, sys
+import importlib, os, signal, sys
 from zaqar_gevent.copying import moving
-from zaqar_gevent.storage.sqlite import moving as sqlite
 from zaqar_gevent import cmd
 
 def kill(*arguments):
     os.kill(os.getpid(), signal.SIGKILL)
 
-place, _, name = sys.argv[1].partition('.')
+store, place, name = sys.argv[1].split('.')
 if name in ('commit', 'write_subscriptions'):
     # Killed while the queue is closed, for no longer than need be.
     moving.CLOSED_SECONDS = 1.0
-setattr(getattr(sqlite, place), name, kill)
+module = importlib.import_module(f'zaqar_gevent.storage.{store}.moving')
+setattr(getattr(module, place), name, kill)
 sys.exit(cmd.main(['queue', 'migrate', *sys.argv[2:]]))
 """
 POINTS = (
-    pytest.param('Destination.write', marks=pytest.mark.slow),
-    pytest.param('Destination.write_subscriptions', marks=pytest.mark.slow),
-    'Origin.commit',
-    'Destination.open',
-    pytest.param('Origin.leave', marks=pytest.mark.slow),
+    pytest.param('sqlite.Destination.write', marks=pytest.mark.slow),
+    pytest.param('sqlite.Destination.write_subscriptions', marks=pytest.mark.slow),
+    'sqlite.Origin.commit',
+    'sqlite.Destination.open',
+    pytest.param('sqlite.Origin.leave', marks=pytest.mark.slow),
+    pytest.param('redis.Destination.write', marks=pytest.mark.slow),
+    pytest.param('redis.Destination.write_subscriptions', marks=pytest.mark.slow),
+    pytest.param('redis.Origin.commit', marks=pytest.mark.slow),
+    pytest.param('redis.Destination.open', marks=pytest.mark.slow),
+    'redis.Origin.leave',
 )
 
 
@@ -472,7 +493,8 @@ POINTS = (
 def test_a_move_that_was_killed_is_ended_when_it_is_repeated(
     fleet: Fleet, point: str, request: pytest.FixtureRequest
 ) -> None:
-    pair = Pair(fleet, *(uri_of('sqlite', fleet, request) for _ in range(2)))
+    store = point.partition('.')[0]
+    pair = Pair(fleet, *(uri_of(store, fleet, request) for _ in range(2)))
     queue = f'killed{pair.source}'
     with fleet.client(timeout=30) as client, fleet.client(1, timeout=30) as other:
         client.queue(queue).create({'_flavor': pair.flavor})
@@ -488,7 +510,7 @@ def test_a_move_that_was_killed_is_ended_when_it_is_repeated(
             post(one, queue, [f'between {number}'])
             sent.append(f'between {number}')
         counts = fleet.move(queue, pair.target)
-        is_moved = point in ('Destination.open', 'Origin.leave')
+        is_moved = point.endswith(('Destination.open', 'Origin.leave'))
         assert counts['was_interrupted'] == is_moved
         assert is_moved or counts['messages'] == len(sent)
         assert 'already' in fleet.refuse(queue, pair.target)
@@ -643,7 +665,7 @@ def test_what_changes_while_it_is_copied_is_copied_again(
 ) -> None:
     pair = Pair(fleet, *(uri_of(kind, fleet, request) for kind in kinds))
     queue = f'changing{pair.source}'
-    origin: Any = {'sqlite': sqlite_moving, 'postgresql': postgresql_moving}[kinds[0]].Origin
+    origin: Any = _MODULES[kinds[0]].Origin
     with fleet.client() as client, fleet.client(1) as other:
         client.queue(queue).create({'_flavor': pair.flavor})
         ids = post(client, queue, [f'm {number}' for number in range(8)])
@@ -683,14 +705,25 @@ def test_what_changes_while_it_is_copied_is_copied_again(
         ]
 
 
+@pytest.mark.parametrize(
+    'kinds',
+    [
+        ('sqlite', 'postgresql', 'sqlite'),
+        ('redis', 'sqlite', 'redis'),
+        pytest.param(('redis', 'redis', 'postgresql'), marks=pytest.mark.slow),
+        pytest.param(('redis', 'postgresql', 'redis'), marks=pytest.mark.slow),
+        pytest.param(('postgresql', 'redis', 'sqlite'), marks=pytest.mark.slow),
+    ],
+    ids='-'.join,
+)
 def test_a_queue_that_moves_again_keeps_its_ids_and_markers(
-    fleet: Fleet, request: pytest.FixtureRequest
+    fleet: Fleet, kinds: tuple[str, ...], request: pytest.FixtureRequest
 ) -> None:
-    pair = Pair(fleet, *(uri_of(kind, fleet, request) for kind in ('sqlite', 'postgresql')))
+    pair = Pair(fleet, *(uri_of(kind, fleet, request) for kind in kinds[:2]))
     last = f'last{pair.source}'
     queue = f'again{pair.source}'
     with fleet.client() as client, fleet.client(1) as other:
-        place = uri_of('sqlite', fleet, request)
+        place = uri_of(kinds[2], fleet, request)
         fleet.add_pool(last, weight=0, flavor=f'last{pair.flavor}', **place)
         client.pools.update(last, flavor=pair.flavor)
         client.queue(queue).create({'_flavor': pair.flavor})
@@ -710,3 +743,57 @@ def test_a_queue_that_moves_again_keeps_its_ids_and_markers(
         whole = Follower(client, queue)
         whole.read()
         assert whole.ids == [ids[1], ids[3], ids[4]]
+
+
+@pytest.mark.parametrize('kind', ['sqlite', 'redis'])
+def test_a_redrive_is_not_moved_away_from(
+    fleet: Fleet, kind: str, request: pytest.FixtureRequest
+) -> None:
+    """Queue and dead letter queue move one after the other, and not while a redrive is at work."""
+    pair = Pair(fleet, *(uri_of(one, fleet, request) for one in (kind, 'sqlite')))
+    queue, dead = f'redriven{pair.source}', f'dead{pair.source}'
+    with fleet.client() as client, fleet.client(1) as other:
+        client.queue(dead).create({'_flavor': pair.flavor})
+        settings = {'_dead_letter_queue': dead, '_max_claim_count': 3}
+        client.queue(queue).create({'_flavor': pair.flavor, **settings})
+        post(client, queue, [f'm {number}' for number in range(4)])
+        for message in client.queue(queue).claim(limit=4):
+            message.reject('broken')
+        # One is moved at once, and the next ones when the test is long over.
+        redrive = client.queue(dead).redrive(rate=0.01)
+        wait_for(lambda: client.queue(dead).get_redrive(redrive.id).moved == 1)
+        assert 'a redrive of dead letters' in fleet.refuse(dead, pair.target)
+        # It waits for a queue that it does not know to be moved, or is told that it has.
+        assert fleet.move(queue, pair.target)['messages'] == 1
+        redrive.cancel()
+        assert fleet.move(dead, pair.target)['messages'] == 3
+        again = other.queue(dead).redrive()
+        wait_for(lambda: client.queue(dead).get_redrive(again.id).state == 'finished')
+        found = other.queue(queue).claim(limit=10)
+        assert [one.body for one in found] == [f'm {number}' for number in range(4)]
+
+
+def test_groups_and_schedules_leave_redis_as_they_are(
+    fleet: Fleet, request: pytest.FixtureRequest
+) -> None:
+    pair = Pair(fleet, *(uri_of(one, fleet, request) for one in ('redis', 'sqlite')))
+    queue = f'grouped{pair.source}'
+    with fleet.client() as client, fleet.client(1) as other:
+        client.queue(queue).create({'_flavor': pair.flavor})
+        client.queue(queue).configure(ordered_groups=True)
+        for number in range(6):
+            client.queue(queue).post(
+                f'm {number}', group=f'g{number % 2}', attributes={'number': str(number)}
+            )
+        at = datetime.datetime.now(datetime.UTC) + datetime.timedelta(hours=2)
+        client.queue(queue).post('later', deliver_at=at, ttl=60)
+        held, _ = claim(client, queue, 1)
+        counts = fleet.move(queue, pair.target)
+        assert (counts['messages'], counts['claimed'], counts['delayed']) == (7, 1, 1)
+        # Of the group whose first message is held, nothing is given.
+        found = list(other.queue(queue).claim(limit=10))
+        assert [one.body for one in found] == ['m 1', 'm 3', 'm 5']
+        assert (found[0].group, found[0].attributes) == ('g1', {'number': '1'})
+        client.call('claim_delete', queue_name=queue, claim_id=held)
+        assert [one.body for one in other.queue(queue).claim(limit=10)] == ['m 0', 'm 2', 'm 4']
+        assert other.queue(queue).stats()['messages']['total'] == 7

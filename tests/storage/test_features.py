@@ -19,6 +19,9 @@ from zaqar.storage import errors
 from tests.storage.conftest import CLIENT, PROJECT, Store
 from zaqar_gevent.bodies import Body, Encoding
 from zaqar_gevent.storage.features import Feature, MarkerKind, StoreFeatures
+from zaqar_gevent.storage.moves import MoveRefused
+from zaqar_gevent.storage.pooled_queues import own_driver
+from zaqar_gevent.storage.records import QueueRecord
 from zaqar_gevent.storage.stores import features_of, stores_of
 
 UNABLE = (AttributeError, NotImplementedError)
@@ -209,3 +212,17 @@ def test_feature_counts_messages(store: Store, features: StoreFeatures) -> None:
         store.messages.delete(queue, ids[0])
         store.claim(queue, limit=1)
         assert store.counts(queue) == (1, 1)
+
+
+def test_a_queue_leaves_only_a_store_that_can_hold_it_back(store: Store) -> None:
+    own = own_driver(store.data)
+    record = QueueRecord('queue', PROJECT, store.queue(), {})
+    if own is None:
+        assert store.name == 'upstream'
+    elif store.name in ('native', 'valkey'):
+        with pytest.raises(MoveRefused, match='shared_with_upstream = false'):
+            own.leave(record)
+    else:
+        origin = own.leave(record)
+        assert origin.get_mark() is None
+        origin.close()

@@ -10,6 +10,7 @@ from zaqar_gevent.storage.moves import (
     Mark,
     MarkState,
     Range,
+    RankedIds,
     decode_arrival,
     decode_mark,
 )
@@ -17,6 +18,13 @@ from zaqar_gevent.storage.moves import (
 EPOCH = 'abcdef01'
 PREFIX = '0badcafe-1234-8abc-a123-'
 NUMBERED = Arrival(Range(100, 5000), Range(10, 70), EPOCH)
+RANKED = Arrival(
+    Range(100, 5000),
+    Range(10, 70),
+    EPOCH,
+    ranked=RankedIds('0badcafe', 50),
+    subscription_ids={3: 's'},
+)
 NAMED = Arrival(Range(100, 0), Range(10, 0), None, PREFIX, '0badcafe-9999-8abc-a123-')
 
 
@@ -30,6 +38,39 @@ def test_what_came_with_the_queue_keeps_its_id(arrival: Arrival, number: int) ->
     assert arrival.subscription_out(arrival.subscription_in(encode_id(7))) == encode_id(7)
     # In Redis, they share their names.
     assert arrival.subscription_in(encode_id(7)) != arrival.message_in(encode_id(7))
+
+
+def ranked(rank: int, kind: str = 'a', start: str = '0badcafe') -> str:
+    return f'{start}-ffff-8abc-{kind}123-{rank:012x}'
+
+
+@pytest.mark.parametrize('kind', ['a', 'b'])
+@pytest.mark.parametrize(('rank', 'number'), [(0, 1), (49, 50), (50, 50), (100, 100)])
+def test_the_id_of_what_was_posted_to_a_redis_tells_its_number(
+    rank: int, number: int, kind: str
+) -> None:
+    public = ranked(rank, kind)
+    own = RANKED.message_in(public)
+    assert own == encode_id(5000 + number)
+    assert RANKED.message_out(own, public) == public
+    assert RANKED.message_out(own) == encode_id(number)
+    assert RANKED.marker_in(public) == own
+
+
+def test_other_ids_of_a_redis_are_not_known_here() -> None:
+    for public in (ranked(101), ranked(1, start='deadbeef'), ranked(1).replace('-8', '-4')):
+        assert RANKED.message_in(public) == public
+        # Redis begins anew, too, where the place of a marker is not known.
+        assert RANKED.marker_in(public) is None
+    # What was posted since has nothing else that it is known as.
+    new = encode_id(5101)
+    assert RANKED.message_out(new, 'another queue knew it as this') == new
+
+
+def test_subscriptions_of_a_redis_keep_their_ids() -> None:
+    assert RANKED.subscription_in('s') == encode_id(73)
+    assert RANKED.subscription_out(encode_id(73)) == 's'
+    assert RANKED.subscription_out(encode_id(74)) == encode_id(4)
 
 
 def test_what_was_posted_since_has_the_same_id_inside_and_outside() -> None:
@@ -70,7 +111,7 @@ def test_markers_that_are_given_out_come_back() -> None:
 
 
 def test_what_is_stored_is_read() -> None:
-    for arrival in (NUMBERED, NAMED):
+    for arrival in (NUMBERED, NAMED, RANKED):
         assert decode_arrival(arrival.encode()) == arrival
     mark = Mark(MarkState.CLOSING, 'm', until=50.0, since=40.0)
     assert decode_mark(mark.encode()) == mark

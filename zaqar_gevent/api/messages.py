@@ -439,7 +439,7 @@ EXTENSIONS: tuple[Literal['attributes', 'group', 'dead_letter'], ...] = (
 )
 """Members of messages that upstream's do not have."""
 
-HIDDEN = ('position',)
+HIDDEN = ('position', 'known_as')
 """Members of stored messages that are nobody's but the server's."""
 
 

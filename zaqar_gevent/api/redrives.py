@@ -172,7 +172,7 @@ def prepare_target(
         with quotas.new_queue(target, project) if quotas.limit_queues else nullcontext():
             broker.queues.create(target, project=project)
     stores = [broker.redrives_for(name, project) for name in (queue_name, target)]
-    if any(store is not controller for store in stores):
+    if any(store != controller for store in stores):
         raise errors.BadRequest(
             f'The queues {queue_name} and {target} are in different pools; messages can be moved '
             'within a pool only - at `$.target`'

@@ -118,7 +118,7 @@ class Mover:
         arriving = Mark(MarkState.ARRIVING, self._move, since=_now())
         room = self._origin.room
         arrival = self._destination.prepare(
-            self._queue, arriving, (last + room, last_subscription + room)
+            self._queue, arriving, (last + room, last_subscription + room), self._origin.ranked
         )
         for _ in range(MAX_ROUNDS):
             began = time.monotonic()
@@ -241,9 +241,13 @@ class Mover:
         again = [head.number for head in heads if head.number in self._seen]
         if again:
             self._destination.remove(again)
+            for number in again:
+                del self._seen[number]
         messages = snapshot.read(heads)
         self._destination.write(messages)
-        self._seen.update((head.number, head.state) for head in heads)
+        # Where a snapshot is not of one moment, some may have gone.
+        written = {one.number for one in messages}
+        self._seen.update((head.number, head.state) for head in heads if head.number in written)
         for one in messages:
             self._delayed += one.position is None
             self._claimed.discard(one.number)

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import enum
 import hashlib
+import re
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple, Protocol
 
@@ -91,7 +92,35 @@ class Range(NamedTuple):
 
     def outward(self, number: int) -> int:
         """The number that clients know of one here."""
-        return number - self.shift if self.shift < number <= self.last + self.shift else number
+        return number - self.shift if self.has(number) else number
+
+    def has(self, number: int) -> bool:
+        """Whether a number here was given by the other store."""
+        return self.shift < number <= self.last + self.shift
+
+
+class RankedIds(msgspec.Struct, frozen=True):
+    """How the numbers of messages follow from ids that Redis has given.
+
+    Such an id ends with the rank at which it was posted. Ranks begin with 0, and numbers with 1.
+
+    start: what the ids of the queue begin with. until: up to this number, it is the rank and 1;
+        later ones, which another Redis has given, are the ranks.
+    """
+
+    start: str
+    until: int
+
+    def number(self, public: str) -> int | None:
+        """The number that an id stands for; None for what is no such id."""
+        if not public.startswith(self.start) or _RANKED.fullmatch(public) is None:
+            return None
+        rank = int(public[-_RANK_DIGITS:], 16)
+        return rank + 1 if rank < self.until else rank
+
+
+_RANK_DIGITS = 12
+_RANKED = re.compile('[0-9a-f]{8}-[0-9a-f]{4}-8[0-9a-f]{3}-[ab][0-9a-f]{3}-[0-9a-f]{12}')
 
 
 class Arrival(msgspec.Struct, frozen=True):
@@ -101,7 +130,9 @@ class Arrival(msgspec.Struct, frozen=True):
 
     messages, subscriptions: their numbers. epoch: of these numbers, where the store has epochs.
     prefix, subscription_prefix: for a store whose ids are no numbers: what the ids of messages, and
-    of subscriptions, begin with. The two share their names there.
+    of subscriptions, begin with. The two share their names there. ranked: how messages are named
+    that were posted to a Redis. subscription_ids: those of subscriptions that were made there, by
+    number.
     """
 
     messages: Range
@@ -109,28 +140,56 @@ class Arrival(msgspec.Struct, frozen=True):
     epoch: str | None = None
     prefix: str | None = None
     subscription_prefix: str | None = None
+    ranked: RankedIds | None = None
+    subscription_ids: dict[int, str] = {}
 
     def encode(self) -> str:
         return msgspec.json.encode(self).decode()
 
     def message_in(self, public: str) -> str:
         """The id of a message here."""
+        if self.ranked is not None and self.prefix is None:
+            number = self.ranked.number(public)
+            if number is not None and number <= self.messages.last:
+                return encode_id(self.messages.inward(number))
         return _inward(public, self.messages, self.prefix)
 
-    def message_out(self, own: str) -> str:
-        """The id of a message that clients know."""
+    def message_out(self, own: str, known_as: str | None = None) -> str:
+        """The id of a message that clients know. known_as: what is stored of that."""
+        if known_as is not None and self.has_message(own):
+            return known_as
         return _outward(own, self.messages, self.prefix)
+
+    def has_message(self, own: str) -> bool:
+        """Whether a message here came with the queue, by its id; in a store of numbers."""
+        number = decode_id(own)
+        return number is not None and self.messages.has(number)
 
     def subscription_in(self, public: str) -> str:
         """The id of a subscription here."""
+        if self.subscription_prefix is None:
+            for number, known_as in self.subscription_ids.items():
+                if known_as == public:
+                    return encode_id(self.subscriptions.inward(number))
         return _inward(public, self.subscriptions, self.subscription_prefix)
 
     def subscription_out(self, own: str) -> str:
         """The id of a subscription that clients know."""
-        return _outward(own, self.subscriptions, self.subscription_prefix)
+        public = _outward(own, self.subscriptions, self.subscription_prefix)
+        number = decode_id(own)
+        if number is None or not self.subscriptions.has(number):
+            return public
+        return self.subscription_ids.get(self.subscriptions.outward(number), public)
 
     def marker_in(self, public: str | None) -> str | None:
         """The marker of this store."""
+        if public is not None and self.ranked is not None and self.prefix is None:
+            own = self.message_in(public)
+            if own != public:
+                return own
+            if _UUID.fullmatch(public) is not None:
+                # Of a message that is gone, and had no place in its id: Redis begins anew, too.
+                return None
         marker = position_markers.decode(public)
         if public is None or marker is None or not 0 < marker.id <= self.messages.last:
             return public
@@ -174,6 +233,8 @@ def _outward(own: str, numbers: Range, prefix: str | None) -> str:
     return own if number is None else encode_id(numbers.outward(number))
 
 
+_UUID = re.compile('[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}')
+
 _decode_arrival = msgspec.json.Decoder(Arrival).decode
 
 
@@ -186,13 +247,14 @@ class MovedMessage(NamedTuple):
     """A message as it is copied from one pool to another; numbers are those that clients know.
 
     number: its id. position: its place; None for one that has not been visible yet. passed: the
-    queues that a delayed one came through by webhooks.
+    queues that a delayed one came through by webhooks. known_as: its id where that is no number.
     """
 
     number: int
     position: int | None
     record: MessageRecord
     passed: str | None = None
+    known_as: str | None = None
 
 
 class Head(NamedTuple):
@@ -204,15 +266,20 @@ class Head(NamedTuple):
 
 
 class Receipt(NamedTuple):
-    """What a post with an id was answered. digest: of that id, see `digest`. first: its message."""
+    """What a post with an id was answered.
+
+    digest: of that id, see `digest`. first: the number of its first message. ids: of its messages,
+    if they are no numbers.
+    """
 
     digest: str
     first: int
     expires: float
+    ids: tuple[str, ...] = ()
 
 
 class NumberedSubscription(NamedTuple):
-    """A subscription, whose number clients know."""
+    """A subscription, whose number clients know; or its id, where that is no number."""
 
     number: int
     record: SubscriptionRecord
@@ -243,10 +310,14 @@ class Snapshot(Protocol):
 class Origin(Protocol):
     """A queue in the pool that it leaves. Each call is one transaction.
 
-    room: more numbers than are given there while a queue moves.
+    room: more numbers than are given there while a queue moves. ranked: how messages are named that
+        have been posted to a Redis.
     """
 
     room: int
+
+    @property
+    def ranked(self) -> RankedIds | None: ...
 
     def get_mark(self) -> Mark | None: ...
 
@@ -283,8 +354,12 @@ class Destination(Protocol):
 
     def get_mark(self) -> Mark | None: ...
 
-    def prepare(self, queue: QueueRecord, mark: Mark, last: tuple[int, int]) -> Arrival:
+    def prepare(
+        self, queue: QueueRecord, mark: Mark, last: tuple[int, int], ranked: RankedIds | None
+    ) -> Arrival:
         """Make room for messages and subscriptions up to these numbers, in place of what is there.
+
+        ranked: see `Origin`.
 
         Raises `MoveRefused`.
         """

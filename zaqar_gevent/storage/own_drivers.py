@@ -91,6 +91,9 @@ class DataDriver(base.DataDriverBase):
     def bound_reads(self, seconds: float) -> None:
         """Break off reads that take longer, as far as the store can."""
 
+    checks_reads = False
+    """Whether reads raise `moves.QueueMoved` by themselves, in the transaction that reads."""
+
     def check_here(self, queue: str, project: str | None) -> None:
         """Raise `moves.QueueMoved` if a queue is not used from this store now."""
 
@@ -98,8 +101,9 @@ class DataDriver(base.DataDriverBase):
         """How what clients know of a queue from another store is known here; None if alike."""
         return None
 
-    def find_carried(self, queue: str, project: str | None, digest: str) -> int | None:
-        """The first message, as clients know it, of a post that was made before its queue came.
+    def find_carried(self, queue: str, project: str | None, digest: str) -> int | list[str] | None:
+        """The messages of a post that was made before its queue came: their ids as clients know
+        them, or the number of the first.
 
         digest: of the post's id, see `moves.digest`.
         """

@@ -15,7 +15,8 @@ from zaqar_gevent.settlements import Settlement
 from zaqar_gevent.storage import own_drivers
 from zaqar_gevent.storage.core.pages import encode_id
 from zaqar_gevent.storage.errors import StoreUnavailable
-from zaqar_gevent.storage.interface import DueListener, StoredMessage
+from zaqar_gevent.storage.features import Feature
+from zaqar_gevent.storage.interface import DueListener, RedriveController, StoredMessage
 from zaqar_gevent.storage.moves import Arrival, MarkState, QueueMoved, digest
 
 PLACE_SECONDS = 10.0
@@ -166,6 +167,13 @@ class Catalogue(pooling.Catalog):
             return None
         return self._follow(_Controller, 'topic_controller', topic, project)
 
+    def get_redrive_controller(self, queue: str, project: str | None = None) -> Any:
+        """The redrives of the pool of a queue; None where they are not offered."""
+        place = self.find_place(queue, project)
+        if place is None or _redrives_of(place) is None:
+            return None
+        return _Redrives(self, place, 'redrive_controller', queue, project)
+
     def call(
         self,
         place: Place,
@@ -252,7 +260,7 @@ class _Controller:
                 return self._translate(place, controller, method, arguments, dict(named))
             finally:
                 # Also what is not found may have left.
-                if self._is_asked_behind(method):
+                if self._is_asked_behind(method) and not _checks_reads(place):
                     _check(self._queue, self._project, place)
 
         return self._catalogue.call(self._place, self._queue, self._project, work)
@@ -301,7 +309,10 @@ class _Messages(_Controller):
             named['marker'] = arrival.marker_in(named['marker'])
         found = getattr(controller, method)(*arguments, **named)
         if method == 'post':
-            return [arrival.message_out(one) for one in found]
+            return self._publish(arrival, controller, found)
+        return self._translate_back(arrival, method, found)
+
+    def _translate_back(self, arrival: Arrival, method: str, found: Any) -> Any:
         if method == 'list':
             page, *markers = found
             return iter((translate(arrival, page), *map(arrival.marker_out, markers)))
@@ -317,10 +328,28 @@ class _Messages(_Controller):
         own = own_driver(place.driver)
         if post_id is None or own is None:
             return None
-        first = own.find_carried(self._queue, self._project, digest(str(post_id)))
-        if first is None:
-            return None
-        return [encode_id(first + number) for number in range(len(messages))]
+        made = own.find_carried(self._queue, self._project, digest(str(post_id)))
+        if not isinstance(made, int):
+            return made
+        arrival, ids = place.arrival, [encode_id(made + one) for one in range(len(messages))]
+        if arrival is None or arrival.ranked is None:
+            return ids
+        return self._publish(
+            arrival, place.driver.message_controller, [arrival.message_in(one) for one in ids]
+        )
+
+    def _publish(self, arrival: Arrival, controller: Any, own_ids: Sequence[str]) -> list[str]:
+        """The ids that clients know of some messages.
+
+        Of those that were posted to a Redis, only the messages themselves tell them; where they are
+        gone, their numbers stand for them.
+        """
+        ids = [arrival.message_out(one) for one in own_ids]
+        if arrival.ranked is None or not any(map(arrival.has_message, own_ids)):
+            return ids
+        found = controller.bulk_get(self._queue, message_ids=list(own_ids), project=self._project)
+        known = {one['id']: one.get('known_as') for one in found}
+        return [known.get(own) or public for own, public in zip(own_ids, ids, strict=True)]
 
 
 class _Claims(_Controller):
@@ -405,11 +434,39 @@ class _Subscriptions(_Controller):
         return found
 
 
+class _Redrives(_Controller):
+    """The redrives of a queue. They stay in the pool that it leaves, where none of them runs.
+
+    Equal to those of other queues of the same pool.
+    """
+
+    def __eq__(self, other: object) -> bool:
+        own = _redrives_of(self._place)
+        return own is (_redrives_of(other._place) if isinstance(other, _Redrives) else other)
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def _call(self, method: str, arguments: Sequence[Any], named: Mapping[str, Any]) -> Any:
+        def work(place: Place) -> Any:
+            controller = _redrives_of(place)
+            if controller is None:
+                raise StoreUnavailable(
+                    f'The queue {self._queue}', 'its new pool does not offer redrives'
+                )
+            try:
+                return getattr(controller, method)(*arguments, **named)
+            finally:
+                _check(self._queue, self._project, place)
+
+        return self._catalogue.call(self._place, self._queue, self._project, work)
+
+
 def translate(arrival: Arrival, messages: Iterable[StoredMessage]) -> Iterator[StoredMessage]:
     """Messages with the ids that clients know."""
     found = []
     for one in messages:
-        known = {**one, 'id': arrival.message_out(one['id'])}
+        known = {**one, 'id': arrival.message_out(one['id'], one.get('known_as'))}
+        known.pop('known_as', None)
         if 'position' in one:
             known['position'] = arrival.message_out(one['position'])
         found.append(known)
@@ -427,6 +484,18 @@ def heard(driver: base.DataDriverBase, listener: DueListener) -> DueListener:
         listener(project, queue, messages)
 
     return listen
+
+
+def _redrives_of(place: Place) -> RedriveController | None:
+    own = own_driver(place.driver)
+    if own is None or Feature.REDRIVES not in own.features.offered:
+        return None
+    return own.redrive_controller
+
+
+def _checks_reads(place: Place) -> bool:
+    own = own_driver(place.driver)
+    return own is not None and own.checks_reads
 
 
 def _check(queue: str, project: str | None, place: Place) -> None:

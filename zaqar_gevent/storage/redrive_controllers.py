@@ -16,6 +16,13 @@ LOG = log.getLogger(__name__)
 
 def find(storage: Any, queue: str, project: str | None) -> RedriveController | None:
     """The redrives of the store that keeps a queue's messages; None where it has none."""
+    while isinstance(storage, pipeline.DataDriver):
+        storage = storage._storage
+    if isinstance(storage, pooling.DataDriver):
+        found: RedriveController | None = storage._pool_catalog.get_redrive_controller(
+            queue, project
+        )
+        return found
     return _of(drivers.find(storage, queue, project))
 
 

@@ -43,6 +43,31 @@ def decode_id(public: Any) -> int | None:
     return number if number < 1 << 63 and encode_id(number) == public else None
 
 
+_KNOWN_AS = ':id'
+
+
+def encode_attributes(attributes: dict[str, str] | None, known_as: str | None = None) -> str | None:
+    """What is stored of the attributes of a message.
+
+    known_as: the id that clients know, where a message came with its queue from a store whose ids
+    are no numbers. No attribute has such a name.
+    """
+    if known_as is not None:
+        attributes = {**(attributes or {}), _KNOWN_AS: known_as}
+    return encode_object(attributes)
+
+
+def decode_attributes(stored: str) -> tuple[dict[str, str], str | None]:
+    """Attributes, and the id that clients know, if it is stored."""
+    attributes: dict[str, str] = msgspec.json.decode(stored)
+    return attributes, attributes.pop(_KNOWN_AS, None)
+
+
+def find_known_as(attributes: str | None) -> str | None:
+    """The id that clients know of a message, by its stored attributes."""
+    return None if attributes is None else decode_attributes(attributes)[1]
+
+
 def encode_object(members: dict[str, Any] | None) -> str | None:
     """What is stored of an object that most messages do not have."""
     return msgspec.json.encode(members).decode() if members else None
@@ -110,16 +135,25 @@ def decode_page(document: bytes, apart: Sequence[memoryview] | None = None) -> l
                 found['checksum'] = head.checksum
             if head.placed is not None:
                 found['position'] = encode_id(head.placed)
-            if head.attributes is not None:
-                found['attributes'] = msgspec.json.decode(head.attributes)
-            if head.group is not None:
-                found['group'] = head.group
-            if head.dead_letter is not None:
-                found['dead_letter'] = msgspec.json.decode(head.dead_letter)
+            _add_extras(found, head)
             messages.append(found)
     except (ValueError, msgspec.DecodeError) as error:
         raise UndecodableValue(str(error)) from None
     return messages
+
+
+def _add_extras(found: StoredMessage, head: _Head) -> None:
+    """Add what most messages do not have."""
+    if head.attributes is not None:
+        attributes, known_as = decode_attributes(head.attributes)
+        if attributes:
+            found['attributes'] = attributes
+        if known_as is not None:
+            found['known_as'] = known_as
+    if head.group is not None:
+        found['group'] = head.group
+    if head.dead_letter is not None:
+        found['dead_letter'] = msgspec.json.decode(head.dead_letter)
 
 
 def _are_json(stored: Sequence[memoryview]) -> bool:

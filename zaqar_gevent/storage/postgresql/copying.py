@@ -17,7 +17,13 @@ from psycopg.rows import tuple_row
 
 from zaqar_gevent import retry_delays
 from zaqar_gevent.bodies import Encoding
-from zaqar_gevent.storage.core.pages import decode_body, encode_body, encode_id, encode_object
+from zaqar_gevent.storage.core.pages import (
+    decode_attributes,
+    decode_body,
+    encode_body,
+    encode_id,
+    encode_object,
+)
 from zaqar_gevent.storage.errors import StoreUnavailable, UnsuitableStore
 from zaqar_gevent.storage.postgresql import addresses, schema
 from zaqar_gevent.storage.postgresql.claims import encode_retry
@@ -225,7 +231,7 @@ def read_message(row: tuple[Any, ...]) -> MessageRecord:
     number, body, encoding, ttl, created, expires, due, client, checksum, count, *more = row
     attributes, group, dead_letter, retry_at, token, claim_ttl, claim_expires = more
     extras = {
-        'attributes': attributes and msgspec.json.decode(attributes),
+        'attributes': attributes and decode_attributes(attributes)[0],
         'group': group,
         'dead_letter': dead_letter and msgspec.json.decode(dead_letter),
     }

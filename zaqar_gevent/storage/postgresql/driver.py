@@ -217,7 +217,7 @@ class DataDriver(own_drivers.DataDriver):
 
     def find_arrival(self, queue: str, project: str | None) -> Arrival | None:
         facts, _ = self.server.call(kinds.READS, 'arrival', project or '', queue)
-        return None if facts is None else msgspec.convert(facts, Arrival)
+        return None if facts is None else msgspec.convert(facts, Arrival, str_keys=True)
 
     def open_arrived(self, queue: str, project: str | None, move: str) -> None:
         self.server.call(

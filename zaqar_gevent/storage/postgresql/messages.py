@@ -18,6 +18,7 @@ from zaqar_gevent.storage import own_drivers
 from zaqar_gevent.storage.core import position_markers
 from zaqar_gevent.storage.core.pages import (
     decode_id,
+    encode_attributes,
     encode_body,
     encode_id,
     encode_object,
@@ -288,7 +289,7 @@ class MessageController(own_drivers.MessageController):
                     'n': one['claim_count'],
                     's': one.get('checksum'),
                     'e': int(body.encoding),
-                    'a': encode_object(one.get('attributes')),
+                    'a': encode_attributes(one.get('attributes'), one.get('known_as')),
                     'g': one.get('group'),
                     'l': encode_object(one.get('dead_letter')),
                 }

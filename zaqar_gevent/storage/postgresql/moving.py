@@ -14,7 +14,12 @@ from psycopg import sql
 from psycopg.rows import tuple_row
 
 from zaqar_gevent import retry_delays
-from zaqar_gevent.storage.core.pages import encode_body, encode_object
+from zaqar_gevent.storage.core.pages import (
+    encode_attributes,
+    encode_body,
+    encode_object,
+    find_known_as,
+)
 from zaqar_gevent.storage.errors import StoreUnavailable
 from zaqar_gevent.storage.moves import (
     Arrival,
@@ -25,6 +30,7 @@ from zaqar_gevent.storage.moves import (
     MoveRefused,
     NumberedSubscription,
     Range,
+    RankedIds,
     Receipt,
     decode_arrival,
     decode_mark,
@@ -33,7 +39,6 @@ from zaqar_gevent.storage.postgresql import copying, schema
 from zaqar_gevent.storage.postgresql.addresses import Address
 from zaqar_gevent.storage.postgresql.claims import encode_retry
 from zaqar_gevent.storage.records import (
-    MessageRecord,
     QueueRecord,
     SubscriptionRecord,
 )
@@ -46,6 +51,8 @@ _GAP = 2**20
 """Numbers that others may take while a span of them is being reserved."""
 
 _BATCH = 65536
+_ATTRIBUTES = 10
+"""Where the attributes are in a row that describes a message."""
 
 _SPOOL = 'SELECT id, mark FROM {schema}.spools WHERE project = %s AND name = %s'
 _NOW = 'SELECT extract(epoch FROM clock_timestamp())::float8'
@@ -210,6 +217,13 @@ class Origin(_Place):
 
     room = 2**40
 
+    @property
+    def ranked(self) -> RankedIds | None:
+        rows = self._execute(
+            'SELECT arrival FROM {schema}.spools WHERE project = %s AND name = %s', self._scope
+        )
+        return decode_arrival(rows[0][0]).ranked if rows and rows[0][0] else None
+
     def get_last_numbers(self) -> tuple[int, int]:
         [(batches, subscriptions)] = self._execute(
             'SELECT (SELECT last_value FROM {schema}.batches), '
@@ -281,7 +295,9 @@ class Destination(_Place):
     _arrival: Arrival
     _move = ''
 
-    def prepare(self, queue: QueueRecord, mark: Mark, last: tuple[int, int]) -> Arrival:
+    def prepare(
+        self, queue: QueueRecord, mark: Mark, last: tuple[int, int], ranked: RankedIds | None
+    ) -> Arrival:
         with self._transaction() as (spool, _):
             self._unmap(spool)
             arriving = self._make_spool()
@@ -292,11 +308,9 @@ class Destination(_Place):
             [(epoch,)] = self._execute(
                 'SELECT name FROM {schema}.epochs ORDER BY first DESC LIMIT 1'
             )
-            self._arrival = Arrival(messages, subscriptions, epoch)
-            self._execute(
-                'UPDATE {schema}.spools SET mark = %s, arrival = %s WHERE id = %s',
-                (mark.encode(), self._arrival.encode(), arriving),
-            )
+            self._arrival = Arrival(messages, subscriptions, epoch, ranked=ranked)
+            self._set_mark(arriving, mark)
+            self._set_arrival(arriving)
         self._move = mark.move
         return self._arrival
 
@@ -315,7 +329,7 @@ class Destination(_Place):
                 place = inward(one.position)
                 number = None if one.position == one.number else inward(one.number)
                 lease = leases.get(one.record, now)
-                visible.append(_visible_row(spool, place, number, one.record, lease, body))
+                visible.append(_visible_row(spool, place, number, one, lease, body))
             self._execute_many(copying.WRITE_LEASE, leases.new)
             self._execute_many(_WRITE_VISIBLE, visible)
             self._execute_many(_WRITE_DELAYED, delayed)
@@ -343,7 +357,11 @@ class Destination(_Place):
 
     def write_subscriptions(self, subscriptions: Sequence[NumberedSubscription]) -> None:
         inward = self._arrival.subscriptions.inward
-        with self._arriving():
+        with self._arriving() as spool:
+            named = {number: one.id for number, one in subscriptions if one.id}
+            if named:
+                self._arrival = msgspec.structs.replace(self._arrival, subscription_ids=named)
+                self._set_arrival(spool)
             self._execute_many(
                 _WRITE_SUBSCRIPTION,
                 [
@@ -360,6 +378,8 @@ class Destination(_Place):
         with self._arriving() as spool:
             for statement in _END_LEASES:
                 self._execute(statement, {'spool': spool})
+            # Some may have been due, or have ended, before they came.
+            self._execute(f'SELECT {{schema}}.reset_floors_{schema.digest()}()')
 
     def open(self, move: str) -> None:
         with self._transaction() as (spool, mark):
@@ -382,6 +402,12 @@ class Destination(_Place):
                 raise MoveRefused('another migration of this queue has begun')
             assert spool is not None
             yield spool
+
+    def _set_arrival(self, spool: int) -> None:
+        self._execute(
+            'UPDATE {schema}.spools SET arrival = %s WHERE id = %s',
+            (self._arrival.encode(), spool),
+        )
 
     def _reserve(self, sequence: str, count: int, unit: int) -> int:
         """Take so many numbers, which nobody else gets; what is added to those of elsewhere."""
@@ -443,11 +469,15 @@ class Snapshot(_Place):
     def subscriptions(self) -> Iterator[NumberedSubscription]:
         for row in self._execute(_SUBSCRIPTIONS, (*self._scope, self._now)):
             own, subscriber, ttl, expires, confirmed, options = row
-            number = own if self._arrival is None else self._arrival.subscriptions.outward(own)
+            number, known_as = own, ''
+            if self._arrival is not None:
+                number = self._arrival.subscriptions.outward(own)
+                if self._arrival.subscriptions.has(own):
+                    known_as = self._arrival.subscription_ids.get(number, '')
             yield NumberedSubscription(
                 number,
                 SubscriptionRecord(
-                    *('', *self._scope, subscriber, ttl, expires),
+                    *(known_as, *self._scope, subscriber, ttl, expires),
                     confirmed,
                     msgspec.json.decode(options),
                 ),
@@ -466,7 +496,11 @@ class Snapshot(_Place):
         position, *described, passed = row
         place = None if position is None else self._outward(position)
         record = copying.read_message(tuple(described))
-        return MovedMessage(self._outward(described[0]), place, record, passed)
+        number = self._outward(described[0])
+        known_as = None
+        if self._arrival is not None and self._arrival.messages.has(described[0]):
+            known_as = find_known_as(described[_ATTRIBUTES])
+        return MovedMessage(number, place, record, passed, known_as)
 
     def _outward(self, own: int) -> int:
         return own if self._arrival is None else self._arrival.messages.outward(own)
@@ -492,10 +526,11 @@ def _visible_row(
     spool: int,
     place: int,
     number: int | None,
-    one: MessageRecord,
+    moved: MovedMessage,
     lease: uuid.UUID | None,
     body: bytes,
 ) -> tuple[Any, ...]:
+    one = moved.record
     return (
         *(spool, place, number, one.created, one.expires),
         lease,
@@ -503,7 +538,7 @@ def _visible_row(
         *(one.ttl, one.claim_count, int(one.body.encoding)),
         bool(one.claim_count or lease),
         one.checksum,
-        encode_object(one.extras.get('attributes')),
+        encode_attributes(one.extras.get('attributes'), moved.known_as),
         one.extras.get('group'),
         encode_object(one.extras.get('dead_letter')),
         one.retry_at if lease and one.claim is None else None,
@@ -517,7 +552,7 @@ def _delayed_row(spool: int, number: int, moved: MovedMessage, body: bytes) -> t
         *(number, spool, one.due, one.created, one.expires),
         one.client and uuid.UUID(one.client),
         *(one.ttl, int(one.body.encoding), one.checksum),
-        encode_object(one.extras.get('attributes')),
+        encode_attributes(one.extras.get('attributes'), moved.known_as),
         one.extras.get('group'),
         moved.passed,
         body,

@@ -23,7 +23,7 @@ from zaqar_gevent.storage.core.outages import OutageLog
 from zaqar_gevent.storage.errors import OutcomeUnknown, StoreUnavailable
 from zaqar_gevent.storage.redis.addresses import Address
 from zaqar_gevent.storage.redis.durability import Confirmation, Durability
-from zaqar_gevent.storage.redis.outage import Meaning, read_error
+from zaqar_gevent.storage.redis.outage import Meaning, read_error, read_mark
 from zaqar_gevent.storage.redis.wire import CHUNK, Command, Wire, dial, pack
 
 _sleep = monkey.get_original('time', 'sleep')
@@ -194,6 +194,9 @@ class HubLink(links.HubLink[PendingCommand]):
             self._waiting.appendleft(call)
             self._is_unfit = True
             return reason
+        elif meaning is Meaning.MOVED:
+            call.error = read_mark(str(answer))
+            answered.append(call)
         else:
             error = self._unavailable(reason)
             self._outages.refused(error)
@@ -236,6 +239,8 @@ class ThreadLink(links.ThreadLink):
                     if meaning is Meaning.UNKNOWN_SCRIPT and again is not None:
                         command, again = again, None
                         continue
+                    if meaning is Meaning.MOVED:
+                        raise read_mark(str(error)) from None
                     if meaning in (Meaning.REFUSED, Meaning.UNKNOWN_SCRIPT):
                         raise StoreUnavailable(self._store, reason) from None
                     self.close()

@@ -105,21 +105,7 @@ class Reader(_Store):
         yield from self._read_messages(key + keys.DELAYED)
 
     def read_subscriptions(self, queue: QueueRecord) -> Iterator[SubscriptionRecord]:
-        key = keys.subscriptions(queue.name, queue.project)
-        after: Any = '-'
-        while after is not None:
-            found, after = self._server.run(_SUBSCRIPTIONS, (key,), after, 2**31, '')
-            for number, (source, subscriber, ttl, expires, options, confirmed) in found:
-                yield SubscriptionRecord(
-                    number.decode(),
-                    queue.project,
-                    source.decode(),
-                    subscriber.decode(),
-                    int(ttl),
-                    float(expires),
-                    confirmed is None or bool(int(confirmed)),
-                    bodies.unpack(options),
-                )
+        return read_subscriptions(self._server, queue)
 
     def read_pools(self) -> Iterator[PoolRecord]:
         for name, uri, weight, flavor, options in self._pools.list(''):
@@ -147,7 +133,7 @@ class Reader(_Store):
             now = timeutils.utcnow_ts()
             found, after = self._server.run(_READ, (key,), now, after, _STEP)
             for one in found:
-                yield _read_message(one, now, is_delayed=key.endswith(keys.DELAYED))
+                yield read_message(one, now, is_delayed=key.endswith(keys.DELAYED))
 
     def _find_projects(self, suffix: str) -> set[str]:
         found = set()
@@ -161,7 +147,32 @@ class Reader(_Store):
                 return found
 
 
-def _read_message(one: list[Any], now: int, *, is_delayed: bool) -> MessageRecord:
+def read_subscriptions(server: RedisServer, queue: QueueRecord) -> Iterator[SubscriptionRecord]:
+    """The subscriptions of a queue, whether it is used from here or not."""
+    key = keys.subscriptions(queue.name, queue.project)
+    after: Any = '-'
+    while after is not None:
+        found, after = server.run(_SUBSCRIPTIONS, (key,), after, 2**31, '', '1')
+        for number, (source, subscriber, ttl, expires, options, confirmed) in found:
+            yield SubscriptionRecord(
+                number.decode(),
+                queue.project,
+                source.decode(),
+                subscriber.decode(),
+                int(ttl),
+                float(expires),
+                confirmed is None or bool(int(confirmed)),
+                bodies.unpack(options),
+            )
+
+
+def read_message(
+    one: list[Any], now: int, *, is_delayed: bool, keeps_due: bool = False
+) -> MessageRecord:
+    """A message as `copy_read` of the scripts tells it.
+
+    keeps_due: a delayed one has its `due` even if that is over: it has no place yet.
+    """
     number, score, claim_ttl, parts = one
     fields: dict[bytes, bytes] = dict(zip(parts[::2], parts[1::2], strict=True))
     spelling = fields.get(b's')
@@ -181,7 +192,7 @@ def _read_message(one: list[Any], now: int, *, is_delayed: bool) -> MessageRecor
         int(fields[b't']),
         float(fields[b'cr']),
         float(fields[b'e']),
-        due if due > now else 0.0,
+        due if due > now or (keeps_due and is_delayed) else 0.0,
         fields[b'u'].decode() if fields.get(b'u') else None,
         fields[b'cs'].decode() if fields.get(b'cs') else None,
         int(fields.get(b'c.c') or 0),
@@ -285,17 +296,24 @@ class Writer(_Store):
 
 
 def put_subscription(
-    server: RedisServer, subscription: SubscriptionRecord, *, keep_id: bool
+    server: RedisServer,
+    subscription: SubscriptionRecord,
+    *,
+    keep_id: bool,
+    is_arriving: bool = False,
 ) -> None:
     """Write a subscription, in place of one of the same subscriber.
 
+    is_arriving: whether its queue is not used from here yet.
     keep_id: whether it keeps its id, where there is none yet; otherwise it gets a new one.
     """
     key = keys.subscriptions(subscription.source, subscription.project)
     known: Any = []
     after: Any = '-'
     while after is not None and not known:
-        known, after = server.run(_SUBSCRIPTIONS, (key,), after, 1, subscription.subscriber)
+        known, after = server.run(
+            _SUBSCRIPTIONS, (key,), after, 1, subscription.subscriber, '1' if is_arriving else ''
+        )
     number = subscription.id if keep_id else str(uuid.uuid4())
     if known:
         number = known[0][0].decode()
@@ -313,7 +331,7 @@ def put_subscription(
     server.run(
         _SUBSCRIBE,
         (key, number),
-        '' if known else '1',
+        ('' if known else '1') + ('a' if is_arriving else ''),
         number,
         subscription.subscriber,
         left,

@@ -21,7 +21,7 @@ from zaqar_gevent.storage.core.links import PATIENCE_SECONDS
 from zaqar_gevent.storage.errors import StoreUnavailable
 from zaqar_gevent.storage.features import Feature, MarkerKind, StoreFeatures
 from zaqar_gevent.storage.interface import StoredMessage
-from zaqar_gevent.storage.moves import Arrival, Destination, MoveRefused, decode_arrival
+from zaqar_gevent.storage.moves import Arrival, Destination, MarkState, MoveRefused, Origin
 from zaqar_gevent.storage.records import QueueRecord
 from zaqar_gevent.storage.redis import (
     addresses,
@@ -78,6 +78,7 @@ class DataDriver(own_drivers.DataDriver):
         claims.ClaimController,
         subscriptions.SubscriptionController,
     )
+    checks_reads = True
     _DRIVER_OPTIONS = [
         (message_options.GROUP_NAME, [*message_options.ALL_OPTS, *options.MESSAGE_OPTS])
     ]
@@ -123,15 +124,29 @@ class DataDriver(own_drivers.DataDriver):
             )
         return moving.Destination(self, queue)
 
-    def find_arrival(self, queue: str, project: str | None) -> Arrival | None:
-        found = self.server.ask('GET', keys.arrival(queue, project))
-        return None if found is None else decode_arrival(found)
+    def leave(self, queue: QueueRecord) -> Origin:
+        if self._is_shared:
+            raise MoveRefused(
+                "upstream's servers may work on the Redis that it is in as well, and would go on "
+                'there. Set shared_with_upstream = false in [drivers:message_store:redis] if none '
+                'does'
+            )
+        return moving.Origin(self, queue)
 
-    def find_carried(self, queue: str, project: str | None, digest: str) -> int | None:
+    def check_here(self, queue: str, project: str | None) -> None:
+        moving.check(self.server, queue, project)
+
+    def forget_mark(self, queue: str, project: str | None) -> None:
+        moving.unmark(self.server, queue, project, MarkState.LEFT)
+
+    def find_arrival(self, queue: str, project: str | None) -> Arrival | None:
+        return moving.find_arrival(self.server, queue, project)
+
+    def find_carried(self, queue: str, project: str | None, digest: str) -> int | list[str] | None:
         return moving.find_receipt(self.server.ask('HGET', keys.carried(queue, project), digest))
 
     def open_arrived(self, queue: str, project: str | None, move: str) -> None:
-        moving.Destination(self, QueueRecord('queue', project or '', queue, {})).open(move)
+        moving.unmark(self.server, queue, project, MarkState.ARRIVING, move)
 
     def take(
         self,

@@ -49,6 +49,11 @@ def claims(name: str, project: str | None) -> str:
     return f'{project or ""}.{name}.claims'
 
 
+def by_posting(name: str, project: str | None) -> str:
+    """Ids of the delayed messages of a queue, by their ranks without it. Our own."""
+    return f'{project or ""}.{name}:delayed'
+
+
 def head(name: str, project: str | None) -> str:
     """Where the first free message of a queue may be. Our own."""
     return f'{project or ""}.{name}:head'
@@ -66,6 +71,11 @@ def subscriptions(name: str, project: str | None) -> str:
 def receipt(name: str, project: str | None, post_id: str) -> str:
     """What a post with this id was answered. Our own."""
     return f'{project or ""}.{name}:post:{post_id}'
+
+
+def receipts(name: str, project: str | None) -> str:
+    """What the keys of all receipts of a queue begin with."""
+    return receipt(name, project, '')
 
 
 def posts(name: str, project: str | None) -> str:
@@ -88,9 +98,9 @@ def arrival(name: str, project: str | None) -> str:
     return f'{project or ""}.{name}:arrival'
 
 
-def arriving(name: str, project: str | None) -> str:
-    """The migration by which the queue is coming here. Our own."""
-    return f'{project or ""}.{name}:arriving'
+def mark(name: str, project: str | None) -> str:
+    """What says that the queue is not used from here, see `storage.moves`. Our own."""
+    return f'{project or ""}.{name}:mark'
 
 
 def carried(name: str, project: str | None) -> str:

@@ -69,6 +69,11 @@ def new_ids(key: str) -> str:
     return f'{_digest(key)}-{digits[:4]}-8{digits[4:7]}-a{digits[7:]}-'
 
 
+def start_of_ids(key: str) -> str:
+    """What the ids of all messages of a queue begin with. key: of the messages."""
+    return _digest(key)
+
+
 @functools.lru_cache(maxsize=4096)
 def _digest(key: str) -> str:
     """What the ids of a queue begin with: as `list.lua` makes it of the key."""

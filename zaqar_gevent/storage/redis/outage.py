@@ -5,6 +5,10 @@ from __future__ import annotations
 import enum
 import re
 
+import msgspec
+
+from zaqar_gevent.storage.moves import Mark, QueueMoved
+
 # An error is named at its start or, where it comes out of a script, behind a dash.
 _CODE = re.compile(r'(?:^|-)(?P<code>[A-Z]{3,})\b')
 _SENSELESS = re.compile(r'ERR Error running script \(call to [^)]*\): (@user_script:\s*\d+: )*-?')
@@ -16,6 +20,7 @@ class Meaning(enum.Enum):
     UNKNOWN_SCRIPT = 'send the text of the script'
     WRONG_SERVER = 'look for the master, and ask it'
     NOT_NOW = 'ask again in a moment'
+    MOVED = 'the queue is not used from this server'
     REFUSED = 'fail'
 
 
@@ -44,8 +49,21 @@ _REASONS = {
 }
 
 
+_MARK = re.compile(r'ZMOVED (\[.*\])')
+
+
+def read_mark(text: str) -> QueueMoved:
+    """What an error says of which the meaning is `MOVED`."""
+    found = _MARK.search(text)
+    assert found is not None
+    project, queue, mark = msgspec.json.decode(found[1], type=tuple[str, str, Mark])
+    return QueueMoved(project, queue, mark)
+
+
 def read_error(text: str) -> tuple[Meaning, str]:
     """What an error means for the call, and the reason in a few words."""
+    if _MARK.search(text) is not None:
+        return Meaning.MOVED, 'the queue is being moved'
     codes = [match['code'] for match in _CODE.finditer(text)]
     code = next((one for one in codes if one in _MEANINGS or one in _REASONS), '')
     reason = _REASONS.get(code) or _SENSELESS.sub('', text)

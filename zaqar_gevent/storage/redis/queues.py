@@ -231,8 +231,11 @@ def count(server: RedisServer, places: tuple[str, str], member: str = '') -> dic
     return stats
 
 
-def detach(names: _QueueNames, name: str, project: str | None) -> None:
-    """Delete a queue or topic at once, then its messages and claims, some in each call."""
+def detach(names: _QueueNames, name: str, project: str | None, *, is_leaving: bool = False) -> None:
+    """Delete a queue or topic at once, then its messages and claims, some in each call.
+
+    is_leaving: it is not used from here; its mark stays. Otherwise raises `QueueMoved`.
+    """
     token = uuid.uuid4().hex
     doomed = keys.doomed(name, project, 'messages', token)
     doomed_claims = keys.doomed(name, project, 'claims', token)
@@ -250,11 +253,12 @@ def detach(names: _QueueNames, name: str, project: str | None) -> None:
             keys.head(name, project),
             keys.posts(name, project),
             keys.arrival(name, project),
-            keys.arriving(name, project),
             keys.carried(name, project),
+            keys.subscriptions(name, project) if is_leaving else '',
         ),
         keys.queue(name, project),
         _KEPT_SECONDS,
+        '1' if is_leaving else '',
     )
     for key in (doomed, doomed + keys.DELAYED):
         while names.server.run(_WIPE, (key,), STEP):

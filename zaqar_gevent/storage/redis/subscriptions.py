@@ -130,7 +130,7 @@ class SubscriptionController(own_drivers.SubscriptionController):
         after: Any = f'({marker}' if marker else '-'
         limit = limit or _ALL
         while after is not None:
-            found, after = self._server.run(_LIST, (key,), after, limit - len(page), subscriber)
+            found, after = self._server.run(_LIST, (key,), after, limit - len(page), subscriber, '')
             page += [_present(one, record) for one, record in found]
         return page
 

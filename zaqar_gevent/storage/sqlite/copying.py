@@ -16,6 +16,7 @@ from oslo_utils import timeutils
 from zaqar_gevent import retry_delays
 from zaqar_gevent.bodies import Encoding
 from zaqar_gevent.storage.core.pages import (
+    decode_attributes,
     decode_body,
     encode_body,
     encode_id,
@@ -207,7 +208,7 @@ def read_message(row: tuple[Any, ...]) -> MessageRecord:
         {
             name: value
             for name, value in (
-                ('attributes', attributes and msgspec.json.decode(attributes)),
+                ('attributes', attributes and decode_attributes(attributes)[0]),
                 ('group', group),
                 ('dead_letter', dead_letter and msgspec.json.decode(dead_letter)),
             )

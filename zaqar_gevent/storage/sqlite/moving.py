@@ -14,7 +14,7 @@ from oslo_utils import timeutils
 from zaqar_gevent import retry_delays
 from zaqar_gevent.storage.core.arguments import find_queue
 from zaqar_gevent.storage.core.completions import Call
-from zaqar_gevent.storage.core.pages import encode_object
+from zaqar_gevent.storage.core.pages import encode_attributes, encode_object, find_known_as
 from zaqar_gevent.storage.moves import (
     Arrival,
     Head,
@@ -25,6 +25,7 @@ from zaqar_gevent.storage.moves import (
     NumberedSubscription,
     QueueMoved,
     Range,
+    RankedIds,
     Receipt,
     decode_arrival,
     decode_mark,
@@ -49,6 +50,9 @@ _CARRIED = 'moved:'
 """What a receipt begins with that came with its queue; the digest of its id follows."""
 
 _COPIED = 'copy:'
+
+_ATTRIBUTES = 11
+"""Where the attributes are in a row of `copying.READ`."""
 
 _RECEIPTS = 'SELECT post_id, first, expires FROM receipts WHERE spool = ? AND expires > ?'
 
@@ -151,6 +155,11 @@ class Origin(_Place):
 
     room = 2**32
 
+    @property
+    def ranked(self) -> RankedIds | None:
+        arrival: Arrival | None = self._database.read(find_arrival, *self._scope)
+        return None if arrival is None else arrival.ranked
+
     def get_last_numbers(self) -> tuple[int, int]:
         last: tuple[int, int] = self._database.read(_get_last_numbers)
         return last
@@ -178,8 +187,10 @@ class Destination(_Place):
     _arrival: Arrival
     _move = ''
 
-    def prepare(self, queue: QueueRecord, mark: Mark, last: tuple[int, int]) -> Arrival:
-        self._arrival = self._database.write(_prepare, *self._scope, mark, last)
+    def prepare(
+        self, queue: QueueRecord, mark: Mark, last: tuple[int, int], ranked: RankedIds | None
+    ) -> Arrival:
+        self._arrival = self._database.write(_prepare, *self._scope, mark, last, ranked)
         self._move = mark.move
         return self._arrival
 
@@ -249,7 +260,11 @@ class Snapshot:
             position = None
             if not record.due:
                 position = self._outward(own if placed is None else placed)
-            found.append(MovedMessage(self._outward(own), position, record, passed.get(own)))
+            number = self._outward(own)
+            known_as = None
+            if self._arrival is not None and self._arrival.messages.has(own):
+                known_as = find_known_as(row[_ATTRIBUTES])
+            found.append(MovedMessage(number, position, record, passed.get(own), known_as))
         return found
 
     def receipts(self) -> Iterator[Receipt]:
@@ -266,12 +281,16 @@ class Snapshot:
             copying.SUBSCRIPTIONS, (queue.project, queue.name, self._now)
         )
         for own, subscriber, ttl, expires, confirmed, document in rows:
-            number = own if self._arrival is None else self._arrival.subscriptions.outward(own)
+            number, known_as = own, ''
+            if self._arrival is not None:
+                number = self._arrival.subscriptions.outward(own)
+                if self._arrival.subscriptions.has(own):
+                    known_as = self._arrival.subscription_ids.get(number, '')
             options = msgspec.json.decode(document)
             yield NumberedSubscription(
                 number,
                 SubscriptionRecord(
-                    *('', queue.project, queue.name, subscriber, ttl, expires),
+                    *(known_as, queue.project, queue.name, subscriber, ttl, expires),
                     bool(confirmed),
                     options,
                 ),
@@ -341,7 +360,12 @@ def _leave(cursor: Transaction, project: str, name: str, mark: Mark) -> None:
 
 
 def _prepare(
-    cursor: Transaction, project: str, name: str, mark: Mark, last: tuple[int, int]
+    cursor: Transaction,
+    project: str,
+    name: str,
+    mark: Mark,
+    last: tuple[int, int],
+    ranked: RankedIds | None,
 ) -> Arrival:
     spools.unmap(cursor, project, name)
     cursor.execute('DELETE FROM subscriptions WHERE project = ? AND source = ?', (project, name))
@@ -352,7 +376,7 @@ def _prepare(
     tallies.update(cursor, shift + room, room)
     subscription_shift = _reserve(cursor, 'subscriptions', last[1])
     epoch = cursor.execute(_EPOCH, (shift + 1,)).fetchone()[0]
-    arrival = Arrival(Range(room, shift), Range(last[1], subscription_shift), epoch)
+    arrival = Arrival(Range(room, shift), Range(last[1], subscription_shift), epoch, ranked=ranked)
     cursor.execute(
         'UPDATE spools SET mark = ?, arrival = ? WHERE id = ?',
         (mark.encode(), arrival.encode(), spool),
@@ -411,7 +435,8 @@ def _write(
         rows.append(
             (
                 *(spool, *copying.row_of(record), own, placed, one.passed, claim),
-                *(record.claim_count, encode_object(record.extras.get('attributes'))),
+                record.claim_count,
+                encode_attributes(record.extras.get('attributes'), one.known_as),
                 record.extras.get('group'),
                 encode_object(record.extras.get('dead_letter')),
             )
@@ -451,6 +476,12 @@ def _write_receipts(cursor: Transaction, spool: int, receipts: Sequence[Receipt]
 def _write_subscriptions(
     cursor: Transaction, spool: int, subscriptions: Sequence[NumberedSubscription], arrival: Arrival
 ) -> None:
+    named = {number: one.id for number, one in subscriptions if one.id}
+    if named:
+        named_arrival = msgspec.structs.replace(arrival, subscription_ids=named)
+        cursor.execute(
+            'UPDATE spools SET arrival = ? WHERE id = ?', (named_arrival.encode(), spool)
+        )
     for number, one in subscriptions:
         key = (arrival.subscriptions.inward(number), one.project, one.source, one.subscriber)
         cursor.execute(_DROP_SUBSCRIPTION, key)

@@ -216,6 +216,7 @@ def step(
 
 def _move(cursor: Transaction, project: str, queue: str, ids: list[int], now: float) -> None:
     """Move messages to the end of a queue, in their order; whoever listens is told of them."""
+    spools.check(cursor, project, queue)
     spool = spools.get(cursor, project, queue)
     if spool is None:
         spool = spools.make(cursor, project, queue)

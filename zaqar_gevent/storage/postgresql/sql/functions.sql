@@ -126,6 +126,16 @@ BEGIN
         ON CONFLICT DO NOTHING;
 END $$;
 
+-- Has it looked for anew when leases and delays have ended, and what has expired, since some have been
+-- added that were over already.
+CREATE FUNCTION {schema}.reset_floors_{v}() RETURNS void
+LANGUAGE plpgsql AS $$
+BEGIN
+    -- Whoever is raising them has not seen these.
+    PERFORM pg_advisory_xact_lock({lock}, 0);
+    DELETE FROM {schema}.floors f WHERE f.kind IN ('d', 'e');
+END $$;
+
 -- Finds the first position that a queue still has, and the first number of a delayed message. While the lock of its name is held, nothing is
 -- on the way to it, and all positions that have been given are higher than those to come.
 CREATE FUNCTION {schema}.sweep_{v}(p_project text, p_queue text)

@@ -1,6 +1,7 @@
 -- Returns the TTL of a claim, when it expires and its messages; nothing where there is no such claim.
 -- KEYS: messages, claims, names of queues. ARGV: queue ('': is not checked), now, claim,
 -- '1' if upstream's servers work on the queue as well.
+check_here(KEYS[1])
 local now, claim = tonumber(ARGV[2]), ARGV[3]
 local expires = call('ZSCORE', KEYS[2], claim)
 if not expires or tonumber(expires) <= now

@@ -2,6 +2,7 @@
 -- KEYS: messages, claims, head.
 -- ARGV: now, claim, '1' if upstream's servers work on the queue as well, exact time, delay before the
 -- messages can be claimed again ('': that of the queue).
+check_here(KEYS[1])
 local now, claim = tonumber(ARGV[1]), ARGV[2]
 local list, shared_claims = 'messages.' .. claim, ARGV[3] == '1' and KEYS[2]
 if not call('ZSCORE', KEYS[2], claim) then

@@ -1,6 +1,7 @@
 -- Begins the TTL of a claim anew. Returns 1; nothing where there is no such claim.
 -- KEYS: messages, claims, names of queues, head. ARGV: queue ('': is not checked), now, claim, TTL,
 -- grace, '1' if upstream's servers work on the queue as well.
+check_here(KEYS[1])
 local now, claim, ttl, grace = tonumber(ARGV[2]), ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5])
 local expires, list = now + ttl, 'messages.' .. claim
 local until_now = call('ZSCORE', KEYS[2], claim)

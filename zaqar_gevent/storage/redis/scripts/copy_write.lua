@@ -5,6 +5,7 @@
 -- message id, TTL, created, expires, due (0: visible), client, body, its spelling ('' for the
 -- usual one), checksum ('' for none), claim count, claim ('' for none), TTL of the claim, when the claim
 -- expires, extras ('' for none), when it can be claimed again (0: at once).
+check_here(KEYS[1])
 local FIELDS = 15
 local now, start = tonumber(ARGV[1]), ARGV[2]
 local unplaced = string.gsub(start, '-a(%x+)-$', '-b%1-')

@@ -1,6 +1,7 @@
 -- Deletes a message. Returns 0, or why not: 1 it is claimed, 2 it is not claimed, 3 another claim
 -- holds it, 4 there is no such claim.
 -- KEYS: messages, claims. ARGV: now, id, claim ('': none).
+check_here(KEYS[1])
 local now, id, claim = tonumber(ARGV[1]), ARGV[2], ARGV[3]
 if not belongs(KEYS[1], id) then
     return 0

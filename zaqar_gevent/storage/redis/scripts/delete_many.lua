@@ -1,6 +1,7 @@
 -- Deletes messages: all of them, or none where the claims given do not hold them all.
 -- Returns nothing, or the message that is not claimed, or the message and its claim.
 -- KEYS: messages. ARGV: now, how many claims are given, the claims, the ids.
+check_here(KEYS[1])
 local now, claims = tonumber(ARGV[1]), tonumber(ARGV[2])
 local given, found = {}, {}
 for index = 3, 2 + claims do

@@ -1,5 +1,6 @@
 -- Returns the first message of the queue, or with '-1' the last, claimed or not.
 -- KEYS: messages. ARGV: now, '1' or '-1', exact time.
+check_here(KEYS[1])
 local now, start = tonumber(ARGV[1]), 0
 place(KEYS[1], ARGV[3])
 local command = ARGV[2] == '1' and 'ZRANGE' or 'ZREVRANGE'

@@ -1,4 +1,5 @@
 -- Returns those of some messages that are in the queue. KEYS: messages. ARGV: now, ids.
+check_here(KEYS[1])
 local now, found = tonumber(ARGV[1]), {}
 for index = 2, #ARGV do
     local id = ARGV[index]

@@ -4,6 +4,7 @@
 -- ARGV: now, marker (an id, '(' and a rank, or '' for the start), limit, exact time, client whose
 -- messages are left out ('': none), '1' to include those that are claimed, '1' those that are delayed,
 -- '1' if upstream's servers work on the queue as well.
+check_here(KEYS[1])
 local CHUNK, MOST = 100, 1000
 local now, marker, limit = tonumber(ARGV[1]), ARGV[2], tonumber(ARGV[3])
 local others, claimed, delayed = ARGV[5], ARGV[6] == '1', ARGV[7] == '1'

@@ -1,13 +1,15 @@
 -- Writes messages of a queue that comes from another pool, in their places, or removes some of them.
 -- Returns 0 where the queue does not come by this migration any more.
--- KEYS: messages, claims, what names the migration. ARGV: now, the migration, '1' to remove, and of
+-- KEYS: messages, claims, mark. ARGV: now, the migration, '1' to remove, and of
 -- each message id, rank ('': it is delayed), its rank without the delay, TTL, created, expires, due, client,
 -- body, its spelling ('' for the usual one), checksum ('' for none), claim count, claim ('' for none),
 -- TTL of the claim, when the claim expires, extras ('' for none), when it can be claimed again (0: at
 -- once); of those to be removed, the id.
 local FIELDS = 17
 local now = tonumber(ARGV[1])
-if call('GET', KEYS[3]) ~= ARGV[2] then
+local found = call('GET', KEYS[3])
+local mark = found and cjson.decode(found)[3]
+if not mark or mark.state ~= 'arriving' or mark.move ~= ARGV[2] then
     return 0
 end
 if ARGV[3] == '1' then

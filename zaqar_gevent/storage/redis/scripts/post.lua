@@ -5,6 +5,7 @@
 -- (0: not at all), '1' to count the bytes, and of each message TTL, delayed until (with an 's' if
 -- its TTL counts from then on), body, its spelling ('' for the
 -- usual one), checksum and extras ('' for none).
+check_here(KEYS[1])
 local now, seconds = tonumber(ARGV[2]), tonumber(ARGV[5])
 local unplaced
 local keeper = ARGV[1]

@@ -2,6 +2,7 @@
 -- nothing at the end.
 -- KEYS: messages. ARGV: now, rank to begin after ('-inf'), last rank ('': of the newest message
 -- now), how many to look at.
+check_here(KEYS[1])
 local now = tonumber(ARGV[1])
 local last = ARGV[3]
 if last == '' then

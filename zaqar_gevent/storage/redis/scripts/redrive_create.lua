@@ -4,6 +4,7 @@
 -- ARGV: what the key of a redrive begins with, project, queue, exact time, target ('': where each is
 -- from), limit ('': none), rate ('': none), most of the queue, most of the project, most that are
 -- remembered of the queue.
+check_here(KEYS[5], #'.rank_counter')
 local running, over = 0, {}
 for _, number in ipairs(call('ZRANGE', KEYS[3], 0, -1)) do
     local state = call('HGET', ARGV[1] .. number, 'state')

@@ -3,6 +3,10 @@
 -- KEYS: redrive, when steps are due, running ones of the project, messages.
 -- ARGV: exact time, seconds to remember it when it is over, messages and bytes of a step, queue, and of
 -- each target the name, the keys of its messages and its rank counter, and the start of its ids.
+check_here(KEYS[4])
+for at = 7, #ARGV, 4 do
+    check_here(ARGV[at])
+end
 local LOOKED_AT = 500
 local exactly, kept = ARGV[1], ARGV[2]
 local now = math.floor(tonumber(exactly))

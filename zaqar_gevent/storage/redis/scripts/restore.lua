@@ -1,6 +1,7 @@
 -- Puts messages that were taken away back at the front, in their order.
 -- KEYS: messages, rank counter, head. ARGV: now, client, '1' to count the bytes, and of each message id, TTL, created, claim
 -- count, body, its spelling ('' for the usual one), checksum and extras ('' for none).
+check_here(KEYS[1])
 local now = tonumber(ARGV[1])
 local first = call('ZRANGE', KEYS[1], 0, 0, 'WITHSCORES')[2] or call('GET', KEYS[2]) or 0
 local count = (#ARGV - 3) / 8

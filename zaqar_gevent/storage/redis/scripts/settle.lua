@@ -4,6 +4,8 @@
 -- ARGV: now, exact time, queue, TTL of dead letters ('': theirs), start of their ids, time in ISO 8601,
 -- and of each message what to do (delete, release, reject, extend), id, claim ('': none), delay in
 -- seconds ('': that of the queue), reason ('': none), TTL and grace of the lease.
+check_here(KEYS[1])
+check_here(KEYS[4])
 local FIELDS = 7
 local now, exactly = tonumber(ARGV[1]), tonumber(ARGV[2])
 local outcomes = {}

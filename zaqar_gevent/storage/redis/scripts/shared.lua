@@ -9,6 +9,16 @@ local call = redis.call
 local B, TTL, CREATED, CLAIM, CLAIM_EXPIRES, COUNT, CHECKSUM, EXPIRES, DELAYED, SPELLING, EXTRAS,
     CLIENT = 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12
 
+-- Fails, before anything has been written, if a queue is not used from this server: it is being moved to
+-- another pool, or has left. The mark says its project, its name and more, see storage/moves.py.
+-- key: of its messages, or another one that ends with so many letters.
+local function check_here(key, suffix)
+    local mark = call('GET', string.sub(key, 1, -1 - (suffix or #'.messages')) .. ':mark')
+    if mark then
+        error('ZMOVED ' .. mark, 0)
+    end
+end
+
 local function read(id)
     return call('HMGET', id, 'b', 't', 'cr', 'c', 'c.e', 'c.c', 'cs', 'e', 'd', 's', 'x')
 end

@@ -3,6 +3,7 @@
 -- which to go on; nothing at all where the queue does not exist.
 -- KEYS: messages, names of queues or topics. ARGV: now, rank to begin after ('-inf'), how many to
 -- look at, queue ('': is not checked), exact time.
+check_here(KEYS[1])
 local now, total, claimed, oldest, newest = tonumber(ARGV[1]), 0, 0, false, false
 if ARGV[4] ~= '' and not call('ZSCORE', KEYS[2], ARGV[4]) then
     return false

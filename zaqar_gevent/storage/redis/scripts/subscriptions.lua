@@ -1,5 +1,9 @@
 -- Returns a page of subscriptions and, where it had to stop before it was full, where to go on.
--- KEYS: subscriptions. ARGV: where to begin, limit, subscriber to look for ('' for any).
+-- KEYS: subscriptions. ARGV: where to begin, limit, subscriber to look for ('' for any), '1' if the queue
+-- need not be used from here.
+if ARGV[4] ~= '1' then
+    check_here(KEYS[1], #'.subscriptions')
+end
 local CHUNK, MOST = 100, 500
 local limit, after, page = tonumber(ARGV[2]), ARGV[1], {}
 for _ = 1, MOST, CHUNK do

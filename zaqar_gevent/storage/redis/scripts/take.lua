@@ -8,6 +8,10 @@
 -- ('': theirs), start of their ids, exact time, '1' if upstream's servers work on the queue as well,
 -- delay before a retry ('' for none): the first, the factor, the longest; queue ('' to tell dead letters
 -- nothing of it), time in ISO 8601, '1' if the queue has no groups.
+check_here(KEYS[1])
+if KEYS[3] ~= '' then
+    check_here(KEYS[3])
+end
 local CHUNK, MOST = 100, 1000
 local now, limit, claim = tonumber(ARGV[1]), tonumber(ARGV[2]), ARGV[4]
 local ttl, grace = tonumber(ARGV[5]), tonumber(ARGV[6])

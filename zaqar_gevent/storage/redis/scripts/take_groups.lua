@@ -4,6 +4,10 @@
 -- where those of another mode have to be removed first.
 -- KEYS, ARGV: those of take.lua, but for: [3] '1' if nothing is to be taken in turn before all messages
 -- have been given to their groups, [17] the mode ('?': to be read from the metadata), [18] a new token.
+check_here(KEYS[1])
+if KEYS[3] ~= '' then
+    check_here(KEYS[3])
+end
 local STEP, LOOKS = 1000, 100
 local now, limit, claim, is_patient = tonumber(ARGV[1]), tonumber(ARGV[2]), ARGV[4], ARGV[3] == '1'
 local exactly, ttl = tonumber(ARGV[10]), tonumber(ARGV[5])
