@@ -745,7 +745,7 @@ def test_a_queue_that_moves_again_keeps_its_ids_and_markers(
         assert whole.ids == [ids[1], ids[3], ids[4]]
 
 
-@pytest.mark.parametrize('kind', ['sqlite', 'redis'])
+@pytest.mark.parametrize('kind', ['sqlite', 'redis', 'postgresql'])
 def test_a_redrive_is_not_moved_away_from(
     fleet: Fleet, kind: str, request: pytest.FixtureRequest
 ) -> None:
@@ -773,10 +773,11 @@ def test_a_redrive_is_not_moved_away_from(
         assert [one.body for one in found] == [f'm {number}' for number in range(4)]
 
 
+@pytest.mark.parametrize('kind', ['sqlite', 'postgresql'])
 def test_groups_and_schedules_leave_redis_as_they_are(
-    fleet: Fleet, request: pytest.FixtureRequest
+    fleet: Fleet, kind: str, request: pytest.FixtureRequest
 ) -> None:
-    pair = Pair(fleet, *(uri_of(one, fleet, request) for one in ('redis', 'sqlite')))
+    pair = Pair(fleet, *(uri_of(one, fleet, request) for one in ('redis', kind)))
     queue = f'grouped{pair.source}'
     with fleet.client() as client, fleet.client(1) as other:
         client.queue(queue).create({'_flavor': pair.flavor})

@@ -57,6 +57,9 @@ _ATTRIBUTES = 10
 _SPOOL = 'SELECT id, mark FROM {schema}.spools WHERE project = %s AND name = %s'
 _NOW = 'SELECT extract(epoch FROM clock_timestamp())::float8'
 
+_RUNNING_REDRIVES = """SELECT 1 FROM {schema}.redrives WHERE next_at IS NOT NULL
+    AND (project = %s AND queue = %s OR project = %s AND target = %s)"""
+
 _COUNT = """SELECT (SELECT count(*) FROM {schema}.messages WHERE spool = %(spool)s)
     + (SELECT count(*) FROM {schema}.delayed WHERE spool = %(spool)s)"""
 
@@ -249,6 +252,8 @@ class Origin(_Place):
             self._set_mark(closed, msgspec.structs.replace(mark, until=until))
         try:
             self._wait_for_others()
+            if self._execute(_RUNNING_REDRIVES, (*self._scope, *self._scope)):
+                raise MoveRefused('a redrive of dead letters out of it, or into it, is not over')
         except BaseException:
             self.reopen(mark.move)
             raise
