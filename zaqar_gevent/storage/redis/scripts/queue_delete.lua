@@ -8,6 +8,7 @@
 if ARGV[3] == '1' then
     for _, id in ipairs(call('ZRANGE', KEYS[13], 0, -1)) do
         call('UNLINK', id)
+        call('ZREM', subscriptions_of(KEYS[13]), id)
     end
     call('UNLINK', KEYS[13])
 else
