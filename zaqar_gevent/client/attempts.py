@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -10,10 +9,12 @@ from typing import Any
 from zaqar_gevent.client.errors import OutcomeUnknown, Unsupported
 from zaqar_gevent.client.links import Broken, Capabilities
 from zaqar_gevent.client.operations import OPERATIONS
+from zaqar_gevent.client.random_pool import RandomPool
 
 _POSTS = ('message_post', 'topic_message_post')
 # Members of messages that upstream's servers ignore.
 _EXTENSIONS = ('attributes', 'deliver_at', 'group')
+_random_parts = RandomPool(10)
 
 
 class Attempt:
@@ -89,7 +90,7 @@ def may_repeat(action: str, arguments: Mapping[str, Any]) -> bool:
 def new_post_id() -> str:
     """An id of a post that no other has and that sorts by time (RFC 9562, version 7)."""
     milliseconds = time.time_ns() // 1_000_000
-    number = milliseconds << 80 | int.from_bytes(os.urandom(10), 'big')
+    number = milliseconds << 80 | int.from_bytes(_random_parts.take(), 'big')
     number = number & ~(0xF << 76) | 0x7 << 76
     number = number & ~(0x3 << 62) | 0x2 << 62
     digits = f'{number:032x}'

@@ -11,10 +11,12 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
+from websockets.frames import Frame, Opcode
 from websockets.sync.server import ServerConnection
 
 from tests.client.waiting import wait_until
 from tests.ports import free_port
+from tests.stopwatch import Stopwatch
 from tests.unit.client.scripted_server import ScriptedServer, SilentHost, dies
 from zaqar_gevent.client import (
     APIError,
@@ -167,6 +169,39 @@ def test_answers_may_come_in_any_order() -> None:
             thread.join(60)
         assert client_names == {f'q{number}': {'name': f'q{number}'} for number in range(8)}
         assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize('later', [('b',), ('a', 'b'), ('b', 'long'), ('b', 'long', 'a')])
+def test_threads_that_are_answered_together_need_not_ask_again_together(
+    later: tuple[str, ...],
+) -> None:
+    """Requests may be sent together, but none waits for one that does not come."""
+    asked: list[int] = []
+
+    def in_pairs(connection: ServerConnection, request: dict[str, Any]) -> Any:
+        if request['action'] != 'first':
+            return 200, {'of': request['action']}
+        asked.append(request['id'])
+        if len(asked) == 2:
+            answers = [{'id': one, 'status': 200, 'body': {'of': 'first'}} for one in asked]
+            frames = [Frame(Opcode.TEXT, json.dumps(one).encode()) for one in answers]
+            connection.socket.sendall(b''.join(one.serialize(mask=False) for one in frames))
+        return None
+
+    def ask(actions: tuple[str, ...]) -> None:
+        for action in ('first', *actions):
+            padding = {'padding': 'x' * 20_000} if action == 'long' else {}
+            answers.append(client.call(action, **padding)['of'])
+
+    answers: list[str] = []
+    with ScriptedServer(in_pairs) as server, client_of(server) as client:
+        others = threading.Thread(target=ask, args=[()])
+        watch = Stopwatch()
+        others.start()
+        ask(later)
+        others.join()
+        assert watch.seconds() < 1
+    assert sorted(answers) == sorted(['first', 'first', *later])
 
 
 def test_a_server_that_falls_silent_is_given_up() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import codecs
 import logging
-import os
 import struct
 from collections.abc import Generator, Sequence
 from typing import Any
@@ -28,6 +27,7 @@ from zaqar_gevent.client.engines import (
     Payload,
     shorten,
 )
+from zaqar_gevent.client.random_pool import RandomPool
 
 LOG = logging.getLogger(__name__)
 
@@ -45,6 +45,8 @@ _MASKED = 0x80
 _NEEDS_64 = 0x10000
 _with_16_bits = struct.Struct('!BBH').pack
 _with_64_bits = struct.Struct('!BBQ').pack
+
+_keys = RandomPool(4)
 
 _utf8_decoder = codecs.getincrementaldecoder('utf-8')
 
@@ -183,7 +185,7 @@ class FrameEngine:
     def encode(self, data: bytes, *, binary: bool) -> bytes:
         if not self._protocol.extensions:
             # PERF: what `serialize` does, for a frame that needs no check.
-            opcode, length, key = 0x82 if binary else 0x81, len(data), os.urandom(4)
+            opcode, length, key = 0x82 if binary else 0x81, len(data), _keys.take()
             if length < _LENGTH_16:
                 head = bytes((opcode, _MASKED | length))
             elif length < _NEEDS_64:

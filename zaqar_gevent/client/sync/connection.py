@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -19,40 +20,57 @@ from zaqar_gevent.client.sync.websocket import WebSocket
 CLOSING_SECONDS = 2.0
 # For so long after an answer the reading thread leaves reading to the next caller.
 _STEP_BACK_SECONDS = 0.05
+# How soon threads that have their answers are expected to ask again: each, and at most.
+_EXPECTED_SECONDS = 0.0001
+_MAX_EXPECTED_SECONDS = 0.001
+# For so long after some did not, nothing is expected.
+_NOTHING_EXPECTED_SECONDS = 0.02
+# So many requests are sent without waiting for more: the server begins with them meanwhile.
+_SENT_TOGETHER = 8
+# Longer requests are sent by themselves.
+_MAX_LEFT_BYTES = 16 * 1024
 
 
 class _Pending(PendingRequest):
-    """A request whose answer a thread waits for."""
+    """A request whose answer a thread waits for.
 
-    __slots__ = ('_answer', '_resolved')
+    resolved: where requests are put whose threads are to be woken.
+    """
 
-    def __init__(self, size: int, on_answer: OnAnswer | None) -> None:
+    __slots__ = ('_answer', '_resolved', '_sleep', 'is_resolved')
+
+    def __init__(
+        self, size: int, on_answer: OnAnswer | None, resolved: collections.deque[_Pending]
+    ) -> None:
         super().__init__(size, on_answer)
+        self._resolved = resolved
         # PERF: a lock that is held until there is an answer is all that an event is made of.
-        self._resolved = threading.Lock()
-        self._resolved.acquire()
+        self._sleep = threading.Lock()
+        self._sleep.acquire()
         self._answer: Answer | None = None
+        self.is_resolved = False
 
     def resolve(self, answer: Answer | None) -> None:
         super().resolve(answer)
         self._answer = answer
-        self._resolved.release()
+        self.is_resolved = True
+        self._resolved.append(self)
 
-    @property
-    def is_resolved(self) -> bool:
-        return not self._resolved.locked()
+    def wake(self) -> None:
+        """Wake the thread that waits for the answer."""
+        self._sleep.release()
 
     def wait(self, seconds: float) -> Answer:
-        if not self._resolved.acquire(timeout=max(seconds, 0)):
+        if not (self.is_resolved or self._sleep.acquire(timeout=max(seconds, 0))):
             raise Timeout(f'No answer within {seconds:.1f} s.')
         if self._answer is None:
             raise Broken('The connection died before the answer.', was_sent=True)
         return self._answer
 
-    def refusal(self) -> Answer | None:
-        """The answer to a request that could not be sent whole; it is not waited for long."""
-        self._resolved.acquire(timeout=CLOSING_SECONDS)
-        return self._answer
+    def is_refused(self) -> bool:
+        """Whether a request that could not be sent is answered nevertheless; does not wait long."""
+        self._sleep.acquire(timeout=CLOSING_SECONDS)
+        return self._answer is not None
 
 
 class Connection(Exchange):
@@ -62,6 +80,10 @@ class Connection(Exchange):
     the caller reads its answer itself, since two switches between threads cost more than all else
     that is done for a request. After an answer the reading thread steps back for a moment, for the
     caller's next request. Whoever reads holds `_reading`.
+
+    PERF: callers whose answers have come together are expected to ask again together. Each leaves
+    its request in the WebSocket, and the last of them, or whoever reads if some do not come, sends
+    them all: a system call for each would cost more than all else, also for the server.
 
     keepalive: after how many seconds without a word the server is pinged; after twice as many it is
     taken for dead. on_end: called once, by the reading thread. problem: why it has ended.
@@ -83,6 +105,13 @@ class Connection(Exchange):
         self._lock = threading.Lock()
         self._thread = threading.Thread(target=self._read, name='zaqar-reader', daemon=True)
         self._reading = threading.Lock()
+        # Requests that have their answers, whose threads are to be woken.
+        self._resolved: collections.deque[_Pending] = collections.deque()
+        self._has_crowd = False
+        # How many threads have just been woken and are likely to ask something soon.
+        self._expected = 0
+        self._expected_by = 0.0
+        self._expects_again_at = 0.0
         self._stepped_back_until = 0.0
         # Set when the reading thread is to read at once.
         self._needed = threading.Event()
@@ -158,18 +187,10 @@ class Connection(Exchange):
             if on_answer is not None:
                 on_answer(refusal)
             return refusal
-        pending = _Pending(len(data), on_answer)
-        self._register(ident, pending)
+        pending = _Pending(len(data), on_answer, self._resolved)
+        is_expected = self._register(ident, pending)
         try:
-            left = deadline - time.monotonic()
-            try:
-                self._websocket.send(data, binary=self._binary, seconds=left)
-            except OSError as error:
-                # The server may have closed the connection before it read all of it.
-                answer = pending.refusal()
-                if answer is not None:
-                    return answer
-                raise Broken(f'The request could not be sent: {error}', was_sent=False) from error
+            self._send(data, pending, deadline, is_expected=is_expected)
             if self._may_read() and self._reading.acquire(blocking=False):
                 self._read_until(pending, deadline)
             return pending.wait(deadline - time.monotonic())
@@ -243,11 +264,33 @@ class Connection(Exchange):
         self._websocket.cut()
         self._needed.set()
 
-    def _register(self, ident: int, pending: PendingRequest) -> None:
+    def _register(self, ident: int, pending: PendingRequest) -> bool:
+        """Note a request that is to be sent; whether it is one of those that were expected."""
         with self._lock:
             if not self.is_open:
                 raise Broken(self.problem, was_sent=False)
             self._pending[ident] = pending
+            is_expected = self._expected > 0
+            if is_expected:
+                self._expected -= 1
+        return is_expected
+
+    def _send(self, data: bytes, pending: _Pending, deadline: float, *, is_expected: bool) -> None:
+        """Send a request, or leave it to be sent with others that are expected."""
+        left: bytes | None = data
+        if is_expected and len(data) <= _MAX_LEFT_BYTES:
+            count = self._websocket.leave(data, binary=self._binary)
+            # Whoever was expected last looks after all others have been counted: it sends.
+            if self._expected and count < _SENT_TOGETHER:
+                return
+            left = None
+        try:
+            self._websocket.send(left, binary=self._binary, seconds=deadline - time.monotonic())
+        except OSError as error:
+            # The server may have closed the connection before it read all of it.
+            if not pending.is_refused():
+                reason = f'The request could not be sent: {error}'
+                raise Broken(reason, was_sent=left is None) from error
 
     def _read(self) -> None:
         try:
@@ -274,7 +317,8 @@ class Connection(Exchange):
                 # A caller reads; it is not the one to look after a server that is silent.
                 continue
             try:
-                self._receive_once(seconds)
+                self._receive_once(self._send_expected(seconds))
+                self._wake()
             finally:
                 self._reading.release()
             # Under gevent nothing else would run while there is something to read.
@@ -289,8 +333,37 @@ class Connection(Exchange):
         if has_come:
             self._heard_at, self._is_pinged = time.monotonic(), False
             self._dispatch(messages)
-            if not self._pending and messages:
+            if not self._pending and messages and len(self._resolved) < 2:
                 self._stepped_back_until = self._heard_at + _STEP_BACK_SECONDS
+
+    def _wake(self) -> None:
+        """Wake the threads whose answers have come; several are expected to ask again at once."""
+        resolved = self._resolved
+        count = len(resolved)
+        if count > 1:
+            self._has_crowd, self._stepped_back_until = True, 0.0
+            if self._heard_at >= self._expects_again_at:
+                seconds = min(count * _EXPECTED_SECONDS, _MAX_EXPECTED_SECONDS)
+                self._expected_by = self._heard_at + seconds
+                with self._lock:
+                    self._expected += count
+        elif not self._pending:
+            self._has_crowd = False
+        while resolved:
+            resolved.popleft().wake()
+
+    def _send_expected(self, seconds: float) -> float:
+        """Send what threads have left if that is due; how long to wait, at most so long, if not."""
+        if not self._expected:
+            return seconds
+        left = self._expected_by - time.monotonic()
+        if left > 0:
+            return min(left, seconds)
+        with self._lock:
+            self._expected = 0
+        self._expects_again_at = self._expected_by + _NOTHING_EXPECTED_SECONDS
+        self._websocket.flush()
+        return seconds
 
     def _step_back(self) -> None:
         """Leave reading to a caller for a moment, if there was one; only for the thread."""
@@ -304,7 +377,7 @@ class Connection(Exchange):
 
     def _may_read(self) -> bool:
         """Whether a caller may read its answer itself: it is the only one to wait for anything."""
-        return not self._push_handlers and len(self._pending) == 1
+        return not self._push_handlers and len(self._pending) == 1 and not self._has_crowd
 
     def _read_until(self, pending: _Pending, deadline: float) -> None:
         """Read until a request is answered, or its time is over; for its caller."""
@@ -313,7 +386,9 @@ class Connection(Exchange):
                 left = deadline - time.monotonic()
                 if left <= 0:
                     break
-                self._receive_once(min(left, CLOSING_SECONDS), is_early=True)
+                seconds = self._send_expected(min(left, CLOSING_SECONDS))
+                self._receive_once(seconds, is_early=True)
+                self._wake()
         except ZaqarError as error:
             self.problem = str(error)
             self._websocket.cut()
@@ -332,4 +407,5 @@ class Connection(Exchange):
             handlers, self._push_handlers = list(self._push_handlers.values()), {}
         self._websocket.release()
         self._abandon(pending, handlers, refused_for_size=self._websocket.is_refused_for_size)
+        self._wake()
         self._on_end(self)

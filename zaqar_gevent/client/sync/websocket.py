@@ -126,11 +126,11 @@ class WebSocket:
             if len(self._outgoing) > MAX_OUTGOING:
                 # A server that pings so much and reads nothing must not fill the memory.
                 self._stream.cut()
-        self._flush()
+        self.flush()
         return data is not None, messages
 
-    def send(self, data: bytes, *, binary: bool, seconds: float) -> None:
-        """Send a message.
+    def send(self, data: bytes | None, *, binary: bool, seconds: float) -> None:
+        """Send a message after those that were left, or only those.
 
         Raises OSError if it cannot be sent. If a part may have been sent, the connection is cut: no
         server can have taken half a message for one.
@@ -141,32 +141,38 @@ class WebSocket:
         try:
             if self._is_closing or self._engine.is_over:
                 raise ConnectionResetError('The connection is closed or about to be.')
-            waiting = self._take_outgoing() if self._outgoing else b''
-            frame = self._engine.encode(data, binary=binary)
-            self._stream.send(waiting + frame, deadline - time.monotonic())
+            frames = self._take_outgoing() if self._outgoing else b''
+            if data is not None:
+                frames += self._engine.encode(data, binary=binary)
+            self._stream.send(frames, deadline - time.monotonic())
         except OSError:
             self._stream.cut()
             raise
         finally:
             self._write_lock.release()
-        self._flush()
+        self.flush()
 
     def send_soon(self, data: bytes, *, binary: bool) -> None:
         """Have a message sent as soon as can be, without waiting; lost with the connection."""
         self._outgoing.append(Payload(data, binary))
-        self._flush()
+        self.flush()
+
+    def leave(self, data: bytes, *, binary: bool) -> int:
+        """Leave a message for whoever sends next; how many are left now."""
+        self._outgoing.append(Payload(data, binary))
+        return len(self._outgoing)
 
     def ping(self) -> None:
         """Have a ping sent as soon as can be, without waiting."""
         self._outgoing.append(self._engine.encode_ping())
-        self._flush()
+        self.flush()
 
     def close(self, code: int = engines.NORMAL, reason: str = '') -> None:
         """Begin to close; the server's answer is received like anything else."""
         if not self._is_closing:
             self._is_closing = True
             self._outgoing.append(self._engine.encode_close(code, reason))
-            self._flush()
+            self.flush()
 
     def cut(self) -> None:
         """End the connection without a word; `receive` is woken."""
@@ -188,7 +194,7 @@ class WebSocket:
             frames.append(one)
         return b''.join(frames)
 
-    def _flush(self) -> None:
+    def flush(self) -> None:
         """Write what waits to be sent, without waiting; whoever is writing does it in passing.
 
         The reading thread must never wait to write: a server that waits to write does not read.
