@@ -7,6 +7,7 @@ import difflib
 import gc
 import os
 import re
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from importlib import metadata
@@ -50,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if given and given[0] in COMMANDS:
         return _run_command(given)
     if given and given[0] in _LOCAL_COMMANDS:
-        return _LOCAL_COMMANDS[given[0]](given[1:])
+        return _run_local(given)
     if given[:1] == ['serve']:
         del given[0]
     return _start(_parse(given))
@@ -64,6 +65,17 @@ def _run_command(given: Sequence[str]) -> int:
     except KeyboardInterrupt:
         # Pressed before there was anything to interrupt, or again when it was being ended.
         return 130
+
+
+def _run_local(given: Sequence[str]) -> int:
+    try:
+        status = _LOCAL_COMMANDS[given[0]](given[1:])
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Nobody reads on. What is buffered would raise this again at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
+    return status
 
 
 def _check(given: Sequence[str]) -> int:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import pathlib
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -150,7 +151,9 @@ def _python_settings() -> str:
 
 
 def _told(setting: Setting) -> tuple[str, ...]:
+    # The page of the docs has links.
     allowed = f'; {setting.allowed}' if setting.allowed else ''
+    allowed = re.sub(r'\[\w+\]\((.*?)\)', r'docs/\1', allowed)
     told = f'{setting.effect}{allowed} (default: {setting.default})'
     return tuple(
         json.dumps(text, ensure_ascii=False)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import functools
 import http.server
 import json
+import os
 import pathlib
 import shlex
 import signal
 import subprocess
 import threading
 import time
+import uuid
 from importlib.metadata import version
 
 import pytest
@@ -305,6 +307,23 @@ def test_a_server_is_pinged(shell: Shell, server: ServerProcess, encoding: str) 
         }
 
 
+def test_a_cloud_says_where_the_server_is(server: ServerProcess, tmp_path: pathlib.Path) -> None:
+    (tmp_path / 'clouds.yaml').write_text(
+        f'clouds: {{here: {{auth_type: none, auth: {{endpoint: "{server.url}"}}}}}}'
+    )
+    cloud = {'ZAQAR_CLOUD': 'here', 'OS_CLIENT_CONFIG_FILE': str(tmp_path / 'clouds.yaml')}
+    shell = Shell('', uuid.uuid4().hex, **cloud)
+    assert shell.records('ping')[0]['url'] == server.url
+    assert len(shell.records('post', 'orders', '1')) == 1
+    status, told = shell.failure('ping', '--cloud', 'nowhere')
+    assert status == 2
+    assert 'nowhere' in told
+    status, told = shell.failure('ping', '--token', 'secret')
+    assert status == 2
+    assert 'token' in told
+    assert 'secret' not in told
+
+
 def test_rest_may_be_chosen_by_the_environment(server: ServerProcess) -> None:
     shell = Shell(server.url, 'demo', ZAQAR_TRANSPORT='rest')
     [answer] = shell.records('ping')
@@ -538,6 +557,18 @@ def test_nobody_reading_the_output_ends_it_quietly(shell: Shell) -> None:
         listing.stdout.close()
         assert listing.wait(SECONDS) == 141
         assert listing.stderr.read() == ''
+
+
+@pytest.mark.parametrize('command', [('completion', 'bash'), ('version',)])
+def test_nobody_reading_what_needs_no_server_is_quiet_too(
+    shell: Shell, command: tuple[str, ...]
+) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    process = shell.start(*command, stdout=writing)
+    os.close(writing)
+    _, errors = process.communicate(timeout=SECONDS)
+    assert (process.returncode, errors) == (141, '')
 
 
 @pytest.mark.parametrize('command', [('tail', '--from-start'), ('stats', '--watch', '600')])

@@ -133,7 +133,7 @@ SETTINGS = (
         key="_retry_policy",
         form="object",
         placeholder="JSON",
-        told="when a notification that failed is sent to a webhook again; members as in [Webhooks](webhooks.md) (default: after 1, 2, 4, 8, 16, 32, 60 and 60 s)",
+        told="when a notification that failed is sent to a webhook again; members as in docs/webhooks.md (default: after 1, 2, 4, 8, 16, 32, 60 and 60 s)",
         unit='',
         for_topics=True,
     ),

@@ -13,13 +13,14 @@ from zaqar_gevent.terminal.values import positive, printable, uuid_text
 
 PROGRAM = 'zaqar-gevent'
 DEFAULT_URL = 'http://127.0.0.1:8888'
+DEFAULT_PROJECT = 'demo'
 ENCODINGS = ('msgpack', 'json')
 TRANSPORTS = ('auto', 'websocket', 'rest')
 FORMATS = ('auto', 'table', 'json')
 
 _ENVIRONMENT = """environment:
-  ZAQAR_URL, ZAQAR_PROJECT, ZAQAR_TOKEN, ZAQAR_ROLES, ZAQAR_CLIENT_ID, ZAQAR_TRANSPORT and
-  ZAQAR_ENCODING give the options of these names.
+  ZAQAR_URL, ZAQAR_CLOUD, ZAQAR_PROJECT, ZAQAR_TOKEN, ZAQAR_ROLES, ZAQAR_CLIENT_ID,
+  ZAQAR_TRANSPORT and ZAQAR_ENCODING give the options of these names.
 
 exit status:
   0 done; 1 the server refused, or a command failed; 2 wrong usage; 3 the server cannot be reached
@@ -52,6 +53,17 @@ def parse(argv: Sequence[str], environment: Mapping[str, str] | None = None) -> 
         complain(_unknown(rest[0], parser))
         raise SystemExit(2)
     return arguments
+
+
+def place(arguments: argparse.Namespace) -> dict[str, Any]:
+    """What a client is told of where the server is and whose queues are meant."""
+    if arguments.cloud:
+        given = {'url': arguments.url, 'project': arguments.project}
+        return {**given, 'cloud': arguments.cloud}
+    return {
+        'url': arguments.url or DEFAULT_URL,
+        'project': arguments.project or DEFAULT_PROJECT,
+    }
 
 
 def _names_member(group: str, argument: str) -> bool:
@@ -157,9 +169,18 @@ def _add_connection(parser: argparse.ArgumentParser, environment: Mapping[str, s
             parser.error(f'{variable} is {value!r}, and not one of {", ".join(choices)}')
         group.add_argument(f'--{name}', default=value, **options)
 
-    add('url', DEFAULT_URL, type=printable, help=f'of the server (default: {DEFAULT_URL})')
-    told = 'the project that the queues belong to (default: demo)'
-    add('project', 'demo', type=printable, help=told)
+    told = f'of the server (default: {DEFAULT_URL}, or what the catalogue of the cloud says)'
+    add('url', None, type=printable, help=told)
+    told = (
+        'a cloud of clouds.yaml, or envvars for the one that the variables OS_* describe: its '
+        'catalogue says where the server is, and its credentials are used; needs openstacksdk '
+        '(default: none)'
+    )
+    add('cloud', None, type=printable, help=told)
+    told = (
+        f'the project that the queues belong to (default: {DEFAULT_PROJECT}, or that of the cloud)'
+    )
+    add('project', None, type=printable, help=told)
     told = 'Keystone token. Other users can read the command line, so better set ZAQAR_TOKEN'
     add('token', None, type=printable, help=told)
     told = (

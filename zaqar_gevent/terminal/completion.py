@@ -23,11 +23,11 @@ def topic_names(prefix: str, parsed_args: argparse.Namespace, **_: Any) -> list[
 
 def _names(prefix: str, arguments: argparse.Namespace, kind: str) -> list[str]:
     from zaqar_gevent.client import Client, ZaqarError
+    from zaqar_gevent.terminal.arguments import place
 
     try:
         with Client(
-            arguments.url,
-            project=arguments.project,
+            **place(arguments),
             token=arguments.token,
             transport='rest',
             timeout=_SECONDS,
@@ -35,6 +35,6 @@ def _names(prefix: str, arguments: argparse.Namespace, kind: str) -> list[str]:
             named = client.queues if kind == 'queue' else client.topics
             names = (one.name for one in named(name=prefix or None))
             return [name for name in itertools.islice(names, _NAMES) if name.startswith(prefix)]
-    except (ZaqarError, ValueError):
+    except (ZaqarError, ValueError, ImportError):
         # Without a server there is nothing to complete, and nowhere to say so.
         return []

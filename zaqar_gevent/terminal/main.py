@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from types import FrameType
 
 from zaqar_gevent.client import APIError, Client, ConnectionLost, Timeout, ZaqarError
-from zaqar_gevent.terminal.arguments import parse
+from zaqar_gevent.terminal.arguments import parse, place
 from zaqar_gevent.terminal.commands import COMMANDS
 from zaqar_gevent.terminal.display import Display, complain, refusal
 
@@ -100,8 +100,7 @@ def _run(arguments: argparse.Namespace) -> int:
 def _client(arguments: argparse.Namespace) -> Client:
     try:
         return Client(
-            arguments.url,
-            project=arguments.project,
+            **place(arguments),
             client_id=arguments.client_id,
             token=arguments.token,
             headers={'X-Roles': arguments.roles} if arguments.roles else None,
@@ -109,7 +108,8 @@ def _client(arguments: argparse.Namespace) -> Client:
             encoding=arguments.encoding,
             timeout=arguments.timeout,
         )
-    except ValueError as error:
-        meant = '' if '://' in arguments.url else f'; did you mean http://{arguments.url}?'
+    except (ValueError, ImportError) as error:
+        url = arguments.url
+        meant = f'; did you mean http://{url}?' if url and '://' not in url else ''
         complain(f'{error}{meant}')
         raise SystemExit(MISUSED) from None

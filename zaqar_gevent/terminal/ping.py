@@ -13,6 +13,7 @@ def run(client: Client, arguments: argparse.Namespace, display: Display) -> int:
     """Ask as often as wanted; returns the exit status."""
     # The time to connect is not part of the time of an answer.
     server = client.capabilities().server
+    url = client.url
     for number in range(arguments.count):
         if number:
             time.sleep(arguments.interval)
@@ -22,8 +23,8 @@ def run(client: Client, arguments: argparse.Namespace, display: Display) -> int:
         way = _way(client, server)
         told = ', '.join(way.values())
         display.show(
-            {'url': arguments.url, 'milliseconds': milliseconds, **way},
-            f'{arguments.url} answers in {milliseconds:.1f} ms ({told})',
+            {'url': url, 'milliseconds': milliseconds, **way},
+            f'{url} answers in {milliseconds:.1f} ms ({told})',
             whole=True,
         )
     return 0

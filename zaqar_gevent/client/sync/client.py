@@ -106,6 +106,11 @@ class Client:
         self.close()
 
     @property
+    def url(self) -> str | None:
+        """Where the server is, by HTTP; None until a session's or cloud's catalogue was asked."""
+        return self._requester.url
+
+    @property
     def timeout(self) -> float:
         """How many seconds each call takes at most."""
         return self._requester.timeout

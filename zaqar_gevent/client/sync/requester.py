@@ -91,6 +91,11 @@ class Requester:
         """Whose queues are meant, as far as is known."""
         return self.settings.project if self._place is None else self._place.project
 
+    @property
+    def url(self) -> str | None:
+        """Where the server is, as far as is known."""
+        return None if self._place is None else self._place.url
+
     def place(self) -> Place:
         """Where the server is, and whose queues are meant; a session is asked once."""
         place = self._place
