@@ -317,12 +317,15 @@ class Connection(Exchange):
                 # A caller reads; it is not the one to look after a server that is silent.
                 continue
             try:
-                self._receive_once(self._send_expected(seconds))
+                # What many ask is not answered yet. To poll lets others run, also under gevent.
+                is_early = self._has_crowd
+                self._receive_once(self._send_expected(seconds), is_early=is_early)
                 self._wake()
             finally:
                 self._reading.release()
-            # Under gevent nothing else would run while there is something to read.
-            time.sleep(0)
+            if not is_early:
+                # Under gevent nothing else would run while there is something to read.
+                time.sleep(0)
         if not self.problem:
             code, reason = websocket.close_code, websocket.close_reason
             self.problem = f'Closed with {code} {reason}'.rstrip()

@@ -60,9 +60,10 @@ class SocketStream:
         is unlikely that anything has come already.
         """
         deadline = time.monotonic() + seconds
-        if is_early and self._tls is None and not until_writable:
+        if is_early and not self._has_decrypted():
             # PERF: it saves an attempt to read in vain.
-            self._wait(select.POLLIN, deadline)
+            wanted = select.POLLIN | (select.POLLOUT if until_writable else 0)
+            self._wait(wanted, deadline)
         while True:
             wait_for = select.POLLIN
             try:
@@ -81,6 +82,13 @@ class SocketStream:
             events = self._wait(wait_for, deadline)
             if not events or (until_writable and events & select.POLLOUT):
                 return None
+
+    def _has_decrypted(self) -> bool:
+        """Whether there is something to read that polling would not find."""
+        if self._tls is None or not isinstance(self._socket, ssl.SSLSocket):
+            return False
+        with self._tls:
+            return not self.is_cut and self._socket.pending() > 0
 
     def send(self, data: bytes, seconds: float) -> None:
         """Write all of `data`.
