@@ -57,6 +57,28 @@ def total(queue: Queue) -> int:
     return queue.stats()['messages']['total']
 
 
+def test_a_group_is_worked_on_in_its_order_beside_others(queue: Queue) -> None:
+    queue.configure(ordered_groups=True)
+    queue.post([1, 2, 3], group='a')
+    queue.post([4], group='b')
+    began: list[set[int]] = []
+    at_once: set[int] = set()
+    other_began = threading.Event()
+
+    def handle(message: Message) -> None:
+        at_once.add(message.body)
+        if message.body == 4:
+            other_began.set()
+        else:
+            began.append(at_once - {4})
+        assert other_began.wait(SECONDS)
+        at_once.remove(message.body)
+
+    with Running(Worker(queue, handle, concurrency=4)) as worker:
+        wait_until(lambda: worker.succeeded == 4, SECONDS, 'all messages are worked on')
+    assert began == [{1}, {2}, {3}]
+
+
 def test_every_message_is_worked_on_by_several_at_a_time(queue: Queue) -> None:
     together = threading.Barrier(4, timeout=SECONDS)
     done: list[int] = []

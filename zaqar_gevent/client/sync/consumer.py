@@ -42,6 +42,8 @@ MAX_CLAIM_MESSAGES = 20
 MAX_WAIT_SECONDS = 3600.0
 # No server lets a claim live shorter than that, unless it is told to.
 LEAST_TTL_SECONDS = 60.0
+# How often it is looked whether the queue has ordered groups.
+LOOK_SECONDS = 60.0
 # How many messages one request acknowledges at most.
 MAX_ACKS = 100
 
@@ -168,6 +170,9 @@ class Consumer(Stream):
         self._failure: APIError | None = None
         self._failed_ids: list[str] = []
         self._unsent_acks: list[Message] = []
+        # Whether the queue has ordered groups, and from when on that is to be asked again.
+        self._is_ordered = False
+        self._is_ordered_until = 0.0
         # A claim that was asked for by a call that was cancelled.
         self._is_claiming = False
         self._pace = Pace(io.MAX_WAIT_SECONDS)
@@ -492,10 +497,14 @@ class Consumer(Stream):
             if free <= 0 or self._is_claiming:
                 self._pause(seconds)
                 return
-            max_wait = (link.get_capabilities()).max_wait
-            wait = min(self._pace.wait(max_wait), seconds)
+            capabilities = link.get_capabilities()
+            if capabilities.server:
+                self._look_for_order(link)
+            wait = min(self._pace.wait(capabilities.max_wait), seconds)
             began = time.monotonic()
-            found = self._claim(link, min(free, MAX_CLAIM_MESSAGES), wait)
+            # Of a group one claim at a time has messages: one of one message keeps their order.
+            most = 1 if self._is_ordered else MAX_CLAIM_MESSAGES
+            found = self._claim(link, min(free, most), wait)
         except _TROUBLE:
             if wait:
                 self._pace.cut(time.monotonic() - began)
@@ -505,6 +514,18 @@ class Consumer(Stream):
             self._pace.found()
         elif not wait:
             self._pause(min(self._pace.pause(), seconds))
+
+    def _look_for_order(self, link: Link) -> None:
+        """Know whether the queue has ordered groups; upstream's servers have none."""
+        if time.monotonic() < self._is_ordered_until:
+            return
+        timeout = self._requester.timeout
+        answer = link.perform('queue_get', self._target.arguments(), timeout)
+        if answer.status >= 500:
+            check(answer)
+        # Whoever may not see it keeps the order that there may be.
+        self._is_ordered = answer.status >= 400 or bool(answer.body.get('_ordered_groups'))
+        self._is_ordered_until = time.monotonic() + LOOK_SECONDS
 
     def _have_pushed(self, link: Connection, seconds: float) -> None:
         pushes = self._pushes

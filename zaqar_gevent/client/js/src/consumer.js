@@ -10,6 +10,8 @@ import { ignoreEndOf, settleEnd } from './subscription.js';
 const CLAIM_TTL = 300;
 const CLAIM_GRACE = 60;
 const MAX_CLAIMED = 20;
+// How often it is looked whether the queue has ordered groups.
+const LOOK_SECONDS = 60;
 // What a server says to who deletes a message under a claim that is over.
 const LOST_CLAIM = [BadRequest, Forbidden, NotFound];
 
@@ -23,6 +25,9 @@ export class Consumer extends Stream {
   #holds = new WeakMap();
   #held = new Set();
   #settled = deferred();
+  // Whether the queue has ordered groups, and from when on that is to be asked again.
+  #isOrdered = false;
+  #isOrderedUntil = 0;
 
   constructor(queue, options = {}) {
     checkOptions(options, ['credit', 'ttl', 'grace', 'signal'], 'consume()');
@@ -110,11 +115,30 @@ export class Consumer extends Stream {
       }
     };
     return this._repeat(transport, hasCredit, async (wait) => {
-      const limit = Math.min(this.#credit - this.#held.size, MAX_CLAIMED);
+      if (transport.capabilities.server) await this._unlessLeft(this.#lookForOrder(transport), transport);
+      // Of a group one claim at a time has messages: one of one message keeps their order.
+      const limit = Math.min(this.#credit - this.#held.size, this.#isOrdered ? 1 : MAX_CLAIMED);
       const found = await this._unlessLeft(this.#claimSome(transport, limit, wait), transport);
       this._progressed();
       return found;
     });
+  }
+
+  // Know whether the queue has ordered groups; upstream's servers have none.
+  async #lookForOrder(transport) {
+    if (this._client._clock.now() < this.#isOrderedUntil) return;
+    const scope = new Scope(this._client._clock, { seconds: this._client.timeout });
+    try {
+      const { body } = await transport.request('queue_get', this.#queue._named, { signal: scope.signal });
+      this.#isOrdered = Boolean(body._ordered_groups);
+    } catch (error) {
+      if (isPassing(error) || !(error instanceof ZaqarError)) throw error;
+      // Whoever may not see it keeps the order that there may be.
+      this.#isOrdered = true;
+    } finally {
+      scope.end();
+    }
+    this.#isOrderedUntil = this._client._clock.now() + LOOK_SECONDS;
   }
 
   // How many were claimed. Not given up with the transport: what was claimed would be lost for the

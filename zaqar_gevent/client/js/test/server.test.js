@@ -287,6 +287,20 @@ everywhere('attributes come back with messages, and dead letters say where they 
   assert.ok(Date.parse(at) > 0);
 });
 
+everywhere('a consumer has one message of a group at a time where groups are ordered', async (client) => {
+  const queue = client.queue('q');
+  await queue.configure({ orderedGroups: true });
+  await queue.post(['first', 'second'], { group: 'a' });
+  await queue.post('other', { group: 'b' });
+  const consumer = queue.consume({ credit: 4, ttl: 60 });
+  const next = async () => (await consumer.next({ timeout: 30 })).value;
+  const had = [await next(), await next()];
+  assert.deepEqual(had.map((one) => one.body).sort(), ['first', 'other']);
+  await had.find((one) => one.body === 'first').ack();
+  assert.equal((await next()).body, 'second');
+  await consumer.close();
+});
+
 everywhere('a message that cannot be rejected can still be settled', async (client) => {
   const queue = client.queue('q');
   await queue.post(1);
