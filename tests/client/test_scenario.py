@@ -30,7 +30,7 @@ def test_a_client_in_threads(server: ServerProcess, transport: str, encoding: st
 def test_a_client_in_greenlets(server: ServerProcess, transport: str, encoding: str) -> None:
     command = [sys.executable, '-m', 'tests.client.scenario', server.url, '--gevent']
     options = ['--transport', transport, '--encoding', encoding, '--project', uuid.uuid4().hex]
-    finished = subprocess.run([*command, *options], capture_output=True, text=True, timeout=60)
+    finished = subprocess.run([*command, *options], capture_output=True, text=True, timeout=180)
     assert finished.returncode == 0, finished.stderr
     assert finished.stderr == ''
     assert json.loads(finished.stdout) == EXPECTED
