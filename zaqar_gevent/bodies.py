@@ -63,13 +63,16 @@ class Encoding(enum.IntEnum):
 _JSON, _MSGPACK = Encoding.JSON, Encoding.MSGPACK
 
 
+_check_msgpack = msgspec.msgpack.Decoder(msgspec.Raw).decode
+
+
 def check(encoding: Encoding, data: Data) -> None:
     """Raise `ValueError` or `msgspec.DecodeError` for what would break the answer it is put into.
 
     encoding: of `data`; an encrypted body is a JSON text here.
     """
     if encoding is _MSGPACK:
-        msgspec.msgpack.decode(data, type=msgspec.Raw)
+        _check_msgpack(data)
         return
     try:
         check_syntax(data)

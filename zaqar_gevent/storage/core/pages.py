@@ -8,6 +8,7 @@ The id of a message is the number of its row.
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -23,7 +24,8 @@ _ID_LENGTH = 16
 # The texts of a longer page are checked one by one, rather than copied.
 _SHORT_PAGE = 16 * 1024
 _END_OF_HEADS = b'\n'
-_JSON = Encoding.JSON
+# PERF: members of an enumeration are looked up by its metaclass.
+_ENCODINGS = {encoding.value: encoding for encoding in Encoding}
 
 
 def encode_id(number: int) -> str:
@@ -91,6 +93,9 @@ class _Head(msgspec.Struct, array_like=True, gc=False):
 
 
 _decode_heads = msgspec.json.Decoder(list[_Head]).decode
+_split_array = msgspec.msgpack.Decoder(list[msgspec.Raw]).decode
+# An array in MsgPack, with its number of elements in 32 bits.
+_ARRAY, _array_head = 0xDD, struct.Struct('>BI').pack
 
 
 EMPTY_PAGE = b'[]' + _END_OF_HEADS
@@ -116,20 +121,18 @@ def decode_page(document: bytes, apart: Sequence[memoryview] | None = None) -> l
                 stored.append(view[begin:end])
         else:
             stored += apart
-        are_checked = apart is None and len(document) <= _SHORT_PAGE and _are_json(stored)
+        is_short = apart is None and len(document) <= _SHORT_PAGE
+        common = _common_encoding(heads) if is_short else None
+        are_checked = common is not None and _ARE_VALID[common](stored)
         for head, body in zip(heads, stored, strict=True):
-            encoding = head.encoding
+            encoding = _ENCODINGS[head.encoding]
             found: StoredMessage = {
                 'id': head.id,
                 'age': head.age,
                 'ttl': head.ttl,
                 'claim_count': head.claim_count,
                 'claim_id': head.claim_id,
-                'body': (
-                    Body(_JSON, body)
-                    if are_checked and not encoding
-                    else _decode_or_leave(Encoding(encoding), body)
-                ),
+                'body': (Body(encoding, body) if are_checked else _decode_or_leave(encoding, body)),
             }
             if head.checksum is not None:
                 found['checksum'] = head.checksum
@@ -137,7 +140,7 @@ def decode_page(document: bytes, apart: Sequence[memoryview] | None = None) -> l
                 found['position'] = encode_id(head.placed)
             _add_extras(found, head)
             messages.append(found)
-    except (ValueError, msgspec.DecodeError) as error:
+    except (ValueError, KeyError, msgspec.DecodeError) as error:
         raise UndecodableValue(str(error)) from None
     return messages
 
@@ -156,6 +159,13 @@ def _add_extras(found: StoredMessage, head: _Head) -> None:
         found['dead_letter'] = msgspec.json.decode(head.dead_letter)
 
 
+def _common_encoding(heads: Sequence[_Head]) -> int | None:
+    """The encoding of all bodies, if they can be checked together."""
+    found = {head.encoding for head in heads}
+    common = found.pop() if len(found) == 1 else None
+    return common if common in _ARE_VALID else None
+
+
 def _are_json(stored: Sequence[memoryview]) -> bool:
     """Whether these are so many texts in JSON. PERF: one call for all costs less than one each."""
     try:
@@ -163,6 +173,17 @@ def _are_json(stored: Sequence[memoryview]) -> bool:
     except (ValueError, RuntimeError, msgspec.DecodeError):
         # One is in MsgPack, or damaged, or has a number that only a stricter check refuses.
         return False
+
+
+def _are_msgpack(stored: Sequence[memoryview]) -> bool:
+    """The same of values in MsgPack."""
+    try:
+        return len(_split_array(_array_head(_ARRAY, len(stored)) + b''.join(stored))) == len(stored)
+    except msgspec.DecodeError:
+        return False
+
+
+_ARE_VALID = {Encoding.JSON.value: _are_json, Encoding.MSGPACK.value: _are_msgpack}
 
 
 def join_heads(documents: Iterable[str]) -> bytes:
