@@ -98,6 +98,11 @@ class Bench:
         self._engine = engines.load('websockets')
         self._limits = engines.FrameLimits(2**20, 2**20, 64)
 
+    @property
+    def database(self) -> Any:
+        """The file that messages are in."""
+        return self._data.database
+
     def close(self) -> None:
         self._data.close()
         self._control.close()
@@ -161,12 +166,12 @@ class Bench:
         return ask
 
 
-def together(ask: Sequence[Callable[[], object]]) -> None:
-    """Requests of several clients at once, `REQUESTS` of each."""
+def together(ask: Sequence[Callable[[], object]], requests: int = REQUESTS) -> None:
+    """Requests of several clients at once, so many of each."""
     import gevent
 
     def repeat(one: Callable[[], object]) -> None:
-        for _ in range(REQUESTS):
+        for _ in range(requests):
             one()
 
     gevent.joinall([gevent.spawn(repeat, one) for one in ask], raise_error=True)
@@ -222,13 +227,13 @@ def batches(bench: Bench) -> dict[str, Batch]:
     return found
 
 
-def fill(bench: Bench, dialect: Any, queue: str, count: int) -> None:
+def fill(bench: Bench, dialect: Any, queue: str, count: int, size: str = '100 B') -> None:
     """Post messages to list or to claim."""
     from perf import workloads
 
     talk = bench.talker(dialect.subprotocol)
     while count > 0:
-        messages = workloads.messages('100 B', min(count, 100))
+        messages = workloads.messages(size, min(count, 50))
         body = {'queue_name': queue, 'messages': messages}
         answer = dialect.decode(talk(dialect.encode('message_post', body, 1)))
         if answer.status != 201:

@@ -21,6 +21,7 @@ KINDS = (
     'compare',
     'ceiling',
     'anatomy',
+    'profiles',
     'connections',
     'fanout',
     'scale',
@@ -39,6 +40,14 @@ same.
 _ASKED = """# What was asked for
 
 Written by `python -m perf.report`, as [the page for readers](../../docs/performance.md) is.
+
+"""
+_IN_THE_WAY = """## What is in the way
+
+Written by `python -m perf.profiles`, then `python -m perf.report`. Processor time of one operation,
+the least of the rounds; the threads' shares are to a hundredth of a second of the whole run. The
+counts are those of one operation: below one, several operations share a commit. An operation that
+claims counts with its deletions.
 
 """
 _CLIENTS = """## Clients for Python
@@ -188,7 +197,11 @@ def page(found: dict[str, Any], description: dict[str, Any]) -> str:
 
 def asked(found: dict[str, Any], description: dict[str, Any]) -> str:
     """What was asked of the server, and whether it was met: for those who work on it."""
-    return f'{_ASKED}{machine(description)}\n{targets.table(targets.Figures(found))}'
+    text = f'{_ASKED}{machine(description)}\n{targets.table(targets.Figures(found))}'
+    if 'profiles' in found:
+        text += f'\n{_IN_THE_WAY}{tables.profiles(found["profiles"])}'
+        text += f'\n{targets.obstacles(found["profiles"])}'
+    return text
 
 
 def write(directory: pathlib.Path, docs: pathlib.Path) -> pathlib.Path:

@@ -22,6 +22,7 @@ PROGRAMS: dict[str, tuple[list[str], list[str], float, float]] = {
     'ceiling': ([], ['--seconds', '0.2', '--rounds', '1'], 4, 2),
     'compare': (['--minutes', '19'], ['--quick', '--minutes', '3'], 24, 4),
     'anatomy': ([], ['--seconds', '0.3', '--rounds', '1'], 3, 2),
+    'profiles': ([], ['--seconds', '0.2', '--rounds', '1'], 5, 3),
     'fanout': ([], ['--subscribers', '1', '100', '1000', '--deliveries', '10000'], 4, 2),
     'connections': ([], ['--counts', '1000'], 8, 3),
     'scale': (
@@ -43,6 +44,7 @@ SHORT: dict[str, list[str]] = {
     'ceiling': ['--rounds', '1', '--seconds', '0.5'],
     'compare': ['--minutes', '11', '--rounds', '2', '--seconds', '0.4'],
     'anatomy': ['--rounds', '2', '--seconds', '0.5'],
+    'profiles': ['--rounds', '2', '--seconds', '0.5'],
     'connections': ['--counts', '1000', '5000'],
     'scale': ['--rounds', '1', '--seconds', '0.3'],
     'peers': ['--rounds', '2', '--seconds', '0.5'],

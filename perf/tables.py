@@ -96,6 +96,54 @@ def anatomy(rows: Sequence[dict[str, Any]]) -> str:
     return '\n'.join(texts)
 
 
+def profiles(found: dict[str, Any]) -> str:
+    """What operations cost, part by part, and what they do."""
+    rows = found['cases']
+    head = [
+        *('operation', 'store', 'asked', 'CPU', 'serving thread', 'in the system'),
+        *('other threads', 'in the system', 'Redis'),
+    ]
+    costs = [
+        [
+            row['case'],
+            row['store'],
+            '' if row['asked_us'] is None else f'{row["asked_us"]:,.0f} µs',
+            *(
+                f'{row[name]:,.0f} µs'
+                for name in (
+                    *('server_us', 'serving_user', 'serving_system', 'other_user', 'other_system'),
+                )
+            ),
+            f'{row["store_us"]:,.0f} µs' if row['store_us'] else '',
+        ]
+        for row in rows
+    ]
+    counted = [row for row in rows if 'commits' in row]
+    does = [
+        [
+            row['case'],
+            *(
+                f'{row[name]:,g}'
+                for name in (
+                    *('serving_calls', 'serving_c_calls', 'writing_calls', 'writing_c_calls'),
+                    *('statements', 'commits', 'pages'),
+                )
+            ),
+        ]
+        for row in counted
+    ]
+    syncs = [
+        [str(row['pages']), f'{row["overwritten_us"]:.0f} µs', f'{row["appended_us"]:.0f} µs']
+        for row in found['syncs']
+    ]
+    counts_head = [
+        *('operation, embedded store', 'Python calls, serving', 'into C'),
+        *('Python calls, writing', 'into C', 'statements', 'commits', 'pages'),
+    ]
+    syncs_head = ['fdatasync of so many pages', 'written over', 'appended']
+    return '\n'.join([table(head, costs), table(counts_head, does), table(syncs_head, syncs)])
+
+
 def connections(rows: Sequence[dict[str, Any]]) -> str:
     """Idle connections."""
     return table(

@@ -241,6 +241,31 @@ TARGETS = [
 ]
 
 
+def obstacles(found: dict[str, Any]) -> str:
+    """What is in the way of each target for processor time that `perf.profiles` saw missed."""
+    sync = found['syncs'][0]['overwritten_us']
+    lines = []
+    for row in found['cases']:
+        asked = row['asked_us']
+        if asked is None or row['server_us'] <= asked:
+            continue
+        text = (
+            f'- **{row["case"]}** takes {row["server_us"]:,.0f} µs, asked for {asked:,.0f}: '
+            f'{row["serving_user"]:,.0f} µs are {row["serving_calls"]:,.0f} Python calls and '
+            f'{row["serving_c_calls"]:,.0f} calls into C in the thread that serves, '
+            f'{row["serving_system"]:,.0f} µs its system calls'
+        )
+        if row['commits']:
+            commit = row['other_user'] + row['other_system']
+            text += (
+                f'; {commit:,.0f} µs are the thread that commits, {row["commits"] * sync:,.0f} µs '
+                f'of that the syncs ({row["commits"]:g} commits with {row["pages"]:g} pages for '
+                f'each operation)'
+            )
+        lines.append(text + '.\n')
+    return ''.join(lines)
+
+
 def table(figures: Figures) -> str:
     """Each target, what was measured, and whether it is met."""
     lines = ['| what | asked | measured | met |', '|---|---|---|---|']
