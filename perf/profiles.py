@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import collections
 import functools
+import math
 import os
 import pathlib
 import subprocess
@@ -27,7 +28,7 @@ from perf import results, tables
 from perf.compare import EMBEDDED_CLAIMS, SPARE_MESSAGES
 from perf.load import Driver
 from perf.machine import CLIENT_CORE, SERVER_CORE, end_orderly, on_core
-from perf.servers import Fleet, Server
+from perf.servers import ROOT, Fleet, Server
 from perf.wire import Compact, Conversation, Default, Dialect
 from perf.workloads import (
     CLAIM,
@@ -165,7 +166,10 @@ def print_counts(number: int) -> None:
     In a process of its own, with all modules patched.
     """
     from perf import budget
+    from zaqar_gevent.storage.sqlite import checkpoints, connecting
 
+    # The log grows all the time, so that its length tells how much has been written.
+    checkpoints.IDLE_SECONDS, connecting.CHECKPOINT_PAGES = math.inf, 10**6
     with tempfile.TemporaryDirectory() as directory:
         bench = budget.Bench(pathlib.Path(directory))
         try:
@@ -252,7 +256,7 @@ def profile(seconds: float, rounds: int) -> dict[str, Any]:
             # What disturbs adds.
             least = min(several, key=lambda one: one['server_us'])
             row = {name: results.significant(each, 3) for name, each in least.items()}
-            counts = _count_apart(case) if case.store == EMBEDDED else {}
+            counts = count_apart(case) if case.store == EMBEDDED else {}
             asked = case.asked
             rows.append(
                 {'case': case.name, 'store': case.store, 'asked_us': asked, **row, **counts}
@@ -274,9 +278,11 @@ def profile(seconds: float, rounds: int) -> dict[str, Any]:
     return {'cases': rows, 'syncs': syncs}
 
 
-def _count_apart(case: Case) -> dict[str, float]:
+def count_apart(case: Case) -> dict[str, float]:
+    """What one operation of a case on the embedded store does."""
     program = _COUNT.format(number=CASES.index(case))
-    done = subprocess.run([sys.executable, '-c', program], check=True, capture_output=True)
+    command = [sys.executable, '-c', program]
+    done = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE)
     counts: dict[str, float] = msgspec.json.decode(done.stdout.splitlines()[-1])
     return counts
 

@@ -36,10 +36,15 @@ class GroupMode(enum.IntFlag):
     FAIR = 2
 
 
+def are_ordered(metadata: Mapping[str, Any]) -> bool:
+    """Whether the metadata of a queue ask for ordered groups."""
+    return metadata.get('_ordered_groups') is True
+
+
 def mode_of(metadata: Mapping[str, Any]) -> GroupMode:
     """The mode that the metadata of a queue ask for."""
     mode = GroupMode.NONE
-    if metadata.get('_ordered_groups') is True:
+    if are_ordered(metadata):
         mode |= GroupMode.ORDERED
     if metadata.get('_fair_groups') is True:
         mode |= GroupMode.FAIR

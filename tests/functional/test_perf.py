@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from perf import scaling, targets
+from perf import profiles, scaling, targets
 from perf.usual_client import request_bytes
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -41,6 +41,39 @@ def test_a_post_is_taken_apart(tmp_path: pathlib.Path) -> None:
         steps = [row['us'] for row in rows if row['way'] == way and not row.get('is_part')]
         assert len(steps) > 2
         assert sum(steps) > steps[0] > 0
+
+
+@pytest.mark.timeout(240)
+def test_what_operations_do_is_counted() -> None:
+    [alone] = [case for case in profiles.CASES if case.name == 'post 100 B, one connection']
+    counts = profiles.count_apart(alone)
+    assert counts['commits'] >= 1
+    assert counts['pages'] >= counts['commits']
+    assert counts['statements'] > counts['commits']
+    assert min(counts['serving_calls'], counts['writing_calls']) > 1
+
+
+def test_what_is_in_the_way_of_missed_targets_is_said() -> None:
+    row = {
+        'case': 'post',
+        'asked_us': 45.0,
+        'server_us': 74.0,
+        'serving_user': 38.0,
+        'serving_system': 12.0,
+        'other_user': 15.0,
+        'other_system': 9.0,
+        'serving_calls': 94.0,
+        'serving_c_calls': 88.0,
+        'commits': 0.07,
+        'pages': 0.5,
+    }
+    met = {**row, 'case': 'list', 'server_us': 44.0}
+    free = {**row, 'case': 'claim', 'asked_us': None}
+    found = {'cases': [row, met, free], 'syncs': [{'overwritten_us': 100.0}]}
+    said = targets.obstacles(found)
+    assert said.count('**') == 2
+    assert '**post** takes 74 µs, asked for 45' in said
+    assert '7 µs of that the syncs' in said
 
 
 def test_what_the_usual_client_sends_is_measured() -> None:

@@ -29,7 +29,7 @@ from zaqar_gevent.api.quotas import Quotas
 from zaqar_gevent.api.quotas import quotas as make_quotas
 from zaqar_gevent.api.ttl_cache import TTLCache
 from zaqar_gevent.encryption.options import build_cipher
-from zaqar_gevent.message_groups import GroupMode, mode_of
+from zaqar_gevent.message_groups import are_ordered
 from zaqar_gevent.quota_options import Limits as QuotaLimits
 from zaqar_gevent.storage.features import Feature
 from zaqar_gevent.storage.interface import (
@@ -302,7 +302,7 @@ class Broker:
 
     def has_ordered_groups(self, queue_name: str, project: str | None) -> bool:
         """Whether one worker at a time has messages of a group."""
-        return GroupMode.ORDERED in mode_of(self._known_metadata_of(queue_name, project))
+        return are_ordered(self._known_metadata_of(queue_name, project))
 
     def with_retry_delay(
         self, lease: Mapping[str, Any], queue_name: str, project: str | None

@@ -30,6 +30,9 @@ _RESOLVE = """SELECT json_group_array(json_array(s.id, EXISTS (
           FROM json_each(?) ORDER BY key) j
     LEFT JOIN spools s ON s.project = j.project AND s.name = j.name"""
 
+_RESOLVE_ONE = """SELECT (SELECT id FROM spools WHERE project = ?1 AND name = ?2), EXISTS (
+    SELECT 1 FROM queues WHERE project = ?1 AND kind IN ('queue', 'topic') AND name = ?2)"""
+
 _EDGE = """SELECT {columns} FROM (
     SELECT id, created, position FROM messages INDEXED BY messages_free
     WHERE spool = {spool} AND claim IS NULL AND delayed_until = 0 AND expires > :now
@@ -61,6 +64,10 @@ _MARK = 'SELECT mark FROM spools WHERE project = ? AND name = ? AND mark IS NOT 
 
 def resolve(cursor: sqlite3.Cursor, names: list[tuple[str, str]]) -> list[tuple[int | None, bool]]:
     """The spool of each (project, queue), if there is one, and whether this file has the queue."""
+    if len(names) == 1:
+        # PERF: less than half of the time, and many transactions have the posts of one queue only.
+        spool, exists = cursor.execute(_RESOLVE_ONE, names[0]).fetchone()
+        return [(spool, bool(exists))]
     document = msgspec.json.encode(names).decode()
     row = cursor.execute(_RESOLVE, (document,)).fetchone()
     return [(spool, bool(exists)) for spool, exists in msgspec.json.decode(row[0])]
