@@ -37,17 +37,21 @@ from perf.workloads import (
     LIST,
     PAGE,
     POST,
+    SIZES,
     Cell,
     exchange_of,
     fill,
+    messages,
     prepare,
 )
+from zaqar_gevent import documents
 
 EMBEDDED, REDIS = 'embedded', 'Redis, native'
 JSON, MSGPACK = Default(binary=False), Default(binary=True)
 COMPACT = Compact(binary=False)
 OPERATIONS, CLIENTS = 320, 16
 SYNCS = 300
+CHECKS = 500
 _PAGE_BYTES, _FRAME_HEAD_BYTES, _LOG_HEAD_BYTES = 4096, 24, 32
 _COUNT = """from gevent import monkey
 monkey.patch_all()
@@ -148,6 +152,18 @@ def sync_cost(directory: pathlib.Path, pages: int, *, appends: bool) -> float:
             os.fdatasync(descriptor)
             used += time.thread_time() - before
     return used / SYNCS * 1e6
+
+
+def check_cost(size: str, *, binary: bool) -> float:
+    """Microseconds of processor time that it takes to check a post of a body of this size."""
+    data = documents.encode({'messages': messages(size, 1)}, binary=binary)
+    check = documents.check_msgpack if binary else documents.check_json
+    least = math.inf
+    for _ in range(CHECKS):
+        before = time.thread_time()
+        check(data)
+        least = min(least, time.thread_time() - before)
+    return results.significant(least * 1e6, 3)
 
 
 class _Counter:
@@ -275,7 +291,15 @@ def profile(seconds: float, rounds: int) -> dict[str, Any]:
                 }
                 for pages in (4, 8)
             ]
-    return {'cases': rows, 'syncs': syncs}
+            checks = [
+                {
+                    'size': size,
+                    'json_us': check_cost(size, binary=False),
+                    'msgpack_us': check_cost(size, binary=True),
+                }
+                for size in SIZES
+            ]
+    return {'cases': rows, 'syncs': syncs, 'checks': checks}
 
 
 def count_apart(case: Case) -> dict[str, float]:

@@ -197,10 +197,12 @@ def page(found: dict[str, Any], description: dict[str, Any]) -> str:
 
 def asked(found: dict[str, Any], description: dict[str, Any]) -> str:
     """What was asked of the server, and whether it was met: for those who work on it."""
-    text = f'{_ASKED}{machine(description)}\n{targets.table(targets.Figures(found))}'
+    figures = targets.Figures(found)
+    text = f'{_ASKED}{machine(description)}\n{targets.table(figures)}'
     if 'profiles' in found:
         text += f'\n{_IN_THE_WAY}{tables.profiles(found["profiles"])}'
         text += f'\n{targets.obstacles(found["profiles"])}'
+        text += targets.floors(figures)
     return text
 
 

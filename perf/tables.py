@@ -141,7 +141,13 @@ def profiles(found: dict[str, Any]) -> str:
         *('Python calls, writing', 'into C', 'statements', 'commits', 'pages'),
     ]
     syncs_head = ['fdatasync of so many pages', 'written over', 'appended']
-    return '\n'.join([table(head, costs), table(counts_head, does), table(syncs_head, syncs)])
+    checks = [
+        [row['size'], f'{row["json_us"]:.1f} µs', f'{row["msgpack_us"]:.1f} µs']
+        for row in found['checks']
+    ]
+    checks_head = ['check of a post of', 'JSON', 'MsgPack']
+    parts = ((head, costs), (counts_head, does), (syncs_head, syncs), (checks_head, checks))
+    return '\n'.join(table(*part) for part in parts)
 
 
 def connections(rows: Sequence[dict[str, Any]]) -> str:

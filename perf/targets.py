@@ -187,6 +187,7 @@ def growth(figures: Figures) -> Verdict:
 
 
 UPSTREAM = 'upstream WebSocket JSON'
+_NATIVE = 'ours WebSocket JSON on Redis, native'
 TARGETS = [
     Target(
         'WebSocket `message_post`, 16 connections',
@@ -263,6 +264,27 @@ def obstacles(found: dict[str, Any]) -> str:
                 f'each operation)'
             )
         lines.append(text + '.\n')
+    return ''.join(lines)
+
+
+def floors(figures: Figures) -> str:
+    """Of ratios that are asked for: how much of the time that they leave pings alone would take."""
+    lines = []
+    for ours, theirs, cell, requests in (
+        (_NATIVE, 'ours WebSocket JSON on Redis', 'list 10, 100 B', 1),
+        (_NATIVE, 'ours WebSocket JSON on Redis', 'claim 10 + delete 10, 100 B', 2),
+        ('ours WebSocket JSON', UPSTREAM, 'claim 10 + delete 10, 100 B', 2),
+        ('ours WebSocket JSON', UPSTREAM, 'claim 10 + delete each, 100 B', 11),
+    ):
+        if not all(figures.has(*each) for each in ((ours, cell), (theirs, cell), (ours, 'ping'))):
+            continue
+        used, reference = (figures.cell(name, cell, 'server_us') for name in (ours, theirs))
+        ping = figures.cell(ours, 'ping', 'server_us')
+        lines.append(
+            f'- **{cell}**, {ours}, takes {used:,.0f} µs, {reference / used:.1f} times less than '
+            f'{theirs}. 15 times less would be {reference / 15:,.0f} µs; as many pings '
+            f'({requests}) take {requests * ping:,.0f} µs.\n'
+        )
     return ''.join(lines)
 
 
