@@ -8,12 +8,16 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import gevent
 import gunicorn_h1c
 
+from zaqar_gevent.greenlets import MOMENT
 from zaqar_gevent.http.stream import Stream
 from zaqar_gevent.sockets.received import FREE_BYTES, Reservation
 
 _READ_BYTES = 64 * 1024
+# Of a long body as much as this, and then others have their turn.
+_READ_LONG_BYTES = 256 * 1024
 # PERF: what is read for a line stays little: the rest of it is copied for each line and chunk.
 _READ_LINE_BYTES = 4 * 1024
 _CHUNK_SIZE = re.compile(rb'([0-9A-Fa-f]{1,15})(;[\t\x20-\x7e\x80-\xff]*)?')
@@ -68,8 +72,10 @@ class Body(io.RawIOBase):
         # Not a list of the pieces: of two bytes each it would be twenty times as long.
         gathered = bytearray(data)
         while data and (left is None or len(gathered) < left):
-            data = self._read_some(self._may_read(len(gathered), left))
+            data = self._read_some(min(self._may_read(len(gathered), left), _READ_LONG_BYTES))
             gathered += data
+            if len(data) == _READ_LONG_BYTES:
+                gevent.sleep(MOMENT)
         if self.reservation is not None:
             self.reservation.has_come()
         return bytes(gathered)
