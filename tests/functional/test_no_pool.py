@@ -35,3 +35,19 @@ def test_a_queue_without_a_pool_is_empty(server: ServerProcess, transport: str) 
     assert caller.call('claim_get', **claim).status == 404
     assert caller.call('claim_delete', **claim).status == 204
     caller.close()
+
+
+@pytest.mark.parametrize('transport', TRANSPORTS)
+def test_a_queue_cannot_be_made_before_there_is_a_pool(
+    server: ServerProcess, transport: str
+) -> None:
+    caller: Any = connect(transport, server.url, server.websocket_url)
+    message = {'body': 1, 'ttl': 60}
+    for refused in (
+        caller.call('queue_create', queue_name='orders'),
+        caller.call('message_post', queue_name='orders', messages=[message]),
+        caller.call('subscription_create', queue_name='orders', subscriber='http://127.0.0.1:1'),
+    ):
+        assert (refused.status, refused.body['code']) == (409, 'conflict')
+        assert 'PUT /v2/pools/' in str(refused.body)
+    caller.close()
