@@ -149,9 +149,6 @@ class StoreMachine(RuleBasedStateMachine):
     size_of: Callable[[Message], int]
     """How many bytes a message has in the store."""
 
-    pops_dead_letters = False
-    """Whether a pop counts as a claim, and moves what has been claimed too often."""
-
     def __init__(self) -> None:
         super().__init__()
         # What one sequence leaves behind is in other queues than those of the next.
@@ -592,15 +589,12 @@ class StoreMachine(RuleBasedStateMachine):
     def pop(self, queue: int, limit: int) -> None:
         name = self._pick(self._filled(), queue)
         self._touch(name)
-        expected = self.model.claimable(name)[:limit]
-        if self.pops_dead_letters:
-            self._show_due_dead_letters(name)
-            expected, exhausted = self.model.find_claimable(name, limit)
+        self._show_due_dead_letters(name)
+        expected, exhausted = self.model.find_claimable(name, limit)
         popped = list(self.store.messages.pop(self._real(name), limit) or ())
         if self.model.queues[name].settings.fair_groups:
             expected = self._check_turns(name, popped, len(expected))
-        if self.pops_dead_letters:
-            self._move_dead_letters(name, exhausted)
+        self._move_dead_letters(name, exhausted)
         bodies, wanted = [one['body'] for one in popped], [one.body for one in expected]
         assert bodies == wanted, f'popped {bodies} instead of {wanted}'
         for message in expected:
@@ -739,7 +733,7 @@ class StoreMachine(RuleBasedStateMachine):
 def machine_of(store: Store, clock: Clock) -> type[StoreMachine]:
     """The machine of one store."""
     on_redis = store.redis is not None
-    members = {'shared': store, 'clock': clock, 'pops_dead_letters': on_redis}
+    members: dict[str, Any] = {'shared': store, 'clock': clock}
     members['size_of'] = staticmethod(_size_on_redis if on_redis else _size)
     usage = stores_of(store.data, store.control).usage
     if usage is not None:

@@ -60,15 +60,11 @@ STORES = ('sqlite', 'native', 'unshared', 'valkey', 'postgresql', 'upstream')
 
 CLOCK = 'delays go by a clock that the test does not set'
 EXCEPTIONS: dict[str, dict[str, str]] = {
-    'sqlite': {
-        'test_a_pop_moves_dead_letters': 'a pop is no claim on the embedded store',
-    },
+    'sqlite': {},
     'native': {},
     'unshared': {},
     'valkey': {},
-    'postgresql': {
-        'test_a_pop_moves_dead_letters': 'a pop is no claim on PostgreSQL',
-    },
+    'postgresql': {},
     'upstream': {
         'test_a_list_goes_on_after_a_deleted_marker': 'begins anew at the head',
         'test_a_marker_of_another_store_is_refused': 'lists from the head after any marker',

@@ -111,8 +111,8 @@ class DataDriver(own_drivers.DataDriver):
         has_groups = name in self._grouped if mode is None else bool(mode)
         dead = None
         # PERF: a queue without dead letters is told by the function, and costs no further call.
-        most = 0 if lease is None else _NOT_KNOWN
-        if lease is not None and not self.keeps_names:
+        most = _NOT_KNOWN
+        if not self.keeps_names:
             dead = self.find_dead_letters(queue, project)
             most = _most_claims(dead)
         left, patience = ROUNDS * limit, Patience()

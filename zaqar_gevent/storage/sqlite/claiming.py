@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from zaqar_gevent.message_groups import GroupMode
@@ -199,9 +200,9 @@ def show_due(cursor: Transaction, project: str, queue: str, now: float) -> tuple
 
 
 class Attempt(NamedTuple):
-    """What a call of `create` has come to.
+    """What a call of `create`, or of `removal.pop`, has come to.
 
-    page: of the messages that were claimed; None for none. is_over: whether it was all, rather
+    page: of the messages that were taken; None for none. is_over: whether it was all, rather
         than a step before another attempt. dead_lettered: how many dead letters were moved away.
     may_have_dead_letters: whether it must be known first where dead letters go. is_behind: see
         `Free`.
@@ -242,17 +243,9 @@ def create(
     if spool is None:
         return Attempt(None)
     free = find_free(cursor, spool, grouping, lease.now, limit, is_patient=manner.is_patient)
-    if free.claims and not dead_letters:
-        return Attempt(None, False, may_have_dead_letters=True)
-    for known in dead_letters:
-        if known is not None and free.claims >= known.max_claims:
-            dead_lettered = _dead_letter_exhausted(
-                cursor, project, queue, free.ids, lease.now, known
-            )
-            if dead_lettered:
-                return Attempt(None, False, dead_lettered)
-    if free.may_grow:
-        return Attempt(None, False, is_behind=free.is_behind)
+    step = clear_way(cursor, project, queue, lease.now, free, dead_letters)
+    if step is not None:
+        return step
     if not free.size:
         return Attempt(None)
     cursor.execute(
@@ -268,6 +261,30 @@ def create(
     if free.expires < lease.expires:
         cursor.execute(_EXTEND, parameters)
     return Attempt(cursor.execute(HELD, parameters).fetchone()[0])
+
+
+def clear_way(
+    cursor: Transaction,
+    project: str,
+    queue: str,
+    now: float,
+    free: Free,
+    dead_letters: Sequence[DeadLetters | None],
+) -> Attempt | None:
+    """Take a step towards what was found, if one is needed before it can be taken.
+
+    dead_letters: see `create`.
+    """
+    if free.claims and not dead_letters:
+        return Attempt(None, False, may_have_dead_letters=True)
+    for known in dead_letters:
+        if known is not None and free.claims >= known.max_claims:
+            dead_lettered = _dead_letter_exhausted(cursor, project, queue, free.ids, now, known)
+            if dead_lettered:
+                return Attempt(None, False, dead_lettered)
+    if free.may_grow:
+        return Attempt(None, False, is_behind=free.is_behind)
+    return None
 
 
 def _dead_letter_exhausted(

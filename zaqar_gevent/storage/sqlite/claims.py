@@ -15,6 +15,7 @@ from zaqar_gevent.settlements import Settlement
 from zaqar_gevent.storage import own_drivers
 from zaqar_gevent.storage.core.pages import read_page
 from zaqar_gevent.storage.interface import StoredMessage
+from zaqar_gevent.storage.own_drivers import DeadLetters
 from zaqar_gevent.storage.sqlite import claiming, delays, settling
 
 if TYPE_CHECKING:
@@ -45,33 +46,15 @@ class ClaimController(own_drivers.ClaimController):
             counts when it expires or is released, if the queue has one.
         """
         token = uuid.uuid4().hex
-        left = claiming.ROUNDS * limit
-        behind = claiming.MOST_BEHIND
-        mode = self.driver.find_group_mode(queue, project)
-        page = None
-        has_to_ask = False
-        while left > 0:
-            # Asked for each time, since others may change the queues meanwhile. PERF: and not
-            # before a message is met that has been claimed before.
-            dead_letters = (self.driver.find_dead_letters(queue, project),) if has_to_ask else ()
+
+        def work(manner: claiming.Manner, *dead_letters: DeadLetters | None) -> claiming.Attempt:
+            lease = _lease(token, metadata)
             attempt: claiming.Attempt = self._database.write(
-                claiming.create,
-                project or '',
-                queue,
-                _lease(token, metadata),
-                limit,
-                claiming.Manner(mode, behind > 0),
-                *dead_letters,
+                claiming.create, project or '', queue, lease, limit, manner, *dead_letters
             )
-            page = attempt.page
-            if attempt.is_over:
-                break
-            if attempt.may_have_dead_letters:
-                has_to_ask = True
-            elif attempt.is_behind and behind > 0:
-                behind -= 1
-            else:
-                left -= max(1, attempt.dead_lettered)
+            return attempt
+
+        page = self.driver.take(queue, project, limit, work)
         if page is None:
             return None, iter(())
         return token, iter(read_page(page, as_bodies=self.driver.carries_bodies))

@@ -16,6 +16,7 @@ from zaqar_gevent.storage.moves import Arrival, Destination, Origin
 from zaqar_gevent.storage.records import QueueRecord
 from zaqar_gevent.storage.sqlite import (
     catalogue,
+    claiming,
     claims,
     collector,
     flavors,
@@ -75,6 +76,39 @@ class DataDriver(own_drivers.DataDriver):
     def keeps_names(self) -> bool:
         """Whether the names of queues are in the same file as their messages."""
         return getattr(self.control_driver, 'database', None) is self.database
+
+    def take(
+        self,
+        queue: str,
+        project: str | None,
+        limit: int,
+        work: Callable[..., claiming.Attempt],
+    ) -> bytes | None:
+        """The page of the first messages that are free, which `work` takes; None for none.
+
+        work: called with a `claiming.Manner` and, once that is needed, where dead letters go; until
+            it is over.
+        """
+        left = claiming.ROUNDS * limit
+        behind = claiming.MOST_BEHIND
+        mode = self.find_group_mode(queue, project)
+        page = None
+        has_to_ask = False
+        while left > 0:
+            # Asked for each time, since others may change the queues meanwhile. PERF: and not
+            # before a message is met that has been claimed before.
+            dead_letters = (self.find_dead_letters(queue, project),) if has_to_ask else ()
+            attempt = work(claiming.Manner(mode, behind > 0), *dead_letters)
+            page = attempt.page
+            if attempt.is_over:
+                break
+            if attempt.may_have_dead_letters:
+                has_to_ask = True
+            elif attempt.is_behind and behind > 0:
+                behind -= 1
+            else:
+                left -= max(1, attempt.dead_lettered)
+        return page
 
     def leave(self, queue: QueueRecord) -> Origin:
         return moving.Origin(self.database.path, queue)

@@ -27,6 +27,7 @@ from zaqar_gevent.storage.core.pages import (
 )
 from zaqar_gevent.storage.errors import StoreUnavailable
 from zaqar_gevent.storage.interface import StoredMessage
+from zaqar_gevent.storage.own_drivers import DeadLetters
 from zaqar_gevent.storage.sqlite import (
     claiming,
     delays,
@@ -297,16 +298,20 @@ class MessageController(own_drivers.MessageController):
             pass
 
     def pop(self, queue: str, limit: int, project: str | None = None) -> Sequence[StoredMessage]:
-        """Take up to `limit` messages that are not claimed from the front of the queue."""
-        mode = self.driver.find_group_mode(queue, project)
-        behind = claiming.MOST_BEHIND
-        document = None
-        while document is None:
+        """Take up to `limit` messages that are not claimed from the front of the queue.
+
+        Those that have been claimed as often as the queue allows go to its dead letter queue.
+        """
+
+        def work(manner: claiming.Manner, *dead_letters: DeadLetters | None) -> claiming.Attempt:
             now = timeutils.utcnow_ts(microsecond=True)
-            manner = claiming.Manner(mode, behind > 0)
-            document = self._database.write(removal.pop, project or '', queue, now, limit, manner)
-            behind -= 1
-        return read_page(document, as_bodies=self.driver.carries_bodies)
+            attempt: claiming.Attempt = self._database.write(
+                removal.pop, project or '', queue, now, limit, manner, *dead_letters
+            )
+            return attempt
+
+        page = self.driver.take(queue, project, limit, work)
+        return [] if page is None else read_page(page, as_bodies=self.driver.carries_bodies)
 
     def restore(
         self, queue: str, popped: Sequence[StoredMessage], project: str | None = None

@@ -12,6 +12,7 @@ from zaqar.storage import errors
 from zaqar_gevent.bodies import Data
 from zaqar_gevent.storage.core.group_commit import Outcome, coalesced
 from zaqar_gevent.storage.core.pages import EMPTY_PAGE, encode_id
+from zaqar_gevent.storage.own_drivers import DeadLetters
 from zaqar_gevent.storage.sqlite import (
     claiming,
     collector,
@@ -147,23 +148,25 @@ def pop(
     now: float,
     limit: int,
     manner: claiming.Manner,
-) -> bytes | None:
-    """Take the first messages that are not claimed; their page.
+    *dead_letters: DeadLetters | None,
+) -> claiming.Attempt:
+    """Take the first messages that are not claimed, or a step towards that.
 
-    None where it must be tried again, after a step towards more messages.
+    dead_letters: where they go, once that has been asked for.
     """
     spool, grouping = groups.open_spool(cursor, project, queue, manner.mode)
     if spool is None:
-        return EMPTY_PAGE
+        return claiming.Attempt(EMPTY_PAGE)
     free = claiming.find_free(cursor, spool, grouping, now, limit, is_patient=manner.is_patient)
-    if free.may_grow:
-        return None
+    step = claiming.clear_way(cursor, project, queue, now, free, dead_letters)
+    if step is not None:
+        return step
     ids = free.ids
     document: bytes = cursor.execute(_POPPED, {'ids': ids, 'now': now}).fetchone()[0]
     if grouping is not None and free.names is not None:
         groups.took(cursor, grouping, free.names, free.size)
     cursor.execute('DELETE FROM messages WHERE id IN (SELECT value FROM json_each(?))', (ids,))
-    return document
+    return claiming.Attempt(document)
 
 
 def get_last_id(connection: sqlite3.Connection) -> int:
