@@ -138,7 +138,7 @@ def profiles(found: dict[str, Any]) -> str:
     ]
     counts_head = [
         *('operation, embedded store', 'Python calls, serving', 'into C'),
-        *('Python calls, writing', 'into C', 'statements', 'commits', 'pages'),
+        *('Python calls, writing', 'into C', 'statements and triggers', 'commits', 'pages'),
     ]
     syncs_head = ['fdatasync of so many pages', 'written over', 'appended']
     checks = [
