@@ -30,8 +30,8 @@ ROUNDS = 50
 """How many times as many dead letters one claim moves away at most as it may have messages."""
 
 MOST_BEHIND = 10_000
-"""Steps of giving messages to their groups that one claim takes at most, before it takes those that
-it has found."""
+"""Steps of registering messages by groups that one claim takes at most, before it takes those
+that it has found."""
 
 EXPIRED_STEP = 250
 """Messages at the front of a queue of which one claim removes those that have expired, up to
@@ -138,9 +138,9 @@ class Free(NamedTuple):
     """Messages that can be claimed: a JSON array of their numbers, how many, when one expires.
 
     claims: the most claims that one of them has had. may_grow: whether these are fewer than asked
-        for, and there may be more by another step. is_behind: whether that is one of giving
-        messages to their groups, of which there may be many. names: of the groups of the messages,
-        in JSON; None where the queue does not care for groups.
+        for, and there may be more by another step. is_behind: whether that is one of registering
+        messages by groups, of which there may be many. grouped: what there is to note of groups
+        once they have been taken; None where the queue does not care for groups.
     """
 
     ids: str
@@ -149,7 +149,7 @@ class Free(NamedTuple):
     claims: int
     may_grow: bool
     is_behind: bool = False
-    names: str | None = None
+    grouped: groups.Found | None = None
 
 
 def find_free(
@@ -178,7 +178,7 @@ def find_free(
         may_grow = (has_more or grouped.is_behind) and grouped.size < limit
         return Free(
             *(grouped.ids, grouped.size, grouped.expires, grouped.claims or 0, may_grow),
-            *(may_grow and grouped.is_behind, grouped.names),
+            *(may_grow and grouped.is_behind, grouped),
         )
     ids, found, expires, claims = cursor.execute(
         _FIND_FREE, {'spool': spool, 'now': now, 'limit': limit}
@@ -255,8 +255,8 @@ def create(
     parameters = _parameters(lease, cursor.lastrowid or 0)
     tallies.claimed(cursor, spool, free.size, lease.expires)
     cursor.execute(_TAKE, {**parameters, 'ids': free.ids})
-    if grouping is not None and free.names is not None:
-        groups.took(cursor, grouping, free.names, free.size)
+    if grouping is not None and free.grouped is not None:
+        groups.took(cursor, spool, grouping, free.grouped)
     # PERF: few messages have to live longer, and no index has to be changed for all others.
     if free.expires < lease.expires:
         cursor.execute(_EXTEND, parameters)

@@ -125,8 +125,8 @@ class ClaimController(own_drivers.ClaimController):
         return outcomes
 
 
-# A claim that has expired may hold messages that nobody has released yet. Those behind `grouped_to`
-# have no group yet.
+# A claim that has expired may hold messages that nobody has released yet. Those after `grouped_to`
+# are not registered by their groups.
 _CLAIMABLE = f"""SELECT n.key FROM json_each(:names) n
     JOIN spools s ON s.project = json_extract(n.value, '$[0]')
         AND s.name = json_extract(n.value, '$[1]')

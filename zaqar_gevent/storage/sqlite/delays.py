@@ -17,7 +17,7 @@ import msgspec
 from oslo_utils import timeutils
 
 from zaqar_gevent.storage.errors import StoreDamaged
-from zaqar_gevent.storage.sqlite import steps, tallies
+from zaqar_gevent.storage.sqlite import groups, steps, tallies
 from zaqar_gevent.storage.sqlite.documents import alone
 from zaqar_gevent.storage.sqlite.outage import damaged, is_damage
 from zaqar_gevent.storage.sqlite.transaction import DueMessage, DueQueue, Transaction
@@ -115,7 +115,7 @@ def _place(
     """Make messages visible, in the order in which they are due."""
     document, size, seen = cursor.execute(_MESSAGES_DUE, (spool, now, limit, most)).fetchone()
     ids: list[int] = msgspec.json.decode(document)
-    again = _show_again(cursor, document) if seen else set()
+    again = _show_again(cursor, spool, document) if seen else set()
     ids = [number for number in ids if number not in again]
     if ids or again:
         name = cursor.execute(_NAME, (now, spool)).fetchone()
@@ -138,10 +138,11 @@ def _place(
     return Placed(len(ids) + len(again), following is not None and following <= now, size)
 
 
-def _show_again(cursor: sqlite3.Cursor, document: str) -> set[int]:
+def _show_again(cursor: sqlite3.Cursor, spool: int, document: str) -> set[int]:
     """Make those of the messages visible that have a position: they waited for a retry."""
     again = cursor.execute(_SEEN, (document,)).fetchone()[0]
     cursor.execute(_SHOW_AGAIN, (again,))
+    groups.freed(cursor, spool, again)
     return {*msgspec.json.decode(again)}
 
 

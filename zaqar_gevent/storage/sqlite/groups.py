@@ -1,15 +1,19 @@
 """Groups of messages in queues that have `_ordered_groups` or `_fair_groups`.
 
-Such a queue has a grouping: a row for each of its groups, which the triggers of `schema` keep right
-from then on. It tells the groups that have a message to be claimed, so that a claim looks neither
-at the other groups nor at the messages that are held back.
+Such a queue has a grouping, and a row for each group that has registered messages: those that a
+claim has come by. The spool's `grouped_to` is the last position that claims have come by. A
+message up to there is held, has expired, or is registered, which means that its `member` is the
+row of its group; messages without a group have the group ''. `ready` of the row tells whether one
+of them can be claimed. So a claim looks neither at the other groups nor at the messages that are
+held back.
 
-A post does not write these rows, which would cost each post. Claims do it for the messages that
-have come since, a step at a time, in the order of the positions: the spool's `grouped_to` is the
-last position. The messages up to there have a row for their group, and those without a group have
-the group ''. A group that has a row is right for its later messages as well.
+A post does not register messages, which would cost each post. In an ordered queue most are never
+registered: a claim takes the next messages as they are if none of their groups is held, and
+registers a step of them otherwise. Claims of a fair queue register all messages before they take
+any. A message that is given back is registered if claims have come by it before.
 
-When the settings of a queue change, it gets another grouping. The collector removes the old one.
+When the settings of a queue change, it gets another grouping. The collector removes the old one,
+to which `member` of messages may still refer.
 """
 
 from __future__ import annotations
@@ -17,19 +21,22 @@ from __future__ import annotations
 import sqlite3
 from typing import NamedTuple
 
+import msgspec
+
 from zaqar_gevent.message_groups import GroupMode
-from zaqar_gevent.storage.sqlite.schema import GROUP_READY
+from zaqar_gevent.storage.sqlite.schema import GROUP_READY, HELD_IN_GROUP, IN_GROUP
 
 STEP = 1000
-"""Messages that are given to their groups in one step."""
+"""Messages that one step registers at most."""
+
+_GROWTH = 4
+"""How much more of an ordered queue is registered where too few of the messages can be claimed."""
 
 EXPIRED_STEP = 250
 """Messages that have expired of which one claim removes those of its queue."""
 
-_BEYOND_ALL = (1 << 63) - 1
-
 # Metadata are told by the names of the settings first: most have none of them.
-_GET = """SELECT s.id, s.grouping, s.grouped_to, g.mode, g.turn, (
+_GET = """SELECT s.id, s.grouping, s.grouped_to, g.mode, (
         SELECT CASE WHEN instr(metadata, '_groups"') THEN
             (json_type(metadata, '$._ordered_groups') IS 'true')
             + 2 * (json_type(metadata, '$._fair_groups') IS 'true') ELSE 0 END
@@ -37,68 +44,96 @@ _GET = """SELECT s.id, s.grouping, s.grouped_to, g.mode, g.turn, (
     FROM spools s LEFT JOIN groupings g ON g.id = s.grouping
     WHERE s.project = ? AND s.name = ?"""
 
-_PLACED = ' UNION ALL '.join(
-    f"""SELECT {{columns}} FROM messages INDEXED BY {index}
-    WHERE spool = :spool AND {condition} AND position > :reached AND position <= :reach"""
-    for index, condition in (
-        ('messages_free', 'claim IS NULL AND delayed_until = 0'),
-        ('messages_held_in_order', 'claim IS NOT NULL'),
-        ('messages_waiting', 'delayed_until > 0 AND placed IS NOT NULL'),
-    )
-)
+_GET_OF_SPOOL = """SELECT g.id, g.mode, s.grouped_to FROM spools s JOIN groupings g
+    ON g.id = s.grouping WHERE s.id = ?"""
 
-_IS_BEHIND = """SELECT EXISTS (SELECT 1 FROM messages INDEXED BY messages_free
-    WHERE spool = ? AND claim IS NULL AND delayed_until = 0 AND position > ?)"""
+_FREE = """FROM messages m INDEXED BY messages_free
+    WHERE m.spool = :spool AND m.claim IS NULL AND m.delayed_until = 0"""
 
-_REACH = f"""SELECT max(position), count(*) FROM (
-    {_PLACED.format(columns='position')} ORDER BY position LIMIT :limit)"""
+# What has expired of any queue is looked at first: most files have none of it.
+_LOOK_AHEAD = """SELECT EXISTS (SELECT 1 FROM messages INDEXED BY messages_expiry
+        WHERE expires <= :now),
+    EXISTS (SELECT 1 FROM messages INDEXED BY messages_free
+        WHERE spool = :spool AND claim IS NULL AND delayed_until = 0 AND position > :reached)"""
 
-_NAMES = f"""SELECT json_group_array(name), count(*), max(is_new) FROM (
-    SELECT ifnull(message_group, '') AS name, max(message_group IS NULL) AS is_new FROM (
-        {_PLACED.format(columns='message_group, position')})
-    GROUP BY 1 ORDER BY min(position))"""
+# The next messages of an ordered queue, as long as none of their groups is held.
+_WALK = f"""SELECT json_group_array(id), count(*), min(expires), max(claim_count), max(position),
+        max(is_held)
+    FROM (SELECT m.id, m.expires, m.claim_count, m.position, m.message_group != ''
+            AND {HELD_IN_GROUP.format(spool=':spool', name='m.message_group')} AS is_held
+        {_FREE} AND m.position > :reached AND m.expires > :now
+        ORDER BY m.position LIMIT :limit)"""
 
-_NAME_THE_REST = f"""UPDATE messages SET message_group = '' WHERE id IN (
-    SELECT id FROM ({_PLACED.format(columns='id, message_group')}) WHERE message_group IS NULL)"""
+_NEXT = f"""SELECT json_group_array(id), max(position), count(*) FROM (
+    SELECT m.id, m.position {_FREE} AND m.position > :reached ORDER BY m.position LIMIT :limit)"""
+
+_NAMES = """SELECT json_group_array(name), count(*) FROM (
+    SELECT ifnull(message_group, '') AS name FROM messages
+    WHERE id IN (SELECT value FROM json_each(?)) GROUP BY 1 ORDER BY min(position))"""
+
+_ADD = """INSERT OR IGNORE INTO message_groups (grouping, name, mode, turn)
+    SELECT :grouping, value, :mode, :turn + 1 + key FROM json_each(:names)"""
+
+_REGISTER = """UPDATE messages SET member = (SELECT id FROM message_groups
+        WHERE grouping = :grouping AND name = ifnull(message_group, ''))
+    WHERE id IN (SELECT value FROM json_each(:ids)) AND position <= :reach"""
 
 _READY = GROUP_READY.format(spool=':spool', name='name')
-
-_ADD = f"""INSERT OR IGNORE INTO message_groups (grouping, name, mode, turn, ready)
-    SELECT :grouping, name, mode, turn, {_READY} FROM (
-        SELECT value AS name, :mode AS mode, :turn + 1 + key AS turn FROM json_each(:names))"""
-
 _LOOK = f"""UPDATE message_groups SET ready = {_READY}
     WHERE grouping = :grouping AND name IN (SELECT value FROM json_each(:names))"""
-# Of the groups that had a row before. In ordered queues, those without anything to claim are held.
-_LOOK_AT_EMPTY = f"{_LOOK} AND ready IS NULL AND (mode & 1 = 0 OR name = '')"
+# Of the groups that have nothing to claim: new messages come last.
+_LOOK_AT_EMPTY = f'{_LOOK} AND ready IS NULL'
 
-_FIRST = """SELECT id FROM messages INDEXED BY messages_group_free
-    WHERE spool = :spool AND message_group = g.name AND message_group IS NOT NULL
-    AND claim IS NULL AND delayed_until = 0 AND expires > :now AND position {after}
-    AND position <= :reached ORDER BY position LIMIT 1"""
+_FIRST = """SELECT id FROM messages INDEXED BY messages_member
+    WHERE member = g.id AND claim IS NULL AND delayed_until = 0 AND expires > :now
+    AND position > {after} ORDER BY position LIMIT 1"""
 
 # A queue of groups: one is taken out with its first message, and put back with its next.
-_FIND = """WITH RECURSIVE g (round, place, name, id, position, expires, claim_count) AS (
+_FIND = """WITH RECURSIVE
+    g (round, place, id, message, position, expires, claim_count, is_late) AS (
         SELECT * FROM (
-            SELECT 0, {first_place}, g.name, m.id, m.position, m.expires, m.claim_count
+            SELECT 0, {first_place}, g.id, m.id, m.position, m.expires, m.claim_count, {is_late}
             FROM message_groups g INDEXED BY message_groups_ready
             CROSS JOIN messages m ON m.id = ({first})
             WHERE g.grouping = :grouping AND g.ready IS NOT NULL ORDER BY g.ready LIMIT :limit)
         UNION ALL
-        SELECT {next_round}, {next_place}, g.name, m.id, m.position, m.expires, m.claim_count
+        SELECT {next_round}, {next_place}, g.id, m.id, m.position, m.expires, m.claim_count, 0
         FROM g CROSS JOIN messages m ON m.id = ({next})
         ORDER BY 1, 2 LIMIT :limit)
-    SELECT json_group_array(id), count(*), min(expires), max(claim_count), json_group_array(name)
+    SELECT json_group_array(message), count(*), min(expires), max(claim_count),
+        json_group_array(id), ifnull(max(is_late), 0)
     FROM g"""
-_FIRST_AND_NEXT = {
-    'first': _FIRST.format(after='> 0'),
-    'next': _FIRST.format(after='> g.position'),
-}
+_FIRST_AND_NEXT = {'first': _FIRST.format(after='0'), 'next': _FIRST.format(after='g.position')}
 _FIND_IN_ORDER = _FIND.format(
-    first_place='m.position', next_round='0', next_place='m.position', **_FIRST_AND_NEXT
+    first_place='m.position',
+    next_round='0',
+    next_place='m.position',
+    is_late='m.position > g.ready',
+    **_FIRST_AND_NEXT,
 )
+# PERF: in turn, one message of each of the first groups is enough where there are so many groups.
+# A group that was taken last comes last, so that few of the first are held: `ready` is not changed
+# before one is met here.
+_FIND_ONE_OF_EACH = f"""SELECT json_group_array(message), count(*), min(expires), max(claim_count),
+        json_group_array(id), json_group_array(id) FILTER (WHERE is_last),
+        json_group_array(id) FILTER (WHERE is_held)
+    FROM (SELECT g.id, m.id AS message, m.expires, m.claim_count,
+            NOT EXISTS (SELECT 1 {IN_GROUP.format(member='g.id')} AND position > m.position)
+            AS is_last,
+            g.mode & 1 AND g.name != ''
+            AND {HELD_IN_GROUP.format(spool=':spool', name='g.name')} AS is_held
+        FROM message_groups g INDEXED BY message_groups_ready
+        CROSS JOIN messages m ON m.id = ({_FIRST.format(after='0')})
+        WHERE g.grouping = :grouping AND g.ready IS NOT NULL ORDER BY g.ready LIMIT :limit)"""
+_SET_ASIDE = """UPDATE message_groups SET ready = NULL
+    WHERE id IN (SELECT value FROM json_each(?))"""
+
 _FIND_IN_TURN = _FIND.format(
-    first_place='g.ready', next_round='g.round + 1', next_place='g.place', **_FIRST_AND_NEXT
+    first_place='g.ready',
+    next_round='g.round + 1',
+    next_place='g.place',
+    is_late='0',
+    **_FIRST_AND_NEXT,
 )
 
 # What has expired is passed over in the index, again and again; there may be much of it.
@@ -108,14 +143,30 @@ _DROP_EXPIRED = f"""DELETE FROM messages WHERE id IN (
         WHERE expires <= ? LIMIT {EXPIRED_STEP})
     WHERE spool = ? AND claim IS NULL)"""
 
-_TURN = """UPDATE message_groups SET turn = :turn + j.last,
-        ready = CASE WHEN ready IS NULL THEN NULL ELSE :turn + j.last END
-    FROM (SELECT value AS name, max(key) + 1 AS last FROM json_each(:names) GROUP BY value) j
-    WHERE grouping = :grouping AND message_groups.name = j.name"""
+_LOOKED_AT_OF_GROUP = 25
+"""Messages at the front of a group of which those that have expired are removed at a time."""
 
-_SPOOL_OF_MESSAGE = """SELECT s.id, s.grouping, json_array(ifnull(m.message_group, ''))
-    FROM messages m JOIN spools s ON s.id = m.spool
-    WHERE m.id = ? AND s.grouping != 0 AND m.position <= s.grouped_to"""
+# `ready` of the first groups is to be right.
+_DROP_EXPIRED_FIRST = f"""DELETE FROM messages WHERE id IN (
+    SELECT e.value FROM (
+        SELECT id FROM message_groups INDEXED BY message_groups_ready
+        WHERE grouping = :grouping AND ready IS NOT NULL ORDER BY ready LIMIT :limit) g
+    CROSS JOIN json_each((
+        SELECT json_group_array(id) FILTER (WHERE expires <= :now) FROM (
+            SELECT id, expires FROM messages INDEXED BY messages_member
+            WHERE member = g.id AND claim IS NULL AND delayed_until = 0
+            ORDER BY position LIMIT {_LOOKED_AT_OF_GROUP}))) e)"""
+
+_HAS_READY = """SELECT EXISTS (SELECT 1 FROM message_groups INDEXED BY message_groups_ready
+    WHERE grouping = ? AND ready IS NOT NULL)"""
+
+# After messages have been taken.
+_TURN = """UPDATE message_groups SET turn = :turn + 1 + j.key, ready = :turn + 1 + j.key
+    FROM json_each(:groups) j WHERE message_groups.id = j.value"""
+_LOOK_AT_TAKEN = f"""UPDATE message_groups SET ready = {_READY}
+    WHERE id IN (SELECT value FROM json_each(:groups))"""
+_DROP_EMPTY = f"""DELETE FROM message_groups WHERE id IN (SELECT value FROM json_each(:groups))
+    AND NOT EXISTS (SELECT 1 {IN_GROUP.format(member='message_groups.id')})"""
 
 _PURGE = """DELETE FROM message_groups WHERE grouping = :grouping AND name IN (
     SELECT name FROM message_groups WHERE grouping = :grouping LIMIT :limit)"""
@@ -130,17 +181,25 @@ class Grouping(NamedTuple):
 
 
 class Found(NamedTuple):
-    """Messages that can be claimed: see `claiming.Free`. names: the group of each, in JSON.
+    """Messages that can be claimed: see `claiming.Free`.
 
-    is_behind: whether messages have no group yet that may be among them.
+    is_behind: whether there may be more among those that claims have not come by. groups: the
+    number of the group of each registered message, in JSON. emptied: those of them that have no
+    message left, which may be some that have. reach: up to where claims have come once these have
+    been taken.
     """
 
     ids: str
     size: int
     expires: float
     claims: int | None
-    names: str
     is_behind: bool
+    groups: str
+    emptied: str
+    reach: int
+
+
+_NONE = Found('[]', 0, 0.0, None, True, '[]', '[]', 0)
 
 
 def open_spool(
@@ -153,7 +212,7 @@ def open_spool(
     row = cursor.execute(_GET, (project, queue)).fetchone()
     if row is None:
         return None, None
-    spool, grouping, reached, present, _, wanted = row
+    spool, grouping, reached, present, wanted = row
     wanted = (wanted or 0) if mode is None else mode
     if wanted != (present or 0):
         grouping, reached = _begin(cursor, spool, wanted), 0
@@ -187,42 +246,109 @@ def find(
 ) -> Found:
     """The first messages that can be claimed, after a step towards more of them.
 
-    is_patient: whether nothing is taken in turn before all messages have been given to their
-        groups. It is False for a claim that has tried often.
+    is_patient: whether nothing is taken in turn before all messages are registered. It is False
+        for a claim that has tried often.
     """
-    in_turn = bool(grouping.mode & GroupMode.FAIR)
-    cursor.execute(_DROP_EXPIRED, (now, spool))
-    is_behind = _is_behind(cursor, spool, grouping)
-    if in_turn and is_behind:
-        grouping, is_behind = _reach(cursor, spool, grouping)
+    if grouping.mode & GroupMode.FAIR:
+        return _find_in_turn(cursor, spool, grouping, now, limit, is_patient=is_patient)
+    return _find_in_order(cursor, spool, grouping, now, limit)
+
+
+def _find_in_turn(
+    cursor: sqlite3.Cursor,
+    spool: int,
+    grouping: Grouping,
+    now: float,
+    limit: int,
+    *,
+    is_patient: bool,
+) -> Found:
+    has_expired, is_behind = cursor.execute(
+        _LOOK_AHEAD, {'spool': spool, 'reached': grouping.reached, 'now': now}
+    ).fetchone()
+    if has_expired:
+        cursor.execute(_DROP_EXPIRED, (now, spool))
+    if is_behind:
+        grouping, is_behind = _register_next(cursor, spool, grouping, STEP)
         if is_behind and is_patient:
-            return Found('[]', 0, 0.0, None, '[]', is_behind)
-    found = _find(cursor, spool, grouping, now, limit)
-    if is_behind and found[1] < limit and not in_turn:
-        grouping, is_behind = _reach(cursor, spool, grouping)
-        found = _find(cursor, spool, grouping, now, limit)
-    return Found(*found, is_behind)
+            return _NONE
+    found = _find_one_of_each(cursor, spool, grouping, now, limit)
+    if found.size < limit:
+        found = _find_registered(cursor, grouping, now, limit)
+    return found._replace(is_behind=bool(is_behind))
 
 
-def took(cursor: sqlite3.Cursor, grouping: Grouping, names: str, count: int) -> None:
-    """Messages of these groups were taken: it is the turn of the others."""
-    if not grouping.mode & GroupMode.FAIR:
+def _find_in_order(
+    cursor: sqlite3.Cursor, spool: int, grouping: Grouping, now: float, limit: int
+) -> Found:
+    found = _NONE._replace(reach=grouping.reached)
+    if cursor.execute(_HAS_READY, (grouping.number,)).fetchone()[0]:
+        cursor.execute(_DROP_EXPIRED, (now, spool))
+        found = _find_registered(cursor, grouping, now, limit)
+    left = limit - found.size
+    if left <= 0:
+        return found
+    walk = {'spool': spool, 'reached': grouping.reached, 'now': now, 'limit': left}
+    ids, count, expires, claims, reach, is_held = cursor.execute(_WALK, walk).fetchone()
+    if not count:
+        return found._replace(is_behind=False)
+    if not is_held:
+        return _join(found, ids, count, expires, claims)._replace(
+            is_behind=count == left, reach=reach
+        )
+    step, registered, is_behind = left, 0, True
+    while is_behind and found.size < limit and registered < STEP:
+        step = min(step, STEP - registered)
+        grouping, is_behind = _register_next(cursor, spool, grouping, step)
+        registered += step
+        step *= _GROWTH
+        found = _find_registered(cursor, grouping, now, limit)
+    return found._replace(is_behind=is_behind)
+
+
+def _join(found: Found, ids: str, count: int, expires: float, claims: int | None) -> Found:
+    """With messages that are not registered."""
+    if not found.size:
+        return found._replace(ids=ids, size=count, expires=expires, claims=claims)
+    return found._replace(
+        ids=f'{found.ids[:-1]},{ids[1:]}',
+        size=found.size + count,
+        expires=min(found.expires, expires),
+        claims=max(found.claims or 0, claims or 0),
+    )
+
+
+def took(cursor: sqlite3.Cursor, spool: int, grouping: Grouping, found: Found) -> None:
+    """These messages were taken: claims have come by them, and it is the turn of other groups."""
+    if found.reach > grouping.reached:
+        cursor.execute('UPDATE spools SET grouped_to = ? WHERE id = ?', (found.reach, spool))
+    if found.groups == '[]':
         return
-    turn = _take_turns(cursor, grouping.number, count)
-    cursor.execute(_TURN, {'grouping': grouping.number, 'names': names, 'turn': turn})
+    groups = {'groups': found.groups}
+    if grouping.mode & GroupMode.FAIR:
+        # In the order in which each has been taken from last.
+        taken = [*dict.fromkeys(reversed(msgspec.json.decode(found.groups)))]
+        groups['groups'] = msgspec.json.encode(taken[::-1]).decode()
+        turn = _take_turns(cursor, grouping.number, len(taken))
+        cursor.execute(_TURN, {**groups, 'turn': turn})
+    else:
+        cursor.execute(_LOOK_AT_TAKEN, {**groups, 'spool': spool})
+    if found.emptied != '[]':
+        cursor.execute(_DROP_EMPTY, {'groups': found.emptied})
+
+
+def freed(cursor: sqlite3.Cursor, spool: int, ids: str) -> None:
+    """Messages are free again, which claims may have come by already. `ids` is a JSON array."""
+    row = cursor.execute(_GET_OF_SPOOL, (spool,)).fetchone()
+    if row is not None:
+        number, mode, reached = row
+        _register(cursor, spool, Grouping(number, GroupMode(mode), reached), ids, _LOOK)
 
 
 def restored(cursor: sqlite3.Cursor, number: int) -> None:
-    """A message is back in its place, which claims may have come by already."""
-    row = cursor.execute(_SPOOL_OF_MESSAGE, (number,)).fetchone()
-    if row is None:
-        return
-    spool, grouping, names = row
-    cursor.execute(
-        "UPDATE messages SET message_group = '' WHERE id = ? AND message_group IS NULL", (number,)
-    )
-    mode = cursor.execute('SELECT mode FROM groupings WHERE id = ?', (grouping,)).fetchone()[0]
-    _add(cursor, spool, Grouping(grouping, GroupMode(mode), 0), names, 1, _LOOK)
+    """A message is back in its place."""
+    [spool] = cursor.execute('SELECT spool FROM messages WHERE id = ?', (number,)).fetchone()
+    freed(cursor, spool, f'[{number}]')
 
 
 def collect(cursor: sqlite3.Cursor, limit: int) -> None:
@@ -235,51 +361,57 @@ def collect(cursor: sqlite3.Cursor, limit: int) -> None:
         cursor.execute('DELETE FROM groupings WHERE id = ?', row)
 
 
-def _find(
+def _find_one_of_each(
     cursor: sqlite3.Cursor, spool: int, grouping: Grouping, now: float, limit: int
-) -> tuple[str, int, float, int | None, str]:
+) -> Found:
+    """The first message of each of the first groups, none of which is held."""
+    values = {'spool': spool, 'grouping': grouping.number, 'now': now}
+    step = limit
+    while True:
+        *found, held = cursor.execute(_FIND_ONE_OF_EACH, {**values, 'limit': step}).fetchone()
+        if held == '[]' and step == limit:
+            ids, size, expires, claims, groups, last = found
+            return Found(ids, size, expires, claims, False, groups, last, grouping.reached)
+        cursor.execute(_SET_ASIDE, (held,))
+        step = limit if held == '[]' else step * _GROWTH
+
+
+def _find_registered(cursor: sqlite3.Cursor, grouping: Grouping, now: float, limit: int) -> Found:
     in_turn = grouping.mode & GroupMode.FAIR
-    found: tuple[str, int, float, int | None, str] = cursor.execute(
-        _FIND_IN_TURN if in_turn else _FIND_IN_ORDER,
-        {
-            'spool': spool,
-            'grouping': grouping.number,
-            'now': now,
-            'limit': limit,
-            'reached': _BEYOND_ALL if in_turn else grouping.reached,
-        },
+    values = {'grouping': grouping.number, 'now': now, 'limit': limit}
+    while True:
+        *found, is_late = cursor.execute(
+            _FIND_IN_TURN if in_turn else _FIND_IN_ORDER, values
+        ).fetchone()
+        if not is_late:
+            ids, size, expires, claims, groups = found
+            return Found(ids, size, expires, claims, False, groups, groups, grouping.reached)
+        cursor.execute(_DROP_EXPIRED_FIRST, values)
+
+
+def _register_next(
+    cursor: sqlite3.Cursor, spool: int, grouping: Grouping, step: int
+) -> tuple[Grouping, bool]:
+    """Register the next messages; the grouping then, and whether there are more."""
+    ids, reach, count = cursor.execute(
+        _NEXT, {'spool': spool, 'reached': grouping.reached, 'limit': step}
     ).fetchone()
-    return found
-
-
-def _is_behind(cursor: sqlite3.Cursor, spool: int, grouping: Grouping) -> bool:
-    return bool(cursor.execute(_IS_BEHIND, (spool, grouping.reached)).fetchone()[0])
-
-
-def _reach(cursor: sqlite3.Cursor, spool: int, grouping: Grouping) -> tuple[Grouping, bool]:
-    """Give a step of messages to their groups; the grouping then, and whether there are more."""
-    bounds = {'spool': spool, 'reached': grouping.reached, 'reach': _BEYOND_ALL}
-    reach, count = cursor.execute(_REACH, {**bounds, 'limit': STEP}).fetchone()
     if not count:
         return grouping, False
-    bounds['reach'] = reach
-    names, groups, has_nameless = cursor.execute(_NAMES, bounds).fetchone()
-    if has_nameless:
-        cursor.execute(_NAME_THE_REST, bounds)
-    _add(cursor, spool, grouping, names, groups, _LOOK_AT_EMPTY)
+    grouping = grouping._replace(reached=reach)
     cursor.execute('UPDATE spools SET grouped_to = ? WHERE id = ?', (reach, spool))
-    return grouping._replace(reached=reach), count == STEP
+    _register(cursor, spool, grouping, ids, _LOOK_AT_EMPTY)
+    return grouping, count == step
 
 
-def _add(
-    cursor: sqlite3.Cursor, spool: int, grouping: Grouping, names: str, groups: int, look: str
-) -> None:
-    """Have rows for groups, whose `names` are in JSON; `look` at those that had one before."""
-    turn = _take_turns(cursor, grouping.number, groups) if grouping.mode & GroupMode.FAIR else 0
-    parameters = {'grouping': grouping.number, 'names': names}
-    new = {'mode': int(grouping.mode), 'turn': turn, 'spool': spool}
-    cursor.execute(_ADD, {**parameters, **new})
-    cursor.execute(look, {**parameters, 'spool': spool})
+def _register(cursor: sqlite3.Cursor, spool: int, grouping: Grouping, ids: str, look: str) -> None:
+    """Register those of the messages that claims have come by; `look` at their groups."""
+    names, count = cursor.execute(_NAMES, (ids,)).fetchone()
+    turn = _take_turns(cursor, grouping.number, count) if grouping.mode & GroupMode.FAIR else 0
+    group = {'grouping': grouping.number, 'names': names}
+    cursor.execute(_ADD, {**group, 'mode': int(grouping.mode), 'turn': turn})
+    cursor.execute(_REGISTER, {'grouping': grouping.number, 'ids': ids, 'reach': grouping.reached})
+    cursor.execute(look, {**group, 'spool': spool})
 
 
 def _take_turns(cursor: sqlite3.Cursor, grouping: int, count: int) -> int:

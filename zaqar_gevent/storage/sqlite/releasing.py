@@ -14,12 +14,12 @@ from typing import NamedTuple
 import msgspec
 
 from zaqar_gevent import retry_delays
-from zaqar_gevent.storage.sqlite import delays, tallies
+from zaqar_gevent.storage.sqlite import delays, groups, tallies
 from zaqar_gevent.storage.sqlite.transaction import Transaction
 
 _READ = """SELECT id, claim_count, expires FROM messages
     WHERE id IN (SELECT value FROM json_each(?))"""
-_FREE_ALL = 'UPDATE messages SET claim = NULL WHERE claim = ?'
+_HELD = """SELECT json_group_array(id) FROM messages INDEXED BY messages_held WHERE claim = ?"""
 _FREE = 'UPDATE messages SET claim = NULL WHERE id IN (SELECT value FROM json_each(?))'
 # One that expires before holds up its group until then, and no longer.
 _HIDE = """UPDATE messages SET claim = NULL, placed = ifnull(placed, id),
@@ -51,7 +51,7 @@ def free_all(
     # The counts are those of the messages that refer to the claim when it is deleted.
     cursor.execute('DELETE FROM claims WHERE id = ?', (lease.number,))
     if messages is None or delay == 0:
-        cursor.execute(_FREE_ALL, (lease.number,))
+        _free_at_once(cursor, lease, cursor.execute(_HELD, (lease.number,)).fetchone()[0])
     else:
         _free(cursor, lease, messages, ended_at, now, delay)
 
@@ -68,6 +68,11 @@ def free(
     messages = cursor.execute(_READ, (ids,)).fetchall()
     tallies.released(cursor, lease.number, len(messages))
     _free(cursor, lease, messages, ended_at, now, delay)
+
+
+def _free_at_once(cursor: sqlite3.Cursor, lease: HeldLease, ids: str) -> None:
+    cursor.execute(_FREE, (ids,))
+    groups.freed(cursor, lease.spool, ids)
 
 
 def _messages_of(cursor: sqlite3.Cursor, lease: HeldLease) -> list[tuple[int, int, float]]:
@@ -100,6 +105,6 @@ def _free(
         if due:
             cursor.execute(_HIDE, (due, ids))
         else:
-            cursor.execute(_FREE, (ids,))
+            _free_at_once(cursor, lease, ids)
     if next_due < math.inf:
         delays.note(cursor, lease.spool, next_due)

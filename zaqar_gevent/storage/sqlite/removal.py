@@ -163,9 +163,9 @@ def pop(
         return step
     ids = free.ids
     document: bytes = cursor.execute(_POPPED, {'ids': ids, 'now': now}).fetchone()[0]
-    if grouping is not None and free.names is not None:
-        groups.took(cursor, grouping, free.names, free.size)
     cursor.execute('DELETE FROM messages WHERE id IN (SELECT value FROM json_each(?))', (ids,))
+    if grouping is not None and free.grouped is not None:
+        groups.took(cursor, spool, grouping, free.grouped)
     return claiming.Attempt(document)
 
 

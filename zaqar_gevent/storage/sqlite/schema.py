@@ -18,7 +18,10 @@ messages        `id` grows in the order of commits over all processes and is nev
                 text in rows of older versions, and a BLOB in all others. A long one is in
                 `long_bodies` by the number in `long_body`, and goes with its message;
                 `passed` names the queues that a delayed message came through by webhooks;
-                `attributes` is a JSON object of strings, `message_group` the name of its group;
+                `attributes` is a JSON object of strings, `message_group` the name of its group
+                (or '' without one, in older rows);
+                `member` is the id of the group in `message_groups` where it is registered there,
+                or was in a grouping that is gone;
                 `dead_letter` is a JSON object that says where a dead letter is from: `queue`,
                 `message_id`, `claim_count`, `at`, `reason` and the `ttl` that it had
 delays          the spools with delayed messages; at `due` or later the next one is due
@@ -38,10 +41,11 @@ usage           what each project has: queues, subscriptions, and bytes of messa
 groupings       of the spools whose queues have ordered or fair groups (`mode`: 1 ordered, 2 fair, 3
                 both); `spools.grouping` is its id, or 0. `turn` is the last one that was given. One
                 without a spool is of no use any more. See `groups`
-message_groups  the groups of a grouping, as far as the claims have come: up to `grouped_to` of the
-                spool, a position. Messages without a group have the group '' up to there. `ready`
-                sorts the groups that have a message to claim: by the position of the first one, or
-                by `turn` in fair queues; null for the others
+message_groups  the groups of a grouping that have registered messages, which claims have come by:
+                up to `grouped_to` of the spool, a position. Messages without a group have the group
+                ''. `ready` sorts the groups that have a message to claim: by the position of the
+                first one, or by `turn` in fair queues; null for the others. Where groups are fair
+                and ordered, it may be set while a message of the group is held
 redrives        moves of dead letters out of a queue: of the messages of `spool` from the position
                 `after` on up to the id `last`, to `target` or to where each is from. `rate` is in
                 messages a second, `remaining` the number still to be moved at most; null for no
@@ -405,9 +409,8 @@ _FREE_IN_GROUP = """(SELECT CASE WHEN mode & 2 THEN turn ELSE position END
     WHERE spool = {spool} AND message_group = {name} AND message_group IS NOT NULL
     AND claim IS NULL AND delayed_until = 0 ORDER BY position LIMIT 1)"""
 
-GROUP_READY = f"""CASE WHEN mode & 1 AND name != '' AND {_HELD_IN_GROUP} THEN NULL
+_GROUP_READY = f"""CASE WHEN mode & 1 AND name != '' AND {_HELD_IN_GROUP} THEN NULL
     ELSE {_FREE_IN_GROUP} END"""
-"""SQL for `ready` of a row of `message_groups`; to be formatted with the spool and the name."""
 
 _OF_GROUP = """WHERE grouping = (SELECT grouping FROM spools WHERE id = OLD.spool)
     AND name = OLD.message_group"""
@@ -444,11 +447,11 @@ _GROUPINGS = (
         WHEN OLD.message_group IS NOT NULL BEGIN
         UPDATE message_groups SET ready = CASE
             WHEN mode & 1 AND name != '' AND NEW.claim IS NOT NULL THEN NULL
-            ELSE {GROUP_READY.format(**_OLD)} END {_OF_GROUP};
+            ELSE {_GROUP_READY.format(**_OLD)} END {_OF_GROUP};
         END""",
     f"""CREATE TRIGGER grouped_message_deleted AFTER DELETE ON messages
         WHEN OLD.message_group IS NOT NULL BEGIN
-        UPDATE message_groups SET ready = {GROUP_READY.format(**_OLD)} {_OF_GROUP};
+        UPDATE message_groups SET ready = {_GROUP_READY.format(**_OLD)} {_OF_GROUP};
         DELETE FROM message_groups {_OF_GROUP} AND ready IS NULL
             AND NOT {_HELD_IN_GROUP.format(**_OLD)};
         END""",
@@ -490,7 +493,7 @@ def _count_rows(table: str, column: str, condition: str = 'true') -> tuple[str, 
     )
 
 
-_VERSION_10 = (
+_USAGE = (
     'ALTER TABLE spools ADD COLUMN bytes INTEGER NOT NULL DEFAULT 0',
     'ALTER TABLE changes ADD COLUMN bytes INTEGER NOT NULL DEFAULT 0',
     """CREATE TABLE usage (
@@ -547,6 +550,62 @@ _VERSION_10 = (
         {_COUNT_LONG}
         END""",
 )
+
+HELD_IN_GROUP = _HELD_IN_GROUP
+"""SQL for whether a message of a group is held; to be formatted with the spool and the name."""
+
+IN_GROUP = """FROM messages INDEXED BY messages_member
+    WHERE member = {member} AND claim IS NULL AND delayed_until = 0"""
+"""SQL for the free registered messages of a group; to be formatted with its number."""
+
+GROUP_READY = f"""CASE WHEN mode & 1 AND name != '' AND {HELD_IN_GROUP} THEN NULL ELSE (
+        SELECT CASE WHEN mode & 2 THEN turn ELSE position END
+        {IN_GROUP.format(member='message_groups.id')} ORDER BY position LIMIT 1) END"""
+"""SQL for `ready` of a row of `message_groups`; to be formatted with the spool."""
+
+# The group of a message that is deleted, if it has a row that this may change.
+_GROUPING_OF_OLD = '(SELECT grouping FROM spools WHERE id = OLD.spool)'
+_GROUP_OF_OLD = f"""ifnull((
+        SELECT id FROM message_groups WHERE id = OLD.member AND grouping = {_GROUPING_OF_OLD}), (
+        SELECT id FROM message_groups
+        WHERE grouping = {_GROUPING_OF_OLD} AND name = ifnull(OLD.message_group, '')))"""
+
+# PERF: a group has a row of its own, and a message an entry in an index by groups, only while they
+# need one; and groups that are used together are together, rather than where their names lead.
+_MEMBERS = (
+    'DROP TRIGGER grouped_message_changed',
+    'DROP TRIGGER grouped_message_deleted',
+    'DROP INDEX messages_group_free',
+    'DROP INDEX messages_waiting',
+    'DROP TABLE message_groups',
+    'DELETE FROM groupings',
+    'UPDATE spools SET grouping = 0, grouped_to = 0 WHERE grouping != 0',
+    """CREATE TABLE message_groups (
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        grouping INTEGER NOT NULL,
+        name TEXT NOT NULL,
+        mode INTEGER NOT NULL,
+        turn INTEGER NOT NULL,
+        ready INTEGER
+    )""",
+    'CREATE UNIQUE INDEX message_groups_name ON message_groups (grouping, name)',
+    """CREATE INDEX message_groups_ready ON message_groups (grouping, ready)
+        WHERE ready IS NOT NULL""",
+    'ALTER TABLE messages ADD COLUMN member INTEGER',
+    """CREATE INDEX messages_member ON messages (member, position, expires)
+        WHERE member IS NOT NULL AND claim IS NULL AND delayed_until = 0""",
+    f"""CREATE TRIGGER grouped_message_deleted AFTER DELETE ON messages
+        WHEN (OLD.member IS NOT NULL OR OLD.message_group IS NOT NULL)
+        AND (SELECT ready IS NULL OR OLD.claim IS NULL FROM message_groups
+            WHERE id = {_GROUP_OF_OLD}) BEGIN
+        DELETE FROM message_groups WHERE id = {_GROUP_OF_OLD}
+            AND NOT EXISTS (SELECT 1 {IN_GROUP.format(member='message_groups.id')});
+        UPDATE message_groups SET ready = {GROUP_READY.format(spool='OLD.spool', name='name')}
+            WHERE id = {_GROUP_OF_OLD};
+        END""",
+)
+
+_VERSION_10 = (*_USAGE, *_MEMBERS)
 
 MIGRATIONS = (
     *(_VERSION_1, _VERSION_2, _VERSION_3, _VERSION_4),
