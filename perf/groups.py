@@ -77,7 +77,12 @@ class Queue:
     def __init__(self, directory: pathlib.Path, redis: RedisProcess | None, kind: str) -> None:
         directory.mkdir(exist_ok=True)
         name = 'sqlite' if redis is None else 'unshared'
-        self._data, self._control = open_drivers(name, load(name, redis, directory))
+        conf = load(name, redis, directory)
+        if redis is not None:
+            # On a busy machine, a script of many messages may wait for long.
+            for section in ('message_store', 'management_store'):
+                conf.set_override('reconnect_sleep', 10.0, f'drivers:{section}:redis')
+        self._data, self._control = open_drivers(name, conf)
         self._redis = redis
         self._name = kind.replace(' ', '-')
         self._messages: Any = self._data.message_controller

@@ -12,7 +12,8 @@ for index = 3 + claims, #ARGV do
     local id = ARGV[index]
     if not seen[id] and belongs(KEYS[1], id) then
         seen[id] = true
-        local m = glance(id)
+        local m = call('HMGET', id, 'e', 'c', 'c.e', 'x')
+        m = {nil, nil, nil, m[2], m[3], nil, nil, m[1], nil, nil, m[4]}
         local held_by = holder(m, now)
         if claims > 0 and not has_expired(m, now) then
             if held_by == '' then
@@ -21,19 +22,19 @@ for index = 3 + claims, #ARGV do
                 return {id, held_by}
             end
         end
-        found[#found + 1] = {id, held_by}
+        found[#found + 1] = {id, held_by, m[EXTRAS]}
     end
 end
 -- PERF: together, since most messages of a claim are deleted together.
-local ids, by_claim = {}, {}
+local ids, extras, by_claim = {}, {}, {}
 for index, one in ipairs(found) do
-    ids[index] = one[1]
+    ids[index], extras[index] = one[1], one[3]
     if one[2] ~= '' then
         by_claim[one[2]] = by_claim[one[2]] or {}
         table.insert(by_claim[one[2]], one[1])
     end
 end
-take_out(KEYS[1], ids)
+take_out(KEYS[1], ids, extras)
 for claim, of_claim in pairs(by_claim) do
     local list = 'messages.' .. claim
     if call('LLEN', list) == #of_claim then

@@ -8,7 +8,8 @@ end
 if ARGV[1] == '' then
     call('HSET', grouping_of(KEYS[1]), 'm', '-')
 end
-for _, kind in ipairs({'ready', 'busy'}) do
+call('UNLINK', prefix .. 'leases', prefix .. 'counts')
+for _, kind in ipairs({'ready', 'parked', 'busy'}) do
     local groups = call('ZRANGE', prefix .. kind, 0, ARGV[2] - 1)
     for _, group in ipairs(groups) do
         call('UNLINK', prefix .. 'free:' .. group, prefix .. 'held:' .. group)

@@ -33,8 +33,9 @@ for index = 0, count - 1 do
         local reached = prefix and call('HGET', grouping_of(KEYS[1]), 'r')
         if reached and reached ~= '-inf' and tonumber(rank) <= tonumber(reached) then
             local group = group_of(ARGV[at + 7] ~= '' and ARGV[at + 7])
-            call('ZADD', prefix .. 'held:' .. group, 0, id)
-            call('ZADD', prefix .. 'busy', 0, group)
+            if call('ZADD', prefix .. 'leases', 0, id .. ' ' .. group) == 1 and group ~= '' then
+                call('HINCRBY', prefix .. 'counts', group, 1)
+            end
         end
     end
 end

@@ -59,19 +59,38 @@ local function retry_of(m)
 end
 
 -- A queue with ordered or fair groups has a grouping: a hash with m (mode: 1 ordered, 2 fair, 3 both, '-':
--- of no use any more), t (a token, which its other keys have in their names), r (the rank up to which
--- messages have been given to their groups) and n (the last turn that was given). Its keys:
--- ready, the groups that have a message to claim, by the rank of the first one, or by their turns;
--- busy, the groups of which messages are held, by when they have to be looked at again;
--- free:GROUP, ids by rank; held:GROUP, ids of messages that are held, or wait for a retry, until when.
--- Whatever frees a message, or removes it, has the group looked at again by the next claim. What is
--- gone is found there, too. Messages without a group have the group ''. See take_groups.lua.
+-- of no use any more; behind GROUPS_FORMAT), t (a token, which its other keys have in their names), r (the
+-- rank up to which claims have come by) and n (the last turn that was given). Its keys:
+-- leases, messages that are held, or wait for a retry, as 'ID GROUP', until when;
+-- counts, how many of them each group has (where groups are ordered, and but for messages without one);
+-- free:GROUP, ids of registered messages by rank;
+-- ready, the groups that have some, by the rank of the first one, or by their turns; where these have turns,
+-- some of them may be held;
+-- parked, the other groups that have some, which are held.
+-- In an ordered queue, claims register only the messages that they pass over, and those that come back; in
+-- a fair one, all messages. Whatever frees a message, or removes it, has it looked at by the next claim. What
+-- is gone is found there, too. Messages without a group have the group ''. See take_groups.lua.
+local GROUPS_FORMAT = '2.'
+
 local function grouping_of(messages)
     return string.sub(messages, 1, -10) .. ':groups'
 end
 
 local function group_of(extras)
-    return extras and cmsgpack.unpack(extras).group or ''
+    -- This may also stand in a text.
+    local at = extras and string.find(extras, '\165group', 1, true)
+    if not at then
+        return ''
+    end
+    -- PERF: as the driver packs them, the group comes last, and its name has less than 32 bytes. A text that
+    -- ends with the above is followed by another one only where it is the name of an attribute.
+    local size = string.byte(extras, at + 6) or 0
+    if size >= 160 and size < 192 and #extras == at + size - 154
+            and (at == 2 or string.sub(extras, 1, 12) == '\130\170attributes')
+            and string.byte(extras) <= 130 then
+        return string.sub(extras, at + 7)
+    end
+    return cmsgpack.unpack(extras).group or ''
 end
 
 -- The beginning of the keys of the grouping of a queue; nothing where it has none.
@@ -81,16 +100,63 @@ local function group_keys(messages)
     return token and grouping .. ':' .. token .. ':'
 end
 
--- Has the groups of messages looked at again, as far as these are known to be held.
-local function touch(messages, ids)
+-- Counts messages of groups that are held: `changes` has differences by group. Returns the groups of which
+-- none is held any more.
+local function change_counts(prefix, changes)
+    local groups, ended = {}, {}
+    for group, _ in pairs(changes) do
+        if group ~= '' then
+            groups[#groups + 1] = group
+        end
+    end
+    for start = 1, #groups, 1000 do
+        local some, set, gone = {unpack(groups, start, math.min(start + 999, #groups))}, {}, {}
+        local found = call('HMGET', prefix .. 'counts', unpack(some))
+        for index, group in ipairs(some) do
+            local count = (tonumber(found[index]) or 0) + changes[group]
+            if count > 0 then
+                set[#set + 1] = group
+                set[#set + 1] = count
+            else
+                gone[#gone + 1] = group
+                ended[#ended + 1] = group
+            end
+        end
+        if #set > 0 then
+            call('HSET', prefix .. 'counts', unpack(set))
+        end
+        if #gone > 0 then
+            call('HDEL', prefix .. 'counts', unpack(gone))
+        end
+    end
+    return ended
+end
+
+-- Has messages looked at again, as far as they are known to be held. extras: those of each message, where
+-- they are known and all are deleted.
+local function touch(messages, ids, extras)
     local prefix = group_keys(messages)
     if not prefix then
         return
     end
-    for _, id in ipairs(ids) do
-        local group = group_of(call('HGET', id, 'x'))
-        call('ZADD', prefix .. 'held:' .. group, 'XX', 0, id)
-        call('ZADD', prefix .. 'busy', 'XX', 0, group)
+    for start = 1, #ids, 1000 do
+        local scored, members, changes = {}, {}, {}
+        for index = start, math.min(start + 999, #ids) do
+            local group = group_of(extras and extras[index] or not extras and call('HGET', ids[index], 'x'))
+            local member = ids[index] .. ' ' .. group
+            scored[#scored + 1] = '-1'
+            scored[#scored + 1] = member
+            members[#members + 1] = member
+            changes[group] = (changes[group] or 0) - 1
+        end
+        local changed = call('ZADD', prefix .. 'leases', 'XX', 'CH', unpack(scored))
+        -- PERF: where all are gone and nothing waits for that, there is nothing to look at.
+        if extras and changed == #members and call('EXISTS', prefix .. 'parked') == 0 then
+            call('ZREM', prefix .. 'leases', unpack(members))
+            if call('HGET', grouping_of(messages), 'm') ~= GROUPS_FORMAT .. '2' then
+                change_counts(prefix, changes)
+            end
+        end
     end
 end
 
@@ -351,8 +417,9 @@ local function belongs(messages, id)
 end
 
 -- Takes messages out of their queue.
-local function take_out(messages, ids)
-    touch(messages, ids)
+-- extras: those of each, if they are known (false for none).
+local function take_out(messages, ids, extras)
+    touch(messages, ids, extras)
     if counts(messages) then
         uncount(messages, ids)
     end

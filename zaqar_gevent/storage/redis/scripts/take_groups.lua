@@ -3,12 +3,12 @@
 -- where the queue may have a dead letter queue that has to be looked up first, 2 where it has no groups, 3
 -- where those of another mode have to be removed first.
 -- KEYS, ARGV: those of take.lua, but for: [3] '1' if nothing is to be taken in turn before all messages
--- have been given to their groups, [17] the mode ('?': to be read from the metadata), [18] a new token.
+-- are registered by their groups, [17] the mode ('?': to be read from the metadata), [18] a new token.
 check_here(KEYS[1])
 if KEYS[3] ~= '' then
     check_here(KEYS[3])
 end
-local STEP, LOOKS = 1000, 100
+local STEP, GROWTH = 1000, 4
 local now, limit, claim, is_patient = tonumber(ARGV[1]), tonumber(ARGV[2]), ARGV[4], ARGV[3] == '1'
 local exactly, ttl = tonumber(ARGV[10]), tonumber(ARGV[5])
 local grouping = grouping_of(KEYS[1])
@@ -24,15 +24,22 @@ if mode == 0 then
 elseif ARGV[7] == '?' and metadata and string.find(metadata, '_dead_letter_queue', 1, true) then
     return 1
 end
-local present_mode = call('HGET', grouping, 'm')
-if present_mode and present_mode ~= tostring(mode) then
+local known = call('HMGET', grouping, 'm', 't', 'r')
+local present_mode, token, reached = known[1], known[2], known[3]
+if present_mode and present_mode ~= GROUPS_FORMAT .. mode then
     return 3
 elseif not present_mode then
-    call('HSET', grouping, 'm', mode, 't', ARGV[18], 'r', '-inf', 'n', 0)
+    token, reached = ARGV[18], '-inf'
+    call('HSET', grouping, 'm', GROUPS_FORMAT .. mode, 't', token, 'r', reached, 'n', 0)
+    -- PERF: with a member of more than 64 bytes, Redis does not search them one after the other.
+    local long = string.rep('\0', 65)
+    call('ZADD', grouping .. ':' .. token .. ':leases', '+inf', long)
+    call('HSET', grouping .. ':' .. token .. ':counts', long, 0)
 end
 local is_ordered, is_fair = mode % 2 == 1, mode >= 2
-local prefix = group_keys(KEYS[1])
-local ready, busy = prefix .. 'ready', prefix .. 'busy'
+local prefix = grouping .. ':' .. token .. ':'
+local ready, parked, leases, held_counts = prefix .. 'ready', prefix .. 'parked', prefix .. 'leases',
+    prefix .. 'counts'
 place(KEYS[1], ARGV[10])
 call('DEL', KEYS[6])
 
@@ -45,102 +52,199 @@ local function free_at(m)
     return math.min(math.max(held_until, tonumber(m[DELAYED]) or 0), tonumber(m[EXPIRES]))
 end
 
--- Puts a group where it belongs, by the messages that it has.
-local function arrange(group)
-    local first = call('ZRANGE', prefix .. 'free:' .. group, 0, 0, 'WITHSCORES')
-    local held = call('ZRANGE', prefix .. 'held:' .. group, 0, 0, 'WITHSCORES')
-    if held[1] then
-        call('ZADD', busy, held[2], group)
-    else
-        call('ZREM', busy, group)
+-- What this call adds to `leases` and to `counts`. What it takes itself, of which `own` has the numbers by
+-- group, does not hold up the others of their groups before its end.
+local noted, changes, own = {}, {}, {}
+
+local function note(group, id, held_until)
+    noted[#noted + 1] = held_until
+    noted[#noted + 1] = id .. ' ' .. group
+    changes[group] = (changes[group] or 0) + 1
+end
+
+-- How many messages of groups are held, by their names. PERF: one command for all.
+local function count_held(groups)
+    local found, by_group = {}, {}
+    if is_ordered and #groups > 0 then
+        found = call('HMGET', held_counts, unpack(groups))
     end
-    if not first[1] or is_ordered and group ~= '' and held[1] then
+    for index, group in ipairs(groups) do
+        by_group[group] = is_ordered and group ~= ''
+            and (tonumber(found[index]) or 0) + (changes[group] or 0) or 0
+    end
+    return by_group
+end
+
+local function next_turns(count)
+    return call('HINCRBY', grouping, 'n', count) - count
+end
+
+-- Puts a group where it belongs, by the messages that it has.
+local function arrange(group, held)
+    local first = call('ZRANGE', prefix .. 'free:' .. group, 0, 0, 'WITHSCORES')
+    if not first[1] then
         call('ZREM', ready, group)
-    elseif not is_fair then
-        call('ZADD', ready, first[2], group)
-    elseif not call('ZSCORE', ready, group) then
-        call('ZADD', ready, call('HINCRBY', grouping, 'n', 1), group)
+        call('ZREM', parked, group)
+    elseif (held or count_held({group})[group]) > 0 then
+        call('ZREM', ready, group)
+        call('ZADD', parked, 0, group)
+    else
+        call('ZREM', parked, group)
+        if not is_fair then
+            call('ZADD', ready, first[2], group)
+        elseif not call('ZSCORE', ready, group) then
+            call('ZADD', ready, next_turns(1) + 1, group)
+        end
     end
 end
 
--- Looks at the messages of a group that were held, and may be free or gone.
-local function look(group)
-    local free, held = prefix .. 'free:' .. group, prefix .. 'held:' .. group
-    for _, id in ipairs(call('ZRANGEBYSCORE', held, '-inf', ARGV[10], 'LIMIT', 0, STEP)) do
+-- Writes what has been noted of messages that are held.
+local function write_noted()
+    for index = 1, #noted, 2000 do
+        call('ZADD', leases, unpack(noted, index, math.min(index + 1999, #noted)))
+    end
+    if is_ordered then
+        change_counts(prefix, changes)
+    end
+    noted, changes = {}, {}
+end
+
+-- Looks at messages that were held, and may be free or gone; returns whether there may be more of them.
+local function look()
+    local due = call('ZRANGEBYSCORE', leases, '-inf', ARGV[10], 'LIMIT', 0, STEP)
+    if #due == 0 then
+        return false
+    end
+    local ended, freed, ended_of = {}, {}, {}
+    for _, member in ipairs(due) do
+        local id, group = string.match(member, '^(%S+) (.*)$')
         local rank = call('ZSCORE', KEYS[1], id)
         local at = rank and free_at(glance(id))
         if at and at > exactly then
-            call('ZADD', held, at, id)
+            call('ZADD', leases, at, member)
         else
-            call('ZREM', held, id)
+            ended[#ended + 1] = member
+            changes[group] = (changes[group] or 0) - 1
+            ended_of[group] = true
             if at then
-                call('ZADD', free, rank, id)
+                call('ZADD', prefix .. 'free:' .. group, rank, id)
+                freed[group] = true
             end
         end
     end
-    arrange(group)
+    if #ended > 0 then
+        call('ZREM', leases, unpack(ended))
+        write_noted()
+    end
+    -- PERF: of most groups nothing else is registered.
+    local has_parked = call('EXISTS', parked) == 1
+    for group, _ in pairs(ended_of) do
+        if freed[group] or has_parked and call('ZSCORE', parked, group) then
+            arrange(group)
+        end
+    end
+    return #due == STEP
 end
 
--- Gives a step of messages to their groups; returns whether there may be more.
+-- Registers a step of messages by their groups; returns whether there may be more.
 local function register(step)
-    local reached = call('HGET', grouping, 'r')
     local start = reached == '-inf' and reached or '(' .. reached
     local found = call('ZRANGEBYSCORE', KEYS[1], start, '+inf', 'WITHSCORES', 'LIMIT', 0, step)
+    local groups, free = {}, {}
     for index = 1, #found, 2 do
         local id, rank = found[index], found[index + 1]
         local m = call('HMGET', id, 'e', 'c', 'c.e', 'd', 'x')
         local at = free_at({nil, nil, nil, m[2], m[3], nil, nil, m[1], m[4]})
         local group = at and group_of(m[5])
         if at and at > exactly then
-            call('ZADD', prefix .. 'held:' .. group, at, id)
-            arrange(group)
-        elseif at then
-            call('ZADD', prefix .. 'free:' .. group, rank, id)
-            -- PERF: one that is ready is so already.
-            if not call('ZSCORE', ready, group) then
-                arrange(group)
+            note(group, id, at)
+            if not free[group] then
+                groups[#groups + 1] = group
+                free[group] = {}
             end
+        elseif at then
+            local of_group = free[group]
+            if not of_group then
+                of_group = {}
+                groups[#groups + 1] = group
+                free[group] = of_group
+            end
+            of_group[#of_group + 1] = rank
+            of_group[#of_group + 1] = id
         end
     end
-    if #found > 0 then
-        call('HSET', grouping, 'r', found[#found])
+    if #found == 0 then
+        return false
+    end
+    reached = found[#found]
+    call('HSET', grouping, 'r', reached)
+    local held = count_held(groups)
+    local now_ready, now_parked = {}, {}
+    local turn = is_fair and next_turns(#groups) or 0
+    for index, group in ipairs(groups) do
+        local of_group = free[group]
+        if #of_group > 0 then
+            call('ZADD', prefix .. 'free:' .. group, unpack(of_group))
+            local list = held[group] > 0 and now_parked or now_ready
+            list[#list + 1] = held[group] > 0 and 0 or is_fair and turn + index or of_group[1]
+            list[#list + 1] = group
+        end
+        if held[group] > 0 then
+            call('ZREM', ready, group)
+        end
+    end
+    if #now_ready > 0 then
+        -- One that is ready already has its place.
+        call('ZADD', ready, 'NX', unpack(now_ready))
+    end
+    if #now_parked > 0 then
+        call('ZADD', parked, unpack(now_parked))
     end
     return #found == 2 * step
 end
 
 local most_claims = tonumber(ARGV[7]) or 0
+-- PERF: a number is made a text each time it is given to a command.
+local lease_ends = string.format('%.0f', now + ttl)
 local hold = holding(KEYS[1], claim, now, ttl, tonumber(ARGV[6]), {ARGV[12], ARGV[13], ARGV[14]})
 local page, ids, gone, looked_at = {}, {}, {}, 0
--- Until when groups are held up by this claim.
-local held_up_until = {}
 
--- Takes a message of a group. Returns whether it did, and whether the group is held up.
+local function is_dead_letter(m)
+    return most_claims > 0 and (tonumber(m[COUNT]) or 0) >= most_claims
+end
+
+-- Gives a message that is free to the claim.
+local function give(group, id, m)
+    if claim ~= '' then
+        hold(id, m)
+        noted[#noted + 1] = ARGV[12] == '' and lease_ends or free_at(glance(id))
+        noted[#noted + 1] = id .. ' ' .. group
+        own[group] = (own[group] or 0) + 1
+    end
+    page[#page + 1] = present(id, m, now)
+    ids[#ids + 1] = id
+end
+
+-- Takes a registered message, which is not registered any more then. Returns whether it did, and whether
+-- its group is held up.
 local function take(group, id)
     local m = read(id)
     local at = free_at(m)
     looked_at = looked_at + 1
-    call('ZREM', prefix .. 'free:' .. group, id)
     if not at or not m[B] then
         if not m[EXPIRES] then
             gone[#gone + 1] = id
         end
         return false, false
     elseif at > exactly then
-        call('ZADD', prefix .. 'held:' .. group, at, id)
+        note(group, id, at)
         return false, is_ordered and group ~= ''
-    elseif most_claims > 0 and (tonumber(m[COUNT]) or 0) >= most_claims then
+    elseif is_dead_letter(m) then
         move_to_dead_letters(KEYS[1], KEYS[3], KEYS[4], id, ARGV[9], ARGV[1], ARGV[8],
             {queue = ARGV[15], at = ARGV[16]})
         return false, false
     end
-    if claim ~= '' then
-        hold(id, m)
-        local held_until = ARGV[12] == '' and now + ttl or free_at(glance(id))
-        call('ZADD', prefix .. 'held:' .. group, held_until, id)
-        held_up_until[group] = math.min(held_up_until[group] or math.huge, held_until)
-    end
-    page[#page + 1] = present(id, m, now)
-    ids[#ids + 1] = id
+    give(group, id, m)
     return true, false
 end
 
@@ -164,11 +268,15 @@ end
 local function find_ready()
     while true do
         local groups = call('ZRANGE', ready, 0, limit - #page - 1)
-        local found, is_right = {}, true
+        local held, found, is_right = count_held(groups), {}, true
         for turn, group in ipairs(groups) do
             local one = {group = group, round = 0, turn = turn}
+            if held[group] > 0 then
+                -- Where groups have turns, this is not told before they have theirs.
+                arrange(group, held[group])
+                is_right = false
             -- In their order, it is to be known of each that its first message is there.
-            if advance(one) and (is_fair or tonumber(call('HGET', one.id, 'e') or 0) > now) then
+            elseif advance(one) and (is_fair or tonumber(call('HGET', one.id, 'e') or 0) > now) then
                 found[#found + 1] = one
             else
                 if one.id then
@@ -197,6 +305,7 @@ local function take_from(left)
             end
         end
         local one = left[best]
+        call('ZREM', prefix .. 'free:' .. one.group, one.id)
         local is_found, is_held_up = take(one.group, one.id)
         if not last[one.group] then
             taken[#taken + 1] = one.group
@@ -221,43 +330,135 @@ local function take_ready()
             return true
         end
         for _, group in ipairs(take_from(groups)) do
-            if is_ordered and group ~= '' and held_up_until[group] then
-                -- PERF: what `arrange` would find.
+            if is_fair then
+                -- It is the turn of the others.
                 call('ZREM', ready, group)
-                call('ZADD', busy, held_up_until[group], group)
-            else
-                if is_fair then
-                    -- It is the turn of the others.
-                    call('ZREM', ready, group)
-                end
-                arrange(group)
             end
+            arrange(group)
         end
     end
     return false
 end
 
-local due = call('ZRANGEBYSCORE', busy, '-inf', ARGV[10], 'LIMIT', 0, LOOKS)
-for _, group in ipairs(due) do
-    look(group)
-end
-local has_more = #due == LOOKS
-if is_fair and register(STEP) then
-    has_more = true
-    if is_patient then
-        return {0, paginate(page), 1}
+-- Takes one message of each of the groups whose turn it is, where there are enough of them. PERF: those
+-- that have more get their next turns together, and whether they are held is told when these come.
+local function take_one_of_each()
+    local groups = call('ZRANGE', ready, 0, limit - 1)
+    if #groups < limit then
+        return
+    end
+    local held, turns, put_aside, out = count_held(groups), {}, {}, {}
+    local turn = next_turns(#groups)
+    for index, group in ipairs(groups) do
+        local free = prefix .. 'free:' .. group
+        if held[group] > 0 then
+            put_aside[#put_aside + 1] = '0'
+            put_aside[#put_aside + 1] = group
+            out[#out + 1] = group
+        else
+            local first = call('ZPOPMIN', free)
+            if first[1] then
+                take(group, first[1])
+            end
+            if call('EXISTS', free) == 1 then
+                turns[#turns + 1] = turn + index
+                turns[#turns + 1] = group
+            else
+                out[#out + 1] = group
+            end
+        end
+    end
+    if #turns > 0 then
+        call('ZADD', ready, unpack(turns))
+    end
+    if #put_aside > 0 then
+        call('ZADD', parked, unpack(put_aside))
+    end
+    if #out > 0 then
+        call('ZREM', ready, unpack(out))
     end
 end
--- Before anything is taken, which holds up the rest of its group.
-if not is_fair and #find_ready() < limit then
-    has_more = register(100 + limit) or has_more
-end
-has_more = take_ready() or has_more
-if not is_fair and #page < limit then
-    has_more = register(STEP) or has_more
-    has_more = take_ready() or has_more
+
+-- Takes the next messages as they are, where all can be claimed and none of their groups is held; returns
+-- whether they are so, and whether there may be more after them.
+local function take_next()
+    local left = limit - #page
+    local start = reached == '-inf' and reached or '(' .. reached
+    local found = call('ZRANGEBYSCORE', KEYS[1], start, '+inf', 'WITHSCORES', 'LIMIT', 0, left)
+    if #found == 0 then
+        return true, false
+    end
+    local free, groups = {}, {}
+    for index = 1, #found, 2 do
+        local id = found[index]
+        local m = read(id)
+        local at = free_at(m)
+        if at and m[B] then
+            if at > exactly or is_dead_letter(m) then
+                return false, true
+            end
+            free[#free + 1] = {id, m}
+            groups[#groups + 1] = group_of(m[EXTRAS])
+        elseif not m[EXPIRES] then
+            gone[#gone + 1] = id
+        end
+    end
+    for _, count in pairs(count_held(groups)) do
+        if count > 0 then
+            return false, true
+        end
+    end
+    for index, one in ipairs(free) do
+        give(groups[index], one[1], one[2])
+    end
+    reached = found[#found]
+    call('HSET', grouping, 'r', reached)
+    return true, #found == 2 * left
 end
 
+local has_more = look()
+if is_fair then
+    if register(STEP) then
+        write_noted()
+        has_more = true
+        if is_patient then
+            return {0, paginate(page), 1}
+        end
+    end
+    take_one_of_each()
+    has_more = take_ready() or has_more
+else
+    -- Nothing is registered of most queues.
+    if call('EXISTS', ready) == 1 then
+        has_more = take_ready() or has_more
+    end
+    local step, passed, may_be_more = limit - #page, 0, true
+    while may_be_more and #page < limit and passed < STEP do
+        local are_free
+        passed = passed + limit - #page
+        are_free, may_be_more = take_next()
+        if not are_free then
+            step = math.min(step, STEP)
+            may_be_more = register(step)
+            passed = passed + step
+            step = step * GROWTH
+            has_more = take_ready() or has_more
+        end
+    end
+    has_more = has_more or may_be_more
+end
+
+for group, count in pairs(own) do
+    changes[group] = (changes[group] or 0) + count
+end
+write_noted()
+if is_ordered and not is_fair and call('EXISTS', ready) == 1 then
+    for group, _ in pairs(own) do
+        if group ~= '' and call('ZSCORE', ready, group) then
+            arrange(group)
+        end
+    end
+end
 forget(KEYS[1], gone)
 if claim == '' then
     take_out(KEYS[1], ids)
