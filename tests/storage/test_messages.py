@@ -124,6 +124,19 @@ def test_delayed_messages_come_when_they_are_due(store: Store) -> None:
         assert sorted(store.list(queue)) == ['later', 'now']
 
 
+def test_messages_that_are_due_at_one_time_come_as_they_were_posted(store: Store) -> None:
+    queue = store.queue()
+    with store.at(10_000):
+        for first in range(0, 20, 2):
+            store.post(queue, first, first + 1, delay=10)
+        store.post(queue, *range(20, 150), delay=10)
+        store.post(queue, 'earlier', delay=9)
+    with store.at(10_011):
+        # A list makes some of them visible, and need not have all at once.
+        store.list(queue, limit=200)
+        assert store.list(queue, limit=200) == ['earlier', *range(150)]
+
+
 def test_delayed_messages_are_listed_in_their_places_on_demand(store: Store) -> None:
     queue = store.queue(_default_message_delay=30)
     expected = []

@@ -8,7 +8,6 @@
 check_here(KEYS[1])
 local FIELDS = 15
 local now, start = tonumber(ARGV[1]), ARGV[2]
-local unplaced = string.gsub(start, '-a(%x+)-$', '-b%1-')
 local new = 0
 for at = 4, #ARGV, FIELDS do
     local source, _, _, expires, due = unpack(ARGV, at, at + 4)
@@ -19,7 +18,7 @@ for at = 4, #ARGV, FIELDS do
         local is_delayed = tonumber(due) > now
         local id = source
         if start ~= '' then
-            id = (is_delayed and unplaced or start) .. string.format('%012x', rank)
+            id = is_delayed and unplaced_id(start, rank) or start .. string.format('%012x', rank)
         end
         write_record(KEYS[1], KEYS[3], now, id, not is_delayed and rank or nil, rank,
             unpack(ARGV, at + 1, at + FIELDS - 1))

@@ -7,7 +7,6 @@
 -- usual one), checksum and extras ('' for none).
 check_here(KEYS[1])
 local now, seconds = tonumber(ARGV[2]), tonumber(ARGV[5])
-local unplaced
 local keeper = ARGV[1]
 if keeper ~= '' and not call('ZSCORE', KEYS[3], keeper) then
     if not call('ZSCORE', KEYS[4], keeper) then
@@ -48,11 +47,8 @@ for index = 0, count - 1 do
     local due = tonumber(time)
     -- A scheduled message counts as posted when it is due.
     local created = counts_from == 's' and math.ceil(due) or now
-    -- The place of a delayed message is not known yet, and its id does not tell one.
-    if due > 0 and not unplaced then
-        unplaced = string.gsub(ARGV[4], '-a(%x+)-$', '-b%1-')
-    end
-    local id = (due > 0 and unplaced or ARGV[4]) .. string.format('%012x', rank + index)
+    local id = due > 0 and unplaced_id(ARGV[4], rank + index)
+        or ARGV[4] .. string.format('%012x', rank + index)
     local fields = {'id', id, 't', ttl, 'cr', created, 'e', created + ttl, 'u', ARGV[3], 'c', '',
         'c.e', now, 'c.c', 0, 'd', math.ceil(due), 'b', ARGV[at + 2]}
     if ARGV[at + 3] ~= '' then
@@ -77,7 +73,7 @@ for index = 0, count - 1 do
     call('EXPIRE', id, created + ttl - now)
     ids[index + 1] = id
     if due > 0 then
-        call('ZADD', KEYS[1] .. LATER, string.format('%.6f', due + index / 1e6), id)
+        call('ZADD', KEYS[1] .. LATER, string.format('%.6f', due), id)
         call('ZADD', by_posting(KEYS[1]), rank + index, id)
     else
         ranked[#ranked + 1] = rank + index

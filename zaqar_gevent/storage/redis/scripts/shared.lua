@@ -395,6 +395,16 @@ local function by_posting(messages)
     return string.sub(messages, 1, -10) .. ':delayed'
 end
 
+-- The id of a delayed message does not tell its place, which is not known yet. Of those that are due at one
+-- time, the first that was posted has the lowest id, so that Redis has them in this order.
+-- start: what the ids of other messages begin with. number: its place without the delay.
+local function unplaced_id(start, number)
+    local digest, first, second, third = string.match(start, '^(%x+)%-(%x+)%-8(%x+)%-a(%x+)%-$')
+    local digits = string.sub(string.format('%010x', number), -10)
+    return table.concat({digest, string.sub(digits, 1, 4), '8' .. string.sub(digits, 5, 7),
+        'b' .. string.sub(digits, 8), first .. second .. third .. '00'}, '-')
+end
+
 -- Gives places to some of the messages that are due by `exactly`.
 local function place(messages, exactly)
     local due = call('ZRANGEBYSCORE', messages .. LATER, '-inf', exactly, 'LIMIT', 0, 100)
