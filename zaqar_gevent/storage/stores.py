@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
+from typing import Any
 
 from zaqar.storage import base, pipeline, pooling
 
@@ -27,7 +29,7 @@ def stores_of(data: base.DataDriverBase, control: base.ControlDriverBase) -> Sto
         data,
         control,
         features_of(data),
-        functools.partial(features_for, data),
+        _finder(data),
         drivers.has_topics(data, control),
         functools.partial(_are_alive, data, control),
         functools.partial(purging.purge, data),
@@ -64,6 +66,16 @@ def _usage_of(data: base.DataDriverBase) -> UsageController | None:
     if isinstance(data, own_drivers.DataDriver) and data.features.counts_usage:
         return data.usage_controller
     return None
+
+
+def _finder(data: base.DataDriverBase) -> Callable[[str, str | None], StoreFeatures]:
+    """What tells the features of a queue's store. PERF: without pools it is always the same one."""
+    driver: Any = data
+    while isinstance(driver, pipeline.DataDriver):
+        driver = driver._storage
+    if isinstance(driver, own_drivers.DataDriver):
+        return lambda _queue, _project: driver.features
+    return functools.partial(features_for, data)
 
 
 def _are_alive(data: base.DataDriverBase, control: base.ControlDriverBase) -> bool:
