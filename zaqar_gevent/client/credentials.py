@@ -1,4 +1,4 @@
-"""Who the client is to the server: nobody in particular, or whoever has a token or a session.
+"""The client's credentials: none, a token, or a session.
 
 What may have to wait is done by whoever uses this, as threads and asyncio do it: `ask` calls a
 function of the user's, `ask_blocking` one that waits for the network.
@@ -16,7 +16,7 @@ CHECK_SECONDS = 20.0
 
 
 class Place(NamedTuple):
-    """Where the server is, and whose queues are meant; None for what is not known."""
+    """The server's URL and the project; None for unknown parts."""
 
     url: str | None
     websocket_url: str | None
@@ -62,7 +62,7 @@ class SessionToken:
         return bool(self._session.invalidate())
 
     def place(self) -> Place:
-        """What the session and its catalogue say: `messaging`, and `messaging-websocket` if any."""
+        """The endpoints in the catalogue: `messaging`, and `messaging-websocket` if any."""
         return Place(
             self._endpoint('messaging'),
             self._endpoint('messaging-websocket'),

@@ -1,4 +1,4 @@
-"""What wraps requests and answers over a WebSocket: `zaqar.v2`, and upstream's.
+"""The envelopes of requests and answers over a WebSocket: `zaqar.v2`, and upstream's.
 
 A request has an `ident`, by which its answer is known. Answers are read as `Answered`, everything
 else as a push, as it came.

@@ -95,7 +95,7 @@ class ServiceUnavailable(APIError):
 
 
 class ConnectionLost(ZaqarError):
-    """The server cannot be reached, and what was asked has not been done.
+    """The server cannot be reached, and the request has not been performed.
 
     Of what may be repeated without harm it is not known whether it has been done.
     """

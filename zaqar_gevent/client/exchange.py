@@ -25,7 +25,7 @@ OnAnswer = Callable[[Answer | None], None]
 
 
 class PushHandler(Protocol):
-    """Who gets the pushes of one subscription or consumer. It must not wait."""
+    """Handles the pushes of one subscription or consumer. It must not wait."""
 
     def on_message(self, document: dict[str, Any], size: int) -> None:
         """A message was pushed; `size` in bytes."""
@@ -67,7 +67,7 @@ class PendingRequest:
 
 
 class Exchange:
-    """What was asked and is not answered, and who gets which pushes.
+    """Requests that wait for answers, and the handlers of pushes.
 
     capabilities: what the server says that it can do.
     reconnect_after_ms: when to reconnect, if the server has said so.

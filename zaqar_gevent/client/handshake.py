@@ -27,7 +27,7 @@ class Refused(Exception):
 
 
 class Accepted(NamedTuple):
-    """What was agreed on: the subprotocol, None for none, and the extensions.
+    """The result of a handshake: the subprotocol or None, and the extensions.
 
     early: what the server sent right behind its answer.
     """
@@ -64,7 +64,7 @@ class Handshake:
         self.request = b''.join(self._protocol.data_to_send())
 
     def receive(self, data: bytes) -> Accepted | None:
-        """What was agreed on, None while there is more to come; empty `data` is the end.
+        """The result of the handshake, None while more is to come; empty `data` is the end.
 
         Raises Refused, and ConnectionResetError if the server ended the connection.
         """

@@ -1,4 +1,4 @@
-"""What WebSocket connections and REST have in common: answers, errors, capabilities."""
+"""The common part of WebSocket connections and REST: answers, errors, capabilities."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from zaqar_gevent.client.errors import ConnectionLost, from_answer
 
 
 class Answer(NamedTuple):
-    """What an operation gave, in the form of the WebSocket."""
+    """The result of an operation, in the form of the WebSocket."""
 
     status: int
     body: Any
@@ -33,7 +33,7 @@ class Broken(ConnectionLost):
 
 @dataclasses.dataclass(frozen=True)
 class Capabilities:
-    """What a server can do; what upstream's can where it does not say.
+    """The capabilities of a server; upstream's where the server does not say.
 
     max_wait: how long it lets a request wait for messages, in seconds; 0 for not at all.
     idempotency_seconds: for how long it knows a post again by its `post_id`; 0 for not at all.
@@ -51,7 +51,7 @@ class Capabilities:
 
     @classmethod
     def of(cls, body: Any) -> Capabilities:
-        """What a server says of itself; whatever it does not say, or not properly, is left."""
+        """Read a server's capabilities; missing and invalid ones keep their defaults."""
         if not isinstance(body, Mapping):
             return cls()
         given: dict[str, Any] = {}

@@ -1,4 +1,4 @@
-"""What the metadata of a queue becomes by settings that are given by name."""
+"""Applies settings by name to the metadata of a queue."""
 
 from __future__ import annotations
 

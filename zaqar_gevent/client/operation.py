@@ -1,4 +1,4 @@
-"""What a client knows of an operation: its route in REST, and when it may be repeated."""
+"""An operation as clients know it: its route in REST, and when it may be repeated."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ TELL_SECONDS = 3.0
 
 
 class Outage:
-    """What is known of whether a server can be reached; any thread may report.
+    """Keeps track of whether a server can be reached; any thread may report.
 
     address: the server's URL, for the log.
     """

@@ -19,7 +19,7 @@ MAX_MESSAGE_BYTES = 16 * 1024 * 1024
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Settings:
-    """What a client was told, as its docstring says of each argument."""
+    """The arguments of a client; its docstring explains each."""
 
     url: str | None
     websocket_url: str | None

@@ -99,7 +99,7 @@ class ScanTooLong(errors.ExceptionBase):
 
 
 def explain_scan(seconds: float) -> str:
-    """What a client can do about a read that was broken off after so many seconds."""
+    """The advice to a client whose read was broken off after so many seconds."""
     return (
         f'Reading took longer than the {seconds:g} s that it may ([drivers:transport:gevent] '
         'scan_timeout). Ask for less: a smaller limit, fewer or no filters, a later marker.'
@@ -115,7 +115,7 @@ def is_logged(error: BaseException) -> bool:
 
 
 def explanation_of(error: BaseException) -> str:
-    """What a client is told of `error` beside its status; empty where there is nothing to add."""
+    """The text for a client about `error`, beside its status; may be empty."""
     if isinstance(error, StoreDamaged | OutcomeUnknown | UndecodableValue | ScanTooLong):
         return error.explanation
     return ''

@@ -1,4 +1,4 @@
-"""What a store can do, declared by its driver; see `zaqar_gevent.storage.interface`.
+"""The features of a store, declared by its driver; see `zaqar_gevent.storage.interface`.
 
 A new ability of some stores is one more member here, false by default. Nothing else asks a driver
 for its name or its methods.
@@ -16,7 +16,7 @@ _ANY = '(?s:.*)'
 
 
 class MarkerKind(enum.Enum):
-    """What the markers of a store are; the value is the regular expression that they match."""
+    """The kind of a store's markers; the value is the regular expression that they match."""
 
     POSITION = _POSITION
     """Places in the queue, which keep their order even where the message is gone."""
@@ -35,7 +35,7 @@ class MarkerKind(enum.Enum):
 
 
 class Feature(enum.Enum):
-    """What clients may ask of some stores only; the value is for error messages.
+    """Features that only some stores have; the value is for error messages.
 
     A request that needs what the store of its queue cannot do is refused with 400.
     """
@@ -50,7 +50,7 @@ class Feature(enum.Enum):
 
 @dataclass(frozen=True)
 class StoreFeatures:
-    """What a store can do beside what every store can.
+    """The features of a store beyond those that every store has.
 
     markers: what its markers are.
     post_id_seconds: for how long the `post_id` of a post is remembered; 0 if it cannot be given.

@@ -1,4 +1,4 @@
-"""What the API and the push hub may ask of any store: the interface of all drivers.
+"""The interface of all drivers: the calls that the API and the push hub may make.
 
 The signatures are those of `zaqar.storage.base`, so that upstream's drivers have them, too. A
 method that not every driver has names the feature (`zaqar_gevent.storage.features`) with which it
@@ -75,7 +75,7 @@ class QueueController(Protocol):
         ...
 
     def stats(self, name: str, project: str | None = None) -> Any:
-        """What a queue holds: `messages` with `free`, `claimed`, `total`, `oldest`, `newest`."""
+        """The counts of a queue: `messages` with `free`, `claimed`, `total`, `oldest`, `newest`."""
         ...
 
     def calculate_resource_count(self, project: str | None = None) -> int:

@@ -38,7 +38,7 @@ class MarkState(enum.Enum):
 
 
 class Mark(msgspec.Struct, frozen=True):
-    """What says that a queue is not used from a pool.
+    """A mark in a pool: the queue is not used from there.
 
     move: the id of the migration. until: for `closing`, in seconds since the epoch. pool: where the
     queue is, for `moved` and `left`. since: when the mark was set, in seconds since the epoch.
@@ -61,7 +61,7 @@ _decode_mark = msgspec.json.Decoder(Mark).decode
 
 
 def decode_mark(stored: str) -> Mark:
-    """What `Mark.encode` gave."""
+    """Decode the result of `Mark.encode`."""
     return _decode_mark(stored)
 
 
@@ -239,7 +239,7 @@ _decode_arrival = msgspec.json.Decoder(Arrival).decode
 
 
 def decode_arrival(stored: str | bytes) -> Arrival:
-    """What `Arrival.encode` gave."""
+    """Decode the result of `Arrival.encode`."""
     return _decode_arrival(stored)
 
 
@@ -258,7 +258,7 @@ class MovedMessage(NamedTuple):
 
 
 class Head(NamedTuple):
-    """What changes of a message while it is in a queue. own: its number in the store."""
+    """The parts of a message that change while it is in a queue. own: its number in the store."""
 
     number: int
     own: int

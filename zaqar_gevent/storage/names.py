@@ -1,4 +1,4 @@
-"""Which names of projects and queues the stores behind a server can keep apart.
+"""Checks that the stores behind a server can tell the names of projects and queues apart.
 
 Upstream's drivers join project, queue and kind to one key. Two pairs of names must not make the
 same key, and none a key that the driver uses for something else.

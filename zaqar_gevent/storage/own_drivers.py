@@ -1,4 +1,4 @@
-"""What the drivers of this package have in common, whatever they keep their data in."""
+"""Base classes of this package's drivers, for any kind of store."""
 
 from __future__ import annotations
 

@@ -144,7 +144,7 @@ class Catalogue(pooling.Catalog):
     def deregister(self, queue: str, project: str | None = None) -> None:
         place = self.find_place(queue, project)
         if place is not None:
-            # What is being moved is deleted when that is over.
+            # A queue that is being moved is deleted after the move.
             self.call(place, queue, project, functools.partial(_check, queue, project))
         super().deregister(queue, project)
         self.forget(queue, project)

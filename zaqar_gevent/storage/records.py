@@ -1,4 +1,4 @@
-"""What a store holds, as records that are copied from one store to another.
+"""Records: the contents of a store in the form in which they are copied to another.
 
 Times are seconds since the epoch. A project of None is the empty text.
 """

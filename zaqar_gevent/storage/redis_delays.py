@@ -54,5 +54,5 @@ def keys(messages_key: str) -> list[str]:
 
 
 def now() -> str:
-    """What such a script is told as the time."""
+    """The time as such a script takes it."""
     return repr(time.time())

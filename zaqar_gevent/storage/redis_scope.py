@@ -351,7 +351,7 @@ class Messages(upstream_messages.MessageController):
         project: str | None,
         read: Callable[[Any, str], object],
     ) -> dict[str, Any]:
-        """What `read` gives for each of the ids that is in the queue."""
+        """The results of `read` for those of the ids that are in the queue."""
         key = utils.msgset_key(queue, project)
         with self._client.pipeline(transaction=False) as pipe:
             for message_id in message_ids:

@@ -38,7 +38,7 @@ def find_all(storage: Any) -> list[RedriveController]:
         try:
             found = _of(catalog.get_driver(pool['name']))
         except Exception as error:
-            # The redrives of the other pools go on; whoever uses this one is told.
+            # The redrives of the other pools go on; users of this pool get the error.
             LOG.debug('The redrives of the pool %s have to wait: %s', pool['name'], error)
             continue
         if found is not None:

@@ -40,7 +40,7 @@ def stores_of(data: base.DataDriverBase, control: base.ControlDriverBase) -> Sto
 
 
 def features_of(data: base.DataDriverBase) -> StoreFeatures:
-    """What a store can do; for pools, what all of them can."""
+    """The features of a store; for pools, those that all of them have."""
     while isinstance(data, pipeline.DataDriver):
         data = data._storage
     if isinstance(data, pooling.DataDriver):
@@ -55,7 +55,7 @@ def features_of(data: base.DataDriverBase) -> StoreFeatures:
 
 
 def features_for(data: base.DataDriverBase, queue: str, project: str | None) -> StoreFeatures:
-    """What the store of a queue can do; what every store can if the queue is in no pool."""
+    """The features of the store of a queue; those of every store if the queue is in no pool."""
     driver = drivers.find(data, queue, project)
     return _UNKNOWN if driver is None else features_of(driver)
 

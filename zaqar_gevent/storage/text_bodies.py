@@ -16,7 +16,7 @@ from zaqar_gevent.encryption import authenticated, upstream
 from zaqar_gevent.storage.wrapped import Claims, Messages, replace_controllers
 
 PREFIX = 'zgev0.'
-"""What a plain text begins with that would be taken for an encrypted body."""
+"""The prefix of a plain text that would be taken for an encrypted body."""
 
 _AUTHENTICATED = authenticated.PREFIX.decode()
 
@@ -32,7 +32,7 @@ def keep_apart(driver: base.DataDriverBase) -> None:
 
 
 def to_text(body: Any) -> Any:
-    """What is stored of a body."""
+    """The stored form of a body."""
     if type(body) is bytes:
         return body.decode()
     if type(body) is str and (body.startswith(PREFIX) or _looks_encrypted(body)):

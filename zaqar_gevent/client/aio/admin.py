@@ -1,4 +1,4 @@
-"""What operators manage: pools and flavors, on a server in admin mode."""
+"""Pools and flavors, which operators manage on a server in admin mode."""
 
 from __future__ import annotations
 

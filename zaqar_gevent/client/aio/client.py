@@ -185,11 +185,11 @@ class Client:
         return self._requester.project
 
     async def capabilities(self) -> Capabilities:
-        """What the server can do."""
+        """The capabilities of the server."""
         return await self._requester.capabilities()
 
     async def quotas(self) -> dict[str, Any]:
-        """What the project uses and may use: `used` and `allowed` by the name of the limit."""
+        """The quotas of the project: `used` and `allowed` by the name of the limit."""
         report: dict[str, Any] = await self.call('quota_get')
         quotas: dict[str, Any] = report['quotas']
         return quotas

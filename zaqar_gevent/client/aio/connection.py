@@ -162,7 +162,7 @@ class Connection(Exchange, asyncio.Protocol):
         return self._engine.close_code
 
     async def get_capabilities(self) -> Capabilities:
-        """What the server can do."""
+        """The capabilities of the server."""
         return self.capabilities
 
     async def perform(

@@ -66,7 +66,7 @@ class _Delivery:
 
 
 class _Pushes:
-    """What a connection pushes to a consumer; see `zaqar_gevent.client.exchange.PushHandler`.
+    """Receives the pushes for a consumer; see `zaqar_gevent.client.exchange.PushHandler`.
 
     It does not keep the consumer alive: when that was dropped, the server is told to stop.
 
@@ -190,7 +190,7 @@ class Consumer(Stream):
         self._wake()
 
     async def close(self) -> None:
-        """Give back what is unsettled, and end; whoever waits for a message is woken.
+        """Give unsettled messages back, and end; waiting callers are woken.
 
         Raises LeaseLost or APIError for acknowledgements that nobody waited for and that failed.
         """
@@ -261,7 +261,7 @@ class Consumer(Stream):
             self._changed.notify_all()
 
     def _wake(self) -> None:
-        """Whoever waits is to look again whether there is anything to do."""
+        """Let waiting callers look again whether there is anything to do."""
         with self._changed:
             self._changed.notify_all()
 
@@ -441,7 +441,7 @@ class Consumer(Stream):
             await self._give_back(delivery.claim_id)
 
     async def _give_back(self, claim_id: str) -> bool:
-        """What cannot be given back is free when its claim expires; whether it could be."""
+        """Give messages back; False if they become free only when their claim expires."""
         try:
             await self._target.release_claim(claim_id)
         except (*_TROUBLE, APIError, ClientClosed) as error:
@@ -577,7 +577,7 @@ class Consumer(Stream):
         return len(claim)
 
     async def _nothing(self, _result: int) -> None:
-        """What a cancelled call has done stays done: messages are there for the next call."""
+        """Keep what a cancelled call has done: its messages are there for the next call."""
 
     @property
     def _ttl(self) -> float:
@@ -593,7 +593,7 @@ class Consumer(Stream):
         await self._target.release_claim(claim_id)
 
     def _lost(self, claim_id: str) -> None:
-        """A claim has ended: whoever has its messages now, this consumer has not."""
+        """A claim has ended: this consumer does not hold its messages any more."""
         with self._changed:
             for message_id, delivery in tuple(self._deliveries.items()):
                 if delivery.claim_id == claim_id:

@@ -174,13 +174,13 @@ def check_handler(_role: str, function: Any) -> None:
 
 
 async def ask(function: Callable[[], Any]) -> Any:
-    """What a function of the user's gives, which may be a coroutine function."""
+    """The result of a user's function, which may be a coroutine function."""
     given = function()
     return await given if inspect.isawaitable(given) else given
 
 
 async def ask_blocking(function: Callable[[], Result]) -> Result:
-    """What a function gives that may have to wait for a network, in a thread of the loop's pool."""
+    """The result of a function that may wait for a network, run in a thread of the loop's pool."""
     return await asyncio.to_thread(function)
 
 

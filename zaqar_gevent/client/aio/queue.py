@@ -26,7 +26,7 @@ DEFAULT_BUFFER_MESSAGES = 1000
 
 
 class _MessageSource:
-    """What queues and topics have in common: messages to post and read, and subscriptions.
+    """The common part of queues and topics: posting, reading, subscriptions.
 
     Each method asks the server, and raises what `Client.call` does.
     """

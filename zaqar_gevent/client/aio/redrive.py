@@ -54,7 +54,7 @@ class Redrive:
         return self
 
     async def cancel(self) -> None:
-        """End it; what it has moved stays moved."""
+        """End it; messages that it has moved stay moved."""
         await self._queue.call('redrive_delete', redrive_id=self.id)
         await self.refresh()
 

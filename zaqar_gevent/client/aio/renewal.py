@@ -99,7 +99,7 @@ class ClaimRenewer:
                 seconds = await self._renew(claim_id)
         except (NotFound, ClientClosed):
             self.stop(claim_id)
-            # Whoever was dropped is told nothing.
+            # The owner may have been dropped meanwhile; then nobody is notified.
             with contextlib.suppress(ClientClosed):
                 self._lost(claim_id)
             return

@@ -52,7 +52,7 @@ class Rest:
         self.is_open = True
 
     async def get_capabilities(self) -> Capabilities:
-        """What the server can do; it is asked once, and again after it could not be reached.
+        """The capabilities of the server; asked once, and again after it could not be reached.
 
         Raises what `perform` does.
         """

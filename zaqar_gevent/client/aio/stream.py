@@ -1,4 +1,4 @@
-"""What subscriptions and consumers have in common: messages that come one after the other."""
+"""The common part of subscriptions and consumers: a stream of messages."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class Stream(abc.ABC):
 
     @abc.abstractmethod
     async def close(self) -> None:
-        """End it; whoever waits for a message is woken."""
+        """End it; waiting callers are woken."""
 
     @abc.abstractmethod
     def _take(self) -> Message | None:

@@ -95,7 +95,7 @@ class _Protocol(Protocol):
         next(self.parser)
 
     def discard(self) -> Generator[None, None, None]:
-        """What comes from now on is not looked at."""
+        """Ignore everything that is received from now on."""
         self.reader.is_strict = False
         return super().discard()
 

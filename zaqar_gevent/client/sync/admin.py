@@ -1,6 +1,6 @@
 # Written by `tox -e genblocking` from client/aio/admin.py: change that one.
 # fmt: off
-"""What operators manage: pools and flavors, on a server in admin mode."""
+"""Pools and flavors, which operators manage on a server in admin mode."""
 
 from __future__ import annotations
 

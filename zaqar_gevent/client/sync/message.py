@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Settlement(NamedTuple):
-    """What becomes of a message: it is acknowledged (deleted), released, or rejected.
+    """The end of a lease: the message is acknowledged (deleted), released, or rejected.
 
     action: `message_ack`, `message_release` or `message_reject`. delay: before it is delivered
     again, in seconds. reason: why it is rejected.

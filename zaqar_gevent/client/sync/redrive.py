@@ -56,7 +56,7 @@ class Redrive:
         return self
 
     def cancel(self) -> None:
-        """End it; what it has moved stays moved."""
+        """End it; messages that it has moved stay moved."""
         self._queue.call('redrive_delete', redrive_id=self.id)
         self.refresh()
 

@@ -39,7 +39,7 @@ _SCHEMES = {'http': 'ws', 'https': 'wss', 'ws': 'ws', 'wss': 'wss'}
 
 
 class Requester:
-    """What a client and its queues perform their operations by; it keeps itself connected.
+    """Performs the operations of a client and its queues; it keeps itself connected.
 
     It is closed when nobody uses it any more, with a ResourceWarning.
     """
@@ -128,7 +128,7 @@ class Requester:
         return isinstance(self._credentials, TokenCall)
 
     def capabilities(self) -> Capabilities:
-        """What the server can do."""
+        """The capabilities of the server."""
         capabilities: Capabilities = self._repeatedly(_capabilities)
         return capabilities
 
@@ -175,7 +175,7 @@ class Requester:
         return attempt.arguments(capabilities)
 
     def _repeatedly(self, ask: Callable[[Link], Any]) -> Any:
-        """What `ask` gives over the link of the moment, or over the next if that one dies."""
+        """The result of `ask` over the present link, or over the next if that one dies."""
         deadline = time.monotonic() + self.timeout
         backoff = Backoff(random.random)
         while True:

@@ -1,6 +1,6 @@
 # Written by `tox -e genblocking` from client/aio/stream.py: change that one.
 # fmt: off
-"""What subscriptions and consumers have in common: messages that come one after the other."""
+"""The common part of subscriptions and consumers: a stream of messages."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class Stream(abc.ABC):
 
     @abc.abstractmethod
     def close(self) -> None:
-        """End it; whoever waits for a message is woken."""
+        """End it; waiting callers are woken."""
 
     @abc.abstractmethod
     def _take(self) -> Message | None:

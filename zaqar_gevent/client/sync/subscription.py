@@ -51,7 +51,7 @@ _OBJECT_ID = re.compile('[0-9a-f]{24}')
 
 
 class _Handler:
-    """What a connection tells a subscription, which this does not keep alive.
+    """Passes news from a connection to a subscription, without keeping it alive.
 
     is_over: whether nothing more will come.
     """
@@ -74,7 +74,7 @@ class _Handler:
 
 
 class _Pushes(_Handler):
-    """What a connection pushes for a subscription; see `zaqar_gevent.client.exchange.PushHandler`.
+    """Receives the pushes for a subscription; see `zaqar_gevent.client.exchange.PushHandler`.
 
     If more comes than there is room for, the rest is dropped, and the server told to stop: it is
     read from the queue when its turn comes. The same when the subscription was dropped, which this
@@ -141,7 +141,7 @@ class _Pushes(_Handler):
 
 
 class _Notifications(_Handler):
-    """What upstream's envelope pushes: only that there is something to read.
+    """A push in upstream's envelope: it only says that there is something to read.
 
     It says neither for which subscription nor from which place in the queue.
     """
@@ -231,7 +231,7 @@ class Subscription(Stream):
         return subscription
 
     def close(self) -> None:
-        """End it; whoever waits for a message is woken."""
+        """End it; waiting callers are woken."""
         self._is_closed = self._is_stopped = True
         if not self._requester.connector.fork_guard.is_here:
             return
@@ -247,7 +247,7 @@ class Subscription(Stream):
             self._woken.notify_all()
 
     def _wake(self) -> None:
-        """Whoever waits is to look again whether there is anything to do."""
+        """Let waiting callers look again whether there is anything to do."""
         with self._woken:
             self._woken.notify_all()
 

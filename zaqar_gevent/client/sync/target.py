@@ -31,7 +31,7 @@ class Target:
         return f'<{self.kind.capitalize()} {self.name}>'
 
     def call(self, action: str, **arguments: Any) -> Any:
-        """Perform an operation, by its name for queues; what is None is left out."""
+        """Perform an operation, by its name for queues; arguments that are None are left out."""
         return (self.perform(action, **arguments)).body
 
     def perform(self, action: str, **arguments: Any) -> Answer:
@@ -47,7 +47,7 @@ class Target:
         return f'topic_{action}'
 
     def arguments(self, **given: Any) -> dict[str, Any]:
-        """The arguments of an operation here; what is None is left out."""
+        """The arguments of an operation here, without those that are None."""
         named = {self._name_member: self.name}
         return named | {name: value for name, value in given.items() if value is not None}
 
@@ -124,4 +124,4 @@ def list_names(
 
 
 def _nothing(_result: Any) -> None:
-    """What was done stays done."""
+    """The undo of a call that needs none."""

@@ -1,4 +1,4 @@
-"""What all stores of this project share.
+"""The parts that all stores of this project share.
 
 `completions` wakes callers, in greenlets and in native threads, when their calls are done.
 `thread_pool` performs calls in native threads, `fair_queue` lets projects take turns there, and

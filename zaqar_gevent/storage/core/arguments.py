@@ -1,4 +1,4 @@
-"""What a call is about, found in the arguments of its work."""
+"""Finds the queue, project and claim of a call in the arguments of its work."""
 
 from __future__ import annotations
 

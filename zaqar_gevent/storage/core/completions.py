@@ -65,7 +65,7 @@ class Call:
 
 
 class CallSink(Protocol):
-    """Where calls go."""
+    """The destination of calls."""
 
     is_greedy: bool
     batchers: dict[HubCompletions, CallBatcher]
@@ -300,7 +300,7 @@ _per_thread = _local()
 
 
 def get_completions() -> HubCompletions | LockCompletions:
-    """What wakes the caller of a call that is made in this thread."""
+    """Wakes the caller of a call that is made in this thread."""
     hub = get_hub_if_exists()
     if hub is None:
         return _LOCK_COMPLETIONS

@@ -1,4 +1,4 @@
-"""What is logged when a store fails: each outage once, not once for each request that fails."""
+"""Logs outages of a store: each one once, not once for each request that fails."""
 
 from __future__ import annotations
 

@@ -71,12 +71,12 @@ def find_known_as(attributes: str | None) -> str | None:
 
 
 def encode_object(members: dict[str, Any] | None) -> str | None:
-    """What is stored of an object that most messages do not have."""
+    """The stored form of an object that most messages do not have."""
     return msgspec.json.encode(members).decode() if members else None
 
 
 class _Head(msgspec.Struct, array_like=True, gc=False):
-    """What a page says of a message. size: bytes of its body."""
+    """A message in a page. size: bytes of its body."""
 
     id: str
     age: int
@@ -206,7 +206,7 @@ def read_page(
 
 
 def encode_body(body: Body) -> Data:
-    """What is stored of a body: an encrypted one is a text in JSON."""
+    """The stored form of a body: an encrypted one is a text in JSON."""
     if body.encoding is Encoding.ENCRYPTED:
         return b'"%b"' % bytes(body.data)
     # PERF: what SQLite does not know takes it 7 us to look for an adapter.

@@ -32,7 +32,7 @@ START = Marker(0)
 
 
 def decode(public: Any) -> Marker | None:
-    """What a marker of a client's says; None for what cannot be one."""
+    """The position in a client's marker; None if it cannot be a marker."""
     if not public:
         return START
     if not isinstance(public, str):

@@ -45,7 +45,7 @@ class ThreadFailed(Exception):
 
 
 class Executor(Protocol):
-    """What a thread works with, used in that thread only.
+    """The resources of a thread, used in that thread only.
 
     If a method raises, the calls that the thread has taken fail, and another executor is made.
     """

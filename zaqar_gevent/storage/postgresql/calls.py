@@ -94,7 +94,7 @@ def encode(value: Any) -> bytes | None:
 
 
 class Kind(NamedTuple):
-    """What a connection is for.
+    """The purpose of a connection.
 
     patience: how many times as long as usual an answer is waited for. depth: transactions that are
     on their way at once. merge: makes what is sent of the calls of a transaction, in place of
@@ -139,7 +139,7 @@ class Batch:
 
 
 class Habits:
-    """What the connections to one server have in common.
+    """State that the connections to one server share.
 
     timeout: seconds that an answer is waited for. is_preparing: whether statements are prepared;
     given up when that turns out not to work.

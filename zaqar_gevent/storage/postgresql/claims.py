@@ -169,7 +169,7 @@ _KINDS = {Settle.DELETE: 'd', Settle.RELEASE: 'r', Settle.REJECT: 'x', Settle.EX
 
 
 def _refuse_malformed(one: Settlement) -> Exception | None:
-    """Why a message cannot be settled whose id, or whose claim's, is none."""
+    """The reason why a message with an invalid id, or claim id, cannot be settled."""
     if one.kind is Settle.DELETE:
         return None
     if decode_id(one.message_id) is None or documents.decode_token(one.claim_id) is None:
@@ -179,7 +179,7 @@ def _refuse_malformed(one: Settlement) -> Exception | None:
 
 
 def _entry(one: Settlement) -> dict[str, Any]:
-    """What `settle` in functions.sql wants of a settlement."""
+    """A settlement as `settle` in functions.sql takes it."""
     entry: dict[str, Any] = {'k': _KINDS[one.kind], 'i': decode_id(one.message_id)}
     if one.claim_id is not None:
         # No claim has a new id.

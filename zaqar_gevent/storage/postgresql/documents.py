@@ -29,7 +29,7 @@ def decode_numbers(public: Sequence[Any]) -> str:
 
 
 def encode_name_marker(marker: str | None) -> str:
-    """What the names of a page come after; '' for the first page.
+    """The name before the first one of a page; '' for the first page.
 
     No name has the character NUL, so the same names come after what stands before it.
     """
@@ -37,5 +37,5 @@ def encode_name_marker(marker: str | None) -> str:
 
 
 def encode_array(values: Sequence[object]) -> str:
-    """An array of what needs no quotes."""
+    """An array of elements that need no quotes."""
     return f'{{{",".join(map(str, values))}}}'

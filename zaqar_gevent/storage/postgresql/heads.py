@@ -1,4 +1,4 @@
-"""Where claims begin to look for what has never been claimed.
+"""The positions where claims begin to look for messages that were never claimed.
 
 What is deleted stays in PostgreSQL's index until it is vacuumed, which a long transaction
 elsewhere, such as a backup, puts off. A claim that began at the front of the queue would walk over

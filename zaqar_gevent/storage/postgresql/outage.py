@@ -1,4 +1,4 @@
-"""What the errors of PostgreSQL mean for a transaction."""
+"""Translates PostgreSQL's errors into outcomes of transactions."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from zaqar_gevent.storage.moves import Mark, QueueMoved
 
 
 class Meaning(enum.Enum):
-    """What an error of PostgreSQL means for the transaction that it ended."""
+    """The outcome of a transaction that an error of PostgreSQL ended."""
 
     AGAIN = 'it was undone: do it again'
     LOST = 'this server is of no use now: look for another, or wait'
@@ -59,6 +59,6 @@ def read_mark(text: str) -> QueueMoved:
 
 
 def read_state(state: str, text: str) -> tuple[Meaning, str]:
-    """What an error with this SQLSTATE means, and the reason in a few words."""
+    """The outcome for this SQLSTATE, and the reason in a few words."""
     meaning = _MEANINGS.get(state) or _MEANINGS.get(state[:2]) or Meaning.REFUSED
     return meaning, _REASONS.get(state) or ' '.join(text.split()) or state

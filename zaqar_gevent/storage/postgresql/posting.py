@@ -123,7 +123,7 @@ class Merged:
 
 
 def merge(calls: Sequence[Any]) -> Any:
-    """What is sent of some posts."""
+    """The parameters that are sent for some posts."""
     return Merged(calls)
 
 
@@ -136,6 +136,6 @@ def encode_array(values: Sequence[Any]) -> Binary:
 
 
 def _digest(post_id: str) -> str:
-    """What is stored of the id of a post: it is the client's, and of any length."""
+    """The digest that is stored of a post's id, which may have any length."""
     digest = hashlib.blake2b(post_id.encode('utf-8', 'surrogatepass'), digest_size=16)
     return str(uuid.UUID(bytes=digest.digest()))

@@ -203,6 +203,6 @@ def _has(document: dict[str, Any], key: str, value: Any) -> bool:
 
 
 def _comparable(value: Any) -> tuple[bool, Any]:
-    """What is equal for two metadata values that are: 1 is 1.0, and not true."""
+    """A key that equal metadata values share: 1 equals 1.0, but not true."""
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     return is_number, value if is_number else msgspec.json.encode(value)

@@ -45,7 +45,7 @@ _STATEMENT_SECONDS = 3600.0
 
 
 class Migration(NamedTuple):
-    """What leads from one version of the tables to the next.
+    """A migration of the tables from one version to the next.
 
     file: its statements. rewritten: tables that are rewritten, so that nobody can use them
         meanwhile.
@@ -59,7 +59,7 @@ MIGRATIONS = (Migration('tables_1.sql'), Migration('tables_2.sql'), Migration('t
 
 
 class State(NamedTuple):
-    """What a database has: the version of its tables, 0 without any, and whether it has the
+    """The state of a database: the version of its tables, 0 without any, and whether it has the
     functions of this version.
     """
 
@@ -83,7 +83,7 @@ def _read(name: str) -> str:
 
 @functools.cache
 def digest() -> str:
-    """What the names of the functions end with."""
+    """The suffix of the functions' names."""
     text = _read('functions.sql') + _SETTINGS
     return hashlib.sha256(text.encode()).hexdigest()[:8]
 
@@ -140,7 +140,7 @@ class Checker:
         self._connection.finish()
 
     def look(self) -> State:
-        """What the database has; raises `UnsuitableStore`."""
+        """The state of the database; raises `UnsuitableStore`."""
         schema = self._address.schema
         if not self._has_table('schema_version'):
             if self._has_table('messages'):
@@ -262,7 +262,7 @@ def ensure(address: Address, wait: Wait, resolve: Any, *, may_migrate: bool) -> 
 
 
 def describe(state: State) -> str:
-    """What a database has, in a few words."""
+    """The state of a database in a few words."""
     if state.is_current:
         return f'has the tables of version {state.version}, which are up to date'
     if not state.version:

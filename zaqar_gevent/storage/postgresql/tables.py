@@ -24,15 +24,15 @@ class Table:
         self._name = name
 
     def read(self, statement: str, *parameters: Any) -> list[Any]:
-        """What a short read returns."""
+        """The result of a short read."""
         return self._server.query(kinds.READS, self._prepare(statement), *parameters)
 
     def scan(self, statement: str, *parameters: Any) -> list[Any]:
-        """What a read returns that may be long."""
+        """The result of a read that may be long."""
         return self._server.query(kinds.SCANS, self._prepare(statement), *parameters)
 
     def write(self, statement: str, *parameters: Any) -> list[Any]:
-        """What a statement returns that writes; it may be done twice without harm."""
+        """The result of a statement that writes and that may run twice without harm."""
         return self._server.query(kinds.WRITES, self._prepare(statement), *parameters)
 
     def _prepare(self, statement: str) -> Statement:

@@ -148,7 +148,7 @@ class Upkeep:
             )
             count, has_more, again = first[0]
             if not count and not again:
-                # There may be more of what is left of messages that were deleted while they waited.
+                # There may be more remains of messages that were deleted while they waited.
                 continue
             placed += count + again
             self.removed(project, queue, count)
@@ -243,7 +243,7 @@ def count_bytes(server: PostgresServer) -> bool:
 
 
 def collect(server: PostgresServer, *, is_thorough: bool = False) -> bool:
-    """Remove a step of what has expired or been left behind; whether there may be more.
+    """Remove some expired or orphaned rows; whether there may be more.
 
     is_thorough: look where there should be none any more, too: the clocks of servers differ.
     """
@@ -264,7 +264,7 @@ def sweep(server: PostgresServer, project: str, queue: str) -> bool:
 
 
 def _attempt(work: Callable[[], bool]) -> bool:
-    """What `work` returns; False where the database cannot be used, which is logged elsewhere."""
+    """The result of `work`; False where the database cannot be used, which is logged elsewhere."""
     try:
         return work()
     except StoreUnavailable:

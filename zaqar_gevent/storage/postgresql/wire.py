@@ -49,7 +49,7 @@ class Statement(NamedTuple):
 
 
 class Sent(Protocol):
-    """What is sent: a statement and its encoded parameters; `rows` or `failure` come of it.
+    """A request: a statement and its encoded parameters, with `rows` or a `failure` in the end.
 
     failure: SQLSTATE and text.
     """
@@ -152,7 +152,7 @@ class Wire:
             self._connection.finish()
 
     def _take(self, result: Any) -> None:
-        """The result of what is expected first."""
+        """The result of the oldest expected request."""
         status, awaited = result.status, self._expected[0]
         failure = None if status in _GOOD else _read_failure(result)
         if failure is not None:

@@ -1,4 +1,4 @@
-"""What is stored of bodies, metadata and options: MsgPack, as upstream packs it.
+"""Stored bodies, metadata and options: MsgPack, as upstream packs it.
 
 A body may have been spelled in another way than its value would be written. Then its spelling is
 stored beside the value: a byte that tells the encoding, and the data.
@@ -14,7 +14,7 @@ from zaqar_gevent.bodies import Body, Encoding, encode_json
 from zaqar_gevent.storage.errors import UndecodableValue
 
 pack = msgspec.msgpack.Encoder().encode
-"""The bytes to store of a value. Raises `OverflowError` or `ValueError` for what has none."""
+"""The bytes to store of a value. Raises `OverflowError` or `ValueError` if it has none."""
 
 _decode = msgspec.msgpack.Decoder().decode
 

@@ -170,7 +170,7 @@ class ClaimController(own_drivers.ClaimController):
 
 
 def _refusal(settlement: Settlement, code: int) -> Exception | None:
-    """What the code of the script says of a message."""
+    """The outcome of a message by the script's code."""
     refusals: dict[int, Callable[[], Exception]] = {
         1: lambda: errors.MessageIsClaimed(settlement.message_id),
         2: lambda: errors.MessageNotClaimedBy(settlement.message_id, settlement.claim_id),

@@ -53,7 +53,7 @@ _OFFERED = frozenset(Feature)
 _TAKE = load('take', is_repeatable=False)
 _TAKE_GROUPS = load('take_groups', is_repeatable=False)
 _DEAD_LETTERS, _OTHER_SCRIPT, _OTHER_MODE = 1, 2, 3
-"""What these answer where something else has to be done first."""
+"""The scripts' answer if something else must be done first."""
 
 _MOST_BEHIND = 10_000
 """Steps of giving messages to their groups that one claim takes at most, before it takes those that
@@ -112,7 +112,7 @@ class DataDriver(own_drivers.DataDriver):
 
     @property
     def shared(self) -> str:
-        """What scripts are told of whether upstream's servers work on this Redis as well."""
+        """The scripts' argument for whether upstream's servers use this Redis as well."""
         return '1' if self._is_shared else ''
 
     def receive(self, queue: QueueRecord) -> Destination:
@@ -215,7 +215,7 @@ class DataDriver(own_drivers.DataDriver):
                 after = found[2]
 
     def _group_arguments(self, mode: GroupMode | None, *, has_groups: bool) -> tuple[Any, ...]:
-        """What the scripts are told of the groups of a queue, and the token of new ones."""
+        """The scripts' arguments for the groups of a queue, and the token of new ones."""
         if has_groups:
             return ('?' if mode is None else int(mode), uuid.uuid4().hex)
         return ('' if mode is None else 1,)

@@ -1,4 +1,4 @@
-"""What an acknowledged write survives, and how a connection has that confirmed."""
+"""The durability of acknowledged writes, and how a connection gets it confirmed."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Unsupported(Exception):
 
 
 def confirm_by_replica(timeout: float) -> Confirmation:
-    """What one replica confirms; timeout: seconds in which the server has to answer."""
+    """Durability that one replica confirms; timeout: seconds in which the server must answer."""
     seconds = timeout * _REPLICA_SHARE
     command = 'WAIT', 1, max(1, int(seconds * 1000))
     return Confirmation(command, seconds, f'no replica has confirmed it within {seconds:g} s')
@@ -52,7 +52,7 @@ def confirm_by_replica(timeout: float) -> Confirmation:
 def confirm_by_fsync(
     version: tuple[int, ...], policy: str | None, *, has_log: bool
 ) -> Confirmation | None:
-    """What an fsync confirms; None where each answer does, or `Unsupported`.
+    """Durability that an fsync confirms; None if each answer confirms it, or `Unsupported`.
 
     version: the server's. policy: its `appendfsync`; None where that cannot be known. has_log:
     whether it has an append-only file.

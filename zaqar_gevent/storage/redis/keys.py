@@ -26,7 +26,7 @@ def topics(project: str | None) -> str:
 
 
 TOPIC = ':topic'
-"""What the key of a topic has behind the name. Our own."""
+"""The suffix of a topic's key. Our own."""
 
 
 def messages(name: str, project: str | None) -> str:
@@ -60,7 +60,7 @@ def head(name: str, project: str | None) -> str:
 
 
 CLAIMED = 'messages.'
-"""What the key of the messages of a claim has before its id."""
+"""The prefix of the key of a claim's messages."""
 
 
 def subscriptions(name: str, project: str | None) -> str:
@@ -69,7 +69,7 @@ def subscriptions(name: str, project: str | None) -> str:
 
 
 def receipt(name: str, project: str | None, post_id: str) -> str:
-    """What a post with this id was answered. Our own."""
+    """The key of the answer to a post with this id. Our own."""
     return f'{project or ""}.{name}:post:{post_id}'
 
 
@@ -94,7 +94,7 @@ def copied(name: str, project: str | None) -> str:
 
 
 def arrival(name: str, project: str | None) -> str:
-    """How what came with the queue from another pool is known here. Our own."""
+    """The key of how ids that came with the queue from another pool are mapped. Our own."""
     return f'{project or ""}.{name}:arrival'
 
 
@@ -104,7 +104,7 @@ def mark(name: str, project: str | None) -> str:
 
 
 def carried(name: str, project: str | None) -> str:
-    """What posts with an id were answered before the queue came here. Our own."""
+    """The key of answers to posts with an id before the queue was moved here. Our own."""
     return f'{project or ""}.{name}:carried'
 
 

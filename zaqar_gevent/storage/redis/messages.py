@@ -58,7 +58,7 @@ _RANKED = re.compile('[0-9a-f]{8}-[0-9a-f]{4}-8[0-9a-f]{3}-a[0-9a-f]{3}-[0-9a-f]
 
 
 def new_ids(key: str) -> str:
-    """What the ids of the messages of one call begin with; their ranks follow.
+    """The prefix of the ids of one call's messages; their ranks follow.
 
     key: of the queue's messages.
 
@@ -76,7 +76,7 @@ def start_of_ids(key: str) -> str:
 
 @functools.lru_cache(maxsize=4096)
 def _digest(key: str) -> str:
-    """What the ids of a queue begin with: as `list.lua` makes it of the key."""
+    """The prefix of a queue's ids, as `list.lua` makes it from the key."""
     return hashlib.sha1(key.encode(), usedforsecurity=False).hexdigest()[:8]
 
 
@@ -371,7 +371,7 @@ def _due_at(new: dict[str, Any]) -> str | int:
 
 
 def _extras_of(message: StoredMessage) -> bytes:
-    """What a message has beyond upstream's, as it is stored; empty for nothing."""
+    """The stored form of a message's members beyond upstream's; empty for none."""
     extras = {name: message[name] for name in EXTRAS if message.get(name)}
     return bodies.pack(extras) if extras else b''
 
@@ -382,7 +382,7 @@ def _value_of(body: Any) -> Any:
 
 @functools.lru_cache(maxsize=4096)
 def _encode_client(client: uuid.UUID | str | None) -> str:
-    """As upstream stores it; raises `ValueError` for what is not a UUID."""
+    """The form that upstream stores; raises `ValueError` for anything but a UUID."""
     if client is None:
         return NOBODY
     return str(client if isinstance(client, uuid.UUID) else uuid.UUID(client))

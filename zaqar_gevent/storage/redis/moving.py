@@ -338,7 +338,7 @@ class Destination(_Place):
     ) -> Arrival:
         if last[0] >= MAX_NUMBER:
             raise MoveRefused('the numbers of its messages are too large for Redis')
-        # What an interrupted migration has left.
+        # Remains of an interrupted migration.
         self._detach()
         self._arrival = Arrival(
             Range(last[0], 0),

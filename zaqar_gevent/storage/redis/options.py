@@ -1,4 +1,4 @@
-"""Which driver serves Redis, and the options of the native one beside upstream's."""
+"""The choice of the driver for Redis, and the native driver's own options."""
 
 from __future__ import annotations
 

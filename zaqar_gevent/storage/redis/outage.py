@@ -1,4 +1,4 @@
-"""What the errors that Redis answers mean for a call."""
+"""Translates Redis's errors into outcomes of calls."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _SENSELESS = re.compile(r'ERR Error running script \(call to [^)]*\): (@user_scr
 
 
 class Meaning(enum.Enum):
-    """What an error that Redis answers means for the call."""
+    """The outcome of a call that Redis answered with an error."""
 
     UNKNOWN_SCRIPT = 'send the text of the script'
     WRONG_SERVER = 'look for the master, and ask it'
@@ -61,7 +61,7 @@ def read_mark(text: str) -> QueueMoved:
 
 
 def read_error(text: str) -> tuple[Meaning, str]:
-    """What an error means for the call, and the reason in a few words."""
+    """The outcome for an error, and the reason in a few words."""
     if _MARK.search(text) is not None:
         return Meaning.MOVED, 'the queue is being moved'
     codes = [match['code'] for match in _CODE.finditer(text)]

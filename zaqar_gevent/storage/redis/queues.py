@@ -210,7 +210,7 @@ class SpooledTopics(_Spooled, base.Topic):
 
 
 def count(server: RedisServer, places: tuple[str, str], member: str = '') -> dict[str, Any] | None:
-    """What `stats` says of the messages of a queue; None where it does not exist.
+    """The `stats` of the messages of a queue; None where it does not exist.
 
     places: the keys of its messages and of the names among which `member` must be, if it is given.
     """

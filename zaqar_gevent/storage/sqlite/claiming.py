@@ -37,7 +37,7 @@ EXPIRED_STEP = 250
 """Messages at the front of a queue of which one claim removes those that have expired, up to
 `steps.BYTES`."""
 
-# What a claim would have to walk through again and again; most queues have none of it.
+# Messages that a claim would walk through again and again; most queues have none.
 _LOOK_AT_FRONT = """SELECT (SELECT due FROM delays WHERE spool = :spool) <= :now, (
     SELECT expires FROM messages INDEXED BY messages_free
     WHERE spool = :spool AND claim IS NULL AND delayed_until = 0
@@ -96,7 +96,7 @@ _GET = f"""SELECT {LEASE_COLUMNS}, ttl FROM claims WHERE token = ? AND expires >
 
 
 class Lease(NamedTuple):
-    """What is asked of a claim: seconds to live, and how much longer its messages live.
+    """The request for a claim: seconds to live, and the extra seconds its messages live.
 
     retry: the delay before its messages are claimed again, as it is stored; None for none.
     """

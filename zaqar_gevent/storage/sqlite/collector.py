@@ -1,4 +1,4 @@
-"""Removal of what has expired, and of what deleted queues have left behind.
+"""Removes expired rows, and the rows of deleted queues.
 
 Readers and writers never see such rows; removing them is only housekeeping, done in small steps
 between the transactions of the writing thread. Once a step has failed because the file is damaged,

@@ -27,7 +27,7 @@ CHECKPOINT_PAGES = 4000
 """So many pages of log make a checkpoint due."""
 
 MAX_WAL_BYTES = 32 * 1024 * 1024
-"""What is kept of the log when it begins anew: to write over what exists is faster."""
+"""The size that the log keeps when it begins anew: overwriting is faster."""
 
 # Should no checkpoint be made elsewhere, SQLite makes one after a commit.
 _LATE = 4

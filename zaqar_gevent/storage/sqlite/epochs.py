@@ -1,4 +1,4 @@
-"""Which markers this file can have given.
+"""Tells which markers this file can have given.
 
 Ids grow, so a file that is replaced by a new one, or by an older backup, gives the same ids again
 for other messages. A follower that comes with a marker of before would miss those messages without

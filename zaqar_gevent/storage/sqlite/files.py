@@ -277,7 +277,7 @@ class Files:
 
 
 def _identify(name: str) -> _Identity:
-    """What file `name` names; raises `_Missing`."""
+    """The identity of the file `name`; raises `_Missing`."""
     try:
         found = os.stat(name)
     except FileNotFoundError:

@@ -136,7 +136,7 @@ _FIND_IN_TURN = _FIND.format(
     **_FIRST_AND_NEXT,
 )
 
-# What has expired is passed over in the index, again and again; there may be much of it.
+# Expired messages are passed over in the index, again and again; there may be many.
 _DROP_EXPIRED = f"""DELETE FROM messages WHERE id IN (
     SELECT id FROM (
         SELECT id, spool, claim FROM messages INDEXED BY messages_expiry

@@ -41,7 +41,7 @@ _FORGET = """UPDATE messages SET long_body = NULL
 
 
 def split(cursor: sqlite3.Cursor, body: Data) -> tuple[Data, int | None]:
-    """What the row of a message is to have as its `body` and its `long_body`."""
+    """The values of `body` and `long_body` in the row of a message."""
     if len(body) < LEAST_BYTES:
         return body, None
     cursor.execute(_ADD, (body,))

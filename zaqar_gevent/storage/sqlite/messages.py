@@ -185,7 +185,7 @@ class MessageController(own_drivers.MessageController):
         return iter((iter(messages), position_markers.encode(last, epoch) if last else marker))
 
     def _get_page(self, statements: _ListStatements, parameters: dict[str, Any]) -> Any:
-        """What `_get_marked_page` gives, within PAGE_BYTES."""
+        """The result of `_get_marked_page`, within PAGE_BYTES."""
         database, as_bodies = self._database, self.driver.carries_bodies
         queue = parameters['project'], parameters['queue']
         limit = parameters['limit']

@@ -47,7 +47,7 @@ _HEADS = f"""SELECT m.id, m.expires, m.claim_count, m.delayed_until, c.token, c.
 _PASSED = 'SELECT id, passed FROM messages WHERE id IN (SELECT value FROM json_each(?))'
 
 _CARRIED = 'moved:'
-"""What a receipt begins with that came with its queue; the digest of its id follows."""
+"""The prefix of a receipt that came with its queue; the digest of its id follows."""
 
 _COPIED = 'copy:'
 

@@ -1,4 +1,4 @@
-"""What SQLite's errors mean for the store, and the store's errors made of them."""
+"""Translates SQLite's errors into the store's errors."""
 
 from __future__ import annotations
 

@@ -73,7 +73,7 @@ def post(cursor: Transaction, posts: Sequence[tuple[Post]]) -> list[Outcome]:
     One that has been made before is not made again; its outcome is what it was.
     """
     asked = [one for (one,) in posts]
-    # What has no id of its own is known by its place.
+    # A post without an id is known by its place.
     keys = [
         (spool, place if one.post_id is None else one.post_id)
         for place, (spool, one) in enumerate(zip(_accept(cursor, asked), asked, strict=True))

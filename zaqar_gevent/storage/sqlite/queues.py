@@ -123,7 +123,7 @@ class TopicController(_QueueNames, base.Topic):
 
 
 class _Wanted(NamedTuple):
-    """Which queues are to be listed: those with `part` in their name, and with all of `metadata`.
+    """The queues to list: those with `part` in their name, and with all of `metadata`.
 
     detailed: whether with their metadata.
     """
@@ -181,7 +181,7 @@ def _has(document: dict[str, Any], key: str, value: Any) -> bool:
 
 
 def _comparable(value: Any) -> tuple[bool, Any]:
-    """What is equal for two metadata values that are: 1 is 1.0, and not true."""
+    """A key that equal metadata values share: 1 equals 1.0, but not true."""
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     return is_number, value if is_number else msgspec.json.encode(value)
 

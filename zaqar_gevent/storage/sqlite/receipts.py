@@ -1,4 +1,4 @@
-"""What posts with an id were answered, for a while: one that is repeated is answered alike."""
+"""Answers to posts with an id, kept for a while: a repeated post is answered alike."""
 
 from __future__ import annotations
 

@@ -56,7 +56,7 @@ _DUE = """SELECT project, queue, id FROM redrives WHERE next_at <= ? AND next_at
 _RUNNING = f"""SELECT spool, target, after, last, remaining, rate FROM redrives
     {_OF_QUEUE} AND id = :id AND next_at <= :now"""
 
-# What was claimed or delayed when the redrive came by stays where it is.
+# Messages that were claimed or delayed when the redrive passed them stay where they are.
 _FREE = f"""SELECT id, position, {steps.SIZE},
         ifnull(:target, json_extract(dead_letter, '$.queue')) AS target
     FROM messages INDEXED BY messages_free
@@ -215,7 +215,7 @@ def step(
 
 
 def _move(cursor: Transaction, project: str, queue: str, ids: list[int], now: float) -> None:
-    """Move messages to the end of a queue, in their order; whoever listens is told of them."""
+    """Move messages to the end of a queue, in their order, and notify its listeners."""
     spools.check(cursor, project, queue)
     spool = spools.get(cursor, project, queue)
     if spool is None:

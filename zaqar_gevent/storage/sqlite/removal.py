@@ -205,7 +205,7 @@ def _purge(
     more = collector.release_expired_claims(cursor, now, spool, most)
     for statement in _PURGE:
         cursor.execute(statement, (spool, last, step, most))
-        # What ends a step early cannot be told from the number of its messages.
+        # The number of a step's messages does not tell what ended it early.
         more = more or cursor.rowcount > 0
     return more
 

@@ -1,4 +1,4 @@
-"""Removal of what has expired, in a file that is damaged: all but what cannot be removed.
+"""Removes expired rows from a damaged file, as far as they can be removed.
 
 Each attempt is a transaction of its own, and one that fails is followed by a new connection: after
 it has met damage, SQLite cannot even undo a part of a transaction dependably.
@@ -118,7 +118,7 @@ _KINDS = {
 
 
 class Salvage:
-    """What is left to do, and what has turned out to be damaged.
+    """The rest of the work, and the rows found damaged.
 
     found: the spool of what the last step found to be damaged, if that is known.
     """
@@ -171,7 +171,7 @@ class Salvage:
         self._unreadable.add(kind)
 
     def _part(self, kind: str, rows: list[Row]) -> None:
-        """Have the halves tried of what could not be removed together; one is damaged."""
+        """Try the halves of the rows that could not be removed together; one is damaged."""
         if len(rows) > 1:
             middle = len(rows) // 2
             self._tasks += [(kind, rows[middle:]), (kind, rows[:middle])]

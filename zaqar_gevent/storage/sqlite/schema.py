@@ -222,7 +222,7 @@ _CLAIM_TRIGGERS = (
 )
 
 # New messages are not counted by a trigger, which each post would have to pay for: see `tallies`.
-# What is deleted is noted in `changes`: to change the counts themselves would cost more pages.
+# Deletions are noted in `changes`: to change the counts themselves would cost more pages.
 _TALLIES = (
     'ALTER TABLE spools ADD COLUMN total INTEGER NOT NULL DEFAULT 0',
     'ALTER TABLE spools ADD COLUMN held INTEGER NOT NULL DEFAULT 0',

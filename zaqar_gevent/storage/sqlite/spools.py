@@ -1,4 +1,4 @@
-"""Where the messages of queues lie, and the queue controllers of the data driver.
+"""The spools that hold the messages of queues, and the queue controllers of the data driver.
 
 The rows that say which queues exist may be in another store: with pools they always are. When they
 are in the same file, a queue and its messages go in one transaction.
@@ -82,7 +82,7 @@ def get(cursor: sqlite3.Cursor, project: str, queue: str) -> int | None:
 
 
 def find_mark(cursor: sqlite3.Cursor | sqlite3.Connection, project: str, name: str) -> Mark | None:
-    """What says that a queue is not used from this file now; None if nothing does."""
+    """The mark that a queue is not used from this file now; None if there is none."""
     row = cursor.execute(_MARK, (project, name)).fetchone()
     if row is None:
         return None
@@ -115,7 +115,7 @@ def unmap(cursor: sqlite3.Cursor, project: str, queue: str) -> None:
 
 
 def count(connection: sqlite3.Connection, project: str, queue: str, now: float) -> dict[str, Any]:
-    """What `stats` says of the messages of a queue; see `tallies` for the counts."""
+    """The `stats` of the messages of a queue; see `tallies` for the counts."""
     parameters = {'project': project, 'queue': queue, 'now': now, 'second': math.floor(now)}
     total, claimed, *edges = connection.execute(_STATS, parameters).fetchone()
     total, claimed = total or 0, claimed or 0

@@ -1,4 +1,4 @@
-"""Subscriptions: who is told of what is posted to a queue."""
+"""Subscriptions to the messages of queues."""
 
 from __future__ import annotations
 

@@ -69,7 +69,7 @@ _RELEASED = f"""INSERT INTO changes (spool, expiring, freed, frees_at)
     SELECT spool, 0, -:count, {SECOND.format(time='expires')} FROM claims WHERE id = :claim"""
 
 MAX_LOOKED_AT = 1000
-"""What ends within the present second is counted one by one, but for more than this."""
+"""Delays and claims that end in the present second are counted singly, up to this many."""
 
 _JUST_EXPIRED = f"""SELECT count(*) FROM (
         SELECT spool FROM messages INDEXED BY messages_expiry

@@ -1,4 +1,4 @@
-"""What the writing thread is given to do."""
+"""Transactions for the writing thread."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class DueQueue(NamedTuple):
 
 
 class Transaction(sqlite3.Cursor):
-    """What works are done with.
+    """The resources that works use.
 
     due: what they have made visible, to be told when it is committed. next_due: when the first of
         the messages is due that they have delayed, in seconds since the epoch; None for none.

@@ -136,8 +136,9 @@ BEGIN
     DELETE FROM {schema}.floors f WHERE f.kind IN ('d', 'e');
 END $$;
 
--- Finds the first position that a queue still has, and the first number of a delayed message. While the lock of its name is held, nothing is
--- on the way to it, and all positions that have been given are higher than those to come.
+-- Finds the first position that a queue still has, and the first number of a delayed message.
+-- While the lock of its name is held, nothing is on the way to it, and all positions to come are
+-- higher than those that have been given.
 CREATE FUNCTION {schema}.sweep_{v}(p_project text, p_queue text)
 RETURNS TABLE (facts json, document bytea)
 LANGUAGE plpgsql {settings} AS $$
