@@ -36,10 +36,16 @@ class Script(NamedTuple):
     is_write: bool
 
 
-def load(*names: str, is_repeatable: bool = True, is_write: bool = True) -> Script:
-    """The script of the last name, behind what all of them share and the parts that it uses."""
+def load(
+    *names: str, is_repeatable: bool = True, is_write: bool = True, is_short: bool = False
+) -> Script:
+    """The script of the last name, behind what all of them share and the parts that it uses.
+
+    is_short: whether it needs no more than the keys.
+    """
+    shared = ('keys',) if is_short else ('keys', 'shared')
     text = ''.join(
-        (_SCRIPTS / f'{name}.lua').read_text(encoding='utf-8') for name in ('shared', *names)
+        (_SCRIPTS / f'{name}.lua').read_text(encoding='utf-8') for name in (*shared, *names)
     )
     digest = hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
     return Script(digest, text, is_repeatable, is_write)
