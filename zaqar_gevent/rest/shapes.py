@@ -38,7 +38,10 @@ class Link(TypedDict):
 
 
 class LinkedMessage(TypedDict):
-    """`href` names the claim that holds the message, if one does; `ttl` and `age` in seconds."""
+    """`href` names the claim that holds the message, if one does; `ttl` and `age` in seconds.
+
+    `attributes`, `group`, `claim_count` and `dead_letter` are shown from version 2.1 of the API on.
+    """
 
     id: str
     href: str
@@ -46,6 +49,10 @@ class LinkedMessage(TypedDict):
     age: int
     body: Any
     checksum: NotRequired[str]
+    attributes: NotRequired[dict[str, str]]
+    group: NotRequired[str]
+    claim_count: NotRequired[int]
+    dead_letter: NotRequired[messages.DeadLetterFacts]
 
 
 class LinkedMessages(TypedDict):

@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 STEP = 500
 """Messages that one call looks at where a whole queue is counted, purged or deleted."""
 
-_POST = load('post', is_repeatable=False, is_short=True)
-_REPEATABLE_POST = load('post', is_short=True)
+_POST = load('post', is_repeatable=False)
+_REPEATABLE_POST = load('post')
 _LIST = load('list', is_write=False)
 _GET = load('get', is_write=False)
 _EDGE = load('edge', is_write=False)

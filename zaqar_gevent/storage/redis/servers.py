@@ -16,6 +16,7 @@ from zaqar_gevent.storage.core.links import PATIENCE_SECONDS
 from zaqar_gevent.storage.redis.addresses import Address
 from zaqar_gevent.storage.redis.calls import HubLink, Link, ThreadLink
 from zaqar_gevent.storage.redis.durability import Durability
+from zaqar_gevent.storage.redis.script_linker import link_script
 from zaqar_gevent.storage.redis.wire import dial
 
 _SCRIPTS = pathlib.Path(__file__).parent / 'scripts'
@@ -36,17 +37,12 @@ class Script(NamedTuple):
     is_write: bool
 
 
-def load(
-    *names: str, is_repeatable: bool = True, is_write: bool = True, is_short: bool = False
-) -> Script:
-    """The script of the last name, behind what all of them share and the parts that it uses.
-
-    is_short: whether it needs no more than the keys.
-    """
-    shared = ('keys',) if is_short else ('keys', 'shared')
-    text = ''.join(
-        (_SCRIPTS / f'{name}.lua').read_text(encoding='utf-8') for name in (*shared, *names)
+def load(*names: str, is_repeatable: bool = True, is_write: bool = True) -> Script:
+    """The script of the last name, with the definitions that it uses of `shared` and the others."""
+    *libraries, script = (
+        (_SCRIPTS / f'{name}.lua').read_text(encoding='utf-8') for name in ('shared', *names)
     )
+    text = link_script(''.join(libraries), script)
     digest = hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
     return Script(digest, text, is_repeatable, is_write)
 
