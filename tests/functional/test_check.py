@@ -334,7 +334,7 @@ def test_of_a_damaged_store_all_other_queues_are_served(
     assert "'hurt'" in told[0]
 
 
-def test_files_that_only_gunicorn_would_read_are_named(
+def test_files_in_the_standard_places_are_read_and_named(
     sound: tuple[pathlib.Path, Identity], tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = tmp_path / '.zaqar' / 'zaqar.conf'
@@ -342,7 +342,7 @@ def test_files_that_only_gunicorn_would_read_are_named(
     file.write_text('[drivers]\nmessage_store = redis\n')
     monkeypatch.setenv('HOME', str(tmp_path))
     [found, *_] = findings('--state-path', sound[0])
-    assert found['text'].endswith(f'add --config-file {file}')
+    assert found['text'] == f'read from {file}'
 
 
 def test_stores_elsewhere_are_asked_whether_they_are_there(tmp_path: pathlib.Path) -> None:

@@ -40,16 +40,19 @@ def test_what_came_with_the_queue_keeps_its_id(arrival: Arrival, number: int) ->
     assert arrival.subscription_in(encode_id(7)) != arrival.message_in(encode_id(7))
 
 
-def ranked(rank: int, kind: str = 'a', start: str = '0badcafe') -> str:
-    return f'{start}-ffff-8abc-{kind}123-{rank:012x}'
+def ranked(rank: int, *, is_delayed: bool = False, start: str = '0badcafe') -> str:
+    if is_delayed:
+        digits = f'{rank:010x}'
+        return f'{start}-{digits[:4]}-8{digits[4:7]}-b{digits[7:]}-ffffabc12300'
+    return f'{start}-ffff-8abc-a123-{rank:012x}'
 
 
-@pytest.mark.parametrize('kind', ['a', 'b'])
+@pytest.mark.parametrize('is_delayed', [False, True])
 @pytest.mark.parametrize(('rank', 'number'), [(0, 1), (49, 50), (50, 50), (100, 100)])
 def test_the_id_of_what_was_posted_to_a_redis_tells_its_number(
-    rank: int, number: int, kind: str
+    rank: int, number: int, is_delayed: bool
 ) -> None:
-    public = ranked(rank, kind)
+    public = ranked(rank, is_delayed=is_delayed)
     own = RANKED.message_in(public)
     assert own == encode_id(5000 + number)
     assert RANKED.message_out(own, public) == public

@@ -102,7 +102,8 @@ class Range(NamedTuple):
 class RankedIds(msgspec.Struct, frozen=True):
     """How the numbers of messages follow from ids that Redis has given.
 
-    Such an id ends with the rank at which it was posted. Ranks begin with 0, and numbers with 1.
+    Such an id ends with the rank at which it was posted. That of a message with a delay has the
+    rank in its middle, see `unplaced_id` in shared.lua. Ranks begin with 0, and numbers with 1.
 
     start: what the ids of the queue begin with. until: up to this number, it is the rank and 1;
         later ones, which another Redis has given, are the ranks.
@@ -115,11 +116,12 @@ class RankedIds(msgspec.Struct, frozen=True):
         """The number that an id stands for; None for what is no such id."""
         if not public.startswith(self.start) or _RANKED.fullmatch(public) is None:
             return None
-        rank = int(public[-_RANK_DIGITS:], 16)
+        _, high, middle, low, last = public.split('-')
+        rank = int(high + middle[1:] + low[1:] if low[0] == _DELAYED else last, 16)
         return rank + 1 if rank < self.until else rank
 
 
-_RANK_DIGITS = 12
+_DELAYED = 'b'
 _RANKED = re.compile('[0-9a-f]{8}-[0-9a-f]{4}-8[0-9a-f]{3}-[ab][0-9a-f]{3}-[0-9a-f]{12}')
 
 
