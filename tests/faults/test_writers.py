@@ -71,7 +71,7 @@ connection = sqlite3.connect(path, isolation_level=None)
 connection.execute('SELECT count(*) FROM queues').fetchone()
 wal = Wal(path)
 wal.write_lock.announce()
-with wal.exclusive():
+with wal.write_lock:
     if what == 'transaction':
         connection.execute('BEGIN IMMEDIATE')
     print('held', flush=True)
@@ -348,7 +348,7 @@ def test_others_commit_while_the_disk_is_waited_for(
     waiting = gevent.spawn(store.post, 'waiting')
     wait_for(lambda: sync.count == 1)
     other.write_lock.look_for_others()
-    with other.exclusive():
+    with other.write_lock:
         assert other.write_lock.is_held
         connection = sqlite3.connect(store.database.path, isolation_level=None, timeout=0)
         connection.execute('BEGIN IMMEDIATE')

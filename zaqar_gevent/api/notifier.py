@@ -56,20 +56,16 @@ class _Subscribers(NamedTuple):
     """The subscriptions of a queue that are to be told.
 
     every: all of them. connected: those that are connections to servers of the fleet, by the
-    address of the server. others: the rest without a filter; filtered: with one. size: of all of
-    them, in bytes.
+    address of the server. others: the rest without a filter; filtered: with one. has_others:
+    whether there are any of the rest. size: of all of them, in bytes.
     """
 
     every: list[Subscription]
     connected: dict[Address, list[Subscription]]
     others: list[Subscription]
     filtered: FilterIndex[Subscription]
+    has_others: bool
     size: int
-
-    @property
-    def has_others(self) -> bool:
-        """Whether any is no connection."""
-        return bool(self.others or len(self.filtered))
 
     def wanted_by(
         self, notifications: list[Notification]
@@ -250,17 +246,20 @@ class Notifier:
     def _sort(self, source: Source) -> _Subscribers:
         every, size = self._read(source.name, source.project_id)
         push_hub = self.push_hub
-        subscribers = _Subscribers(every, {}, [], FilterIndex(), size)
+        connected: dict[Address, list[Subscription]] = {}
+        others: list[Subscription] = []
+        filtered: FilterIndex[Subscription] = FilterIndex()
         for one in in_turns(every):
             worker = None if push_hub is None else push_hub.worker_of(source, one['subscriber'])
             wanted = filter_in(one.get('options')) if worker is None else None
             if wanted is not None:
-                subscribers.filtered.add(str(one['id']), one, wanted)
+                filtered.add(str(one['id']), one, wanted)
             elif worker is None:
-                subscribers.others.append(one)
+                others.append(one)
             else:
-                subscribers.connected.setdefault(worker, []).append(one)
-        return subscribers
+                connected.setdefault(worker, []).append(one)
+        has_others = bool(others or len(filtered))
+        return _Subscribers(every, connected, others, filtered, has_others, size)
 
     def _read(self, queue_name: str, project: str | None) -> tuple[list[Subscription], int]:
         """All subscriptions of a queue that are to be told, and their size in bytes."""

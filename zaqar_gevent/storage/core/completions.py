@@ -312,9 +312,9 @@ def get_completions() -> HubCompletions | LockCompletions:
 
 def finish(calls: Sequence[Call]) -> None:
     """In a native thread: wake the callers of `calls`, each hub once."""
-    first = calls[0].completions
-    if all(call.completions is first for call in calls):
-        first.finish(calls)
+    several = {call.completions for call in calls}
+    if len(several) == 1:
+        several.pop().finish(calls)
         return
     by_completions: dict[HubCompletions | LockCompletions, list[Call]] = {}
     for call in calls:

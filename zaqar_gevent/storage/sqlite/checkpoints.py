@@ -63,7 +63,7 @@ class Checkpointer:
         if not (is_idle or wal.has_frames(connecting.CHECKPOINT_PAGES)):
             return
         connection.execute(_PASSIVE).fetchall()
-        with self._files.writing, wal.exclusive():
+        with self._files.writing, wal.write_lock:
             is_held, length, done = connection.execute(_PASSIVE).fetchone()
             if is_idle and not is_held and length == done:
                 connection.execute(_TRUNCATE).fetchall()

@@ -88,12 +88,8 @@ class CollectionSchedule:
 
     @property
     def seconds(self) -> float:
-        """Seconds until the next step."""
-        return max(0.0, self._due - time.monotonic())
-
-    @property
-    def is_due(self) -> bool:
-        return not self.seconds
+        """Seconds until the next step; none or less where it is time for one."""
+        return self._due - time.monotonic()
 
     def run(
         self, get_connection: Callable[[], sqlite3.Connection], close: Callable[[], None]
@@ -102,7 +98,7 @@ class CollectionSchedule:
 
         close: closes the connection, which is not to be used any more after damage was met.
         """
-        if self.is_due:
+        if self.seconds <= 0:
             try:
                 # One that an error's traceback held would hold the transaction too.
                 with closing(Transaction(get_connection())) as cursor:
@@ -117,7 +113,7 @@ class CollectionSchedule:
                 self._due = time.monotonic()
                 return 0.0
             self.postpone()
-        return self.seconds
+        return max(0.0, self.seconds)
 
     def postpone(self) -> float:
         """Look again after the interval."""

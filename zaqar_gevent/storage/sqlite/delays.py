@@ -204,9 +204,9 @@ class DelaySchedule:
             self._next = due
 
     @property
-    def is_due(self) -> bool:
-        """Whether it is time for a step."""
-        return self._has_listeners() and self._get_wait() <= 0
+    def seconds(self) -> float:
+        """Seconds until the next step; none or less where it is time for one."""
+        return self._get_wait() if self._has_listeners() else LOOK_SECONDS
 
     def run(
         self, get_connection: Callable[[], sqlite3.Connection], close: Callable[[], None]

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 from zaqar_gevent.storage.sqlite.write_lock import WriteLock
 
@@ -27,15 +25,6 @@ class Wal:
     def close(self) -> None:
         self.write_lock.release()
         self._file.close()
-
-    @contextmanager
-    def exclusive(self) -> Iterator[None]:
-        """Have a turn in writing, if there is one to be had."""
-        self.write_lock.acquire()
-        try:
-            yield
-        finally:
-            self.write_lock.release()
 
     def sync(self) -> None:
         """Have what has been written to it outlive a power cut.

@@ -70,6 +70,12 @@ class WriteLock:
             else:
                 self.has_others = struct.unpack(_REQUEST, found)[0] != fcntl.F_UNLCK
 
+    def __enter__(self) -> bool:
+        return self.acquire()
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.release()
+
     def acquire(self) -> bool:
         """Wait for the lock, `PATIENCE` at most; whether this thread has it now."""
         if _SET_LOCK is None or not self.has_others:

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 
 from zaqar.storage import errors
 
@@ -70,13 +70,16 @@ class Writer(GroupCommit):
             return LOOK_SECONDS
         try:
             self._look_at_wal()
+            wait = min(LOOK_SECONDS, self._delays.seconds, self._collection.seconds)
+            if wait > 0:
+                return wait
             connect, close = self._get_connection, self.close
-            is_due = self._delays.is_due or self._collection.is_due
-            if is_due:
-                # The turn is one of the connection, which is opened anew when damage is met.
-                connect()
-            with self._turn() if is_due else nullcontext():
+            # The lock is one of the connection, which is opened anew when damage is met.
+            connect()
+            lock = self._get_write_lock()
+            with self._files.writing, lock:
                 wait = min(self._delays.run(connect, close), self._collection.run(connect, close))
+            self._sync_late()
             return min(LOOK_SECONDS, wait)
         except (sqlite3.Error, errors.ExceptionBase) as error:
             # No caller waits for this. If the store is unavailable, the next call will report it.
@@ -99,11 +102,13 @@ class Writer(GroupCommit):
         self._files.watch()
         cursor = Transaction(self._get_connection())
         try:
-            with self._turn():
+            lock = self._get_write_lock()
+            with self._files.writing, lock:
                 cursor.execute('BEGIN IMMEDIATE')
                 perform(cursor, self._part_calls(cursor, calls))
                 tallies.gather(cursor)
                 cursor.execute('COMMIT')
+            self._sync_late()
         finally:
             # One that an error's traceback held would hold the transaction too.
             cursor.close()
@@ -151,23 +156,21 @@ class Writer(GroupCommit):
             self._look_for_others_at = 0.0
         return held.connection
 
-    @contextmanager
-    def _turn(self) -> Iterator[None]:
-        """Be the one who writes, of this process and of all, as far as that can be had.
-
-        What has been committed is on the disk afterwards, as far as it is to be. PERF: other
-        processes commit meanwhile, and the disk serves all of them together.
-        """
+    def _get_write_lock(self) -> AbstractContextManager[object]:
+        """The lock of those who write, of all processes, as far as that can be had."""
         wal, held = self._wal, self._held
         if wal is None or held is None:
-            with self._files.writing:
-                yield
-            return
+            return nullcontext()
         self._look_for_others(wal, held.connection)
-        with self._files.writing, wal.exclusive():
-            yield
-        if self._syncs_late:
-            self._sync(wal)
+        return wal.write_lock
+
+    def _sync_late(self) -> None:
+        """Have what has been committed on the disk, as far as it is to be.
+
+        PERF: other processes commit meanwhile, and the disk serves all of them together.
+        """
+        if self._syncs_late and self._wal is not None:
+            self._sync(self._wal)
 
     def _sync(self, wal: Wal) -> None:
         try:
