@@ -20,6 +20,8 @@ from oslo_log import log
 from zaqar_gevent.api import documents, errors
 from zaqar_gevent.logs import FirstTimes
 from zaqar_gevent.proxies import RECEIVED_HOST
+from zaqar_gevent.request_ids import HEADER as REQUEST_ID
+from zaqar_gevent.request_ids import get_request_id, identify_request
 
 ANY = '*'
 
@@ -70,6 +72,7 @@ class Hosts:
             return
         for host in _hosts_in(environ):
             if not self.allows(host):
+                identify_request(environ)
                 shown = host if len(host) <= _SHOWN else f'{host[:_SHOWN]}...'
                 if self._logged.is_first(shown):
                     LOG.warning(
@@ -109,7 +112,11 @@ def check_hosts(app: Application, hosts: Hosts) -> Application:
             hosts.check(environ)
         except errors.Forbidden as error:
             body = documents.encode_json(error.to_document())
-            headers = [('Content-Type', 'application/json'), ('Content-Length', str(len(body)))]
+            headers = [
+                ('Content-Type', 'application/json'),
+                ('Content-Length', str(len(body))),
+                (REQUEST_ID, get_request_id()),
+            ]
             start_response(f'{error.status} Forbidden', headers)
             return [] if environ.get('REQUEST_METHOD') == 'HEAD' else [body]
         return app(environ, start_response)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import pathlib
 import socket
+import ssl
 import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
@@ -126,6 +127,7 @@ def assert_refused(answer: Answer, malformed: Malformed) -> None:
     assert answer.status == malformed.status
     assert answer.headers['connection'] == 'close'
     assert answer.headers['content-type'] == 'application/json'
+    assert answer.headers['x-openstack-request-id'].startswith('req-')
     document = json.loads(answer.body)
     assert set(document) == {'code', 'title', 'description'}
     assert all(document.values())
@@ -154,6 +156,15 @@ def test_a_malformed_head_is_refused_behind_others(
         pong, answer = answers_of(read_to_end(connection))
     assert pong.status == 204
     assert_refused(answer, malformed)
+
+
+def test_a_client_that_speaks_tls_is_refused_as_such(strict: ServerProcess) -> None:
+    hello, context = ssl.MemoryBIO(), ssl.create_default_context()
+    secured = context.wrap_bio(ssl.MemoryBIO(), hello, server_hostname='localhost')
+    with pytest.raises(ssl.SSLWantReadError):
+        secured.do_handshake()
+    [answer] = converse(strict, hello.read())
+    assert 'speaks TLS' in json.loads(answer.body)['description']
 
 
 def handshake(malformed: Malformed, scene: Scene) -> bytes:

@@ -68,6 +68,27 @@ def test_the_first_refusal_of_an_origin_or_host_is_logged(server: ServerProcess)
     assert '--allowed-host' in host
 
 
+def test_a_refusal_is_logged_with_the_id_of_its_own_request(server: ServerProcess) -> None:
+    with requests.Session() as session:
+        before = session.get(f'{server.url}/v2/ping', timeout=60)
+        name = 'other.example'
+        refused = session.get(f'{server.url}/v2/ping', headers={'Host': name}, timeout=60)
+    assert refused.status_code == 403
+    [line] = logged(server, f"'{name}'")
+    assert refused.headers['X-OpenStack-Request-ID'] in line
+    assert before.headers['X-OpenStack-Request-ID'] not in line
+
+
+def test_a_refused_handshake_has_a_request_id(server: ServerProcess) -> None:
+    with pytest.raises(websocket.WebSocketBadStatusException) as refused:
+        websocket.create_connection(
+            server.websocket_url, origin='https://third.example', timeout=60
+        )
+    request_id = refused.value.resp_headers['x-openstack-request-id']
+    [line] = logged(server, "'https://third.example'")
+    assert request_id in line
+
+
 def test_strangers_cannot_fill_the_log(server: ServerProcess) -> None:
     for number in range(300):
         headers = {'Origin': f'https://{number}.flood.example'}

@@ -11,6 +11,7 @@ from http import HTTPStatus
 from typing import Any
 
 from zaqar_gevent.http.head import Head, Refused
+from zaqar_gevent.request_ids import HEADER as REQUEST_ID
 
 # A body of this length is not copied.
 _LONG_BYTES = 1024 * 1024
@@ -87,7 +88,7 @@ class Answer:
         return '\r\nConnection: keep-alive' if head.is_old else ''
 
 
-def refusal(refused: Refused) -> bytes:
+def refusal(refused: Refused, request_id: str) -> bytes:
     """The answer to a refused request; the connection is closed after it."""
     document = {
         'code': refused.code,
@@ -100,6 +101,7 @@ def refusal(refused: Refused) -> bytes:
         'Connection: close',
         'Content-Type: application/json',
         f'Content-Length: {len(body)}',
+        f'{REQUEST_ID}: {request_id}',
         _date(int(time.time())),
     ]
     return '\r\n'.join([*lines, '', '']).encode() + body

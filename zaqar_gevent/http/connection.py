@@ -18,6 +18,7 @@ from zaqar_gevent.http.body import NO_BODY, Body, ChunkedBody, SizedBody
 from zaqar_gevent.http.head import Head, Refused, read_head
 from zaqar_gevent.http.idle import Waiting
 from zaqar_gevent.http.stream import Stream
+from zaqar_gevent.request_ids import get_request_id, identify_request
 from zaqar_gevent.sockets.batch import get_batch
 from zaqar_gevent.sockets.hangup import has_hung_up, has_input
 from zaqar_gevent.sockets.outbox import Outbox
@@ -146,8 +147,9 @@ class HTTPConnection:
         try:
             request = self._await_head()
         except Refused as refused:
+            request_id = identify_request({})
             LOG.info('Refused a request of %s: %s', self.address, refused)
-            self._write(refusal(refused))
+            self._write(refusal(refused, request_id))
             self._linger()
             return False
         if request is None:
@@ -302,7 +304,7 @@ class HTTPConnection:
         except Exception:
             LOG.exception('%s %s failed', environ['REQUEST_METHOD'], environ['PATH_INFO'])
             self._give_back()
-            self._write(refusal(_FAILED))
+            self._write(refusal(_FAILED, get_request_id()))
             return False
         self._server.note(environ, answer, began)
         return keeps

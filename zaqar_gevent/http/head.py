@@ -50,6 +50,9 @@ _ASCII_ONLY_PREFIXES = ('HTTP_X_', 'HTTP_SEC_WEBSOCKET_', 'HTTP_URL_', 'HTTP_ACC
 
 _UNPREFIXED = {'HTTP_CONTENT_TYPE': 'CONTENT_TYPE', 'HTTP_CONTENT_LENGTH': 'CONTENT_LENGTH'}
 
+# How a client begins that speaks TLS.
+_TLS = b'\x16\x03'
+
 # Some clients send one behind the body of a request.
 _MAX_EMPTY_LINES = 8
 
@@ -152,6 +155,8 @@ def _parse(data: bytes, limits: Limits) -> dict[str, Any] | None:
     except gunicorn_h1c.LimitRequestHeaders:
         raise _too_many(limits) from None
     except gunicorn_h1c.ParseError as error:
+        if data.startswith(_TLS):
+            raise _bad_line(data) from None
         raise _bad(f'{error}.') from None
 
 
@@ -304,6 +309,8 @@ def _too_many(limits: Limits) -> Refused:
 
 
 def _bad_line(data: bytes) -> Refused:
+    if data.startswith(_TLS):
+        return _bad('The client speaks TLS (https, wss), and the server plain HTTP here.')
     line = data.partition(b'\r\n')[0]
     return _long_target() if len(line) > MAX_LINE_BYTES else _bad('The request line is malformed.')
 

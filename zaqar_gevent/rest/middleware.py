@@ -1,18 +1,12 @@
-"""WSGI middleware around the REST application: request ids and CORS."""
+"""WSGI middleware around the REST application: paths and CORS."""
 
 from __future__ import annotations
 
-import itertools
-import os
-import random
-import re
-import uuid
 from collections.abc import Callable, Iterable
 from typing import Any
 
 import webob  # type: ignore[import-untyped]
 from oslo_config import cfg
-from oslo_context.context import RequestContext
 from oslo_middleware import cors
 
 from zaqar_gevent.api import documents, errors
@@ -22,8 +16,6 @@ from zaqar_gevent.proxies import PREFIX
 Environ = dict[str, Any]
 StartResponse = Callable[..., Any]
 Application = Callable[[Environ, StartResponse], Iterable[bytes]]
-
-_REQUEST_ID = re.compile(r'req-[a-f0-9]{8}(-[a-f0-9]{4}){3}-[a-f0-9]{12}')
 
 # How the paths of the API begin, but for that of the list of versions.
 _API = '/v2/'
@@ -39,57 +31,6 @@ _EXPOSED_HEADERS = [
     'OpenStack-API-Version',
 ]
 _ALLOWED_METHODS = ['GET', 'PUT', 'POST', 'DELETE', 'PATCH', 'HEAD']
-
-
-def identify_request(environ: Environ) -> str:
-    """Give a request an id, which is found in the log as well.
-
-    A valid one that comes with the request is kept as the global request id beside it.
-
-    PERF: oslo.middleware does the same by webob at 22 us a request, and makes locations absolute.
-    """
-    request_id = next(_request_ids)
-    sent = environ.get('HTTP_X_OPENSTACK_REQUEST_ID')
-    global_id = sent if sent and _REQUEST_ID.fullmatch(sent) else None
-    _Context(request_id, global_id)
-    return request_id
-
-
-class _RequestIds:
-    """Ids that look as oslo.context makes them: a UUID that counts, from a random one.
-
-    PERF: a random one for each takes ten times as long. They need not be hard to guess.
-    """
-
-    def __init__(self) -> None:
-        self._renew()
-        os.register_at_fork(after_in_child=self._renew)
-
-    def __next__(self) -> str:
-        return f'{self._prefix}{next(self._numbers):012x}'
-
-    def _renew(self) -> None:
-        self._prefix = f'req-{str(uuid.uuid4())[:24]}'
-        self._numbers = itertools.count(random.getrandbits(40))
-
-
-_request_ids = _RequestIds()
-
-
-class _Context(RequestContext):
-    """The context of a request in the log: its ids.
-
-    PERF: all else is the class's. oslo.context sets thirty attributes for each.
-    """
-
-    def __init__(self, request_id: str, global_id: str | None) -> None:
-        self.request_id = request_id
-        self.global_request_id = global_id
-        self.update_store()
-
-
-for _name, _value in vars(RequestContext(overwrite=False)).items():
-    setattr(_Context, _name, _value)
 
 
 def choose_by_path(api: Application, beside: Application) -> Application:

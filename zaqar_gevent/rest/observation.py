@@ -15,11 +15,12 @@ from zaqar_gevent.access_log import AccessLog
 from zaqar_gevent.api import errors
 from zaqar_gevent.api.tracing import TraceContext
 from zaqar_gevent.conf import ConfigurationError
+from zaqar_gevent.request_ids import HEADER as REQUEST_ID
+from zaqar_gevent.request_ids import identify_request
 from zaqar_gevent.rest.middleware import (
     Application,
     Environ,
     StartResponse,
-    identify_request,
     refuse,
 )
 from zaqar_gevent.rest.resource import OPERATION
@@ -54,7 +55,7 @@ def observe(app: Application, access_log: AccessLog) -> Application:
             status = int(line[:3])
             headers = given
             # The list is the server's to change (PEP 3333).
-            given.append(('X-OpenStack-Request-ID', request_id))
+            given.append((REQUEST_ID, request_id))
             return start_response(line, given, *exc_info)
 
         try:

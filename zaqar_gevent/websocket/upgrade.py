@@ -21,6 +21,8 @@ from zaqar_gevent.api.context import Identity
 from zaqar_gevent.api.push import Recipient
 from zaqar_gevent.hosts import Hosts
 from zaqar_gevent.origins import Origins
+from zaqar_gevent.request_ids import HEADER as REQUEST_ID
+from zaqar_gevent.request_ids import get_request_id, identify_request
 from zaqar_gevent.websocket import handshake
 from zaqar_gevent.websocket.connection import Receiver, WebSocketConnection
 from zaqar_gevent.websocket.connections import OpenConnections
@@ -133,11 +135,13 @@ class Upgrade:
             try:
                 foreign.check(environ)
             except errors.BadRequest as error:
+                identify_request(environ)
                 return _respond(start_response, error)
         if 'websocket' not in environ.get('HTTP_UPGRADE', '').lower():
             return self._app(environ, start_response)
         if environ['PATH_INFO'] not in PATHS:
             return self._app(environ, start_response)
+        identify_request(environ)
         if TAKEOVER not in environ:
             return _respond(start_response, _no_upgrade(environ))
         try:
@@ -335,6 +339,7 @@ def _respond(start_response: StartResponse, error: errors.APIError) -> Iterable[
         ('Content-Type', 'application/json'),
         ('Content-Length', str(len(body))),
         ('Connection', 'close'),
+        (REQUEST_ID, get_request_id()),
         *_EXTRA_HEADERS.get(error.status, ()),
     ]
     start_response(f'{error.status} {error.title}', headers)
