@@ -55,11 +55,15 @@ def asked_for(header: str | None) -> Version | None:
     Raises `errors.NotAcceptable` for a version that is not served, and `errors.BadRequest` for what
     is no version.
     """
+    found = None
     for text in header.split(',') if header else ():
         service, _, wanted = text.replace('\t', ' ').strip(' ').partition(' ')
         if service.lower() == SERVICE:
-            return _read(wanted.strip(' '))
-    return None
+            found = found or _read(wanted.strip(' '))
+        elif service and not wanted:
+            # Most likely the name of the service was forgotten.
+            raise _unreadable(service)
+    return found
 
 
 def asked_for_or_latest(header: str | None) -> Version | None:
@@ -75,10 +79,7 @@ def _read(wanted: str) -> Version:
         return MAXIMUM
     digits = _VERSION.fullmatch(wanted)
     if digits is None:
-        raise errors.BadRequest(
-            f'The header {HEADER} must be "{SERVICE} MAJOR.MINOR", as in "{MAXIMUM.header}", or '
-            f'"{SERVICE} latest", not "{SERVICE} {_shorten(wanted)}".'
-        )
+        raise _unreadable(f'{SERVICE} {wanted}')
     if max(map(len, digits.groups())) <= _MAX_DIGITS:
         version = Version(int(digits[1]), int(digits[2]))
         if MINIMUM <= version <= MAXIMUM:
@@ -87,6 +88,13 @@ def _read(wanted: str) -> Version:
         f'The API is served in the versions {MINIMUM} to {MAXIMUM}, not in {_shorten(wanted)}. '
         f'Give one of them in the header {HEADER}, or "{SERVICE} latest".',
         title='Version not acceptable',
+    )
+
+
+def _unreadable(text: str) -> errors.BadRequest:
+    return errors.BadRequest(
+        f'The header {HEADER} must be "{SERVICE} MAJOR.MINOR", as in "{MAXIMUM.header}", or '
+        f'"{SERVICE} latest", not "{_shorten(text)}".'
     )
 
 

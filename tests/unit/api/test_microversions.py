@@ -38,7 +38,7 @@ def test_the_first_version_has_no_extensions() -> None:
 @pytest.mark.parametrize(
     'header',
     [
-        *(None, '', ',', 'compute 2.1', '2.1', 'messagings 2.1', 'compute x, 2.1'),
+        *(None, '', ',', 'compute 2.1', 'messagings 2.1', 'compute x, storage 2.1'),
     ],
 )
 def test_whoever_asks_for_nothing_gets_what_upstream_gives(header: str | None) -> None:
@@ -71,6 +71,15 @@ def test_what_is_no_version_is_refused_with_what_is_allowed(version: str) -> Non
     with pytest.raises(errors.BadRequest, match=r'"messaging 2\.1", or "messaging latest"'):
         asked_for(f'messaging {version}')
     assert asked_for_or_latest(f'messaging {version}') == MAXIMUM
+
+
+@pytest.mark.parametrize(
+    'header', ['2.1', 'garbage', 'compute 2.1, 2.1', 'messaging 2.1, 2.1', 'latest']
+)
+def test_a_version_without_a_service_is_refused(header: str) -> None:
+    with pytest.raises(errors.BadRequest, match=r'must be "messaging MAJOR\.MINOR"'):
+        asked_for(header)
+    assert asked_for_or_latest(header) == MAXIMUM
 
 
 def test_a_huge_version_is_not_served() -> None:
