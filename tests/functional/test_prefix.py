@@ -78,6 +78,15 @@ def mounted(
         yield mounted
 
 
+def test_the_headers_of_a_long_post_are_as_short_as_proxies_want_them(mounted: Mounted) -> None:
+    messages = {'messages': [{'body': number, 'ttl': 60} for number in range(1000)]}
+    posted = mounted.ask('POST', '/v2/queues/many/messages', json=messages)
+    assert posted.status_code == 201
+    assert len(posted.json()['resources']) == 1000
+    assert sum(len(name) + len(value) + 4 for name, value in posted.headers.items()) < 4096
+    assert mounted.ask('DELETE', '/v2/queues/many').status_code == 204
+
+
 def test_locations_and_hrefs_are_below_the_prefix(mounted: Mounted) -> None:
     created = mounted.ask('PUT', '/v2/queues/orders')
     assert created.status_code in (201, 204)

@@ -272,7 +272,8 @@ def _success(offer: _Offer, status: int, known: Schemas) -> Document:
     if shape in shapes.LOCATING:
         described['headers'] = {
             'Location': {
-                'description': 'Where what was made or changed is, if it was.',
+                'description': 'Where what was made or changed is, if it was. A post of many '
+                'messages has none: `resources` names them.',
                 'schema': {'type': 'string'},
             }
         }

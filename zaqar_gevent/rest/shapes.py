@@ -29,6 +29,10 @@ from zaqar_gevent.rest.request import Request
 
 HOME_MEDIA_TYPE = 'application/json-home'
 
+MAX_LOCATION = 2048
+"""The longest Location of a post, in characters. Proxies and clients refuse long headers, when the
+messages have been stored already; the body names the same messages."""
+
 Shape = Callable[[Request, falcon.Response, Reply], Any]
 
 
@@ -211,7 +215,9 @@ def _one_message(req: Request, resp: falcon.Response, reply: Reply) -> LinkedMes
 
 def _posted_messages(req: Request, resp: falcon.Response, reply: Reply) -> Addresses:
     path, message_ids = _path(req), reply.body['message_ids']
-    resp.location = f'{path}?ids={",".join(message_ids)}'
+    location = f'{path}?ids={",".join(message_ids)}'
+    if len(location) <= MAX_LOCATION:
+        resp.location = location
     return {'resources': [f'{path}/{message_id}' for message_id in message_ids]}
 
 
