@@ -18,7 +18,10 @@ _CLIENT = pathlib.Path(__file__).parents[1] / 'zaqar_gevent' / 'client'
 SOURCES = _CLIENT / 'aio'
 TARGETS = _CLIENT / 'sync'
 # What is different in each, or belongs to one of them.
-_BY_HAND = {'__init__.py', 'connection.py', 'http.py', 'io.py', 'socket_stream.py', 'websocket.py'}
+_BY_HAND = {
+    *('__init__.py', 'connection.py', 'http.py', 'io.py', 'socket_stream.py', 'waiters.py'),
+    'websocket.py',
+}
 
 _NOTE = """\
 # Written by `tox -e genblocking` from client/aio/{}: change that one.

@@ -14,6 +14,7 @@ from zaqar_gevent.client.exchange import Exchange, OnAnswer, PendingRequest, Pus
 from zaqar_gevent.client.lifetime import ForkGuard
 from zaqar_gevent.client.links import Answer, Broken, Capabilities
 from zaqar_gevent.client.settings import Settings
+from zaqar_gevent.client.sync.waiters import Waiter, WaiterPool
 from zaqar_gevent.client.sync.websocket import WebSocket
 
 # How long to wait for the server's part of the closing handshake.
@@ -34,43 +35,42 @@ _MAX_LEFT_BYTES = 16 * 1024
 class _Pending(PendingRequest):
     """A request whose answer a thread waits for.
 
-    resolved: where requests are put whose threads are to be woken.
+    resolved: where requests are put whose threads are to be woken. is_resolved: whether `answer` is
+    final: None if the connection died before there was one.
     """
 
-    __slots__ = ('_answer', '_resolved', '_sleep', 'is_resolved')
+    __slots__ = ('_resolved', '_waiter', 'answer', 'is_resolved')
 
     def __init__(
         self, size: int, on_answer: OnAnswer | None, resolved: collections.deque[_Pending]
     ) -> None:
         super().__init__(size, on_answer)
         self._resolved = resolved
-        # PERF: a lock that is held until there is an answer is all that an event is made of.
-        self._sleep = threading.Lock()
-        self._sleep.acquire()
-        self._answer: Answer | None = None
+        self._waiter: Waiter | None = None
+        self.answer: Answer | None = None
         self.is_resolved = False
 
     def resolve(self, answer: Answer | None) -> None:
         super().resolve(answer)
-        self._answer = answer
+        self.answer = answer
         self.is_resolved = True
         self._resolved.append(self)
 
     def wake(self) -> None:
-        """Wake the thread that waits for the answer."""
-        self._sleep.release()
+        """Wake the thread that waits for the answer, if it waits already."""
+        waiter = self._waiter
+        if waiter is not None:
+            waiter.wake()
 
-    def wait(self, seconds: float) -> Answer:
-        if not (self.is_resolved or self._sleep.acquire(timeout=max(seconds, 0))):
-            raise Timeout(f'No answer within {seconds:.1f} s.')
-        if self._answer is None:
-            raise Broken('The connection died before the answer.', was_sent=True)
-        return self._answer
-
-    def is_refused(self) -> bool:
-        """Whether a request that could not be sent is answered nevertheless; does not wait long."""
-        self._sleep.acquire(timeout=CLOSING_SECONDS)
-        return self._answer is not None
+    def wait(self, waiter: Waiter, deadline: float) -> None:
+        """Wait until it is resolved, or the deadline is over."""
+        # First this, then the look: whoever resolves it does so in the other order.
+        self._waiter = waiter
+        while not self.is_resolved:
+            left = deadline - time.monotonic()
+            if left <= 0:
+                return
+            waiter.wait(left)
 
 
 class Connection(Exchange):
@@ -107,6 +107,7 @@ class Connection(Exchange):
         self._reading = threading.Lock()
         # Requests that have their answers, whose threads are to be woken.
         self._resolved: collections.deque[_Pending] = collections.deque()
+        self._waiters = WaiterPool()
         self._has_crowd = False
         # How many threads have just been woken and are likely to ask something soon.
         self._expected = 0
@@ -193,9 +194,15 @@ class Connection(Exchange):
             self._send(data, pending, deadline, is_expected=is_expected)
             if self._may_read() and self._reading.acquire(blocking=False):
                 self._read_until(pending, deadline)
-            return pending.wait(deadline - time.monotonic())
+            if not pending.is_resolved:
+                self._wait(pending, deadline)
         finally:
             self._pending.pop(ident, None)
+        if not pending.is_resolved:
+            raise Timeout(f'No answer within {seconds:.1f} s.')
+        if pending.answer is None:
+            raise Broken('The connection died before the answer.', was_sent=True)
+        return pending.answer
 
     def send_soon(
         self, action: str, arguments: Mapping[str, Any], on_answer: OnAnswer | None = None
@@ -288,9 +295,18 @@ class Connection(Exchange):
             self._websocket.send(left, binary=self._binary, seconds=deadline - time.monotonic())
         except OSError as error:
             # The server may have closed the connection before it read all of it.
-            if not pending.is_refused():
+            self._wait(pending, time.monotonic() + CLOSING_SECONDS)
+            if pending.answer is None:
                 reason = f'The request could not be sent: {error}'
                 raise Broken(reason, was_sent=left is None) from error
+
+    def _wait(self, pending: _Pending, deadline: float) -> None:
+        """Wait until a request is answered or its time is over; for its caller."""
+        waiter = self._waiters.take()
+        try:
+            pending.wait(waiter, deadline)
+        finally:
+            self._waiters.give_back(waiter)
 
     def _read(self) -> None:
         try:
@@ -411,4 +427,5 @@ class Connection(Exchange):
         self._websocket.release()
         self._abandon(pending, handlers, refused_for_size=self._websocket.is_refused_for_size)
         self._wake()
+        self._waiters.close()
         self._on_end(self)
