@@ -16,7 +16,8 @@ _REFUSED = re.compile('[\x00-\x1f\x7f-\x9f\ud800-\udfff]')
 
 def refusal_of(group: str) -> str | None:
     """Why this cannot be the name of a group; None if it can."""
-    if 1 <= len(group) <= MAX_LENGTH and not _REFUSED.search(group):
+    # PERF: what is printable has nothing that is refused, and is told faster.
+    if 1 <= len(group) <= MAX_LENGTH and (group.isprintable() or not _REFUSED.search(group)):
         return None
     return (
         f'The name of a group must have 1 to {MAX_LENGTH} characters, and no control characters; '

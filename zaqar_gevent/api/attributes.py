@@ -6,8 +6,6 @@ import functools
 import re
 from collections.abc import Mapping
 
-from zaqar_gevent.api import errors
-
 MAX_NAME = 128
 """Characters of a name."""
 
@@ -26,30 +24,19 @@ class AttributeLimits:
         self.most = most
         self.most_bytes = most_bytes
 
-    def check(self, attributes: Attributes, place: str) -> None:
-        """Raise `errors.BadRequest` for attributes that a message cannot have.
-
-        place: where they are in the request, such as `$.messages[0].attributes`.
-        """
+    def refusal_of(self, attributes: Attributes) -> str | None:
+        """Why a message cannot have these attributes; None if it can."""
         if len(attributes) > self.most:
-            raise errors.BadRequest(
-                f'A message may have at most {self.most} attributes, not {len(attributes)} - at '
-                f'`{place}`'
-            )
+            return f'A message may have at most {self.most} attributes, not {len(attributes)}'
         # PERF: characters have at most 4 bytes, so most need not be encoded to be counted.
-        if 4 * (sum(map(len, attributes)) + sum(map(len, attributes.values()))) > self.most_bytes:
-            self._check_size(attributes, place)
-        refusal = _refusal_of(tuple(attributes))
-        if refusal is not None:
-            raise errors.BadRequest(f'{refusal} - at `{place}`')
-
-    def _check_size(self, attributes: Attributes, place: str) -> None:
-        size = sum(len(name) + len(value.encode()) for name, value in attributes.items())
-        if size > self.most_bytes:
-            raise errors.BadRequest(
-                'The names and values of the attributes of a message may have at most '
-                f'{self.most_bytes} bytes together, not {size} - at `{place}`'
-            )
+        if 4 * len(''.join((*attributes, *attributes.values()))) > self.most_bytes:
+            size = sum(len(name) + len(value.encode()) for name, value in attributes.items())
+            if size > self.most_bytes:
+                return (
+                    'The names and values of the attributes of a message may have at most '
+                    f'{self.most_bytes} bytes together, not {size}'
+                )
+        return _refusal_of(tuple(attributes))
 
 
 @functools.lru_cache(maxsize=256)

@@ -25,6 +25,8 @@ from zaqar_gevent.storage.features import Feature
 # PERF: members of an enumeration are looked up by its metaclass.
 _ENCRYPTED = Encoding.ENCRYPTED
 
+_EXTRAS = frozenset({Feature.ATTRIBUTES, Feature.GROUPS})
+
 
 class NewMessage(msgspec.Struct):
     """`ttl` and `delay` in seconds; left out, they are the queue's.
@@ -326,12 +328,11 @@ def _post(context: Context, request: PostMessages) -> PostedMessages:
     broker.loops.check(context.passed, context.project_id, request.queue_name)
     metadata = context.ensured_metadata_of(request.queue_name)
     _check_sent_size(context, request.messages, metadata)
-    messages, have_delays, have_extras = _complete(broker, request.messages, metadata)
+    messages, have_delays, have_extras, have_times = _complete(broker, request.messages, metadata)
     broker.limits.message_posting(messages)
     if have_extras or context.trace is not None:
-        _add_attributes(context, request, messages, metadata)
-        _add_groups(context, request, messages)
-        if any(one.deliver_at is not None for one in request.messages):
+        _add_extras(context, request, messages, metadata)
+        if have_times:
             _schedule(context, request, messages)
             have_delays = True
     delayed = [message for message in messages if message.get('delay')] if have_delays else []
@@ -515,14 +516,15 @@ def count_claims(messages: list[Message], found: list[dict[str, Any]]) -> None:
 
 def _complete(
     broker: Broker, posted: list[NewMessage], metadata: dict[str, Any]
-) -> tuple[list[dict[str, Any]], bool, bool]:
+) -> tuple[list[dict[str, Any]], bool, bool, bool]:
     """The messages to store: with the queue's time to live and delay where they have none.
 
-    Also, whether any has a delay, and whether any has attributes, a group or a time of delivery.
-    PERF: all that most posts need in one loop.
+    Also, whether any has a delay, whether any has attributes, a group or a time of delivery, and
+    whether any has a time of delivery. PERF: all that most posts need in one loop.
     """
     queue_delay = metadata.get('_default_message_delay')
-    messages, have_delays, have_extras = [], False, False
+    messages: list[dict[str, Any]] = []
+    have_delays, have_extras, have_times = False, False, False
     for message in posted:
         ttl, body, delay = message.ttl, message.body, message.delay
         if ttl is msgspec.UNSET:
@@ -534,10 +536,12 @@ def _complete(
         if delay or queue_delay:
             complete['delay'] = delay
             have_delays = True
-        if message.attributes or message.group is not None or message.deliver_at is not None:
+        if message.deliver_at is not None:
+            have_extras = have_times = True
+        elif message.attributes or message.group is not None:
             have_extras = True
         messages.append(complete)
-    return messages, have_delays, have_extras
+    return messages, have_delays, have_extras, have_times
 
 
 def _schedule(context: Context, request: PostMessages, messages: list[dict[str, Any]]) -> None:
@@ -555,44 +559,43 @@ def _schedule(context: Context, request: PostMessages, messages: list[dict[str, 
         messages[index].update(delay=delay, scheduled=delay > 0)
 
 
-def _add_attributes(
+def _add_extras(
     context: Context,
     request: PostMessages,
     messages: list[dict[str, Any]],
     metadata: dict[str, Any],
 ) -> None:
-    """Give messages the attributes that they were posted with, and those of the trace."""
+    """Give messages their attributes and groups, and the attributes of the trace.
+
+    PERF: places in the request are only put into words where something is refused.
+    """
     broker, trace = context.broker, context.trace
-    is_traced = trace is not None and bool(metadata.get('_trace_context'))
-    place = '$.messages[*].attributes'
-    has_any = False
+    traced = trace.attributes if trace is not None and metadata.get('_trace_context') else None
+    attributes_at: int | str | None = None if traced is None else '*'
+    group_at = None
     for index, posted in enumerate(request.messages):
-        if posted.attributes:
-            place = f'$.messages[{index}].attributes'
-            broker.attributes.check(posted.attributes, place)
-        elif not is_traced:
-            continue
-        attributes = posted.attributes or {}
-        if trace is not None and is_traced and PARENT not in attributes:
-            attributes = {**attributes, **trace.attributes}
-        messages[index]['attributes'] = attributes
-        has_any = True
-    if has_any:
-        broker.require(Feature.ATTRIBUTES, request.queue_name, context.project_id, place)
-
-
-def _add_groups(context: Context, request: PostMessages, messages: list[dict[str, Any]]) -> None:
-    """Give messages the groups that they were posted with."""
-    place = None
-    for index, posted in enumerate(request.messages):
-        if posted.group is None:
-            continue
-        place = f'$.messages[{index}].group'
-        if refusal := refusal_of(posted.group):
-            raise errors.BadRequest(f'{refusal} - at `{place}`')
-        messages[index]['group'] = posted.group
-    if place is not None:
-        context.broker.require(Feature.GROUPS, request.queue_name, context.project_id, place)
+        attributes, group = posted.attributes, posted.group
+        if attributes:
+            attributes_at = index
+            if refusal := broker.attributes.refusal_of(attributes):
+                raise errors.BadRequest(f'{refusal} - at `$.messages[{index}].attributes`')
+            messages[index]['attributes'] = attributes
+        if traced is not None and (not attributes or PARENT not in attributes):
+            messages[index]['attributes'] = {**(attributes or {}), **traced}
+        if group is not None:
+            group_at = index
+            if refusal := refusal_of(group):
+                raise errors.BadRequest(f'{refusal} - at `$.messages[{index}].group`')
+            messages[index]['group'] = group
+    queue, project = request.queue_name, context.project_id
+    # PERF: most stores take both, and sets are compared without calling Python's code.
+    if broker.features_for(queue, project).offered >= _EXTRAS:
+        return
+    if attributes_at is not None:
+        place = f'$.messages[{attributes_at}].attributes'
+        broker.require(Feature.ATTRIBUTES, queue, project, place)
+    if group_at is not None:
+        broker.require(Feature.GROUPS, queue, project, f'$.messages[{group_at}].group')
 
 
 def _identify(context: Context, queue: str, messages: list[dict[str, Any]], post_id: str) -> None:

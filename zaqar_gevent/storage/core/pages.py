@@ -72,7 +72,7 @@ def find_known_as(attributes: str | None) -> str | None:
 
 def encode_object(members: dict[str, Any] | None) -> str | None:
     """The stored form of an object that most messages do not have."""
-    return msgspec.json.encode(members).decode() if members else None
+    return _encode_json(members).decode() if members else None
 
 
 class _Head(msgspec.Struct, array_like=True, gc=False):
@@ -92,6 +92,7 @@ class _Head(msgspec.Struct, array_like=True, gc=False):
     dead_letter: str | None = None
 
 
+_encode_json = msgspec.json.Encoder().encode
 _decode_heads = msgspec.json.Decoder(list[_Head]).decode
 _split_array = msgspec.msgpack.Decoder(list[msgspec.Raw]).decode
 # An array in MsgPack, with its number of elements in 32 bits.
