@@ -20,6 +20,7 @@ from tests.faults.light_load import LightLoad
 from tests.server_process import ServerProcess
 from zaqar_gevent import document_process, documents
 from zaqar_gevent.conf import STORE_FILE
+from zaqar_gevent.storage.sqlite.schema import FIRST_PIECE
 
 SECONDS = 2.0
 CONFIG = '[transport]\nmax_messages_post_size = 11000000\n'
@@ -133,9 +134,9 @@ def test_a_damaged_body_is_not_answered(server: ServerProcess) -> None:
     file = server.state_path / STORE_FILE
     with closing(sqlite3.connect(file, timeout=60, isolation_level=None)) as connection:
         changed = connection.execute(
-            """UPDATE long_bodies SET body = CAST(replace(body, 'sn', char(10)) AS BLOB)
-            WHERE id IN (SELECT long_body FROM messages WHERE spool IN (
-                SELECT id FROM spools WHERE name = 'damaged'))"""
+            f"""UPDATE body_pieces SET body = CAST(replace(body, 'sn', char(10)) AS BLOB)
+            WHERE id IN (SELECT {FIRST_PIECE.format(body='-long_body')} FROM messages
+                WHERE spool IN (SELECT id FROM spools WHERE name = 'damaged'))"""
         )
         assert changed.rowcount == 1
     for queue, status in (('damaged', 503), ('whole', 200)):

@@ -44,8 +44,9 @@ _OLD_PARTS = (
     {'index': 'messages_held_in_order', 'condition': 'claim IS NOT NULL'},
 )
 _LAST_OLD = 4
-# Since then, long bodies have rows of their own.
+# Since then, long bodies have rows of their own, and may be in pieces.
 _LONG_BODIES = 8
+_BODIES_IN_PIECES = 11
 
 
 def check(conf: cfg.ConfigOpts) -> Iterator[Finding]:
@@ -74,7 +75,7 @@ def check_file(path: str) -> Iterator[Finding]:
         uri = f'file:{urllib.parse.quote(path)}?mode=ro'
         with closing(sqlite3.connect(uri, uri=True, isolation_level=None)) as connection:
             version = schema.check_version(connection)
-            body = long_bodies.BODY if version >= _LONG_BODIES else 'm.body'
+            body = _body(version)
             parts = [
                 {**part, 'body': body} for part in (_OLD_PARTS if version <= _LAST_OLD else _PARTS)
             ]
@@ -87,6 +88,13 @@ def check_file(path: str) -> Iterator[Finding]:
             yield Finding(Verdict.UNCHECKED, subject, f'it cannot be read: {error}')
         else:
             yield Finding(Verdict.DAMAGED, subject, f'as a whole: {error}')
+
+
+def _body(version: int) -> str:
+    """SQL for the body of a message in this format."""
+    if version >= _BODIES_IN_PIECES:
+        return long_bodies.BODY
+    return long_bodies.BODY_APART if version >= _LONG_BODIES else 'm.body'
 
 
 def _is_sound(body: str | bytes | None) -> bool:

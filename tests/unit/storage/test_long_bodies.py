@@ -1,4 +1,7 @@
-"""Long bodies have rows of their own, and everything is as it is with short ones."""
+"""Long bodies have rows of their own, and everything is as it is with short ones.
+
+So it is with bodies in pieces, which are written before their messages.
+"""
 
 import itertools
 import sqlite3
@@ -6,14 +9,18 @@ import time
 from contextlib import closing
 
 import pytest
+from zaqar.storage import errors
 
 from tests.unit.storage.conftest import Store
 from zaqar_gevent.check.finding import Verdict
 from zaqar_gevent.check.store import check_file
 from zaqar_gevent.markers import MarkerNotGiven
-from zaqar_gevent.storage.errors import UndecodableValue
-from zaqar_gevent.storage.sqlite import collector, messages, schema
+from zaqar_gevent.storage.core.completions import Call
+from zaqar_gevent.storage.core.group_commit import GroupCommit, apart
+from zaqar_gevent.storage.errors import StoreUnavailable, UndecodableValue
+from zaqar_gevent.storage.sqlite import collector, copying, messages, schema, staging
 from zaqar_gevent.storage.sqlite.long_bodies import LEAST_BYTES
+from zaqar_gevent.storage.sqlite.usage import UsageController
 
 # With its quotes, a text is two bytes longer.
 SIZES = (1, LEAST_BYTES - 3, LEAST_BYTES - 2, 5 * LEAST_BYTES, 250_000)
@@ -26,15 +33,43 @@ def select(store, query):
         return connection.execute(query).fetchall()
 
 
+def stage_all(monkeypatch):
+    """Have all long bodies written in pieces, the longest of BODIES in three."""
+    monkeypatch.setattr(staging, 'STAGED_BYTES', LEAST_BYTES - 1)
+    monkeypatch.setattr(staging, 'PIECE_BYTES', 100_000)
+
+
+@pytest.fixture(params=['whole', 'in pieces'])
+def store(open_store, request, monkeypatch):
+    if request.param == 'in pieces':
+        stage_all(monkeypatch)
+    store = open_store()
+    store.queues.create('other')
+    return store
+
+
 @pytest.fixture
-def store(open_store):
+def staging_store(open_store, monkeypatch):
+    """It removes nothing by itself."""
+    stage_all(monkeypatch)
+    monkeypatch.setattr(collector, 'INTERVAL', 3600.0)
     store = open_store()
     store.queues.create('other')
     return store
 
 
 def count_long(store):
-    return select(store, 'SELECT count(*) FROM long_bodies')[0][0]
+    """How many long bodies messages have."""
+    query = """SELECT (SELECT count(*) FROM long_bodies)
+        + (SELECT count(*) FROM bodies_in_pieces WHERE keep_until IS NULL)"""
+    return select(store, query)[0][0]
+
+
+def count_rows(store):
+    """How many rows there are of long bodies, with those that are still to be removed."""
+    query = """SELECT (SELECT count(*) FROM long_bodies)
+        + (SELECT count(*) FROM bodies_in_pieces) + (SELECT count(*) FROM body_pieces)"""
+    return select(store, query)[0][0]
 
 
 def drop(path, statement):
@@ -91,7 +126,7 @@ def test_they_go_with_their_messages(store, remove):
 
 def wait_for_none(store):
     deadline = time.monotonic() + 20
-    while count_long(store):
+    while count_rows(store):
         assert time.monotonic() < deadline
         # What is written has the collector look for something to remove.
         store.post('x', queue='other')
@@ -158,6 +193,7 @@ def test_one_that_is_missing_is_damage(store):
     store.post('sound', queue='other')
     store.post(*BODIES)
     drop(store.database.path, 'DELETE FROM long_bodies')
+    drop(store.database.path, 'DELETE FROM body_pieces')
     with pytest.raises(UndecodableValue):
         store.list()
     assert store.bodies('other') == ['sound']
@@ -252,11 +288,15 @@ def test_a_queue_whose_pages_are_short_again_is_read_at_once(store):
 
 
 def test_a_long_page_of_damaged_rows_is_refused(store):
-    store.post('x' * 600_000, 'y' * 600_000)
+    ids = store.post('x' * 600_000)
+    store.post('y' * 600_000)
     assert len(store.bodies()) == 2
     drop(store.database.path, 'DELETE FROM long_bodies WHERE id = 1')
+    drop(store.database.path, f'DELETE FROM body_pieces WHERE id = {schema.MAX_PIECES + 1}')
     with pytest.raises(UndecodableValue):
         store.bodies()
+    store.messages.bulk_delete('q', ids)
+    assert len(store.bodies()) == 1
 
 
 def test_a_long_queue_knows_its_markers(store):
@@ -265,3 +305,206 @@ def test_a_long_queue_knows_its_markers(store):
     assert listed(store, marker=marker) == ([], marker)
     with pytest.raises(MarkerNotGiven):
         listed(store, marker=marker[:-8] + '0' * 8)
+
+
+def collect(store, now=0.0):
+    """Have a step of what is not needed at a time removed; the rows that are left."""
+    store.database.write(collect_once, now)
+    return count_rows(store)
+
+
+def collect_once(cursor, now):
+    collector.collect(cursor, now)
+
+
+def collect_all(store, now=0.0):
+    left = count_rows(store)
+    while (rest := collect(store, now)) != left:
+        left = rest
+    return left
+
+
+def get_pieces(store):
+    return select(store, 'SELECT id, pieces, bytes, keep_until FROM bodies_in_pieces ORDER BY id')
+
+
+def test_a_body_is_written_in_pieces_of_which_each_has_a_transaction(staging_store, monkeypatch):
+    store = staging_store
+    written = []
+    write = store.database.write
+
+    def record(work, *arguments):
+        written.append(work.__name__)
+        return write(work, *arguments)
+
+    monkeypatch.setattr(store.database, 'write', record)
+    ids = store.post('y' * 249_998)
+    assert written == ['add', 'add', 'add', 'post']
+    assert get_pieces(store) == [(1, 3, 250_000, None)]
+    del written[:]
+    store.post('a' * 40_000, 'short', 'b' * 40_000, 'c' * 40_000)
+    # The first three fit into one step.
+    assert written == ['add', 'add', 'post']
+    assert store.bodies()[1:] == ['a' * 40_000, 'short', 'b' * 40_000, 'c' * 40_000]
+    store.messages.bulk_delete('q', ids)
+    assert get_pieces(store)[0] == (1, 3, 250_000, 0.0)
+
+
+def test_only_long_posts_are_written_in_pieces(open_store):
+    store = open_store()
+    store.post('x' * 1_000_000)
+    assert get_pieces(store) == []
+    store.post('x' * 500_000, 'y' * 600_000)
+    assert [row[1:3] for row in get_pieces(store)] == [(1, 500_002), (2, 600_002)]
+    assert store.bodies() == ['x' * 1_000_000, 'x' * 500_000, 'y' * 600_000]
+
+
+def test_a_message_is_seen_when_its_body_is_whole(staging_store, monkeypatch):
+    store = staging_store
+    seen = []
+    write = store.database.write
+
+    def look(work, *arguments):
+        result = write(work, *arguments)
+        if work is staging.add:
+            seen.append(store.bodies())
+            store.post('meanwhile')
+        return result
+
+    monkeypatch.setattr(store.database, 'write', look)
+    store.post('y' * 249_998)
+    assert seen == [[], ['meanwhile'], ['meanwhile'] * 2]
+    # Its place is that of its post.
+    assert store.bodies() == ['meanwhile'] * 3 + ['y' * 249_998]
+
+
+class Interrupted(BaseException):
+    """What nobody catches, as when a greenlet is killed."""
+
+
+def break_off(store, monkeypatch, error, calls):
+    """Have the post after so many transactions fail."""
+    write = store.database.write
+    made = itertools.count(1)
+
+    def fail(work, *arguments):
+        if work is staging.add and next(made) > calls:
+            raise error
+        return write(work, *arguments)
+
+    monkeypatch.setattr(store.database, 'write', fail)
+
+
+def test_pieces_of_a_post_that_fails_are_removed(staging_store, monkeypatch):
+    store = staging_store
+    break_off(store, monkeypatch, StoreUnavailable('It', 'is full'), 2)
+    with pytest.raises(StoreUnavailable):
+        store.post('y' * 250_000)
+    assert [row[1:] for row in get_pieces(store)] == [(2, 200_000, 0.0)]
+    assert collect_all(store) == 0
+    assert store.bodies() == []
+
+
+def test_pieces_of_a_post_that_was_broken_off_are_removed_later(staging_store, monkeypatch, clock):
+    store = staging_store
+    break_off(store, monkeypatch, Interrupted(), 2)
+    with pytest.raises(Interrupted):
+        store.post('y' * 250_000)
+    clock.advance(staging.KEEP_SECONDS - 1)
+    assert [row[1:] for row in get_pieces(store)] == [(2, 200_000, clock.now + 1)]
+    assert collect_all(store, clock.now) == 3
+    clock.advance(2)
+    assert collect_all(store, clock.now) == 0
+
+
+@pytest.mark.parametrize('stopped', ['add', 'post'])
+def test_who_comes_too_late_is_told(staging_store, clock, monkeypatch, stopped):
+    store = staging_store
+    write = store.database.write
+
+    def wait(work, *arguments):
+        if work.__name__ == stopped and count_rows(store):
+            clock.advance(staging.KEEP_SECONDS + 1)
+            write(collect_once, clock.now)
+        return write(work, *arguments)
+
+    monkeypatch.setattr(store.database, 'write', wait)
+    with pytest.raises(StoreUnavailable, match='not written within'):
+        store.post('y' * 250_000)
+    monkeypatch.undo()
+    assert collect_all(store) == 0
+    assert store.bodies() == []
+
+
+def test_posts_that_are_not_made_leave_no_pieces(staging_store):
+    store = staging_store
+    body = 'y' * 250_000
+    ids = store.post(body, post_id='once')
+    assert store.post(body, post_id='once') == ids
+    with pytest.raises(errors.QueueDoesNotExist):
+        store.messages.post('missing', [{'ttl': 300, 'body': body}], None)
+    assert [row[3] for row in get_pieces(store)] == [None, 0.0, 0.0]
+    assert collect_all(store) == 4
+    assert store.bodies() == [body]
+
+
+def test_a_step_removes_no_more_than_a_step_may_have(staging_store, monkeypatch):
+    store = staging_store
+    monkeypatch.setattr(staging, 'PIECE_BYTES', 600_000)
+    store.post('y' * 3_599_998)
+    store.messages.pop('q', 1)
+    assert [collect(store) for _ in range(3)] == [5, 3, 0]
+
+
+def get_bytes(store):
+    return UsageController(store.data).get().bytes
+
+
+def test_their_bytes_are_counted(staging_store):
+    store = staging_store
+    store.post('y' * 249_998, 'z' * 49_998)
+    assert get_bytes(store) == 300_000
+    first, _ = store.list()
+    store.messages.delete('q', first['id'])
+    assert get_bytes(store) == 50_000
+    store.messages.restore('q', [first])
+    assert get_bytes(store) == 300_000
+    store.messages.pop('q', 2)
+    assert get_bytes(store) == 0
+
+
+def test_they_are_copied(staging_store, tmp_path):
+    store = staging_store
+    store.post(*BODIES)
+    reader = copying.Reader(f'sqlite:///{store.database.path}')
+    [queue] = [one for one in reader.read_queues() if one.name == 'q']
+    assert [one.body.value for one in reader.read_messages(queue)] == BODIES
+    reader.close()
+
+
+def test_pieces_wait_for_short_calls_and_take_turns_among_projects():
+    class Recorder(GroupCommit):
+        def commit(self, calls):
+            done.append([call.arguments for call in calls])
+
+    def short(cursor, project, number): ...
+
+    @apart
+    def piece(cursor, project, number): ...
+
+    done = []
+    writer = Recorder()
+    calls = [Call(piece, ('a', number)) for number in range(3)] + [Call(piece, ('b', 0))]
+    calls = writer.execute([*calls, Call(short, ('c', 0)), Call(short, ('c', 1))])
+    while calls:
+        if len(done) == 2:
+            calls.append(Call(short, ('c', 2)))
+        calls = writer.execute(calls)
+    assert done == [
+        [('c', 0), ('c', 1)],
+        [('a', 0)],
+        [('c', 2)],
+        [('b', 0)],
+        [('a', 1)],
+        [('a', 2)],
+    ]

@@ -10,12 +10,12 @@ from __future__ import annotations
 import itertools
 import operator
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from zaqar.storage import errors
 
 from zaqar_gevent.metrics import COMMIT_SIZES
-from zaqar_gevent.storage.core.arguments import find_queue
+from zaqar_gevent.storage.core.arguments import NO_PROJECT, find_project, find_queue
 from zaqar_gevent.storage.core.completions import Call
 
 Outcome = Any
@@ -42,6 +42,24 @@ def coalesced(*, in_order: bool = False) -> Callable[[CoalescedWork], CoalescedW
     return mark
 
 
+Work = TypeVar('Work', bound=Callable[..., Any])
+
+
+def apart(work: Work) -> Work:
+    """Have each call of a work be a transaction by itself, in turns with all other calls.
+
+    For parts of long tasks: callers of other works wait for one of them at most. Nobody gathers
+    calls with these, so each caller has one at a time.
+    """
+    work.is_apart = True  # type: ignore[attr-defined]
+    return work
+
+
+def is_apart(work: Callable[..., Any]) -> bool:
+    """Whether calls of a work are transactions by themselves; see `apart`."""
+    return getattr(work, 'is_apart', False)
+
+
 class GroupCommit:
     """Commits batches of calls; a store says how.
 
@@ -50,14 +68,18 @@ class GroupCommit:
 
     def __init__(self) -> None:
         self._damaged: set[tuple[str, str]] = set()
+        self._is_turn_of_apart = False
+        self._latest_project = NO_PROJECT
 
-    def execute(self, calls: list[Call]) -> None:
-        """Give every call its `result` or `error`."""
-        for some in self._part(calls):
+    def execute(self, calls: list[Call]) -> list[Call]:
+        """Give calls their `result` or `error`, except for those that are returned."""
+        chosen, rest = self._choose(calls)
+        for some in self._part(chosen):
             try:
                 self._commit_together(some)
             except BaseException as error:
                 self._recover(some, error)
+        return rest
 
     def commit(self, calls: list[Call]) -> None:
         """Perform `calls` (see `perform`) in one transaction; raises what prevents that."""
@@ -85,6 +107,22 @@ class GroupCommit:
     def explain_to_all(self, error: BaseException) -> BaseException:
         """The exception for each caller where `error` fails them all."""
         raise NotImplementedError
+
+    def _choose(self, calls: list[Call]) -> tuple[list[Call], list[Call]]:
+        """The calls whose turn it is, and those that have theirs later; see `apart`."""
+        waiting = [call for call in calls if is_apart(call.work)]
+        if not waiting:
+            return calls, []
+        others = [call for call in calls if not is_apart(call.work)]
+        if others and not self._is_turn_of_apart:
+            self._is_turn_of_apart = True
+            return others, waiting
+        self._is_turn_of_apart = False
+        projects = [find_project(call.work, call.arguments) for call in waiting]
+        # So that one project does not have all the turns.
+        place = next((n for n, one in enumerate(projects) if one != self._latest_project), 0)
+        self._latest_project = projects[place]
+        return [waiting.pop(place)], others + waiting
 
     def _part(self, calls: list[Call]) -> list[list[Call]]:
         """The calls by transaction: those of a damaged queue by themselves."""

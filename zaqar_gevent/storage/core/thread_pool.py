@@ -23,6 +23,7 @@ from zaqar_gevent.storage.core.completions import (
     get_completions,
 )
 from zaqar_gevent.storage.core.fair_queue import FairQueue
+from zaqar_gevent.storage.core.group_commit import is_apart
 
 CLOSE_SECONDS = 10.0
 """How long `close` waits for the threads to end."""
@@ -50,8 +51,11 @@ class Executor(Protocol):
     If a method raises, the calls that the thread has taken fail, and another executor is made.
     """
 
-    def execute(self, calls: list[Call]) -> None:
-        """Give every call its `result` or `error`."""
+    def execute(self, calls: list[Call]) -> list[Call] | None:
+        """Give calls their `result` or `error`, except for those that are returned.
+
+        These are given again, with those that have come meanwhile.
+        """
 
     def on_idle(self) -> float | None:
         """Called after each batch. Returns seconds until the next call; None for after a batch."""
@@ -93,7 +97,11 @@ class ThreadPool:
         call = Call(work, arguments)
         completions = get_completions()
         completions.expect(call)
-        completions.send(self, call)
+        if is_apart(work):
+            # Nobody waits for others to gather with it.
+            self.put([call])
+        else:
+            completions.send(self, call)
         try:
             completions.wait(call, seconds)
         except BaseException:
@@ -216,8 +224,14 @@ class _ThreadLoop:
             return self._get_executor().on_idle()
         ends = [call for call in self._in_hand if call.work is _end]
         calls = [call for call in self._in_hand if call.work is not _end and not call.is_abandoned]
+        rest = (self._get_executor().execute(calls) or []) if calls else []
+        if rest:
+            self._in_hand = rest + ends
+            left = set(map(id, rest))
+            finish([call for call in calls if id(call) not in left])
+            self._get_executor().on_idle()
+            return 0.0
         if calls:
-            self._get_executor().execute(calls)
             finish(calls)
         if ends:
             self._is_over = True
@@ -228,7 +242,8 @@ class _ThreadLoop:
         return self._get_executor().on_idle()
 
     def _gather(self, wait: float | None) -> None:
-        self._in_hand = self._calls.get(timeout=wait)
+        if not self._in_hand:
+            self._in_hand = self._calls.get(timeout=wait)
         while self._is_greedy and not self._calls.empty():
             self._in_hand += self._calls.get()
 

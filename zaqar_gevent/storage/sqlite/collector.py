@@ -15,7 +15,7 @@ from contextlib import closing
 from oslo_utils import timeutils
 
 from zaqar_gevent.storage.errors import StoreDamaged
-from zaqar_gevent.storage.sqlite import groups, releasing, steps, tallies
+from zaqar_gevent.storage.sqlite import groups, releasing, staging, steps, tallies
 from zaqar_gevent.storage.sqlite.outage import damaged, is_damage
 from zaqar_gevent.storage.sqlite.releasing import LEASE_COLUMNS, HeldLease
 from zaqar_gevent.storage.sqlite.salvage import Salvage
@@ -35,11 +35,12 @@ SALVAGE_SECONDS = 600.0
 
 _NAME = 'SELECT project, name FROM spools WHERE id = ?'
 
-_DUE = """SELECT EXISTS (SELECT 1 FROM messages WHERE expires <= ?1)
+_DUE = f"""SELECT EXISTS (SELECT 1 FROM messages WHERE expires <= ?1)
     OR EXISTS (SELECT 1 FROM claims WHERE expires <= ?1)
     OR EXISTS (SELECT 1 FROM subscriptions WHERE expires <= ?1)
     OR EXISTS (SELECT 1 FROM receipts WHERE expires <= ?1)
     OR EXISTS (SELECT 1 FROM doomed_spools)
+    OR {staging.IS_DUE.format(now='?1')}
     OR EXISTS (SELECT 1 FROM groupings WHERE spool IS NULL)"""
 
 _EXPIRED = f"""SELECT id, {steps.SIZE} FROM messages INDEXED BY messages_expiry
@@ -159,6 +160,7 @@ def collect(cursor: Transaction, now: float) -> bool:
     cursor.execute(_RECEIPTS, (now, STEP))
     _purge_doomed_spool(cursor)
     groups.collect(cursor, STEP)
+    staging.collect(cursor, now, STEP)
     tallies.gather(cursor)
     return is_due(cursor, now)
 

@@ -36,6 +36,7 @@ from zaqar_gevent.storage.sqlite import (
     posting,
     removal,
     spools,
+    staging,
     steps,
 )
 from zaqar_gevent.storage.sqlite.documents import SPOOL, decode_ids, message, page, row
@@ -106,13 +107,25 @@ class MessageController(own_drivers.MessageController):
             first_message.get('passed'),
             _extras_of(messages),
         )
-        first, last = self._database.write(posting.post, new)
+        first, last = self._post(new)
         ids = [encode_id(number) for number in range(first, last + 1)]
         if not keeps_names and not self.driver.has_queue(queue, project):
             # Deleted between the check and the post: nobody else will remove these.
             self.bulk_delete(queue, ids, project)
             raise errors.QueueDoesNotExist(queue, project)
         return ids
+
+    def _post(self, new: posting.Post) -> tuple[int, int]:
+        span: tuple[int, int]
+        bodies = posting.bodies_of(new.rows)
+        if not staging.are_long(bodies):
+            span = self._database.write(posting.post, new)
+            return span
+        with staging.staged(self._database, new.project, bodies) as staged:
+            rows = posting.with_bodies(new.rows, staged)
+            numbers = staging.numbers(staged)
+            span = self._database.write(posting.post, new._replace(rows=rows, staged=numbers))
+            return span
 
     def _complete(
         self, messages: Iterable[dict[str, Any]], client_uuid: uuid.UUID | str | None, now: float
@@ -336,7 +349,16 @@ class MessageController(own_drivers.MessageController):
             for body in [one['body'] if isinstance(one['body'], Body) else Body.of(one['body'])]
         ]
         for step in removal.part(rows):
-            self._database.write(removal.restore, project or '', queue, step)
+            self._restore(project or '', queue, step)
+
+    def _restore(self, project: str, queue: str, step: Sequence[removal.Popped]) -> None:
+        bodies = [one.body for one in step]
+        if not staging.are_long(bodies):
+            self._database.write(removal.restore, project, queue, step)
+            return
+        with staging.staged(self._database, project, bodies) as staged:
+            step = [one._replace(body=body) for one, body in zip(step, staged, strict=True)]
+            self._database.write(removal.restore, project, queue, step)
 
 
 def _extras_of(messages: Iterable[dict[str, Any]]) -> list[posting.Extras] | None:
@@ -402,7 +424,7 @@ def _get_long_page(
     try:
         rows = connection.execute(statements.rows, parameters).fetchall()
         bodies = [
-            memoryview(long_bodies.read(connection, number) if body is None else body)
+            long_bodies.read(connection, number) if body is None else memoryview(body)
             for _, _, body, number in rows
         ]
         last = rows[-1][0] if rows else None

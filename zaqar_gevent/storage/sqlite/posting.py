@@ -11,10 +11,11 @@ from zaqar.storage import errors
 
 from zaqar_gevent.bodies import Data
 from zaqar_gevent.storage.core.group_commit import Outcome, coalesced
-from zaqar_gevent.storage.sqlite import delays, long_bodies, receipts, spools, tallies
+from zaqar_gevent.storage.errors import StoreUnavailable
+from zaqar_gevent.storage.sqlite import delays, long_bodies, receipts, spools, staging, tallies
 from zaqar_gevent.storage.sqlite.transaction import Transaction
 
-Row = tuple[int, float, float, float, bytes | None, str | None, Data, int]
+Row = tuple[int, float, float, float, bytes | None, str | None, Data | long_bodies.StagedBody, int]
 """ttl, created, expires, delayed_until, client, checksum, body, encoding."""
 
 Extras = tuple[str | None, str | None]
@@ -42,6 +43,16 @@ def _inserts(columns: str) -> dict[int, str]:
 _WITH_EXTRAS = f'{_COLUMNS}, {_EXTRA_COLUMNS}'
 
 
+def bodies_of(rows: Sequence[Row]) -> list[staging.AnyBody]:
+    """The bodies of rows."""
+    return [row[6] for row in rows]
+
+
+def with_bodies(rows: Sequence[Row], bodies: Sequence[staging.AnyBody]) -> list[Row]:
+    """The same rows with other bodies."""
+    return [(*row[:6], body, row[7]) for row, body in zip(rows, bodies, strict=True)]
+
+
 class Post(NamedTuple):
     """Messages for one queue.
 
@@ -49,7 +60,7 @@ class Post(NamedTuple):
         be remembered until `forget_at`; None where nothing does. due: when the first of its
         delayed messages is due; None where none is delayed. passed: the queues that the messages
         came through by webhooks, which is remembered for delayed ones. extras: of each of `rows`;
-        None where no message has any.
+        None where no message has any. staged: the numbers of its staged bodies.
     """
 
     project: str
@@ -61,6 +72,7 @@ class Post(NamedTuple):
     due: float | None = None
     passed: str | None = None
     extras: list[Extras] | None = None
+    staged: Sequence[int] = ()
 
 
 _PASSED = 'UPDATE messages SET passed = ? WHERE id BETWEEN ? AND ? AND delayed_until > 0'
@@ -83,6 +95,7 @@ def post(cursor: Transaction, posts: Sequence[tuple[Post]]) -> list[Outcome]:
     for key, one in zip(keys, asked, strict=True):
         if key[0] is not None and key not in spans:
             made.setdefault(key, one)
+    failed = _take_staged(cursor, keys, asked, made) if any(one.staged for one in asked) else {}
     rows: list[tuple[Any, ...]] = [
         (spool, *row) for (spool, _), one in made.items() for row in one.rows
     ]
@@ -104,9 +117,31 @@ def post(cursor: Transaction, posts: Sequence[tuple[Post]]) -> list[Outcome]:
     tallies.update(cursor, last, len(rows))
     receipts.keep(cursor, [(key, spans[key], one.forget_at) for key, one in made.items()])
     return [
-        spans.get(key) or errors.QueueDoesNotExist(one.queue, one.project or None)
+        spans.get(key)
+        or failed.get(key)
+        or errors.QueueDoesNotExist(one.queue, one.project or None)
         for key, one in zip(keys, asked, strict=True)
     ]
+
+
+def _take_staged(
+    cursor: sqlite3.Cursor,
+    keys: Sequence[receipts.Key],
+    asked: Sequence[Post],
+    made: dict[receipts.Key, Post],
+) -> dict[receipts.Key, StoreUnavailable]:
+    """Give the posts that are made their staged bodies, and remove the others from `made`."""
+    failed: dict[receipts.Key, StoreUnavailable] = {}
+    for key, one in zip(keys, asked, strict=True):
+        if not one.staged:
+            continue
+        if made.get(key) is not one:
+            staging.discard(cursor, one.staged)
+        elif not staging.take(cursor, one.staged):
+            staging.discard(cursor, one.staged)
+            failed[key] = staging.given_up()
+            del made[key]
+    return failed
 
 
 def _accept(cursor: sqlite3.Cursor, posts: Sequence[Post]) -> list[int | None]:

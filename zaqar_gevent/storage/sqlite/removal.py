@@ -19,10 +19,12 @@ from zaqar_gevent.storage.sqlite import (
     groups,
     long_bodies,
     spools,
+    staging,
     steps,
     tallies,
 )
 from zaqar_gevent.storage.sqlite.documents import message, page
+from zaqar_gevent.storage.sqlite.long_bodies import StagedBody
 from zaqar_gevent.storage.sqlite.transaction import Transaction
 
 _SPOOL = '(SELECT id FROM spools WHERE project = ? AND name = ?)'
@@ -224,7 +226,7 @@ class Popped(NamedTuple):
     ttl: int
     created: float
     checksum: str | None
-    body: Data
+    body: Data | StagedBody
     encoding: int
     placed: int | None = None
     attributes: str | None = None
@@ -249,6 +251,10 @@ def part(popped: Iterable[Popped]) -> Iterator[list[Popped]]:
 def restore(cursor: sqlite3.Cursor, project: str, queue: str, popped: Sequence[Popped]) -> None:
     """Put messages that were taken back in their places, if their queue still exists."""
     scope = (project, queue)
+    staged = staging.numbers(one.body for one in popped)
+    if staged and not staging.take(cursor, staged):
+        staging.discard(cursor, staged)
+        raise staging.given_up()
     for one in popped:
         body, number = long_bodies.split(cursor, one.body)
         cursor.execute(
@@ -263,5 +269,7 @@ def restore(cursor: sqlite3.Cursor, project: str, queue: str, popped: Sequence[P
         if cursor.rowcount > 0:
             tallies.restored(cursor, one.number)
             groups.restored(cursor, one.number)
-        elif number is not None:
+        elif number is not None and number > 0:
             long_bodies.remove(cursor, number)
+        elif number is not None:
+            staging.discard(cursor, [-number])

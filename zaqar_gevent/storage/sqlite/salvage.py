@@ -13,6 +13,7 @@ from typing import NamedTuple
 import msgspec
 
 from zaqar_gevent.storage.sqlite.outage import is_damage
+from zaqar_gevent.storage.sqlite.schema import PIECE_NUMBERS
 
 STEP = 100
 """Rows of a kind that one attempt removes at most."""
@@ -101,6 +102,19 @@ _KINDS = {
         (
             f'DELETE FROM message_groups WHERE grouping {_THESE}',
             f'DELETE FROM groupings WHERE id {_THESE}',
+        ),
+    ),
+    'bodies without a message': Kind(
+        (
+            f"""SELECT id, NULL FROM bodies_in_pieces INDEXED BY bodies_without_message
+            WHERE keep_until IS NOT NULL AND keep_until <= :now AND id {_OTHERS} LIMIT :limit""",
+        ),
+        (
+            f'UPDATE bodies_in_pieces SET keep_until = 0 WHERE id {_THESE}',
+            f"""DELETE FROM body_pieces WHERE id IN (
+            SELECT p.id FROM json_each(:rows) j CROSS JOIN body_pieces p
+            ON p.id {PIECE_NUMBERS.format(body='j.value')})""",
+            f'DELETE FROM bodies_in_pieces WHERE id {_THESE}',
         ),
     ),
     'deleted queues': Kind(

@@ -15,8 +15,9 @@ messages        `id` grows in the order of commits over all processes and is nev
                 `claim` is the claim that holds the message, whether it has expired or not;
                 `body` is encoded as the number in `encrypted` says: 0 JSON, 2 MsgPack; with 1
                 it is a JSON text with what the server made of the body to encrypt it. It is
-                text in rows of older versions, and a BLOB in all others. A long one is in
-                `long_bodies` by the number in `long_body`, and goes with its message;
+                text in rows of older versions, and a BLOB in all others. A long one is elsewhere
+                and goes with its message: by the number in `long_body` in `long_bodies`, or, if
+                that is negative, by the number without its sign in `bodies_in_pieces`;
                 `passed` names the queues that a delayed message came through by webhooks;
                 `attributes` is a JSON object of strings, `message_group` the name of its group
                 (or '' without one, in older rows);
@@ -24,6 +25,10 @@ messages        `id` grows in the order of commits over all processes and is nev
                 or was in a grouping that is gone;
                 `dead_letter` is a JSON object that says where a dead letter is from: `queue`,
                 `message_id`, `claim_count`, `at`, `reason` and the `ttl` that it had
+bodies_in_pieces  bodies that are written and removed by several transactions. `keep_until` is
+                null once a message has the body. Before, the body is being written, and may be
+                removed from that time on; 0 if no message is to have it, or has it any more
+body_pieces     these pieces: those of a body are numbered in order from `FIRST_PIECE` on
 delays          the spools with delayed messages; at `due` or later the next one is due
 receipts        what posts with an id of the client's were answered, `first` to `last`
 epochs          the ids from `first` on were given since the file was opened once more; see `epochs`
@@ -469,9 +474,8 @@ _VERSION_9 = (*_GROUPINGS, *_MOVES)
 _BYTES = 'length({row}body) + ifnull(length({row}attributes), 0)'
 _LONG_BYTES = '(SELECT ifnull(length(body), 0) FROM long_bodies WHERE id = OLD.long_body)'
 
-MESSAGE_BYTES = f"""{_BYTES.format(row='m.')} + CASE WHEN m.long_body IS NULL THEN 0
+_MESSAGE_BYTES = f"""{_BYTES.format(row='m.')} + CASE WHEN m.long_body IS NULL THEN 0
     ELSE (SELECT ifnull(length(b.body), 0) FROM long_bodies b WHERE b.id = m.long_body) END"""
-"""SQL for the bytes of the message `m`: of its body and its attributes, as they are stored."""
 
 _IS_COUNTED = 'OLD.id <= (SELECT last FROM tallied)'
 _COUNT_LONG = f"""INSERT INTO changes (spool, expiring, freed, bytes)
@@ -503,7 +507,7 @@ _USAGE = (
         bytes INTEGER NOT NULL DEFAULT 0
     ) WITHOUT ROWID""",
     f"""UPDATE spools SET bytes = counted.bytes FROM (
-        SELECT m.spool, sum({MESSAGE_BYTES}) AS bytes FROM messages m
+        SELECT m.spool, sum({_MESSAGE_BYTES}) AS bytes FROM messages m
         WHERE m.id <= (SELECT last FROM tallied) GROUP BY m.spool) counted
         WHERE spools.id = counted.spool""",
     """INSERT INTO usage (project, queues, subscriptions, bytes)
@@ -607,10 +611,59 @@ _MEMBERS = (
 
 _VERSION_10 = (*_USAGE, *_MEMBERS)
 
+MAX_PIECES = 1 << 16
+"""Numbers of pieces that a body in pieces has for itself."""
+
+FIRST_PIECE = f'{{body}} * {MAX_PIECES}'
+"""SQL for the number of the first piece of a body; to be formatted with the number of the body."""
+
+PIECE_NUMBERS = f'BETWEEN {FIRST_PIECE} AND {FIRST_PIECE} + {MAX_PIECES - 1}'
+"""SQL for the numbers of all the pieces of a body, formatted in the same way."""
+
+PIECES = f'FROM body_pieces WHERE id {PIECE_NUMBERS}'
+"""SQL for the pieces of a body, formatted in the same way."""
+
+LONG_BYTES = """CASE WHEN {row}long_body IS NULL THEN 0
+    WHEN {row}long_body > 0
+    THEN (SELECT ifnull(length(b.body), 0) FROM long_bodies b WHERE b.id = {row}long_body)
+    ELSE (SELECT ifnull(sum(bytes), 0) FROM bodies_in_pieces WHERE id = -{row}long_body) END"""
+"""SQL for the bytes of the body of a message that is not in its row."""
+
+MESSAGE_BYTES = f"""{_BYTES.format(row='m.')} + {LONG_BYTES.format(row='m.')}"""
+"""SQL for the bytes of the message `m`: of its body and its attributes, as they are stored."""
+
+_COUNT_ANY_LONG = f"""INSERT INTO changes (spool, expiring, freed, bytes)
+    SELECT OLD.spool, 0, 0, -({LONG_BYTES.format(row='OLD.')}) WHERE {_IS_COUNTED};"""
+
+# The pieces of a body whose message is deleted are removed later, some at a time.
+_VERSION_11 = (
+    """CREATE TABLE bodies_in_pieces (
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        pieces INTEGER NOT NULL,
+        bytes INTEGER NOT NULL,
+        keep_until REAL
+    )""",
+    """CREATE INDEX bodies_without_message ON bodies_in_pieces (keep_until)
+        WHERE keep_until IS NOT NULL""",
+    'CREATE TABLE body_pieces (id INTEGER PRIMARY KEY, body BLOB NOT NULL)',
+    'DROP TRIGGER long_body_deleted',
+    f"""CREATE TRIGGER long_body_deleted AFTER DELETE ON messages
+        WHEN OLD.long_body IS NOT NULL BEGIN
+        {_COUNT_ANY_LONG}
+        DELETE FROM long_bodies WHERE id = OLD.long_body;
+        UPDATE bodies_in_pieces SET keep_until = 0 WHERE id = -OLD.long_body;
+        END""",
+    'DROP TRIGGER long_body_left',
+    f"""CREATE TRIGGER long_body_left AFTER UPDATE OF long_body ON messages
+        WHEN OLD.long_body IS NOT NULL AND NEW.long_body IS NULL BEGIN
+        {_COUNT_ANY_LONG}
+        END""",
+)
+
 MIGRATIONS = (
     *(_VERSION_1, _VERSION_2, _VERSION_3, _VERSION_4),
     *(_VERSION_5, _VERSION_6, _VERSION_7, _VERSION_8),
-    *(_VERSION_9, _VERSION_10),
+    *(_VERSION_9, _VERSION_10, _VERSION_11),
 )
 """The statements that lead from each version to the next."""
 
