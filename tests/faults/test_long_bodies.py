@@ -1,15 +1,21 @@
-"""Long bodies: however many come, they leave nothing behind."""
+"""Long bodies: however many come, and whatever ends their server, they leave nothing behind."""
 
 from __future__ import annotations
 
 import pathlib
+import sqlite3
+import sys
+import time
+from contextlib import closing
 from typing import Any
 
 import pytest
+import requests
 
-from tests.callers import connect
+from tests.callers import RestCaller, connect
 from tests.faults.memory import MB, settled
 from tests.server_process import ServerProcess
+from zaqar_gevent.conf import STORE_FILE
 
 RECORD = {'event': 'BackupStarted', 'size': 1024, 'ratio': 0.5, 'tags': ['a', None, True]}
 BODIES: list[Any] = [[RECORD] * 2000, 'snö ☃ ' * 10_000]
@@ -64,3 +70,74 @@ def test_memory_is_flat_under_long_bodies(tmp_path: pathlib.Path, size: int) -> 
         after = settled(server.pid)
         traffic.close()
     assert after - before < GROWTH, (before, after)
+
+
+CONFIG = '[transport]\nmax_messages_post_size = 11000000\n'
+# Of the last piece it is said that its body may be removed at once.
+KILLED = """
+import os, signal, sys
+from zaqar_gevent import cmd
+from zaqar_gevent.storage.sqlite import staging, writer
+
+sound = writer.Writer.commit
+pieces = []
+
+def commit(self, calls):
+    pieces.extend(call for call in calls if call.work is staging.add)
+    if len(pieces) == 3:
+        staging.KEEP_SECONDS = -1.0
+    sound(self, calls)
+    if len(pieces) == 3:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+writer.Writer.commit = commit
+sys.exit(cmd.main(sys.argv[1:]))
+"""
+
+
+class KilledServer(ServerProcess):
+    """A server that is killed once the third piece of a body has been committed."""
+
+    def __init__(self, state: pathlib.Path) -> None:
+        super().__init__(state, config=CONFIG)
+        self._command[1:3] = ['-c', KILLED]
+        assert self._command[0] == sys.executable
+
+
+def count_pieces(state: pathlib.Path) -> int:
+    query = 'SELECT (SELECT count(*) FROM body_pieces) + (SELECT count(*) FROM bodies_in_pieces)'
+    with closing(sqlite3.connect(state / STORE_FILE, timeout=60)) as connection:
+        return int(connection.execute(query).fetchone()[0])
+
+
+def test_a_server_that_is_killed_between_pieces_leaves_none(tmp_path: pathlib.Path) -> None:
+    long, whole = 'x' * 3_000_000, 'y' * 2_000_000
+
+    def post(caller: RestCaller, body: str) -> int:
+        return caller.call('message_post', queue_name='q', messages=[{'body': body, 'ttl': 300}])[0]
+
+    with ServerProcess(tmp_path, config=CONFIG) as server:
+        first = RestCaller(server.url)
+        assert post(first, whole) == 201
+        first.close()
+        kept = count_pieces(tmp_path)
+    killed = KilledServer(tmp_path)
+    killed.start()
+    second = RestCaller(killed.url, identity=first.identity)
+    with pytest.raises(requests.ConnectionError):
+        post(second, long)
+    killed.kill()
+    second.close()
+    assert count_pieces(tmp_path) == kept + 4
+    with ServerProcess(tmp_path, config=CONFIG) as server:
+        third = RestCaller(server.url, identity=first.identity)
+        assert post(third, long) == 201
+        listed = third.call('message_list', queue_name='q', echo=True)
+        assert [message['body'] for message in listed.body['messages']] == [whole, long]
+        now = count_pieces(tmp_path) - kept
+        deadline = time.monotonic() + 60
+        while now != 7:
+            assert time.monotonic() < deadline, now
+            time.sleep(0.1)
+            now = count_pieces(tmp_path) - kept
+        third.close()
