@@ -128,7 +128,7 @@ class Body:
             return data if type(data) is msgspec.Raw else msgspec.Raw(data)
         return self.value if self._other is None else self._other
 
-    def keep_converted(self, data: bytes) -> None:
+    def keep_converted(self, data: bytes | bytearray) -> None:
         """Remember the body in the encoding that is not its own."""
         self._other = msgspec.Raw(data)
 

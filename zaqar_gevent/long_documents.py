@@ -194,25 +194,26 @@ def prepare(stored: Iterable[Body], encoding: Encoding, project: Hashable) -> No
 
 
 def _check_stored(body: UncheckedBody, project: Hashable) -> None:
-    data, binary = bytes(body.data), body.encoding is Encoding.MSGPACK
+    # PERF: not a copy, which all others would wait for.
+    data, binary = memoryview(body.data), body.encoding is Encoding.MSGPACK
     with exclusive(len(data), project):
         if _perform_elsewhere(Task.CHECK_STORED, data, 0, binary=binary) is None:
-            document_process.perform(Task.CHECK_STORED, data, 0, binary=binary)
+            document_process.perform(Task.CHECK_STORED, bytes(data), 0, binary=binary)
 
 
 def _convert(some: list[Body], size: int, project: Hashable) -> None:
     with exclusive(size, project):
         for body in some:
-            data, binary = bytes(body.data), body.encoding is Encoding.MSGPACK
+            data, binary = memoryview(body.data), body.encoding is Encoding.MSGPACK
             converted = _perform_elsewhere(Task.CONVERT, data, 0, binary=binary)
             if converted is None:
-                converted = document_process.perform(Task.CONVERT, data, 0, binary=binary)
+                converted = document_process.perform(Task.CONVERT, bytes(data), 0, binary=binary)
             body.keep_converted(converted)
 
 
 def _perform_elsewhere(
-    task: Task, document: bytes, max_depth: int, *, binary: bool
-) -> bytes | None:
+    task: Task, document: bytes | memoryview, max_depth: int, *, binary: bool
+) -> bytes | bytearray | None:
     """The result of a task with a very long document; None where it is to be done here.
 
     Raises `documents.Malformed`.
@@ -236,7 +237,9 @@ class _Process:
         self._owner = 0
         self._lock = BoundedSemaphore()
 
-    def perform(self, task: Task, document: bytes, max_depth: int, *, binary: bool) -> bytes:
+    def perform(
+        self, task: Task, document: bytes | memoryview, max_depth: int, *, binary: bool
+    ) -> bytearray:
         """The result of a task; raises `documents.Malformed` where the document is not accepted.
 
         Raises `OSError` or `gevent.Timeout` where the process cannot tell.
@@ -287,7 +290,7 @@ class _Process:
                 os.waitpid(self._pid, 0)
 
 
-def _receive(connection: socket.socket, size: int) -> bytes:
+def _receive(connection: socket.socket, size: int) -> bytearray:
     received = bytearray()
     while len(received) < size:
         data = connection.recv(min(size - len(received), _READ_BYTES))
@@ -297,7 +300,7 @@ def _receive(connection: socket.socket, size: int) -> bytes:
         if len(data) == _READ_BYTES:
             # There may always be more: others have their turn.
             gevent.sleep(MOMENT)
-    return bytes(received)
+    return received
 
 
 _process = _Process()
