@@ -42,6 +42,9 @@ def coalesced(*, in_order: bool = False) -> Callable[[CoalescedWork], CoalescedW
     return mark
 
 
+APART: set[Callable[..., Any]] = set()
+"""Works whose calls are transactions by themselves; see `apart`."""
+
 Work = TypeVar('Work', bound=Callable[..., Any])
 
 
@@ -51,13 +54,8 @@ def apart(work: Work) -> Work:
     For parts of long tasks: callers of other works wait for one of them at most. Nobody gathers
     calls with these, so each caller has one at a time.
     """
-    work.is_apart = True  # type: ignore[attr-defined]
+    APART.add(work)
     return work
-
-
-def is_apart(work: Callable[..., Any]) -> bool:
-    """Whether calls of a work are transactions by themselves; see `apart`."""
-    return getattr(work, 'is_apart', False)
 
 
 class GroupCommit:
@@ -110,10 +108,10 @@ class GroupCommit:
 
     def _choose(self, calls: list[Call]) -> tuple[list[Call], list[Call]]:
         """The calls whose turn it is, and those that have theirs later; see `apart`."""
-        waiting = [call for call in calls if is_apart(call.work)]
-        if not waiting:
+        if APART.isdisjoint(map(_get_work, calls)):
             return calls, []
-        others = [call for call in calls if not is_apart(call.work)]
+        waiting = [call for call in calls if call.work in APART]
+        others = [call for call in calls if call.work not in APART]
         if others and not self._is_turn_of_apart:
             self._is_turn_of_apart = True
             return others, waiting

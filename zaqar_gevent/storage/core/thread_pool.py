@@ -23,7 +23,7 @@ from zaqar_gevent.storage.core.completions import (
     get_completions,
 )
 from zaqar_gevent.storage.core.fair_queue import FairQueue
-from zaqar_gevent.storage.core.group_commit import is_apart
+from zaqar_gevent.storage.core.group_commit import APART
 
 CLOSE_SECONDS = 10.0
 """How long `close` waits for the threads to end."""
@@ -97,7 +97,7 @@ class ThreadPool:
         call = Call(work, arguments)
         completions = get_completions()
         completions.expect(call)
-        if is_apart(work):
+        if work in APART:
             # Nobody waits for others to gather with it.
             self.put([call])
         else:

@@ -107,7 +107,10 @@ class MessageController(own_drivers.MessageController):
             first_message.get('passed'),
             _extras_of(messages),
         )
-        first, last = self._post(new)
+        if posting.count_bytes(new.rows) <= staging.STAGED_BYTES:
+            first, last = self._database.write(posting.post, new)
+        else:
+            first, last = self._post_staged(new)
         ids = [encode_id(number) for number in range(first, last + 1)]
         if not keeps_names and not self.driver.has_queue(queue, project):
             # Deleted between the check and the post: nobody else will remove these.
@@ -115,16 +118,13 @@ class MessageController(own_drivers.MessageController):
             raise errors.QueueDoesNotExist(queue, project)
         return ids
 
-    def _post(self, new: posting.Post) -> tuple[int, int]:
-        span: tuple[int, int]
+    def _post_staged(self, new: posting.Post) -> tuple[int, int]:
         bodies = posting.bodies_of(new.rows)
-        if not staging.are_long(bodies):
-            span = self._database.write(posting.post, new)
-            return span
         with staging.staged(self._database, new.project, bodies) as staged:
             rows = posting.with_bodies(new.rows, staged)
             numbers = staging.numbers(staged)
-            span = self._database.write(posting.post, new._replace(rows=rows, staged=numbers))
+            new = new._replace(rows=rows, staged=numbers)
+            span: tuple[int, int] = self._database.write(posting.post, new)
             return span
 
     def _complete(
@@ -353,7 +353,7 @@ class MessageController(own_drivers.MessageController):
 
     def _restore(self, project: str, queue: str, step: Sequence[removal.Popped]) -> None:
         bodies = [one.body for one in step]
-        if not staging.are_long(bodies):
+        if sum(map(len, bodies)) <= staging.STAGED_BYTES:
             self._database.write(removal.restore, project, queue, step)
             return
         with staging.staged(self._database, project, bodies) as staged:

@@ -43,6 +43,11 @@ def _inserts(columns: str) -> dict[int, str]:
 _WITH_EXTRAS = f'{_COLUMNS}, {_EXTRA_COLUMNS}'
 
 
+def count_bytes(rows: Sequence[Row]) -> int:
+    """Bytes of the bodies of rows."""
+    return sum([len(row[6]) for row in rows])
+
+
 def bodies_of(rows: Sequence[Row]) -> list[staging.AnyBody]:
     """The bodies of rows."""
     return [row[6] for row in rows]
@@ -95,7 +100,9 @@ def post(cursor: Transaction, posts: Sequence[tuple[Post]]) -> list[Outcome]:
     for key, one in zip(keys, asked, strict=True):
         if key[0] is not None and key not in spans:
             made.setdefault(key, one)
-    failed = _take_staged(cursor, keys, asked, made) if any(one.staged for one in asked) else {}
+    failed = (
+        _take_staged(cursor, keys, asked, made) if [None for one in asked if one.staged] else {}
+    )
     rows: list[tuple[Any, ...]] = [
         (spool, *row) for (spool, _), one in made.items() for row in one.rows
     ]

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from zaqar_gevent.storage.sqlite.database import Database
 
 STAGED_BYTES = steps.BYTES
-"""Bodies of one post that have more bytes together are staged."""
+"""Bodies of one post are staged where they have more bytes together."""
 
 PIECE_BYTES = 512 * 1024
 """Bytes of bodies that a transaction writes at most, where they are staged."""
@@ -74,11 +74,6 @@ class Piece(NamedTuple):
     body: int | None
     place: int
     data: Data
-
-
-def are_long(bodies: Iterable[AnyBody]) -> bool:
-    """Whether bodies are so long together that they should be staged."""
-    return sum(map(len, bodies)) > STAGED_BYTES
 
 
 @contextmanager
