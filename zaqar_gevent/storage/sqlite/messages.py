@@ -96,10 +96,11 @@ class MessageController(own_drivers.MessageController):
         if not keeps_names and not self.driver.has_queue(queue, project):
             raise errors.QueueDoesNotExist(queue, project)
         first_message = messages[0] if messages else {}
+        rows, size = self._complete(messages, client_uuid, now)
         new = posting.Post(
             project or '',
             queue,
-            self._complete(messages, client_uuid, now),
+            rows,
             keeps_names,
             first_message.get('post_id'),
             now + self.driver.idempotency_seconds,
@@ -107,7 +108,7 @@ class MessageController(own_drivers.MessageController):
             first_message.get('passed'),
             _extras_of(messages),
         )
-        if posting.count_bytes(new.rows) <= staging.STAGED_BYTES:
+        if size <= staging.STAGED_BYTES:
             first, last = self._database.write(posting.post, new)
         else:
             first, last = self._post_staged(new)
@@ -129,10 +130,12 @@ class MessageController(own_drivers.MessageController):
 
     def _complete(
         self, messages: Iterable[dict[str, Any]], client_uuid: uuid.UUID | str | None, now: float
-    ) -> list[posting.Row]:
+    ) -> tuple[list[posting.Row], int]:
+        """The rows of messages, and the bytes of all their bodies."""
         client = _encode_client(client_uuid)
         checked = self._has_checksums()
         rows: list[posting.Row] = []
+        size = 0
         for new in messages:
             body = new.get('body', {})
             if not isinstance(body, Body):
@@ -142,13 +145,15 @@ class MessageController(own_drivers.MessageController):
             delay = new.get('delay')
             delayed_until = now + delay if delay else 0.0
             created = delayed_until if new.get('scheduled') else now
+            data = encode_body(body)
+            size += len(data)
             rows.append(
                 (
                     *(ttl, created, created + ttl, delayed_until, client, checksum),
-                    *(encode_body(body), body.encoding),
+                    *(data, body.encoding),
                 )
             )
-        return rows
+        return rows, size
 
     def list(
         self,

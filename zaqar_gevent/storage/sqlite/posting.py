@@ -43,11 +43,6 @@ def _inserts(columns: str) -> dict[int, str]:
 _WITH_EXTRAS = f'{_COLUMNS}, {_EXTRA_COLUMNS}'
 
 
-def count_bytes(rows: Sequence[Row]) -> int:
-    """Bytes of the bodies of rows."""
-    return sum([len(row[6]) for row in rows])
-
-
 def bodies_of(rows: Sequence[Row]) -> list[staging.AnyBody]:
     """The bodies of rows."""
     return [row[6] for row in rows]
