@@ -512,6 +512,28 @@ def test_an_ack_that_failed_is_told_by_the_next_receive_or_close(server: ServerP
     asyncio.run(work())
 
 
+def test_of_many_acks_only_those_that_failed_are_told(server: ServerProcess) -> None:
+    async def work() -> None:
+        async with client_of(server) as client:
+            queue = client.queue('q')
+            consumer = queue.consume(credit=10, ttl=60)
+            messages = []
+            for number in range(10):
+                await queue.post(number, ttl=600)
+                messages.append(await consumer.receive(PATIENCE_SECONDS))
+            held = [one for one in messages if one is not None]
+            await queue.release_claim(held[5].claim_id)
+            assert len(await queue.claim(ttl=60)) == 1
+            for one in held:
+                await one.ack(wait=False)
+            with pytest.raises(LeaseLost) as failed:
+                await consumer.close()
+            assert failed.value.message_ids == [held[5].id]
+            assert (await queue.stats())['messages']['total'] == 1
+
+    asyncio.run(work())
+
+
 def test_a_timeout_is_kept(server: ServerProcess) -> None:
     async def wait() -> None:
         with socket.create_server(('127.0.0.1', 0)) as silent:

@@ -202,7 +202,9 @@ def test_a_message_that_was_taken_away_takes_no_others_with_it(
     lost = {'message_id': held[1]['id'], 'claim_id': held[1]['claim_id']}
     answer = rest.call('message_release_many', queue_name='orders', entries=[lost])
     assert [one['status'] for one in answer.body['outcomes']] == [204]
-    assert worker.settle('message_ack', *held) == 404
+    settled = {'consumer_id': worker.consumer_id, 'message_ids': [one['id'] for one in held]}
+    refused = worker.call('message_ack', **settled)
+    assert (refused.status, refused.body['message_ids']) == (404, [held[1]['id']])
     [again] = worker.messages(1)
     assert again['id'] == held[1]['id']
     assert stats(rest) == (0, 1)
@@ -221,7 +223,7 @@ def test_only_what_is_leased_to_a_consumer_of_the_connection_is_settled(
     unknown = {'id': '7' * 16}
     for wrong in (theirs, unknown, {'id': ''}, {'id': 'x' * 1000}):
         for action in ('message_ack', 'message_release'):
-            assert worker.settle(action, one, wrong) == 404
+            assert worker.settle(action, wrong) == 404
     assert stats(rest) == (7, 3)
     for consumer_id in (other.consumer_id, 'x', ''):
         for action in ('message_ack', 'message_release'):
@@ -232,6 +234,29 @@ def test_only_what_is_leased_to_a_consumer_of_the_connection_is_settled(
     assert worker.settle('message_ack', one) == 404
     worker.ack(two)
     assert rest.call('message_get', queue_name='orders', message_id=free).status == 404
+
+
+@pytest.mark.parametrize('action', ['message_ack', 'message_release', 'message_reject'])
+def test_what_is_leased_is_settled_though_others_of_the_request_are_not(
+    worker_of: Connect, rest: RestCaller, action: str
+) -> None:
+    metadata = {'_dead_letter_queue': 'failed'}
+    rest.call('queue_create', queue_name='failed')
+    rest.call('queue_create', queue_name='orders', metadata=metadata)
+    post(rest, *range(3))
+    unknown = '7' * 16
+    for dialect in COMPACTS:
+        worker = worker_of(dialect).consume(credit=1)
+        [held] = worker.messages(1)
+        ids = [unknown, held['id'], unknown]
+        answer = worker.call(action, consumer_id=worker.consumer_id, message_ids=ids)
+        assert (answer.status, answer.body['message_ids']) == (404, [unknown])
+        if action == 'message_release':
+            [again] = worker.messages(1)
+            assert again['id'] == held['id']
+        else:
+            assert worker.settle(action, held) == 404
+        worker.call('consumer_stop', consumer_id=worker.consumer_id)
 
 
 def test_one_connection_consumes_several_queues(worker: Worker, rest: RestCaller) -> None:

@@ -29,7 +29,8 @@
 from __future__ import annotations
 
 import re
-from typing import ClassVar
+from collections.abc import Sequence
+from typing import Any, ClassVar
 
 import msgspec
 from zaqar.storage import errors as storage_errors
@@ -47,7 +48,8 @@ class APIError(Exception):
     """An error as a client may see it.
 
     `code` is stable and meant for programs, `status` is the HTTP status, `title` names the kind of
-    error and `description` says what was wrong, where, and what is allowed.
+    error and `description` says what was wrong, where, and what is allowed. `details` are further
+    members of the document.
     """
 
     status: ClassVar[int] = 500
@@ -57,12 +59,14 @@ class APIError(Exception):
     def __init__(self, description: str, *, title: str | None = None) -> None:
         super().__init__(description)
         self.description = description
+        self.details: dict[str, Any] = {}
         if title is not None:
             self.title = title
 
-    def to_document(self) -> dict[str, str]:
-        """The error as `{"code", "title", "description"}`."""
-        return {'code': self.code, 'title': self.title, 'description': self.description}
+    def to_document(self) -> dict[str, Any]:
+        """The error as `{"code", "title", "description"}`, and its details."""
+        document = {'code': self.code, 'title': self.title, 'description': self.description}
+        return {**document, **self.details}
 
 
 class BadRequest(APIError):
@@ -110,6 +114,19 @@ class NotFound(APIError):
     status = 404
     code = 'not_found'
     title = 'Not found'
+
+
+class NotLeased(NotFound):
+    """Some messages are not leased to a consumer; the others have been settled."""
+
+    def __init__(self, message_ids: Sequence[str]) -> None:
+        count = len(message_ids)
+        subject = 'Message' if count == 1 else f'{count} messages, the first of them'
+        super().__init__(
+            f'{subject} {message_ids[0]}, not leased to this consumer (any more). The others of '
+            'the request are settled - at `$.message_ids`'
+        )
+        self.details = {'message_ids': list(message_ids)}
 
 
 class NotAcceptable(APIError):

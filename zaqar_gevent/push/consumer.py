@@ -100,32 +100,33 @@ class PushConsumer:
         self._running = gevent.spawn(self._run)
 
     def acknowledge(self, message_ids: list[str]) -> None:
-        leases = self._take_out(message_ids)
-        failures = self._settle(Settle.DELETE, self._delete, leases)
+        leases, unknown = self._take_out(message_ids)
+        outcomes = self._settle(Settle.DELETE, self._delete, leases)
         project_id, name = self.source
         self._broker.deleted(name, project_id)
+        failures = _failures(outcomes)
         lost = [error for error in failures if isinstance(error, _LOST)]
         if len(lost) < len(failures):
             # To be tried again as a whole: a message that is gone is as good as deleted.
             self._put_back(leases)
             raise next(error for error in failures if error not in lost)
-        if lost:
-            raise errors.NotFound('A message was not leased to this consumer any more.')
+        _tell_of(unknown + _lost_of(leases, outcomes))
 
     def release(self, message_ids: list[str], delay: float | None = None) -> None:
-        self._give_back(self._take_out(message_ids), delay)
+        leases, unknown = self._take_out(message_ids)
+        self._give_back(leases, delay)
+        _tell_of(unknown)
 
     def reject(self, message_ids: list[str], reason: str | None) -> None:
-        leases = self._take_out(message_ids)
+        leases, unknown = self._take_out(message_ids)
         try:
-            failures = self._settle_together(Settle.REJECT, leases, reason=reason)
+            outcomes = self._settle_together(Settle.REJECT, leases, reason=reason)
         except Exception:
             self._put_back(leases)
             raise
         project_id, name = self.source
         self._broker.released(name, project_id)
-        if failures:
-            raise errors.NotFound('A message was not leased to this consumer any more.')
+        _tell_of(unknown + _lost_of(leases, outcomes))
 
     def stop(self) -> None:
         if not self.is_stopped:
@@ -145,16 +146,13 @@ class PushConsumer:
         if self._running is not None:
             self._running.join()
 
-    def _take_out(self, message_ids: list[str]) -> list[tuple[str, _Lease]]:
-        """The leases of messages, which are the caller's to end."""
-        unknown = [one for one in message_ids if one not in self._leases]
-        if unknown:
-            raise errors.NotFound(
-                f'Message {unknown[0]} is not leased to this consumer (any more).'
-            )
-        leases = [(one, self._leases.pop(one)) for one in dict.fromkeys(message_ids)]
+    def _take_out(self, message_ids: list[str]) -> tuple[list[tuple[str, _Lease]], list[str]]:
+        """The leases of messages, which are the caller's to end, and the ids of those without."""
+        wanted = dict.fromkeys(message_ids)
+        unknown = [one for one in wanted if one not in self._leases]
+        leases = [(one, self._leases.pop(one)) for one in wanted if one in self._leases]
         self._settled.set()
-        return leases
+        return leases, unknown
 
     def _put_back(self, leases: list[tuple[str, _Lease]]) -> None:
         """Hold leases on; those of a consumer that was stopped meanwhile are ended."""
@@ -171,7 +169,8 @@ class PushConsumer:
         """
         if leases:
             end = functools.partial(self._end, delay=delay)
-            self._tell_given_back(self._settle(Settle.RELEASE, end, leases, delay=delay), delay)
+            outcomes = self._settle(Settle.RELEASE, end, leases, delay=delay)
+            self._tell_given_back(_failures(outcomes), delay)
 
     def _tell_given_back(self, failures: Sequence[Exception], delay: float | None = None) -> None:
         """Wake others who wait for messages; log what could not be given back."""
@@ -195,26 +194,28 @@ class PushConsumer:
         settle_one: Callable[[str, _Lease], Any],
         leases: list[tuple[str, _Lease]],
         **options: Any,
-    ) -> list[Exception]:
-        """Settle messages; why some were not.
+    ) -> list[Any]:
+        """Settle messages; of each the error, if there is one.
 
         settle_one: does it where each message has a claim of its own.
         """
+        if not leases:
+            return []
         if not self._can_share_claims():
-            return _failures(_each(settle_one, leases))
+            return _each(settle_one, leases)
         try:
             return self._settle_together(kind, leases, **options)
         except Exception as error:
-            return [error]
+            return [error] * len(leases)
 
     def _settle_together(
         self, kind: Settle, leases: list[tuple[str, _Lease]], **options: Any
-    ) -> list[Exception]:
+    ) -> list[Any]:
         project_id, name = self.source
         settlements = [
             Settlement(kind, message_id, lease.claim_id, **options) for message_id, lease in leases
         ]
-        return _failures(self._broker.claims.settle(name, settlements, project=project_id))
+        return list(self._broker.claims.settle(name, settlements, project=project_id))
 
     def _can_share_claims(self) -> bool:
         project_id, name = self.source
@@ -385,6 +386,21 @@ def _position_of(claimed: Claimed) -> str:
     message = claimed[1]
     position: str = message.get('position') or message['id']
     return position
+
+
+def _lost_of(leases: list[tuple[str, _Lease]], outcomes: Sequence[Any]) -> list[str]:
+    """The messages whose leases had ended, of those that were settled."""
+    return [
+        message_id
+        for (message_id, _), outcome in zip(leases, outcomes, strict=True)
+        if isinstance(outcome, Exception)
+    ]
+
+
+def _tell_of(message_ids: list[str]) -> None:
+    """Raise `errors.NotLeased` where there are such messages."""
+    if message_ids:
+        raise errors.NotLeased(message_ids)
 
 
 def _failures(outcomes: Sequence[Any]) -> list[Exception]:

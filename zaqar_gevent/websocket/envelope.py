@@ -96,4 +96,5 @@ def wrap(document: dict[str, Any], headers: Any, status: int, body: Any) -> dict
 
 def describe(error: errors.APIError) -> dict[str, Any]:
     """The body of an answer that reports an error."""
-    return {'error': error.description, 'exception': error.title, 'code': error.code}
+    document = {'error': error.description, 'exception': error.title, 'code': error.code}
+    return {**document, **error.details}

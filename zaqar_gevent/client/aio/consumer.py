@@ -365,13 +365,6 @@ class Consumer(Stream):
         self, pushes: _Pushes, messages: list[Message], answer: Answer | None
     ) -> None:
         """The answer to acknowledgements that nobody waits for, None if there will be none."""
-        if answer is not None and answer.status == 404 and len(messages) > 1:
-            # Nothing was acknowledged, for the sake of one of them: find it.
-            with self._changed:
-                alone, others = messages[0], messages[1:]
-                pushes.to_acknowledge.extendleft(reversed(others))
-            self._request_ack(pushes, [alone])
-            return
         with self._changed:
             if answer is None:
                 self._unsent_acks += messages
@@ -380,7 +373,9 @@ class Consumer(Stream):
                     if self._delivery_of(message) is not None:
                         del self._deliveries[message.id]
                 if answer.status == 404:
-                    self._failed_ids += [message.id for message in messages]
+                    # All others were acknowledged.
+                    lost = answer.body.get('message_ids')
+                    self._failed_ids += [one.id for one in messages if not lost or one.id in lost]
                 elif answer.status >= 400:
                     self._failure = from_answer(answer.status, answer.body)
             self._changed.notify_all()
