@@ -436,6 +436,24 @@ def test_who_comes_too_late_is_told(staging_store, clock, monkeypatch, stopped):
     assert store.bodies() == []
 
 
+def test_a_post_that_is_made_after_all_keeps_its_body(staging_store, monkeypatch):
+    """As when its caller waits no longer, and is told that the outcome is not known."""
+    store = staging_store
+    write = store.database.write
+
+    def give_up(work, *arguments):
+        result = write(work, *arguments)
+        if work.__name__ == 'post':
+            raise StoreUnavailable('It', 'does not answer')
+        return result
+
+    monkeypatch.setattr(store.database, 'write', give_up)
+    with pytest.raises(StoreUnavailable):
+        store.post('y' * 250_000)
+    assert collect_all(store) == 4
+    assert store.bodies() == ['y' * 250_000]
+
+
 def test_posts_that_are_not_made_leave_no_pieces(staging_store):
     store = staging_store
     body = 'y' * 250_000

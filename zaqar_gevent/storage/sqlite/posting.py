@@ -139,7 +139,9 @@ def _take_staged(
             continue
         if made.get(key) is not one:
             staging.discard(cursor, one.staged)
-        elif not staging.take(cursor, one.staged):
+        elif staging.are_there(cursor, one.staged):
+            staging.take(cursor, one.staged)
+        else:
             staging.discard(cursor, one.staged)
             failed[key] = staging.given_up()
             del made[key]

@@ -252,8 +252,7 @@ def restore(cursor: sqlite3.Cursor, project: str, queue: str, popped: Sequence[P
     """Put messages that were taken back in their places, if their queue still exists."""
     scope = (project, queue)
     staged = staging.numbers(one.body for one in popped)
-    if staged and not staging.take(cursor, staged):
-        staging.discard(cursor, staged)
+    if staged and not staging.are_there(cursor, staged):
         raise staging.given_up()
     for one in popped:
         body, number = long_bodies.split(cursor, one.body)
@@ -269,6 +268,8 @@ def restore(cursor: sqlite3.Cursor, project: str, queue: str, popped: Sequence[P
         if cursor.rowcount > 0:
             tallies.restored(cursor, one.number)
             groups.restored(cursor, one.number)
+            if number is not None and number < 0:
+                staging.take(cursor, [-number])
         elif number is not None and number > 0:
             long_bodies.remove(cursor, number)
         elif number is not None:

@@ -40,10 +40,10 @@ _GO_ON = """UPDATE bodies_in_pieces SET pieces = pieces + 1, bytes = bytes + ?, 
     WHERE id = ? AND keep_until > 0 AND pieces = ?"""
 _ADD = f'INSERT INTO body_pieces (id, body) VALUES ({FIRST_PIECE.format(body="?")} + ?, ?)'
 
-_TAKE = """UPDATE bodies_in_pieces SET keep_until = NULL
-    WHERE id IN (SELECT value FROM json_each(?)) AND keep_until > 0"""
-_DISCARD = """UPDATE bodies_in_pieces SET keep_until = 0
-    WHERE id IN (SELECT value FROM json_each(?))"""
+_ARE_KEPT = 'id IN (SELECT value FROM json_each(?)) AND keep_until > 0'
+_COUNT = f'SELECT count(*) FROM bodies_in_pieces WHERE {_ARE_KEPT}'
+_TAKE = f'UPDATE bodies_in_pieces SET keep_until = NULL WHERE {_ARE_KEPT}'
+_DISCARD = f'UPDATE bodies_in_pieces SET keep_until = 0 WHERE {_ARE_KEPT}'
 
 IS_DUE = """EXISTS (SELECT 1 FROM bodies_in_pieces INDEXED BY bodies_without_message
     WHERE keep_until IS NOT NULL AND keep_until <= {now})"""
@@ -148,14 +148,23 @@ def add(cursor: sqlite3.Cursor, project: str, pieces: Sequence[Piece]) -> list[i
     return made
 
 
-def take(cursor: sqlite3.Cursor, numbers: Sequence[int]) -> bool:
-    """Have messages of this transaction have staged bodies; whether these are all there."""
+def are_there(cursor: sqlite3.Cursor, numbers: Sequence[int]) -> bool:
+    """Whether staged bodies are all there still, and messages can have them."""
+    [found] = cursor.execute(_COUNT, (msgspec.json.encode(numbers).decode(),)).fetchone()
+    return bool(found == len(numbers))
+
+
+def take(cursor: sqlite3.Cursor, numbers: Sequence[int]) -> None:
+    """Have messages of this transaction have staged bodies, which are there."""
     cursor.execute(_TAKE, (msgspec.json.encode(numbers).decode(),))
-    return cursor.rowcount == len(numbers)
 
 
 def discard(cursor: sqlite3.Cursor, numbers: Sequence[int]) -> None:
-    """Have bodies removed that no message is to have."""
+    """Have bodies removed that no message is to have.
+
+    Those that a message has all the same, since its post was performed after it had been given up,
+    are left to it.
+    """
     cursor.execute(_DISCARD, (msgspec.json.encode(numbers).decode(),))
 
 
