@@ -2597,6 +2597,8 @@ class Consumer extends Stream {
   #holds = new WeakMap();
   #held = new Set();
   #settled = deferred();
+  // The settlements that are being told to the server.
+  #telling = new Set();
   // Whether the queue has ordered groups, and from when on that is to be asked again.
   #isOrdered = false;
   #isOrderedUntil = 0;
@@ -2663,6 +2665,8 @@ class Consumer extends Stream {
 
   async #stop(connection, consumerId) {
     this.#forget(connection, consumerId);
+    // What has been called before is not to find that the consumer has ended.
+    await Promise.allSettled(this.#telling);
     const stopped = connection.request('consumer_stop', { consumer_id: consumerId });
     await stopped.catch(ignoreEndOf(connection));
   }
@@ -2829,7 +2833,17 @@ class Consumer extends Stream {
   }
 
   // Whether the message was this one's still, and the connection lived to say so.
-  async #tell(action, message, { connection, consumerId }, given, options) {
+  async #tell(...settlement) {
+    const told = this.#ask(...settlement);
+    this.#telling.add(told);
+    try {
+      return await told;
+    } finally {
+      this.#telling.delete(told);
+    }
+  }
+
+  async #ask(action, message, { connection, consumerId }, given, options) {
     const asked = { consumer_id: consumerId, message_ids: [message.id], ...given };
     const scope = new Scope(this._client._clock, {
       signals: [options.signal],

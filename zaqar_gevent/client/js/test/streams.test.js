@@ -481,6 +481,29 @@ test('a consumer settles its messages one by one, and gives back the rest', asyn
   await client.close();
 });
 
+test('a consumer ends after the messages that were settled before', async () => {
+  const server = new WorkServer();
+  const { client } = await connected(server);
+  const consumer = client.queue('q').consume({ credit: 5 });
+  await settle();
+  server.push(1);
+  const [{ value: message }] = [await consumer.next()];
+  const others = server.answer;
+  let acknowledge;
+  const acknowledged = new Promise((resolve) => (acknowledge = () => resolve({ status: 204, body: {} })));
+  server.answer = (request) => (request.action === 'message_ack' ? acknowledged : others(request));
+  const told = message.ack();
+  const closed = consumer.close();
+  await settle();
+  assert.equal(server.asked('message_ack').length, 1);
+  assert.equal(server.asked('consumer_stop').length, 0);
+  acknowledge();
+  assert.equal(await told, true);
+  await closed;
+  assert.equal(server.asked('consumer_stop').length, 1);
+  await client.close();
+});
+
 test('a client that is closed leaves no timer of a consumer behind, which would keep Node running', async () => {
   for (const transport of ['websocket', 'rest']) {
     const server = new WorkServer();
