@@ -39,6 +39,10 @@ def test_an_updated_claim_has_its_new_time_to_live(api: Any) -> None:
     claim_id = api.call('claim_create', queue_name='orders', ttl=120, grace=60).body['claim_id']
     target = {'queue_name': 'orders', 'claim_id': claim_id}
     assert api.call('claim_update', **target, ttl=300, grace=60).status == 204
+    for grace in (-1, 43201, 10**12):
+        refused = api.call('claim_update', **target, ttl=300, grace=grace)
+        assert refused.status == 400
+        assert '$.grace' in str(refused.body)
     assert api.call('claim_get', **target).body['ttl'] == 300
 
 

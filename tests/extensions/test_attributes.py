@@ -265,6 +265,16 @@ def test_a_request_s_trace_becomes_attributes_where_the_queue_wants_it(extended:
             assert attributes_of(listed) == [None, {'a': '1'}, own]
 
 
+def test_a_trace_takes_no_attribute_s_place(extended: Extended) -> None:
+    metadata = {'_trace_context': True}
+    assert extended.call('queue_create', queue_name='q', metadata=metadata).status == 201
+    full = [{f'name{number}': '' for number in range(32)}, {'a': 'x' * 8191}, {'TraceParent': 'y'}]
+    new = [{'attributes': one} for one in full]
+    assert post(extended, *new, queue_name='q', headers=traced(extended)).status == 201
+    listed = extended.call('message_list', queue_name='q', echo=True).body['messages']
+    assert attributes_of(listed) == full
+
+
 @pytest.mark.parametrize(
     'parent',
     ['', 'x', f'{PARENT}x', PARENT.upper(), f'ff{PARENT[2:]}', f'00-{"0" * 32}{PARENT[35:]}'],

@@ -154,6 +154,23 @@ class Limits(validation.Validator):
         if self._names is not None:
             self._names.check_project(project)
 
+    def claim_updating(self, metadata: dict[str, Any]) -> None:
+        """Upstream's check, and one of the grace, which upstream checks at creation only."""
+        super().claim_updating(metadata)
+        most = self._limits_conf.max_claim_grace
+        if not 0 <= metadata['grace'] <= most:
+            raise validation.ValidationFailed(
+                f'The grace of a claim may be 0 to {most} seconds - at `$.grace`'
+            )
+
+    def queue_metadata_putting(self, queue_metadata: dict[str, Any] | None) -> None:
+        super().queue_metadata_putting(queue_metadata)
+        count = (queue_metadata or {}).get('_max_claim_count')
+        if count is not None and count < 0:
+            raise validation.ValidationFailed(
+                '_max_claim_count must be 1 or more, or 0 for no limit - at `$._max_claim_count`'
+            )
+
     def _validate_retry_policy(self, metadata: dict[str, Any] | None) -> None:
         """A member that is null is one that is not given; upstream compares it with numbers."""
         policy = (metadata or {}).get('_retry_policy') or {}

@@ -580,8 +580,8 @@ def _add_extras(
             if refusal := broker.attributes.refusal_of(attributes):
                 raise errors.BadRequest(f'{refusal} - at `$.messages[{index}].attributes`')
             messages[index]['attributes'] = attributes
-        if traced is not None and (not attributes or PARENT not in attributes):
-            messages[index]['attributes'] = {**(attributes or {}), **traced}
+        if traced is not None:
+            messages[index]['attributes'] = _with_trace(broker, attributes, traced)
         if group is not None:
             group_at = index
             if refusal := refusal_of(group):
@@ -596,6 +596,20 @@ def _add_extras(
         broker.require(Feature.ATTRIBUTES, queue, project, place)
     if group_at is not None:
         broker.require(Feature.GROUPS, queue, project, f'$.messages[{group_at}].group')
+
+
+def _with_trace(
+    broker: Broker, attributes: dict[str, str] | None, traced: dict[str, str]
+) -> dict[str, str]:
+    """Attributes with those of the trace.
+
+    Not where they have their own, or are all that a message may have.
+    """
+    if not attributes:
+        return traced
+    together = {**attributes, **traced}
+    refused = PARENT in attributes or broker.attributes.refusal_of(together) is not None
+    return attributes if refused else together
 
 
 def _identify(context: Context, queue: str, messages: list[dict[str, Any]], post_id: str) -> None:
