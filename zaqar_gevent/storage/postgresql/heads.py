@@ -36,7 +36,13 @@ class Heads:
     def get(self, queue: Queue) -> int:
         """The position after which to look; 0 is the front."""
         place, look_at = self._places.get(queue, (0, 0.0))
-        return place if time.monotonic() < look_at else 0
+        now = time.monotonic()
+        if now < look_at:
+            return place
+        if place:
+            # PERF: others that claim meanwhile go on where they were.
+            self._places[queue] = place, now + LOOK_SECONDS
+        return 0
 
     def taken(self, queue: Queue, after: int, last: int, seconds: float) -> None:
         """A claim has looked after a position, for `seconds`; the last that it took, or 0."""

@@ -8,6 +8,8 @@
 -- and `spool + 0` where the index has this expression. PERF: `head` and `page` are part of the statement
 -- they are in, as long as none of their arguments is a subquery. Settings
 -- cost time at each call: functions that others call have those of their callers.
+-- A condition with a subquery is a statement of its own, which is started even if what stands before
+-- its AND is false: so there are nested IFs.
 --
 -- Whoever gives positions in a queue holds the lock of its name until the commit. So they become
 -- visible in their order. Locks of several queues are taken in the order of their keys, and nothing
@@ -19,20 +21,20 @@ CREATE FUNCTION {schema}.head_{v}(
     checksum text, encoding smallint, size int, attributes text, message_group text,
     dead_letter text) RETURNS text
 LANGUAGE sql STABLE AS $$
-    SELECT '["' || lpad(to_hex(coalesce(number, place)), 16, '0')
-        || '",' || greatest(0, floor(now - created)::bigint)
-        || ',' || ttl
-        || ',' || claim_count
-        || CASE WHEN claim IS NULL THEN ',null,'
-            ELSE ',"' || replace(claim::text, '-', '') || '",' END
-        || CASE WHEN checksum IS NULL THEN 'null,' ELSE '"' || checksum || '",' END
-        || CASE WHEN number IS NULL OR place IS NULL THEN 'null,' ELSE place || ',' END
-        || encoding || ',' || size
-        || CASE WHEN attributes IS NULL AND dead_letter IS NULL
+    SELECT concat(
+        '["', lpad(to_hex(coalesce(number, place)), 16, '0'),
+        '",', greatest(0, floor(now - created)::bigint), ',', ttl, ',', claim_count,
+        CASE WHEN claim IS NULL THEN ',null,'
+            ELSE concat(',"', replace(claim::text, '-', ''), '",') END,
+        CASE WHEN checksum IS NULL THEN 'null,' ELSE concat('"', checksum, '",') END,
+        CASE WHEN number IS NULL OR place IS NULL THEN 'null,' ELSE concat(place, ',') END,
+        encoding, ',', size,
+        CASE WHEN attributes IS NULL AND dead_letter IS NULL
                 AND (message_group IS NULL OR message_group = '') THEN ']'
-            ELSE ',' || coalesce(to_json(attributes)::text, 'null')
-                || ',' || coalesce(to_json(nullif(message_group, ''))::text, 'null')
-                || ',' || coalesce(to_json(dead_letter)::text, 'null') || ']' END
+            ELSE concat(
+                ',', coalesce(to_json(attributes), 'null'),
+                ',', coalesce(to_json(nullif(message_group, '')), 'null'),
+                ',', coalesce(to_json(dead_letter), 'null'), ']') END)
 $$;
 
 CREATE FUNCTION {schema}.page_{v}(heads text, bodies bytea) RETURNS bytea
@@ -588,21 +590,24 @@ BEGIN
             FROM taken t ORDER BY t.position) f;
         INSERT INTO {schema}.changes (spool, total, held) VALUES (p_spool, -cardinality(p_positions), 0);
     ELSE
-        INSERT INTO {schema}.claims (token, spool, expires, ttl, retry)
-            VALUES (p_claim, p_spool, v_end, p_ttl, p_retry);
         WITH taken AS (
             UPDATE {schema}.messages m SET
                 claim = p_claim, claim_count = m.claim_count + 1, returned = true,
                 ttl = CASE WHEN m.expires < v_end THEN p_ttl + p_grace ELSE m.ttl END,
                 expires = CASE WHEN m.expires < v_end THEN v_end + p_grace ELSE m.expires END
-            WHERE m.spool = p_spool AND m.position = ANY (p_positions) RETURNING m.*)
+            WHERE m.spool = p_spool AND m.position = ANY (p_positions) RETURNING m.*),
+        leased AS (
+            INSERT INTO {schema}.claims (token, spool, expires, ttl, retry)
+                VALUES (p_claim, p_spool, v_end, p_ttl, p_retry)),
+        counted AS (
+            INSERT INTO {schema}.changes (spool, total, held)
+                VALUES (p_spool, 0, cardinality(p_positions)))
         SELECT {schema}.page_{v}(string_agg(f.head, ','), string_agg(f.body, '')) INTO v_page FROM (
             SELECT t.body, {schema}.head_{v}(
                 t.number, t.position, p_now, t.created, t.ttl, t.claim_count, p_claim, t.checksum,
                 t.encoding, octet_length(t.body),
                 t.attributes, t.message_group, t.dead_letter) AS head
             FROM taken t ORDER BY t.position) f;
-        INSERT INTO {schema}.changes (spool, total, held) VALUES (p_spool, 0, cardinality(p_positions));
     END IF;
     RETURN v_page;
 END $$;
@@ -624,40 +629,69 @@ CREATE FUNCTION {schema}.take_{v}(
 RETURNS TABLE (facts json, document bytea)
 LANGUAGE plpgsql {settings} AS $$
 DECLARE
-    v_spool bigint := {schema}.spool_{v}(p_project, p_queue);
+    v_spool bigint;
+    v_mark text;
     v_begin bigint;
     v_ended float8;
     v_metadata text;
-    v_old bigint[];
+    v_old bigint[] := '{}';
     v_new bigint[];
+    v_is_due bool;
     v_has_ended bool;
+    v_has_returned bool;
     v_has_more bool := false;
-    v_found int;
+    v_is_mixed bool := false;
+    v_queue text;
+    v_head text;
+    v_after bigint;
 BEGIN
+    -- PERF: most of what a statement costs is to start it, so that these are one.
+    SELECT f.id, f.mark, f.first, f.ended,
+            EXISTS (SELECT 1 FROM {schema}.claims c
+                WHERE c.spool + 0 = f.id AND c.expires + 0 <= p_now AND c.expires + 0 > f.ended),
+            EXISTS (SELECT 1 FROM {schema}.delayed d
+                WHERE d.spool + 0 = f.id AND d.due + 0 <= p_now AND d.due + 0 > f.ended),
+            EXISTS (SELECT 1 FROM {schema}.messages m
+                WHERE m.spool + 0 = f.id AND m.claim IS NULL AND m.returned
+                    AND m.expires - p_now > 0 AND m.position > f.first),
+            CASE WHEN p_mode < 0 THEN (SELECT q.metadata FROM {schema}.queues q
+                WHERE q.project = p_project AND q.kind = 'queue' AND q.name = p_queue) END
+        INTO v_spool, v_mark, v_begin, v_ended, v_has_ended, v_is_due, v_has_returned, v_metadata
+        FROM (
+            SELECT s.id, s.mark,
+                coalesce((SELECT p.place FROM {schema}.floors p
+                    WHERE p.kind = 'p' AND p.spool = s.id ORDER BY p.place DESC LIMIT 1), 0) AS first,
+                coalesce((SELECT p.place FROM {schema}.floors p
+                    WHERE p.kind = 'd' AND p.spool = 0 ORDER BY p.place DESC LIMIT 1), 0)
+                    / 1e6::float8 AS ended
+            FROM {schema}.spools s WHERE s.project = p_project AND s.name = p_queue OFFSET 0) f;
+    IF v_mark IS NOT NULL THEN
+        PERFORM {schema}.marked_{v}(v_spool, v_mark, p_project, p_queue);
+    END IF;
+    facts := json_build_array('done', 0);
+    document := E'[]\n';
     IF v_spool IS NULL THEN
-        RETURN QUERY SELECT json_build_array('done', 0), E'[]\n'::bytea;
+        RETURN NEXT;
         RETURN;
     END IF;
-    IF p_again AND EXISTS (SELECT 1 FROM {schema}.claims c WHERE c.token = p_claim) THEN
-        -- The answer was lost.
-        RETURN QUERY SELECT json_build_array('done', 0),
-            {schema}.held_{v}(v_spool, p_now, p_claim);
-        RETURN;
+    IF p_again THEN
+        IF EXISTS (SELECT 1 FROM {schema}.claims c WHERE c.token = p_claim) THEN
+            -- The answer was lost.
+            document := {schema}.held_{v}(v_spool, p_now, p_claim);
+            RETURN NEXT;
+            RETURN;
+        END IF;
     END IF;
-    SELECT {schema}.floor_{v}('p', v_spool), {schema}.time_floor_{v}('d') INTO v_begin, v_ended;
-    v_has_ended := EXISTS (SELECT 1 FROM {schema}.claims c
-        WHERE c.spool + 0 = v_spool AND c.expires + 0 <= p_now AND c.expires + 0 > v_ended);
-    IF EXISTS (SELECT 1 FROM {schema}.delayed d
-                WHERE d.spool + 0 = v_spool AND d.due + 0 <= p_now AND d.due + 0 > v_ended)
-            OR (v_has_ended AND EXISTS (SELECT 1 FROM {schema}.claims c WHERE c.spool + 0 = v_spool
-                AND c.expires + 0 <= p_now AND c.expires + 0 > v_ended
-                AND coalesce(c.waits, false))) THEN
+    IF v_has_ended AND NOT v_is_due THEN
+        v_is_due := EXISTS (SELECT 1 FROM {schema}.claims c
+            WHERE c.spool + 0 = v_spool AND c.expires + 0 <= p_now AND c.expires + 0 > v_ended
+                AND coalesce(c.waits, false));
+    END IF;
+    IF v_is_due THEN
         RETURN QUERY SELECT json_build_array('due', 0), NULL::bytea;
         RETURN;
     END IF;
     IF p_mode < 0 THEN
-        v_metadata := (SELECT q.metadata FROM {schema}.queues q
-            WHERE q.project = p_project AND q.kind = 'queue' AND q.name = p_queue);
         IF strpos(v_metadata, '_groups"') > 0 AND {schema}.mode_{v}(v_metadata) > 0 THEN
             RETURN QUERY SELECT json_build_array('groups', 0), NULL::bytea;
             RETURN;
@@ -669,47 +703,65 @@ BEGIN
     IF v_has_ended THEN
         v_has_more := {schema}.end_claims_{v}(p_now, v_ended, v_spool, 50);
     END IF;
-    IF p_most > 0 AND EXISTS (SELECT 1 FROM {schema}.messages m
-            WHERE m.spool + 0 = v_spool AND m.claim IS NULL AND m.returned
-                AND m.position > v_begin AND m.claim_count >= p_most AND m.expires - p_now > 0) THEN
-        RETURN QUERY SELECT json_build_array('worn', 0), NULL::bytea;
-        RETURN;
+    IF v_has_returned OR v_has_ended THEN
+        IF p_most > 0 AND EXISTS (SELECT 1 FROM {schema}.messages m
+                WHERE m.spool + 0 = v_spool AND m.claim IS NULL AND m.returned
+                    AND m.position > v_begin AND m.claim_count >= p_most
+                    AND m.expires - p_now > 0) THEN
+            RETURN QUERY SELECT json_build_array('worn', 0), NULL::bytea;
+            RETURN;
+        END IF;
+        v_old := ARRAY(SELECT m.position FROM {schema}.messages m
+            WHERE m.spool + 0 = v_spool AND m.claim IS NULL AND m.returned AND m.expires - p_now > 0
+                AND m.position > v_begin
+            ORDER BY m.position LIMIT p_limit FOR UPDATE SKIP LOCKED);
     END IF;
-    v_old := ARRAY(SELECT m.position FROM {schema}.messages m
-        WHERE m.spool + 0 = v_spool AND m.claim IS NULL AND m.returned AND m.expires - p_now > 0
-            AND m.position > v_begin
-        ORDER BY m.position LIMIT p_limit FOR UPDATE SKIP LOCKED);
-    -- Where the queue had groups, they may come later.
-    IF cardinality(v_old) > 0 AND EXISTS (SELECT 1 FROM {schema}.messages m
+    -- PERF: the caller does not know yet what calls of the same transaction have taken, which would all
+    -- be walked over. So the session remembers the last that was taken of the queue that was taken from last.
+    v_after := greatest(p_after, v_begin);
+    IF p_after > 0 THEN
+        v_queue := '{lock} ' || v_spool || ' ';
+        v_head := current_setting('zaqar_gevent.head', true);
+        IF starts_with(v_head, v_queue) THEN
+            v_after := greatest(v_after, substr(v_head, length(v_queue) + 1)::bigint);
+        END IF;
+    END IF;
+    IF cardinality(v_old) > 0 THEN
+        -- Where the queue had groups, they may come later.
+        v_is_mixed := EXISTS (SELECT 1 FROM {schema}.messages m
             WHERE m.spool + 0 = v_spool AND m.claim IS NULL AND NOT m.returned
-                AND m.expires - p_now > 0 AND m.position > greatest(p_after, v_begin)
-                AND m.position < v_old[cardinality(v_old)]) THEN
+                AND m.expires - p_now > 0 AND m.position > v_after
+                AND m.position < v_old[cardinality(v_old)]);
+    END IF;
+    IF v_is_mixed OR (cardinality(v_old) < p_limit AND NOT v_has_more) THEN
         v_new := ARRAY(SELECT m.position FROM {schema}.messages m
             WHERE m.spool + 0 = v_spool AND m.claim IS NULL AND NOT m.returned AND m.expires - p_now > 0
-                AND m.position > greatest(p_after, v_begin)
-            ORDER BY m.position LIMIT p_limit FOR UPDATE SKIP LOCKED);
+                AND m.position > v_after
+            ORDER BY m.position
+            LIMIT CASE WHEN v_is_mixed THEN p_limit ELSE p_limit - cardinality(v_old) END
+            FOR UPDATE SKIP LOCKED);
+    END IF;
+    IF v_is_mixed THEN
         v_old := ARRAY(SELECT f.position FROM unnest(v_old || v_new) AS f(position)
             ORDER BY f.position LIMIT p_limit);
         v_new := NULL;
-    ELSIF cardinality(v_old) < p_limit AND NOT v_has_more THEN
-        v_new := ARRAY(SELECT m.position FROM {schema}.messages m
-            WHERE m.spool + 0 = v_spool AND m.claim IS NULL AND NOT m.returned AND m.expires - p_now > 0
-                AND m.position > greatest(p_after, v_begin)
-            ORDER BY m.position LIMIT p_limit - cardinality(v_old) FOR UPDATE SKIP LOCKED);
     END IF;
-    v_found := cardinality(v_old) + coalesce(cardinality(v_new), 0);
-    IF v_found = 0 THEN
-        RETURN QUERY SELECT json_build_array(CASE WHEN v_has_more THEN 'more' ELSE 'done' END, 0),
-            E'[]\n'::bytea;
-        RETURN;
-    END IF;
+    IF cardinality(v_old) + coalesce(cardinality(v_new), 0) = 0 THEN
+        IF v_has_more THEN
+            facts := json_build_array('more', 0);
+        END IF;
     -- Now that the messages are locked: whoever takes from groups sees that, or is seen here.
-    IF (SELECT s.grouping FROM {schema}.spools s WHERE s.id = v_spool) IS NOT NULL THEN
-        RETURN QUERY SELECT json_build_array('groups', 0), NULL::bytea;
-        RETURN;
+    ELSIF (SELECT s.grouping FROM {schema}.spools s WHERE s.id = v_spool) IS NOT NULL THEN
+        facts := json_build_array('groups', 0);
+    ELSE
+        facts := json_build_array('done', coalesce(v_new[cardinality(v_new)], 0));
+        document := {schema}.give_{v}(
+            v_spool, p_now, v_old || v_new, p_claim, p_ttl, p_grace, p_retry);
+        IF p_after > 0 AND cardinality(v_new) > 0 THEN
+            v_head := set_config('zaqar_gevent.head', v_queue || v_new[cardinality(v_new)], false);
+        END IF;
     END IF;
-    RETURN QUERY SELECT json_build_array('done', coalesce(v_new[cardinality(v_new)], 0)),
-        {schema}.give_{v}(v_spool, p_now, v_old || v_new, p_claim, p_ttl, p_grace, p_retry);
+    RETURN NEXT;
 END $$;
 
 -- Whoever changes the groups of a queue holds this lock until the commit. It is waited for before
@@ -829,7 +881,8 @@ RETURNS TABLE (facts json, document bytea)
 LANGUAGE plpgsql {settings} AS $$
 DECLARE
     STEP CONSTANT int := 1000;
-    v_spool bigint := {schema}.spool_{v}(p_project, p_queue);
+    v_spool bigint;
+    v_mark text;
     v_mode int := p_mode;
     v_metadata text;
     v_grouping bigint;
@@ -839,7 +892,9 @@ DECLARE
     v_created float8;
     v_begin bigint;
     v_ended float8;
+    v_is_due bool;
     v_has_ended bool;
+    v_has_changed bool;
     v_has_more bool := false;
     v_is_behind bool;
     v_names text[];
@@ -852,21 +907,40 @@ DECLARE
     v_rounds int := 0;
     v_turn bigint;
 BEGIN
+    -- PERF: as in `take`.
+    SELECT f.id, f.mark, f.first, f.ended, f.grouping, f.mode, f.reached, f.began, f.created,
+            EXISTS (SELECT 1 FROM {schema}.claims c
+                WHERE c.spool + 0 = f.id AND c.expires + 0 <= p_now AND c.expires + 0 > f.ended),
+            EXISTS (SELECT 1 FROM {schema}.delayed d
+                WHERE d.spool + 0 = f.id AND d.due + 0 <= p_now AND d.due + 0 > f.ended),
+            EXISTS (SELECT 1 FROM {schema}.group_changes g WHERE g.spool = f.id),
+            EXISTS (SELECT 1 FROM {schema}.messages m
+                WHERE m.spool = f.id AND m.position > f.reached),
+            CASE WHEN p_mode < 0 OR p_most < 0 THEN (SELECT q.metadata FROM {schema}.queues q
+                WHERE q.project = p_project AND q.kind = 'queue' AND q.name = p_queue) END
+        INTO v_spool, v_mark, v_begin, v_ended, v_grouping, v_present, v_reached, v_began, v_created,
+            v_has_ended, v_is_due, v_has_changed, v_is_behind, v_metadata
+        FROM (
+            SELECT s.id, s.mark, g.id AS grouping, g.mode, g.reached, g.began, g.created,
+                coalesce((SELECT p.place FROM {schema}.floors p
+                    WHERE p.kind = 'p' AND p.spool = s.id ORDER BY p.place DESC LIMIT 1), 0) AS first,
+                coalesce((SELECT p.place FROM {schema}.floors p
+                    WHERE p.kind = 'd' AND p.spool = 0 ORDER BY p.place DESC LIMIT 1), 0)
+                    / 1e6::float8 AS ended
+            FROM {schema}.spools s LEFT JOIN LATERAL (
+                SELECT * FROM {schema}.groupings g WHERE g.spool = s.id OFFSET 0) g ON true
+            WHERE s.project = p_project AND s.name = p_queue OFFSET 0) f;
+    IF v_mark IS NOT NULL THEN
+        PERFORM {schema}.marked_{v}(v_spool, v_mark, p_project, p_queue);
+    END IF;
     IF v_spool IS NULL THEN
         RETURN QUERY SELECT json_build_array('done'), E'[]\n'::bytea;
         RETURN;
     END IF;
-    IF v_mode < 0 OR p_most < 0 THEN
-        v_metadata := (SELECT q.metadata FROM {schema}.queues q
-            WHERE q.project = p_project AND q.kind = 'queue' AND q.name = p_queue);
-        IF v_mode < 0 THEN
-            v_mode := CASE WHEN strpos(v_metadata, '_groups"') > 0
-                THEN {schema}.mode_{v}(v_metadata) ELSE 0 END;
-        END IF;
+    IF v_mode < 0 THEN
+        v_mode := CASE WHEN strpos(v_metadata, '_groups"') > 0
+            THEN {schema}.mode_{v}(v_metadata) ELSE 0 END;
     END IF;
-    SELECT g.id, g.mode, g.reached, g.began, g.created
-        INTO v_grouping, v_present, v_reached, v_began, v_created
-        FROM {schema}.groupings g WHERE g.spool = v_spool;
     IF coalesce(v_present, 0) <> v_mode THEN
         UPDATE {schema}.groupings g SET spool = NULL WHERE g.id = v_grouping;
         v_grouping := NULL;
@@ -890,19 +964,19 @@ BEGIN
         RETURN QUERY SELECT json_build_array('wait'), NULL::bytea;
         RETURN;
     END IF;
-    IF p_again AND EXISTS (SELECT 1 FROM {schema}.claims c WHERE c.token = p_claim) THEN
-        -- The answer was lost.
-        RETURN QUERY SELECT json_build_array('done'), {schema}.held_{v}(v_spool, p_now, p_claim);
-        RETURN;
+    IF p_again THEN
+        IF EXISTS (SELECT 1 FROM {schema}.claims c WHERE c.token = p_claim) THEN
+            -- The answer was lost.
+            RETURN QUERY SELECT json_build_array('done'),
+                {schema}.held_{v}(v_spool, p_now, p_claim);
+            RETURN;
+        END IF;
     END IF;
-    SELECT {schema}.floor_{v}('p', v_spool), {schema}.time_floor_{v}('d') INTO v_begin, v_ended;
-    v_has_ended := EXISTS (SELECT 1 FROM {schema}.claims c
-        WHERE c.spool + 0 = v_spool AND c.expires + 0 <= p_now AND c.expires + 0 > v_ended);
-    IF EXISTS (SELECT 1 FROM {schema}.delayed d
-                WHERE d.spool + 0 = v_spool AND d.due + 0 <= p_now AND d.due + 0 > v_ended)
-            OR (v_has_ended AND EXISTS (SELECT 1 FROM {schema}.claims c WHERE c.spool + 0 = v_spool
-                AND c.expires + 0 <= p_now AND c.expires + 0 > v_ended
-                AND coalesce(c.waits, false))) THEN
+    IF v_has_ended AND NOT v_is_due THEN
+        v_is_due := EXISTS (SELECT 1 FROM {schema}.claims c WHERE c.spool + 0 = v_spool
+            AND c.expires + 0 <= p_now AND c.expires + 0 > v_ended AND coalesce(c.waits, false));
+    END IF;
+    IF v_is_due THEN
         RETURN QUERY SELECT json_build_array('due'), NULL::bytea;
         RETURN;
     END IF;
@@ -921,7 +995,7 @@ BEGIN
             RETURN;
         END IF;
     END IF;
-    IF EXISTS (SELECT 1 FROM {schema}.group_changes g WHERE g.spool = v_spool) THEN
+    IF v_has_changed OR v_has_ended THEN
         WITH gone AS (
             DELETE FROM {schema}.group_changes g WHERE g.ctid = ANY (ARRAY(
                 SELECT e.ctid FROM {schema}.group_changes e WHERE e.spool = v_spool LIMIT STEP))
@@ -933,8 +1007,6 @@ BEGIN
                 v_spool, v_grouping, v_mode, v_reached, v_names, p_now);
         END IF;
     END IF;
-    v_is_behind := EXISTS (SELECT 1 FROM {schema}.messages m
-        WHERE m.spool = v_spool AND m.position > v_reached);
     IF v_mode >= 2 AND v_is_behind THEN
         SELECT f.reached, f.has_more INTO v_reached, v_is_behind FROM {schema}.fill_groups_{v}(
             v_spool, v_grouping, v_mode, v_reached, STEP, p_now) f;
@@ -1325,22 +1397,28 @@ RETURNS TABLE (facts json, document bytea)
 LANGUAGE plpgsql {settings} AS $$
 DECLARE
     v_spool bigint := {schema}.spool_{v}(p_project, p_queue);
-    v_positions bigint[] := p_numbers || ARRAY(
-        SELECT m.position FROM {schema}.messages m WHERE m.number = ANY (p_numbers));
     v_locked bigint[];
-    v_total int;
     v_held int;
+    v_is_own bool;
     v_claim uuid;
     v_leases uuid[];
     v_own uuid[] := '{}';
     v_late int;
     r record;
 BEGIN
-    v_locked := ARRAY(SELECT m.position FROM {schema}.messages m
-        WHERE m.spool = v_spool AND m.position = ANY (v_positions)
-            AND coalesce(m.number, m.position) = ANY (p_numbers)
-        ORDER BY m.position FOR UPDATE);
-    IF p_claims IS NOT NULL AND cardinality(v_locked) > 0 THEN
+    -- PERF: whether one claim holds all of them, as it mostly does.
+    SELECT coalesce(array_agg(f.position), '{}'), count(f.claim) FILTER (WHERE f.retry_at IS NULL),
+            bool_and(coalesce(f.claim = p_claims[1], false)) AND cardinality(p_claims) = 1
+                AND EXISTS (SELECT 1 FROM {schema}.claims c WHERE c.token = p_claims[1]
+                    AND c.parent IS NULL AND c.waits IS NOT TRUE AND c.spool = v_spool
+                    AND c.expires - p_now > 0)
+        INTO v_locked, v_held, v_is_own FROM (
+            SELECT m.position, m.claim, m.retry_at FROM {schema}.messages m
+            WHERE m.spool = v_spool AND m.position = ANY (p_numbers || ARRAY(
+                    SELECT n.position FROM {schema}.messages n WHERE n.number = ANY (p_numbers)))
+                AND coalesce(m.number, m.position) = ANY (p_numbers)
+            ORDER BY m.position FOR UPDATE) f;
+    IF p_claims IS NOT NULL AND cardinality(v_locked) > 0 AND v_is_own IS NOT TRUE THEN
         FOREACH v_claim IN ARRAY p_claims LOOP
             v_leases := {schema}.leases_{v}(v_spool, p_now, v_claim);
             v_own := v_own || v_leases;
@@ -1369,17 +1447,20 @@ BEGIN
             END IF;
         END LOOP;
     END IF;
-    WITH gone AS (
-        DELETE FROM {schema}.messages m
-        WHERE m.spool = v_spool AND m.position = ANY (v_locked) RETURNING m.claim, m.retry_at)
-    SELECT count(*), count(g.claim) FILTER (WHERE g.retry_at IS NULL) INTO v_total, v_held
-        FROM gone g;
-    DELETE FROM {schema}.delayed d WHERE d.number = ANY (p_numbers) AND d.spool = v_spool;
-    GET DIAGNOSTICS v_late = ROW_COUNT;
-    IF v_total + v_late > 0 THEN
-        INSERT INTO {schema}.changes (spool, total, held) VALUES (v_spool, -v_total - v_late, -v_held);
+    IF cardinality(v_locked) > 0 THEN
+        WITH gone AS (
+            DELETE FROM {schema}.messages m WHERE m.spool = v_spool AND m.position = ANY (v_locked))
+        INSERT INTO {schema}.changes (spool, total, held)
+            VALUES (v_spool, -cardinality(v_locked), -v_held);
     END IF;
-    RETURN QUERY SELECT NULL::json, NULL::bytea;
+    IF cardinality(v_locked) < cardinality(p_numbers) THEN
+        DELETE FROM {schema}.delayed d WHERE d.number = ANY (p_numbers) AND d.spool = v_spool;
+        GET DIAGNOSTICS v_late = ROW_COUNT;
+        IF v_late > 0 THEN
+            INSERT INTO {schema}.changes (spool, total, held) VALUES (v_spool, -v_late, 0);
+        END IF;
+    END IF;
+    RETURN NEXT;
 END $$;
 
 -- Makes delayed messages visible that are due, in that order, and what waited for its retry, where it
