@@ -24,7 +24,7 @@ from zaqar.transport.validation import ValidationFailed
 from tests.postgres_process import USER, PostgresProcess
 from tests.storage.conftest import Store, load_postgresql, open_drivers
 from tests.storage.relay import Relay
-from zaqar_gevent.storage.core import links
+from zaqar_gevent.storage.core import links, pages
 from zaqar_gevent.storage.errors import OutcomeUnknown, StoreUnavailable, UnsuitableStore
 from zaqar_gevent.storage.postgresql import calls, kinds, options, schema, upkeep
 
@@ -633,6 +633,10 @@ def test_tables_of_the_first_version_are_brought_up_to_date(
         assert store.list('q', include_delayed=True) == ['held', 'free']
         assert store.claims.create('q', {'ttl': 60, 'grace': 60})[1]
     assert own.run(f'SELECT version FROM {name}.schema_version') == [(len(schema.MIGRATIONS),)]
+    [[options]] = own.run(
+        f"SELECT reloptions FROM pg_class WHERE oid = '{name}.messages'::regclass"
+    )
+    assert 'vacuum_truncate=false' in options
 
 
 def _make_version_1(own: PostgresProcess, name: str) -> None:
@@ -869,6 +873,44 @@ def _count_read(own: PostgresProcess, name: str, call: str) -> int:
         [(count,)] = cursor.fetchall()
         connection.execute('ROLLBACK')
         return int(count)
+
+
+def test_claims_of_one_transaction_do_not_walk_over_what_they_have_taken(
+    store: Store, own: PostgresProcess
+) -> None:
+    """They are sent together, so none of them is told what the others took."""
+    queue, name = store.queue(), _schema_of(store)
+    posted = store.post(queue, *range(100))
+    take = f"""SELECT document FROM {name}.take_{schema.digest()}(
+        'shop', '{queue}', {time.time()}, 10, 1,
+        0, gen_random_uuid(), 60, 60, false, NULL, 0)"""
+    with own.connect() as connection:
+        connection.execute('BEGIN')
+        documents = [connection.execute(take.encode()).fetchall()[0][0] for _ in range(10)]
+        read = connection.execute(
+            f"SELECT pg_stat_get_xact_tuples_returned('{name}.messages_fresh'::regclass)".encode()
+        ).fetchall()[0][0]
+        connection.execute('COMMIT')
+    found = [one['id'] for document in documents for one in pages.decode_page(document)]
+    assert found == posted
+    assert read < 150, read
+
+
+def test_what_a_claim_has_passed_over_is_found_later(store: Store, own: PostgresProcess) -> None:
+    """A message that another transaction had locked, while later ones were taken."""
+    queue, name = store.queue(), _schema_of(store)
+    first = store.post(queue, *range(4))[0]
+    with own.connect() as other:
+        other.execute('BEGIN')
+        other.execute(
+            f'SELECT FROM {name}.messages WHERE position = {int(first, 16)} FOR UPDATE'.encode()
+        )
+        assert [store.claim(queue, limit=1)[1][0]['body'] for _ in range(3)] == [1, 2, 3]
+        other.execute('ROLLBACK')
+    with gevent.Timeout(60):
+        while not (found := store.claim(queue, limit=1)[1]):
+            gevent.sleep(0.02)
+    assert [one['id'] for one in found] == [first]
 
 
 def test_messages_that_were_added_below_where_reads_begin_are_found(

@@ -176,6 +176,8 @@ class DataDriver(own_drivers.DataDriver):
         )
         if state == 'done':
             self._heads.taken(name, after, last, time.monotonic() - began)
+        elif not after:
+            self._heads.not_looked(name)
         return state, last, page
 
     def _take_from_groups(

@@ -44,6 +44,11 @@ class Heads:
             self._places[queue] = place, now + LOOK_SECONDS
         return 0
 
+    def not_looked(self, queue: Queue) -> None:
+        """A claim that was to begin at the front has not looked there: the next one does."""
+        if queue in self._places:
+            self._places[queue] = self._places[queue][0], 0.0
+
     def taken(self, queue: Queue, after: int, last: int, seconds: float) -> None:
         """A claim has looked after a position, for `seconds`; the last that it took, or 0."""
         place, look_at = self._places.pop(queue, (0, 0.0))

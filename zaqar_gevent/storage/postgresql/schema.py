@@ -55,7 +55,12 @@ class Migration(NamedTuple):
     rewritten: tuple[str, ...] = ()
 
 
-MIGRATIONS = (Migration('tables_1.sql'), Migration('tables_2.sql'), Migration('tables_3.sql'))
+MIGRATIONS = (
+    Migration('tables_1.sql'),
+    Migration('tables_2.sql'),
+    Migration('tables_3.sql'),
+    Migration('tables_4.sql'),
+)
 
 
 class State(NamedTuple):
