@@ -292,7 +292,7 @@ class Model:
 
     def _live_until_lease_ends(self, message: Message, ttl: int, grace: int) -> None:
         assert message.lease is not None
-        if message.expires < message.lease.until:
+        if message.expires < message.lease.until + grace:
             message.ttl = ttl + grace
             message.expires = message.lease.until + grace
 

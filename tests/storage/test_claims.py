@@ -32,12 +32,13 @@ def test_there_may_be_nothing_to_claim(store: Store) -> None:
 
 def test_a_claim_ends_by_itself(store: Store) -> None:
     queue = store.queue()
-    store.post(queue, *range(2))
-    claim, _ = store.claim(queue, ttl=60)
-    with store.later(59):
+    with store.at(0):
+        store.post(queue, *range(2))
+        claim, _ = store.claim(queue, ttl=60)
+    with store.at(59):
         assert store.counts(queue) == (2, 0)
         assert store.claims.get(queue, claim)[0] == {'id': claim, 'ttl': 60, 'age': 59}
-    with store.later(60):
+    with store.at(60):
         assert store.counts(queue) == (0, 2)
         assert store.list(queue) == [0, 1]
         with pytest.raises(errors.ClaimDoesNotExist):
@@ -90,19 +91,44 @@ def test_a_claim_counts_within_its_queue_and_project(store: Store) -> None:
 
 def test_a_claim_keeps_its_messages_alive(store: Store) -> None:
     queue = store.queue()
-    [message_id] = store.post(queue, 'x', ttl=60)
-    claim, [message] = store.claim(queue, ttl=100, grace=50)
-    assert message['ttl'] == 150
-    if store.name in ('native', 'unshared'):
-        assert store.redis.client.ttl(message_id) > 140
-    store.claims.update(queue, claim, {'ttl': 300, 'grace': 50})
-    if store.redis is not None:
-        assert store.redis.client.ttl(message_id) > 340
-    with store.later(299):
+    with store.at(0):
+        store.post(queue, 'x', ttl=60)
+        claim, [message] = store.claim(queue, ttl=100, grace=50)
+        assert message['ttl'] == 150
+        store.claims.update(queue, claim, {'ttl': 300, 'grace': 50})
+    with store.at(299):
         assert bodies(list(store.claims.get(queue, claim)[1])) == ['x']
-    with store.later(349):
+    with store.at(349):
         assert store.list(queue) == ['x']
-    with store.later(350):
+    with store.at(350):
+        assert store.list(queue) == []
+
+
+@pytest.mark.parametrize(
+    ('ttl', 'lease', 'grace', 'lives'),
+    [(600, 60, 600, 660), (600, 600, 600, 1200), (600, 599, 900, 1499), (900, 60, 60, 900)],
+)
+@pytest.mark.parametrize('is_renewed', [False, True])
+def test_a_message_outlives_its_lease_by_the_grace(
+    store: Store, ttl: int, lease: int, grace: int, lives: int, is_renewed: bool
+) -> None:
+    """Also where it would not expire before the end of the lease, but before that of the grace."""
+    queue = store.queue()
+    with store.at(0):
+        [message_id] = store.post(queue, 'x', ttl=ttl)
+        if is_renewed:
+            claim, _ = store.claim(queue, ttl=60, grace=0)
+            store.claims.update(queue, claim, {'ttl': lease, 'grace': grace})
+        else:
+            store.claim(queue, ttl=lease, grace=grace)
+        # The key must live as long, by the clock of Redis.
+        if store.redis is not None and lives > ttl + 10:
+            assert store.redis.client.ttl(message_id) > ttl
+    with store.at(lease):
+        assert store.list(queue) == ['x']
+    with store.at(lives - 1):
+        assert store.list(queue) == ['x']
+    with store.at(lives):
         assert store.list(queue) == []
 
 

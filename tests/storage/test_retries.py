@@ -346,7 +346,7 @@ def test_many_are_settled_by_their_own_leases(store: Store) -> None:
 def test_a_reason_may_be_any_text(store: Store) -> None:
     dead = store.queue()
     queue = store.queue(_dead_letter_queue=dead)
-    reasons = ['a"b\\c\n', 'a\0b', '\U0001f600', '{}', "'; --"]
+    reasons = ['a"b\\c\n', 'a\0b', '\U0001f600', '{}', "'; --", '', '=']
     ids = store.post(queue, *reasons)
     claim_id, _ = claim(store, queue)
     rejections = [
@@ -357,3 +357,71 @@ def test_a_reason_may_be_any_text(store: Store) -> None:
     found = list(next(store.messages.list(dead, echo=True)))
     assert bodies(found) == reasons
     assert [one['dead_letter']['reason'] for one in found] == reasons
+
+
+@pytest.mark.parametrize(
+    ('ttl', 'lease', 'grace', 'lives'), [(600, 60, 600, 660), (600, 599, 900, 1499)]
+)
+def test_an_extended_message_outlives_its_lease_by_the_grace(
+    store: Store, ttl: int, lease: int, grace: int, lives: int
+) -> None:
+    queue = store.queue()
+    with store.at(0):
+        [message_id] = store.post(queue, 1, ttl=ttl)
+        # With the lease that it has, and with a longer one.
+        claim_id, _ = claim(store, queue, ttl=60, grace=0)
+        extend = Settlement(Settle.EXTEND, message_id, claim_id, ttl=lease, grace=grace)
+        assert settle(store, queue, extend) == [True]
+        if store.redis is not None:
+            assert store.redis.client.ttl(message_id) > ttl
+    with store.at(lives - 1):
+        assert store.list(queue) == [1]
+    with store.at(lives):
+        assert store.list(queue) == []
+
+
+def test_a_claim_has_the_ttl_of_the_lease_that_ends_first(store: Store) -> None:
+    queue = store.queue()
+
+    def look() -> tuple[int, int]:
+        found, _ = store.claims.get(queue, claim_id)
+        return found['ttl'], found['age']
+
+    with store.at(0):
+        ids = store.post(queue, *range(3), ttl=9000)
+        claim_id, _ = claim(store, queue, ttl=100)
+    with store.at(10):
+        settle(store, queue, Settlement(Settle.EXTEND, ids[0], claim_id, ttl=600, grace=60))
+        assert look() == (100, 10)
+        settle(store, queue, Settlement(Settle.EXTEND, ids[1], claim_id, ttl=60, grace=60))
+        assert look() == (60, 0)
+    with store.at(80):
+        # The shortest lease has ended.
+        assert look() == (100, 80)
+    with store.at(110):
+        assert look() == (600, 100)
+        store.claims.update(queue, claim_id, {'ttl': 90, 'grace': 60})
+        assert look() == (90, 0)
+        assert store.counts(queue) == (1, 2)
+
+
+@pytest.mark.parametrize('is_scheduled', [False, True])
+def test_what_is_not_due_is_neither_the_oldest_nor_the_newest(
+    store: Store, is_scheduled: bool
+) -> None:
+    queue = store.queue()
+    later = {'delay': 500, 'scheduled': is_scheduled}
+    with store.at(0):
+        store.post(queue, 'later', ttl=900, **later)
+        stats = store.queues.stats(queue)['messages']
+        assert stats['total'] == 1
+        assert 'oldest' not in stats
+        assert 'newest' not in stats
+        ids = store.post(queue, 'first', 'last', ttl=900)
+        store.post(queue, 'later', ttl=900, **later)
+        claim_id, _ = claim(store, queue)
+        store.claims.delete(queue, claim_id, delay=300)
+        # What waits for its retry has been there before.
+        stats = store.queues.stats(queue)['messages']
+        assert [stats[edge]['id'] for edge in ('oldest', 'newest')] == ids
+        assert stats['total'] == 4

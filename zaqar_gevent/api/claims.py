@@ -16,7 +16,7 @@ from zaqar_gevent.storage.features import Feature
 
 
 class CreateClaim(Request):
-    """`ttl` of the claim and `grace` added to its messages' own, in seconds.
+    """`ttl`: of the claim. `grace`: how long its messages live at least when it ends; in seconds.
 
     `wait`: for how long to wait for a message where there is none, in seconds, at most 20.
     """
@@ -36,13 +36,17 @@ class NamedClaim(Request):
 class ReleaseClaim(NamedClaim):
     """`delay`: seconds until the messages can be claimed again, at most
     `[transport] max_message_delay` (900 by default). Left out, it is that of `_retry_delay` of the
-    queue, if it has one.
+    queue, if it had one when they were claimed.
     """
 
     delay: float | None = None
 
 
 class UpdateClaim(NamedClaim):
+    """`ttl`: of the claim, from now on. `grace`: how long its messages live at least when it ends;
+    both in seconds.
+    """
+
     ttl: int | msgspec.UnsetType = msgspec.UNSET
     grace: int | msgspec.UnsetType = msgspec.UNSET
 
@@ -68,8 +72,8 @@ class Claim(TypedDict):
 def create_claim(context: Context, request: CreateClaim) -> Reply:
     """Claim the oldest unclaimed messages (201); 204 when there are none.
 
-    `ttl` is how long the claim holds, `grace` how long its messages live after it has ended. Both
-    are at least 60 seconds, and by default at most 43200 (`[transport] max_claim_ttl` and
+    `ttl` is how long the claim holds, `grace` how long its messages live at least when it ends.
+    Both are at least 60 seconds, and by default at most 43200 (`[transport] max_claim_ttl` and
     `max_claim_grace`).
     """
     broker = context.broker

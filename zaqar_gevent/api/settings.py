@@ -161,7 +161,7 @@ SETTINGS = (
         NewRetryDelay,
         'retry_delay',
         'how long a message that failed waits for its next claim: `initial` seconds; each further '
-        'wait is `factor` times as long, up to `max` seconds',
+        'wait is `factor` times as long, up to `max` seconds. What is set at the claim counts',
         'no wait; `factor` 2, `max` 300',
         allowed='`initial` and `max` 0 to 43200, `factor` 1 to 10',
         placeholder='INITIAL[,FACTOR[,MAX]]',

@@ -97,7 +97,7 @@ SETTINGS = (
         key="_retry_delay",
         form="retry_delay",
         placeholder="INITIAL[,FACTOR[,MAX]]",
-        told="how long a message that failed waits for its next claim: `initial` seconds; each further wait is `factor` times as long, up to `max` seconds; `initial` and `max` 0 to 43200, `factor` 1 to 10 (default: no wait; `factor` 2, `max` 300)",
+        told="how long a message that failed waits for its next claim: `initial` seconds; each further wait is `factor` times as long, up to `max` seconds. What is set at the claim counts; `initial` and `max` 0 to 43200, `factor` 1 to 10 (default: no wait; `factor` 2, `max` 300)",
         unit='',
         for_topics=False,
     ),

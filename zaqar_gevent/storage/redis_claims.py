@@ -56,7 +56,7 @@ while #claimed < limit do
             gone[#gone + 1] = id
         elseif (held[1] == '' or tonumber(held[2]) <= now) and tonumber(held[3] or 0) <= now then
             redis.call('HMSET', id, 'c', ARGV[3], 'c.e', expires)
-            if tonumber(held[4]) < expires then
+            if tonumber(held[4]) < tonumber(ARGV[6]) then
                 redis.call('HMSET', id, 't', ARGV[5], 'e', ARGV[6])
                 redis.call('EXPIREAT', id, ARGV[6])
             end
@@ -81,7 +81,7 @@ for _, id in ipairs(redis.call('LRANGE', KEYS[3], 0, -1)) do
     local held = redis.call('HMGET', id, 'c', 'e')
     if held[1] == KEYS[2] then
         redis.call('HSET', id, 'c.e', expires)
-        if tonumber(held[2]) <= expires then
+        if tonumber(held[2]) < tonumber(ARGV[4]) then
             redis.call('HMSET', id, 't', ARGV[3], 'e', ARGV[4])
             redis.call('EXPIREAT', id, ARGV[4])
         end

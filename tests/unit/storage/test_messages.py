@@ -305,7 +305,7 @@ def test_dead_letters_come_to_rest_in_a_cycle_that_they_do_not_come_from(store, 
 
 def test_statistics_tell_free_from_claimed(store, clock):
     ids = store.post(*range(5), ttl=100)
-    store.claim(limit=2, ttl=50)
+    store.claim(limit=2, ttl=50, grace=0)
     clock.advance(10.5)
     stats = store.queues.stats('q')['messages']
     assert (stats['free'], stats['claimed'], stats['total']) == (3, 2, 5)
@@ -344,7 +344,7 @@ def test_collection_removes_what_has_expired(store, clock):
     store.post(*range(1200), ttl=10)
     store.post('kept')
     store.data.subscription_controller.create('q', 'http://x', 10, {})
-    store.claim(ttl=5)
+    store.claim(ttl=5, grace=0)
     clock.advance(11)
     store.data.gc()
     assert count_rows(store, 'messages') == 1

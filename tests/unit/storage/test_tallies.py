@@ -20,14 +20,14 @@ PLAIN = """SELECT
 
 
 def count_plainly(store, clock, queue):
-    """What is there; and the oldest and newest, in the order of the queue."""
+    """What is there; and the oldest and newest that are due, in the order of the queue."""
 
     def count(connection):
         parameters = {'queue': queue, 'now': clock.now}
         return connection.execute(PLAIN, parameters).fetchone()
 
     total, claimed = store.database.scan(count)
-    listed = store.list(queue, limit=0, include_claimed=True, include_delayed=True)
+    listed = store.list(queue, limit=0, include_claimed=True)
     ends = [listed[0]['id'], listed[-1]['id']] if listed else [None, None]
     return total, claimed, *ends
 

@@ -341,8 +341,8 @@ class Queue(_MessageSource):
     ) -> Opening[Claim]:
         """Claim the oldest free messages; the claim is empty if there are none.
 
-        ttl: how long the claim holds, in seconds, 60 or more. grace: how long its messages live
-        after it has ended, in seconds, 60 or more. wait: for how many seconds to wait if the queue
+        ttl: how long the claim holds, in seconds, 60 or more. grace: how long its messages live at
+        least when it ends, in seconds, 60 or more. wait: for how many seconds to wait if the queue
         is empty.
         """
         return Opening(self._claim(wait, limit=limit, ttl=ttl, grace=grace))

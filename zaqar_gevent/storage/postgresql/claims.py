@@ -37,7 +37,7 @@ class ClaimController(own_drivers.ClaimController):
     ) -> tuple[str | None, Iterator[StoredMessage]]:
         """Claim the first messages that are free; their claim and them, or None and none.
 
-        A message that would expire before its claim lives until `grace` after it. One that has
+        A message lives at least until `grace` after the end of its claim. One that has
         been claimed as often as its queue allows goes to the dead letter queue instead, if that
         is in the same database (with pools, both queues must be in one pool) and does not lead
         back.

@@ -63,7 +63,7 @@ _TAKE = """UPDATE messages SET claim = :claim, claim_count = claim_count + 1
     WHERE id IN (SELECT value FROM json_each(:ids))"""
 
 _EXTEND = """UPDATE messages SET ttl = :ttl + :grace, expires = :claim_expires + :grace
-    WHERE claim = :claim AND expires < :claim_expires"""
+    WHERE claim = :claim AND expires < :claim_expires + :grace"""
 
 HELD_BY_TOKEN = page(f"""SELECT m.position AS position, {message(':token')}
     FROM claims c JOIN messages m INDEXED BY messages_held ON m.claim = c.id
@@ -92,11 +92,13 @@ _DEAD_LETTER = """INSERT INTO messages
     FROM messages WHERE id IN (SELECT value FROM json_each(:ids)) ORDER BY position"""
 
 _GET = f"""SELECT {LEASE_COLUMNS}, ttl FROM claims WHERE token = ? AND expires > ?
-    AND spool = (SELECT id FROM spools WHERE project = ? AND name = ?) ORDER BY id"""
+    AND spool = (SELECT id FROM spools WHERE project = ? AND name = ?)
+    ORDER BY NOT EXISTS (
+        SELECT 1 FROM messages INDEXED BY messages_held WHERE claim = claims.id), expires"""
 
 
 class Lease(NamedTuple):
-    """The request for a claim: seconds to live, and the extra seconds its messages live.
+    """The request for a claim: seconds to live, and those its messages live at least after it.
 
     retry: the delay before its messages are claimed again, as it is stored; None for none.
     """
@@ -128,7 +130,8 @@ def get(
 ) -> list[tuple[HeldLease, int]]:
     """The leases of a claim that have not expired, with the time to live of each.
 
-    There are several where messages have been given leases of their own.
+    There are several where messages have been given leases of their own: first those that hold
+    messages, by when they end.
     """
     rows = cursor.execute(_GET, (token, now, project or '', queue)).fetchall()
     return [(HeldLease(*row), ttl) for *row, ttl in rows]
@@ -258,7 +261,7 @@ def create(
     if grouping is not None and free.grouped is not None:
         groups.took(cursor, spool, grouping, free.grouped)
     # PERF: few messages have to live longer, and no index has to be changed for all others.
-    if free.expires < lease.expires:
+    if free.expires < lease.expires + lease.grace:
         cursor.execute(_EXTEND, parameters)
     return Attempt(cursor.execute(HELD, parameters).fetchone()[0])
 

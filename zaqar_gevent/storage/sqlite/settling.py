@@ -21,8 +21,8 @@ _LEASE = """SELECT c.id, c.spool, c.expires, c.retry
 _SAME_LEASE = 'SELECT id FROM claims WHERE token = ? AND spool = ? AND expires = ?'
 
 _EXTEND = """UPDATE messages SET claim = :claim,
-        ttl = CASE WHEN expires < :ends THEN :ttl + :grace ELSE ttl END,
-        expires = CASE WHEN expires < :ends THEN :ends + :grace ELSE expires END
+        ttl = CASE WHEN expires < :ends + :grace THEN :ttl + :grace ELSE ttl END,
+        expires = max(expires, :ends + :grace)
     WHERE id = :id"""
 
 Outcome = Exception | None
@@ -86,8 +86,6 @@ def _extend(
     """Give a message a lease of its own, under the same claim."""
     ends = now + one.ttl
     row = cursor.execute(_SAME_LEASE, (one.claim_id, lease.spool, ends)).fetchone()
-    if row is not None and row[0] == lease.number:
-        return
     if row is None:
         cursor.execute(
             'INSERT INTO claims (spool, token, ttl, expires, retry) VALUES (?, ?, ?, ?, ?)',

@@ -33,17 +33,33 @@ _RESOLVE = """SELECT json_group_array(json_array(s.id, EXISTS (
 _RESOLVE_ONE = """SELECT (SELECT id FROM spools WHERE project = ?1 AND name = ?2), EXISTS (
     SELECT 1 FROM queues WHERE project = ?1 AND kind IN ('queue', 'topic') AND name = ?2)"""
 
-_EDGE = """SELECT {columns} FROM (
-    SELECT id, created, position FROM messages INDEXED BY messages_free
+_EDGE = """SELECT id FROM (
+    SELECT id, position FROM messages INDEXED BY messages_free
     WHERE spool = {spool} AND claim IS NULL AND delayed_until = 0 AND expires > :now
     UNION ALL
-    SELECT id, created, position FROM messages INDEXED BY messages_delayed
-    WHERE spool = {spool} AND delayed_until > 0 AND expires > :now
+    SELECT id, position FROM ({delayed})
     UNION ALL
-    SELECT id, created, position FROM messages INDEXED BY messages_held_in_order
+    SELECT id, position FROM messages INDEXED BY messages_held_in_order
     WHERE spool = {spool} AND claim IS NOT NULL AND expires > :now
     ORDER BY position {order} LIMIT 1)"""
-_EDGES = {order: _EDGE.format(columns='id', spool=SPOOL, order=order) for order in ('ASC', 'DESC')}
+_DELAYED = """SELECT id, position, placed, delayed_until
+    FROM messages INDEXED BY messages_delayed
+    WHERE spool = {spool} AND delayed_until > 0 AND expires > :now"""
+_EDGES = {
+    order: _EDGE.format(spool=SPOOL, order=order, delayed=_DELAYED.format(spool=SPOOL))
+    for order in ('ASC', 'DESC')
+}
+
+_WAITING_STEP = 1000
+"""Delayed messages that `stats` looks at for some that were visible once, from either end."""
+
+_WAITING = f"""SELECT id, position FROM (
+        {_DELAYED} ORDER BY position {{order}} LIMIT {_WAITING_STEP})
+    WHERE placed IS NOT NULL OR delayed_until <= :now"""
+_VISIBLE_EDGES = {
+    order: _EDGE.format(spool=SPOOL, order=order, delayed=_WAITING.format(spool=SPOOL, order=order))
+    for order in ('ASC', 'DESC')
+}
 
 # Visible messages only: the position of a delayed one is still to be given.
 _END = f"""SELECT position, {epochs.OF_ID.format(id='position')} FROM (
@@ -56,7 +72,8 @@ _END = f"""SELECT position, {epochs.OF_ID.format(id='position')} FROM (
 
 _STATS = f"""SELECT total, claimed, oldest, (SELECT created FROM messages WHERE id = oldest),
         newest, (SELECT created FROM messages WHERE id = newest)
-    FROM (SELECT ({_EDGES['ASC']}) AS oldest, ({_EDGES['DESC']}) AS newest) LEFT JOIN
+    FROM (SELECT ({_VISIBLE_EDGES['ASC']}) AS oldest, ({_VISIBLE_EDGES['DESC']}) AS newest)
+    LEFT JOIN
         ({tallies.COUNTS})"""
 
 _MARK = 'SELECT mark FROM spools WHERE project = ? AND name = ? AND mark IS NOT NULL'

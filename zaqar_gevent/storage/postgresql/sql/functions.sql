@@ -593,8 +593,8 @@ BEGIN
         WITH taken AS (
             UPDATE {schema}.messages m SET
                 claim = p_claim, claim_count = m.claim_count + 1, returned = true,
-                ttl = CASE WHEN m.expires < v_end THEN p_ttl + p_grace ELSE m.ttl END,
-                expires = CASE WHEN m.expires < v_end THEN v_end + p_grace ELSE m.expires END
+                ttl = CASE WHEN m.expires < v_end + p_grace THEN p_ttl + p_grace ELSE m.ttl END,
+                expires = greatest(m.expires, v_end + p_grace)
             WHERE m.spool = p_spool AND m.position = ANY (p_positions) RETURNING m.*),
         leased AS (
             INSERT INTO {schema}.claims (token, spool, expires, ttl, retry)
@@ -1168,7 +1168,7 @@ BEGIN
         WHERE c.token = ANY (v_leases) AND c.expires - p_now > 0;
     IF FOUND THEN
         UPDATE {schema}.messages m SET ttl = p_ttl + p_grace, expires = v_end + p_grace
-            WHERE m.claim = ANY (v_leases) AND m.expires < v_end;
+            WHERE m.claim = ANY (v_leases) AND m.expires < v_end + p_grace;
         RETURN QUERY SELECT 'true'::json, NULL::bytea;
     END IF;
 END $$;
@@ -1368,21 +1368,22 @@ BEGIN
                 p_now, p_queue, v_spool, ARRAY[v_position], v_dead, p_ttl, r.w);
         ELSE
             v_end := p_now + r.t;
-            IF NOT EXISTS (SELECT 1 FROM {schema}.claims c
-                    WHERE c.token = v_lease AND c.expires - v_end = 0) THEN
+            v_token := (SELECT c.token FROM {schema}.claims c
+                WHERE c.token = v_lease AND c.expires - v_end = 0);
+            IF v_token IS NULL THEN
                 v_token := (SELECT c.token FROM {schema}.claims c WHERE c.parent = r.c
                     AND c.spool = v_spool AND c.expires - v_end = 0 LIMIT 1);
-                IF v_token IS NULL THEN
-                    INSERT INTO {schema}.claims (token, spool, expires, ttl, parent, retry)
-                        SELECT gen_random_uuid(), v_spool, v_end, r.t, r.c, c.retry
-                        FROM {schema}.claims c WHERE c.token = v_lease
-                        RETURNING token INTO v_token;
-                END IF;
-                UPDATE {schema}.messages m SET claim = v_token,
-                        ttl = CASE WHEN m.expires < v_end THEN r.t + r.g ELSE m.ttl END,
-                        expires = CASE WHEN m.expires < v_end THEN v_end + r.g ELSE m.expires END
-                    WHERE m.spool = v_spool AND m.position = v_position AND m.claim = v_lease;
             END IF;
+            IF v_token IS NULL THEN
+                INSERT INTO {schema}.claims (token, spool, expires, ttl, parent, retry)
+                    SELECT gen_random_uuid(), v_spool, v_end, r.t, r.c, c.retry
+                    FROM {schema}.claims c WHERE c.token = v_lease
+                    RETURNING token INTO v_token;
+            END IF;
+            UPDATE {schema}.messages m SET claim = v_token,
+                    ttl = CASE WHEN m.expires < v_end + r.g THEN r.t + r.g ELSE m.ttl END,
+                    expires = greatest(m.expires, v_end + r.g)
+                WHERE m.spool = v_spool AND m.position = v_position AND m.claim = v_lease;
         END IF;
         v_outcomes := v_outcomes || v_outcome;
     END LOOP;
@@ -1664,7 +1665,8 @@ BEGIN
             ORDER BY m.position LIMIT 1)
             UNION ALL
             (SELECT d.number, d.number, d.created FROM {schema}.delayed d
-            WHERE d.spool = v_spool AND d.number + 0 > v_delayed AND d.expires - p_now > 0
+            WHERE NOT p_counts AND d.spool = v_spool AND d.number + 0 > v_delayed
+                AND d.expires - p_now > 0
             ORDER BY d.number + 0 LIMIT 1)) e
         ORDER BY 1 LIMIT 1)
         UNION ALL
@@ -1675,7 +1677,8 @@ BEGIN
             ORDER BY m.position DESC LIMIT 1)
             UNION ALL
             (SELECT d.number, d.number, d.created FROM {schema}.delayed d
-            WHERE d.spool = v_spool AND d.number + 0 > v_delayed AND d.expires - p_now > 0
+            WHERE NOT p_counts AND d.spool = v_spool AND d.number + 0 > v_delayed
+                AND d.expires - p_now > 0
             ORDER BY d.number + 0 DESC LIMIT 1)) e
         ORDER BY 1 DESC LIMIT 1)) f;
     IF p_counts THEN

@@ -22,7 +22,7 @@ for _, id in ipairs(call('LRANGE', list, 0, -1)) do
         if retry > 0 then
             call('HSET', id, 'd', expires + retry)
         end
-        if tonumber(m[EXPIRES]) < expires then
+        if tonumber(m[EXPIRES]) < expires + grace then
             set_expiry(KEYS[1], id, ttl + grace, expires + grace)
         end
         -- Whoever extended the message before may have left its key to expire.

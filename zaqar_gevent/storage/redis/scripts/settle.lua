@@ -3,7 +3,7 @@
 -- KEYS: messages, claims, head, messages and rank counter of the dead letter queue.
 -- ARGV: now, exact time, queue, TTL of dead letters ('': theirs), start of their ids, time in ISO 8601,
 -- and of each message what to do (delete, release, reject, extend), id, claim ('': none), delay in
--- seconds ('': that of the queue), reason ('': none), TTL and grace of the lease.
+-- seconds ('': that of the queue), reason behind '=' ('': none), TTL and grace of the lease.
 check_here(KEYS[1])
 check_here(KEYS[4])
 local FIELDS = 7
@@ -15,16 +15,16 @@ local function extend(id, m, claim, ttl, grace)
     touch(KEYS[1], {id})
     local retry = retry_of(m)
     call('HSET', id, 'c.e', expires, 'd', retry > 0 and expires + retry or 0)
-    if tonumber(m[EXPIRES]) < expires then
+    if tonumber(m[EXPIRES]) < expires + grace then
         set_expiry(KEYS[1], id, ttl + grace, expires + grace)
     end
     if call('TTL', id) < expires + grace - now then
         call('EXPIRE', id, expires + grace - now)
     end
+    call('HSET', id, 'l', expires .. ' ' .. ttl)
     -- The claim has to be known for as long as the longest of its leases.
     if tonumber(call('ZSCORE', KEYS[2], claim)) < expires then
         call('ZADD', KEYS[2], expires, claim)
-        call('HSET', claim, 't', ttl, 'e', expires)
         call('EXPIREAT', claim, expires)
         call('EXPIREAT', 'messages.' .. claim, expires)
     end
@@ -53,7 +53,7 @@ for at = 7, #ARGV, FIELDS do
         call('LREM', 'messages.' .. claim, 1, id)
         call('HINCRBY', claim, 'n', -1)
         move_to_dead_letters(KEYS[1], KEYS[4], KEYS[5], id, ARGV[5], now, ARGV[4],
-            {queue = ARGV[3], at = ARGV[6], reason = reason ~= '' and reason or nil})
+            {queue = ARGV[3], at = ARGV[6], reason = reason ~= '' and string.sub(reason, 2) or nil})
     else
         extend(id, m, claim, tonumber(ttl), tonumber(grace))
     end

@@ -3,7 +3,8 @@
 -- c.c (claim count), d (delayed until, with fractions for retries), b (body, MsgPack), cs (checksum).
 -- Times are whole seconds.
 -- Of our own: s (how the body was spelled, see bodies.py), x (what upstream's messages do not have: a
--- map in MsgPack), z (as how many bytes it is counted for its project; see usage.py).
+-- map in MsgPack), z (as how many bytes it is counted for its project; see usage.py), l (when its last
+-- lease of its own ends, and the TTL of that: 'EXPIRES TTL').
 
 local call = redis.call
 
@@ -462,7 +463,7 @@ local function holding(messages, claim, now, ttl, grace, retry)
     local first, factor, longest = tonumber(retry[1]), tonumber(retry[2]), tonumber(retry[3])
     return function(id, m)
         local count = (tonumber(m[COUNT]) or 0) + 1
-        if tonumber(m[EXPIRES]) < claim_expires then
+        if tonumber(m[EXPIRES]) < claim_expires + grace then
             m[TTL] = ttl + grace
             set_expiry(messages, id, m[TTL], claim_expires + grace)
             call('EXPIRE', id, m[TTL])
