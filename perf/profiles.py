@@ -156,7 +156,9 @@ def sync_cost(directory: pathlib.Path, pages: int, *, appends: bool) -> float:
 
 def check_cost(size: str, *, binary: bool) -> float:
     """Microseconds of processor time that it takes to check a post of a body of this size."""
-    data = documents.encode({'messages': messages(size, 1)}, binary=binary)
+    post = {'queue_name': 'q', 'messages': messages(size, 1)}
+    request = {'id': 1, 'action': 'message_post', 'body': post}
+    data = documents.encode(request, binary=binary)
     check = documents.check_msgpack if binary else documents.check_json
     least = math.inf
     for _ in range(CHECKS):

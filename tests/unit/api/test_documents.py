@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import math
 import random
 from typing import Any
 
 import msgpack
+import msgspec
 import pytest
 
+from zaqar_gevent import data_model
 from zaqar_gevent.api import documents, errors
 
 DOCUMENTS: list[Any] = [
@@ -225,6 +228,79 @@ def test_a_check_and_a_decoder_agree_on_whatever_is_sent(seed: int) -> None:
             refusal = outcome(decode, bytes(damaged), limit)
             if refusal is None or 'same key twice' not in refusal:
                 assert outcome(check, bytes(damaged), limit) == refusal, bytes(damaged)
+
+
+def posted(body: Any, *, compact: bool) -> Any:
+    """A request that posts, in either envelope."""
+    arguments = {'queue_name': 'q', 'messages': [{'body': body, 'ttl': 60}, {'body': 'x' * 2000}]}
+    if compact:
+        return {'id': 1, 'action': 'message_post', 'body': arguments}
+    return {'action': 'message_post', 'headers': {'Client-ID': 'x'}, 'body': arguments}
+
+
+def is_good(data: bytes, max_depth: int, *, may_repeat: bool) -> bool:
+    """Whether a document is one of the data model, told by a look at each of its values."""
+
+    def members(pairs: list[tuple[Any, Any]]) -> dict[Any, Any]:
+        assert may_repeat or len({key for key, _ in pairs}) == len(pairs)
+        return dict(pairs)
+
+    def is_value(value: Any, levels: int) -> bool:
+        if isinstance(value, dict):
+            keys = all(isinstance(key, str) for key in value)
+            return keys and levels > 0 and all(is_value(one, levels - 1) for one in value.values())
+        if isinstance(value, list):
+            return levels > 0 and all(is_value(one, levels - 1) for one in value)
+        if isinstance(value, int):
+            return -(2**63) <= value < 2**63
+        return (
+            math.isfinite(value)
+            if isinstance(value, float)
+            else value is None or type(value) is str
+        )
+
+    try:
+        document = msgpack.unpackb(data, object_pairs_hook=members, max_str_len=len(data))
+    except (ValueError, msgpack.UnpackException, AssertionError):
+        return False
+    return is_value(document, max_depth)
+
+
+@pytest.mark.parametrize('compact', [True, False], ids=['compact', 'default'])
+@pytest.mark.parametrize('seed', range(20))
+def test_whatever_is_sent_in_an_envelope_is_told_by_each_of_its_values(
+    seed: int, compact: bool
+) -> None:
+    chance = random.Random(seed)
+    for _ in range(60):
+        fault = chance.choice([[], [], [chance.choice([*FAULTS, 2**64 - 1, 0.1, 'sn\xf6', {}])]])
+        body = grown(chance, fault, chance.randrange(12))
+        damaged = bytearray(msgpack.packb(posted(body, compact=compact)))
+        # Where the body is, of which the other message follows.
+        end = len(damaged) - 2000
+        for _ in range(chance.choice([0, 0, 1, 2])):
+            damaged[chance.randrange(end)] = chance.randrange(256)
+        data, limit = bytes(damaged), chance.choice([3, 9, 12, 13, 64])
+        check = outcome(documents.check_msgpack, data, limit)
+        assert (check is None) == is_good(data, limit, may_repeat=True), data
+        read = outcome(documents.decode_msgpack, data, limit)
+        assert (read is None) == is_good(data, limit, may_repeat=False), data
+        if read is None:
+            assert documents.decode_msgpack(data, limit) == msgpack.unpackb(data)
+
+
+USUAL: list[Any] = [
+    {'action': 'message_list', 'headers': {'Client-ID': 'x'}, 'body': {'queue_name': 'q'}},
+    {'id': 1, 'action': 'message_delete_many', 'body': {'queue_name': 'q', 'message_ids': ['x']}},
+    {'id': 'a', 'action': 'queue_create', 'body': {'metadata': {'_x': [{'y': {'z': 1}}]}}},
+    *(posted(grown(random.Random(8), [], 8), compact=compact) for compact in (True, False)),
+]
+
+
+@pytest.mark.parametrize('request_', USUAL, ids=range(len(USUAL)))
+def test_usual_requests_are_read_in_one_pass(request_: Any) -> None:
+    decoder = msgspec.msgpack.Decoder(data_model.USUAL_REQUEST)
+    assert decoder.decode(msgpack.packb(request_)) == request_
 
 
 @pytest.mark.parametrize('size', [10, 300, 5000])
