@@ -229,3 +229,19 @@ def test_a_dead_letter_keeps_its_attributes(shell: Shell) -> None:
     assert shell.run('consume', 'orders', '--exec', 'false', *options).returncode == 1
     [dead] = shell.records('list', 'failed')
     assert (dead['body'], dead['attributes']) == (1, {'type': 'order'})
+    assert 'dead_letter' not in dead
+
+
+def test_a_dead_letter_says_where_it_is_from_if_the_queue_names_the_same_one(shell: Shell) -> None:
+    shell.records('queue', 'create', 'failed')
+    shell.records('queue', 'create', 'orders', '--dead-letter-queue', 'failed')
+    [posted] = shell.records('post', 'orders', '1', '--ttl', '600')
+    options = ('--dead-letter-queue', 'failed', '--limit', '1')
+    finished = shell.run('consume', 'orders', '--exec', 'exit 3', *options)
+    assert finished.returncode == 1
+    assert f'{posted["id"]}: moved to failed after 1 attempt' in finished.stderr
+    [dead] = shell.records('list', 'failed')
+    facts = dead['dead_letter']
+    assert (facts['queue'], facts['message_id'], facts['ttl']) == ('orders', posted['id'], 600)
+    assert facts['reason'] == 'The command failed (exit status 3) after 1 attempt.'
+    assert shell.records('list', 'orders') == []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import pathlib
+import sqlite3
 import time
 import uuid
 from collections.abc import Iterator
@@ -128,6 +129,7 @@ def test_dead_letters_come_back_to_where_they_are_from(extended: Extended) -> No
 
 def test_dead_letters_go_to_a_target_up_to_a_limit(extended: Extended) -> None:
     bury(extended, *range(25), is_created=False)
+    assert extended.call('queue_get_stats', **DEAD).body['messages']['total'] == 25
     over = wait_until_over(extended, redrive(extended, target='new', limit=22))
     assert (over['state'], over['moved'], over['limit']) == ('finished', 22, 22)
     assert bodies(extended, 'new') == [*range(22)]
@@ -299,3 +301,25 @@ def test_a_redrive_stops_at_the_quota_of_its_target(tmp_path: pathlib.Path) -> N
         assert (over['state'], over['moved']) == ('stopped', 0)
         assert 'zaqar_messages_per_queue' in over['reason']
         assert bodies(api, 'dead') == [1]
+
+
+def test_a_redrive_whose_steps_fail_does_not_hold_up_others(tmp_path: pathlib.Path) -> None:
+    """It is the first to be due, again and again."""
+    with ServerProcess(tmp_path) as server:
+        api = Extended(RestCaller(server.url, identity=new_identity()))
+        post(api, 'broken', 1)
+        bury(api, 2)
+        file = tmp_path / 'zaqar.sqlite'
+        with contextlib.closing(sqlite3.connect(file, timeout=60)) as database:
+            database.execute(
+                """CREATE TRIGGER breaking BEFORE UPDATE ON redrives WHEN old.queue = 'broken'
+                BEGIN SELECT RAISE(ABORT, 'broken'); END"""
+            )
+        broken = redrive(api, 'broken', target='other')
+        over = wait_until_over(api, redrive(api))
+        assert (over['state'], over['moved']) == ('finished', 1)
+        waiting = api.call('redrive_get', queue_name='broken', redrive_id=broken).body
+        assert (waiting['state'], waiting['moved']) == ('running', 0)
+        with contextlib.closing(sqlite3.connect(file, timeout=60)) as database:
+            database.execute('DROP TRIGGER breaking')
+        assert wait_until_over(api, broken, 'broken')['moved'] == 1

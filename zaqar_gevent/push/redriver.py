@@ -37,6 +37,10 @@ _AT_ONCE = 10
 _MOST_TARGETS = 100
 """Queues that one turn moves messages to."""
 
+_POSTPONED_LOOK_SECONDS = 0.1
+"""Seconds until the next look where a store only names redrives whose last step has failed: it does
+not say then when the step of another one is due."""
+
 
 class Redriver:
     """Takes the steps of all redrives of the stores.
@@ -51,6 +55,8 @@ class Redriver:
         self._kept_seconds = kept_seconds
         self._began = Event()
         self._forget_at = 0.0
+        # Redrives whose last step has failed, and until when they wait.
+        self._postponed: dict[RunningRedrive, float] = {}
         broker.redrives.began = self._began.set
 
     def run(self) -> None:
@@ -70,18 +76,42 @@ class Redriver:
     def _look(self) -> float:
         """Take the steps that are due; seconds until the next look."""
         wait = LOOK_SECONDS
-        must_forget = time.monotonic() >= self._forget_at
+        now = time.monotonic()
+        self._postponed = {one: until for one, until in self._postponed.items() if until > now}
+        must_forget = now >= self._forget_at
         for controller in self._broker.all_redrives():
-            if must_forget:
-                controller.forget(self._kept_seconds)
-            due, first = controller.find_due(_AT_ONCE)
-            for redrive in due:
-                self._take_turn(controller, redrive)
-            if first is not None:
-                wait = min(wait, first)
+            try:
+                if must_forget:
+                    controller.forget(self._kept_seconds)
+                wait = min(wait, self._look_at(controller))
+            except Exception as error:
+                LOG.log(level_of(error, WARNING), 'Redrives have to wait: %s', error)
         if must_forget:
             self._forget_at = time.monotonic() + FORGET_SECONDS
         return wait
+
+    def _look_at(self, controller: RedriveController) -> float:
+        """Take the steps that are due in one store; seconds until it is to be looked at again.
+
+        A redrive whose step fails waits for a while, and the others go on.
+        """
+        due, first = controller.find_due(_AT_ONCE + len(self._postponed))
+        ready = [redrive for redrive in due if redrive not in self._postponed][:_AT_ONCE]
+        for redrive in ready:
+            try:
+                self._take_turn(controller, redrive)
+            except Exception as error:
+                if level_of(error, WARNING) != WARNING:
+                    # The store is out, also for the others.
+                    raise
+                LOG.warning(
+                    'The redrive %s of the queue %s has to wait: %s',
+                    *(redrive.id, redrive.queue, error),
+                )
+                self._postponed[redrive] = time.monotonic() + LOOK_SECONDS
+        if due and not ready:
+            return _POSTPONED_LOOK_SECONDS
+        return LOOK_SECONDS if first is None else first
 
     def _take_turn(self, controller: RedriveController, redrive: RunningRedrive) -> None:
         """Take a step of one redrive; one that cannot go on is stopped."""

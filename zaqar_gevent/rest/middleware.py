@@ -77,6 +77,14 @@ def refuse(
     return [body]
 
 
+def _take_vary(response: webob.Response) -> list[str]:
+    """The names of the headers that an answer depends on, which it says no more."""
+    said = response.headers.getall('Vary')
+    if said:
+        del response.headers['Vary']
+    return [name.strip() for value in said for name in value.split(',')]
+
+
 def allow_origins(app: Application, conf: cfg.ConfigOpts, origins: Origins) -> Application:
     """`app` for browsers, which let pages read an answer only if its headers allow their origin.
 
@@ -106,7 +114,11 @@ def allow_origins(app: Application, conf: cfg.ConfigOpts, origins: Origins) -> A
         def start(status: str, headers: list[tuple[str, str]], *exc_info: Any) -> Any:
             # With a body of its own, as by default, it would have the length of that.
             response = webob.Response(status=status, headerlist=list(headers), app_iter=())
+            said = _take_vary(response)
             rules.process_response(response, request)
+            # Each name once: the answer may say already that it depends on the origin.
+            if names := dict.fromkeys([*said, *_take_vary(response)]):
+                response.headers['Vary'] = ','.join(names)
             return start_response(status, response.headerlist, *exc_info)
 
         return app(environ, start)

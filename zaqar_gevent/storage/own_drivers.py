@@ -387,6 +387,15 @@ class SpooledNames:
         super().__init__(driver)  # type: ignore[call-arg]
         self._names = names
 
+    def _check_counted(self, name: str, project: str | None, total: int) -> None:
+        """Raise the error of a name that does not exist, unless messages of it were counted.
+
+        A store puts dead letters into a queue that was never created.
+        """
+        is_there = total > 0 and self._missing is errors.QueueDoesNotExist
+        if not is_there and not self._names.exists(name, project=project):
+            raise self._missing(name, project)
+
     def _list(self, *args: Any, **kwargs: Any) -> Any:
         return self._names._list(*args, **kwargs)
 

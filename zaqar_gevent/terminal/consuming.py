@@ -15,7 +15,15 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from zaqar_gevent.client import Client, Consumer, Message, ZaqarError
+from zaqar_gevent.client import (
+    BadRequest,
+    Client,
+    Consumer,
+    Message,
+    Queue,
+    Unsupported,
+    ZaqarError,
+)
 from zaqar_gevent.terminal.display import Display, compact, complain
 from zaqar_gevent.terminal.listing import record_of
 from zaqar_gevent.terminal.queues import exists
@@ -63,6 +71,7 @@ class _Worker:
         self, client: Client, arguments: argparse.Namespace, display: Display, consumer: Consumer
     ) -> None:
         name: str | None = arguments.dead_letter_queue
+        self._client = client
         self._dead_letters = None if name is None else client.queue(name)
         self._arguments = arguments
         self._display = display
@@ -157,20 +166,35 @@ class _Worker:
         if not self._over.is_set():
             complain(f'{message.id}: the command failed ({_told(status)})')
             if self._dead_letters is not None:
-                # It is deleted here after it has arrived there: it may come twice, but is not lost.
-                self._dead_letters.post(
-                    [message.body],
-                    attributes=message.attributes or None,
-                    group=message.group,
-                )
-                message.ack()
+                tried = f'{attempts} attempt{"" if attempts == 1 else "s"}'
+                reason = f'The command failed ({_told(status)}) after {tried}.'
+                if not self._bury(message, self._dead_letters, reason):
+                    complain(f'{message.id}: the lease was lost meanwhile; it comes again')
+                    return
                 with self._lock:
                     self.dead += 1
-                tried = f'{attempts} attempt{"" if attempts == 1 else "s"}'
                 complain(f'{message.id}: moved to {self._dead_letters.name} after {tried}')
                 return
             self._over.wait(self._arguments.pause)
         message.release()
+
+    def _bury(self, message: Message, dead_letters: Queue, reason: str) -> bool:
+        """Move a message to the dead-letter queue; False if its lease was lost before.
+
+        If the settings of the queue name the same dead-letter queue, the server moves the message,
+        and notes where it is from and why.
+        """
+        own = self._client.queue(self._arguments.queue).get_metadata().get('_dead_letter_queue')
+        if own == dead_letters.name:
+            # A server of upstream's cannot, nor can every store.
+            with contextlib.suppress(Unsupported, BadRequest):
+                return message.reject(reason)
+        # It is deleted here after it has arrived there: it may come twice, but is not lost.
+        dead_letters.post(
+            [message.body], attributes=message.attributes or None, group=message.group
+        )
+        message.ack()
+        return True
 
     def _run(self, message: Message, attempt: int) -> int:
         """The exit status of the command; negative if it was a signal."""

@@ -174,11 +174,10 @@ class _Spooled(own_drivers.SpooledNames):
         self._server.call(kinds.STEPS, 'delete_queue', project or '', kind, name)
 
     def _stats(self, name: str, project: str | None = None) -> dict[str, Any]:
-        if not self._names.exists(name, project=project):
-            raise self._missing(name, project)
         now = timeutils.utcnow_ts(microsecond=True)
         facts, _ = self._server.call(kinds.READS, 'stats', project or '', name, now, True)
         edges, total, claimed = facts
+        self._check_counted(name, project, total)
         stats: dict[str, Any] = {'claimed': claimed, 'free': total - claimed, 'total': total}
         if edges:
             for edge, (number, created) in (('oldest', edges[0]), ('newest', edges[-1])):

@@ -255,7 +255,7 @@ class DataDriver(own_drivers.DataDriver):
     def _count_messages(self) -> dict[str, int]:
         total = collections.Counter(free=0, claimed=0, total=0)
         for key in self.message_controller.find_queues():
-            counts = queues.count(self.server, (key, '')) or {}
+            counts = queues.count(self.server, key)
             total.update({kind: counts[kind] for kind in total if kind in counts})
         return dict(total)
 

@@ -187,13 +187,8 @@ class _Spooled(own_drivers.SpooledNames):
             detach(self._names, name, project)
 
     def _stats(self, name: str, project: str | None = None) -> dict[str, Any]:
-        keeps_names = self.driver.keeps_names  # type: ignore[attr-defined]
-        if not keeps_names and not self._names.exists(name, project=project):
-            raise self._missing(name, project)
-        places = keys.messages(name, project), self._names.names(project) if keeps_names else ''
-        found = count(self._server, places, keys.queue(name, project) if keeps_names else '')
-        if found is None:
-            raise self._missing(name, project)
+        found = count(self._server, keys.messages(name, project))
+        self._check_counted(name, project, found['total'])
         return {'messages': found}
 
 
@@ -209,19 +204,15 @@ class SpooledTopics(_Spooled, base.Topic):
     _missing = errors.TopicDoesNotExist
 
 
-def count(server: RedisServer, places: tuple[str, str], member: str = '') -> dict[str, Any] | None:
-    """The `stats` of the messages of a queue; None where it does not exist.
-
-    places: the keys of its messages and of the names among which `member` must be, if it is given.
-    """
+def count(server: RedisServer, messages: str) -> dict[str, Any]:
+    """The `stats` of the messages that are under a key."""
     now = timeutils.utcnow_ts()
     stats: dict[str, Any] = {'claimed': 0, 'free': 0, 'total': 0}
     after: Any = b'-inf'
     while after is not None:
-        found = server.run(_STATS, places, now, after, STEP, member, exact_time())
-        if found is None:
-            return None
-        total, claimed, oldest, newest, after = found
+        total, claimed, oldest, newest, after = server.run(
+            _STATS, (messages,), now, after, STEP, exact_time()
+        )
         stats['total'] += total
         stats['claimed'] += claimed
         for edge, record in (('oldest', oldest), ('newest', newest)):

@@ -175,10 +175,10 @@ class _Spooled(own_drivers.SpooledNames):
             self._database.write(unmap, project or '', name)
 
     def _stats(self, name: str, project: str | None = None) -> dict[str, Any]:
-        if not self._names.exists(name, project=project):
-            raise self._missing(name, project)
         now = timeutils.utcnow_ts(microsecond=True)
-        return {'messages': self._database.read(count, project or '', name, now)}
+        found: dict[str, Any] = self._database.read(count, project or '', name, now)
+        self._check_counted(name, project, found['total'])
+        return {'messages': found}
 
 
 def _delete(cursor: sqlite3.Cursor, project: str, kind: str, name: str) -> None:

@@ -1,15 +1,11 @@
 -- Counts messages, some at a time. Returns how many there are, how many are claimed, id and creation
 -- of the oldest of them (and of the newest of all, where it begins at the start), and the rank after
--- which to go on; nothing at all where the queue does not exist.
--- KEYS: messages, names of queues or topics. ARGV: now, rank to begin after ('-inf'), how many to
--- look at, queue ('': is not checked), exact time.
+-- which to go on.
+-- KEYS: messages. ARGV: now, rank to begin after ('-inf'), how many to look at, exact time.
 check_here(KEYS[1])
 local now, total, claimed, oldest, newest = tonumber(ARGV[1]), 0, 0, false, false
-if ARGV[4] ~= '' and not call('ZSCORE', KEYS[2], ARGV[4]) then
-    return false
-end
 
-place(KEYS[1], ARGV[5])
+place(KEYS[1], ARGV[4])
 if ARGV[2] == '-inf' then
     -- Those that are not due are there, too.
     for _, id in ipairs(call('ZRANGE', KEYS[1] .. LATER, 0, 4999)) do
