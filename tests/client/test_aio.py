@@ -548,6 +548,26 @@ def test_a_timeout_is_kept(server: ServerProcess) -> None:
 
 
 @pytest.mark.parametrize('transport', ['websocket', 'rest'])
+def test_a_release_that_is_refused_leaves_the_message_to_its_consumer(
+    server: ServerProcess, transport: str
+) -> None:
+    async def work() -> None:
+        async with client_of(server, transport=transport) as client:
+            queue = client.queue('q')
+            await queue.post('job', ttl=600)
+            async with queue.consume(credit=1, ttl=60) as consumer:
+                message = await consumer.receive(PATIENCE_SECONDS)
+                assert message is not None
+                for delay in (-1, 10**6):
+                    with pytest.raises(BadRequest):
+                        await message.release(delay=delay)
+                assert await message.ack()
+            assert (await queue.stats())['messages']['total'] == 0
+
+    asyncio.run(work())
+
+
+@pytest.mark.parametrize('transport', ['websocket', 'rest'])
 def test_messages_of_a_claim_are_released_and_rejected_one_by_one(
     server: ServerProcess, transport: str
 ) -> None:

@@ -334,7 +334,8 @@ class Consumer(Stream):
                     settlement.action, message_id, delivery.claim_id, **settlement.options
                 )
         except BadRequest:
-            if settlement.action == 'message_reject':
+            # Of a deletion: the claim has ended.
+            if settlement is not ACK:
                 raise
             return False
         except (Forbidden, NotFound):
