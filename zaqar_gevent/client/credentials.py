@@ -62,9 +62,18 @@ class SessionToken:
         return bool(self._session.invalidate())
 
     def place(self) -> Place:
-        """The endpoints in the catalogue: `messaging`, and `messaging-websocket` if any."""
+        """The endpoints in the catalogue: `messaging`, and `messaging-websocket` if any.
+
+        Raises `ConnectionLost` where there is none of the former.
+        """
+        url = self._endpoint('messaging')
+        if url is None:
+            wanted = ', '.join(f'{name} {value}' for name, value in self._filter.items() if value)
+            raise ConnectionLost(
+                f"The identity service's catalogue has no service `messaging` for {wanted}."
+            )
         return Place(
-            self._endpoint('messaging'),
+            url,
             self._endpoint('messaging-websocket'),
             self._ask(self._session.get_project_id),
         )

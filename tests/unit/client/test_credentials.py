@@ -120,6 +120,12 @@ def test_a_session_that_is_refused_is_not_authorized(identity: Identity) -> None
         SessionToken(identity.session()).token()
 
 
+def test_a_catalogue_without_the_service_is_said_to_be_so(identity: Identity) -> None:
+    credentials = SessionToken(identity.session(), region='R9')
+    with pytest.raises(ConnectionLost, match=r'no service `messaging` for region_name R9'):
+        credentials.place()
+
+
 def test_an_identity_service_that_does_not_answer_is_a_lost_connection(identity: Identity) -> None:
     session = Session(v3.Token(auth_url='http://127.0.0.1:1/v3', token='x'))
     with pytest.raises(ConnectionLost):

@@ -190,7 +190,9 @@ class Connector:
         except (ZaqarError, OSError) as error:
             problem = error
         except Exception as error:
-            LOG.exception('Opening a connection failed')
+            # It is tried again and again: one line each, and where it was only for who looks.
+            is_traced = LOG.isEnabledFor(logging.DEBUG)
+            LOG.warning('Opening a connection failed: %r', error, exc_info=is_traced)
             problem, failed = error, self._fallback.unreachable
         self._use(connection, failed, problem)
 
