@@ -52,7 +52,9 @@ def opening(option: str, conf: cfg.ConfigOpts) -> Iterator[None]:
     except Exception as error:
         LOG.debug('The store cannot be opened', exc_info=True)
         reason = describe_error(error) or type(error).__name__
-        raise ConfigurationError(f'The store cannot be opened: {named}: {reason}') from error
+        raise ConfigurationError(
+            f'The store cannot be opened: {named}: {reason}{_hint(error)}'
+        ) from error
     finally:
         waiting.kill(block=False)
 
@@ -120,8 +122,12 @@ def _list_installed(option: str) -> str:
 def _report_load_failure(
     option: str, conf: cfg.ConfigOpts, manager: Any, entry_point: Any, error: Exception
 ) -> None:
-    extra = _EXTRAS.get(getattr(error, 'name', None) or '')
-    hint = f'. Install it: pip install "zaqar_gevent[{extra}]"' if extra else ''
     raise ConfigurationError(
-        f'{describe_choice(option, conf)}: the driver cannot be loaded: {error}{hint}'
+        f'{describe_choice(option, conf)}: the driver cannot be loaded: {error}{_hint(error)}'
     )
+
+
+def _hint(error: Exception) -> str:
+    """How to install the module that is missing, if that is what an error is about."""
+    extra = _EXTRAS.get(getattr(error, 'name', None) or '')
+    return f'. Install it: pip install "zaqar_gevent[{extra}]"' if extra else ''

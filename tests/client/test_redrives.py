@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import uuid
 
 import pytest
@@ -77,4 +78,21 @@ def test_the_terminal_moves_lists_shows_and_cancels(shell: Shell) -> None:
         assert shell.records('redrive', 'show', 'dead', begun['id']) == [cancelled]
         assert cancelled['state'] == 'cancelled'
         assert dead.get_redrive(begun['id']).is_over
-    assert shell.run('redrive', 'nowhere').returncode == 1
+    for command in (('redrive', 'nowhere'), ('redrive', 'list', 'nowhere')):
+        status, told = shell.failure(*command)
+        assert (status, 'there is no queue nowhere' in told) == (1, True)
+
+
+def test_the_terminal_says_how_to_move_what_does_not_say_where_it_is_from(shell: Shell) -> None:
+    shell.records('queue', 'create', 'dead')
+    shell.records('post', 'dead', '1', '2')
+    finished = shell.run('redrive', 'dead')
+    assert finished.returncode == 1
+    last = json.loads(finished.stdout.splitlines()[-1])
+    assert (last['state'], last['moved'], last['left']) == ('finished', 0, 2)
+    assert 'zaqar-gevent redrive dead --target QUEUE' in finished.stderr
+    *_, last = shell.records('redrive', 'dead', '--target', 'jobs')
+    assert (last['moved'], last['left']) == (2, 0)
+    narrow = Shell(shell.env['ZAQAR_URL'], shell.env['ZAQAR_PROJECT'], COLUMNS='40')
+    table = narrow.run('redrive', 'list', 'dead', '--format', 'table').stdout
+    assert last['id'] in table

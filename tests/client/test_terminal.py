@@ -7,6 +7,7 @@ import http.server
 import json
 import os
 import pathlib
+import re
 import shlex
 import signal
 import subprocess
@@ -22,7 +23,10 @@ from tests.client.waiting import wait_until
 from tests.intermediaries import Intermediary
 from tests.ports import free_port
 from tests.server_process import ServerProcess
+from zaqar_gevent import program
 from zaqar_gevent.client import Client
+from zaqar_gevent.terminal.arguments import parse
+from zaqar_gevent.terminal.commands import COMMANDS, GROUPS
 
 
 def bodies(records: list[dict]) -> list[object]:
@@ -353,7 +357,7 @@ def test_wrong_usage_is_told_in_a_line(shell: Shell, arguments: tuple[str, ...],
 @pytest.mark.parametrize(
     ('arguments', 'told'),
     [
-        (('list', '--limit', '0'), 'less than 1'),
+        (('list', '--limit', '0'), 'a whole number of at least 1'),
         (('list', '--client-id', 'me'), 'me'),
         (('list', '--token', 'a\nb'), 'ASCII'),
         (('list', '--project', 'é'), 'ASCII'),
@@ -532,6 +536,15 @@ def test_a_server_that_is_not_there_is_told_in_a_line() -> None:
         assert 'Start a server with `zaqar-gevent`, or name one with --url or ZAQAR_URL' in line
 
 
+def test_a_server_that_is_there_is_not_to_be_started(server: ServerProcess) -> None:
+    """It is reached, but has no TLS."""
+    shell = Shell(f'https://127.0.0.1:{server.port}', 'demo')
+    status, line = shell.failure('ping', '--timeout', '3')
+    assert status == 3
+    assert 'SSL' in line
+    assert 'Start a server' not in line
+
+
 @pytest.mark.parametrize(
     'arguments', [('tail', 'orders'), ('consume', 'orders', '--exec', 'cat'), ('stats', '--watch')]
 )
@@ -604,15 +617,72 @@ def test_a_server_that_ends_while_it_is_followed_is_waited_for(
     assert (tailing.returncode, errors) == (0, '')
 
 
-@pytest.mark.parametrize('command', ['post', 'list', 'claim', 'tail', 'consume', 'stats', 'ping'])
-def test_each_command_describes_itself(command: str) -> None:
-    finished = subprocess.run(
-        [*COMMAND, command, '--help'], capture_output=True, text=True, timeout=SECONDS
-    )
-    assert finished.returncode == 0
-    assert finished.stdout.startswith(f'usage: zaqar-gevent {command}')
-    for told in ('ZAQAR_URL', 'exit status', '--transport'):
-        assert told in finished.stdout
+def documented_commands() -> set[tuple[str, ...]]:
+    """The names in the first columns of the guide's tables of commands."""
+    guide = (pathlib.Path(__file__).parents[2] / 'docs' / 'terminal.md').read_text()
+    found = set()
+    for column in re.findall(r'^\| (`[a-z][^|]*) \|', guide, re.MULTILINE):
+        names = re.findall(r'`([a-z]+(?: [a-z]+)?)', column)
+        group = names[0].split()[:1] if ' ' in names[0] else []
+        found |= {tuple(names[0].split()), *((*group, *name.split()) for name in names[1:])}
+    return found
+
+
+@pytest.mark.parametrize(
+    'command',
+    sorted({*COMMANDS, *((name,) for name in GROUPS), *documented_commands()}),
+    ids=' '.join,
+)
+def test_each_command_describes_itself(
+    command: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        # As the program ends with the status.
+        raise SystemExit(program.main([*command, '--help']))
+    assert not ended.value.code
+    told = capsys.readouterr().out
+    name = '' if command in (('serve',), ('help',)) else ' ' + ' '.join(command)
+    assert told.startswith(f'usage: zaqar-gevent{name} ')
+    if command in COMMANDS:
+        for expected in ('ZAQAR_URL', 'exit status', '--transport'):
+            assert expected in told
+
+
+def test_the_guide_has_all_commands() -> None:
+    named = {command[0] for command in documented_commands()}
+    assert named >= {command[0] for command in COMMANDS}
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'told'),
+    [
+        (('redrive', 'jobs', '--rate', '0'), "redrive: error: argument --rate: '0' is not a rate"),
+        (('redrive', 'jobs', '--rate', 'inf'), '0.01 to 100000 a second'),
+        (('list', '--limit', 'ten'), "'ten' is not a whole number of at least 1"),
+        (('post', 'jobs', '--ttl', '-1'), "'-1' is not a whole number of at least 0"),
+        (('ping', '--timeout', '0'), "'0' is not a number of seconds above 0"),
+        (('ping', '--interval', 'nan'), "'nan' is not a number of seconds, 0 or more"),
+        (('ping', '--client-id', 'me'), "'me' is not a UUID"),
+        (('queue', 'create', 'a', '--retry-delay', '1,x'), 'INITIAL,FACTOR,MAX'),
+        (('queue', 'lst'), "there is no command 'queue lst'. Did you mean list? Commands are: "),
+        (('queue', 'nothing'), 'Commands are: list, create, show, set, delete, purge, migrate'),
+        (('post', '-q'), 'A name or a body that starts with a dash comes after --'),
+    ],
+)
+def test_an_error_says_what_is_allowed(
+    arguments: tuple[str, ...], told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        parse(arguments, {})
+    assert ended.value.code == 2
+    assert told in capsys.readouterr().err
+
+
+def test_after_two_dashes_nothing_is_an_option() -> None:
+    parsed = parse(('post', '--ttl', '60', '--', '-q', '--', '-1', '--text'), {})
+    assert (parsed.queue, parsed.bodies, parsed.text) == ('-q', ['--', '-1', '--text'], False)
+    assert parse(('redrive', '--', '-q'), {}).queue == '-q'
+    assert parse(('queue', 'delete', '--yes', '--', '-q', '-r'), {}).names == ['-q', '-r']
 
 
 def test_neither_the_server_nor_gevent_is_imported(shell: Shell) -> None:

@@ -87,6 +87,7 @@ def test_completing_without_a_server_is_quiet(shell: Shell, path: str) -> None:
 def test_help_lists_all_commands_and_explains_each(shell: Shell) -> None:
     told = shell.run('help').stdout
     assert told == shell.run('--help').stdout
+    assert told == shell.run('help', '--help').stdout
     for command in ('serve', 'check', 'post', 'queue', 'subscription', 'completion'):
         assert f'\n  {command} ' in told
     explained = shell.run('help', 'queue', 'create').stdout

@@ -53,6 +53,51 @@ def test_a_missing_dead_letter_queue_is_warned_of(shell: Shell, command: str) ->
     shell.records('queue', 'set', 'jobs', *options)
 
 
+def test_a_setting_without_effect_is_warned_of(shell: Shell) -> None:
+    created = shell.run('queue', 'create', 'jobs', '--max-claims', '3')
+    assert created.returncode == 0
+    assert '--max-claims has no effect without --dead-letter-queue' in created.stderr
+    changed = shell.run('queue', 'set', 'jobs', '--dead-letter-ttl', '60')
+    assert len(changed.stderr.splitlines()) == 2
+    shell.records('queue', 'create', 'dead')
+    shell.records('queue', 'set', 'jobs', '--dead-letter-queue', 'dead')
+    shell.records('queue', 'set', 'jobs', '--max-claims', '4')
+
+
+def test_settings_are_unset_by_any_of_their_names(shell: Shell) -> None:
+    metadata = ('--metadata', 'default_delay=1')
+    shell.records('queue', 'create', 'jobs', '--default-ttl', '600', *metadata)
+    for name in ('default_ttl', '--default-ttl', '_default_message_ttl', 'retry-delay'):
+        [changed] = shell.records('queue', 'set', 'jobs', f'--unset={name}')
+        assert changed['metadata']['_default_message_ttl'] == 3600
+    assert changed['metadata']['default_delay'] == 1
+    [changed] = shell.records('queue', 'set', 'jobs', '--unset', 'default_delay')
+    assert 'default_delay' not in changed['metadata']
+    status, told = shell.failure('queue', 'set', 'jobs', '--unset', 'nonsense')
+    assert status == 1
+    assert 'there is no setting or key nonsense of jobs. Settings are max-post-size, ' in told
+
+
+def test_a_name_may_start_with_a_dash(shell: Shell) -> None:
+    shell.records('queue', 'create', '--', '-jobs')
+    shell.records('post', '--', '-jobs', '-1')
+    assert [one['body'] for one in shell.records('list', '--', '-jobs')] == [-1]
+    assert shell.records('queue', 'delete', '--', '-jobs') == [{'name': '-jobs', 'deleted': True}]
+
+
+def test_ids_and_names_are_not_broken_in_tables(shell: Shell) -> None:
+    name = 'n' * 64
+    shell.records('queue', 'create', name)
+    [made] = shell.records('subscription', 'create', name, 'http://127.0.0.1:1/a/long/path')
+    narrow = Shell(shell.env['ZAQAR_URL'], shell.env['ZAQAR_PROJECT'], COLUMNS='40')
+    for command, whole in (
+        (('subscription', 'list', name), made['id']),
+        (('queue', 'list', '--details'), name),
+        (('stats',), name),
+    ):
+        assert f' {whole} ' in narrow.run(*command, '--format', 'table').stdout
+
+
 def test_the_delay_of_retries_has_parts(shell: Shell) -> None:
     shell.records('queue', 'create', 'jobs', '--retry-delay', '0.5,3,60')
     [shown] = shell.records('queue', 'show', 'jobs')
@@ -100,7 +145,8 @@ def test_what_does_not_exist_is_told_and_not_created(shell: Shell) -> None:
     # One whose name is longer is another one.
     shell.records('post', 'nothing-else', '1')
     commands = (
-        *(('list',), ('tail',), ('stats',), ('tail', '--transport', 'rest')),
+        *(('list',), ('tail',), ('stats',), ('tail', '--transport', 'rest'), ('claim',)),
+        ('subscription', 'list'),
         *(('queue', 'show'), ('queue', 'delete'), ('queue', 'purge'), ('topic', 'show')),
         *(('queue', 'set', '--default-ttl', '60'), ('topic', 'set', '--unset', 'default-ttl')),
     )
@@ -111,6 +157,23 @@ def test_what_does_not_exist_is_told_and_not_created(shell: Shell) -> None:
         assert f'there is no {kind} nothing in project {shell.env["ZAQAR_PROJECT"]}' in told
     assert shell.records('queue', 'list') == [{'name': 'nothing-else'}]
     assert shell.records('topic', 'list') == []
+
+
+def test_ids_that_do_not_exist_are_told_and_nothing_is_deleted(
+    shell: Shell, pooled: Shell, tmp_path: pathlib.Path
+) -> None:
+    shell.records('queue', 'create', 'jobs')
+    [made] = shell.records('subscription', 'create', 'jobs', 'http://127.0.0.1:1/')
+    for command in (
+        ('subscription', 'delete', 'jobs', made['id'], 'nothing'),
+        ('claim', 'jobs', '--release', 'nothing'),
+    ):
+        status, told = shell.failure(*command)
+        assert (status, 'nothing does not exist' in told) == (1, True)
+    assert len(shell.records('subscription', 'list', 'jobs')) == 1
+    for kind in ('pool', 'flavor'):
+        status, told = pooled.failure(kind, 'delete', 'nothing')
+        assert (status, 'nothing does not exist' in told) == (1, True)
 
 
 def test_an_empty_queue_is_no_error(shell: Shell) -> None:
@@ -169,6 +232,17 @@ def test_topics_have_commands_of_their_own(shell: Shell) -> None:
     [made] = shell.records('subscription', 'create', 'news', 'http://127.0.0.1:1/', '--topic')
     [listed] = shell.records('subscription', 'list', 'news', '--topic')
     assert listed['id'] == made['id']
+    posted = shell.records('post', 'news', '--topic', '1', '2')
+    assert len(posted) == 2
+    for command in (('list',), ('tail', '--from-start', '--limit', '2')):
+        messages = shell.records(*command, 'news', '--topic')
+        assert [one['body'] for one in messages] == [1, 2]
+    [counted] = shell.records('stats', '--topic')
+    assert (counted['queue'], counted['total']) == ('news', 2)
+    assert shell.records('list', '--topic') == [{'name': 'news'}]
+    assert shell.records('queue', 'list') == []
+    status, told = shell.failure('list', 'other', '--topic')
+    assert (status, 'there is no topic other' in told) == (1, True)
     shell.records('topic', 'delete', 'news')
     assert shell.records('topic', 'list') == []
 

@@ -135,6 +135,13 @@ def test_the_address_may_come_from_the_configuration_file(tmp_path: pathlib.Path
         process.terminate()
 
 
+@pytest.mark.parametrize('port', ['80a', '65536', '-1'])
+def test_a_port_that_is_none_is_told_what_is_allowed(port: str) -> None:
+    finished = run(f'--port={port}')
+    assert finished.returncode == 2
+    assert finished.stderr.endswith(f"argument --port: '{port}' is not a port, 0 to 65535\n")
+
+
 def test_a_busy_port_gets_one_line(tmp_path: pathlib.Path) -> None:
     with socket.create_server(('127.0.0.1', 0)) as taken:
         port = str(taken.getsockname()[1])
@@ -184,6 +191,7 @@ def test_a_bad_configuration_file_gets_one_line(
         ('redis', 'native', 'hiredis', 'redis'),
         ('redis', 'upstream', 'redis', 'redis'),
         ('mongodb', 'native', 'pymongo', 'mongodb'),
+        ('postgresql', 'native', 'psycopg', 'postgresql'),
     ],
 )
 def test_a_store_whose_module_is_missing_names_the_extra(
@@ -195,9 +203,34 @@ def test_a_store_whose_module_is_missing_names_the_extra(
     file = tmp_path / 'zaqar.conf'
     stores = f'message_store = {store}\nmanagement_store = {store}\n'
     file.write_text(f'[drivers]\nredis_driver = {driver}\n{stores}')
-    line = failure('--port', '0', '--config-file', str(file), PYTHONPATH=str(tmp_path))
+    path = f'{tmp_path}:{ROOT}'
+    line = failure('--port', '0', '--config-file', str(file), PYTHONPATH=path)
     assert f"No module named '{module}'" in line
-    assert f'zaqar_gevent[{extra}]' in line
+    assert f'pip install "zaqar_gevent[{extra}]"' in line
+    if store == 'postgresql':
+        told = run('check', '--config-file', str(file), PYTHONPATH=path).stdout
+        assert f'pip install "zaqar_gevent[{extra}]"' in told
+        assert run('db', '--help', PYTHONPATH=path).stdout.startswith('usage: zaqar-gevent db')
+
+
+@pytest.mark.parametrize(
+    ('command', 'module'),
+    [('serve', 'falcon'), ('check', 'keystoneauth1'), ('ping', 'urllib3'), ('help', 'difflib')],
+)
+def test_an_interruption_while_modules_are_loaded_is_quiet(
+    tmp_path: pathlib.Path, command: str, module: str
+) -> None:
+    """Also where what loads them would print the exception, or go on."""
+    (tmp_path / f'{module}.py').write_text(
+        'import os, signal\n'
+        'try:\n'
+        '    os.kill(os.getpid(), signal.SIGINT)\n'
+        '    signal.pause()\n'
+        'except KeyboardInterrupt:\n'
+        "    print('interrupted')\n"
+    )
+    finished = run(command, PYTHONPATH=f'{tmp_path}:{ROOT}', XDG_STATE_HOME=str(tmp_path))
+    assert (finished.returncode, finished.stdout, finished.stderr) == (130, '', '')
 
 
 def test_the_file_of_a_bad_value_is_named(tmp_path: pathlib.Path) -> None:

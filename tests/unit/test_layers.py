@@ -21,25 +21,55 @@ FORBIDDEN = {
     'api': (
         *('zaqar_gevent.rest', 'zaqar_gevent.websocket', 'zaqar_gevent.server', 'gevent'),
         *('zaqar_gevent.push', 'zaqar_gevent.webhooks'),
-        *('zaqar_gevent.cmd', 'zaqar_gevent.wsgi', 'zaqar_gevent.storage', 'falcon', 'websockets'),
+        *(
+            'zaqar_gevent.cmd',
+            'zaqar_gevent.program',
+            'zaqar_gevent.wsgi',
+            'zaqar_gevent.storage',
+            'falcon',
+            'websockets',
+        ),
     ),
     'rest': (
-        *('zaqar_gevent.websocket', 'zaqar_gevent.server', 'zaqar_gevent.cmd'),
+        *(
+            'zaqar_gevent.websocket',
+            'zaqar_gevent.server',
+            'zaqar_gevent.cmd',
+            'zaqar_gevent.program',
+        ),
         *('zaqar_gevent.wsgi', 'zaqar_gevent.storage', 'gevent', 'websockets'),
         'zaqar_gevent.webhooks',
     ),
     'websocket': (
-        *('zaqar_gevent.rest', 'zaqar_gevent.server', 'zaqar_gevent.cmd', 'zaqar_gevent.wsgi'),
+        *(
+            'zaqar_gevent.rest',
+            'zaqar_gevent.server',
+            'zaqar_gevent.cmd',
+            'zaqar_gevent.program',
+            'zaqar_gevent.wsgi',
+        ),
         *('zaqar_gevent.storage', 'falcon', 'zaqar_gevent.push', 'zaqar_gevent.webhooks'),
     ),
     'push': (
-        *('zaqar_gevent.rest', 'zaqar_gevent.server', 'zaqar_gevent.cmd', 'zaqar_gevent.wsgi'),
+        *(
+            'zaqar_gevent.rest',
+            'zaqar_gevent.server',
+            'zaqar_gevent.cmd',
+            'zaqar_gevent.program',
+            'zaqar_gevent.wsgi',
+        ),
         *('zaqar_gevent.storage', 'zaqar_gevent.websocket', 'zaqar_gevent.http', 'falcon'),
         'zaqar_gevent.webhooks',
     ),
     'webhooks': (
         *('zaqar_gevent.rest', 'zaqar_gevent.websocket', 'zaqar_gevent.server', 'falcon'),
-        *('zaqar_gevent.cmd', 'zaqar_gevent.wsgi', 'zaqar_gevent.storage', 'zaqar_gevent.push'),
+        *(
+            'zaqar_gevent.cmd',
+            'zaqar_gevent.program',
+            'zaqar_gevent.wsgi',
+            'zaqar_gevent.storage',
+            'zaqar_gevent.push',
+        ),
         *('zaqar_gevent.http', 'requests'),
     ),
     'webhooks/scheduler.py': ('gevent', 'socket', 'time'),
@@ -47,7 +77,13 @@ FORBIDDEN = {
     'webhooks/shares.py': ('gevent', 'socket', 'time'),
     'console': (
         *('zaqar_gevent.api', 'zaqar_gevent.rest', 'zaqar_gevent.websocket', 'zaqar_gevent.push'),
-        *('zaqar_gevent.storage', 'zaqar_gevent.server', 'zaqar_gevent.cmd', 'zaqar_gevent.wsgi'),
+        *(
+            'zaqar_gevent.storage',
+            'zaqar_gevent.server',
+            'zaqar_gevent.cmd',
+            'zaqar_gevent.program',
+            'zaqar_gevent.wsgi',
+        ),
         *('zaqar_gevent.http', 'zaqar_gevent.conf', 'zaqar_gevent.client', 'falcon', 'gevent'),
         *('zaqar', 'socket', 'pathlib', 'os'),
     ),
@@ -71,7 +107,13 @@ FORBIDDEN = {
     'options.py': ('gevent', 'zaqar_gevent.api', 'zaqar_gevent.rest', 'zaqar_gevent.server'),
     'storage': (
         *('zaqar_gevent.api', 'zaqar_gevent.rest', 'zaqar_gevent.websocket', 'falcon'),
-        *('zaqar_gevent.server', 'zaqar_gevent.cmd', 'zaqar_gevent.wsgi', 'zaqar_gevent.conf'),
+        *(
+            'zaqar_gevent.server',
+            'zaqar_gevent.cmd',
+            'zaqar_gevent.program',
+            'zaqar_gevent.wsgi',
+            'zaqar_gevent.conf',
+        ),
     ),
     'storage/core': (
         *('zaqar_gevent.storage.sqlite', 'zaqar_gevent.storage.redis', 'sqlite3', 'hiredis'),
@@ -100,24 +142,48 @@ FORBIDDEN = {
     'metrics.py': ('zaqar_gevent', 'gevent'),
     'access_log.py': (
         *('zaqar_gevent.api', 'zaqar_gevent.rest', 'zaqar_gevent.websocket', 'zaqar_gevent.server'),
-        *('zaqar_gevent.storage', 'zaqar_gevent.cmd', 'zaqar_gevent.wsgi', 'zaqar_gevent.metrics'),
+        *(
+            'zaqar_gevent.storage',
+            'zaqar_gevent.cmd',
+            'zaqar_gevent.program',
+            'zaqar_gevent.wsgi',
+            'zaqar_gevent.metrics',
+        ),
     ),
     'terminal': (
         *('zaqar_gevent.api', 'zaqar_gevent.rest', 'zaqar_gevent.websocket', 'zaqar_gevent.push'),
-        *('zaqar_gevent.storage', 'zaqar_gevent.server', 'zaqar_gevent.cmd', 'zaqar_gevent.wsgi'),
+        *(
+            'zaqar_gevent.storage',
+            'zaqar_gevent.server',
+            'zaqar_gevent.cmd',
+            'zaqar_gevent.program',
+            'zaqar_gevent.wsgi',
+        ),
         *('zaqar_gevent.http', 'zaqar_gevent.conf', 'falcon', 'gevent', 'zaqar', 'oslo_config'),
     ),
     'check': (
         *('zaqar_gevent.api', 'zaqar_gevent.rest', 'zaqar_gevent.websocket', 'zaqar_gevent.push'),
-        *('zaqar_gevent.server', 'zaqar_gevent.cmd', 'zaqar_gevent.wsgi', 'zaqar_gevent.client'),
+        *(
+            'zaqar_gevent.server',
+            'zaqar_gevent.cmd',
+            'zaqar_gevent.program',
+            'zaqar_gevent.wsgi',
+            'zaqar_gevent.client',
+        ),
         *('zaqar_gevent.terminal', 'zaqar_gevent.http', 'falcon'),
     ),
     'copying': (
-        *('zaqar_gevent.rest', 'zaqar_gevent.websocket', 'zaqar_gevent.server', 'zaqar_gevent.cmd'),
+        *(
+            'zaqar_gevent.rest',
+            'zaqar_gevent.websocket',
+            'zaqar_gevent.server',
+            'zaqar_gevent.cmd',
+            'zaqar_gevent.program',
+        ),
         *('zaqar_gevent.wsgi', 'zaqar_gevent.client', 'zaqar_gevent.terminal', 'falcon', 'gevent'),
     ),
     'conf.py': ('zaqar_gevent.server', 'zaqar_gevent.api', 'zaqar_gevent.rest'),
-    'server.py': ('zaqar_gevent.cmd', 'zaqar_gevent.wsgi'),
+    'server.py': ('zaqar_gevent.cmd', 'zaqar_gevent.program', 'zaqar_gevent.wsgi'),
     '': ('zaqar.transport.wsgi', 'zaqar.transport.websocket', 'zaqar.api', 'zaqar.bootstrap'),
 }
 
@@ -166,7 +232,7 @@ def test_the_client_imports_nothing_else_of_the_package() -> None:
 
 def test_only_the_command_patches_the_standard_library() -> None:
     patching = [module.name for module in MODULES if 'patch_all' in module.read_text()]
-    assert patching == ['cmd.py']
+    assert patching == ['program.py']
 
 
 def test_only_the_metrics_know_prometheus() -> None:

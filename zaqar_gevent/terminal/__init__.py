@@ -2,8 +2,3 @@
 
 They import nothing of the server, and what they need only when it is needed.
 """
-
-COMMANDS = (
-    *('post', 'list', 'get', 'claim', 'tail', 'consume', 'stats', 'ping'),
-    *('queue', 'topic', 'redrive', 'subscription', 'pool', 'flavor'),
-)

@@ -6,7 +6,7 @@ import argparse
 import os
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 from zaqar_gevent.terminal.commands import COMMANDS, GROUPS, Command
 from zaqar_gevent.terminal.values import positive, printable, uuid_text
@@ -22,10 +22,18 @@ _ENVIRONMENT = """environment:
   ZAQAR_URL, ZAQAR_CLOUD, ZAQAR_PROJECT, ZAQAR_TOKEN, ZAQAR_ROLES, ZAQAR_CLIENT_ID,
   ZAQAR_TRANSPORT and ZAQAR_ENCODING give the options of these names.
 
+after -- nothing is an option: so a name or a body may start with a dash.
+
 exit status:
   0 done; 1 the server refused, or a command failed; 2 wrong usage; 3 the server cannot be reached
   or does not answer; 130 interrupted; 141 nobody reads the output any more; 143 terminated
 """
+
+
+_GROUP_NOTES = {
+    'queue': '`zaqar-gevent queue migrate` moves a queue to another pool, in its stores.',
+    'redrive': '`zaqar-gevent redrive QUEUE` is short for `zaqar-gevent redrive start QUEUE`.',
+}
 
 
 def parse(argv: Sequence[str], environment: Mapping[str, str] | None = None) -> argparse.Namespace:
@@ -36,23 +44,70 @@ def parse(argv: Sequence[str], environment: Mapping[str, str] | None = None) -> 
     """
     environment = os.environ if environment is None else environment
     names = tuple(argv[:1])
-    # `redrive QUEUE` stands for `redrive start QUEUE`.
-    if argv[0] == 'redrive' and argv[1:] and not _names_member(argv[0], argv[1]):
-        argv = [argv[0], 'start', *argv[1:]]
-    if argv[0] in GROUPS:
+    given = argv[1:]
+    if argv[0] == 'redrive' and given and not _names_member(argv[0], given[0]):
+        # `redrive QUEUE` stands for `redrive start QUEUE`.
+        names = ('redrive', 'start')
+    elif argv[0] in GROUPS:
         names = tuple(argv[:2])
+        given = argv[2:]
         if names not in COMMANDS:
-            # It says what there is, or that this is nothing of it.
-            _parser_of_group(argv[0], environment).parse_args(argv[1:])
-    parser = _new_parser(COMMANDS[names], f'{PROGRAM} {" ".join(names)}')
+            _refuse_member(argv, environment)
+    parser = _new_parser(COMMANDS[names], f'{PROGRAM} {" ".join(argv[: len(argv) - len(given)])}')
     _add_arguments(parser, names, environment)
-    arguments, rest = parser.parse_known_intermixed_args(argv[len(names) :])
+    arguments, rest = parser.parse_known_intermixed_args(_without_dashes(given))
     if rest:
-        from zaqar_gevent.terminal.display import complain
-
-        complain(_unknown(rest[0], parser))
-        raise SystemExit(2)
+        _fail(_unknown(_as_given(rest[0]), parser))
+    for name, value in vars(arguments).items():
+        if isinstance(value, list):
+            setattr(arguments, name, [_as_given(one) for one in value])
+        else:
+            setattr(arguments, name, _as_given(value))
     return arguments
+
+
+# No argument of a process has this character.
+_MARK = '\0'
+
+
+def _without_dashes(given: Sequence[str]) -> list[str]:
+    """The arguments, without `--` and with a mark before each one after it.
+
+    NOTE: argparse forgets the `--` where options stand between arguments.
+    """
+    if '--' not in given:
+        return list(given)
+    end = given.index('--')
+    return [*given[:end], *(_MARK + one for one in given[end + 1 :])]
+
+
+def _as_given(value: Any) -> Any:
+    """A value of an argument without the mark of `_without_dashes`."""
+    return value.removeprefix(_MARK) if isinstance(value, str) else value
+
+
+def _fail(reason: str) -> NoReturn:
+    from zaqar_gevent.terminal.display import complain
+
+    complain(reason)
+    raise SystemExit(2)
+
+
+def _refuse_member(argv: Sequence[str], environment: Mapping[str, str]) -> None:
+    """Say what commands a group has, where `argv` names none of them; raises SystemExit."""
+    group, *rest = argv
+    if not rest or rest[0].startswith('-'):
+        _parser_of_group(group, environment).parse_args(rest)
+    import difflib
+
+    known = [names[1] for names in COMMANDS if names[0] == group]
+    near = difflib.get_close_matches(rest[0], known, n=1)
+    meant = f' Did you mean {near[0]}?' if near else ''
+    more = ', migrate' if group == 'queue' else ''
+    _fail(
+        f'there is no command {f"{group} {rest[0]}"!r}.{meant} Commands are: '
+        f'{", ".join(known)}{more}'
+    )
 
 
 def place(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -81,13 +136,16 @@ def _unknown(given: str, parser: argparse.ArgumentParser) -> str:
     known = re.findall(r'--[a-z][a-z-]*', parser.format_help())
     near = difflib.get_close_matches(option, known, n=1)
     meant = f' Did you mean {near[0]}?' if near else ''
-    return f'there is no option {option}.{meant} `{parser.prog} --help` lists all'
+    return (
+        f'there is no option {option}.{meant} `{parser.prog} --help` lists all. A name or a body '
+        'that starts with a dash comes after --'
+    )
 
 
 def add_commands(subparsers: Any, environment: Mapping[str, str] | None = None) -> None:
     """Add a parser for each command and group to those that `add_subparsers` has made."""
     environment = os.environ if environment is None else environment
-    for name, summary in _top_level():
+    for name, summary in top_level().items():
         parser = subparsers.add_parser(name, help=summary)
         if name in GROUPS:
             _add_members(parser, name, environment)
@@ -97,16 +155,19 @@ def add_commands(subparsers: Any, environment: Mapping[str, str] | None = None) 
 
 def overview() -> str:
     """All commands, each with what it does, in lines."""
-    return '\n'.join(f'  {name:<13} {summary}' for name, summary in _top_level())
+    return '\n'.join(f'  {name:<13} {summary}' for name, summary in top_level().items())
 
 
-def _top_level() -> list[tuple[str, str]]:
-    single = [(names[0], one.summary) for names, one in COMMANDS.items() if len(names) == 1]
-    return [*single, *GROUPS.items()]
+def top_level() -> dict[str, str]:
+    """The commands and groups of commands, each with what it does."""
+    single = {names[0]: one.summary for names, one in COMMANDS.items() if len(names) == 1}
+    return single | GROUPS
 
 
 def _parser_of_group(name: str, environment: Mapping[str, str]) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog=f'{PROGRAM} {name}', description=GROUPS[name])
+    parser = argparse.ArgumentParser(
+        prog=f'{PROGRAM} {name}', description=GROUPS[name], epilog=_GROUP_NOTES.get(name)
+    )
     _add_members(parser, name, environment)
     return parser
 

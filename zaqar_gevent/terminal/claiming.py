@@ -7,6 +7,7 @@ import argparse
 from zaqar_gevent.client import Client
 from zaqar_gevent.terminal.display import Display, complain
 from zaqar_gevent.terminal.listing import show_message
+from zaqar_gevent.terminal.queues import exists, tell_missing
 
 
 def run(client: Client, arguments: argparse.Namespace, display: Display) -> int:
@@ -21,7 +22,10 @@ def run(client: Client, arguments: argparse.Namespace, display: Display) -> int:
         return 2
     options = {name: getattr(arguments, name) for name in ('ttl', 'grace', 'wait')}
     given = {name: value for name, value in options.items() if value is not None}
-    claim = client.queue(arguments.queue).claim(limit=arguments.limit, **given)
+    queue = client.queue(arguments.queue)
+    claim = queue.claim(limit=arguments.limit, **given)
+    if not claim.messages and not exists(queue):
+        return tell_missing(queue)
     for message in claim.messages:
         show_message(message, display)
         if arguments.delete:
@@ -31,6 +35,9 @@ def run(client: Client, arguments: argparse.Namespace, display: Display) -> int:
 
 def _release(client: Client, arguments: argparse.Namespace, display: Display) -> int:
     queue = client.queue(arguments.queue)
+    for claim_id in arguments.release:
+        # The server takes the id of a claim that does not exist as well.
+        client.call('claim_get', queue_name=queue.name, claim_id=claim_id)
     for claim_id in arguments.release:
         given = {} if arguments.delay is None else {'delay': arguments.delay}
         client.call('claim_delete', queue_name=queue.name, claim_id=claim_id, **given)

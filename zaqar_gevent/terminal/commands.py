@@ -17,6 +17,7 @@ from zaqar_gevent.terminal.values import (
     not_negative,
     pair,
     positive,
+    rate,
     whole,
 )
 
@@ -37,6 +38,7 @@ class Command(NamedTuple):
 _Adding = Callable[[argparse.ArgumentParser], None]
 
 _NAMES = {'queue': queue_names, 'topic': topic_names}
+_SHARED = 'A queue and a topic of one name have the same messages and subscriptions.'
 _YES = 'do not ask, even on a terminal'
 _TTL = '60 to 1209600 unless the server is configured otherwise'
 _LEASE = '60 to 43200 unless the server is configured otherwise'
@@ -92,6 +94,7 @@ def _add_post(parser: argparse.ArgumentParser) -> None:
         help='the group of each message, 1 to 128 characters. In a queue with _ordered_groups one '
         'worker at a time has messages of a group, in their order',
     )
+    _add_topic(parser)
     parser.add_argument(
         '--batch',
         type=count,
@@ -110,6 +113,9 @@ def _add_list(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--marker', metavar='ID', help='begin after this message or queue')
     parser.add_argument('--unclaimed', action='store_true', help='leave out claimed messages')
     parser.add_argument('--delayed', action='store_true', help='list delayed messages as well')
+    parser.add_argument(
+        '--topic', action='store_true', help='of a topic, not a queue; without a name: the topics'
+    )
 
 
 def _add_get(parser: argparse.ArgumentParser) -> None:
@@ -161,6 +167,7 @@ def _add_tail(parser: argparse.ArgumentParser) -> None:
     start.add_argument('--marker', metavar='ID', help='begin after this message')
     _add_limit(parser, 'stop after N messages (default: never)')
     _add_filter(parser, 'print only messages whose attributes meet this')
+    _add_topic(parser)
 
 
 def _add_consume(parser: argparse.ArgumentParser) -> None:
@@ -201,7 +208,8 @@ def _add_consume(parser: argparse.ArgumentParser) -> None:
         '--dead-letter-queue',
         metavar='QUEUE',
         help='after the last attempt, move the message there (default: give it back, so that this '
-        'worker or another gets it again)',
+        'worker or another gets it again). `redrive` can move it back if the settings of the '
+        'queue name this one as well, and otherwise with --target',
     )
     _completed(action, queue_names)
     parser.add_argument(
@@ -224,6 +232,9 @@ def _add_stats(parser: argparse.ArgumentParser) -> None:
         const=2.0,
         metavar='SECONDS',
         help='count every SECONDS (default: 2) and show the changes per second',
+    )
+    parser.add_argument(
+        '--topic', action='store_true', help='of a topic, not a queue; without a name: of all'
     )
 
 
@@ -264,7 +275,8 @@ def _add_set(kind: str, parser: argparse.ArgumentParser) -> None:
         action='append',
         default=[],
         metavar='NAME',
-        help='take a setting or key away, so that its default applies; may be given more than once',
+        help='take a setting or key away, so that its default applies: the name of an option, as '
+        'default-ttl, or a key of your own; may be given more than once',
     )
 
 
@@ -337,13 +349,16 @@ def _add_subscription(parser: argparse.ArgumentParser) -> None:
 def _add_redrive_start(parser: argparse.ArgumentParser) -> None:
     _add_queue(parser)
     action = parser.add_argument(
-        '--target', metavar='QUEUE', help='move them there (default: where each is from)'
+        '--target',
+        metavar='QUEUE',
+        help='move all of them there (default: each to where it is from; those that do not say it '
+        'are left)',
     )
     _completed(action, queue_names)
     _add_limit(parser, 'move at most N messages (default: all)')
     parser.add_argument(
         '--rate',
-        type=positive,
+        type=rate,
         metavar='N',
         help='move at most N messages a second, 0.01 to 100000 (default: as fast as it goes)',
     )
@@ -485,16 +500,18 @@ def _of_kind(kind: str) -> dict[tuple[str, ...], Command]:
             f'Change the settings of {article}.', 'queues:run_set', adding(_add_set)
         ),
         (kind, 'delete'): Command(
-            f'Delete {kind}s with their messages and subscriptions.',
+            f'Delete {kind}s with their messages.',
             'queues:run_delete',
             adding(_add_delete),
-            'It asks first if it runs on a terminal. This cannot be undone.',
+            'It asks first if it runs on a terminal. This cannot be undone. Subscriptions stay; '
+            f'`{kind} purge --subscriptions` deletes them. {_SHARED}',
         ),
         (kind, 'purge'): Command(
-            f'Delete the messages of {article}, but not the {kind}; claimed messages stay.',
+            f'Delete the messages of {article}, but not the {kind}'
+            f'{"; claimed messages stay" if kind == "queue" else ""}.',
             'queues:run_purge',
             adding(_add_purge),
-            'It asks first if it runs on a terminal. This cannot be undone.',
+            f'It asks first if it runs on a terminal. This cannot be undone. {_SHARED}',
         ),
     }
 
@@ -561,7 +578,10 @@ COMMANDS: dict[tuple[str, ...], Command] = {
         'Move the dead letters of a queue back, and show how far it is.',
         'redrives:run_start',
         _add_redrive_start,
-        '`zaqar-gevent redrive QUEUE` does the same. The server goes on if this command is ended.',
+        '`zaqar-gevent redrive QUEUE` does the same. The server goes on if this command is ended. '
+        'Dead letters that do not say where they are from are only moved with --target, and '
+        'otherwise left; then the exit status is 1. Such are those that a client has posted there, '
+        'as `consume` does where the settings of its queue do not name the dead-letter queue.',
     ),
     ('redrive', 'list'): Command(
         'List the redrives of a queue.', 'redrives:run_list', _add_redrive_list

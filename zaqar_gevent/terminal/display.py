@@ -12,6 +12,13 @@ from zaqar_gevent.client import APIError
 
 _LONGEST_REASON = 300
 _CUT = '…'
+# Columns whose cells are copied from a table, and so are never broken.
+_NAMES = frozenset({'id', 'name', 'queue', 'topic', 'quota', 'target'})
+# The other columns are broken, but to no less than this.
+_NARROWEST = 12
+# What rich adds to the widths of the columns: for each one, and at the ends of a line.
+_COLUMN_MARGIN = 3
+_TABLE_MARGIN = 2
 
 
 class Display:
@@ -58,21 +65,38 @@ class Display:
         self, rows: Iterable[Sequence[str]], columns: Sequence[str] | None = None
     ) -> None:
         from rich import box
-        from rich.console import Console
+        from rich.cells import cell_len
         from rich.table import Table
         from rich.text import Text
 
         table = Table(box=box.SIMPLE_HEAD, show_header=columns is not None)
-        for column in columns or ('', ''):
-            table.add_column(column, overflow='fold')
-        for row in rows:
-            table.add_row(*(Text(printable(cell)) for cell in row))
-        Console(highlight=False).print(table)
+        cells = [[printable(cell) for cell in row] for row in rows]
+        needed = _TABLE_MARGIN
+        for number, column in enumerate(columns or ('', '')):
+            widest = max([cell_len(column), *(cell_len(row[number]) for row in cells)])
+            is_whole = column in _NAMES
+            least = widest if is_whole else min(widest, _NARROWEST)
+            needed += least + _COLUMN_MARGIN
+            table.add_column(column, overflow='fold', no_wrap=is_whole, min_width=least)
+        for row in cells:
+            table.add_row(*map(Text, row))
+        print_table(table, needed)
 
     def say(self, text: str) -> None:
         """Print what only people want to know, beside the results."""
         if self.human:
             print(printable(text), file=sys.stderr, flush=True)
+
+
+def print_table(table: Any, needed: int) -> None:
+    """Print a table of rich's, as wide as the terminal or as needed.
+
+    A line that is too long for a terminal is continued in the next one, and is copied as one line.
+    """
+    from rich.console import Console
+
+    width = max(Console().width, needed)
+    Console(highlight=False, width=width).print(table)
 
 
 def complain(reason: str) -> None:

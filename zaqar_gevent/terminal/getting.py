@@ -8,11 +8,12 @@ from zaqar_gevent.client import Client, Message
 from zaqar_gevent.client.sync.queue import PAGE_MESSAGES
 from zaqar_gevent.terminal.display import Display, complain
 from zaqar_gevent.terminal.listing import show_message
+from zaqar_gevent.terminal.queues import source_of
 
 
 def run(client: Client, arguments: argparse.Namespace, display: Display) -> int:
     """Print messages; returns 1 if any is gone."""
-    source = client.topic(arguments.queue) if arguments.topic else client.queue(arguments.queue)
+    source = source_of(client, arguments)
     found: dict[str, Message] = {}
     for start in range(0, len(arguments.ids), PAGE_MESSAGES):
         some = source.get_messages(arguments.ids[start : start + PAGE_MESSAGES])

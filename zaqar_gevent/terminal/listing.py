@@ -9,24 +9,25 @@ from typing import Any
 
 from zaqar_gevent.client import Client, Message
 from zaqar_gevent.terminal.display import Display, compact, span
-from zaqar_gevent.terminal.queues import exists, tell_missing
+from zaqar_gevent.terminal.queues import exists, source_of, tell_missing
 
 
 def run(client: Client, arguments: argparse.Namespace, display: Display) -> int:
     """Print what there is, page after page; returns the exit status."""
     if arguments.queue is None:
-        _list_queues(client, arguments, display)
+        _list_names(client, arguments, display)
         return 0
     return _list_messages(client, arguments, display)
 
 
-def _list_queues(client: Client, arguments: argparse.Namespace, display: Display) -> None:
-    for queue in itertools.islice(client.queues(marker=arguments.marker), arguments.limit):
-        display.show({'name': queue.name}, queue.name)
+def _list_names(client: Client, arguments: argparse.Namespace, display: Display) -> None:
+    list_all = client.topics if arguments.topic else client.queues
+    for source in itertools.islice(list_all(marker=arguments.marker), arguments.limit):
+        display.show({'name': source.name}, source.name)
 
 
 def _list_messages(client: Client, arguments: argparse.Namespace, display: Display) -> int:
-    queue = client.queue(arguments.queue)
+    queue = source_of(client, arguments)
     messages = queue.messages(
         marker=arguments.marker,
         include_claimed=not arguments.unclaimed,

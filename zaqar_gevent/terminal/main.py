@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import importlib
 import logging
 import os
@@ -25,7 +26,7 @@ UNREAD = 128 + signal.SIGPIPE
 TERMINATED = 128 + signal.SIGTERM
 
 _STANDARD_ERROR = 2
-_WHERE_ELSE = 'Start a server with `zaqar-gevent`, or name one with --url or ZAQAR_URL.'
+_WHERE_ELSE = ' Start a server with `zaqar-gevent`, or name one with --url or ZAQAR_URL.'
 # What may have happened although no answer came in time.
 _MAY_BE_DONE = {
     'post': 'Messages that were being sent may have been posted.',
@@ -90,7 +91,8 @@ def _run(arguments: argparse.Namespace) -> int:
         complain(' '.join(filter(None, (str(error), _MAY_BE_DONE.get(arguments.command[0])))))
         return UNREACHABLE
     except ConnectionLost as error:
-        complain(f'{str(error).rstrip(".")}. {_WHERE_ELSE}')
+        is_refused = not arguments.cloud and os.strerror(errno.ECONNREFUSED) in str(error)
+        complain(f'{str(error).rstrip(".")}.{_WHERE_ELSE if is_refused else ""}')
         return UNREACHABLE
     except ZaqarError as error:
         complain(str(error))

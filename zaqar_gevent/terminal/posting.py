@@ -11,9 +11,10 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, BinaryIO, NamedTuple
 
-from zaqar_gevent.client import APIError, Client, Queue
+from zaqar_gevent.client import APIError, Client, Queue, Topic
 from zaqar_gevent.terminal.display import Display, complain, refusal
 from zaqar_gevent.terminal.interrupts import interrupted_later
+from zaqar_gevent.terminal.queues import source_of
 from zaqar_gevent.terminal.values import json_or_text
 
 # A request may be 256 KiB long in the server's default configuration.
@@ -47,7 +48,7 @@ def run(client: Client, arguments: argparse.Namespace, display: Display) -> int:
     if arguments.bodies and arguments.file:
         complain('bodies are given either as arguments or in a file')
         return 2
-    posting = _Posting(client.queue(arguments.queue), arguments, display)
+    posting = _Posting(source_of(client, arguments), arguments, display)
     try:
         if arguments.bodies:
             given = map(os.fsencode, arguments.bodies)
@@ -72,8 +73,10 @@ class _Posting:
     count: how many messages have been posted.
     """
 
-    def __init__(self, queue: Queue, arguments: argparse.Namespace, display: Display) -> None:
-        self._queue = queue
+    def __init__(
+        self, source: Queue | Topic, arguments: argparse.Namespace, display: Display
+    ) -> None:
+        self._source = source
         self._read: Callable[[str], Any] = str if arguments.text else json_or_text
         options = {
             'ttl': arguments.ttl,
@@ -134,7 +137,7 @@ class _Posting:
     def _send(self, bodies: list[Any]) -> None:
         # An interruption waits for the answer, so that the count is right.
         with interrupted_later():
-            message_ids = self._queue.post(bodies, **self._options)
+            message_ids = self._source.post(bodies, **self._options)
             self.count += len(message_ids)
             if not self._display.human:
                 for message_id in message_ids:

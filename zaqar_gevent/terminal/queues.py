@@ -4,12 +4,21 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import shlex
+from collections.abc import Mapping, Set
 from typing import Any
 
 from zaqar_gevent.client import Client, Conflict, Queue, Topic
 from zaqar_gevent.terminal.confirmation import confirmed
 from zaqar_gevent.terminal.display import Display, complain, text
-from zaqar_gevent.terminal.settings import described, given_metadata, key_of
+from zaqar_gevent.terminal.settings import (
+    described,
+    given_metadata,
+    key_of,
+    option_of,
+    settings_of,
+    without_effect,
+)
 
 
 def run_list(client: Client, arguments: argparse.Namespace, display: Display) -> int:
@@ -55,6 +64,7 @@ def run_create(client: Client, arguments: argparse.Namespace, display: Display) 
         )
         return 1
     _warn_of_dead_letters(client, metadata)
+    _warn_of_no_effect(source, metadata.keys(), metadata)
     told = 'created' if is_new else 'exists already'
     display.show({'name': source.name, 'created': is_new}, f'{source.name} {told}.')
     return 0
@@ -79,25 +89,34 @@ def run_set(client: Client, arguments: argparse.Namespace, display: Display) -> 
     """Change the settings of a queue or topic."""
     source = _source(client, arguments)
     given = given_metadata(arguments, arguments.kind)
-    unset = {key_of(name) for name in arguments.unset}
-    if not given and not unset:
+    if not given and not arguments.unset:
         complain('nothing to set: give a setting, --metadata or --unset')
         return 2
     if not exists(source):
         return tell_missing(source)
+    before = source.get_metadata() if arguments.unset else {}
+    unset = {key_of(name, arguments.kind, before) for name in arguments.unset}
+    unknown = unset - before.keys() - {setting.key for setting in settings_of(arguments.kind)}
+    if unknown:
+        return _tell_unknown_settings(source, unknown, before)
     changes: list[dict[str, Any]] = [
         {'op': 'add', 'path': _pointer(key), 'value': value} for key, value in given.items()
     ]
-    changes += [{'op': 'remove', 'path': _pointer(key)} for key in sorted(unset)]
-    metadata = source.update(changes)
+    # A setting that is not there has its default already.
+    changes += [
+        {'op': 'remove', 'path': _pointer(key)}
+        for key in sorted(unset & before.keys() - given.keys())
+    ]
+    metadata = source.update(changes) if changes else before
     _warn_of_dead_letters(client, given)
+    _warn_of_no_effect(source, given.keys() | unset, metadata)
     record = {'name': source.name, 'metadata': metadata}
     display.show_fields(record, {'name': source.name, **described(metadata, arguments.kind)})
     return 0
 
 
 def run_delete(client: Client, arguments: argparse.Namespace, display: Display) -> int:
-    """Delete queues or topics with their messages and subscriptions."""
+    """Delete queues or topics with their messages; subscriptions stay."""
     sources = [_get(client, arguments.kind, name) for name in arguments.names]
     missing = [source for source in sources if not exists(source)]
     if missing:
@@ -138,6 +157,29 @@ def _warn_of_dead_letters(client: Client, given: dict[str, Any]) -> None:
         )
 
 
+def _warn_of_no_effect(
+    source: Queue | Topic, changed: Set[str], metadata: Mapping[str, Any]
+) -> None:
+    for setting, needed in without_effect(source.kind, changed, metadata):
+        complain(
+            f'warning: --{setting} has no effect without --{needed}; set it: zaqar-gevent '
+            f'{source.kind} set {shlex.quote(source.name)} --{needed} ...'
+        )
+
+
+def _tell_unknown_settings(
+    source: Queue | Topic, unknown: Set[str], metadata: Mapping[str, Any]
+) -> int:
+    settings = settings_of(source.kind)
+    own = sorted(metadata.keys() - {setting.key for setting in settings})
+    names = ', '.join(option_of(setting) for setting in settings)
+    complain(
+        f'there is no setting or key {", ".join(sorted(unknown))} of {source.name}. Settings are '
+        f'{names}; its own keys: {", ".join(own) or "none"}'
+    )
+    return 1
+
+
 def exists(source: Queue | Topic) -> bool:
     """Whether a queue or topic exists; nothing is created to find out."""
     return source.exists()
@@ -154,6 +196,11 @@ def tell_missing(source: Queue | Topic) -> int:
 
 def _source(client: Client, arguments: argparse.Namespace) -> Queue | Topic:
     return _get(client, arguments.kind, arguments.name)
+
+
+def source_of(client: Client, arguments: argparse.Namespace) -> Queue | Topic:
+    """The queue that the argument QUEUE names, or with `--topic` the topic."""
+    return _get(client, 'topic' if arguments.topic else 'queue', arguments.queue)
 
 
 def _get(client: Client, kind: str, name: str) -> Queue | Topic:

@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import shlex
 import time
 from typing import Any
 
-from zaqar_gevent.client import Client, Redrive
+from zaqar_gevent.client import Client, Queue, Redrive
 from zaqar_gevent.terminal.display import Display, complain
 from zaqar_gevent.terminal.queues import exists, tell_missing
 
-_COLUMNS = ('id', 'target', 'state', 'moved', 'left', 'started', 'ended', 'reason')
+# `redrive show` has the others.
+_COLUMNS = ('id', 'target', 'state', 'moved', 'left', 'started', 'reason')
 _PAUSE_SECONDS = 0.5
 
 
 def run_start(client: Client, arguments: argparse.Namespace, display: Display) -> int:
     """Begin a redrive, and show how far it is until it is over."""
     queue = client.queue(arguments.queue)
-    if not exists(queue) and not queue.stats()['messages']['total']:
+    if _is_missing(queue):
         return tell_missing(queue)
     redrive = queue.redrive(target=arguments.target, limit=arguments.limit, rate=arguments.rate)
     if arguments.no_wait:
@@ -36,13 +38,18 @@ def run_start(client: Client, arguments: argparse.Namespace, display: Display) -
     if redrive.state != 'finished':
         complain(f'the redrive is {redrive.state}: {redrive.reason or "somebody has ended it"}')
         return 1
+    if redrive.left:
+        complain(_advice(redrive, arguments.queue))
+        return 1
     return 0
 
 
 def run_list(client: Client, arguments: argparse.Namespace, display: Display) -> int:
     """Print the redrives of a queue."""
-    found = itertools.islice(client.queue(arguments.queue).redrives(), arguments.limit)
-    records = [_record(one) for one in found]
+    queue = client.queue(arguments.queue)
+    records = [_record(one) for one in itertools.islice(queue.redrives(), arguments.limit)]
+    if not records and _is_missing(queue):
+        return tell_missing(queue)
     rows = [tuple(_cell(record[column]) for column in _COLUMNS) for record in records]
     display.show_table(records, _COLUMNS, rows)
     return 0
@@ -61,6 +68,10 @@ def run_cancel(client: Client, arguments: argparse.Namespace, display: Display) 
     redrive.cancel()
     display.show(_record(redrive), _told(redrive), whole=True)
     return 0
+
+
+def _is_missing(queue: Queue) -> bool:
+    return not exists(queue) and not queue.stats()['messages']['total']
 
 
 def _wait_with_bar(redrive: Redrive, total: int) -> None:
@@ -89,8 +100,18 @@ def _wait_with_lines(redrive: Redrive, display: Display) -> None:
 
 
 def _told(redrive: Redrive) -> str:
-    left = f', {redrive.left} left that do not say where they are from' if redrive.left else ''
+    left = f', {redrive.left} left' if redrive.left else ''
     return f'Redrive {redrive.id} is {redrive.state}: {redrive.moved} moved{left}.'
+
+
+def _advice(redrive: Redrive, queue_name: str) -> str:
+    one = redrive.left == 1
+    return (
+        f'{redrive.left} message{" was" if one else "s were"} left: the server does not know where '
+        f'{"it is" if one else "they are"} from. Name the queue to move '
+        f'{"it" if one else "them"} to: zaqar-gevent redrive {shlex.quote(queue_name)} '
+        '--target QUEUE'
+    )
 
 
 def _record(redrive: Redrive) -> dict[str, Any]:

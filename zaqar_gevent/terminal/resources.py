@@ -82,6 +82,8 @@ def run_set(client: Client, arguments: argparse.Namespace, display: Display) -> 
 @_with_pools
 def run_delete(client: Client, arguments: argparse.Namespace, display: Display) -> int:
     """Remove a pool or flavor from the catalogue; the pool's store keeps its data."""
+    # The server takes a name that does not exist as well.
+    _resources(client, arguments).get(arguments.name)
     question = f'Delete {arguments.kind} {arguments.name}. Go on'
     if not confirmed(question, arguments):
         return 1

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Set
 from typing import Any
 
 from zaqar_gevent.client.metadata import check_key
@@ -20,6 +20,9 @@ _READERS: dict[str, Callable[[str], Any]] = {
     'object': json_object,
 }
 
+# What settings do nothing without.
+_NEEDED = {'max-claims': 'dead-letter-queue', 'dead-letter-ttl': 'dead-letter-queue'}
+
 _BY_OPTION = {one.name.replace('_', '-'): one for one in SETTINGS}
 
 
@@ -34,7 +37,7 @@ def add_settings(parser: argparse.ArgumentParser, kind: str) -> None:
             options['action'] = argparse.BooleanOptionalAction
         else:
             options |= {'type': _READERS[setting.form], 'metavar': setting.placeholder}
-        group.add_argument(f'--{_option_of(setting)}', **options)
+        group.add_argument(f'--{option_of(setting)}', **options)
     group.add_argument(
         '--metadata',
         type=pair,
@@ -46,7 +49,8 @@ def add_settings(parser: argparse.ArgumentParser, kind: str) -> None:
     )
 
 
-def _option_of(setting: Setting) -> str:
+def option_of(setting: Setting) -> str:
+    """The name of a setting as an option, without its dashes."""
     return setting.name.replace('_', '-')
 
 
@@ -73,10 +77,29 @@ def given_metadata(arguments: argparse.Namespace, kind: str) -> dict[str, Any]:
     return {key: value for key, value in given.items() if value is not None} | own
 
 
-def key_of(name: str) -> str:
-    """The key in the metadata for the name of a setting, or for a key."""
-    setting = _BY_OPTION.get(name.removeprefix('--'))
-    return name if setting is None else setting.key
+def key_of(name: str, kind: str, metadata: Mapping[str, Any]) -> str:
+    """The key in the metadata that is meant by a key, or by the name of a setting.
+
+    name: a setting's may be spelled as an option, `max-claims`, or as in Python, `max_claims`.
+    """
+    if name in metadata:
+        return name
+    setting = _BY_OPTION.get(name.removeprefix('--').replace('_', '-'))
+    return name if setting is None or setting not in settings_of(kind) else setting.key
+
+
+def without_effect(
+    kind: str, changed: Set[str], metadata: Mapping[str, Any]
+) -> Iterator[tuple[str, str]]:
+    """The settings that have no effect, each with the setting that it needs.
+
+    changed: only pairs are told of which a key is among these. metadata: after the change.
+    """
+    for name, needed_name in _NEEDED.items():
+        setting, needed = _BY_OPTION[name], _BY_OPTION[needed_name]
+        is_set = metadata.get(setting.key) is not None and not metadata.get(needed.key)
+        if is_set and setting in settings_of(kind) and changed & {setting.key, needed.key}:
+            yield name, needed_name
 
 
 def described(metadata: Mapping[str, Any], kind: str) -> dict[str, str | Any]:
@@ -86,5 +109,5 @@ def described(metadata: Mapping[str, Any], kind: str) -> dict[str, str | Any]:
     for setting in settings_of(kind):
         value = left.pop(setting.key, None)
         if value is not None:
-            told[_option_of(setting)] = f'{value}{setting.unit}' if setting.unit else value
+            told[option_of(setting)] = f'{value}{setting.unit}' if setting.unit else value
     return told | {key: value for key, value in left.items() if value is not None}

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import time
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from zaqar_gevent.client import Client, NotFound
-from zaqar_gevent.terminal.display import Display, printable
-from zaqar_gevent.terminal.queues import exists, tell_missing
+from zaqar_gevent.client import Client, NotFound, Queue, Topic
+from zaqar_gevent.terminal.display import Display, print_table, printable
+from zaqar_gevent.terminal.queues import exists, source_of, tell_missing
 from zaqar_gevent.terminal.reader import being_read
+
+# What the table of the counts has beside the names.
+_NUMBERS_WIDTH = 60
 
 
 class Count(NamedTuple):
@@ -25,10 +29,10 @@ class Count(NamedTuple):
 
 def run(client: Client, arguments: argparse.Namespace, display: Display) -> int:
     """Print the counts of one queue or of all; returns the exit status."""
-    if arguments.queue is not None and not exists(client.queue(arguments.queue)):
-        return tell_missing(client.queue(arguments.queue))
+    if arguments.queue is not None and not exists(source_of(client, arguments)):
+        return tell_missing(source_of(client, arguments))
     if arguments.watch is None:
-        _print(display, list(_counts(client, arguments.queue)), {})
+        _print(display, list(_counts(client, arguments)), {})
     elif display.human:
         _watch_live(client, arguments)
     else:
@@ -36,18 +40,20 @@ def run(client: Client, arguments: argparse.Namespace, display: Display) -> int:
     return 0
 
 
-def _counts(client: Client, name: str | None) -> Iterator[Count]:
-    names = [queue.name for queue in client.queues()] if name is None else [name]
-    for each in names:
-        try:
-            messages = client.queue(each).stats()['messages']
-        except NotFound:
-            # It has been deleted since it was listed.
-            if name is not None:
-                raise
-            continue
-        free, claimed, total = (messages[member] for member in ('free', 'claimed', 'total'))
-        yield Count(each, free, claimed, total, time.monotonic())
+def _counts(client: Client, arguments: argparse.Namespace) -> Iterator[Count]:
+    if arguments.queue is not None:
+        yield _count(source_of(client, arguments))
+        return
+    for source in client.topics() if arguments.topic else client.queues():
+        # It may have been deleted since it was listed.
+        with contextlib.suppress(NotFound):
+            yield _count(source)
+
+
+def _count(source: Queue | Topic) -> Count:
+    messages = source.stats()['messages']
+    free, claimed, total = (messages[member] for member in ('free', 'claimed', 'total'))
+    return Count(source.name, free, claimed, total, time.monotonic())
 
 
 def change(count: Count, before: Count | None) -> float | None:
@@ -59,9 +65,8 @@ def change(count: Count, before: Count | None) -> float | None:
 
 def _print(display: Display, counts: list[Count], before: dict[str, Count]) -> None:
     if display.human:
-        from rich.console import Console
-
-        Console(highlight=False).print(_table(counts, before, watched=False))
+        longest = max((len(printable(count.queue)) for count in counts), default=0)
+        print_table(_table(counts, before, watched=False), longest + _NUMBERS_WIDTH)
         return
     for count in counts:
         record: dict[str, Any] = {**count._asdict(), 'at': time.time()}
@@ -75,7 +80,7 @@ def _watch(client: Client, arguments: argparse.Namespace, display: Display) -> N
     before: dict[str, Count] = {}
     with being_read():
         while True:
-            counts = list(_counts(client, arguments.queue))
+            counts = list(_counts(client, arguments))
             _print(display, counts, before)
             before = {count.queue: count for count in counts}
             time.sleep(arguments.watch)
@@ -87,7 +92,7 @@ def _watch_live(client: Client, arguments: argparse.Namespace) -> None:
     before: dict[str, Count] = {}
     with Live(auto_refresh=False) as live:
         while True:
-            counts = list(_counts(client, arguments.queue))
+            counts = list(_counts(client, arguments))
             live.update(_table(counts, before, watched=True), refresh=True)
             before = {count.queue: count for count in counts}
             time.sleep(arguments.watch)

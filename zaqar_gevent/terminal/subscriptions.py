@@ -10,12 +10,15 @@ from zaqar_gevent.client import Client, Queue, Topic
 from zaqar_gevent.client.filters import FilterError, parse
 from zaqar_gevent.terminal.confirmation import confirmed
 from zaqar_gevent.terminal.display import Display, compact, complain, span
+from zaqar_gevent.terminal.queues import exists, tell_missing
 
 
 def run_list(client: Client, arguments: argparse.Namespace, display: Display) -> int:
     """Print the subscriptions of a queue or topic."""
-    found = itertools.islice(_source(client, arguments).subscriptions(), arguments.limit)
-    records = list(found)
+    source = _source(client, arguments)
+    records = list(itertools.islice(source.subscriptions(), arguments.limit))
+    if not records and not exists(source):
+        return tell_missing(source)
     columns = ('id', 'subscriber', 'confirmed', 'ttl', 'age', 'options')
     rows = [
         (
@@ -67,6 +70,9 @@ def run_delete(client: Client, arguments: argparse.Namespace, display: Display) 
     """End subscriptions."""
     source = _source(client, arguments)
     ids: list[str] = arguments.subscriptions
+    for subscription_id in ids:
+        # The server takes the id of a subscription that does not exist as well.
+        source.get_subscription(subscription_id)
     noun = 'subscription' if len(ids) == 1 else f'{len(ids)} subscriptions'
     if not confirmed(f'Delete {noun} of {source.name}. Go on', arguments):
         return 1

@@ -8,7 +8,7 @@ import itertools
 from zaqar_gevent.client import Client
 from zaqar_gevent.terminal.display import Display, complain
 from zaqar_gevent.terminal.listing import show_message
-from zaqar_gevent.terminal.queues import exists, tell_missing
+from zaqar_gevent.terminal.queues import exists, source_of, tell_missing
 from zaqar_gevent.terminal.reader import being_read
 from zaqar_gevent.terminal.subscriptions import filter_of
 
@@ -19,7 +19,7 @@ def run(client: Client, arguments: argparse.Namespace, display: Display) -> int:
     def tell_restart() -> None:
         complain(f'The server does not know the marker; {arguments.queue} begins anew.')
 
-    queue = client.queue(arguments.queue)
+    queue = source_of(client, arguments)
     if not exists(queue):
         return tell_missing(queue)
     with (

@@ -16,35 +16,58 @@ def printable(text: str) -> str:
 
 
 def uuid_text(text: str) -> str:
-    return str(uuid.UUID(text))
+    try:
+        return str(uuid.UUID(text))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f'{text!r} is not a UUID') from None
 
 
 def count(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f'{number} is less than 1')
-    return number
+    return _integer(text, 1)
 
 
 def whole(text: str) -> int:
-    number = int(text)
-    if number < 0:
-        raise argparse.ArgumentTypeError(f'{number} is less than 0')
+    return _integer(text, 0)
+
+
+def _integer(text: str, least: int) -> int:
+    try:
+        number = int(text)
+    except ValueError:
+        number = least - 1
+    if number < least:
+        raise argparse.ArgumentTypeError(f'{text!r} is not a whole number of at least {least}')
     return number
 
 
 def not_negative(text: str) -> float:
-    number = float(text)
-    if not 0 <= number < math.inf:
-        raise argparse.ArgumentTypeError(f'{text} is not a number of seconds')
+    number = _number(text)
+    if number is None or number < 0:
+        raise argparse.ArgumentTypeError(f'{text!r} is not a number of seconds, 0 or more')
     return number
 
 
 def positive(text: str) -> float:
-    number = not_negative(text)
-    if number == 0:
-        raise argparse.ArgumentTypeError('0 is no time at all')
+    number = _number(text)
+    if number is None or number <= 0:
+        raise argparse.ArgumentTypeError(f'{text!r} is not a number of seconds above 0')
     return number
+
+
+def rate(text: str) -> float:
+    number = _number(text)
+    if number is None or not 0.01 <= number <= 100_000:
+        raise argparse.ArgumentTypeError(f'{text!r} is not a rate, 0.01 to 100000 a second')
+    return number
+
+
+def _number(text: str) -> float | None:
+    """The finite number that a text is; None for others."""
+    try:
+        number = float(text)
+    except ValueError:
+        return None
+    return number if math.isfinite(number) else None
 
 
 def retry_delay(text: str) -> dict[str, float]:
@@ -53,12 +76,13 @@ def retry_delay(text: str) -> dict[str, float]:
     parts = text.split(',')
     if len(parts) > len(names):
         raise argparse.ArgumentTypeError(f'{text!r} is not INITIAL,FACTOR,MAX')
-    return dict(zip(names, map(_plain_number, parts), strict=False))
-
-
-def _plain_number(text: str) -> float:
-    number = not_negative(text)
-    return int(number) if number.is_integer() else number
+    numbers = [_number(part) for part in parts]
+    if any(number is None or number < 0 for number in numbers):
+        raise argparse.ArgumentTypeError(
+            f'{text!r} is not INITIAL,FACTOR,MAX: numbers of 0 or more, such as 1,2,300'
+        )
+    plain = (int(one) if one.is_integer() else one for one in numbers if one is not None)
+    return dict(zip(names, plain, strict=False))
 
 
 def pair(text: str) -> tuple[str, Any]:
@@ -93,10 +117,8 @@ def conditions(text: str) -> dict[str, Any]:
 
 def moment(text: str) -> float | str:
     """A time: seconds since the epoch, or a text that the server reads."""
-    try:
-        return not_negative(text)
-    except ValueError:
-        return text
+    number = _number(text)
+    return text if number is None else number
 
 
 def json_or_text(text: str) -> Any:
@@ -119,15 +141,3 @@ def _object_of(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(members) != len(pairs):
         raise ValueError('an object has a name twice')
     return members
-
-
-# argparse names a type by its function in error messages.
-for _type, _name in (
-    (count, 'number'),
-    (whole, 'number'),
-    (not_negative, 'number of seconds'),
-    (positive, 'number of seconds'),
-    (uuid_text, 'UUID'),
-    (retry_delay, 'delay'),
-):
-    _type.__name__ = _name

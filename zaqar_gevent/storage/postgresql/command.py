@@ -2,49 +2,18 @@
 
 from __future__ import annotations
 
-import argparse
 import socket
 import sys
-from collections.abc import Sequence
 
 from oslo_config import cfg
 from zaqar.common import errors as upstream_errors
 from zaqar.storage import errors
 
-from zaqar_gevent.arguments import add_config_files
 from zaqar_gevent.storage.postgresql import addresses, options, schema
 from zaqar_gevent.storage.postgresql.addresses import Address
 from zaqar_gevent.storage.postgresql.wire import wait_in_thread
 
-_HELP = """
-exit status:
-  0  the tables are those of this version
-  1  they are not (check), or could not be changed (migrate)
-  2  the command line is wrong
-  3  the configuration or the database cannot be read
-"""
-
 _GROUPS = {'message_store': options.MESSAGE_GROUP, 'management_store': options.MANAGEMENT_GROUP}
-
-
-def parse(argv: Sequence[str]) -> argparse.Namespace:
-    """The arguments of the command."""
-    parser = argparse.ArgumentParser(
-        prog='zaqar-gevent db',
-        description='Check the tables of the stores in PostgreSQL that the configuration names, '
-        'or bring them up to date.',
-        epilog=_HELP,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument(
-        'action',
-        choices=['check', 'migrate'],
-        help='check: say what version the tables have; nothing is changed. migrate: create or '
-        'change them. Tables that are rewritten cannot be used meanwhile; that is said first.',
-    )
-    add_config_files(parser)
-    parser.add_argument('--yes', action='store_true', help='do not ask before tables are rewritten')
-    return parser.parse_args(argv)
 
 
 def run(conf: cfg.ConfigOpts, action: str, *, may_rewrite: bool) -> int:
