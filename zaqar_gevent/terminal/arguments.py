@@ -30,6 +30,7 @@ exit status:
 """
 
 
+_AFTER_DASHES = 'A name or a body that starts with a dash comes after --'
 _GROUP_NOTES = {
     'queue': '`zaqar-gevent queue migrate` moves a queue to another pool, in its stores.',
     'redrive': '`zaqar-gevent redrive QUEUE` is short for `zaqar-gevent redrive start QUEUE`.',
@@ -55,7 +56,10 @@ def parse(argv: Sequence[str], environment: Mapping[str, str] | None = None) -> 
             _refuse_member(argv, environment)
     parser = _new_parser(COMMANDS[names], f'{PROGRAM} {" ".join(argv[: len(argv) - len(given)])}')
     _add_arguments(parser, names, environment)
-    arguments, rest = parser.parse_known_intermixed_args(_without_dashes(given))
+    plain = _without_dashes(given)
+    if any(one.startswith('-') and not one.startswith('--') for one in plain):
+        parser.hint = f'. {_AFTER_DASHES}'
+    arguments, rest = parser.parse_known_intermixed_args(plain)
     if rest:
         _fail(_unknown(_as_given(rest[0]), parser))
     for name, value in vars(arguments).items():
@@ -136,10 +140,7 @@ def _unknown(given: str, parser: argparse.ArgumentParser) -> str:
     known = re.findall(r'--[a-z][a-z-]*', parser.format_help())
     near = difflib.get_close_matches(option, known, n=1)
     meant = f' Did you mean {near[0]}?' if near else ''
-    return (
-        f'there is no option {option}.{meant} `{parser.prog} --help` lists all. A name or a body '
-        'that starts with a dash comes after --'
-    )
+    return f'there is no option {option}.{meant} `{parser.prog} --help` lists all. {_AFTER_DASHES}'
 
 
 def add_commands(subparsers: Any, environment: Mapping[str, str] | None = None) -> None:
@@ -184,8 +185,17 @@ def _add_members(
             _add_arguments(member, names, environment)
 
 
-def _new_parser(command: Command, program: str) -> argparse.ArgumentParser:
-    return argparse.ArgumentParser(
+class _Parser(argparse.ArgumentParser):
+    """A parser whose errors end with a `hint`."""
+
+    hint = ''
+
+    def error(self, message: str) -> NoReturn:
+        super().error(message + self.hint)
+
+
+def _new_parser(command: Command, program: str) -> _Parser:
+    return _Parser(
         prog=program,
         description=f'{command.summary} {command.details}'.strip(),
         epilog=_ENVIRONMENT,
