@@ -229,6 +229,22 @@ def test_two_pools_in_one_place_are_a_conflict(admin: Administrator) -> None:
     assert admin.create_pool('other', uri=admin.uri('fast')).status == 409
 
 
+def test_what_needs_a_pool_that_is_not_there_is_a_conflict(two_flavors: Administrator) -> None:
+    admin, metadata = two_flavors, {'_flavor': two_flavors.name('fast')}
+    assert admin.call('queue_create', queue_name='failed', metadata=metadata).status == 201
+    new = {'queue_name': 'new', 'messages': [{'body': 1, 'ttl': 60}]}
+    answers = [
+        admin.call('queue_create', queue_name='new'),
+        admin.call('message_post', **new),
+    ]
+    redrive = admin.call('redrive_create', queue_name='failed', target='new')
+    if 'cannot move dead letters' not in str(redrive.body):
+        answers.append(redrive)
+    for answer in answers:
+        assert answer.status == 409
+        assert 'There is no pool' in str(answer.body)
+
+
 def test_the_last_pool_of_a_flavor_stays(two_flavors: Administrator) -> None:
     admin = two_flavors
     target = {'pool_name': admin.name('fast')}

@@ -236,24 +236,13 @@ class Context:
     def create_queue(self, name: str, metadata: Metadata | None) -> bool:
         """Create a queue or topic unless there is one; whether it has been created.
 
-        Raises `errors.QuotaExceeded`; `errors.Conflict` where there is no pool for it.
+        Raises `errors.QuotaExceeded`.
         """
         quotas = self.broker.project_quotas
         if self.kind is Kind.QUEUE and quotas.limit_queues:
             with quotas.new_queue(name, self.project_id):
-                return self._create_queue(name, metadata)
-        return self._create_queue(name, metadata)
-
-    def _create_queue(self, name: str, metadata: Metadata | None) -> bool:
-        try:
-            return self.queues.create(name, metadata=metadata, project=self.project_id)
-        except storage_errors.NoPoolFound:
-            # To try again is of no use: somebody has to do something.
-            raise errors.Conflict(
-                f'There is no pool for the {self.kind.value} {name}: this server keeps queues in '
-                'pools, and none is registered. An administrator has to register one '
-                '(PUT /v2/pools/NAME, or `zaqar-gevent pool create`).'
-            ) from None
+                return self.queues.create(name, metadata=metadata, project=self.project_id)
+        return self.queues.create(name, metadata=metadata, project=self.project_id)
 
     def forget_metadata_of(self, name: str) -> None:
         """The metadata of a queue has changed."""

@@ -11,6 +11,7 @@
     ├── Unauthorized            401     unauthorized
     ├── Forbidden               403     forbidden
     ├── NotFound                404     not_found
+    │   └── NotLeased           404     not_leased
     ├── NotAcceptable           406     not_acceptable
     ├── RequestTimeout          408     request_timeout
     ├── Conflict                409     conflict
@@ -118,6 +119,8 @@ class NotFound(APIError):
 
 class NotLeased(NotFound):
     """Some messages are not leased to a consumer; the others have been settled."""
+
+    code = 'not_leased'
 
     def __init__(self, message_ids: Sequence[str]) -> None:
         count = len(message_ids)
@@ -253,8 +256,8 @@ _NOT_CLAIMED = 'A claim was specified, but the message is not currently claimed.
 def from_storage(error: storage_errors.ExceptionBase, operation: str) -> APIError:
     """The error for an `operation` that the store refused or failed.
 
-    A missing resource is 404 and a refusal is 403 or 400. Anything else that a store raises,
-    such as a lost connection or a conflict between writers, is 503.
+    A missing resource is 404, a refusal 403 or 400, and a missing pool 409. Anything else that a
+    store raises, such as a lost connection or a conflict between writers, is 503.
     """
     match error:
         case MarkerNotGiven():
@@ -268,6 +271,13 @@ def from_storage(error: storage_errors.ExceptionBase, operation: str) -> APIErro
             return TooMany(
                 f'{error} ([drivers:transport:gevent] max_redrives_per_{owner}). Wait until one is '
                 'over, or cancel one.'
+            )
+        case storage_errors.NoPoolFound():
+            # To try again is of no use: somebody has to do something.
+            return Conflict(
+                'There is no pool for it: this server keeps queues in pools, and none without a '
+                'flavor is registered. An administrator has to register one (PUT /v2/pools/NAME, '
+                'or `zaqar-gevent pool create`).'
             )
         case storage_errors.DoesNotExist():
             return NotFound(str(error))

@@ -6,7 +6,7 @@ import types
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple, TypedDict, Union, get_args, get_origin, get_type_hints
 
-from zaqar_gevent.api import errors, pools, queues, schemas, subscriptions
+from zaqar_gevent.api import errors, messages, pools, queues, redrives, schemas, subscriptions
 from zaqar_gevent.api.operation import Operation
 from zaqar_gevent.api.schemas import Member, Schema, Schemas
 from zaqar_gevent.rest import shapes
@@ -19,8 +19,11 @@ WITH_BODY = ('POST', 'PUT', 'PATCH')
 
 # The operations that find what they would make or change in a state that does not allow it.
 _CONFLICTING: tuple[Callable[..., Any], ...] = (
+    messages.post_messages,
     pools.create_pool,
+    queues.create_queue,
     queues.update_queue,
+    redrives.create_redrive,
     subscriptions.create_subscription,
     subscriptions.update_subscription,
 )
@@ -88,6 +91,7 @@ def failures(operation: Operation, *, has_body: bool) -> list[type[errors.APIErr
         errors.Conflict: operation.function in _CONFLICTING,
         errors.BodyTooLarge: has_body,
         errors.UnsupportedMediaType: has_body and bool(operation.media_types),
+        errors.TooMany: not operation.anonymous,
         errors.ServiceUnavailable: True,
     }
     return [error for error, can_occur in possible.items() if can_occur]
