@@ -18,17 +18,17 @@ MAX_CHAIN = 32
 class NoDeadLetterQueue(errors.ExceptionBase):
     """A message cannot be rejected: its queue has no dead letter queue that can be used."""
 
-    msg_format = (
-        'Queue {queue} of project {project} has no dead letter queue in the same store '
-        '(_dead_letter_queue) to put rejected messages into'
-    )
+    msg_format = 'Messages of queue {queue} of project {project} cannot be rejected: {reason}'
 
-    def __init__(self, queue: str, project: str | None) -> None:
-        super().__init__(queue=queue, project=project)
+    def __init__(self, queue: str, project: str | None, reason: str) -> None:
+        super().__init__(queue=queue, project=project, reason=reason)
 
 
 class ChainTooLong(Exception):
     """More than `MAX_CHAIN` dead letter queues follow each other."""
+
+    def __init__(self) -> None:
+        super().__init__(f'At most {MAX_CHAIN} dead letter queues may follow one another')
 
 
 def find_cycle(
@@ -62,9 +62,27 @@ def can_dead_letter(
     A message is claimed at least once before it is one.
     """
     most = metadata.get('_max_claim_count')
-    if not metadata.get('_dead_letter_queue') or not isinstance(most, int) or most < 1:
+    if not isinstance(most, int) or most < 1:
         return False
+    return find_obstacle(queue, metadata, get_metadata) is None
+
+
+def find_obstacle(
+    queue: str, metadata: Mapping[str, Any], get_metadata: Callable[[str], Mapping[str, Any]]
+) -> str | None:
+    """Why messages of `queue` cannot be moved to its dead letter queue; None if they can.
+
+    Arguments as `find_cycle`.
+    """
+    if not metadata.get('_dead_letter_queue'):
+        return 'it has no dead letter queue (_dead_letter_queue)'
     try:
-        return not find_cycle(queue, metadata, get_metadata)
-    except ChainTooLong:
-        return False
+        cycle = find_cycle(queue, metadata, get_metadata)
+    except ChainTooLong as error:
+        return str(error)
+    return describe_cycle(cycle) if cycle else None
+
+
+def describe_cycle(cycle: list[str]) -> str:
+    """What is wrong with a cycle of dead letter queues."""
+    return f'dead letters would come back to where they came from ({" -> ".join(cycle)})'

@@ -1,8 +1,11 @@
 """Dead letter queues that lead back to where a message came from, over every transport alike."""
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
+
+from tests.callers import RestCaller
 
 PLACE = '$.metadata._dead_letter_queue'
 
@@ -67,3 +70,22 @@ def test_other_metadata_can_be_changed_and_none_is_no_queue(api: Any) -> None:
     assert create(api, 'others', '').status == 201
     change = {'op': 'add', 'path': '/metadata/owner', 'value': 'shop'}
     assert api.call('queue_update', queue_name='orders', changes=[change]).status == 200
+
+
+def test_no_cycle_is_left_where_two_queues_are_changed_at_once(server: Any) -> None:
+    """Each becomes the dead letter queue of the other, whichever request is first."""
+    rest = RestCaller(server.url)
+    others = [RestCaller(server.url, identity=rest.identity) for _ in range(2)]
+    with ThreadPoolExecutor(2) as threads:
+        for number in range(10):
+            names = [f'{side}{number}' for side in 'ab']
+            for name in names:
+                assert rest.call('queue_create', queue_name=name).status == 201
+            answers = list(threads.map(patch, others, names, reversed(names)))
+            assert {answer.status for answer in answers} <= {200, 400}
+            targets = [
+                rest.call('queue_get', queue_name=name).body['_dead_letter_queue'] for name in names
+            ]
+            assert None in targets
+            for name, answer, target in zip(names, answers, targets, strict=True):
+                assert (answer.status == 200) == (target is not None), name

@@ -172,6 +172,39 @@ def test_messages_are_read_and_claimed_from_their_pool(two_flavors: Administrato
     assert [message['body'] for message in claimed.body['messages']] == [1]
 
 
+def test_a_dead_letter_queue_is_in_the_pool_of_its_source(two_flavors: Administrator) -> None:
+    admin = two_flavors
+    fast, large = ({'_flavor': admin.name(name)} for name in ('fast', 'large'))
+    assert admin.call('queue_create', queue_name='far', metadata=large).status == 201
+    # The pool of a new queue is known once it has been created.
+    metadata = {**fast, '_dead_letter_queue': 'far'}
+    refused = admin.call('queue_create', queue_name='new', metadata=metadata)
+    assert refused.status == 400
+    assert 'different pools' in str(refused.body)
+    assert '$.metadata._dead_letter_queue' in str(refused.body)
+    assert admin.call('queue_get', queue_name='new').body['_dead_letter_queue'] is None
+    metadata = {**fast, '_dead_letter_queue': 'failed', '_max_claim_count': 1}
+    assert admin.call('queue_create', queue_name='orders', metadata=metadata).status == 201
+    change = {'op': 'replace', 'path': '/metadata/_dead_letter_queue', 'value': 'far'}
+    refused = admin.call('queue_update', queue_name='orders', changes=[change])
+    assert refused.status == 400
+    assert 'different pools' in str(refused.body)
+    admin.call('message_post', queue_name='orders', messages=[{'body': 1}])
+    claim_id = admin.call('claim_create', queue_name='orders').body['claim_id']
+    admin.call('claim_delete', queue_name='orders', claim_id=claim_id)
+    assert admin.call('claim_create', queue_name='orders').status == 204
+    stats = admin.call('queue_get_stats', queue_name='failed').body['messages']
+    assert stats['total'] == 1
+    listed = admin.call('queue_list', limit=20).body['queues']
+    assert 'failed' in [one['name'] for one in listed]
+    assert admin.read_bodies('fast') == [1]
+    # From now on it is known where it is.
+    metadata = {**large, '_max_claim_count': 1}
+    assert admin.call('queue_create', queue_name='others', metadata=metadata).status == 201
+    change['value'] = 'failed'
+    assert admin.call('queue_update', queue_name='others', changes=[change]).status == 400
+
+
 def test_a_post_with_an_id_is_made_once_in_its_pool(two_flavors: Administrator) -> None:
     admin = two_flavors
     for queue, flavor in (('orders', 'fast'), ('archive', 'large')):

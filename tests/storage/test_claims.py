@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import pathlib
+import uuid
 from typing import Any
 
 import pytest
+from zaqar.common import cache
 from zaqar.storage import errors
 
-from tests.storage.conftest import Store
+from tests.storage.conftest import Store, load
+from zaqar_gevent import dead_letters
+from zaqar_gevent.settlements import Settle, Settlement
+from zaqar_gevent.storage import drivers
+from zaqar_gevent.storage import sqlite as embedded
+from zaqar_gevent.storage.features import Feature
 
 
 def bodies(messages: list[dict[str, Any]]) -> list[Any]:
@@ -205,6 +213,64 @@ def test_a_pop_moves_dead_letters(store: Store) -> None:
     queue, dead = bury(store, 2)
     assert list(store.messages.pop(queue, 5)) == []
     assert store.list(dead) == [0, 1]
+
+
+@pytest.mark.parametrize('way', ['claim', 'pop', 'claim from groups'])
+def test_a_dead_letter_queue_is_made_with_its_first_message(store: Store, way: str) -> None:
+    dead = f'dead-{uuid.uuid4().hex}'
+    queue = store.queue(
+        _max_claim_count=1, _dead_letter_queue=dead, _ordered_groups=way == 'claim from groups'
+    )
+    store.post(queue, 0, 1)
+    claim, _ = store.claim(queue)
+    store.claims.delete(queue, claim)
+    assert not store.queues.exists(dead)
+    before = store.queues.calculate_resource_count()
+    if way == 'pop':
+        assert list(store.messages.pop(queue, 5)) == []
+    else:
+        assert store.claim(queue)[1] == []
+    assert store.counts(dead) == (0, 2)
+    assert store.queues.get_metadata(dead) == {}
+    assert {'name': dead} in list(next(store.queues.list(limit=0)))
+    assert store.queues.calculate_resource_count() == before + 1
+    store.queues.delete(dead)
+    assert not store.queues.exists(dead)
+
+
+@pytest.mark.parametrize('dead', ['failed', 'far'])
+def test_a_dead_letter_queue_is_made_in_the_pool_of_its_source(
+    store: Store, tmp_path: pathlib.Path, dead: str
+) -> None:
+    """Where the names of queues are in another store than messages, as with pools."""
+    conf = load('sqlite', None, tmp_path)
+    control = embedded.ControlDriver(conf, cache.get_cache(conf))
+    driver = store.data._storage
+    data = type(driver)(driver.conf, None, control)
+    drivers.protect(data)
+    project = uuid.uuid4().hex
+    pooled = Store(store.name, data, control, store.redis, project)
+    control.catalogue_controller.insert(project, 'orders', 'one')
+    control.catalogue_controller.insert(project, 'far', 'two')
+    metadata = {'_max_claim_count': 1, '_dead_letter_queue': dead}
+    pooled.queues.create('orders', metadata=metadata)
+    pooled.post('orders', 0)
+    claim, _ = pooled.claim('orders')
+    pooled.claims.delete('orders', claim)
+    claim, messages = pooled.claim('orders')
+    if dead == 'far':
+        assert bodies(messages) == [0]
+        if Feature.SETTLEMENTS in pooled.features.offered:
+            reject = Settlement(Settle.REJECT, messages[0]['id'], claim)
+            with pytest.raises(dead_letters.NoDeadLetterQueue, match='in another pool'):
+                pooled.claims.settle('orders', [reject])
+    else:
+        assert messages == []
+        assert control.catalogue_controller.get(project, dead)['pool'] == 'one'
+        assert pooled.counts(dead) == (0, 1)
+        assert pooled.queues.get_metadata(dead) == {}
+    data.close()
+    control.close()
 
 
 def test_dead_letters_that_would_come_back_stay(store: Store) -> None:

@@ -220,6 +220,41 @@ def test_what_was_claimed_too_often_says_where_it_is_from(store: Store) -> None:
     assert (facts['claim_count'], facts.get('reason')) == (2, None)
 
 
+def test_a_dead_letter_queue_is_made_with_the_first_rejected_message(store: Store) -> None:
+    dead = f'dead-{uuid.uuid4().hex}'
+    queue = store.queue(_dead_letter_queue=dead)
+    ids = store.post(queue, 1, 2)
+    claim_id, _ = claim(store, queue, limit=1)
+    assert settle(store, queue, Settlement(Settle.REJECT, ids[1], claim_id)) == [False]
+    assert not store.queues.exists(dead)
+    assert settle(store, queue, Settlement(Settle.REJECT, ids[0], claim_id)) == [True]
+    assert store.counts(dead) == (0, 1)
+    assert store.queues.get_metadata(dead) == {}
+
+
+def test_no_dead_letter_queue_is_made_where_a_topic_has_its_name(store: Store) -> None:
+    dead = f'dead-{uuid.uuid4().hex}'
+    queue = store.queue(_dead_letter_queue=dead)
+    store.topics.create(dead)
+    [message_id] = store.post(queue, 1)
+    claim_id, _ = claim(store, queue)
+    assert settle(store, queue, Settlement(Settle.REJECT, message_id, claim_id)) == [True]
+    assert not store.queues.exists(dead)
+    assert store.list(dead) == [1]
+
+
+def test_a_rejection_says_why_dead_letters_cannot_be_moved(store: Store) -> None:
+    from zaqar_gevent.dead_letters import NoDeadLetterQueue
+
+    queue, other = store.queue(), store.queue()
+    store.queues.set_metadata(queue, {'_dead_letter_queue': other})
+    store.queues.set_metadata(other, {'_dead_letter_queue': queue})
+    [message_id] = store.post(queue, 1)
+    claim_id, _ = claim(store, queue)
+    with pytest.raises(NoDeadLetterQueue, match=f'{queue} -> {other} -> {queue}'):
+        settle(store, queue, Settlement(Settle.REJECT, message_id, claim_id))
+
+
 def test_nothing_can_be_rejected_without_a_dead_letter_queue(store: Store) -> None:
     from zaqar_gevent.dead_letters import NoDeadLetterQueue
 

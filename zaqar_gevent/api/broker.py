@@ -211,6 +211,7 @@ class Broker:
     purge: removes the messages that a queue (name, project) holds now and that are not claimed.
     redrives_for: the redrives of the store of a queue (name, project); None where it has none.
     all_redrives: those of all stores that have redrives.
+    find_pool: the pool of a queue (name, project); None for one that is in none.
     redrives: how many may run; told when one begins.
     reading: made and held while something is read from stores that do not bound it by themselves,
         None for those that do; raises `errors.ServiceUnavailable` when it takes too long.
@@ -259,6 +260,7 @@ class Broker:
         self.features_for = stores.features_for
         self.redrives_for = stores.redrives_for
         self.all_redrives = stores.all_redrives
+        self.find_pool = stores.find_pool
         self.redrives = RedriveLimits()
         self.answer_limiter: AnswerLimiter = _Unlimited()
         self.reading: Callable[[], AbstractContextManager[Any]] | None = None

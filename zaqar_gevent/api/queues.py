@@ -139,6 +139,8 @@ def create_queue(context: Context, request: CreateQueue) -> Reply:
     except storage_errors.FlavorDoesNotExist as error:
         raise errors.BadRequest(f'{error} - at `$.metadata._flavor`') from None
     context.forget_metadata_of(request.queue_name)
+    if created and request.metadata:
+        _undo_dead_letters(context, request.queue_name, request.metadata, {})
     if not created and request.metadata and context.shows_extensions:
         _check_present(context, request.queue_name, request.metadata)
     return Reply(201 if created else 204, _told(context, request, 'created'))
@@ -200,6 +202,7 @@ def update_queue(context: Context, request: UpdateQueue) -> Metadata:
     broker.limits.queue_metadata_length(len(documents.encode_json(metadata)))
     context.queues.set_metadata(request.queue_name, metadata, context.project_id)
     context.forget_metadata_of(request.queue_name)
+    _undo_dead_letters(context, request.queue_name, metadata, before)
     if mode_of(metadata) != mode_of(before):
         # Messages that were held up may be free now.
         broker.notifier.freed(request.queue_name, context.project_id)
@@ -408,16 +411,52 @@ def _check_dead_letters(context: Context, queue_name: str, metadata: Metadata) -
         )
     except ValidationFailed as error:
         raise errors.BadRequest(f'{error} - at {place}') from None
-    except dead_letters.ChainTooLong:
-        raise errors.BadRequest(
-            f'At most {dead_letters.MAX_CHAIN} dead letter queues may follow one another - at '
-            f'{place}'
-        ) from None
+    except dead_letters.ChainTooLong as error:
+        raise errors.BadRequest(f'{error} - at {place}') from None
     if cycle:
         raise errors.BadRequest(
-            f'Dead letters would come back to where they came from ({" -> ".join(cycle)}); name '
-            f'another queue, or none - at {place}'
+            f'{_capitalized(dead_letters.describe_cycle(cycle))}; name another queue, or none - at '
+            f'{place}'
         )
+    target = metadata.get('_dead_letter_queue')
+    if target:
+        pools = [
+            context.broker.find_pool(name, context.project_id) for name in (queue_name, target)
+        ]
+        if None not in pools and pools[0] != pools[1]:
+            raise errors.BadRequest(
+                f'The queues {queue_name} and {target} are in different pools, and messages can be '
+                f'moved within a pool only; name a queue of the pool {pools[0]}, or one that does '
+                f'not exist yet - at {place}'
+            )
+
+
+def _undo_dead_letters(
+    context: Context, queue_name: str, metadata: Metadata, before: Metadata
+) -> None:
+    """Take back the dead letter queue that was just set, where it cannot be one after all.
+
+    Two queues may have been changed at the same time, each to the other's dead letter queue; who
+    looks after the last change sees that. And the pool of a new queue is known only now.
+    """
+    target = before.get('_dead_letter_queue')
+    if metadata.get('_dead_letter_queue') in (None, target):
+        return
+    try:
+        _check_dead_letters(context, queue_name, metadata)
+    except errors.BadRequest as error:
+        kept = {**metadata, '_dead_letter_queue': target}
+        if target is None:
+            del kept['_dead_letter_queue']
+        context.queues.set_metadata(queue_name, kept, context.project_id)
+        context.forget_metadata_of(queue_name)
+        raise errors.BadRequest(
+            f'{error}. Everything else that the request asks for was done'
+        ) from None
+
+
+def _capitalized(text: str) -> str:
+    return text[:1].upper() + text[1:]
 
 
 def _step(change: Change, index: int) -> tuple[str, Change]:

@@ -204,7 +204,7 @@ def _redrives_of(context: Context, queue_name: str) -> RedriveController:
 def _check_exists(broker: Broker, queue_name: str, project: str | None) -> None:
     """Raise `errors.NotFound` where there is neither a queue nor a message of it.
 
-    A store puts dead letters into a queue that was never created.
+    Upstream's servers put dead letters into queues that were never created.
     """
     if broker.queues.exists(queue_name, project=project):
         return

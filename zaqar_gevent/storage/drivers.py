@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from oslo_config import cfg
-from zaqar.storage import base, pipeline, pooling
+from zaqar.storage import base, errors, pipeline, pooling
 from zaqar.storage import utils as upstream_utils
 
 from zaqar_gevent import dead_letters
@@ -36,6 +36,18 @@ def find(storage: Any, queue: str, project: str | None) -> Any:
             storage = storage._pool_catalog.lookup(queue, project)
         else:
             return storage
+
+
+def find_pool(storage: Any, queue: str, project: str | None) -> str | None:
+    """The pool that keeps a queue's messages; None if it is in no pool."""
+    while isinstance(storage, pipeline.DataDriver):
+        storage = storage._storage
+    if not isinstance(storage, pooling.DataDriver):
+        return None
+    try:
+        return str(storage._pool_catalog._catalogue_ctrl.get(project, queue)['pool'])
+    except errors.QueueNotMapped:
+        return None
 
 
 def find_messages(storage: Any, queue: str, project: str | None) -> Any:

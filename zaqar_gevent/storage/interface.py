@@ -521,7 +521,8 @@ class Stores(NamedTuple):
     topics can be kept. is_alive: whether both stores work, as far as they can say. purge: removes
     the messages that a queue (name, project) holds now and that are not claimed. redrives_for: the
     redrives of the store of a queue (name, project); None where it has none. all_redrives: those of
-    all stores that have redrives. usage: what counts the bytes and subscriptions of projects; None
+    all stores that have redrives. find_pool: the pool of a queue (name, project); None for one that
+    is in none. usage: what counts the bytes and subscriptions of projects; None
     where the store does not count them.
     """
 
@@ -534,6 +535,7 @@ class Stores(NamedTuple):
     purge: Callable[[str, str | None], None]
     redrives_for: Callable[[str, str | None], RedriveController | None]
     all_redrives: Callable[[], list[RedriveController]]
+    find_pool: Callable[[str, str | None], str | None]
     usage: UsageController | None
 
 

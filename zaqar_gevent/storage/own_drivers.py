@@ -30,11 +30,32 @@ LOG = log.getLogger(__name__)
 
 
 class DeadLetters(NamedTuple):
-    """Where messages go that have been claimed `max_claims` times; `ttl` None keeps theirs."""
+    """Where messages go that have been claimed `max_claims` times; `ttl` None keeps theirs.
+
+    is_made_with_first: whether the store has to create the queue with the first dead letter, in one
+        transaction, unless there is one.
+    """
 
     queue: str
     max_claims: int
     ttl: int | None
+    is_made_with_first: bool
+
+
+class _MetadataReader:
+    """Reads the metadata of queues of a project, and remembers which do not exist."""
+
+    def __init__(self, queues: interface.QueueController, project: str | None) -> None:
+        self._queues = queues
+        self._project = project
+        self.missing: set[str] = set()
+
+    def __call__(self, name: str) -> Metadata:
+        try:
+            return self._queues.get_metadata(name, project=self._project) or {}
+        except errors.DoesNotExist:
+            self.missing.add(name)
+            return {}
 
 
 class DataControllers(NamedTuple):
@@ -171,47 +192,54 @@ class DataDriver(base.DataDriverBase):
 
     def find_dead_letters(self, queue: str, project: str | None) -> DeadLetters | None:
         """Where the dead letters of a queue go; None if it has none, or they would lead back."""
-
-        def read(name: str) -> Metadata:
-            return read_metadata(self.queue_controller, name, project)
-
+        read = _MetadataReader(self.queue_controller, project)
         settings = read(queue)
         if not dead_letters.can_dead_letter(queue, settings, read):
             return None
-        return self._dead_letters_of(queue, project, settings)
+        found = self._dead_letters_of(queue, project, settings, read.missing)
+        if found is None:
+            # Rather delivered once more than put where nobody would ever look.
+            LOG.warning('%s', _describe_pools(queue, settings['_dead_letter_queue']))
+        return found
 
     def find_reject_target(self, queue: str, project: str | None) -> DeadLetters:
         """Where rejected messages of a queue go; raises `NoDeadLetterQueue`."""
-
-        def read(name: str) -> Metadata:
-            return read_metadata(self.queue_controller, name, project)
-
+        read = _MetadataReader(self.queue_controller, project)
         settings = {**read(queue), '_max_claim_count': 1}
-        found = None
-        if dead_letters.can_dead_letter(queue, settings, read):
-            found = self._dead_letters_of(queue, project, settings)
-        if found is None:
-            raise dead_letters.NoDeadLetterQueue(queue, project)
-        return found
+        reason = dead_letters.find_obstacle(queue, settings, read)
+        if reason is None:
+            found = self._dead_letters_of(queue, project, settings, read.missing)
+            if found is not None:
+                return found
+            reason = _describe_pools(queue, settings['_dead_letter_queue'])
+        raise dead_letters.NoDeadLetterQueue(queue, project, reason)
 
     def _dead_letters_of(
-        self, queue: str, project: str | None, settings: dict[str, Any]
+        self, queue: str, project: str | None, settings: dict[str, Any], missing: set[str]
     ) -> DeadLetters | None:
-        dead_letter_queue = settings['_dead_letter_queue']
-        if not self._share_pool(queue, dead_letter_queue, project):
-            # Rather delivered once more than put where nobody would ever look.
-            LOG.warning(
-                'The dead letter queue %s of %s is in another pool.', dead_letter_queue, queue
-            )
-            return None
-        ttl = settings.get('_dead_letter_queue_messages_ttl') or None
-        return DeadLetters(dead_letter_queue, settings['_max_claim_count'], ttl)
+        """Where dead letters go; None if that is in another pool.
 
-    def _share_pool(self, queue: str, other: str, project: str | None) -> bool:
-        """Whether the messages of two queues are in one place."""
-        if self.keeps_names:
-            return True
-        return self._get_pool(queue, project) == self._get_pool(other, project)
+        missing: queues that do not exist.
+        """
+        target = settings['_dead_letter_queue']
+        if not self.keeps_names:
+            pool = self._get_pool(queue, project)
+            if target in missing:
+                self._create_in(pool, target, project)
+            if self._get_pool(target, project) != pool:
+                return None
+        ttl = settings.get('_dead_letter_queue_messages_ttl') or None
+        return DeadLetters(target, settings['_max_claim_count'], ttl, self.keeps_names)
+
+    def _create_in(self, pool: str | None, queue: str, project: str | None) -> None:
+        """Create a queue in the pool of another one, unless there is one, or a topic."""
+        if self.has_queue(queue, project):
+            return
+        if pool is not None and self._get_pool(queue, project) is None:
+            self.control_driver.catalogue_controller.insert(project, queue, pool)
+            # It may have been there before.
+            self.forget_mark(queue, project)
+        self.control_driver.queue_controller.create(queue, metadata={}, project=project)
 
     def _get_pool(self, queue: str, project: str | None) -> str | None:
         try:
@@ -416,6 +444,13 @@ class SpooledNames:
 
     def _calculate_resource_count(self, project: str | None = None) -> Any:
         return self._names.calculate_resource_count(project=project)
+
+
+def _describe_pools(queue: str, dead_letter_queue: str) -> str:
+    return (
+        f'the dead letter queue {dead_letter_queue} of {queue} is in another pool, and messages '
+        'can be moved within a pool only'
+    )
 
 
 def describe_edge(message_id: str, created: float, now: float) -> dict[str, Any]:

@@ -35,6 +35,7 @@ def stores_of(data: base.DataDriverBase, control: base.ControlDriverBase) -> Sto
         functools.partial(purging.purge, data),
         functools.partial(redrive_controllers.find, data),
         functools.partial(redrive_controllers.find_all, data),
+        functools.partial(drivers.find_pool, data),
         _usage_of(data),
     )
 

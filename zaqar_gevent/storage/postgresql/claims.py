@@ -144,6 +144,7 @@ class ClaimController(own_drivers.ClaimController):
             msgspec.json.encode([_entry(settlements[place]) for place in places]),
             dead and dead.queue,
             None if dead is None or dead.ttl is None else numbers.clamp(dead.ttl),
+            dead is not None and dead.is_made_with_first,
             # What is released or rejected once more is not held any more.
             is_repeatable=all(
                 settlements[place].kind in (Settle.DELETE, Settle.EXTEND) for place in places

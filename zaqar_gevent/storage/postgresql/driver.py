@@ -155,7 +155,8 @@ class DataDriver(own_drivers.DataDriver):
             kinds.STEPS,
             'bury',
             *(*name, now(), _most_claims(dead), dead.queue),
-            *(None if dead.ttl is None else numbers.clamp(dead.ttl), limit),
+            *(None if dead.ttl is None else numbers.clamp(dead.ttl), dead.is_made_with_first),
+            limit,
             None if positions is None else documents.encode_array(positions),
         )[0]
         self.server.upkeep.removed(*name, moved)

@@ -145,6 +145,7 @@ class ClaimController(own_drivers.ClaimController):
                 keys.head(queue, project),
                 dead_letter_key,
                 keys.rank_counter(target, project),
+                *self.driver.names(project),
             ),
             timeutils.utcnow_ts(),
             exact_time(),

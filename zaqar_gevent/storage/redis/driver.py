@@ -181,6 +181,7 @@ class DataDriver(own_drivers.DataDriver):
                     counter,
                     keys.queue(queue, project),
                     keys.head(queue, project),
+                    *self.names(project),
                 ),
                 now,
                 limit,
@@ -213,6 +214,10 @@ class DataDriver(own_drivers.DataDriver):
                 return self.present(found[1])
             else:
                 after = found[2]
+
+    def names(self, project: str | None) -> tuple[str, str]:
+        """The keys of the names of queues and of topics; empty where they are on another server."""
+        return (keys.queues(project), keys.topics(project)) if self.keeps_names else ('', '')
 
     def _group_arguments(self, mode: GroupMode | None, *, has_groups: bool) -> tuple[Any, ...]:
         """The scripts' arguments for the groups of a queue, and the token of new ones."""

@@ -91,6 +91,10 @@ _DEAD_LETTER = """INSERT INTO messages
             'ttl', ttl)
     FROM messages WHERE id IN (SELECT value FROM json_each(:ids)) ORDER BY position"""
 
+_MAKE_QUEUE = """INSERT INTO queues (project, kind, name, metadata)
+    SELECT :project, 'queue', :name, '{}' WHERE NOT EXISTS (SELECT 1 FROM queues
+        WHERE project = :project AND kind IN ('queue', 'topic') AND name = :name)"""
+
 _GET = f"""SELECT {LEASE_COLUMNS}, ttl FROM claims WHERE token = ? AND expires > ?
     AND spool = (SELECT id FROM spools WHERE project = ? AND name = ?)
     ORDER BY NOT EXISTS (
@@ -319,6 +323,8 @@ def dead_letter(
     spool = spools.get(cursor, project, dead_letters.queue)
     if spool is None:
         spool = spools.make(cursor, project, dead_letters.queue)
+    if dead_letters.is_made_with_first:
+        cursor.execute(_MAKE_QUEUE, {'project': project, 'name': dead_letters.queue})
     # New ids, so that who follows the dead letter queue by its markers gets to see them.
     cursor.execute(
         _DEAD_LETTER,

@@ -1189,6 +1189,16 @@ BEGIN
     RETURN QUERY SELECT to_json(v_due), NULL::bytea;
 END $$;
 
+-- Creates a dead letter queue with its first message, unless it, or a topic of that name, exists.
+CREATE FUNCTION {schema}.make_dead_{v}(p_project text, p_dead text) RETURNS void
+LANGUAGE plpgsql AS $$
+BEGIN
+    INSERT INTO {schema}.queues (project, kind, name, metadata)
+        SELECT p_project, 'queue', p_dead, '{}' WHERE NOT EXISTS (SELECT 1 FROM {schema}.queues q
+            WHERE q.project = p_project AND q.kind IN ('queue', 'topic') AND q.name = p_dead)
+        ON CONFLICT DO NOTHING;
+END $$;
+
 -- Moves messages behind those of a dead letter queue, whose lock the caller holds. p_reason: in JSON,
 -- which has a way to write the character NUL.
 CREATE FUNCTION {schema}.move_dead_{v}(
@@ -1222,11 +1232,11 @@ BEGIN
         VALUES (p_spool, -v_count, -v_held), (p_dead, v_count, 0);
 END $$;
 
--- Moves dead letters behind the messages of another queue; facts: how many. p_positions: only these;
--- null for all.
+-- Moves dead letters behind the messages of another queue, which is created if `p_makes`; facts: how many.
+-- p_positions: only these; null for all.
 CREATE FUNCTION {schema}.bury_{v}(
-    p_project text, p_queue text, p_now float8, p_most int, p_dead text, p_ttl int, p_limit int,
-    p_positions bigint[])
+    p_project text, p_queue text, p_now float8, p_most int, p_dead text, p_ttl int, p_makes bool,
+    p_limit int, p_positions bigint[])
 RETURNS TABLE (facts json, document bytea)
 LANGUAGE plpgsql {settings} AS $$
 DECLARE
@@ -1248,6 +1258,9 @@ BEGIN
             ORDER BY m.position FOR UPDATE SKIP LOCKED);
     END IF;
     IF cardinality(v_positions) > 0 THEN
+        IF p_makes THEN
+            PERFORM {schema}.make_dead_{v}(p_project, p_dead);
+        END IF;
         PERFORM {schema}.move_dead_{v}(
             p_now, p_queue, v_spool, v_positions,
             coalesce({schema}.spool_{v}(p_project, p_dead),
@@ -1312,12 +1325,13 @@ END $$;
 
 -- Settles messages of claims, one by one. p_entries: {k: d to delete, r to release, x to reject, e to
 -- extend; i: number, c: claim, y: delay, w: reason in JSON, t: ttl, g: grace}. p_dead: where rejected messages
--- go, or null; p_ttl: their time to live there, or null for their own.
+-- go, or null; p_ttl: their time to live there, or null for their own; p_makes: whether that queue is
+-- created with the first.
 --
 -- facts: of each 0, what `delete` says, or 5 where the claim does not hold the message; and when the
 -- first of them is due that waits for its retry, or null.
 CREATE FUNCTION {schema}.settle_{v}(
-    p_project text, p_queue text, p_now float8, p_entries json, p_dead text, p_ttl int)
+    p_project text, p_queue text, p_now float8, p_entries json, p_dead text, p_ttl int, p_makes bool)
 RETURNS TABLE (facts json, document bytea)
 LANGUAGE plpgsql {settings} AS $$
 DECLARE
@@ -1364,6 +1378,9 @@ BEGIN
                 INSERT INTO {schema}.changes (spool, total, held) VALUES (v_spool, 0, -1);
             END IF;
         ELSIF r.k = 'x' THEN
+            IF p_makes THEN
+                PERFORM {schema}.make_dead_{v}(p_project, p_dead);
+            END IF;
             PERFORM {schema}.move_dead_{v}(
                 p_now, p_queue, v_spool, ARRAY[v_position], v_dead, p_ttl, r.w);
         ELSE

@@ -1,6 +1,7 @@
 -- Settles single messages of claims. Returns for each 0, or why not: 1 a claim holds it, 2 the claim
 -- does not hold it.
--- KEYS: messages, claims, head, messages and rank counter of the dead letter queue.
+-- KEYS: messages, claims, head, messages and rank counter of the dead letter queue, names of queues and of
+-- topics ('' where those are on another server).
 -- ARGV: now, exact time, queue, TTL of dead letters ('': theirs), start of their ids, time in ISO 8601,
 -- and of each message what to do (delete, release, reject, extend), id, claim ('': none), delay in
 -- seconds ('': that of the queue), reason behind '=' ('': none), TTL and grace of the lease.
@@ -52,7 +53,7 @@ for at = 7, #ARGV, FIELDS do
     elseif kind == 'reject' then
         call('LREM', 'messages.' .. claim, 1, id)
         call('HINCRBY', claim, 'n', -1)
-        move_to_dead_letters(KEYS[1], KEYS[4], KEYS[5], id, ARGV[5], now, ARGV[4],
+        move_to_dead_letters(KEYS[1], KEYS[4], KEYS[5], {KEYS[6], KEYS[7]}, id, ARGV[5], now, ARGV[4],
             {queue = ARGV[3], at = ARGV[6], reason = reason ~= '' and string.sub(reason, 2) or nil})
     else
         extend(id, m, claim, tonumber(ttl), tonumber(grace))

@@ -273,9 +273,29 @@ local function release(messages, id, m, now, exactly, delay)
     return seconds
 end
 
--- Moves a message to a dead letter queue; returns the rank that it had.
--- start: of its new id. ttl: '' for its own. facts: where it is from; nothing to leave them out.
-local function move_to_dead_letters(messages, dead_letters, counter, id, start, now, ttl, facts)
+-- Creates a queue or topic. Returns whether there was none.
+-- names: the key of all of them. key: its own. member: of the names. metadata: in MsgPack. index: the key
+-- that names the messages of all queues.
+local function create_queue(names, key, member, metadata, now, index, messages)
+    if call('ZADD', names, 'NX', 1, member) == 0 then
+        return false
+    end
+    for field, value in pairs({c = 0, cl = 0, m = metadata, t = now}) do
+        call('HSETNX', key, field, value)
+    end
+    call('ZADD', index, 1, messages)
+    return true
+end
+
+-- Moves a message to a dead letter queue, which is created unless it, or a topic, exists; returns the rank
+-- that it had.
+-- names: the keys of the names of queues and of topics; '' where those are on another server. start: of its
+-- new id. ttl: '' for its own. facts: where it is from; nothing to leave them out.
+local function move_to_dead_letters(messages, dead_letters, counter, names, id, start, now, ttl, facts)
+    local queue = string.sub(dead_letters, 1, -10)
+    if names[1] ~= '' and not call('ZSCORE', names[2], queue) then
+        create_queue(names[1], queue, queue, '\128', now, 'msgset_index', dead_letters)
+    end
     local had = call('ZSCORE', messages, id)
     local rank = call('INCRBY', counter, 1) - 1
     touch(messages, {id})

@@ -2,7 +2,8 @@
 -- Returns how many messages, the messages and, where none was found yet, the rank after which to go
 -- on; 1 where the queue may have a dead letter queue that has to be looked up first, 2 where it may have
 -- groups, which are for take_groups.lua.
--- KEYS: messages, claims, messages and rank counter of the dead letter queue, queue, head.
+-- KEYS: messages, claims, messages and rank counter of the dead letter queue, queue, head, names of queues
+-- and of topics ('' where those are on another server).
 -- ARGV: now, limit, rank to begin after ('-inf'), claim ('': take away), its TTL, grace, claims
 -- after which a message is a dead letter (0: never, '?': to be looked up), TTL of dead letters
 -- ('': theirs), start of their ids, exact time, '1' if upstream's servers work on the queue as well,
@@ -38,7 +39,8 @@ place(KEYS[1], ARGV[10])
 
 local function bury(id)
     local facts = ARGV[15] ~= '' and {queue = ARGV[15], at = ARGV[16]} or nil
-    return move_to_dead_letters(KEYS[1], KEYS[3], KEYS[4], id, ARGV[9], now_text, ARGV[8], facts)
+    return move_to_dead_letters(
+        KEYS[1], KEYS[3], KEYS[4], {KEYS[7], KEYS[8]}, id, ARGV[9], now_text, ARGV[8], facts)
 end
 
 local hold = holding(KEYS[1], claim, now, ttl, grace, {ARGV[12], ARGV[13], ARGV[14]})

@@ -240,8 +240,8 @@ local function take(group, id)
         note(group, id, at)
         return false, is_ordered and group ~= ''
     elseif is_dead_letter(m) then
-        move_to_dead_letters(KEYS[1], KEYS[3], KEYS[4], id, ARGV[9], ARGV[1], ARGV[8],
-            {queue = ARGV[15], at = ARGV[16]})
+        move_to_dead_letters(KEYS[1], KEYS[3], KEYS[4], {KEYS[7], KEYS[8]}, id, ARGV[9], ARGV[1],
+            ARGV[8], {queue = ARGV[15], at = ARGV[16]})
         return false, false
     end
     give(group, id, m)
