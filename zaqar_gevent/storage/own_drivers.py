@@ -418,7 +418,7 @@ class SpooledNames:
     def _check_counted(self, name: str, project: str | None, total: int) -> None:
         """Raise the error of a name that does not exist, unless messages of it were counted.
 
-        A store puts dead letters into a queue that was never created.
+        Upstream's servers put dead letters into queues that were never created.
         """
         is_there = total > 0 and self._missing is errors.QueueDoesNotExist
         if not is_there and not self._names.exists(name, project=project):
