@@ -8,8 +8,11 @@ import uuid
 from typing import Any
 
 import pytest
+import requests
 
 from tests.callers import connect
+from tests.client.waiting import wait_until
+from tests.functional.test_clock import Unsteady
 from tests.postgres_process import ON_POSTGRESQL, PostgresProcess
 from tests.server_process import COMMAND, ServerProcess
 
@@ -33,7 +36,9 @@ def run(config: str, directory: pathlib.Path, *arguments: str) -> subprocess.Com
     )
 
 
-def test_tables_are_checked_and_made_by_a_command(config: str, tmp_path: pathlib.Path) -> None:
+def test_tables_are_checked_and_made_by_a_command(
+    config: str, postgres: PostgresProcess, tmp_path: pathlib.Path
+) -> None:
     found = run_db('check', config, tmp_path)
     assert (found.returncode, found.stderr) == (1, '')
     assert 'has no tables of this program' in found.stdout
@@ -41,9 +46,14 @@ def test_tables_are_checked_and_made_by_a_command(config: str, tmp_path: pathlib
     assert (made.returncode, made.stderr) == (0, '')
     assert 'up to date' in made.stdout
     assert run_db('check', config, tmp_path).returncode == 0
+    schema = config.rpartition('schema = ')[2].strip()
+    postgres.run(f'UPDATE {schema}.schema_version SET version = 99')
+    newer = run_db('check', config, tmp_path)
+    assert (newer.returncode, 'version 99' in newer.stderr) == (1, True)
+    postgres.run(f'UPDATE {schema}.schema_version SET version = 3')
     gone = run_db('check', config.replace('127.0.0.1:', '127.0.0.1:1'), tmp_path)
     assert gone.returncode == 3
-    assert 'unavailable' in gone.stderr
+    assert 'invalid port' in gone.stderr
     assert run_db('check', '[DEFAULT]\n', tmp_path).returncode == 3
 
 
@@ -67,6 +77,39 @@ def test_a_store_that_is_gone_is_told_at_start(config: str, tmp_path: pathlib.Pa
     refused = run(config, tmp_path, '--port', '0', '--state-path', str(tmp_path))
     assert refused.returncode == 1
     assert 'PostgreSQL at' in refused.stderr
+
+
+def test_a_clock_that_differs_is_told_and_refused(
+    config: str, postgres: PostgresProcess, tmp_path: pathlib.Path
+) -> None:
+    ahead = Unsteady(tmp_path / 'ahead', config=config)
+    ahead.step(300)
+    with pytest.raises(AssertionError, match=r'a clock that is [0-9.]+ s behind that of'), ahead:
+        pass
+    name = f'clock_{uuid.uuid4().hex}'
+    config = config.replace('/postgres', f'/postgres?application_name={name}')
+    server = Unsteady(tmp_path / 'slow', config=config)
+    server.step(-3)
+
+    def is_told(text: str) -> bool:
+        return any(text in line for line in server.output)
+
+    def becomes(status: int) -> bool:
+        """Whether it is in this state; clocks are compared on new connections."""
+        postgres.run(f"""SELECT pg_terminate_backend(pid, 60000) FROM pg_stat_activity
+            WHERE application_name = '{name}'""")
+        found = requests.get(f'{server.url}/healthcheck', timeout=60)
+        return bool(found.status_code == status)
+
+    with server:
+        wait_until(lambda: is_told('s ahead of that of this server'), 60, 'the log says so')
+        assert requests.get(f'{server.url}/healthcheck', timeout=60).status_code == 200
+        server.step(300)
+        wait_until(lambda: becomes(503), 60, 'the difference is noticed')
+        assert is_told('s behind that of this server')
+        server.step(0)
+        wait_until(lambda: becomes(200), 60, 'the agreement is noticed')
+        wait_until(lambda: is_told('agrees with that of this server again'), 60, 'it is logged')
 
 
 LIMITS = '\n'.join(

@@ -24,6 +24,7 @@ from zaqar.transport.validation import ValidationFailed
 from tests.postgres_process import USER, PostgresProcess
 from tests.storage.conftest import Store, load_postgresql, open_drivers
 from tests.storage.relay import Relay
+from zaqar_gevent.markers import MarkerNotGiven
 from zaqar_gevent.storage.core import links, pages
 from zaqar_gevent.storage.errors import OutcomeUnknown, StoreUnavailable, UnsuitableStore
 from zaqar_gevent.storage.postgresql import calls, kinds, options, schema, upkeep
@@ -726,14 +727,193 @@ def test_nothing_is_changed_that_may_not_be(own: PostgresProcess) -> None:
 def test_a_user_without_rights_is_told(own: PostgresProcess, tmp_path: pathlib.Path) -> None:
     own.run('CREATE ROLE guest LOGIN')
     with (
-        pytest.raises(StoreUnavailable, match='may not do what is needed'),
+        pytest.raises(UnsuitableStore, match=r'permission denied for database.* mend itself'),
         open_store(own.uri.replace(USER, 'guest'), tmp_path),
     ):
         pass
 
 
-def test_statements_that_are_lost_are_not_prepared_any_more(
+def test_what_can_never_succeed_is_told_at_start(
+    own: PostgresProcess, tmp_path: pathlib.Path
+) -> None:
+    base, _, _ = own.uri.rpartition('/')
+    for uri, name, reason in (
+        (f'{base}/no_such_database', 's', 'does not exist'),
+        (own.uri.replace(USER, 'nobody_of_this_name'), 's', 'does not exist'),
+        (f'{own.uri}?sslmode=require', 's', 'not support SSL'),
+        (own.uri, 'pg_reserved', 'pg_reserved'),
+    ):
+        with (
+            pytest.raises(UnsuitableStore, match=f'cannot be used.*{reason}.*mend itself'),
+            open_store(uri, tmp_path, name),
+        ):
+            pass
+
+
+def test_rights_that_are_taken_away_are_told(own: PostgresProcess, tmp_path: pathlib.Path) -> None:
+    own.run('CREATE ROLE bereft LOGIN')
+    own.run('GRANT ALL ON DATABASE postgres TO bereft')
+    uri = f'{own.uri.replace(USER, "bereft")}?connect_timeout=60'
+    with open_store(uri, tmp_path, timeout=60.0) as store:
+        queue, name = store.queue(), _schema_of(store)
+        own.run(f'ALTER SCHEMA {name} OWNER TO {USER}')
+        own.run(f'REVOKE ALL ON SCHEMA {name} FROM bereft')
+        for number in range(2):
+            with pytest.raises(StoreUnavailable, match=f'permission denied for schema {name}'):
+                store.post(queue, 'x', post_id=f'p{number}')
+            # A connection that is new is told the same.
+            own.run(END_CONNECTIONS.replace('(pid)', '(pid, 60000)'))
+        own.run(f'GRANT ALL ON SCHEMA {name} TO bereft')
+        store.post(queue, 'y', post_id='y')
+        assert store.list(queue) == ['y']
+
+
+def test_why_a_connection_was_ended_is_told(own: PostgresProcess) -> None:
+    checker = schema.Checker(
+        _address(own, 'any'), calls.wait_in_greenlet, gevent.socket.getaddrinfo
+    )
+    try:
+        pid = checker._ask('SELECT pg_backend_pid()::text')
+        checker._run("SET idle_in_transaction_session_timeout = '10ms'")
+        checker._run('BEGIN')
+        _wait_for(own, f'SELECT count(*) = 0 FROM pg_stat_activity WHERE pid = {pid}')
+        with pytest.raises(StoreUnavailable, match='idle-in-transaction timeout'):
+            checker._run('COMMIT')
+    finally:
+        checker.close()
+
+
+@pytest.mark.parametrize('name', ["we'ird", '$body$ $$', 'a%s%', '{v} {schema}', 'x' * 63])
+def test_any_name_will_do_for_a_schema(
+    own: PostgresProcess, tmp_path: pathlib.Path, name: str
+) -> None:
+    # oslo.config has a meaning for one dollar.
+    written = name.replace('$', '$$')
+    with open_store(f'{own.uri}?connect_timeout=60', tmp_path, written, timeout=60) as store:
+        queue = store.queue()
+        store.post(queue, 'x', 'y')
+        assert store.list(queue) == ['x', 'y']
+        claim, found = store.claim(queue, limit=1)
+        store.messages.delete(queue, found[0]['id'], claim=claim)
+        assert store.counts(queue) == (0, 1)
+        assert [one['body'] for one in store.messages.pop(queue, 1)] == ['y']
+        store.queues.delete(queue)
+        assert store.data._storage.server._habits.is_preparing
+    own.run(
+        psycopg.sql.SQL('DROP SCHEMA {} CASCADE').format(psycopg.sql.Identifier(name)).as_string()
+    )
+
+
+def _read_with_marker(store: Store, queue: str) -> tuple[list[Any], str]:
+    results = store.messages.list(queue, echo=True, limit=100)
+    return [one['body'] for one in next(results)], next(results)
+
+
+def _roll_back(own: PostgresProcess, name: str, last: int) -> None:
+    """Take away what was posted after a batch, as by an older state of the same tables."""
+    own.run(f'DELETE FROM {name}.messages WHERE position > {(last + 1) * schema.BATCH - 1}')
+    own.run(f"SELECT setval('{name}.batches', {last})")
+
+
+@pytest.mark.parametrize('notices', ['when it connects', 'by itself'])
+def test_markers_of_an_end_that_was_lost_under_a_running_server_are_refused(
+    store: Store, own: PostgresProcess, notices: str
+) -> None:
+    queue, name = store.queue(), _schema_of(store)
+    store.post(queue, 'old')
+    _, kept = _read_with_marker(store, queue)
+    [(last,)] = own.run(f'SELECT last_value FROM {name}.batches')
+    for number in range(3):
+        store.post(queue, f'lost {number}')
+    found, lost = _read_with_marker(store, queue)
+    assert len(found) == 4
+    _roll_back(own, name, last)
+    if notices == 'by itself':
+        upkeep.look(store.data._storage.server)
+    else:
+        own.run(END_CONNECTIONS.replace('(pid)', '(pid, 60000)'))
+    for number in range(6):
+        store.post(queue, f'new {number}', post_id=f'p{number}')
+        with pytest.raises(MarkerNotGiven):
+            store.list(queue, marker=lost)
+    assert store.list(queue, marker=kept) == [f'new {number}' for number in range(6)]
+
+
+def test_a_database_that_is_restored_under_a_running_server_refuses_what_was_lost(
+    own: PostgresProcess, tmp_path: pathlib.Path
+) -> None:
+    """Also by a server that has not seen what was lost."""
+    base, _, _ = own.uri.rpartition('/')
+    own.run('CREATE DATABASE live')
+    name, of_live = 'restored', "FROM pg_stat_activity WHERE datname = 'live'"
+    uris = [f'{base}/live?connect_timeout=60&application_name={one}' for one in ('one', 'other')]
+    with (
+        open_store(uris[0], tmp_path, name, timeout=60.0) as one,
+        open_store(uris[1], tmp_path, name, timeout=60.0) as other,
+    ):
+        queue = one.queue()
+        other.post(queue, 'old')
+        _, kept = _read_with_marker(other, queue)
+        own.run('ALTER DATABASE live WITH ALLOW_CONNECTIONS false')
+        own.run(f'SELECT pg_terminate_backend(pid, 60000) {of_live}')
+        own.run('CREATE DATABASE backup TEMPLATE live')
+        own.run('ALTER DATABASE live WITH ALLOW_CONNECTIONS true')
+        for number in range(3):
+            one.post(queue, f'lost {number}')
+        _, lost = _read_with_marker(one, queue)
+        own.run('DROP DATABASE live WITH (FORCE)')
+        own.run('ALTER DATABASE backup RENAME TO live')
+        for number in range(6):
+            other.post(queue, f'new {number}', post_id=f'p{number}')
+            for store in (other, one):
+                with pytest.raises(MarkerNotGiven):
+                    store.list(queue, marker=lost)
+        assert one.list(queue, marker=kept) == [f'new {number}' for number in range(6)]
+    own.run('DROP DATABASE live WITH (FORCE)')
+
+
+def test_statements_of_a_batch_that_was_undone_are_prepared_again(
     store: Store, own: PostgresProcess
+) -> None:
+    """The next batch is on its way already, and counts on them."""
+    server = store.data._storage.server
+    fails = schema.Statement(
+        'fails', 'SELECT to_json(1 / (length(pg_advisory_xact_lock(77)::text)))'
+    )
+    works = schema.Statement('works', 'SELECT to_json(1)')
+    with own.connect() as other:
+        other.execute('SELECT pg_advisory_lock(77)')
+        first = [
+            gevent.spawn(attempt, lambda: server.query(kinds.READS, fails)),
+            gevent.spawn(attempt, lambda: server.query(kinds.READS, works)),
+        ]
+        _wait_for(own, 'SELECT count(*) > 0 FROM pg_locks WHERE NOT granted AND objid = 77')
+        second = gevent.spawn(attempt, lambda: server.query(kinds.READS, works))
+        gevent.sleep(0.05)
+        other.execute('SELECT pg_advisory_unlock(77)')
+        gevent.joinall([*first, second], timeout=60, raise_error=True)
+    assert isinstance(first[0].value[0], StoreUnavailable)
+    assert first[1].value[0] == second.value[0] == [1]
+    assert server._habits.is_preparing
+
+
+def test_an_error_of_the_past_is_no_reason_for_a_loss(relay: Relay, tmp_path: pathlib.Path) -> None:
+    with open_store(through(relay, 60), tmp_path, timeout=60.0) as store:
+        queue = store.queue()
+        server = store.data._storage.server
+        fails = schema.Statement('fails', 'SELECT to_json(1 / 0)')
+        store.list(queue)
+        with pytest.raises(StoreUnavailable, match='division by zero'):
+            server.query(kinds.READS, fails)
+        relay.loses.set()
+        never = schema.Statement('never', 'SELECT to_json(2)', is_repeatable=False)
+        with pytest.raises(OutcomeUnknown) as caught:
+            server.query(kinds.READS, never)
+        assert 'division' not in str(caught.value)
+
+
+def test_statements_that_are_lost_are_not_prepared_any_more(
+    store: Store, own: PostgresProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     queue = store.queue()
     store.post(queue, 'x')
@@ -745,6 +925,12 @@ def test_statements_that_are_lost_are_not_prepared_any_more(
     assert store.list(queue) == ['x']
     assert server._habits.is_preparing is False
     assert store.post(queue, 'y')
+    assert store.list(queue) == ['x', 'y']
+    # For a while only.
+    monkeypatch.setattr(calls, 'UNPREPARED_SECONDS', 0.0)
+    server._habits.forget_statements()
+    assert server._habits.is_preparing
+    own.run(END_CONNECTIONS)
     assert store.list(queue) == ['x', 'y']
 
 

@@ -9,19 +9,24 @@ from __future__ import annotations
 
 import _socket
 import collections
+import contextlib
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import gevent.socket
+import msgspec
 from gevent import monkey
 from oslo_log import log
+from psycopg import pq
 from zaqar.transport.validation import ValidationFailed
 
 from zaqar_gevent.storage.core import links
+from zaqar_gevent.storage.core.clocks import Clock
 from zaqar_gevent.storage.core.links import PAUSE_SECONDS
 from zaqar_gevent.storage.core.outages import OutageLog
 from zaqar_gevent.storage.errors import OutcomeUnknown, StoreUnavailable
+from zaqar_gevent.storage.postgresql import schema
 from zaqar_gevent.storage.postgresql.addresses import Address
 from zaqar_gevent.storage.postgresql.outage import Meaning, read_mark, read_state
 from zaqar_gevent.storage.postgresql.wire import (
@@ -29,8 +34,10 @@ from zaqar_gevent.storage.postgresql.wire import (
     Row,
     Sent,
     Statement,
+    Wait,
     Wire,
-    dial,
+    connect,
+    finish,
     wait_in_thread,
 )
 
@@ -39,9 +46,16 @@ LOG = log.getLogger(__name__)
 MAX_ATTEMPTS = 10
 """How often a call is sent whose transactions are undone for the sake of others."""
 
+UNPREPARED_SECONDS = 600.0
+"""For how long statements are not prepared after some were lost."""
+
 _TRUE = b't'
 
 _sleep = monkey.get_original('time', 'sleep')
+
+
+class _NoAnswer(Exception):
+    """A question about the database was answered with an error."""
 
 
 class TooLong(Exception):
@@ -141,26 +155,88 @@ class Batch:
 class Habits:
     """State that the connections to one server share.
 
-    timeout: seconds that an answer is waited for. is_preparing: whether statements are prepared;
-    given up when that turns out not to work.
+    timeout: seconds that an answer is waited for. may_prepare: whether statements are prepared;
+    given up for a while when that turns out not to work. most_ahead: see `Clock`.
     """
 
-    def __init__(self, address: Address, timeout: float, *, is_preparing: bool) -> None:
+    def __init__(
+        self, address: Address, timeout: float, *, may_prepare: bool, most_ahead: float
+    ) -> None:
         self.address = address
         self.timeout = timeout
-        self.is_preparing = is_preparing
+        self.clock = Clock(address.store, most_ahead)
         self.outages = OutageLog()
+        self._may_prepare = may_prepare
+        self._prepare_at = 0.0
+        self._seen = 0
+
+    @property
+    def is_preparing(self) -> bool:
+        """Whether the next connection prepares statements."""
+        return self._may_prepare and time.monotonic() >= self._prepare_at
 
     def forget_statements(self) -> None:
-        """Prepare no statements from now on."""
+        """Prepare no statements for a while."""
         if self.is_preparing:
             LOG.warning(
                 '%s loses prepared statements, as behind a pool of connections that are shared by '
-                'transaction: statements are not prepared from now on. Set prepared_statements to '
-                'false.',
+                'transaction: for %g minutes, statements are not prepared. If it is behind such a '
+                'pool, set prepared_statements to false.',
                 self.address.store,
+                UNPREPARED_SECONDS / 60,
             )
-        self.is_preparing = False
+        self._prepare_at = time.monotonic() + UNPREPARED_SECONDS
+
+    def saw(self, position: int) -> None:
+        """Note that a position of the database has been given."""
+        if position > self._seen:
+            self._seen = position
+
+    def look(self, ask: Callable[[], Any]) -> bool:
+        """Compare the database with what is known of it; whether it has lost its end.
+
+        ask: has `LOOK` answered. What was lost may have been followed: an epoch must begin.
+        """
+        seen, asked = self._seen, time.time()
+        theirs, last = ask()
+        self.clock.compare(theirs, asked, time.time())
+        if (last + 1) * schema.BATCH > seen:
+            return False
+        LOG.warning(
+            '%s has lost its end, as when an older state is restored: it had given positions up to '
+            '%x, and is at %x. Markers of messages that were lost are refused.',
+            self.address.store,
+            seen,
+            last * schema.BATCH,
+        )
+        self._seen = last * schema.BATCH
+        return True
+
+    def dial(self, wait: Wait, resolve: Callable[..., Any]) -> Wire:
+        """A connection whose server has been looked at; raises `StoreUnavailable`."""
+        connection = connect(self.address, wait, resolve)
+        try:
+            self._meet(connection, wait)
+        except BaseException as error:
+            connection.finish()
+            if isinstance(error, Lost):
+                raise StoreUnavailable(self.address.store, str(error)) from None
+            raise
+        return Wire(connection, is_preparing=self.is_preparing)
+
+    def _meet(self, connection: Any, wait: Wait) -> None:
+        def ask(statement: str) -> Any:
+            connection.send_query(statement.encode())
+            result = finish(connection, wait, self.timeout)
+            if result is None or result.status != pq.ExecStatus.TUPLES_OK:
+                raise _NoAnswer
+            return result.get_value(0, 0)
+
+        look, begin_epoch = (one(self.address.schema) for one in (schema.look, schema.begin_epoch))
+        # Where there are no tables, or no rights, calls tell it.
+        with contextlib.suppress(_NoAnswer):
+            if self.look(lambda: msgspec.json.decode(ask(look))):
+                ask(begin_epoch)
 
 
 class HubLink(links.HubLink[Any]):
@@ -182,12 +258,7 @@ class HubLink(links.HubLink[Any]):
         self._wire: Wire
 
     def _dial(self) -> None:
-        self._wire = dial(
-            self._habits.address,
-            wait_in_greenlet,
-            gevent.socket.getaddrinfo,
-            is_preparing=self._habits.is_preparing,
-        )
+        self._wire = self._habits.dial(wait_in_greenlet, gevent.socket.getaddrinfo)
 
     @property
     def _descriptor(self) -> int:
@@ -233,17 +304,21 @@ class HubLink(links.HubLink[Any]):
 
     def _receive(self) -> None:
         done: list[Batch] = []
+        lost: str | None = None
         self._heard_at = time.monotonic()
         try:
             # Those before an error are kept.
             done.extend(self._sent.popleft() for _ in self._wire.receive())
-        finally:
-            self._settle(done)
+        except Lost as error:
+            lost = str(error)
+        self._settle(done, lost)
 
-    def _settle(self, batches: list[Batch]) -> None:
-        """Wake those whose answers have come."""
+    def _settle(self, batches: list[Batch], lost: str | None) -> None:
+        """Wake those whose answers have come.
+
+        lost: why the connection is of no use any more, if it is not.
+        """
         answered: list[Any] = []
-        lost: str | None = None
         for batch in batches:
             failure = batch.take_failure()
             if failure is None:
@@ -257,7 +332,7 @@ class HubLink(links.HubLink[Any]):
                     self._habits.forget_statements()
                 self._is_unfit = meaning is Meaning.LOST
                 self._waiting.extendleft(reversed(batch.calls))
-                lost = reason
+                lost = lost or reason
             else:
                 answered += self._undo(batch.calls, meaning, reason)
         if lost is not None:
@@ -327,12 +402,7 @@ class ThreadLink(links.ThreadLink):
             _sleep(PAUSE_SECONDS)
 
     def _dial(self) -> None:
-        self._wire = dial(
-            self._habits.address,
-            wait_in_thread,
-            _socket.getaddrinfo,
-            is_preparing=self._habits.is_preparing,
-        )
+        self._wire = self._habits.dial(wait_in_thread, _socket.getaddrinfo)
 
     def _hang_up(self) -> None:
         wire, self._wire = self._wire, None

@@ -31,6 +31,8 @@ def run(conf: cfg.ConfigOpts, action: str, *, may_rewrite: bool) -> int:
     for address in found:
         try:
             statuses.append(_work(address, action, may_rewrite=may_rewrite))
+        except schema.TablesTooNew as error:
+            statuses.append(_fail(str(error), 1))
         except errors.ConnectionError as error:
             statuses.append(_fail(str(error), 1 if action == 'migrate' else 3))
     return max(statuses)

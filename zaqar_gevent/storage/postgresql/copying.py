@@ -144,7 +144,9 @@ class _Store:
         raise StoreUnavailable(self._address.store, '; '.join(reasons))
 
     def _statement(self, text: str) -> Any:
-        return sql.SQL(text).format(schema=sql.Identifier(self._address.schema))
+        # Parameters are looked for in names, too.
+        name = sql.Identifier(self._address.schema.replace('%', '%%'))
+        return sql.SQL(text).format(schema=name)
 
     def _execute(self, statement: str, parameters: Any = ()) -> list[Any]:
         try:
@@ -324,7 +326,7 @@ class Writer(_Store):
             del keys[known]
         if not keys:
             return 0
-        [(batch,)] = self._execute("SELECT nextval('{schema}.batches') * 65536")
+        [(batch,)] = self._execute(f'SELECT {{schema}}.next_base_{schema.digest()}() + 1')
         visible, delayed, receipts = [], [], []
         leases = Leases(spool, encode_retry(retry_delays.of(queue.metadata)), self._find_leases)
         for place, (key, one) in enumerate(keys.items(), batch):

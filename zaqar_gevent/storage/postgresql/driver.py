@@ -327,7 +327,12 @@ def now() -> float:
 def _open(section: Any) -> Handle[PostgresServer]:
     """The use of the database that a group of options names, whose tables are up to date."""
     address = addresses.parse(section.uri, section.schema)
-    handle = open_server(address, section.timeout, is_preparing=section.prepared_statements)
+    handle = open_server(
+        address,
+        section.timeout,
+        may_prepare=section.prepared_statements,
+        most_ahead=section.max_clock_difference,
+    )
     try:
         handle.store.check(may_migrate=section.migrate_at_start)
     except BaseException:
@@ -341,7 +346,7 @@ def _is_alive(server: PostgresServer) -> bool:
         server.call(kinds.WRITES, 'touch')
     except StoreUnavailable:
         return False
-    return True
+    return not server.is_off
 
 
 @functools.cache

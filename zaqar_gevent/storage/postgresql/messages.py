@@ -164,6 +164,7 @@ class MessageController(own_drivers.MessageController):
         last, epoch, is_given, _ = facts
         if marker and not is_given:
             raise MarkerNotGiven(marker)
+        self._server.saw(last)
         messages = read_page(document, as_bodies=self.driver.carries_bodies)
         return iter((iter(messages), position_markers.encode(last, epoch) if last else marker))
 

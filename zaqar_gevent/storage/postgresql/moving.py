@@ -162,7 +162,9 @@ class _Place:
         return float(self._execute(_NOW)[0][0])
 
     def _statement(self, text: str) -> Any:
-        return sql.SQL(text).format(schema=sql.Identifier(self._address.schema))
+        # Parameters are looked for in names, too.
+        name = sql.Identifier(self._address.schema.replace('%', '%%'))
+        return sql.SQL(text).format(schema=name)
 
     def _execute(self, text: str, parameters: Any = ()) -> list[Any]:
         with self._translated():

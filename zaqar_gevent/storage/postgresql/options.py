@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from oslo_config import cfg
 
+from zaqar_gevent.storage.core import clocks
+
 MESSAGE_GROUP = 'drivers:message_store:postgresql'
 MANAGEMENT_GROUP = 'drivers:management_store:postgresql'
 
 _SHARED_OPTS = [
+    clocks.OPTION,
     cfg.StrOpt(
         'uri',
         secret=True,

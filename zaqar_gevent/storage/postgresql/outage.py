@@ -7,6 +7,7 @@ import enum
 import msgspec
 
 from zaqar_gevent.storage.moves import Mark, QueueMoved
+from zaqar_gevent.storage.postgresql import wire
 
 
 class Meaning(enum.Enum):
@@ -22,6 +23,7 @@ class Meaning(enum.Enum):
 
 # By SQLSTATE, or by its class, which are the first two characters.
 _MEANINGS = {
+    wire.UNDONE: Meaning.AGAIN,
     '40001': Meaning.AGAIN,  # serialization failure
     '40P01': Meaning.AGAIN,  # deadlock
     '55P03': Meaning.AGAIN,  # lock not available
@@ -40,12 +42,13 @@ _MEANINGS = {
     'ZQ001': Meaning.MOVED,
 }
 
+_NO_RIGHTS = '42501'
+
 _REASONS = {
     '25006': 'it is a standby, which cannot be written',
     '53100': 'its disk is full',
     '53200': 'it is out of memory',
     '53300': 'it has too many connections',
-    '42501': 'the user may not do what is needed',
     '28P01': 'the user name or the password is wrong',
     '40001': 'the transaction was undone for the sake of others, again and again',
     '40P01': 'transactions waited for one another, again and again',
@@ -61,4 +64,7 @@ def read_mark(text: str) -> QueueMoved:
 def read_state(state: str, text: str) -> tuple[Meaning, str]:
     """The outcome for this SQLSTATE, and the reason in a few words."""
     meaning = _MEANINGS.get(state) or _MEANINGS.get(state[:2]) or Meaning.REFUSED
-    return meaning, _REASONS.get(state) or ' '.join(text.split()) or state
+    text = ' '.join(text.split()) or state
+    if state == _NO_RIGHTS:
+        text = f'the user may not do what is needed: {text}'
+    return meaning, _REASONS.get(state) or text

@@ -10,17 +10,26 @@ from __future__ import annotations
 import functools
 import hashlib
 import pathlib
+import re
 import zlib
 from typing import Any, NamedTuple
 
-import psycopg
 from oslo_log import log
 from psycopg import pq
 
 from zaqar_gevent.storage.errors import StoreUnavailable, UnsuitableStore
 from zaqar_gevent.storage.postgresql.addresses import Address
 from zaqar_gevent.storage.postgresql.outage import read_state
-from zaqar_gevent.storage.postgresql.wire import Lost, Statement, Wait, connect
+from zaqar_gevent.storage.postgresql.wire import (
+    LASTS,
+    Lost,
+    Statement,
+    Wait,
+    connect,
+    finish,
+    lasts,
+    read_failure,
+)
 
 LOG = log.getLogger(__name__)
 
@@ -40,8 +49,14 @@ _TABLE = """SELECT c.relname FROM pg_catalog.pg_class c
 UNUSED_SECONDS = 7 * 24 * 3600.0
 """How long functions are kept that no server uses."""
 
+BATCH = 65536
+"""Positions of a batch."""
+
 _WAIT_SECONDS = 60.0
 _STATEMENT_SECONDS = 3600.0
+
+# Names, rights and features that are missing: classes of SQLSTATE.
+_LASTING = ('0A', '22', '28', '3D', '3F', '42')
 
 
 class Migration(NamedTuple):
@@ -61,6 +76,10 @@ MIGRATIONS = (
     Migration('tables_3.sql'),
     Migration('tables_4.sql'),
 )
+
+
+class TablesTooNew(UnsuitableStore):
+    """The tables are those of a later version of this program."""
 
 
 class State(NamedTuple):
@@ -98,25 +117,37 @@ def quote(schema: str) -> str:
     return '"' + schema.replace('"', '""') + '"'
 
 
+def quote_text(text: str) -> str:
+    """A text as it stands in SQL."""
+    return "'" + text.replace("'", "''") + "'"
+
+
 def _migration_lock(schema: str) -> int:
     return zlib.crc32(f'zaqar_gevent migration {schema}'.encode())
 
 
+_PLACE = re.compile(r'\{(\w+)\}')
+
+
 @functools.cache
 def _format(name: str, schema: str) -> str:
-    # The names of other locks of the database are as good as never this one.
-    lock = zlib.crc32(f'zaqar_gevent {schema}'.encode()) - (1 << 31)
-    groups_lock = zlib.crc32(f'zaqar_gevent groups {schema}'.encode()) - (1 << 31)
-    return (
-        _read(name)
-        .replace('{schema}', quote(schema))
-        .replace('{v}', digest())
-        .replace('{lock}', str(lock))
-        .replace('{groups_lock}', str(groups_lock))
-        .replace('{migration_lock}', str(_migration_lock(schema)))
-        .replace('{schema_name}', "'" + schema.replace("'", "''") + "'")
-        .replace('{settings}', _SETTINGS)
-    )
+    # The body of a function must not end within the name.
+    tag = 'body'
+    while f'${tag}$' in schema:
+        tag += '_'
+    values = {
+        'schema': quote(schema),
+        'v': digest(),
+        # The names of other locks of the database are as good as never this one.
+        'lock': str(zlib.crc32(f'zaqar_gevent {schema}'.encode()) - (1 << 31)),
+        'groups_lock': str(zlib.crc32(f'zaqar_gevent groups {schema}'.encode()) - (1 << 31)),
+        'migration_lock': str(_migration_lock(schema)),
+        'schema_name': quote_text(schema),
+        'batches': quote_text(f'{quote(schema)}.batches'),
+        'messages': quote_text(f'{quote(schema)}.messages'),
+        'settings': _SETTINGS,
+    }
+    return _PLACE.sub(lambda match: values[match[1]], _read(name).replace('$$', f'${tag}$'))
 
 
 @functools.cache
@@ -127,19 +158,44 @@ def function(
     arguments = ', '.join(f'${number + 1}' for number in range(count))
     name = f'{name}_{digest()}'
     text = f'SELECT facts, document FROM {quote(schema)}.{name}({arguments})'
-    return Statement(f'{schema}.{name}', text, is_repeatable, again)
+    # PostgreSQL cuts names at 63 bytes, and a schema's name alone may have as many.
+    return Statement(f'{name}_{zlib.crc32(schema.encode()):08x}', text, is_repeatable, again)
+
+
+def look(schema: str) -> str:
+    """The statement that asks for the time and the number of the last batch of positions.
+
+    Its answer is a JSON array.
+    """
+    return (
+        'SELECT json_build_array(extract(epoch FROM clock_timestamp())::float8, '
+        f'(SELECT last_value FROM {quote(schema)}.batches))'
+    )
+
+
+def begin_epoch(schema: str) -> str:
+    """The statement that begins an epoch."""
+    return f'SELECT * FROM {quote(schema)}.begin_epoch_{digest()}()'
 
 
 class Checker:
     """A connection by which the state of a database is seen and changed.
 
-    wait: waits for a socket. resolve: `getaddrinfo`. Raises `StoreUnavailable`.
+    wait: waits for a socket. resolve: `getaddrinfo`. Raises `StoreUnavailable`, or
+    `UnsuitableStore` where trying it again does not help.
     """
 
     def __init__(self, address: Address, wait: Wait, resolve: Any) -> None:
         self._address = address
         self._wait = wait
-        self._connection = connect(address, wait, resolve)
+        try:
+            self._connection = connect(address, wait, resolve)
+        except StoreUnavailable as error:
+            if not lasts(error.reason):
+                raise
+            raise UnsuitableStore(
+                address.store, f'cannot be used: {error.reason}. {LASTS}'
+            ) from None
 
     def close(self) -> None:
         self._connection.finish()
@@ -158,7 +214,7 @@ class Checker:
         found = self._ask(f'SELECT version::text FROM {quote(schema)}.schema_version')
         version = int(found or 0)
         if version > len(MIGRATIONS):
-            raise UnsuitableStore(
+            raise TablesTooNew(
                 self._address.store,
                 f'has tables of version {version}; this program knows up to {len(MIGRATIONS)}.',
             )
@@ -226,26 +282,18 @@ class Checker:
         return None if value is None else value.decode()
 
     def _finish(self) -> Any:
-        connection, last = self._connection, None
+        store = self._address.store
         try:
-            while True:
-                if connection.flush():
-                    self._wait(connection.socket, True, _STATEMENT_SECONDS)
-                while connection.is_busy():
-                    if not self._wait(connection.socket, False, _STATEMENT_SECONDS):
-                        raise StoreUnavailable(self._address.store, 'it does not answer')
-                    connection.consume_input()
-                result = connection.get_result()
-                if result is None:
-                    return last
-                last = result
-                if result.status == pq.ExecStatus.FATAL_ERROR:
-                    state = (result.error_field(pq.DiagnosticField.SQLSTATE) or b'').decode()
-                    text = result.error_field(pq.DiagnosticField.MESSAGE_PRIMARY) or b''
-                    reason = read_state(state, text.decode() or result.get_error_message())[1]
-                    raise StoreUnavailable(self._address.store, reason)
-        except (psycopg.Error, Lost) as error:
-            raise StoreUnavailable(self._address.store, ' '.join(str(error).split())) from None
+            result = finish(self._connection, self._wait, _STATEMENT_SECONDS)
+        except Lost as lost:
+            raise StoreUnavailable(store, str(lost)) from None
+        if result is not None and result.status == pq.ExecStatus.FATAL_ERROR:
+            state, text = read_failure(result)
+            reason = read_state(state, text)[1]
+            if state.startswith(_LASTING):
+                raise UnsuitableStore(store, f'cannot be used: {reason}. {LASTS}')
+            raise StoreUnavailable(store, reason)
+        return result
 
 
 def ensure(address: Address, wait: Wait, resolve: Any, *, may_migrate: bool) -> None:

@@ -11,7 +11,7 @@ from gevent import monkey
 from gevent._hub_local import get_hub_if_exists
 
 from zaqar_gevent.storage.core.handles import Handle, Registry
-from zaqar_gevent.storage.errors import ScanTooLong, StoreUnavailable
+from zaqar_gevent.storage.errors import ScanTooLong, StoreUnavailable, UnsuitableStore
 from zaqar_gevent.storage.postgresql import posting, schema
 from zaqar_gevent.storage.postgresql.addresses import Address
 from zaqar_gevent.storage.postgresql.calls import (
@@ -23,7 +23,7 @@ from zaqar_gevent.storage.postgresql.calls import (
     TooLong,
     wait_in_greenlet,
 )
-from zaqar_gevent.storage.postgresql.kinds import POSTS, SCANS, STEPS, WRITES
+from zaqar_gevent.storage.postgresql.kinds import POSTS, READS, SCANS, STEPS, WRITES
 from zaqar_gevent.storage.postgresql.upkeep import Upkeep, use_functions
 from zaqar_gevent.storage.postgresql.wire import Statement, wait_in_thread
 
@@ -41,13 +41,16 @@ class PostgresServer:
     scan_seconds: how long a read of the kind `SCANS` may take.
     """
 
-    def __init__(self, address: Address, timeout: float, *, is_preparing: bool) -> None:
+    def __init__(
+        self, address: Address, timeout: float, *, may_prepare: bool, most_ahead: float
+    ) -> None:
         self.address = address
         self._timeout = timeout
+        self._most_ahead = most_ahead
         self._is_checked = False
         self.scan_seconds = 30.0
         self.upkeep = Upkeep(self)
-        self._is_preparing = is_preparing
+        self._may_prepare = may_prepare
         self.start()
 
     def call(self, kind: Kind, name: str, *arguments: Any, **more: Any) -> tuple[Facts, Any]:
@@ -74,7 +77,28 @@ class PostgresServer:
         statement = self._statements[post.post_id is not None]
         call = posting.PostCall(statement, post, link.new_until())
         self._wait(link, POSTS, call)
-        return call.outcome
+        outcome = call.outcome
+        if outcome is not None:
+            self._habits.saw(outcome)
+        return outcome
+
+    def saw(self, position: int) -> None:
+        """Note that the database has given a position."""
+        self._habits.saw(position)
+
+    def look(self) -> None:
+        """Compare the clocks, and see whether the database has lost its end.
+
+        Raises `StoreUnavailable`.
+        """
+        statement = Statement('look', schema.look(self.address.schema))
+        if self._habits.look(lambda: self.query(READS, statement)[0]):
+            self.call(WRITES, 'begin_epoch')
+
+    @property
+    def is_off(self) -> bool:
+        """Whether its clock differs too much from ours."""
+        return self._habits.clock.is_off
 
     def check(self, *, may_migrate: bool) -> None:
         """Let the database be that of this version, and begin an epoch.
@@ -89,12 +113,23 @@ class PostgresServer:
             wait, resolve = wait_in_greenlet, gevent.socket.getaddrinfo
         schema.ensure(self.address, wait, resolve, may_migrate=may_migrate)
         use_functions(self)
+        if self.is_off:
+            raise UnsuitableStore(
+                self.address.store,
+                f'{self._habits.clock.explanation} The option max_clock_difference says how much '
+                'is allowed.',
+            )
         self.call(WRITES, 'begin_epoch')
         self._is_checked = True
 
     def start(self) -> None:
         """Have no connections yet."""
-        self._habits = Habits(self.address, self._timeout, is_preparing=self._is_preparing)
+        self._habits = Habits(
+            self.address,
+            self._timeout,
+            may_prepare=self._may_prepare,
+            most_ahead=self._most_ahead,
+        )
         self._thread_link = ThreadLink(self._habits)
         self._links: list[HubLink] = []
         self._own = _local()
@@ -155,12 +190,17 @@ class PostgresServer:
 _registry: Registry[Address, PostgresServer] = Registry()
 
 
-def open_server(address: Address, timeout: float, *, is_preparing: bool) -> Handle[PostgresServer]:
+def open_server(
+    address: Address, timeout: float, *, may_prepare: bool, most_ahead: float
+) -> Handle[PostgresServer]:
     """A handle of the database at an address.
 
-    timeout: seconds that an answer is waited for. is_preparing: whether statements are prepared.
-    The first handle decides.
+    timeout: seconds that an answer is waited for. may_prepare: whether statements are prepared.
+    most_ahead: by how many seconds the clocks may differ; 0 allows any difference. The first handle
+    decides.
     """
-    return _registry.open(
-        address, lambda: PostgresServer(address, timeout, is_preparing=is_preparing)
-    )
+
+    def make() -> PostgresServer:
+        return PostgresServer(address, timeout, may_prepare=may_prepare, most_ahead=most_ahead)
+
+    return _registry.open(address, make)

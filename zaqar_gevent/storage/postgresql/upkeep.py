@@ -19,6 +19,7 @@ from gevent.event import Event
 from oslo_log import log
 from oslo_utils import timeutils
 
+from zaqar_gevent.storage.core.clocks import COMPARE_SECONDS
 from zaqar_gevent.storage.core.pages import decode_page
 from zaqar_gevent.storage.errors import StoreUnavailable
 from zaqar_gevent.storage.moves import QueueMoved
@@ -163,8 +164,13 @@ class Upkeep:
     def _collect(self) -> None:
         use_at = time.monotonic() + _USE_SECONDS
         look_at = 0.0
+        compare_at = time.monotonic() + COMPARE_SECONDS
         while not self._is_over:
             gevent.sleep(INTERVAL)
+            if time.monotonic() > compare_at and (server := self._server()) is not None:
+                compare_at = time.monotonic() + COMPARE_SECONDS
+                _attempt(functools.partial(look, server))
+                del server
             if time.monotonic() > use_at and (server := self._server()) is not None:
                 use_at = time.monotonic() + _USE_SECONDS
                 if self.counts_bytes:
@@ -233,6 +239,12 @@ class Upkeep:
 def use_functions(server: PostgresServer) -> bool:
     """Say that this version's functions are used, and drop those that no server uses any more."""
     server.call(kinds.STEPS, 'use_functions', schema.UNUSED_SECONDS)
+    return False
+
+
+def look(server: PostgresServer) -> bool:
+    """Compare the clocks, and see whether the database has lost its end."""
+    server.look()
     return False
 
 

@@ -6,6 +6,7 @@ A batch of calls is one transaction: it is done when its last answer has come.
 from __future__ import annotations
 
 import collections
+import re
 import select
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -24,10 +25,16 @@ Wait = Callable[[int, bool, float], bool]
 
 LEAST_VERSION = 150000
 
+UNDONE = '40000'
+"""The SQLSTATE of a call that was undone together with others before it."""
+
 _NAME = 'zaqar_gevent'
 _BINARY = 1
 _STATE = pq.DiagnosticField.SQLSTATE
 _TEXT = pq.DiagnosticField.MESSAGE_PRIMARY
+_SEVERITY = pq.DiagnosticField.SEVERITY_NONLOCALIZED
+_ENDING = (b'FATAL', b'PANIC')
+_UNPREPARED = '26000'
 _ABORTED = pq.ExecStatus.PIPELINE_ABORTED
 _SYNC = pq.ExecStatus.PIPELINE_SYNC
 _TUPLES = pq.ExecStatus.TUPLES_OK
@@ -61,24 +68,50 @@ class Sent(Protocol):
     failure: tuple[str, str] | None
 
 
+LASTS = 'That does not mend itself: correct the configuration or the database.'
+
+_LASTING = re.compile(
+    'authentication failed|no password supplied|does not exist|no pg_hba.conf entry'
+    '|permission denied|not permitted|not allow connections|invalid port|not support SSL'
+    '|definition of service|(certificate|service) file|server certificate|certificate verify'
+)
+
+
 class Lost(OSError):
     """The connection is of no use any more; the reason in a few words."""
 
 
+class LastWords:
+    """The error with which a server ended a connection, if it told one.
+
+    It is the connection's handler of notices: libpq takes an error that nobody waits for as one.
+    """
+
+    def __init__(self) -> None:
+        self.text = ''
+
+    def __call__(self, result: Any) -> None:
+        if result.error_field(_SEVERITY) in _ENDING:
+            self.text = read_failure(result)[1]
+
+
 class Wire:
-    """The connection.
+    """The connection, made by `connect`, in pipeline mode from now on.
 
     is_preparing: whether statements are prepared. Where something between shares the sessions of
         the server among others, that may not work.
     """
 
     def __init__(self, connection: Any, *, is_preparing: bool) -> None:
+        connection.enter_pipeline_mode()
         self._connection = connection
         self._is_preparing = is_preparing
+        # Statements that have been sent to be prepared, and those that are known to be prepared.
         self._prepared: set[str] = set()
+        self._known: set[str] = set()
         # Of each batch the statements being prepared (names) and the calls, and then None.
         self._expected: collections.deque[Any] = collections.deque()
-        self._last_words = ''
+        self._last_words: LastWords = connection.notice_handler
 
     @property
     def fileno(self) -> int:
@@ -106,7 +139,7 @@ class Wire:
             connection.pipeline_sync()
             expected.append(None)
         except psycopg.Error as error:
-            raise Lost(_describe(error)) from None
+            raise Lost(_explain(self._connection, error)) from None
         return self.flush()
 
     def flush(self) -> bool:
@@ -114,7 +147,7 @@ class Wire:
         try:
             return not self._connection.flush()
         except psycopg.Error as error:
-            raise Lost(_describe(error)) from None
+            raise Lost(_explain(self._connection, error)) from None
 
     def receive(self) -> Iterator[None]:
         """Read what has come; yields once for each batch that is done. Raises `Lost`."""
@@ -133,7 +166,7 @@ class Wire:
                 else:
                     self._take(result)
         except psycopg.Error as error:
-            raise Lost(self._last_words or _describe(error)) from None
+            raise Lost(self._last_words.text or _describe(error)) from None
         self._check()
 
     def is_alive(self) -> bool:
@@ -154,20 +187,25 @@ class Wire:
     def _take(self, result: Any) -> None:
         """The result of the oldest expected request."""
         status, awaited = result.status, self._expected[0]
-        failure = None if status in _GOOD else _read_failure(result)
+        failure = None if status in _GOOD else read_failure(result)
         if failure is not None:
-            self._last_words = failure[1]
+            self._last_words(result)
         if awaited is None:
             if failure is not None:
                 raise Lost(failure[1])
             return
         self._expected.popleft()
         if isinstance(awaited, str):
-            if status != _DONE:
+            if status == _DONE:
+                self._known.add(awaited)
+            else:
                 self._prepared.discard(awaited)
             if failure is not None:
                 self._fail_batch(failure)
         elif failure is not None:
+            if failure[0] == _UNPREPARED and awaited.statement.name not in self._known:
+                # It was to be prepared in the batch before this one, which was undone.
+                failure = (UNDONE, failure[1])
             awaited.failure = failure
         elif status == _TUPLES:
             awaited.rows = [
@@ -178,7 +216,7 @@ class Wire:
     def _check(self) -> None:
         connection = self._connection
         if connection.status == pq.ConnStatus.BAD:
-            raise Lost(self._last_words or _tidy(connection.get_error_message()))
+            raise Lost(self._last_words.text or _tidy(connection.get_error_message()))
 
     def _fail_batch(self, failure: tuple[str, str]) -> None:
         """A statement could not be prepared: that is a failure of the next call."""
@@ -190,20 +228,13 @@ class Wire:
                 return
 
 
-def dial(address: Address, wait: Wait, resolve: Callable[..., Any], *, is_preparing: bool) -> Wire:
-    """A connection to the server that is to be written.
+def connect(address: Address, wait: Wait, resolve: Callable[..., Any]) -> Any:
+    """A connection of libpq's to the server that is to be written, which does not wait.
 
     wait: waits for the socket. resolve: `getaddrinfo` of a module whose sockets wait.
 
     Raises `StoreUnavailable`, or `UnsuitableStore`.
     """
-    connection = connect(address, wait, resolve)
-    connection.enter_pipeline_mode()
-    return Wire(connection, is_preparing=is_preparing)
-
-
-def connect(address: Address, wait: Wait, resolve: Callable[..., Any]) -> Any:
-    """The same as libpq has it, not waiting and not in pipeline mode."""
     reasons = []
     for parameters in address.attempts():
         try:
@@ -266,7 +297,7 @@ def _connect(
     except BaseException:
         connection.finish()
         raise
-    connection.notice_handler = None
+    connection.notice_handler = LastWords()
     return connection
 
 
@@ -289,10 +320,63 @@ def wait_in_thread(descriptor: int, is_writing: bool, seconds: float) -> bool:
     return bool(poll.poll(seconds * 1000))
 
 
-def _read_failure(result: Any) -> tuple[str, str]:
+def read_failure(result: Any) -> tuple[str, str]:
+    """The SQLSTATE and the text of an error."""
     state = (result.error_field(_STATE) or b'').decode()
     text = (result.error_field(_TEXT) or result.error_message.encode() or b'').decode()
     return state, text
+
+
+def finish(connection: Any, wait: Wait, seconds: float) -> Any:
+    """The result of what has been sent to a connection that is not in pipeline mode.
+
+    The first error, if there is one, otherwise the last result. Raises `Lost`.
+    """
+    deadline = time.monotonic() + seconds
+    failed = last = None
+    try:
+        while True:
+            while connection.flush():
+                _await(connection, wait, True, deadline)
+            while connection.is_busy():
+                _await(connection, wait, False, deadline)
+                connection.consume_input()
+            result = connection.get_result()
+            if result is None:
+                return failed or last
+            last = result
+            if result.status == pq.ExecStatus.FATAL_ERROR and failed is None:
+                failed = result
+    except psycopg.Error as error:
+        if failed is not None:
+            return failed
+        raise Lost(_explain(connection, error)) from None
+
+
+def lasts(reason: str) -> bool:
+    """Whether a connection that failed for this reason fails again until something is changed.
+
+    libpq gives no SQLSTATE for it. In another language than English it is taken for an outage.
+    """
+    return _LASTING.search(reason) is not None
+
+
+def _await(connection: Any, wait: Wait, is_writing: bool, deadline: float) -> None:
+    left = deadline - time.monotonic()
+    if left <= 0 or not wait(connection.socket, is_writing, left):
+        raise Lost('it does not answer')
+
+
+def _explain(connection: Any, error: psycopg.Error) -> str:
+    """Why a connection is lost: what the server said last, or libpq's reason."""
+    words: LastWords = connection.notice_handler
+    with suppress(psycopg.Error):
+        connection.consume_input()
+    with suppress(psycopg.Error):
+        # What it sent before is of no use any more.
+        while not connection.is_busy() and (result := connection.get_result()) is not None:
+            words(result)
+    return words.text or _describe(error)
 
 
 def _describe(error: psycopg.Error) -> str:

@@ -217,19 +217,37 @@ BEGIN
         WHERE c.token = p_lease AND c.waits IS NOT TRUE AND c.expires - p_now > 0);
 END $$;
 
+-- Tells one history of the database from another: it changes with the time line of the WAL, with each
+-- start of PostgreSQL, and where the database or its tables have been made anew, as by a restore.
+-- PERF: VOLATILE, so that it is planned as part of the statement that calls it.
 CREATE FUNCTION {schema}.timeline_{v}() RETURNS text
-LANGUAGE sql STABLE AS $$
+LANGUAGE sql VOLATILE AS $$
     SELECT left(pg_walfile_name(pg_current_wal_insert_lsn()), 8)
+        || ' ' || date_part('epoch', pg_postmaster_start_time())
+        || ' ' || {batches}::regclass::oid
+        || ' ' || pg_relation_filepath({messages}::regclass)
 $$;
 
 CREATE FUNCTION {schema}.begin_epoch_{v}() RETURNS TABLE (facts json, document bytea)
 LANGUAGE plpgsql AS $$
 BEGIN
     INSERT INTO {schema}.epochs (first, name, timeline) VALUES (
-        nextval('{schema}.batches') * 65536,
+        nextval({batches}) * 65536,
         left(gen_random_uuid()::text, 8),
         {schema}.timeline_{v}());
     RETURN QUERY SELECT NULL::json, NULL::bytea;
+END $$;
+
+-- The position before those that the caller may give. Whatever gives positions has them from here:
+-- where the database is not what it was when the last were given, an epoch begins before these.
+CREATE FUNCTION {schema}.next_base_{v}() RETURNS bigint
+LANGUAGE plpgsql AS $$
+BEGIN
+    IF (SELECT e.timeline FROM {schema}.epochs e ORDER BY e.first DESC LIMIT 1)
+            IS DISTINCT FROM {schema}.timeline_{v}() THEN
+        PERFORM {schema}.begin_epoch_{v}();
+    END IF;
+    RETURN nextval({batches}) * 65536 - 1;
 END $$;
 
 -- Posts `p_posts`, each {p: project, q: queue, c: whether the queue must exist, i: its id or null,
@@ -251,10 +269,6 @@ BEGIN
     PERFORM pg_advisory_xact_lock({lock}, name.key) FROM (
         SELECT DISTINCT hashtext(p.p || '/' || p.q) AS key
         FROM json_to_recordset(p_posts) AS p(p text, q text) ORDER BY 1) name;
-    IF (SELECT e.timeline FROM {schema}.epochs e ORDER BY e.first DESC LIMIT 1)
-            IS DISTINCT FROM {schema}.timeline_{v}() THEN
-        PERFORM {schema}.begin_epoch_{v}();
-    END IF;
     v_spools := ARRAY(
         SELECT CASE WHEN p.c AND NOT EXISTS (
                 SELECT 1 FROM {schema}.queues q
@@ -284,7 +298,7 @@ BEGIN
             FROM ROWS FROM (json_to_recordset(p_posts) AS (i uuid)) WITH ORDINALITY AS p(i, n)
             ORDER BY p.n);
     END IF;
-    v_base := nextval('{schema}.batches') * 65536 - 1;
+    v_base := {schema}.next_base_{v}();
     INSERT INTO {schema}.messages
         (spool, position, created, expires, client, ttl, encoding, checksum, attributes,
         message_group, body)
@@ -1206,7 +1220,7 @@ CREATE FUNCTION {schema}.move_dead_{v}(
     p_reason text) RETURNS void
 LANGUAGE plpgsql AS $$
 DECLARE
-    v_base bigint := nextval('{schema}.batches') * 65536 - 1;
+    v_base bigint := {schema}.next_base_{v}();
     v_count int;
     v_held int;
 BEGIN
@@ -1531,7 +1545,7 @@ BEGIN
             ORDER BY d.due, d.number;
     END IF;
     IF cardinality(v_numbers) > 0 THEN
-        v_base := nextval('{schema}.batches') * 65536 - 1;
+        v_base := {schema}.next_base_{v}();
         WITH gone AS (
             DELETE FROM {schema}.delayed d WHERE d.number = ANY (v_numbers) RETURNING d.*)
         INSERT INTO {schema}.messages
@@ -2155,7 +2169,7 @@ BEGIN
         PERFORM pg_advisory_xact_lock({lock}, name.key) FROM (
             SELECT DISTINCT hashtext(p_project || '/' || n.name) AS key
             FROM unnest(v_names) AS n(name) ORDER BY 1) name;
-        v_base := nextval('{schema}.batches') * 65536;
+        v_base := {schema}.next_base_{v}() + 1;
     END IF;
     FOR r IN SELECT n.name, array_agg(n.position) AS positions
             FROM unnest(v_names, v_positions) AS n(name, position) GROUP BY n.name LOOP
