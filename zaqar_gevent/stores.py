@@ -14,6 +14,7 @@ from oslo_config import cfg
 from oslo_log import log
 
 from zaqar_gevent import conf as configuration
+from zaqar_gevent import uris
 from zaqar_gevent.conf import ConfigurationError, describe_error
 from zaqar_gevent.storage import drivers
 
@@ -42,6 +43,10 @@ def opening(option: str, conf: cfg.ConfigOpts) -> Iterator[None]:
     the option, for whatever the driver raises.
     """
     named = describe_choice(option, conf)
+    section = conf[f'drivers:{option}:{conf.drivers[option]}']
+    fault = uris.find_fault(str(getattr(section, 'uri', '') or ''))
+    if fault is not None:
+        raise ConfigurationError(f'The store cannot be opened: {named}: the URI is wrong: {fault}.')
     waiting = gevent.spawn_later(
         _PATIENCE_SECONDS, LOG.warning, 'The store is still being opened: %s', named
     )

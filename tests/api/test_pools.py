@@ -312,6 +312,16 @@ def test_a_wrong_pool_is_named(admin: Administrator, arguments: dict[str, Any], 
     assert told in str(answer.body)
 
 
+@pytest.mark.parametrize('scheme', ['redis', 'postgresql', 'mongodb', 'swift'])
+def test_a_password_in_the_uri_of_a_pool_is_not_told(admin: Administrator, scheme: str) -> None:
+    answer = admin.create_pool('secret', uri=f'{scheme}://zaqar:Tops3cret/Pw9@127.0.0.1:1/db')
+    assert answer.status == 400
+    text = str(answer.body)
+    assert 'percent-encoded' in text
+    assert 'Tops3cret' not in text
+    assert 'Pw9' not in text
+
+
 def test_a_flavor_is_what_was_made(two_flavors: Administrator) -> None:
     admin = two_flavors
     answer = admin.call('flavor_get', flavor_name=admin.name('fast'))

@@ -25,6 +25,7 @@ from tests.postgres_process import USER, PostgresProcess
 from tests.storage.conftest import Store, load_postgresql, open_drivers
 from tests.storage.relay import Relay
 from zaqar_gevent.markers import MarkerNotGiven
+from zaqar_gevent.storage import stores
 from zaqar_gevent.storage.core import links, pages
 from zaqar_gevent.storage.errors import OutcomeUnknown, StoreUnavailable, UnsuitableStore
 from zaqar_gevent.storage.postgresql import calls, kinds, options, schema, upkeep
@@ -127,6 +128,24 @@ def test_a_paused_server_is_given_up_in_time(
         assert store.post(queue, 'y')
         # A post whose outcome is not known may have been made.
         assert set(store.list(queue, limit=20)) <= {'before', 'x', 'y'}
+
+
+def test_a_server_that_does_not_answer_is_soon_said_to_be_unwell(
+    relay: Relay, tmp_path: pathlib.Path
+) -> None:
+    with open_store(through(relay, 600), tmp_path, timeout=600.0) as store:
+        alive = functools.partial(stores._are_alive, store.data, store.control)
+        with gevent.Timeout(300):
+            while not alive():
+                gevent.sleep(0.02)
+            relay.is_silent.set()
+            assert not alive()
+            relay.cut()
+            assert not alive()
+            relay.is_silent.clear()
+            relay.cut()
+            while not alive():
+                gevent.sleep(0.02)
 
 
 @pytest.mark.parametrize('end', [PostgresProcess.stop, PostgresProcess.kill])

@@ -8,6 +8,7 @@ import msgspec
 from zaqar.storage import errors as storage_errors
 from zaqar.storage import utils as storage_utils
 
+from zaqar_gevent import uris
 from zaqar_gevent.api import errors
 from zaqar_gevent.api.context import Context
 from zaqar_gevent.api.operation import Request, operation
@@ -164,5 +165,8 @@ def delete_pool(context: Context, request: NamedPool) -> str:
 
 
 def _check_connection(context: Context, uri: str) -> None:
+    fault = uris.find_fault(uri)
+    if fault is not None:
+        raise errors.MalformedDocument(f'the URI cannot be read: {fault} - at `$.uri`')
     if not storage_utils.can_connect(uri, conf=context.broker.conf):
-        raise errors.MalformedDocument(f'cannot connect to {uri} - at `$.uri`')
+        raise errors.MalformedDocument(f'cannot connect to {uris.conceal(uri)} - at `$.uri`')

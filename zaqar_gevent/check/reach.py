@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import socket
 from collections.abc import Iterator
 from typing import Any
@@ -14,6 +13,7 @@ from keystonemiddleware import auth_token  # type: ignore[import-untyped]
 from oslo_config import cfg
 from zaqar.common import cache as zaqar_cache
 
+from zaqar_gevent import uris
 from zaqar_gevent.check.finding import Finding, Verdict
 from zaqar_gevent.conf import ConfigurationError, describe_error
 from zaqar_gevent.stores import load_driver, opening
@@ -22,8 +22,6 @@ from zaqar_gevent.stores import load_driver, opening
 _SECONDS = 10
 _KEYSTONE_GROUP = 'keystone_authtoken'
 _OPTIONS = ('message_store', 'management_store')
-# What may be secret in a URI: the user and the password.
-_CREDENTIALS = re.compile(r'(?<=://)[^/@]*@')
 
 
 def check_stores(conf: cfg.ConfigOpts) -> Iterator[Finding]:
@@ -57,7 +55,7 @@ def _ask(conf: cfg.ConfigOpts, option: str, name: str) -> str:
             is_alive = driver.is_alive() if hasattr(driver, 'is_alive') else True
         finally:
             driver.close()
-    uri = _CREDENTIALS.sub('', str(getattr(conf[f'drivers:{option}:{name}'], 'uri', '') or ''))
+    uri = uris.conceal(str(getattr(conf[f'drivers:{option}:{name}'], 'uri', '') or ''))
     if not is_alive:
         raise ConfigurationError(f'{uri} does not answer')
     return f'{uri} answers'

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import importlib
-import urllib.parse
 from types import ModuleType
 
 from zaqar_gevent.storage.records import ReadableStore, WritableStore
+from zaqar_gevent.uris import conceal
 
 _MODULES = {
     'sqlite': 'sqlite',
@@ -34,8 +34,10 @@ def open_target(uri: str) -> WritableStore:
 
 
 def _find_module(uri: str) -> ModuleType:
-    scheme = urllib.parse.urlsplit(uri).scheme
+    scheme = uri.partition(':')[0].lower()
     if scheme not in _MODULES:
         known = ', '.join(f'{one}://' for one in _MODULES)
-        raise UnknownStore(f'{uri!r} names no store that can be copied: it must begin with {known}')
+        raise UnknownStore(
+            f'{conceal(uri)!r} names no store that can be copied: it must begin with {known}'
+        )
     return importlib.import_module(f'zaqar_gevent.storage.{_MODULES[scheme]}.copying')

@@ -6,6 +6,7 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
+import gevent
 from zaqar.storage import base, pipeline, pooling
 
 from zaqar_gevent.storage import drivers, own_drivers, purging, redrive_controllers
@@ -13,6 +14,9 @@ from zaqar_gevent.storage.features import MarkerKind, StoreFeatures
 from zaqar_gevent.storage.interface import Stores, UsageController
 
 # By the package of upstream's driver. A driver that is in none is somebody else's.
+ALIVE_SECONDS = 2.0
+"""How long stores are waited for that are asked whether they work."""
+
 _UPSTREAM = {
     'zaqar.storage.redis': StoreFeatures(MarkerKind.MESSAGE_ID),
     'zaqar.storage.mongodb': StoreFeatures(MarkerKind.NUMBER),
@@ -80,7 +84,10 @@ def _finder(data: base.DataDriverBase) -> Callable[[str, str | None], StoreFeatu
 
 
 def _are_alive(data: base.DataDriverBase, control: base.ControlDriverBase) -> bool:
-    if not data.is_alive():
-        return False
-    # Upstream's for management cannot say.
-    return not isinstance(control, own_drivers.ControlDriver) or control.is_alive()
+    """Whether both answer in time that they work."""
+    with gevent.Timeout(ALIVE_SECONDS, False):
+        # Upstream's for management cannot say.
+        return bool(data.is_alive()) and (
+            not isinstance(control, own_drivers.ControlDriver) or control.is_alive()
+        )
+    return False

@@ -17,6 +17,8 @@ from oslo_utils import netutils
 from psycopg import conninfo
 from zaqar.common import errors
 
+from zaqar_gevent import uris
+
 SCHEMES = ('postgresql://', 'postgres://')
 
 CONNECT_SECONDS = 3.0
@@ -76,12 +78,16 @@ def parse(uri: str, schema: str) -> Address:
     """The address that `uri` names; raises `zaqar.common.errors.ConfigurationError`."""
     if not uri or not uri.startswith(SCHEMES):
         raise errors.ConfigurationError('The URI of PostgreSQL must begin with postgresql://.')
+    fault = uris.find_fault(uri)
+    if fault is not None:
+        raise errors.ConfigurationError(f'The URI of PostgreSQL cannot be read: {fault}.')
     try:
         given = conninfo.conninfo_to_dict(uri)
         timeout = float(given.get('connect_timeout') or CONNECT_SECONDS)
     except (psycopg.Error, ValueError) as error:
+        reason = uris.conceal_options(str(error), uri).strip()
         raise errors.ConfigurationError(
-            f'The URI of PostgreSQL cannot be read: {str(error).strip()}.'
+            f'The URI of PostgreSQL cannot be read: {reason}.'
         ) from None
     if timeout <= 0:
         raise errors.ConfigurationError('connect_timeout in the URI of PostgreSQL must be above 0.')

@@ -15,6 +15,8 @@ from typing import NamedTuple
 from oslo_utils import netutils
 from zaqar.common import errors
 
+from zaqar_gevent import uris
+
 PORT = 6379
 SENTINEL_PORT = 26379
 
@@ -62,6 +64,9 @@ class Address(NamedTuple):
 
 def parse(uri: str) -> Address:
     """The address that `uri` names; raises `zaqar.common.errors.ConfigurationError`."""
+    fault = uris.find_fault(uri or '')
+    if fault is not None:
+        raise errors.ConfigurationError(f'The URI of Redis cannot be read: {fault}.')
     try:
         split = urllib.parse.urlsplit(uri)
         options = dict(urllib.parse.parse_qsl(split.query))
