@@ -85,9 +85,13 @@ def _finder(data: base.DataDriverBase) -> Callable[[str, str | None], StoreFeatu
 
 def _are_alive(data: base.DataDriverBase, control: base.ControlDriverBase) -> bool:
     """Whether both answer in time that they work."""
-    with gevent.Timeout(ALIVE_SECONDS, False):
-        # Upstream's for management cannot say.
-        return bool(data.is_alive()) and (
-            not isinstance(control, own_drivers.ControlDriver) or control.is_alive()
-        )
-    return False
+    try:
+        with gevent.Timeout(ALIVE_SECONDS) as timeout:
+            # Upstream's for management cannot say.
+            return bool(data.is_alive()) and (
+                not isinstance(control, own_drivers.ControlDriver) or control.is_alive()
+            )
+    except gevent.Timeout as error:
+        if error is not timeout:
+            raise
+        return False

@@ -10,7 +10,7 @@ from zaqar_gevent.arguments import add_config_files
 _HELP = """
 exit status:
   0  the tables are those of this version
-  1  they are not (check), or could not be changed (migrate)
+  1  they are older or newer (check), or could not be changed (migrate)
   2  the command line is wrong
   3  the configuration or the database cannot be read
 """
