@@ -299,9 +299,14 @@ class Broker:
         place: what asks for it in the request.
         """
         if feature not in self.features_for(queue_name, project).offered:
-            raise errors.BadRequest(
-                f'The store of this queue cannot {feature.value}; leave it out - at `{place}`'
-            )
+            lack = self.lack_of(feature, queue_name, project)
+            raise errors.BadRequest(f'{lack}; leave it out - at `{place}`')
+
+    def lack_of(self, feature: Feature, queue_name: str, project: str | None) -> str:
+        """What to tell of a feature that the store of a queue does not have."""
+        remedy = self.features_for(queue_name, project).remedy
+        lack = f'The store of this queue cannot {feature.value}'
+        return f'{lack} ({remedy})' if remedy else lack
 
     def released(
         self, queue_name: str, project_id: str | None, delays: Collection[float] = ()

@@ -197,7 +197,7 @@ def _redrives_of(context: Context, queue_name: str) -> RedriveController:
     controller = broker.redrives_for(queue_name, project)
     if controller is None:
         _check_exists(broker, queue_name, project)
-        raise errors.BadRequest(f'The store of this queue cannot {Feature.REDRIVES.value}.')
+        raise errors.BadRequest(f'{broker.lack_of(Feature.REDRIVES, queue_name, project)}.')
     return controller
 
 

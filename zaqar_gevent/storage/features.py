@@ -68,6 +68,7 @@ class StoreFeatures:
     counts_messages: whether it counts the messages of a queue without walking through them.
     counts_usage: whether it counts the bytes and the subscriptions of projects.
     offered: what clients may ask for that upstream's interface does not have.
+    remedy: what an operator can do so that it offers more; empty for nothing.
     """
 
     markers: MarkerKind
@@ -85,3 +86,4 @@ class StoreFeatures:
     counts_messages: bool = False
     counts_usage: bool = False
     offered: frozenset[Feature] = frozenset()
+    remedy: str = ''

@@ -337,6 +337,12 @@ def _is_alive(server: RedisServer) -> bool:
         return False
 
 
+_REMEDY = (
+    'it can with shared_with_upstream = false in [drivers:message_store:redis], for servers that '
+    'share their Redis with no upstream server'
+)
+
+
 @functools.cache
 def _features(post_id_seconds: int, keeps_names: bool, is_shared: bool) -> StoreFeatures:
     """PERF: they are asked for with each post of a client and each claim of a consumer."""
@@ -352,4 +358,5 @@ def _features(post_id_seconds: int, keeps_names: bool, is_shared: bool) -> Store
         counts_usage=not is_shared,
         # Upstream would lose what it does not know.
         offered=frozenset() if is_shared else _OFFERED,
+        remedy=_REMEDY if is_shared else '',
     )
