@@ -236,13 +236,19 @@ class Context:
     def create_queue(self, name: str, metadata: Metadata | None) -> bool:
         """Create a queue or topic unless there is one; whether it has been created.
 
-        Raises `errors.QuotaExceeded`.
+        Raises `errors.QuotaExceeded`; `errors.Conflict` where there is no pool for it.
         """
         quotas = self.broker.project_quotas
         if self.kind is Kind.QUEUE and quotas.limit_queues:
             with quotas.new_queue(name, self.project_id):
-                return self.queues.create(name, metadata=metadata, project=self.project_id)
-        return self.queues.create(name, metadata=metadata, project=self.project_id)
+                return self._create_queue(name, metadata)
+        return self._create_queue(name, metadata)
+
+    def _create_queue(self, name: str, metadata: Metadata | None) -> bool:
+        try:
+            return self.queues.create(name, metadata=metadata, project=self.project_id)
+        except storage_errors.NoPoolFound:
+            raise errors.no_pool(name) from None
 
     def forget_metadata_of(self, name: str) -> None:
         """The metadata of a queue has changed."""

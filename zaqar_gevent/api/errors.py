@@ -256,8 +256,8 @@ _NOT_CLAIMED = 'A claim was specified, but the message is not currently claimed.
 def from_storage(error: storage_errors.ExceptionBase, operation: str) -> APIError:
     """The error for an `operation` that the store refused or failed.
 
-    A missing resource is 404, a refusal 403 or 400, and a missing pool 409. Anything else that a
-    store raises, such as a lost connection or a conflict between writers, is 503.
+    A missing resource is 404 and a refusal is 403 or 400. Anything else that a store raises,
+    such as a lost connection or a conflict between writers, is 503.
     """
     match error:
         case MarkerNotGiven():
@@ -272,13 +272,6 @@ def from_storage(error: storage_errors.ExceptionBase, operation: str) -> APIErro
                 f'{error} ([drivers:transport:gevent] max_redrives_per_{owner}). Wait until one is '
                 'over, or cancel one.'
             )
-        case storage_errors.NoPoolFound():
-            # To try again is of no use: somebody has to do something.
-            return Conflict(
-                'There is no pool for it: this server keeps queues in pools, and none without a '
-                'flavor is registered. An administrator has to register one (PUT /v2/pools/NAME, '
-                'or `zaqar-gevent pool create`).'
-            )
         case storage_errors.DoesNotExist():
             return NotFound(str(error))
         case storage_errors.MessageNotClaimed():
@@ -288,6 +281,15 @@ def from_storage(error: storage_errors.ExceptionBase, operation: str) -> APIErro
         case _:
             # Some stores know more of it that is of use to a client.
             return ServiceUnavailable.during(operation, explanation_of(error))
+
+
+def no_pool(name: str) -> Conflict:
+    """A queue or topic was to be created, and there is no pool for it: nobody need try again."""
+    return Conflict(
+        f'There is no pool for {name}: this server keeps queues in pools, and none without a '
+        'flavor is registered. An administrator has to register one (PUT /v2/pools/NAME, or '
+        '`zaqar-gevent pool create`).'
+    )
 
 
 def unknown_claim() -> BadRequest:

@@ -6,6 +6,7 @@ import datetime
 from contextlib import nullcontext
 from typing import Any, TypedDict
 
+from zaqar.storage import errors as storage_errors
 from zaqar.transport.validation import ValidationFailed
 
 from zaqar_gevent.api import errors
@@ -170,7 +171,10 @@ def prepare_target(
     quotas = broker.project_quotas
     if not broker.queues.exists(target, project=project):
         with quotas.new_queue(target, project) if quotas.limit_queues else nullcontext():
-            broker.queues.create(target, project=project)
+            try:
+                broker.queues.create(target, project=project)
+            except storage_errors.NoPoolFound:
+                raise errors.no_pool(target) from None
     stores = [broker.redrives_for(name, project) for name in (queue_name, target)]
     if any(store != controller for store in stores):
         raise errors.BadRequest(

@@ -13,7 +13,7 @@ TOLD: list[tuple[storage_errors.ExceptionBase, int]] = [
     (storage_errors.ConnectionError(), 503),
     (storage_errors.MessageConflict('q', 'p'), 503),
     (storage_errors.ClaimConflict('q', 'p'), 503),
-    (storage_errors.NoPoolFound(), 409),
+    (storage_errors.NoPoolFound(), 503),
     (storage_errors.QueueDoesNotExist('q', 'p'), 404),
     (storage_errors.TopicDoesNotExist('t', 'p'), 404),
     (storage_errors.MessageDoesNotExist('m', 'q', 'p'), 404),
