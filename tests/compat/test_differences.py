@@ -188,6 +188,8 @@ DELIBERATE = [
     ('messages .*"delay": ', (201, 400), 'a delay is a number, in a queue without delays too'),
     ('claims.*"grace": true', (204, 400), 'a boolean is no number'),
     ('claims/none.*"grace": true', (404, 400), 'a boolean is no number'),
+    ('claims.*"grace": -1', (204, 400), 'a grace below nothing is refused, as at creation'),
+    ('claims/none.*"grace": -1', (404, 400), 'a grace below nothing is refused, as at creation'),
     ('subscriptions .*"options": (0|""|\\[)', (201, 400), 'an object is an object'),
     ('PATCH .*subscriptions.*"options": (0|""|\\[)', (404, 400), 'an object is an object'),
     ('PATCH .*subscriptions.*"options": (0|""|\\[)', (204, 400), 'an object is an object'),

@@ -194,6 +194,11 @@ def test_feature_offered(store: Store, features: StoreFeatures) -> None:
         assert found['attributes'] == {'type': 'order'}
 
 
+def test_feature_remedy(store: Store, features: StoreFeatures) -> None:
+    is_shared = store.name in ('native', 'valkey')
+    assert ('shared_with_upstream = false' in features.remedy) == is_shared
+
+
 def test_feature_has_exact_stats(store: Store, features: StoreFeatures) -> None:
     queue = store.queue()
     store.post(queue, 'soon', ttl=60)

@@ -351,8 +351,7 @@ class Model:
         for body in self._check(limit, found):
             one = self._messages[body]
             one.update(claim=claim_id, until=self.now + 60)
-            if one['expires'] < self.now + 60:
-                one['expires'] = self.now + 120
+            one['expires'] = max(one['expires'], self.now + 120)
 
     def pop(self) -> None:
         limit = self._limit()

@@ -61,13 +61,13 @@ class SessionToken:
         """The token was refused; whether there can be another."""
         return bool(self._session.invalidate())
 
-    def place(self) -> Place:
+    def place(self, *, needs_url: bool = True) -> Place:
         """The endpoints in the catalogue: `messaging`, and `messaging-websocket` if any.
 
-        Raises `ConnectionLost` where there is none of the former.
+        Raises `ConnectionLost` where there is none of the former, and it is needed.
         """
         url = self._endpoint('messaging')
-        if url is None:
+        if url is None and needs_url:
             wanted = ', '.join(f'{name} {value}' for name, value in self._filter.items() if value)
             raise ConnectionLost(
                 f"The identity service's catalogue has no service `messaging` for {wanted}."

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import functools
 import random
 import time
 import urllib.parse
@@ -102,7 +103,8 @@ class Requester:
         if place is None:
             given = Place(self.settings.url, self.settings.websocket_url, self.settings.project)
             if isinstance(self._credentials, SessionToken) and not (given.url and given.project):
-                found = io.ask_blocking(self._credentials.place)
+                find = functools.partial(self._credentials.place, needs_url=not given.url)
+                found = io.ask_blocking(find)
                 given = Place(
                     given.url or found.url,
                     given.websocket_url or (None if given.url else found.websocket_url),
