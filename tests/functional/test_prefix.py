@@ -161,4 +161,5 @@ def test_nothing_is_served_beside_the_prefix(tmp_path: pathlib.Path, worker: str
         for path in ('/', '/v2/ping', '/messagingx/v2/ping', '/console/'):
             answer = requests.get(process.url + path, timeout=60)
             assert (answer.status_code, answer.json()['code']) == (404, 'not_found'), path
+            assert answer.headers['X-OpenStack-Request-ID'].startswith('req-')
         assert requests.get(f'{process.url}{PREFIX}/', timeout=60).status_code == 300

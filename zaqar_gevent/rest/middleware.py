@@ -9,9 +9,11 @@ import webob  # type: ignore[import-untyped]
 from oslo_config import cfg
 from oslo_middleware import cors
 
-from zaqar_gevent.api import documents, errors
+from zaqar_gevent.api import errors
 from zaqar_gevent.origins import Origins
 from zaqar_gevent.proxies import PREFIX
+from zaqar_gevent.refusals import refuse_early
+from zaqar_gevent.request_ids import identify_request
 
 Environ = dict[str, Any]
 StartResponse = Callable[..., Any]
@@ -58,23 +60,14 @@ def mount(app: Application, prefix: str) -> Application:
         path = environ['PATH_INFO']
         if environ.get('SCRIPT_NAME') != prefix:
             if path != prefix and not path.startswith(f'{prefix}/'):
+                identify_request(environ)
                 error = errors.NotFound(f'The API is below {prefix}/ (SCRIPT_NAME).')
-                return refuse(start_response, error)
+                return refuse_early(start_response, error)
             environ['PATH_INFO'] = path[len(prefix) :] or '/'
         environ[PREFIX] = environ.get(PREFIX, '') + prefix
         return app(environ, start_response)
 
     return mounted
-
-
-def refuse(
-    start_response: StartResponse, error: errors.APIError, *extra: tuple[str, str]
-) -> Iterable[bytes]:
-    """Answer with an error, and `extra` headers."""
-    body = documents.encode_json(error.to_document())
-    headers = [('Content-Type', 'application/json'), ('Content-Length', str(len(body))), *extra]
-    start_response(f'{error.status} {error.title}', headers)
-    return [body]
 
 
 def _take_vary(response: webob.Response) -> list[str]:

@@ -15,14 +15,10 @@ from zaqar_gevent.access_log import AccessLog
 from zaqar_gevent.api import errors
 from zaqar_gevent.api.tracing import TraceContext
 from zaqar_gevent.conf import ConfigurationError
+from zaqar_gevent.refusals import refuse
 from zaqar_gevent.request_ids import HEADER as REQUEST_ID
 from zaqar_gevent.request_ids import identify_request
-from zaqar_gevent.rest.middleware import (
-    Application,
-    Environ,
-    StartResponse,
-    refuse,
-)
+from zaqar_gevent.rest.middleware import Application, Environ, StartResponse
 from zaqar_gevent.rest.resource import OPERATION
 
 METRICS_PATH = '/metrics'

@@ -16,13 +16,13 @@ from typing import Any, NamedTuple, Protocol
 from oslo_log import log
 
 from zaqar_gevent import foreign, metrics
-from zaqar_gevent.api import documents, errors
+from zaqar_gevent.api import errors
 from zaqar_gevent.api.context import Identity
 from zaqar_gevent.api.push import Recipient
 from zaqar_gevent.hosts import Hosts
 from zaqar_gevent.origins import Origins
-from zaqar_gevent.request_ids import HEADER as REQUEST_ID
-from zaqar_gevent.request_ids import get_request_id, identify_request
+from zaqar_gevent.refusals import refuse_early
+from zaqar_gevent.request_ids import identify_request
 from zaqar_gevent.websocket import handshake
 from zaqar_gevent.websocket.connection import Receiver, WebSocketConnection
 from zaqar_gevent.websocket.connections import OpenConnections
@@ -333,17 +333,9 @@ def _no_upgrade(environ: Environ) -> errors.NotImplementedHere:
 
 
 def _respond(start_response: StartResponse, error: errors.APIError) -> Iterable[bytes]:
-    """Refuse in the form of REST's errors."""
-    body = documents.encode_json(error.to_document())
-    headers = [
-        ('Content-Type', 'application/json'),
-        ('Content-Length', str(len(body))),
-        ('Connection', 'close'),
-        (REQUEST_ID, get_request_id()),
-        *_EXTRA_HEADERS.get(error.status, ()),
-    ]
-    start_response(f'{error.status} {error.title}', headers)
-    return [body]
+    """Refuse in the form of REST's errors, and close the connection."""
+    extra = _EXTRA_HEADERS.get(error.status, ())
+    return refuse_early(start_response, error, ('Connection', 'close'), *extra)
 
 
 _EXTRA_HEADERS = {
