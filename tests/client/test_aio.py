@@ -24,7 +24,7 @@ from tests.intermediaries import Intermediary
 from tests.ports import free_port
 from tests.server_process import ServerProcess
 from zaqar_gevent.client import BadRequest, ClientClosed, LeaseLost, Timeout
-from zaqar_gevent.client.aio import Client, Message, Queue
+from zaqar_gevent.client.aio import Client, Consumer, Message, Queue
 
 LOOPS = ('asyncio', 'uvloop')
 PATIENCE_SECONDS = 60.0
@@ -484,16 +484,23 @@ def test_acks_without_waiting_are_made(server: ServerProcess, transport: str) ->
     asyncio.run(work())
 
 
+async def consume_one_by_one(queue: Queue, consumer: Consumer, count: int) -> list[Message]:
+    """Messages that were posted one after the other, so that each has a claim of its own."""
+    found = []
+    for number in range(count):
+        await queue.post(number, ttl=600)
+        message = await consumer.receive(PATIENCE_SECONDS)
+        assert message is not None
+        found.append(message)
+    return found
+
+
 def test_an_ack_that_failed_is_told_by_the_next_receive_or_close(server: ServerProcess) -> None:
     async def work() -> None:
         async with client_of(server) as client:
             queue = client.queue('q')
             consumer = queue.consume(credit=3, ttl=60)
-            messages = []
-            for number in range(3):
-                await queue.post(number, ttl=600)
-                messages.append(await consumer.receive(PATIENCE_SECONDS))
-            lost, kept, last = (one for one in messages if one is not None)
+            lost, kept, last = await consume_one_by_one(queue, consumer, 3)
             # The leases of two of them end, and somebody else claims them.
             for one in (lost, last):
                 await queue.release_claim(one.claim_id)
@@ -517,11 +524,7 @@ def test_of_many_acks_only_those_that_failed_are_told(server: ServerProcess) -> 
         async with client_of(server) as client:
             queue = client.queue('q')
             consumer = queue.consume(credit=10, ttl=60)
-            messages = []
-            for number in range(10):
-                await queue.post(number, ttl=600)
-                messages.append(await consumer.receive(PATIENCE_SECONDS))
-            held = [one for one in messages if one is not None]
+            held = await consume_one_by_one(queue, consumer, 10)
             await queue.release_claim(held[5].claim_id)
             assert len(await queue.claim(ttl=60)) == 1
             for one in held:

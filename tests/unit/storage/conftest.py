@@ -1,12 +1,14 @@
 """Stores in new files, with real threads."""
 
 import contextlib
+import itertools
+import sqlite3
 
 import pytest
 from oslo_config import cfg
 from zaqar.conf import default, drivers
 
-from zaqar_gevent.storage.sqlite import ControlDriver, DataDriver, options
+from zaqar_gevent.storage.sqlite import ControlDriver, DataDriver, options, schema
 
 
 class Store:
@@ -53,6 +55,17 @@ def make_conf(directory, messages='store.db', names='store.db', **values):
         for option, value in values.items():
             conf.set_override(option, value, group)
     return conf
+
+
+@contextlib.contextmanager
+def file_of_format(path, number):
+    """A connection to a new file of an older format, which has nothing in it."""
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        for statement in itertools.chain(*schema.MIGRATIONS[:number]):
+            connection.execute(statement)
+        connection.execute(f'PRAGMA application_id = {schema.APPLICATION_ID}')
+        connection.execute(f'PRAGMA user_version = {number}')
+        yield connection
 
 
 @pytest.fixture

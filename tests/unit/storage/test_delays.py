@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import itertools
 import random
-import sqlite3
 import time
-from contextlib import closing
 
 import gevent
 import pytest
 
-from tests.unit.storage.conftest import Store
+from tests.unit.storage.conftest import Store, file_of_format
 from tests.unit.storage.test_cost import count_steps
 from zaqar_gevent.markers import of_positions
-from zaqar_gevent.storage.sqlite import claiming, delays, schema, spools
+from zaqar_gevent.storage.sqlite import claiming, delays, spools
 
 
 def read(store, marker=None, limit=100, **options):
@@ -304,11 +301,7 @@ def test_a_file_of_the_version_before_is_migrated(tmp_path, clock):
         (7, None, now - 5, 0, '"expired"'),
         (9, None, now + 300, 0, '"last"'),
     ]
-    with closing(sqlite3.connect(path, isolation_level=None)) as old:
-        for statement in itertools.chain(*schema.MIGRATIONS[:4]):
-            old.execute(statement)
-        old.execute(f'PRAGMA application_id = {schema.APPLICATION_ID}')
-        old.execute('PRAGMA user_version = 4')
+    with file_of_format(path, 4) as old:
         old.execute("INSERT INTO queues VALUES ('', 'queue', 'q', '{}')")
         old.execute("INSERT INTO spools (id, project, name) VALUES (1, '', 'q')")
         token = 'a' * 32

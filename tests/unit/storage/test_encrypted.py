@@ -2,12 +2,11 @@
 
 import base64
 import json
-import sqlite3
 
 import pytest
 
 from tests.unit.encryption.values import UpstreamFormat
-from zaqar_gevent.storage.sqlite import schema
+from tests.unit.storage.conftest import file_of_format
 
 # Plain bodies that look encrypted, in the document of a message or by themselves.
 TRICKY = [
@@ -66,20 +65,14 @@ def test_a_dead_letter_stays_encrypted(mixed, clock):
 
 def make_old_file(path, bodies):
     """A file of version 2, which did not say what is encrypted."""
-    file = sqlite3.connect(path, isolation_level=None)
-    for statements in schema.MIGRATIONS[:2]:
-        for statement in statements:
-            file.execute(statement)
-    file.execute(f'PRAGMA application_id = {schema.APPLICATION_ID}')
-    file.execute('PRAGMA user_version = 2')
-    file.execute("INSERT INTO queues VALUES ('', 'queue', 'q', '{}')")
-    file.execute("INSERT INTO spools (id, project, name) VALUES (1, '', 'q')")
-    file.executemany(
-        """INSERT INTO messages (spool, ttl, created, expires, delayed_until, body)
-            VALUES (1, 300, 0, 9e9, 0, ?)""",
-        [(body,) for body in bodies],
-    )
-    file.close()
+    with file_of_format(path, 2) as file:
+        file.execute("INSERT INTO queues VALUES ('', 'queue', 'q', '{}')")
+        file.execute("INSERT INTO spools (id, project, name) VALUES (1, '', 'q')")
+        file.executemany(
+            """INSERT INTO messages (spool, ttl, created, expires, delayed_until, body)
+                VALUES (1, 300, 0, 9e9, 0, ?)""",
+            [(body,) for body in bodies],
+        )
 
 
 def test_of_an_older_file_what_looks_encrypted_counts_as_encrypted(tmp_path, open_store):

@@ -1,15 +1,14 @@
 """Markers that a store cannot have given: it was made anew, or restored from a backup."""
 
-import itertools
 import shutil
 import sqlite3
 from contextlib import closing
 
 import pytest
 
-from tests.unit.storage.conftest import Store
+from tests.unit.storage.conftest import Store, file_of_format
 from zaqar_gevent.markers import MarkerNotGiven, of_positions
-from zaqar_gevent.storage.sqlite import epochs, schema
+from zaqar_gevent.storage.sqlite import epochs
 
 
 @pytest.fixture
@@ -179,11 +178,7 @@ def test_another_process_begins_an_epoch_of_its_own(tmp_path, store):
 
 def test_a_file_of_the_version_before_gets_an_epoch_for_what_it_holds(tmp_path):
     path = tmp_path / 'store.db'
-    with closing(sqlite3.connect(path, isolation_level=None)) as old:
-        for statement in itertools.chain(*schema.MIGRATIONS[:3]):
-            old.execute(statement)
-        old.execute(f'PRAGMA application_id = {schema.APPLICATION_ID}')
-        old.execute('PRAGMA user_version = 3')
+    with file_of_format(path, 3) as old:
         old.execute("INSERT INTO sqlite_sequence (name, seq) VALUES ('messages', 7)")
     store = Store(tmp_path)
     assert read(store, f'{7:016x}')[0] == []

@@ -11,7 +11,7 @@ from contextlib import closing
 import pytest
 from zaqar.storage import errors
 
-from tests.unit.storage.conftest import Store
+from tests.unit.storage.conftest import Store, file_of_format
 from zaqar_gevent.check.finding import Verdict
 from zaqar_gevent.check.store import check_file
 from zaqar_gevent.markers import MarkerNotGiven
@@ -205,11 +205,7 @@ def test_one_that_is_missing_is_damage(store):
 
 def test_a_file_of_the_version_before_is_migrated(tmp_path):
     now = time.time()
-    with closing(sqlite3.connect(tmp_path / 'store.db', isolation_level=None)) as old:
-        for statement in itertools.chain(*schema.MIGRATIONS[:7]):
-            old.execute(statement)
-        old.execute(f'PRAGMA application_id = {schema.APPLICATION_ID}')
-        old.execute('PRAGMA user_version = 7')
+    with file_of_format(tmp_path / 'store.db', 7) as old:
         old.execute("INSERT INTO queues VALUES ('', 'queue', 'q', '{}')")
         old.execute("INSERT INTO spools (id, project, name) VALUES (1, '', 'q')")
         old.execute('BEGIN')
@@ -532,11 +528,7 @@ def test_a_file_without_bodies_in_pieces_is_migrated(tmp_path):
     now = time.time()
     path = tmp_path / 'store.db'
     body = f'"{LONG}"'.encode()
-    with closing(sqlite3.connect(path, isolation_level=None)) as old:
-        for statement in itertools.chain(*schema.MIGRATIONS[:10]):
-            old.execute(statement)
-        old.execute(f'PRAGMA application_id = {schema.APPLICATION_ID}')
-        old.execute('PRAGMA user_version = 10')
+    with file_of_format(path, 10) as old:
         old.execute("INSERT INTO queues VALUES ('', 'queue', 'q', '{}')")
         old.execute("INSERT INTO spools (id, project, name) VALUES (1, '', 'q')")
         old.execute('INSERT INTO long_bodies VALUES (1, ?)', (body,))

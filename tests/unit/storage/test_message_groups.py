@@ -1,11 +1,7 @@
 """What only the embedded store has to see to where queues have groups."""
 
-import itertools
-import sqlite3
-from contextlib import closing
-
-from tests.unit.storage.conftest import Store
-from zaqar_gevent.storage.sqlite import collector, schema
+from tests.unit.storage.conftest import Store, file_of_format
+from zaqar_gevent.storage.sqlite import collector
 
 ORDERED = {'_ordered_groups': True}
 
@@ -19,11 +15,7 @@ def test_a_file_of_version_9_keeps_what_is_held(tmp_path, clock):
     """Its groups were told by the names alone."""
     now, path = clock.now, tmp_path / 'store.db'
     rows = [(1, 1, 'a'), (2, None, 'a'), (3, None, 'b'), (4, None, ''), (5, None, None)]
-    with closing(sqlite3.connect(path, isolation_level=None)) as old:
-        for statement in itertools.chain(*schema.MIGRATIONS[:9]):
-            old.execute(statement)
-        old.execute(f'PRAGMA application_id = {schema.APPLICATION_ID}')
-        old.execute('PRAGMA user_version = 9')
+    with file_of_format(path, 9) as old:
         old.execute("""INSERT INTO queues VALUES ('', 'queue', 'q', '{"_ordered_groups":true}')""")
         old.execute('INSERT INTO groupings (spool, mode) VALUES (1, 1)')
         old.execute(
