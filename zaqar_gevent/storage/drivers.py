@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from oslo_config import cfg
-from zaqar.storage import base, errors, pipeline, pooling
+from zaqar.storage import base, pipeline, pooling
 from zaqar.storage import utils as upstream_utils
 
 from zaqar_gevent import dead_letters
@@ -40,23 +40,25 @@ def find(storage: Any, queue: str, project: str | None) -> Any:
 
 def find_pool(storage: Any, queue: str, project: str | None) -> str | None:
     """The pool that keeps a queue's messages; None if it is in no pool."""
-    while isinstance(storage, pipeline.DataDriver):
-        storage = storage._storage
+    storage = _behind_pipelines(storage)
     if not isinstance(storage, pooling.DataDriver):
         return None
-    try:
-        return str(storage._pool_catalog._catalogue_ctrl.get(project, queue)['pool'])
-    except errors.QueueNotMapped:
-        return None
+    return own_drivers.pool_of(storage._pool_catalog._catalogue_ctrl, queue, project)
 
 
 def find_messages(storage: Any, queue: str, project: str | None) -> Any:
     """The message controller of a queue, wherever it moves; None if the queue is in no pool."""
-    while isinstance(storage, pipeline.DataDriver):
-        storage = storage._storage
+    storage = _behind_pipelines(storage)
     if isinstance(storage, pooling.DataDriver):
         return storage._pool_catalog.get_message_controller(queue, project)
     return storage.message_controller
+
+
+def _behind_pipelines(storage: Any) -> Any:
+    """The driver that pipelines lead to."""
+    while isinstance(storage, pipeline.DataDriver):
+        storage = storage._storage
+    return storage
 
 
 def protect(storage: base.DataDriverBase) -> None:

@@ -242,11 +242,7 @@ class DataDriver(base.DataDriverBase):
         self.control_driver.queue_controller.create(queue, metadata={}, project=project)
 
     def _get_pool(self, queue: str, project: str | None) -> str | None:
-        try:
-            entry = self.control_driver.catalogue_controller.get(project, queue)
-        except errors.QueueNotMapped:
-            return None
-        return str(entry['pool'])
+        return pool_of(self.control_driver.catalogue_controller, queue, project)
 
     def _health(self) -> dict[str, Any]:
         if not self.is_alive():
@@ -444,6 +440,14 @@ class SpooledNames:
 
     def _calculate_resource_count(self, project: str | None = None) -> Any:
         return self._names.calculate_resource_count(project=project)
+
+
+def pool_of(catalogue: Any, queue: str, project: str | None) -> str | None:
+    """The pool that a catalogue has for a queue; None for one that is in no pool."""
+    try:
+        return str(catalogue.get(project, queue)['pool'])
+    except errors.QueueNotMapped:
+        return None
 
 
 def _describe_pools(queue: str, dead_letter_queue: str) -> str:

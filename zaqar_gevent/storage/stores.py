@@ -13,10 +13,10 @@ from zaqar_gevent.storage import drivers, own_drivers, purging, redrive_controll
 from zaqar_gevent.storage.features import MarkerKind, StoreFeatures
 from zaqar_gevent.storage.interface import Stores, UsageController
 
-# By the package of upstream's driver. A driver that is in none is somebody else's.
 ALIVE_SECONDS = 2.0
 """How long stores are waited for that are asked whether they work."""
 
+# By the package of upstream's driver. A driver that is in none is somebody else's.
 _UPSTREAM = {
     'zaqar.storage.redis': StoreFeatures(MarkerKind.MESSAGE_ID),
     'zaqar.storage.mongodb': StoreFeatures(MarkerKind.NUMBER),

@@ -12,7 +12,6 @@ from typing import Any
 import msgspec
 import psycopg
 from oslo_utils import timeutils
-from psycopg import sql
 from psycopg.rows import tuple_row
 
 from zaqar_gevent import retry_delays
@@ -144,9 +143,7 @@ class _Store:
         raise StoreUnavailable(self._address.store, '; '.join(reasons))
 
     def _statement(self, text: str) -> Any:
-        # Parameters are looked for in names, too.
-        name = sql.Identifier(self._address.schema.replace('%', '%%'))
-        return sql.SQL(text).format(schema=name)
+        return schema.compose(text, self._address.schema)
 
     def _execute(self, statement: str, parameters: Any = ()) -> list[Any]:
         try:

@@ -10,7 +10,6 @@ from typing import Any
 
 import msgspec
 import psycopg
-from psycopg import sql
 from psycopg.rows import tuple_row
 
 from zaqar_gevent import retry_delays
@@ -162,9 +161,7 @@ class _Place:
         return float(self._execute(_NOW)[0][0])
 
     def _statement(self, text: str) -> Any:
-        # Parameters are looked for in names, too.
-        name = sql.Identifier(self._address.schema.replace('%', '%%'))
-        return sql.SQL(text).format(schema=name)
+        return schema.compose(text, self._address.schema)
 
     def _execute(self, text: str, parameters: Any = ()) -> list[Any]:
         with self._translated():

@@ -15,7 +15,7 @@ import zlib
 from typing import Any, NamedTuple
 
 from oslo_log import log
-from psycopg import pq
+from psycopg import pq, sql
 
 from zaqar_gevent.storage.errors import StoreUnavailable, UnsuitableStore
 from zaqar_gevent.storage.postgresql.addresses import Address
@@ -115,6 +115,12 @@ def digest() -> str:
 def quote(schema: str) -> str:
     """The name of a schema as it stands in SQL."""
     return '"' + schema.replace('"', '""') + '"'
+
+
+def compose(text: str, schema: str) -> sql.Composed:
+    """A statement for psycopg, with the schema in its places `{schema}`."""
+    # Parameters are looked for in names, too.
+    return sql.SQL(text).format(schema=sql.Identifier(schema.replace('%', '%%')))
 
 
 def quote_text(text: str) -> str:

@@ -44,9 +44,9 @@ class ClaimController(own_drivers.ClaimController):
     ) -> tuple[str | None, Iterator[StoredMessage]]:
         """Claim the first messages that are free; their claim and them, or None and none.
 
-        A message lives at least until `grace` after the end of its claim. One that has
-        been claimed as often as its queue allows goes to the dead letter queue instead, if that
-        is on the same server (with pools, both queues must be in one pool) and does not lead back.
+        A message lives at least until `grace` after the end of its claim. One that has been claimed
+        as often as its queue allows goes to the dead letter queue instead, if that is on the same
+        server (with pools, both queues must be in one pool) and does not lead back.
         """
         claim = str(uuid.uuid4())
         lease = (claim, metadata['ttl'], min(metadata['grace'], MOST_GRACE))

@@ -38,9 +38,9 @@ class ClaimController(own_drivers.ClaimController):
     ) -> tuple[str | None, Iterator[StoredMessage]]:
         """Claim the first messages that are free; their claim and them, or None and none.
 
-        A message lives at least until `grace` after the end of its claim. One that has
-        been claimed as often as its queue allows goes to the dead letter queue instead, if that
-        is in the same file (with pools, both queues must be in one pool) and does not lead back.
+        A message lives at least until `grace` after the end of its claim. One that has been claimed
+        as often as its queue allows goes to the dead letter queue instead, if that is in the same
+        file (with pools, both queues must be in one pool) and does not lead back.
 
         metadata: the `ttl` and `grace` of the lease, in seconds; and `retry`, a `RetryDelay` which
             counts when it expires or is released, if the queue has one.
