@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import difflib
 import gc
 import os
 import re
@@ -264,6 +263,8 @@ def _options_of_server() -> list[str]:
 
 def _complaint(rest: Sequence[str]) -> str:
     """The error for arguments that the server does not have."""
+    from zaqar_gevent.terminal.arguments import suggestion
+
     names = _names()
     known = ', '.join(names)
     first, *_ = rest
@@ -272,12 +273,9 @@ def _complaint(rest: Sequence[str]) -> str:
         return f'{command} has to come first, as all commands: {known}'
     if first.startswith('-'):
         option = first.partition('=')[0]
-        near = difflib.get_close_matches(option, _options_of_server(), n=1)
-        meant = f' Did you mean {near[0]}?' if near else ''
+        meant = suggestion(option, _options_of_server())
         return f'there is no option {option}.{meant} zaqar-gevent --help lists all'
-    near = difflib.get_close_matches(first, names, n=1)
-    meant = f' Did you mean {near[0]}?' if near else ''
-    return f'there is no command {first!r}.{meant} Commands are: {known}'
+    return f'there is no command {first!r}.{suggestion(first, names)} Commands are: {known}'
 
 
 def _port(text: str) -> int:

@@ -123,11 +123,11 @@ class NotLeased(NotFound):
     code = 'not_leased'
 
     def __init__(self, message_ids: Sequence[str]) -> None:
-        count = len(message_ids)
-        subject = 'Message' if count == 1 else f'{count} messages, the first of them'
+        first, *others = message_ids
+        which = f'Message {first} and {len(others)} others are' if others else f'Message {first} is'
         super().__init__(
-            f'{subject} {message_ids[0]}, not leased to this consumer (any more). The others of '
-            'the request are settled - at `$.message_ids`'
+            f'{which} not leased to this consumer (any more). All other messages of the request '
+            'are settled - at `$.message_ids`'
         )
         self.details = {'message_ids': list(message_ids)}
 

@@ -102,16 +102,20 @@ def _refuse_member(argv: Sequence[str], environment: Mapping[str, str]) -> None:
     group, *rest = argv
     if not rest or rest[0].startswith('-'):
         _parser_of_group(group, environment).parse_args(rest)
-    import difflib
-
     known = [names[1] for names in COMMANDS if names[0] == group]
-    near = difflib.get_close_matches(rest[0], known, n=1)
-    meant = f' Did you mean {near[0]}?' if near else ''
     more = ', migrate' if group == 'queue' else ''
     _fail(
-        f'there is no command {f"{group} {rest[0]}"!r}.{meant} Commands are: '
+        f'there is no command {f"{group} {rest[0]}"!r}.{suggestion(rest[0], known)} Commands are: '
         f'{", ".join(known)}{more}'
     )
+
+
+def suggestion(given: str, known: Sequence[str]) -> str:
+    """What was most likely meant, as a sentence after a space; empty where nothing is near."""
+    import difflib
+
+    near = difflib.get_close_matches(given, known, n=1)
+    return f' Did you mean {near[0]}?' if near else ''
 
 
 def place(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -135,11 +139,7 @@ def _unknown(given: str, parser: argparse.ArgumentParser) -> str:
     option = given.partition('=')[0]
     if not option.startswith('-'):
         return f'there is an argument too many: {given}. `{parser.prog} --help` lists all'
-    import difflib
-
-    known = re.findall(r'--[a-z][a-z-]*', parser.format_help())
-    near = difflib.get_close_matches(option, known, n=1)
-    meant = f' Did you mean {near[0]}?' if near else ''
+    meant = suggestion(option, re.findall(r'--[a-z][a-z-]*', parser.format_help()))
     return f'there is no option {option}.{meant} `{parser.prog} --help` lists all. {_AFTER_DASHES}'
 
 
