@@ -11,11 +11,15 @@ _FIRST, _COUNT = 10_000, 22_000
 _reserved: list[socket.socket] = []
 
 
-def free_port(address: str = '127.0.0.1') -> int:
-    """Reserve a port until this process ends."""
-    for number in range(_COUNT):
-        port = _FIRST + (os.getpid() * 97 + number) % _COUNT
-        if _reserve(address, port):
+def free_port(address: str = '127.0.0.1', *, beside: int = 0) -> int:
+    """Reserve a port until this process ends.
+
+    beside: how far above it the server takes a second one, which is then reserved as well.
+    """
+    count = _COUNT - beside
+    for number in range(count):
+        port = _FIRST + (os.getpid() * 97 + number) % count
+        if _reserve(address, port) and (not beside or _reserve(address, port + beside)):
             return port
     raise AssertionError('there is no free port')
 

@@ -24,6 +24,9 @@ VALKEY_SERVER_PATH = str(valkey_binary.get_binary_path())
 
 START_SECONDS = 60
 
+_CLUSTER_BUS = 10_000
+"""How far above its port a server of Redis Cluster takes a second one."""
+
 ON_REDIS = """
 [drivers]
 message_store = redis
@@ -49,7 +52,7 @@ class RedisProcess:
         self, directory: pathlib.Path, *options: str, program: str = REDIS_SERVER_PATH
     ) -> None:
         self._directory = directory
-        self.port = free_port()
+        self.port = free_port(beside=_CLUSTER_BUS if '--cluster-enabled' in options else 0)
         self.client: Any = redis.Redis(port=self.port)
         self._command = [program, '--bind', '127.0.0.1', '--port', str(self.port)]
         self._command += ['--save', '', *options]
