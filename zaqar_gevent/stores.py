@@ -83,18 +83,16 @@ def load_driver(option: str, conf: cfg.ConfigOpts) -> Callable[..., Any]:
         native = _native_redis(option, conf)
         if native is not None:
             return native
-    try:
-        factory: Callable[..., Any] = stevedore.DriverManager(
-            namespace,
-            name,
-            on_load_failure_callback=functools.partial(_report_load_failure, option, conf),
-            warn_on_missing_entrypoint=False,
-        ).driver
-    except stevedore.exception.NoMatches:
+    if not entry_points(group=namespace, name=name):
         raise ConfigurationError(
             f'[drivers] {option}: there is no driver {name!r}; installed are '
             f'{_list_installed(option)}.'
-        ) from None
+        )
+    factory: Callable[..., Any] = stevedore.DriverManager(
+        namespace,
+        name,
+        on_load_failure_callback=functools.partial(_report_load_failure, option, conf),
+    ).driver
     if name == 'redis':
         drivers.bound_clients()
     return factory

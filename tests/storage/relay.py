@@ -60,7 +60,9 @@ class Relay:
             # It does not believe the certificate.
             accepted.close()
             return
-        with client, socket.create_connection(('127.0.0.1', self._port)) as server:
+        # Either may be gone at any time: it is what this is for.
+        gone = contextlib.suppress(ConnectionError)
+        with gone, client, socket.create_connection(('127.0.0.1', self._port)) as server:
             self._open.append(client)
             while True:
                 if self.is_silent.is_set():
