@@ -153,6 +153,21 @@ def test_a_project_has_no_more_bytes_than_it_may_have(caller: Any) -> None:
 
 
 @pytest.mark.parametrize('caller', ALL, indirect=True)
+def test_a_repeated_post_is_answered_as_the_first_where_there_is_no_room_left(caller: Any) -> None:
+    def post(post_id: str, text: str = 'x' * 600) -> Any:
+        message = {'body': text, 'ttl': 300}
+        return caller.call('message_post', queue_name='q', messages=[message], post_id=post_id)
+
+    made = post('p1')
+    assert (made.status, post('p2').status) == (201, 429)
+    again = post('p1')
+    assert (again.status, again.body['message_ids']) == (201, made.body['message_ids'])
+    # One that can never be stored is no exception.
+    assert post('p3', 'x' * 2000).status == 413
+    assert len(caller.call('message_list', queue_name='q', echo=True).body['messages']) == 1
+
+
+@pytest.mark.parametrize('caller', ALL, indirect=True)
 def test_a_project_has_no_more_subscriptions_than_it_may_have(caller: Any) -> None:
     def subscribe(queue: str, number: int) -> Any:
         subscriber = f'http://127.0.0.1:1/{number}'

@@ -199,6 +199,24 @@ def test_a_post_with_an_id_is_made_once(store: Store) -> None:
     assert store.post(queue, 'x', post_id='p2') != ids
 
 
+def test_a_post_with_an_id_is_found(store: Store) -> None:
+    queue, other = store.queue(), store.queue()
+    ids = store.post(queue, 'x', 'y', post_id='p1')
+    store.post(queue, 'z')
+    assert store.messages.find_post(queue, 'p1', 2) == ids
+    # Its messages may be gone.
+    store.messages.bulk_delete(queue, ids)
+    assert store.messages.find_post(queue, 'p1', 2) == ids
+    for name, post_id in ((queue, 'p2'), (other, 'p1'), ('nowhere', 'p1')):
+        assert store.messages.find_post(name, post_id, 2) is None
+    assert store.messages.find_post(queue, 'p1', 2, project='another') is None
+    # It is forgotten with the queue.
+    store.queues.delete(queue)
+    assert store.messages.find_post(queue, 'p1', 2) is None
+    store.queues.create(queue)
+    assert store.messages.find_post(queue, 'p1', 2) is None
+
+
 def test_a_post_id_is_forgotten_with_the_queue(store: Store) -> None:
     queue = store.queue()
     ids = store.post(queue, 'x', post_id='p1')

@@ -346,9 +346,7 @@ def _post(context: Context, request: PostMessages) -> PostedMessages:
         stored = [{**stored[0], 'passed': context.passed}, *stored[1:]]
     quotas = broker.project_quotas
     if quotas.limit_posts:
-        size = sum(map(_stored_size, stored)) if quotas.limit_bytes else 0
-        with quotas.new_post(len(stored), size, request.queue_name, context.project_id):
-            message_ids = _store(context, request.queue_name, stored)
+        message_ids = _store_within_quotas(context, request, stored)
     else:
         message_ids = _store(context, request.queue_name, stored)
     if delayed:
@@ -370,6 +368,25 @@ def _stored_size(message: dict[str, Any]) -> int:
     return (
         size + len(msgspec.json.encode(message['attributes'])) if 'attributes' in message else size
     )
+
+
+def _store_within_quotas(
+    context: Context, request: PostMessages, messages: list[dict[str, Any]]
+) -> list[str]:
+    """Store messages for which there is room, or answer again to a post that has been made."""
+    broker, queue, project = context.broker, request.queue_name, context.project_id
+    quotas = broker.project_quotas
+    size = sum(map(_stored_size, messages)) if quotas.limit_bytes else 0
+    try:
+        with quotas.new_post(len(messages), size, queue, project):
+            return _store(context, queue, messages)
+    except (errors.QuotaExceeded, errors.BodyTooLarge):
+        if request.post_id is None:
+            raise
+        made = broker.messages.find_post(queue, request.post_id, len(messages), project)
+        if made is None:
+            raise
+        return list(made)
 
 
 def _store(context: Context, queue_name: str, messages: list[dict[str, Any]]) -> list[str]:

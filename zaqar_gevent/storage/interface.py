@@ -159,6 +159,15 @@ class MessageController(Protocol):
         """The marker of the last visible message. Feature: `MarkerKind.POSITION`."""
         ...
 
+    def find_post(
+        self, queue: str, post_id: str, size: int, project: str | None = None
+    ) -> Sequence[str] | None:
+        """The ids of a post of `size` messages that was made with this id; None for none.
+
+        Feature: `post_id_seconds`. One that is not remembered any more is none.
+        """
+        ...
+
     def keeps_place(self, queue: str, marker: str | None, project: str | None = None) -> bool:
         """Whether what follows `marker` is found even if its message is gone.
 

@@ -328,6 +328,15 @@ class MessageController(base.Message):
         """The marker of the last visible message, if the store's markers are positions."""
         raise NotImplementedError
 
+    def find_post(
+        self, queue: str, post_id: str, size: int, project: str | None = None
+    ) -> Sequence[str] | None:
+        """The ids of a post of `size` messages that was made with this id; None for none.
+
+        The driver must remember posts: `idempotency_seconds` is not 0.
+        """
+        raise NotImplementedError
+
     def keeps_place(self, queue: str, marker: str | None, project: str | None = None) -> bool:
         """Whether a list goes on after a marker whose message is gone, if it `keeps_places`."""
         raise NotImplementedError

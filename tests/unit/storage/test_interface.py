@@ -9,7 +9,7 @@ import pytest
 
 from zaqar_gevent.storage import interface
 
-FEATURES = {'restore', 'end', 'keeps_place', 'find_claimable', 'count', 'settle'}
+FEATURES = {'restore', 'end', 'find_post', 'keeps_place', 'find_claimable', 'count', 'settle'}
 FEATURE_PARAMETERS = {('ClaimController', 'delete', 'delay')}
 """Methods and parameters of the interface that only stores with a feature have."""
 

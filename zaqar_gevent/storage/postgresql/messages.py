@@ -100,6 +100,17 @@ class MessageController(own_drivers.MessageController):
             raise errors.QueueDoesNotExist(queue, project)
         return ids
 
+    def find_post(
+        self, queue: str, post_id: str, size: int, project: str | None = None
+    ) -> Sequence[str] | None:
+        """The ids of a post that was made with this id; None for none that is remembered."""
+        first, _ = self._server.call(
+            kinds.READS,
+            'find_post',
+            *(project or '', queue, timeutils.utcnow_ts(microsecond=True), posting.digest(post_id)),
+        )
+        return None if first is None else [encode_id(first + place) for place in range(size)]
+
     def _complete(
         self, messages: Iterable[dict[str, Any]], client_uuid: uuid.UUID | str | None
     ) -> tuple[list[dict[str, Any]], list[Any]]:

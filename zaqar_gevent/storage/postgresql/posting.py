@@ -92,7 +92,7 @@ class Merged:
             row: dict[str, Any] = {'p': post.project, 'q': post.queue, 'c': post.check}
             if post.post_id is not None:
                 has_ids = True
-                row.update(i=_digest(post.post_id), f=now + post.seconds)
+                row.update(i=digest(post.post_id), f=now + post.seconds)
             if post.is_delayed:
                 has_delays = True
                 row.update(w=post.passed)
@@ -135,7 +135,7 @@ def encode_array(values: Sequence[Any]) -> Binary:
     return Binary(b''.join(parts))
 
 
-def _digest(post_id: str) -> str:
+def digest(post_id: str) -> str:
     """The digest that is stored of a post's id, which may have any length."""
-    digest = hashlib.blake2b(post_id.encode('utf-8', 'surrogatepass'), digest_size=16)
-    return str(uuid.UUID(bytes=digest.digest()))
+    made = hashlib.blake2b(post_id.encode('utf-8', 'surrogatepass'), digest_size=16)
+    return str(uuid.UUID(bytes=made.digest()))

@@ -30,6 +30,7 @@ STEP = 500
 
 _POST = load('post', is_repeatable=False)
 _REPEATABLE_POST = load('post')
+_FIND_POST = load('find_post', is_write=False)
 _LIST = load('list', is_write=False)
 _GET = load('get', is_write=False)
 _EDGE = load('edge', is_write=False)
@@ -137,6 +138,23 @@ class MessageController(own_drivers.MessageController):
             self.bulk_delete(queue, ids, project)
             raise errors.QueueDoesNotExist(queue, project)
         return ids
+
+    def find_post(
+        self, queue: str, post_id: str, size: int, project: str | None = None
+    ) -> Sequence[str] | None:
+        """The ids of a post that was made with this id; None for none that is remembered."""
+        name = keys.queue(queue, project)
+        found = self._server.run(
+            _FIND_POST,
+            (
+                keys.messages(queue, project),
+                name + keys.TOPIC,
+                keys.receipt(queue, project, post_id),
+                keys.posts(queue, project),
+            ),
+            name if self.driver.keeps_names else '',
+        )
+        return None if found is None else [one.decode() for one in found]
 
     def _is_counted(self, project: str | None) -> str:
         """What scripts are told of whether the bytes of a project are counted."""

@@ -34,6 +34,7 @@ from zaqar_gevent.storage.sqlite import (
     epochs,
     long_bodies,
     posting,
+    receipts,
     removal,
     spools,
     staging,
@@ -118,6 +119,13 @@ class MessageController(own_drivers.MessageController):
             self.bulk_delete(queue, ids, project)
             raise errors.QueueDoesNotExist(queue, project)
         return ids
+
+    def find_post(
+        self, queue: str, post_id: str, size: int, project: str | None = None
+    ) -> Sequence[str] | None:
+        """The ids of a post that was made with this id; None for none that is remembered."""
+        span = self._database.read(receipts.find_one, project or '', queue, post_id)
+        return None if span is None else [encode_id(one) for one in range(span[0], span[1] + 1)]
 
     def _post_staged(self, new: posting.Post) -> tuple[int, int]:
         bodies = posting.bodies_of(new.rows)

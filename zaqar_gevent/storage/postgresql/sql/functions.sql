@@ -338,6 +338,17 @@ BEGIN
     RETURN QUERY SELECT json_build_array(v_base, to_json(v_made)), NULL::bytea;
 END $$;
 
+-- facts: the position of the first message of a post that was made with this id; null for none.
+CREATE FUNCTION {schema}.find_post_{v}(p_project text, p_queue text, p_now float8, p_id uuid)
+RETURNS TABLE (facts json, document bytea)
+LANGUAGE plpgsql STABLE {settings} AS $$
+BEGIN
+    RETURN QUERY SELECT to_json((SELECT r.first FROM {schema}.receipts r
+        WHERE r.spool = (SELECT s.id FROM {schema}.spools s
+                WHERE s.project = p_project AND s.name = p_queue)
+            AND r.id = p_id AND r.expires - p_now > 0)), NULL::bytea;
+END $$;
+
 -- facts: the last position of the page (or the marker), the name of its epoch, whether the marker
 -- can have been given, whether delayed messages are due.
 CREATE FUNCTION {schema}.list_{v}(
