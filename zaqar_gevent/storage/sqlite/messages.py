@@ -97,7 +97,7 @@ class MessageController(own_drivers.MessageController):
         if not keeps_names and not self.driver.has_queue(queue, project):
             raise errors.QueueDoesNotExist(queue, project)
         first_message = messages[0] if messages else {}
-        rows, size = self._complete(messages, client_uuid, now)
+        rows, size, due = self._complete(messages, client_uuid, now)
         new = posting.Post(
             project or '',
             queue,
@@ -105,7 +105,7 @@ class MessageController(own_drivers.MessageController):
             keeps_names,
             first_message.get('post_id'),
             now + self.driver.idempotency_seconds,
-            min((now + one['delay'] for one in messages if one.get('delay')), default=None),
+            due,
             first_message.get('passed'),
             _extras_of(messages),
         )
@@ -138,20 +138,23 @@ class MessageController(own_drivers.MessageController):
 
     def _complete(
         self, messages: Iterable[dict[str, Any]], client_uuid: uuid.UUID | str | None, now: float
-    ) -> tuple[list[posting.Row], int]:
-        """The rows of messages, and the bytes of all their bodies."""
+    ) -> tuple[list[posting.Row], int, float | None]:
+        """The rows of messages, the bytes of all their bodies, and when the first delay is over."""
         client = _encode_client(client_uuid)
         checked = self._has_checksums()
         rows: list[posting.Row] = []
         size = 0
+        due = None
         for new in messages:
             body = new.get('body', {})
             if not isinstance(body, Body):
                 body = Body.of(body)
             ttl = new['ttl']
             checksum = storage_utils.get_checksum(body.value) or None if checked else None
-            delay = new.get('delay')
-            delayed_until = now + delay if delay else 0.0
+            delayed_until = 0.0
+            if delay := new.get('delay'):
+                delayed_until = now + delay
+                due = delayed_until if due is None else min(due, delayed_until)
             created = delayed_until if new.get('scheduled') else now
             data = encode_body(body)
             size += len(data)
@@ -161,7 +164,7 @@ class MessageController(own_drivers.MessageController):
                     *(data, body.encoding),
                 )
             )
-        return rows, size
+        return rows, size, due
 
     def list(
         self,

@@ -102,7 +102,7 @@ def post(cursor: Transaction, posts: Sequence[tuple[Post]]) -> list[Outcome]:
         (spool, *row) for (spool, _), one in made.items() for row in one.rows
     ]
     # PERF: the columns that most messages do not need would cost each of them.
-    if any(one.extras for one in made.values()):
+    if [None for one in made.values() if one.extras]:
         extras = [own for one in made.values() for own in _extras_of(one)]
         rows = [(*row, *own) for row, own in zip(rows, extras, strict=True)]
         last = insert(cursor, rows, _WITH_EXTRAS)
@@ -117,7 +117,10 @@ def post(cursor: Transaction, posts: Sequence[tuple[Post]]) -> list[Outcome]:
         if one.due is not None and key[0] is not None:
             delays.note(cursor, key[0], one.due)
     tallies.update(cursor, last, len(rows))
-    receipts.keep(cursor, [(key, spans[key], one.forget_at) for key, one in made.items()])
+    receipts.keep(
+        cursor,
+        [(key, spans[key], one.forget_at) for key, one in made.items() if one.post_id is not None],
+    )
     return [
         spans.get(key)
         or failed.get(key)
@@ -150,11 +153,11 @@ def _take_staged(
 
 def _accept(cursor: sqlite3.Cursor, posts: Sequence[Post]) -> list[int | None]:
     """The spool of each post, or None when its queue does not exist."""
-    names = list(dict.fromkeys((one.project, one.queue) for one in posts))
+    asked = [(one.project, one.queue) for one in posts]
+    names = list(dict.fromkeys(asked))
     found = dict(zip(names, spools.resolve(cursor, names), strict=True))
     accepted: list[int | None] = []
-    for one in posts:
-        name = one.project, one.queue
+    for one, name in zip(posts, asked, strict=True):
         spool, exists = found[name]
         if one.check and not exists:
             accepted.append(None)

@@ -31,7 +31,7 @@ _KEEP = """INSERT OR REPLACE INTO receipts (spool, post_id, first, last, expires
 
 def find(cursor: sqlite3.Cursor, keys: Iterable[Key]) -> dict[Key, Span]:
     """The answers to those of the posts that have been made before."""
-    named = [key for key in keys if _has_id(key)]
+    named = [key for key in keys if isinstance(key[1], str)]
     if not named:
         return {}
     document = msgspec.json.encode(named).decode()
@@ -48,11 +48,7 @@ def find_one(connection: sqlite3.Connection, project: str, queue: str, post_id: 
 
 
 def keep(cursor: sqlite3.Cursor, answers: Iterable[tuple[Key, Span, float]]) -> None:
-    """Remember answers, each until its time."""
-    rows = [(*key, *span, expires) for key, span, expires in answers if _has_id(key)]
+    """Remember the answers to posts with an id, each until its time."""
+    rows = [(*key, *span, expires) for key, span, expires in answers]
     if rows:
         cursor.executemany(_KEEP, rows)
-
-
-def _has_id(key: Key) -> bool:
-    return isinstance(key[1], str)
