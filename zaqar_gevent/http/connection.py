@@ -285,7 +285,8 @@ class HTTPConnection:
         if self._unwritten and 'HTTP_UPGRADE' in environ:
             # The WebSocket will have an outbox of its own.
             self._flush()
-        self._await_written()
+        if self._outbox.size or self._outbox.is_lost:
+            self._await_written()
         try:
             said = self._server.application(environ, answer.start)
             if self._is_taken:

@@ -17,6 +17,7 @@ from zaqar_gevent.rest.arguments import BodyLimits
 from zaqar_gevent.rest.middleware import StartResponse
 from zaqar_gevent.rest.request import Request
 from zaqar_gevent.rest.resource import Resource, Responder
+from zaqar_gevent.rest.response import Response
 
 LOG = log.getLogger(__name__)
 
@@ -49,13 +50,12 @@ class App(falcon.App[Request, falcon.Response]):
         if found is None:
             return super().__call__(env, start_response)
         responder, variables = found
-        resp = falcon.Response(self.resp_options)
+        resp = Response()
         try:
-            responder(req, resp, **variables)
+            responder.respond(req, resp, variables)
         except Exception as error:
             _handle(req, resp, error, variables)
-        body, status = resp.data or b'', resp.status
-        headers = resp.headers
+        body, status, headers = resp.data, resp.status, resp.headers
         if status == 204:
             body = b''
         else:

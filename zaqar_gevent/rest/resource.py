@@ -56,6 +56,10 @@ class Responder:
         self._only = choices[0] if len(choices) == 1 and not choices[0].required else None
 
     def __call__(self, req: Request, resp: falcon.Response, **path: str) -> None:
+        self.respond(req, resp, path)
+
+    def respond(self, req: Request, resp: falcon.Response, path: dict[str, Any]) -> None:
+        """Answer a request; `path` has the variables in its path."""
         # PERF: Falcon parses the header each time.
         if req.env.get('HTTP_ACCEPT') not in _ACCEPTING and not req.client_accepts_json:
             raise errors.NotAcceptable('This endpoint only serves `application/json`.')
