@@ -1,6 +1,6 @@
 """What groups of messages cost: claims from queues of many groups, and posts with a group.
 
-    python -m perf.groups [--stores sqlite redis] [--groups N] [--each N] [--rounds N]
+    python -m perf.groups [--stores sqlite redis postgresql] [--groups N] [--each N] [--rounds N]
 
 Claims: the driver is called in this process, by 16 greenlets, without a server. Each kind of queue
 has a million messages, in `--groups` groups of `--each`, which were posted in turn. One operation
@@ -34,11 +34,12 @@ from perf.machine import (
     processor_time,
     store_directory,
 )
-from perf.servers import Fleet, Server
+from perf.servers import Fleet, Server, postgres_pids
 from perf.wire import Compact, Conversation, Dialect, Rest
 from perf.workloads import PAGE, SIZES, TTL, body_of, expect
+from tests.postgres_process import PostgresProcess
 from tests.redis_process import RedisProcess
-from tests.storage.conftest import CLIENT, load, open_drivers
+from tests.storage.conftest import CLIENT, load, load_postgresql, open_drivers
 
 GREENLETS = 16
 CLAIMS = 12
@@ -59,7 +60,7 @@ POSTS = {'plain': PLAIN, 'attributes and group': GROUPED}
 
 
 class Cost(NamedTuple):
-    """Processor time of one operation in microseconds: of the server, and of Redis beside it."""
+    """Processor time of one operation in microseconds: of the server, and of its store."""
 
     server: float
     store: float
@@ -74,16 +75,22 @@ class Queue:
     pages are in its cache.
     """
 
-    def __init__(self, directory: pathlib.Path, redis: RedisProcess | None, kind: str) -> None:
+    def __init__(
+        self, directory: pathlib.Path, process: RedisProcess | PostgresProcess | None, kind: str
+    ) -> None:
         directory.mkdir(exist_ok=True)
-        name = 'sqlite' if redis is None else 'unshared'
-        conf = load(name, redis, directory)
-        if redis is not None:
+        self._process = process
+        if isinstance(process, PostgresProcess):
+            name = 'postgresql'
+            conf = load_postgresql(process.uri, directory, 'zaqar')
+        else:
+            name = 'sqlite' if process is None else 'unshared'
+            conf = load(name, process, directory)
+        if isinstance(process, RedisProcess):
             # On a busy machine, a script of many messages may wait for long.
             for section in ('message_store', 'management_store'):
                 conf.set_override('reconnect_sleep', 10.0, f'drivers:{section}:redis')
         self._data, self._control = open_drivers(name, conf)
-        self._redis = redis
         self._name = kind.replace(' ', '-')
         self._messages: Any = self._data.message_controller
         self._claims: Any = self._data.claim_controller
@@ -115,7 +122,9 @@ class Queue:
         return Cost(own / count * 1e6, theirs / count * 1e6)
 
     def _spent(self) -> float:
-        return 0.0 if self._redis is None else processor_time([self._redis.pid])
+        if isinstance(self._process, PostgresProcess):
+            return processor_time(postgres_pids(self._process))
+        return 0.0 if self._process is None else processor_time([self._process.pid])
 
     def _work(self, claims: int) -> None:
         for _ in range(claims):
@@ -131,19 +140,23 @@ class Queue:
 
 @contextlib.contextmanager
 def queues(store: str, groups: int, each: int) -> Iterator[dict[str, Queue]]:
-    """A filled queue of each kind. Redis is on the other core."""
+    """A filled queue of each kind. Redis or PostgreSQL is on the other core."""
     with contextlib.ExitStack() as stack:
         parent = pathlib.Path(
             stack.enter_context(tempfile.TemporaryDirectory(dir=store_directory()))
         )
-        redis = None
-        if store == 'redis':
-            with on_core(CLIENT_CORE):
-                redis = stack.enter_context(RedisProcess(parent))
+        process: RedisProcess | PostgresProcess | None = None
+        with on_core(CLIENT_CORE):
+            if store == 'redis':
+                process = stack.enter_context(RedisProcess(parent))
+            elif store == 'postgresql':
+                process = stack.enter_context(
+                    PostgresProcess(is_durable=True, shared_buffers='512MB')
+                )
         with on_core(SERVER_CORE):
             made = {}
             for number, kind in enumerate(KINDS):
-                made[kind] = queue = Queue(parent / str(number), redis, kind)
+                made[kind] = queue = Queue(parent / str(number), process, kind)
                 stack.callback(queue.close)
                 queue.fill(groups, each)
                 print(f'{store}: {kind}: {groups * each:,} messages', flush=True)
@@ -167,11 +180,13 @@ def posts(store: str, rounds: int) -> dict[str, Any]:
     """What posts cost with a group and attributes, and without."""
     found = {}
     with Fleet() as fleet:
-        redis = fleet.redis() if store == 'redis' else None
-        settings = '[drivers:message_store:redis]\nshared_with_upstream = false\n'
-        server = (
-            fleet.own(redis=redis) if redis is None else fleet.own(redis=redis, config=settings)
-        )
+        if store == 'redis':
+            settings = '[drivers:message_store:redis]\nshared_with_upstream = false\n'
+            server = fleet.own(redis=fleet.redis(), config=settings)
+        elif store == 'postgresql':
+            server = fleet.own(postgres=fleet.postgres())
+        else:
+            server = fleet.own()
         with on_core(CLIENT_CORE):
             for name, dialect in (('zaqar.v2', Compact(binary=True)), ('REST', Rest())):
                 works = {
@@ -219,7 +234,7 @@ def _compare(title: str, works: Mapping[str, Callable[[], Cost]], rounds: int) -
         found[kind] = {name: round(value, 3) for name, value in row.items()}
         print(
             f'{title}, {kind:22} server {row["server_us"]:7.0f} us (x{row["server_ratio"]:.2f})  '
-            f'Redis {row["store_us"]:7.0f} us (x{row["store_ratio"]:.2f})  '
+            f'store {row["store_us"]:7.0f} us (x{row["store_ratio"]:.2f})  '
             f'together x{row["both_ratio"]:.2f}',
             flush=True,
         )

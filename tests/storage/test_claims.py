@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import pathlib
 import uuid
+from collections.abc import Callable
 from typing import Any
 
+import gevent
 import pytest
 from zaqar.common import cache
 from zaqar.storage import errors
@@ -36,6 +39,127 @@ def test_the_oldest_free_messages_are_claimed(store: Store) -> None:
 
 def test_there_may_be_nothing_to_claim(store: Store) -> None:
     assert store.claim(store.queue())[1] == []
+
+
+def test_those_who_claim_at_once_have_different_messages(store: Store) -> None:
+    queue = store.queue()
+    store.post(queue, *range(25))
+    claims = at_once(*[lambda: store.claim(queue, limit=4)] * 9)
+    found = [bodies(messages) for _, messages in claims]
+    assert sorted(map(len, found)) == [0, 0, 1, 4, 4, 4, 4, 4, 4]
+    assert sorted(body for one in found for body in one) == list(range(25))
+    for (claim, messages), own in zip(claims, found, strict=True):
+        assert {one['claim_id'] for one in messages} <= {claim}
+        if own:
+            assert own == list(range(own[0], own[0] + len(own)))
+            assert bodies(list(store.claims.get(queue, claim)[1])) == own
+    assert store.counts(queue) == (25, 0)
+    assert store.claim(queue)[1] == []
+
+
+def test_those_who_claim_at_once_share_what_has_come_back(store: Store) -> None:
+    """And what was never claimed, in one order."""
+    queue = store.queue()
+    store.post(queue, *range(3))
+    claim, _ = store.claim(queue, limit=2)
+    store.claims.delete(queue, claim)
+    store.post(queue, *range(3, 7))
+    claims = at_once(*[lambda: store.claim(queue, limit=3)] * 4)
+    found = sorted(bodies(messages) for _, messages in claims)
+    assert found == [[], [0, 1, 2], [3, 4, 5], [6]]
+
+
+def test_claims_at_once_keep_their_own_leases(store: Store) -> None:
+    queue = store.queue()
+    with store.at(0):
+        store.post(queue, *range(8))
+        ttls = (60, 200, 60, 200)
+        claims = at_once(*[functools.partial(store.claim, queue, limit=2, ttl=ttl) for ttl in ttls])
+    with store.at(61):
+        for (claim, messages), ttl in zip(claims, ttls, strict=True):
+            if ttl == 60:
+                with pytest.raises(errors.ClaimDoesNotExist):
+                    store.claims.get(queue, claim)
+            else:
+                assert list(store.claims.get(queue, claim)[1])
+                assert len(messages) == 2
+        assert store.counts(queue) == (4, 4)
+
+
+def at_once(*calls: Callable[[], Any]) -> list[Any]:
+    """What calls return that are made at the same time, or the errors that they raise."""
+
+    def attempt(call: Callable[[], Any]) -> Any:
+        try:
+            return call()
+        except errors.ExceptionBase as error:
+            return error
+
+    greenlets = [gevent.spawn(attempt, call) for call in calls]
+    gevent.joinall(greenlets, timeout=60, raise_error=True)
+    return [greenlet.get(block=False) for greenlet in greenlets]
+
+
+def test_a_refused_deletion_is_no_harm_to_others_at_once(store: Store) -> None:
+    queue = store.queue()
+    ids = store.post(queue, *range(14))
+    claims = [store.claim(queue, limit=2)[0] for _ in range(6)]
+    store.claims.delete(queue, claims[1])
+    own = [ids[first : first + 2] for first in range(0, 12, 2)]
+    wanted = [
+        (own[0], claims[0]),
+        # The claim has been released.
+        (own[1], claims[1]),
+        # One of them was never claimed.
+        ([*own[2], ids[12]], claims[2]),
+        # Each names the messages of the other.
+        (own[3], claims[4]),
+        (own[4], claims[3]),
+        (own[5], claims[5]),
+    ]
+    outcomes = at_once(
+        *[
+            functools.partial(store.messages.bulk_delete, queue, some, claim_ids=[claim])
+            for some, claim in wanted
+        ]
+    )
+    assert [isinstance(one, errors.ExceptionBase) for one in outcomes] == [
+        *(False, True, True, True, True, False)
+    ]
+    assert store.list(queue, include_claimed=True) == [2, 3, 4, 5, 6, 7, 8, 9, 12, 13]
+    assert store.counts(queue) == (6, 4)
+
+
+def test_deletions_at_once_are_each_under_a_claim(store: Store) -> None:
+    """Of single messages."""
+    queue = store.queue()
+    ids = store.post(queue, *range(6))
+    first, _ = store.claim(queue, limit=2)
+    second, _ = store.claim(queue, limit=2)
+
+    def delete(message_id: str, **claim: str) -> Callable[[], Any]:
+        return functools.partial(store.messages.delete, queue, message_id, **claim)
+
+    outcomes = at_once(
+        delete(ids[0], claim=first),
+        delete(ids[1], claim=second),
+        delete(ids[2], claim=second),
+        delete(ids[3]),
+        delete(ids[4], claim=first),
+        delete(ids[5]),
+        delete(ids[0], claim=first),
+        delete('nonsense', claim=first),
+    )
+    assert [type(one) for one in outcomes] == [
+        type(None),
+        errors.MessageNotClaimedBy,
+        type(None),
+        errors.MessageIsClaimed,
+        errors.MessageNotClaimed,
+        *[type(None)] * 3,
+    ]
+    assert store.list(queue, include_claimed=True) == [1, 3, 4]
+    assert store.counts(queue) == (2, 1)
 
 
 def test_a_claim_ends_by_itself(store: Store) -> None:

@@ -305,6 +305,58 @@ def test_what_can_be_repeated_is(
         assert [one['body'] for one in store.claims.get(queue, claim)[1]] == ['y', 'z']
 
 
+def test_claims_that_were_sent_as_one_are_each_found_again(
+    relay: Relay, own: PostgresProcess, tmp_path: pathlib.Path
+) -> None:
+    """Where their common answer is lost."""
+    with open_store(through(relay, 60), tmp_path, timeout=60.0) as store:
+        queue, name = store.queue(), _schema_of(store)
+        store.post(queue, *range(7))
+        store.data.is_alive()
+        relay.loses.set()
+        outcomes = all_at_once(*[lambda: store.claim(queue, limit=2)] * 5)
+        found = [[one['body'] for one in messages] for (_, messages), _ in outcomes]
+        assert sorted(found) == [[], [0, 1], [2, 3], [4, 5], [6]]
+        for (claim, messages), _ in outcomes:
+            if messages:
+                assert list(store.claims.get(queue, claim)[1]) == messages
+        assert store.counts(queue) == (7, 0)
+        # They have their end in common, as they were one call.
+        assert own.run(f'SELECT count(*), count(DISTINCT expires) FROM {name}.claims') == [(4, 1)]
+        relay.loses.set()
+        deleted = all_at_once(
+            *[
+                functools.partial(
+                    store.messages.bulk_delete,
+                    *(queue, [one['id'] for one in messages]),
+                    claim_ids=[claim],
+                )
+                for (claim, messages), _ in outcomes
+                if messages
+            ]
+        )
+        assert [outcome for outcome, _ in deleted] == [None] * 4
+        assert store.counts(queue) == (0, 0)
+
+
+def test_a_claim_that_fails_does_not_fail_those_it_was_sent_with(
+    store: Store, own: PostgresProcess
+) -> None:
+    queue, name = store.queue(), _schema_of(store)
+    ids = store.post(queue, *range(8))
+    own.run(
+        f"""ALTER TABLE {name}.messages ADD CONSTRAINT bad
+            CHECK (claim IS NULL OR position <> {int(ids[3], 16)})"""
+    )
+    outcomes = all_at_once(*[lambda: store.claim(queue, limit=2)] * 4)
+    refused = [one for one, _ in outcomes if isinstance(one, StoreUnavailable)]
+    found = [one[1] for one, _ in outcomes if not isinstance(one, StoreUnavailable)]
+    # Each tries by itself, and finds the message that cannot be claimed.
+    assert len(refused) + len(found) == 4
+    assert [one['body'] for one in found[0]] == [0, 1]
+    assert len(found) == 1
+
+
 def test_a_deadlock_is_got_over(store: Store, own: PostgresProcess) -> None:
     queue = store.queue()
     ids = store.post(queue, 'a', 'b')
@@ -1051,7 +1103,7 @@ def test_reads_do_not_walk_over_what_was_deleted_during_a_long_transaction(
             f"list_{{v}}('shop', '{queue}', {now}, 0, NULL, 10, NULL, true, false)",
             f"list_{{v}}('shop', '{queue}', {now}, 0, NULL, 10, NULL, false, false)",
             f"stats_{{v}}('shop', '{queue}', {now}, true)",
-            f"""take_{{v}}('shop', '{queue}', {now}, 10, 0, 0, '{uuid.uuid4()}', 60, 60, false,
+            f"""take_{{v}}('shop', '{queue}', {now}, 10, 0, 0, '{{{uuid.uuid4()}}}', 60, 60, false,
                 NULL, 0)""",
             f'volume_{{v}}({now})',
             f'find_claimable_{{v}}({now}, \'[["shop", "{queue}"]]\')',
@@ -1088,7 +1140,7 @@ def test_claims_of_one_transaction_do_not_walk_over_what_they_have_taken(
     posted = store.post(queue, *range(100))
     take = f"""SELECT document FROM {name}.take_{schema.digest()}(
         'shop', '{queue}', {time.time()}, 10, 1,
-        0, gen_random_uuid(), 60, 60, false, NULL, 0)"""
+        0, ARRAY[gen_random_uuid()], 60, 60, false, NULL, 0)"""
     with own.connect() as connection:
         connection.execute('BEGIN')
         documents = [connection.execute(take.encode()).fetchall()[0][0] for _ in range(10)]

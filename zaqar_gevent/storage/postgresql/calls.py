@@ -91,6 +91,9 @@ class PendingCall(links.Request):
         size = sum(len(one) for one in self.values if one is not None)
         super().__init__(size, until, is_repeatable=statement.is_repeatable)
 
+    def distribute(self) -> None:
+        """The answer is its own."""
+
 
 def encode(value: Any) -> bytes | None:
     """A parameter as it is sent; raises `ValidationFailed` for a text that cannot be stored."""
@@ -112,13 +115,14 @@ class Kind(NamedTuple):
 
     patience: how many times as long as usual an answer is waited for. depth: transactions that are
     on their way at once. merge: makes what is sent of the calls of a transaction, in place of
-    themselves. begin: makes, for a schema, what is sent before the calls of a transaction.
+    themselves; each `distribute`s its answer when the transaction is done. begin: makes, for a
+    schema, what is sent before the calls of a transaction.
     """
 
     name: str
     patience: int = 1
     depth: int = 2
-    merge: Callable[[Sequence[Any]], Any] | None = None
+    merge: Callable[[Sequence[Any]], Sequence[Any]] | None = None
     begin: Callable[[str, Sequence[Any]], Any] | None = None
 
 
@@ -133,9 +137,9 @@ class Batch:
         for call in calls:
             call.failure = None
             call.attempts += 1
-        self.sent: list[Sent] = calls
+        self.sent: Sequence[Sent] = calls
         if kind.merge is not None:
-            self.sent = [kind.merge(calls)]
+            self.sent = kind.merge(calls)
         elif kind.begin is not None:
             self.sent = [kind.begin(schema, calls), *calls]
         elif calls[0].before is not None:
@@ -147,8 +151,9 @@ class Batch:
             if one.failure is not None:
                 return one.failure
         if self._is_merged:
-            merged: Any = self.sent[0]
-            merged.distribute()
+            merged: Sequence[Any] = self.sent
+            for one in merged:
+                one.distribute()
         return None
 
 

@@ -41,6 +41,7 @@ from zaqar_gevent.storage.postgresql import (
 )
 from zaqar_gevent.storage.postgresql.heads import Heads
 from zaqar_gevent.storage.postgresql.servers import PostgresServer, open_server
+from zaqar_gevent.storage.postgresql.wire import Merge
 from zaqar_gevent.storage.records import QueueRecord
 
 Name = tuple[str, str]
@@ -55,6 +56,7 @@ ROUNDS = 50
 _NOT_KNOWN = -1
 _OFFERED = frozenset(Feature)
 _AGAIN = 9
+_MERGE = Merge(joined=(6,), latest=2, least=4)
 _AGAIN_OF_GROUPS = 8
 _HAS_GROUPS = {'groups': True, 'plain': False}
 
@@ -166,14 +168,16 @@ class DataDriver(own_drivers.DataDriver):
         self, name: Name, limit: int, most: int, lease: Lease | None, mode: GroupMode | None
     ) -> tuple[str, Any, Any]:
         token, ttl, grace, retry = lease or (None, 0, 0, None)
+        tokens = None if token is None else documents.encode_array((token,))
         after, began = self._heads.get(name), time.monotonic()
         (state, last), page = self.server.call(
             kinds.WRITES,
             'take',
-            *(*name, now(), limit, after, most, token, ttl, grace, False, retry),
+            *(*name, now(), limit, after, most, tokens, ttl, grace, False, retry),
             _NOT_KNOWN if mode is None else int(mode),
             is_repeatable=lease is not None,
             again=_AGAIN if lease is not None else None,
+            merge=_MERGE if lease is not None else None,
         )
         if state == 'done':
             self._heads.taken(name, after, last, time.monotonic() - began)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from zaqar_gevent.storage.postgresql import groups, posting
+from zaqar_gevent.storage.postgresql import groups, merging, posting
 from zaqar_gevent.storage.postgresql.calls import Kind
 
 POSTS = Kind('posts', merge=posting.merge)
 """They give positions, and wait for the locks of queues."""
 
-WRITES = Kind('writes')
+WRITES = Kind('writes', merge=merging.merge)
 """They wait for nothing."""
 
 STEPS = Kind('steps', patience=6, depth=1)

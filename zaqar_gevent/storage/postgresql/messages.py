@@ -27,6 +27,7 @@ from zaqar_gevent.storage.core.pages import (
 from zaqar_gevent.storage.errors import StoreUnavailable
 from zaqar_gevent.storage.interface import StoredMessage
 from zaqar_gevent.storage.postgresql import documents, kinds, numbers, posting, upkeep
+from zaqar_gevent.storage.postgresql.wire import Merge
 
 if TYPE_CHECKING:
     from zaqar_gevent.storage.postgresql.driver import DataDriver
@@ -38,6 +39,9 @@ STEP = 500
 """Messages of each kind that one transaction of a purge deletes at most."""
 
 _LAST = 2**63 - 1
+_MERGE_EACH = Merge(joined=(3, 4), latest=2)
+_MERGE_HELD = Merge(joined=(3, 4, 5), latest=2, distinct=5)
+_MERGE_FREELY = Merge(joined=(3,), latest=2)
 
 
 class MessageController(own_drivers.MessageController):
@@ -228,9 +232,14 @@ class MessageController(own_drivers.MessageController):
         if number is None:
             return
         now = timeutils.utcnow_ts(microsecond=True)
-        token = None if claim is None else documents.decode_token(claim) or str(uuid.uuid4())
+        # No claim has a new id.
+        token = 'NULL' if claim is None else documents.decode_token(claim) or uuid.uuid4().hex
         refusal, _ = self._server.call(
-            kinds.WRITES, 'delete', project or '', queue, now, number, token
+            kinds.WRITES,
+            'delete_each',
+            *(project or '', queue, now),
+            *(documents.encode_array((number,)), documents.encode_array((token,))),
+            merge=_MERGE_EACH,
         )
         if refusal:
             raise refuse_to_delete(refusal, message_id, claim, queue, project)
@@ -250,22 +259,35 @@ class MessageController(own_drivers.MessageController):
         numbers = documents.decode_numbers(message_ids)
         if numbers == '{}':
             return
-        tokens = None
-        if claim_ids:
-            for claim in claim_ids:
-                if documents.decode_token(claim) is None:
-                    raise errors.ClaimDoesNotExist(claim, queue, project)
-            tokens = documents.encode_array(claim_ids)
-        now = timeutils.utcnow_ts(microsecond=True)
-        refusal, _ = self._server.call(
-            kinds.WRITES, 'delete_many', project or '', queue, now, numbers, tokens
-        )
+        for claim in claim_ids or ():
+            if documents.decode_token(claim) is None:
+                raise errors.ClaimDoesNotExist(claim, queue, project)
+        refusal = self._delete_many(queue, project or '', numbers, claim_ids or ())
         if refusal is None:
             self._server.upkeep.removed(project or '', queue, len(message_ids))
             return
         if len(refusal) == 1:
             raise errors.MessageNotClaimed(encode_id(refusal[0]))
         raise errors.ClaimDoesNotExist(uuid.UUID(refusal[1]).hex, queue, project)
+
+    def _delete_many(self, queue: str, project: str, numbers: str, claims: Sequence[str]) -> Any:
+        """Delete messages; why not, as `delete_many` in functions.sql says it, or None."""
+        now = timeutils.utcnow_ts(microsecond=True)
+        name, merge = 'delete_many', None
+        more: tuple[str | None, ...]
+        if not claims:
+            more, merge = (None,), _MERGE_FREELY
+        elif len(claims) > 1:
+            more = (documents.encode_array(claims),)
+        else:
+            # PERF: the usual call. Others are sent with it, since it says whose each number is.
+            claim = str(claims[0]).replace('-', '')
+            owners = (claim,) * (numbers.count(',') + 1)
+            name, merge = 'delete_held', _MERGE_HELD
+            more = (documents.encode_array(owners), documents.encode_array((claim,)))
+        return self._server.call(
+            kinds.WRITES, name, project, queue, now, numbers, *more, merge=merge
+        )[0]
 
     def purge(self, queue: str, project: str | None = None) -> None:
         """Delete the messages that are there now and not claimed, some in each transaction."""

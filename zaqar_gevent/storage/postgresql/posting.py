@@ -122,9 +122,9 @@ class Merged:
             place += len(call.post.heads)
 
 
-def merge(calls: Sequence[Any]) -> Any:
-    """The parameters that are sent for some posts."""
-    return Merged(calls)
+def merge(calls: Sequence[Any]) -> Sequence[Any]:
+    """What is sent of some posts."""
+    return (Merged(calls),)
 
 
 def encode_array(values: Sequence[Any]) -> Binary:

@@ -23,6 +23,7 @@ from zaqar_gevent.storage.postgresql.outage import read_state
 from zaqar_gevent.storage.postgresql.wire import (
     LASTS,
     Lost,
+    Merge,
     Statement,
     Wait,
     connect,
@@ -158,14 +159,21 @@ def _format(name: str, schema: str) -> str:
 
 @functools.cache
 def function(
-    schema: str, name: str, count: int, *, is_repeatable: bool = True, again: int | None = None
+    schema: str,
+    name: str,
+    count: int,
+    *,
+    is_repeatable: bool = True,
+    again: int | None = None,
+    merge: Merge | None = None,
 ) -> Statement:
     """The statement that calls a function of `functions.sql` with so many arguments."""
     arguments = ', '.join(f'${number + 1}' for number in range(count))
     name = f'{name}_{digest()}'
     text = f'SELECT facts, document FROM {quote(schema)}.{name}({arguments})'
     # PostgreSQL cuts names at 63 bytes, and a schema's name alone may have as many.
-    return Statement(f'{name}_{zlib.crc32(schema.encode()):08x}', text, is_repeatable, again)
+    unique = f'{name}_{zlib.crc32(schema.encode()):08x}'
+    return Statement(unique, text, is_repeatable, again, merge)
 
 
 def look(schema: str) -> str:

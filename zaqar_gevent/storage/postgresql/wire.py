@@ -42,17 +42,33 @@ _DONE = pq.ExecStatus.COMMAND_OK
 _GOOD = (_TUPLES, _DONE, _ABORTED)
 
 
+class Merge(NamedTuple):
+    """How calls of a statement are sent as one; see `merging`. By indices of its parameters.
+
+    joined: arrays, of which each call has its own elements. latest: the one of the last call is
+    sent. least: the smallest is sent, a number. distinct: an array; calls whose arrays are equal
+    are not sent as one. All other parameters must be equal.
+    """
+
+    joined: tuple[int, ...]
+    latest: int
+    least: int | None = None
+    distinct: int | None = None
+
+
 class Statement(NamedTuple):
     """A statement with parameters `$1`, `$2`, ...
 
     name: by which it is prepared. is_repeatable: whether doing it twice does no harm. again: the
         index of the parameter that is to be true when it is done once more, if there is one.
+        merge: how calls of it are sent as one, if they may be.
     """
 
     name: str
     text: str
     is_repeatable: bool = True
     again: int | None = None
+    merge: Merge | None = None
 
 
 class Sent(Protocol):

@@ -594,54 +594,62 @@ BEGIN
         + CASE WHEN (p_metadata::json -> '_fair_groups')::text = 'true' THEN 2 ELSE 0 END;
 END $$;
 
--- Gives messages that are locked: under the claim `p_claim`, or away without one; their page.
+-- Gives messages that are locked to claims, or away without any: the page of each claim, in their order.
+--
+-- p_positions: without claims and with one, in any order. p_firsts: for each claim that is given messages,
+-- the position of the first of them or one before it, ascending.
 CREATE FUNCTION {schema}.give_{v}(
-    p_spool bigint, p_now float8, p_positions bigint[], p_claim uuid, p_ttl int, p_grace int,
-    p_retry float8[]) RETURNS bytea
+    p_spool bigint, p_now float8, p_positions bigint[], p_firsts bigint[], p_claims uuid[], p_ttl int,
+    p_grace int, p_retry float8[]) RETURNS SETOF bytea
 LANGUAGE plpgsql AS $$
 DECLARE
     v_end float8 := p_now + p_ttl;
-    v_page bytea;
 BEGIN
-    IF p_claim IS NULL THEN
-        WITH taken AS (
+    IF p_claims IS NULL THEN
+        RETURN QUERY WITH taken AS (
             DELETE FROM {schema}.messages m
-            WHERE m.spool = p_spool AND m.position = ANY (p_positions) RETURNING m.*)
-        SELECT {schema}.page_{v}(string_agg(f.head, ','), string_agg(f.body, '')) INTO v_page FROM (
+            WHERE m.spool = p_spool AND m.position = ANY (p_positions) RETURNING m.*),
+        counted AS (
+            INSERT INTO {schema}.changes (spool, total, held)
+                VALUES (p_spool, -cardinality(p_positions), 0))
+        SELECT {schema}.page_{v}(string_agg(f.head, ','), string_agg(f.body, '')) FROM (
             SELECT t.body, {schema}.head_{v}(
                 t.number, t.position, p_now, t.created, t.ttl, t.claim_count, NULL, t.checksum,
                 t.encoding, octet_length(t.body),
                 t.attributes, t.message_group, t.dead_letter) AS head
             FROM taken t ORDER BY t.position) f;
-        INSERT INTO {schema}.changes (spool, total, held) VALUES (p_spool, -cardinality(p_positions), 0);
     ELSE
-        WITH taken AS (
+        RETURN QUERY WITH taken AS (
             UPDATE {schema}.messages m SET
-                claim = p_claim, claim_count = m.claim_count + 1, returned = true,
+                claim = p_claims[width_bucket(m.position, p_firsts)],
+                claim_count = m.claim_count + 1, returned = true,
                 ttl = CASE WHEN m.expires < v_end + p_grace THEN p_ttl + p_grace ELSE m.ttl END,
                 expires = greatest(m.expires, v_end + p_grace)
             WHERE m.spool = p_spool AND m.position = ANY (p_positions) RETURNING m.*),
         leased AS (
             INSERT INTO {schema}.claims (token, spool, expires, ttl, retry)
-                VALUES (p_claim, p_spool, v_end, p_ttl, p_retry)),
+                SELECT c.token, p_spool, v_end, p_ttl, p_retry
+                FROM unnest(p_claims[:cardinality(p_firsts)]) AS c(token)),
         counted AS (
             INSERT INTO {schema}.changes (spool, total, held)
                 VALUES (p_spool, 0, cardinality(p_positions)))
-        SELECT {schema}.page_{v}(string_agg(f.head, ','), string_agg(f.body, '')) INTO v_page FROM (
-            SELECT t.body, {schema}.head_{v}(
-                t.number, t.position, p_now, t.created, t.ttl, t.claim_count, p_claim, t.checksum,
+        SELECT {schema}.page_{v}(string_agg(f.head, ','), string_agg(f.body, '')) FROM (
+            SELECT t.body, width_bucket(t.position, p_firsts) AS place, {schema}.head_{v}(
+                t.number, t.position, p_now, t.created, t.ttl, t.claim_count, t.claim, t.checksum,
                 t.encoding, octet_length(t.body),
                 t.attributes, t.message_group, t.dead_letter) AS head
-            FROM taken t ORDER BY t.position) f;
+            FROM taken t ORDER BY 2, t.position) f
+        GROUP BY f.place ORDER BY f.place;
     END IF;
-    RETURN v_page;
 END $$;
 
--- Takes the first free messages: under the claim `p_claim`, or away without one.
+-- Takes the first free messages, `p_limit` for each of the claims `p_claims`, or away without any. A row
+-- for each claim, in their order; the last is that of all further ones as well.
 --
 -- p_after: what has never been claimed is looked for behind this position. p_most: of dead letters,
--- the number of claims; 0 without any, -1 if that is not known. p_mode: 0 without groups, -1 if that is
--- not known. facts: what it comes to, and the last position taken of what had never been claimed. One of
+-- the number of claims; 0 without any, -1 if that is not known. p_again: the only claim may have been made
+-- already. p_mode: 0 without groups, -1 if that is not known. facts: what it comes to, and the last
+-- position taken of what had never been claimed. One of
 --   done
 --   due      delayed messages, or what waited for a retry, have to be made visible first
 --   groups   the queue has, or had, groups: `take_groups` has to be called
@@ -650,10 +658,11 @@ END $$;
 --   more     more claims have expired than were ended; try again
 CREATE FUNCTION {schema}.take_{v}(
     p_project text, p_queue text, p_now float8, p_limit int, p_after bigint, p_most int,
-    p_claim uuid, p_ttl int, p_grace int, p_again bool, p_retry float8[], p_mode int)
+    p_claims uuid[], p_ttl int, p_grace int, p_again bool, p_retry float8[], p_mode int)
 RETURNS TABLE (facts json, document bytea)
 LANGUAGE plpgsql {settings} AS $$
 DECLARE
+    v_limit int := p_limit * coalesce(cardinality(p_claims), 1);
     v_spool bigint;
     v_mark text;
     v_begin bigint;
@@ -661,6 +670,7 @@ DECLARE
     v_metadata text;
     v_old bigint[] := '{}';
     v_new bigint[];
+    v_firsts bigint[] := '{}';
     v_is_due bool;
     v_has_ended bool;
     v_has_returned bool;
@@ -669,6 +679,7 @@ DECLARE
     v_queue text;
     v_head text;
     v_after bigint;
+    v_last bigint;
 BEGIN
     -- PERF: most of what a statement costs is to start it, so that these are one.
     SELECT f.id, f.mark, f.first, f.ended,
@@ -700,9 +711,9 @@ BEGIN
         RETURN;
     END IF;
     IF p_again THEN
-        IF EXISTS (SELECT 1 FROM {schema}.claims c WHERE c.token = p_claim) THEN
+        IF EXISTS (SELECT 1 FROM {schema}.claims c WHERE c.token = p_claims[1]) THEN
             -- The answer was lost.
-            document := {schema}.held_{v}(v_spool, p_now, p_claim);
+            document := {schema}.held_{v}(v_spool, p_now, p_claims[1]);
             RETURN NEXT;
             RETURN;
         END IF;
@@ -739,7 +750,7 @@ BEGIN
         v_old := ARRAY(SELECT m.position FROM {schema}.messages m
             WHERE m.spool + 0 = v_spool AND m.claim IS NULL AND m.returned AND m.expires - p_now > 0
                 AND m.position > v_begin
-            ORDER BY m.position LIMIT p_limit FOR UPDATE SKIP LOCKED);
+            ORDER BY m.position LIMIT v_limit FOR UPDATE SKIP LOCKED);
     END IF;
     -- PERF: the caller does not know yet what calls of the same transaction have taken, which would all
     -- be walked over. So the session remembers the last that was taken of the queue that was taken from last.
@@ -758,20 +769,23 @@ BEGIN
                 AND m.expires - p_now > 0 AND m.position > v_after
                 AND m.position < v_old[cardinality(v_old)]);
     END IF;
-    IF v_is_mixed OR (cardinality(v_old) < p_limit AND NOT v_has_more) THEN
+    IF v_is_mixed OR (cardinality(v_old) < v_limit AND NOT v_has_more) THEN
         v_new := ARRAY(SELECT m.position FROM {schema}.messages m
             WHERE m.spool + 0 = v_spool AND m.claim IS NULL AND NOT m.returned AND m.expires - p_now > 0
                 AND m.position > v_after
             ORDER BY m.position
-            LIMIT CASE WHEN v_is_mixed THEN p_limit ELSE p_limit - cardinality(v_old) END
+            LIMIT CASE WHEN v_is_mixed THEN v_limit ELSE v_limit - cardinality(v_old) END
             FOR UPDATE SKIP LOCKED);
     END IF;
-    IF v_is_mixed THEN
+    -- The second: what has become visible since.
+    IF v_is_mixed OR v_new[1] < v_old[cardinality(v_old)] THEN
         v_old := ARRAY(SELECT f.position FROM unnest(v_old || v_new) AS f(position)
-            ORDER BY f.position LIMIT p_limit);
+            ORDER BY f.position LIMIT v_limit);
         v_new := NULL;
     END IF;
-    IF cardinality(v_old) + coalesce(cardinality(v_new), 0) = 0 THEN
+    v_last := coalesce(v_new[cardinality(v_new)], 0);
+    v_old := v_old || v_new;
+    IF cardinality(v_old) = 0 THEN
         IF v_has_more THEN
             facts := json_build_array('more', 0);
         END IF;
@@ -779,12 +793,20 @@ BEGIN
     ELSIF (SELECT s.grouping FROM {schema}.spools s WHERE s.id = v_spool) IS NOT NULL THEN
         facts := json_build_array('groups', 0);
     ELSE
-        facts := json_build_array('done', coalesce(v_new[cardinality(v_new)], 0));
-        document := {schema}.give_{v}(
-            v_spool, p_now, v_old || v_new, p_claim, p_ttl, p_grace, p_retry);
-        IF p_after > 0 AND cardinality(v_new) > 0 THEN
-            v_head := set_config('zaqar_gevent.head', v_queue || v_new[cardinality(v_new)], false);
+        facts := json_build_array('done', v_last);
+        FOR v_place IN 1 .. cardinality(v_old) BY p_limit LOOP
+            v_firsts := v_firsts || v_old[v_place];
+        END LOOP;
+        RETURN QUERY SELECT facts, g.page FROM {schema}.give_{v}(
+            v_spool, p_now, v_old, v_firsts, p_claims, p_ttl, p_grace, p_retry) AS g(page);
+        IF p_after > 0 AND v_last > 0 THEN
+            v_head := set_config('zaqar_gevent.head', v_queue || v_last, false);
         END IF;
+        IF cardinality(v_firsts) < cardinality(p_claims) THEN
+            facts := json_build_array(CASE WHEN v_has_more THEN 'more' ELSE 'done' END, 0);
+            RETURN NEXT;
+        END IF;
+        RETURN;
     END IF;
     RETURN NEXT;
 END $$;
@@ -1131,8 +1153,9 @@ BEGIN
             RETURN;
         END IF;
     END IF;
-    document := {schema}.give_{v}(
-        v_spool, p_now, v_found, p_claim, p_ttl, p_grace, p_retry);
+    document := (SELECT g.page FROM {schema}.give_{v}(
+        v_spool, p_now, v_found, ARRAY[0::bigint],
+        CASE WHEN p_claim IS NOT NULL THEN ARRAY[p_claim] END, p_ttl, p_grace, p_retry) AS g(page));
     facts := json_build_array('done');
     RETURN NEXT;
     -- Where they are found from now on. PERF: that they are held is clear.
@@ -1348,6 +1371,43 @@ BEGIN
     RETURN QUERY SELECT to_json(v_reason), NULL::bytea;
 END $$;
 
+-- Deletes some messages, each for a caller of its own: a row for each as from `delete`, in their order; the
+-- last is that of all further ones as well. p_claims: of each the claim, or null.
+CREATE FUNCTION {schema}.delete_each_{v}(
+    p_project text, p_queue text, p_now float8, p_numbers bigint[], p_claims uuid[])
+RETURNS TABLE (facts json, document bytea)
+LANGUAGE plpgsql {settings} AS $$
+DECLARE
+    v_spool bigint := {schema}.spool_{v}(p_project, p_queue);
+    v_gone bigint[];
+BEGIN
+    -- PERF: the usual ones, which are held as their callers say.
+    WITH gone AS (
+        DELETE FROM {schema}.messages m
+        WHERE m.spool = v_spool AND m.position = ANY (p_numbers) AND m.number IS NULL
+            AND m.claim IS NOT DISTINCT FROM p_claims[array_position(p_numbers, m.position)]
+            AND (m.claim IS NULL OR (SELECT c.expires - p_now > 0 FROM {schema}.claims c
+                WHERE c.token = m.claim AND c.parent IS NULL AND c.waits IS NOT TRUE))
+        RETURNING m.position, m.claim),
+    counted AS (
+        INSERT INTO {schema}.changes (spool, total, held)
+            SELECT v_spool, -count(*), -count(g.claim) FROM gone g HAVING count(*) > 0)
+    SELECT array_agg(g.position) INTO v_gone FROM gone g;
+    facts := '0';
+    IF cardinality(v_gone) = cardinality(p_numbers) THEN
+        RETURN NEXT;
+        RETURN;
+    END IF;
+    FOR v_place IN 1 .. cardinality(p_numbers) LOOP
+        facts := '0';
+        IF coalesce(p_numbers[v_place] <> ALL (v_gone), true) THEN
+            SELECT d.facts INTO facts FROM {schema}.delete_{v}(
+                p_project, p_queue, p_now, p_numbers[v_place], p_claims[v_place]) d;
+        END IF;
+        RETURN NEXT;
+    END LOOP;
+END $$;
+
 -- Settles messages of claims, one by one. p_entries: {k: d to delete, r to release, x to reject, e to
 -- extend; i: number, c: claim, y: delay, w: reason in JSON, t: ttl, g: grace}. p_dead: where rejected messages
 -- go, or null; p_ttl: their time to live there, or null for their own; p_makes: whether that queue is
@@ -1433,7 +1493,7 @@ BEGIN
 END $$;
 
 -- facts: null, or which message is not claimed ([number]) or held by another claim ([number, claim])
--- or which claim holds none of them ([null, claim]); then nothing is deleted.
+-- or which claim holds none of them ([null, claim]); then nothing is deleted. p_claims: null for any or none.
 CREATE FUNCTION {schema}.delete_many_{v}(
     p_project text, p_queue text, p_now float8, p_numbers bigint[], p_claims uuid[])
 RETURNS TABLE (facts json, document bytea)
@@ -1441,27 +1501,21 @@ LANGUAGE plpgsql {settings} AS $$
 DECLARE
     v_spool bigint := {schema}.spool_{v}(p_project, p_queue);
     v_locked bigint[];
-    v_held int;
-    v_is_own bool;
+    v_count int;
     v_claim uuid;
     v_leases uuid[];
     v_own uuid[] := '{}';
     v_late int;
     r record;
 BEGIN
-    -- PERF: whether one claim holds all of them, as it mostly does.
-    SELECT coalesce(array_agg(f.position), '{}'), count(f.claim) FILTER (WHERE f.retry_at IS NULL),
-            bool_and(coalesce(f.claim = p_claims[1], false)) AND cardinality(p_claims) = 1
-                AND EXISTS (SELECT 1 FROM {schema}.claims c WHERE c.token = p_claims[1]
-                    AND c.parent IS NULL AND c.waits IS NOT TRUE AND c.spool = v_spool
-                    AND c.expires - p_now > 0)
-        INTO v_locked, v_held, v_is_own FROM (
-            SELECT m.position, m.claim, m.retry_at FROM {schema}.messages m
+    IF p_claims IS NOT NULL THEN
+        v_locked := ARRAY(SELECT m.position FROM {schema}.messages m
             WHERE m.spool = v_spool AND m.position = ANY (p_numbers || ARRAY(
                     SELECT n.position FROM {schema}.messages n WHERE n.number = ANY (p_numbers)))
                 AND coalesce(m.number, m.position) = ANY (p_numbers)
-            ORDER BY m.position FOR UPDATE) f;
-    IF p_claims IS NOT NULL AND cardinality(v_locked) > 0 AND v_is_own IS NOT TRUE THEN
+            ORDER BY m.position FOR UPDATE);
+    END IF;
+    IF cardinality(v_locked) > 0 THEN
         FOREACH v_claim IN ARRAY p_claims LOOP
             v_leases := {schema}.leases_{v}(v_spool, p_now, v_claim);
             v_own := v_own || v_leases;
@@ -1490,13 +1544,27 @@ BEGIN
             END IF;
         END LOOP;
     END IF;
-    IF cardinality(v_locked) > 0 THEN
-        WITH gone AS (
-            DELETE FROM {schema}.messages m WHERE m.spool = v_spool AND m.position = ANY (v_locked))
+    WITH gone AS (
+        DELETE FROM {schema}.messages m
+        WHERE m.spool = v_spool AND m.position = ANY (coalesce(v_locked, p_numbers))
+            AND (m.number IS NULL OR p_claims IS NOT NULL)
+        RETURNING m.claim, m.retry_at),
+    counted AS (
         INSERT INTO {schema}.changes (spool, total, held)
-            VALUES (v_spool, -cardinality(v_locked), -v_held);
-    END IF;
-    IF cardinality(v_locked) < cardinality(p_numbers) THEN
+            SELECT v_spool, -count(*), -count(g.claim) FILTER (WHERE g.retry_at IS NULL)
+            FROM gone g HAVING count(*) > 0)
+    SELECT count(*) INTO v_count FROM gone g;
+    IF v_count < cardinality(p_numbers) THEN
+        -- PERF: few messages were delayed.
+        IF p_claims IS NULL THEN
+            WITH gone AS (
+                DELETE FROM {schema}.messages m
+                WHERE m.number = ANY (p_numbers) AND m.spool = v_spool
+                RETURNING m.claim, m.retry_at)
+            INSERT INTO {schema}.changes (spool, total, held)
+                SELECT v_spool, -count(*), -count(g.claim) FILTER (WHERE g.retry_at IS NULL)
+                FROM gone g HAVING count(*) > 0;
+        END IF;
         DELETE FROM {schema}.delayed d WHERE d.number = ANY (p_numbers) AND d.spool = v_spool;
         GET DIAGNOSTICS v_late = ROW_COUNT;
         IF v_late > 0 THEN
@@ -1504,6 +1572,44 @@ BEGIN
         END IF;
     END IF;
     RETURN NEXT;
+END $$;
+
+-- Deletes messages for one or several callers, each under a claim: a row for each caller as from
+-- `delete_many`, in their order; the last is that of all further ones as well. p_owners: for each number
+-- the claim of its caller. p_claims: these claims, which differ.
+CREATE FUNCTION {schema}.delete_held_{v}(
+    p_project text, p_queue text, p_now float8, p_numbers bigint[], p_owners uuid[], p_claims uuid[])
+RETURNS TABLE (facts json, document bytea)
+LANGUAGE plpgsql {settings} AS $$
+DECLARE
+    v_spool bigint := {schema}.spool_{v}(p_project, p_queue);
+    v_locked bigint[];
+    v_alive int;
+    v_claim uuid;
+BEGIN
+    -- PERF: whether each claim holds all of its own, as it mostly does.
+    SELECT array_agg(f.position), (SELECT count(*) FROM {schema}.claims c
+            WHERE c.token = ANY (p_claims) AND c.parent IS NULL AND c.waits IS NOT TRUE
+                AND c.spool = v_spool AND c.expires - p_now > 0)
+        INTO v_locked, v_alive FROM (
+            SELECT m.position FROM {schema}.messages m
+            WHERE m.spool = v_spool AND m.position = ANY (p_numbers) AND m.number IS NULL
+                AND m.claim = p_owners[array_position(p_numbers, m.position)]
+            ORDER BY m.position FOR UPDATE) f;
+    IF cardinality(v_locked) = cardinality(p_numbers) AND v_alive = cardinality(p_claims) THEN
+        WITH gone AS (
+            DELETE FROM {schema}.messages m WHERE m.spool = v_spool AND m.position = ANY (v_locked))
+        INSERT INTO {schema}.changes (spool, total, held)
+            VALUES (v_spool, -cardinality(v_locked), -cardinality(v_locked));
+        RETURN NEXT;
+        RETURN;
+    END IF;
+    FOREACH v_claim IN ARRAY p_claims LOOP
+        RETURN QUERY SELECT d.facts, d.document FROM {schema}.delete_many_{v}(
+            p_project, p_queue, p_now, ARRAY(
+                SELECT o.number FROM unnest(p_numbers, p_owners) AS o(number, claim)
+                WHERE o.claim = v_claim), ARRAY[v_claim]) d;
+    END LOOP;
 END $$;
 
 -- Makes delayed messages visible that are due, in that order, and what waited for its retry, where it
