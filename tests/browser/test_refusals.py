@@ -11,6 +11,7 @@ import pytest
 from tests.browser.hosts import HERE, Node, running_node
 from tests.certificate import write_certificate
 from tests.ports import free_port
+from tests.unit.client.gateway import Gateway
 from tests.unit.client.scripted_server import ScriptedServer
 
 
@@ -49,6 +50,19 @@ def test_it_says_that_nobody_listens(node: Node, transport: str) -> None:
     port = free_port()
     said = node.call('tell', f'http://127.0.0.1:{port}', {'transport': transport})
     assert 'ECONNREFUSED' in said['message']
+
+
+@pytest.mark.parametrize('transport', ['auto', 'rest'])
+@pytest.mark.parametrize(('status', 'name'), [(200, 'NotZaqar'), (404, 'NotFound')])
+def test_it_says_that_another_web_server_is_no_zaqar(
+    node: Node, transport: str, status: int, name: str
+) -> None:
+    with Gateway() as gateway:
+        gateway.answers, gateway.capabilities = [(status, b'<p>Hi')], (status, b'<p>Hi')
+        said = node.call('tell', gateway.url, {'transport': transport})
+    told = f'The server at {gateway.url} is no Zaqar: it answered {status}: <p>Hi'
+    assert told in said['message']
+    assert said['name'] == name
 
 
 @pytest.mark.parametrize('transport', ['auto', 'rest'])

@@ -501,6 +501,7 @@ def test_a_server_of_something_else_is_told_in_a_line(tmp_path: pathlib.Path) ->
             for command in (('ping',), ('list', 'orders'), ('post', 'orders', '1')):
                 status, line = shell.failure(*command)
                 assert (status, len(line) < 400) == (1, True)
+                assert f'The server at {shell.env["ZAQAR_URL"]} is no Zaqar: it answered ' in line
         finally:
             other.shutdown()
 

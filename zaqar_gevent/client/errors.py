@@ -16,6 +16,7 @@
     │   ├── NotImplementedThere     501
     │   └── ServiceUnavailable      503
     ├── ConnectionLost         the server cannot be reached; nothing was done that matters
+    ├── NotZaqar               what answers at the URL is something else than a Zaqar
     ├── Timeout                no answer in time; what was asked may yet be done, or have been
     ├── OutcomeUnknown         the connection died before the answer; it may have been done or not
     ├── AccessEnded            what a subscription or consumer was made with is not valid any more
@@ -99,6 +100,10 @@ class ConnectionLost(ZaqarError):
 
     Of what may be repeated without harm it is not known whether it has been done.
     """
+
+
+class NotZaqar(ZaqarError):
+    """What answers at the URL is something else than a Zaqar, such as another web server."""
 
 
 class Timeout(ZaqarError, TimeoutError):

@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 from websockets.client import ClientProtocol
 from websockets.uri import parse_uri
 
+from zaqar_gevent.client import foreign
+
 MAX_HEAD_BYTES = 64 * 1024
 END_OF_HEAD = b'\r\n\r\n'
 
@@ -78,12 +80,19 @@ class Handshake:
             return None
         status = _status(head)
         if status != HTTPStatus.SWITCHING_PROTOCOLS:
-            raise Refused(status, f'The server answered with {status}.')
+            raise Refused(status, _refusal(status, early))
         self._protocol.receive_data(head + end)
         problem = self._protocol.handshake_exc
         if problem is not None:
             raise Refused(status, f'The server did not upgrade the connection: {problem}.')
         return Accepted(self._protocol.subprotocol, self._protocol.extensions, early)
+
+
+def _refusal(status: int, body: bytes) -> str:
+    """What to tell of a refusal; of its body there is only what has come with the head."""
+    said = f': {foreign.quote(body)}' if body.strip() else ''
+    hint = ' It may be no Zaqar.' if foreign.is_foreign(status) else ''
+    return f'The server answered the handshake with {status}{said}.{hint}'
 
 
 def _status(head: bytes) -> int:

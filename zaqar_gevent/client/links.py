@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from zaqar_gevent.client.errors import ConnectionLost, from_answer
+from zaqar_gevent.client.errors import ConnectionLost, Timeout, from_answer
 
 
 class Answer(NamedTuple):
@@ -24,11 +24,24 @@ def check(answer: Answer) -> Answer:
 
 
 class Broken(ConnectionLost):
-    """A connection died over a request; whether the whole request had been sent before."""
+    """A connection died over a request; whether the whole request had been sent before.
+
+    It stays inside of the client.
+    """
 
     def __init__(self, reason: str, *, was_sent: bool) -> None:
         super().__init__(reason)
         self.was_sent = was_sent
+
+    def public(self) -> ConnectionLost:
+        """The error that users get."""
+        return ConnectionLost(str(self))
+
+
+def no_answer(seconds: float) -> Timeout:
+    """The error of a request that had so many seconds, if any were left, to be answered."""
+    limit = f'within {seconds:.1f} s' if round(seconds, 1) > 0 else 'in time'
+    return Timeout(f'No answer {limit}.')
 
 
 @dataclasses.dataclass(frozen=True)

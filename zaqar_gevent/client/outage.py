@@ -24,6 +24,9 @@ class Outage:
         self._began: float | None = None
         self._is_told = False
 
+    def __str__(self) -> str:
+        return f'There is no connection to {self.address or "the server"}'
+
     def failed(self, problem: str, retry_seconds: float = 0.0) -> None:
         """An attempt to reach the server failed; the next one comes after `retry_seconds`.
 

@@ -10,13 +10,16 @@ import urllib.parse
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from zaqar_gevent.client import codecs
+from zaqar_gevent.client import codecs, foreign
+from zaqar_gevent.client.errors import NotZaqar
 from zaqar_gevent.client.links import Answer
 from zaqar_gevent.client.operation import Operation
 
 # A gateway answers so when the server behind it does not answer: nobody knows whether the server
 # has got the request.
 GATEWAY_STATUSES = (502, 504)
+
+_GET_MANY = ('message_get_many', 'topic_message_get_many')
 
 
 class Response(NamedTuple):
@@ -73,27 +76,45 @@ def _as_text(value: Any) -> str:
     return str(value)
 
 
-def read(operation: Operation, response: Response) -> Answer:
-    """The answer in the form of the WebSocket: without hrefs and links."""
+def read(operation: Operation, response: Response, url: str) -> Answer:
+    """The answer in the form of the WebSocket: without hrefs and links.
+
+    url: of the server. Raises NotZaqar for what no Zaqar answers. An error that no Zaqar gives
+    keeps its status, as there are gateways that put pages of their own in place of errors.
+    """
     status = response.status
     if status >= 400:
-        if status == 404 and operation.name.endswith('message_get_many'):
+        body = _error_body(response, url)
+        if status == 404 and isinstance(body, dict) and operation.name in _GET_MANY:
             return Answer(200, {'messages': []})
-        return Answer(status, _error_body(response.content))
-    body = codecs.decode(response.content, binary=False) if response.content else None
+        return Answer(status, body)
+    try:
+        if status in foreign.REDIRECTIONS:
+            raise ValueError('It redirects.')
+        return Answer(status, _read_body(operation, response))
+    except (AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
+        said = foreign.describe(url, status, response.content, response.location)
+        raise NotZaqar(f'{said}.') from error
+
+
+def _read_body(operation: Operation, response: Response) -> Any:
+    body = json.loads(response.content) if response.content else None
     if isinstance(body, dict) and isinstance(body.get('links'), list):
         links = body.pop('links')
         if links:
             body['marker'] = _marker_in(links[0]['href'])
     reshape = _RESHAPE.get(operation.name.removeprefix('topic_'), _as_is)
-    return Answer(status, reshape(response, body))
+    return reshape(response, body)
 
 
-def _error_body(content: bytes) -> Any:
+def _error_body(response: Response, url: str) -> Any:
+    status, content = response.status, response.content
     try:
-        return json.loads(content)
-    except ValueError:
-        return content[:200].decode(errors='replace')
+        return json.loads(content or b'{}')
+    except (ValueError, RecursionError):
+        if foreign.is_foreign(status):
+            return foreign.describe(url, status, content)
+        return foreign.quote(content)
 
 
 def _marker_in(href: str) -> str:

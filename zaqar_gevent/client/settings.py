@@ -21,15 +21,16 @@ MAX_MESSAGE_BYTES = 16 * 1024 * 1024
 class Settings:
     """The arguments of a client; its docstring explains each."""
 
-    url: str | None
-    websocket_url: str | None
+    # What may hold a password or a token is not shown.
+    url: str | None = dataclasses.field(repr=False)
+    websocket_url: str | None = dataclasses.field(repr=False)
     project: str | None
     client_id: str
-    credentials: Credentials
+    credentials: Credentials = dataclasses.field(repr=False)
     transport: Transport
     encoding: str
     timeout: float
-    headers: Mapping[str, str]
+    headers: Mapping[str, str] = dataclasses.field(repr=False)
     tls: ssl.SSLContext | None
     max_message_size: int
     keepalive: float

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import socket
 import threading
@@ -29,6 +30,7 @@ from zaqar_gevent.client import (
     OutcomeUnknown,
     Timeout,
     Unauthorized,
+    aio,
 )
 
 
@@ -126,6 +128,25 @@ def test_an_answer_that_does_not_come_is_a_timeout_and_the_connection_stays() ->
         client.timeout = 60.0
         client.call('ping_node')
         assert len(server.requests) == 1
+
+
+def test_a_request_whose_time_is_over_tells_of_no_negative_seconds() -> None:
+    with ScriptedServer(lambda *_: None) as server:
+        with client_of(server) as client:
+            client.capabilities()
+            client.timeout = 0.0
+            with pytest.raises(Timeout, match=r'^No answer in time\.$'):
+                client.queue('q').purge()
+
+        async def ask() -> None:
+            options: dict[str, Any] = {'transport': 'websocket', 'encoding': 'json'}
+            async with aio.Client(server.url, project='demo', **options) as client:
+                await client.capabilities()
+                client.timeout = 0.0
+                with pytest.raises(Timeout, match=r'^No answer in time\.$'):
+                    await client.queue('q').purge()
+
+        asyncio.run(ask())
 
 
 def test_an_answer_that_comes_too_late_is_nobodys() -> None:

@@ -153,7 +153,54 @@ def test_a_message_shows_the_beginning_of_its_body(server: ServerProcess) -> Non
         [one, long] = queue.post([{'sku': 42}, 'x' * 1000])
         assert repr(queue.get(one)) == f"<Message {one} of orders: {{'sku': 42}}>"
         assert len(repr(queue.get(long))) < 120
-        assert repr(queue) == '<Queue orders>'
+
+
+SECRET = 'hunter2'
+
+
+def test_clients_and_what_they_give_show_where_they_are_and_no_secret(
+    server: ServerProcess,
+) -> None:
+    project = uuid.uuid4().hex
+    traits = f"{server.url} project='{project}' transport='rest' state='polling'"
+    expected = [
+        f'<Client of {traits}>',
+        f'<Queue orders of {traits}>',
+        f'<Topic news of {traits}>',
+        f'<Subscription of queue orders of {traits}>',
+        f'<Consumer of queue orders of {traits}>',
+        f'<Subscription of queue orders of {traits}, closed>',
+    ]
+    options: dict[str, Any] = {
+        'project': project,
+        'token': SECRET,
+        'headers': {'X-Secret': SECRET},
+        'transport': 'rest',
+    }
+    url = server.url.replace('//', f'//user:{SECRET}@')
+
+    def show() -> list[str]:
+        with Client(url, **options) as client:
+            queue = client.queue('orders')
+            with queue.subscribe() as subscription, queue.consume() as consumer:
+                shown = list(map(repr, (client, queue, client.topic('news'), subscription)))
+                shown += [repr(consumer)]
+            assert SECRET not in repr(client._requester.settings)
+            return [*shown, repr(subscription)]
+
+    async def show_asyncio() -> list[str]:
+        async with aio.Client(url, **options) as client:
+            queue = client.queue('orders')
+            async with queue.subscribe() as subscription, queue.consume() as consumer:
+                shown = list(map(repr, (client, queue, client.topic('news'), subscription)))
+                shown += [repr(consumer)]
+            return [*shown, repr(subscription)]
+
+    assert show() == expected
+    assert asyncio.run(show_asyncio()) == expected
+    with pytest.raises(ValueError, match='//localhost') as told:
+        Client(f'ftp://user:{SECRET}@localhost', project='demo')
+    assert SECRET not in str(told.value)
 
 
 @pytest.mark.parametrize('engine', ['websockets', 'ws4py'])

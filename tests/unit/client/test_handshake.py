@@ -112,6 +112,14 @@ def test_any_other_answer_is_a_refusal(head: str, status: int) -> None:
     assert refused.value.status == status
 
 
+@pytest.mark.parametrize(('status', 'is_foreign'), [(200, True), (404, True), (503, False)])
+def test_a_refusal_quotes_what_has_come_of_the_answer(status: int, is_foreign: bool) -> None:
+    handshake = Handshake(URL)
+    with pytest.raises(Refused, match=f'{status}: <h1>Hello</h1>') as refused:
+        handshake.receive(f'HTTP/1.1 {status} X\r\n\r\n<h1>Hello</h1>\n'.encode())
+    assert ('It may be no Zaqar' in refused.value.reason) is is_foreign
+
+
 def test_a_header_cannot_smuggle_another() -> None:
     with pytest.raises(ValueError, match='X-Project-ID'):
         Handshake(URL, headers={'X-Project-ID': 'a\r\nX-Roles: admin'})

@@ -2,90 +2,39 @@
 
 from __future__ import annotations
 
-import http.server
-import json
+import asyncio
+import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
+from tests.ports import free_port
+from tests.unit.client.gateway import Gateway
 from zaqar_gevent.client import (
     APIError,
+    BodyTooLarge,
     Client,
+    ConnectionLost,
+    NotFound,
+    NotImplementedThere,
+    NotZaqar,
     OutcomeUnknown,
     ServiceUnavailable,
     Timeout,
     Unsupported,
     ZaqarError,
+    aio,
 )
 
-
-class Gateway(http.server.ThreadingHTTPServer):
-    """Answers requests with what is in `answers`, in order, and the last one again and again.
-
-    An answer is a status and a body, None for the end of the connection without one.
-    """
-
-    daemon_threads = True
-
-    def __init__(self) -> None:
-        super().__init__(('127.0.0.1', 0), GatewayHandler)
-        self.answers: list[tuple[int, bytes] | None] = []
-        self.requests: list[tuple[str, str, dict[str, Any]]] = []
-        self.may_answer = threading.Event()
-        self.may_answer.set()
-
-    @property
-    def url(self) -> str:
-        return f'http://127.0.0.1:{self.server_port}'
-
-    def asked(self) -> list[tuple[str, str]]:
-        """Methods and paths, but for the question what the server can do."""
-        return [(how, path) for how, path, _ in self.requests if path != '/v2/capabilities']
-
-
-class GatewayHandler(http.server.BaseHTTPRequestHandler):
-    protocol_version = 'HTTP/1.1'
-    server: Gateway
-
-    def handle_one(self) -> None:
-        length = int(self.headers.get('Content-Length') or 0)
-        document = json.loads(self.rfile.read(length) or b'{}')
-        self.server.requests.append((self.command, self.path, document))
-        if self.path == '/v2/capabilities':
-            self._answer(404, b'{}')
-            return
-        self.server.may_answer.wait(60)
-        answers = self.server.answers
-        answer = answers.pop(0) if len(answers) > 1 else answers[0]
-        if answer is None:
-            self.close_connection = True
-            self.connection.close()
-        else:
-            self._answer(*answer)
-
-    do_GET = do_POST = do_PUT = do_DELETE = do_PATCH = handle_one  # noqa: N815
-
-    def _answer(self, status: int, body: bytes) -> None:
-        self.send_response(status)
-        self.send_header('Content-Length', str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *arguments: object) -> None:
-        """Say nothing."""
+PAGE = b'<!DOCTYPE html>\n<title>Welcome</title>\n\x1b[31m' + b'x' * 1000
 
 
 @pytest.fixture
 def gateway() -> Iterator[Gateway]:
     with Gateway() as gateway:
-        thread = threading.Thread(target=gateway.serve_forever, args=(0.05,))
-        thread.start()
         yield gateway
-        gateway.may_answer.set()
-        gateway.shutdown()
-        thread.join()
 
 
 @pytest.fixture
@@ -124,9 +73,98 @@ def test_a_page_that_is_not_of_the_server_is_an_error_nevertheless(
     with pytest.raises(APIError) as other:
         client.queue('q').stats()
     assert (other.value.status, other.value.code, other.value.title) == (418, 'error', 'Teapot')
-    gateway.answers = [(200, b'<h1>Log in</h1>')]
-    with pytest.raises(ZaqarError):
-        client.queue('q').stats()
+
+
+Ask = Callable[..., None]
+
+
+def ask_blocking(url: str, **options: Any) -> None:
+    with Client(url, project='demo', **options) as client:
+        client.queue('q').claim()
+
+
+def ask_asyncio(url: str, **options: Any) -> None:
+    async def ask() -> None:
+        async with aio.Client(url, project='demo', **options) as client:
+            await client.queue('q').claim()
+
+    asyncio.run(ask())
+
+
+of_both = pytest.mark.parametrize('ask', [ask_blocking, ask_asyncio])
+
+
+@of_both
+@pytest.mark.parametrize('transport', ['auto', 'rest'])
+@pytest.mark.parametrize(
+    ('status', 'content', 'kind'),
+    [
+        (200, PAGE, NotZaqar),
+        (200, b'["hello"]', NotZaqar),
+        (302, b'', NotZaqar),
+        (404, PAGE, NotFound),
+        (501, PAGE, NotImplementedThere),
+    ],
+)
+def test_another_web_server_is_no_zaqar(
+    gateway: Gateway,
+    ask: Ask,
+    transport: str,
+    status: int,
+    content: bytes,
+    kind: type[Exception],
+) -> None:
+    gateway.answers, gateway.capabilities = [(status, content)], (status, content)
+    with pytest.raises(kind) as told:
+        ask(gateway.url, transport=transport)
+    text = str(told.value)
+    assert f'The server at {gateway.url} is no Zaqar: it answered {status}' in text
+    assert '<!DOCTYPE html> <title>Welcome</title> ?[31mxxx' in text or content != PAGE
+    assert text.isprintable()
+    assert len(text) < 300
+
+
+@of_both
+def test_a_gateway_before_a_zaqar_may_refuse_in_its_own_words(gateway: Gateway, ask: Ask) -> None:
+    gateway.answers = [(413, PAGE)]
+    with pytest.raises(BodyTooLarge, match='<title>Welcome') as told:
+        ask(gateway.url, transport='rest')
+    assert 'no Zaqar' not in str(told.value)
+
+
+@of_both
+def test_a_server_that_ends_connections_may_be_no_zaqar(gateway: Gateway, ask: Ask) -> None:
+    gateway.answers = [None]
+    said = f'The server at {gateway.url} ended the connection without an answer.*may be no Zaqar'
+    with pytest.raises(OutcomeUnknown, match=said):
+        ask(gateway.url, transport='rest')
+
+
+@of_both
+def test_a_server_that_does_not_speak_http_is_no_zaqar(ask: Ask) -> None:
+    def greet() -> None:
+        connection, _ = listener.accept()
+        with connection:
+            connection.sendall(b'SSH-2.0-OpenSSH_9.9\r\n\r\n')
+            connection.shutdown(socket.SHUT_WR)
+            while connection.recv(65536):
+                pass
+
+    with socket.create_server(('127.0.0.1', 0)) as listener:
+        url = f'http://127.0.0.1:{listener.getsockname()[1]}'
+        thread = threading.Thread(target=greet)
+        thread.start()
+        with pytest.raises(NotZaqar, match=f'{url} is no Zaqar: it does not.*HTTP.*SSH-2.0'):
+            ask(url, transport='rest')
+        thread.join()
+
+
+@of_both
+def test_a_server_that_is_away_is_a_lost_connection_to_its_url(ask: Ask) -> None:
+    url = f'http://127.0.0.1:{free_port()}'
+    with pytest.raises(ConnectionLost, match=f'{url} cannot be reached: .Errno') as told:
+        ask(url.replace('//', '//user:secret@'), transport='rest', timeout=0.2)
+    assert type(told.value) is ConnectionLost
 
 
 def test_an_answer_that_does_not_come_is_a_timeout(gateway: Gateway, client: Client) -> None:

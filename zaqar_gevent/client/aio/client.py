@@ -14,7 +14,7 @@ from zaqar_gevent.client.aio.queue import Queue, Topic
 from zaqar_gevent.client.aio.requester import Requester
 from zaqar_gevent.client.aio.target import list_names
 from zaqar_gevent.client.fallback import State, Transport
-from zaqar_gevent.client.links import Capabilities
+from zaqar_gevent.client.links import Broken, Capabilities
 
 
 class Client:
@@ -102,6 +102,9 @@ class Client:
 
     async def __aexit__(self, *exc_info: object) -> None:
         await self.close()
+
+    def __repr__(self) -> str:
+        return f'<Client of {self._requester.traits}>'
 
     @property
     def url(self) -> str | None:
@@ -201,10 +204,13 @@ class Client:
         only asked whether it is there.
         """
         link = await self._requester.connector.link(self.timeout, is_urgent=True)
-        if isinstance(link, Connection) and link.kind == 'default':
-            await link.check(self.timeout)
-        else:
+        if not isinstance(link, Connection) or link.kind != 'default':
             await self.call('ping_node')
+            return
+        try:
+            await link.check(self.timeout)
+        except Broken as error:
+            raise error.public() from error
 
     async def health(self) -> dict[str, Any]:
         """How each kind of operation on the store goes; for operators."""

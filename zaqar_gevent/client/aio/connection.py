@@ -17,7 +17,7 @@ from zaqar_gevent.client.errors import Timeout, ZaqarError
 from zaqar_gevent.client.exchange import Exchange, OnAnswer, PendingRequest, PushHandler
 from zaqar_gevent.client.handshake import Accepted, Handshake
 from zaqar_gevent.client.lifetime import ForkGuard
-from zaqar_gevent.client.links import Answer, Broken, Capabilities, Unreachable
+from zaqar_gevent.client.links import Answer, Broken, Capabilities, Unreachable, no_answer
 from zaqar_gevent.client.settings import Settings
 
 DEFAULT_PORTS = {'ws': 80, 'wss': 443}
@@ -206,7 +206,7 @@ class Connection(Exchange, asyncio.Protocol):
             timer.cancel()
         if answer is None:
             if self._pending.pop(ident, None) is not None:
-                raise Timeout(f'No answer within {seconds:.1f} s.')
+                raise no_answer(seconds)
             raise Broken('The connection died before the answer.', was_sent=True)
         return answer
 

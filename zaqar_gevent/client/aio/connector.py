@@ -128,7 +128,7 @@ class Connector:
                     self.soon()
                 left = deadline - time.monotonic()
                 if left <= 0:
-                    raise ConnectionLost(f'There is no connection. {self._problem}'.rstrip())
+                    raise ConnectionLost(f'{self._outage}. {self._problem}'.rstrip())
                 await self._changed.wait(left)
 
     async def close(self) -> None:

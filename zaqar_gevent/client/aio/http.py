@@ -6,8 +6,8 @@ import ssl
 from collections.abc import Mapping
 from typing import Any
 
-from zaqar_gevent.client import errors
-from zaqar_gevent.client.links import Broken
+from zaqar_gevent.client import errors, foreign
+from zaqar_gevent.client.links import Broken, no_answer
 from zaqar_gevent.client.rest_format import Response
 
 _CONNECT_SECONDS = 10.0
@@ -29,11 +29,18 @@ class HTTPPool:
             await self._pool.aclose()
 
     async def send(
-        self, method: str, url: str, body: bytes | None, headers: Mapping[str, str], seconds: float
+        self,
+        method: str,
+        url: str,
+        target: str,
+        body: bytes | None,
+        headers: Mapping[str, str],
+        seconds: float,
     ) -> Response:
         """Send a request and wait for the response.
 
-        Raises Broken, Timeout, and ZaqarError for a response that is too long.
+        url: of the server; the request is for `target` below it. Raises Broken, Timeout, NotZaqar
+        where it does not speak HTTP, and ZaqarError for a response that is too long.
         """
         import httpcore
 
@@ -53,18 +60,21 @@ class HTTPPool:
         try:
             async with self._pool.stream(
                 method,
-                url,
+                url + target,
                 headers=dict(headers),
                 content=body,
                 extensions={'timeout': timeout},
             ) as response:
                 content = await self._read(response)
         except (httpcore.ConnectError, httpcore.ConnectTimeout, httpcore.PoolTimeout) as error:
-            raise Broken(f'The server cannot be reached: {error}', was_sent=False) from error
+            raise Broken(foreign.unreachable(url, error), was_sent=False) from error
         except httpcore.TimeoutException as error:
-            raise errors.Timeout(f'No answer within {seconds:.1f} s.') from error
+            raise no_answer(seconds) from error
         except (httpcore.NetworkError, httpcore.ProtocolError, OSError) as error:
-            raise Broken(f'The connection died: {error!r}', was_sent=True) from error
+            # In the words of `h11`.
+            if str(error).startswith('illegal'):
+                raise errors.NotZaqar(foreign.no_http(url, error)) from error
+            raise Broken(foreign.unanswered(url, error), was_sent=True) from error
         location = next(
             (
                 value.decode('latin-1')

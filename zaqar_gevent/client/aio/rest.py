@@ -66,9 +66,9 @@ class Rest:
     async def perform(self, action: str, arguments: Mapping[str, Any], seconds: float) -> Answer:
         """Perform an operation and wait for the answer, an error's as well.
 
-        Raises Broken if the connection dies, Timeout if no answer comes in time, TypeError or
-        ValueError for arguments that cannot be written, and Unsupported for an operation that is
-        not known or not in REST.
+        Raises Broken if the connection dies, Timeout if no answer comes in time, NotZaqar for an
+        answer that no Zaqar gives, TypeError or ValueError for arguments that cannot be written,
+        and Unsupported for an operation that is not known or not in REST.
         """
         operation = OPERATIONS.get(action)
         if operation is None or operation.path is None:
@@ -95,7 +95,7 @@ class Rest:
             headers['X-Auth-Token'] = token
         try:
             response = await self._pool.send(
-                operation.method or 'GET', url + target, body, headers, max(seconds, 0.001)
+                operation.method or 'GET', url, target, body, headers, max(seconds, 0.001)
             )
         except Broken as error:
             self._outage.failed(str(error))
@@ -103,8 +103,8 @@ class Rest:
             self._capabilities = None
             raise
         if response.status in rest_format.GATEWAY_STATUSES:
-            problem = f'The gateway answered {response.status}.'
+            problem = f'The gateway at {url} answered {response.status}.'
             self._outage.failed(problem)
             raise Broken(problem, was_sent=True)
         self._outage.over()
-        return rest_format.read(operation, response)
+        return rest_format.read(operation, response, url)

@@ -28,7 +28,7 @@ from zaqar_gevent.client.errors import (
 )
 from zaqar_gevent.client.fallback import Pace
 from zaqar_gevent.client.filters import parse
-from zaqar_gevent.client.links import Answer, check
+from zaqar_gevent.client.links import Answer, Broken, check
 
 LOG = logging.getLogger(__name__)
 
@@ -316,8 +316,10 @@ class Subscription(Stream):
                 return
             except BadRequest as error:
                 self._begin_again(error)
-            except (ConnectionLost, Timeout, ServiceUnavailable):
+            except (ConnectionLost, Timeout, ServiceUnavailable) as error:
                 left = deadline - time.monotonic()
+                if left <= 0 and isinstance(error, Broken):
+                    raise error.public() from error
                 if left <= 0:
                     raise
                 await self._pause(min(self._pace.pause(), left))

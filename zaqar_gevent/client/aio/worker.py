@@ -96,6 +96,10 @@ class Worker:
         self.succeeded = 0
         self.failed = 0
 
+    def __repr__(self) -> str:
+        state = 'stopping' if self._is_stopping else f'{len(self._running)} running'
+        return f'<Worker of {self._queue!r}, {state}>'
+
     async def run(self, *, signals: Iterable[signal.Signals] = SIGNALS) -> None:
         """Work until stopped, by `stop` or a signal, then let running handlers end.
 

@@ -41,6 +41,8 @@ export class OriginRefused extends ConnectionLost {
   readonly origin: string;
 }
 
+/** What answers at the URL is something else than a Zaqar, such as another web server. */
+export class NotZaqar extends ZaqarError {}
 /** No answer in time; what was asked may yet be done, or have been. */
 export class Timeout extends ZaqarError {}
 /** The connection died under a request that cannot be repeated safely. */

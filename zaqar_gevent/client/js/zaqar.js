@@ -17,6 +17,7 @@
 // │   └── ServiceUnavailable      503
 // ├── ConnectionLost           the server cannot be reached; nothing was done, or nothing that matters
 // │   └── OriginRefused           it answers, but its answers are kept from this page
+// ├── NotZaqar                 what answers at the URL is something else than a Zaqar
 // ├── Timeout                  no answer in time; what was asked may yet be done, or have been
 // ├── OutcomeUnknown           the connection died before the answer; it may have been done or not
 // ├── AccessEnded              what a subscription or consumer was made with is not valid any more
@@ -72,6 +73,8 @@ class OriginRefused extends ConnectionLost {
   }
 }
 
+// What answers at the URL is something else than a Zaqar, such as another web server.
+class NotZaqar extends ZaqarError {}
 class Timeout extends ZaqarError {}
 class OutcomeUnknown extends ZaqarError {}
 class ClientClosed extends ZaqarError {}
@@ -143,7 +146,8 @@ function serverOf(given) {
     // It is told below.
   }
   if (!SCHEMES.includes(url?.protocol)) {
-    throw new ZaqarError(`Not the URL of a server: '${given}'. It begins with http, https, ws or wss.`);
+    const shown = String(given).replace(/\/\/[^/?#]*@/, '//');
+    throw new ZaqarError(`Not the URL of a server: '${shown}'. It begins with http, https, ws or wss.`);
   }
   return url;
 }
@@ -152,6 +156,8 @@ function serverOf(given) {
 function addressesOf(url, websocketUrl) {
   const base = serverOf(url);
   base.protocol = base.protocol.replace(/^ws/, 'http');
+  // Neither is sent, and errors show the URL.
+  base.username = base.password = '';
   const rest = base.href.replace(/[?#].*$/, '').replace(/(\/v2)?\/*$/, '');
   const socket = serverOf(websocketUrl ?? `${rest}/v2/ws`);
   socket.protocol = socket.protocol.replace(/^http/, 'ws');
@@ -680,6 +686,29 @@ const fromREST = (action, body) => {
   return convert ? convert(body) : (body ?? {});
 };
 
+// Answers that no Zaqar gives: of another server at the URL, or of something on the way to it.
+
+const MAX_QUOTED_CHARACTERS = 160;
+// What gateways and proxies answer in their own words, though there is a Zaqar behind them.
+const OF_INTERMEDIARIES = new Set([401, 403, 407, 408, 413, 429, 431]);
+const NOT_IMPLEMENTED = 501;
+
+// Whether an answer that is not in JSON says that there is no Zaqar.
+const isForeign = (status) =>
+  status === NOT_IMPLEMENTED || (status < 500 && !OF_INTERMEDIARIES.has(status));
+
+// What to tell of such an answer. url: of the server.
+function describeForeign(url, status, text) {
+  const said = text.trim() ? `: ${quote(text)}` : ' with nothing in it';
+  return `The server at ${url} is no Zaqar: it answered ${status}${said}`;
+}
+
+// The beginning of what was answered, in one line that can be printed.
+function quote(text) {
+  const line = text.slice(0, 2000).trim().replace(/\s+/g, ' ').replace(/\p{C}/gu, '?');
+  return line.length > MAX_QUOTED_CHARACTERS ? `${line.slice(0, MAX_QUOTED_CHARACTERS)}...` : line;
+}
+
 // Every operation that a server may offer, by its WebSocket action.
 //
 // Written by `tox -e genoperations` from the declarations in zaqar_gevent/api.
@@ -1173,6 +1202,9 @@ const UPSTREAM = { max_wait: 0, idempotency_seconds: 0, max_in_flight: 64, proto
 const EXTENSIONS = { 'OpenStack-API-Version': 'messaging 2.1' };
 // Browsers open six connections to a server; requests need some that nobody waits on.
 const MAX_LONG_POLLS = 3;
+// What Node says of a connection that the server has ended, and of what is no HTTP.
+const CUT = /^(ECONNRESET|EPIPE|UND_ERR_SOCKET)$/;
+const NO_HTTP = /^HPE_/;
 
 // The server over REST, for one period of polling. `left` is aborted at its end.
 class Rest {
@@ -1251,9 +1283,21 @@ class Rest {
     if (action === 'get_home_doc') headers.Accept = 'application/json-home';
     const { status, text } = await this.#exchange(target, request, signal);
     const document = parse(text);
+    if (document === undefined && isForeign(status)) throw this.#foreign(status, text);
     if (status === 404 && isEmptyList(action)) return { status: 200, body: { messages: [] } };
     if (status >= 400) throw errorOf(status, document);
-    return { status, body: fromREST(action, document) };
+    try {
+      return { status, body: fromREST(action, document) };
+    } catch (cause) {
+      throw this.#foreign(status, text, cause);
+    }
+  }
+
+  // The error of an answer that no Zaqar gives. One that says a status of an error keeps it, as there
+  // are gateways that put pages of their own in place of errors.
+  #foreign(status, text, cause) {
+    const told = describeForeign(this.#base, status, text);
+    return status >= 400 ? errorOf(status, told) : new NotZaqar(`${told}.`, { cause });
   }
 
   async #exchange(target, request, signal) {
@@ -1264,19 +1308,25 @@ class Rest {
       if (signal?.aborted) throw signal.reason;
       const root = cause?.cause ? rootOf(cause) : {};
       const sent = !UNSENT.test(root.code ?? '');
-      const message = `The server cannot be reached over REST${reasonIn(root)}.`;
+      if (NO_HTTP.test(root.code ?? '')) {
+        throw new NotZaqar(`The server at ${this.#base} is no Zaqar: it does not answer in HTTP.`, { cause });
+      }
+      const message = CUT.test(root.code ?? '')
+        ? `The server at ${this.#base} ended the connection without an answer${reasonIn(root)}. ` +
+          'If it goes on so, it may be no Zaqar.'
+        : `${this.#base} cannot be reached over REST${reasonIn(root)}.`;
       throw new ConnectionLost(message, { sent, cause });
     }
   }
 }
 
-// A body that is not JSON is an intermediary's, and says nothing to us.
+// Undefined for what is not JSON: an intermediary's page, or another server's.
 function parse(text) {
   if (text === '') return null;
   try {
     return fromJSON(text);
   } catch {
-    return null;
+    return undefined;
   }
 }
 
@@ -3573,7 +3623,7 @@ class Client extends EventTarget {
       return await abortable(this.#arrival.promise, signal);
     } catch (error) {
       if (!(error instanceof Timeout)) throw error;
-      throw new ConnectionLost(`There is no connection. ${this.#problem}`, { cause: error });
+      throw new ConnectionLost(`${this.#noConnection} ${this.#problem}`, { cause: error });
     } finally {
       this.#urgent -= isUrgent;
     }
@@ -3800,10 +3850,14 @@ class Client extends EventTarget {
     // That is told in its own words.
     if (denial instanceof OriginRefused && !this.#wasServed) return;
     const tell = () => {
-      const where = this.#options.transport === 'websocket' ? this.#addresses.socket : this.#addresses.rest;
-      console.warn(`zaqar: There is no connection to ${where}. ${this.#problem} It is tried again until the client is closed.`);
+      console.warn(`zaqar: ${this.#noConnection} ${this.#problem} It is tried again until the client is closed.`);
     };
     this.#outage = this._clock.set(tell, OUTAGE_SECONDS);
+  }
+
+  get #noConnection() {
+    const where = this.#options.transport === 'websocket' ? this.#addresses.socket : this.#addresses.rest;
+    return `There is no connection to ${where}.`;
   }
 
   #endOutage() {
@@ -3912,4 +3966,4 @@ function codecOf(encoding, given) {
   return { encode: toJSON, decode: msgpack.decode };
 }
 
-export { APIError, AccessEnded, BadRequest, BodyTooLarge, Claim, Client, ClientClosed, Conflict, ConnectionLost, Consumer, EncodingError, Forbidden, Message, NotAcceptable, NotFound, NotImplementedThere, OriginRefused, OutcomeUnknown, Queue, Redrive, RestartEvent, ServiceUnavailable, StateEvent, Subscription, Timeout, TooManyRequests, Topic, Unauthorized, Unsupported, UnsupportedMediaType, ZaqarError, decode, encode, fromJSON, msgpack, systemClock, toJSON };
+export { APIError, AccessEnded, BadRequest, BodyTooLarge, Claim, Client, ClientClosed, Conflict, ConnectionLost, Consumer, EncodingError, Forbidden, Message, NotAcceptable, NotFound, NotImplementedThere, NotZaqar, OriginRefused, OutcomeUnknown, Queue, Redrive, RestartEvent, ServiceUnavailable, StateEvent, Subscription, Timeout, TooManyRequests, Topic, Unauthorized, Unsupported, UnsupportedMediaType, ZaqarError, decode, encode, fromJSON, msgpack, systemClock, toJSON };

@@ -16,7 +16,7 @@ from zaqar_gevent.client.sync.queue import Queue, Topic
 from zaqar_gevent.client.sync.requester import Requester
 from zaqar_gevent.client.sync.target import list_names
 from zaqar_gevent.client.fallback import State, Transport
-from zaqar_gevent.client.links import Capabilities
+from zaqar_gevent.client.links import Broken, Capabilities
 
 
 class Client:
@@ -104,6 +104,9 @@ class Client:
 
     def __exit__(self, *exc_info: object) -> None:
         self.close()
+
+    def __repr__(self) -> str:
+        return f'<Client of {self._requester.traits}>'
 
     @property
     def url(self) -> str | None:
@@ -203,10 +206,13 @@ class Client:
         only asked whether it is there.
         """
         link = self._requester.connector.link(self.timeout, is_urgent=True)
-        if isinstance(link, Connection) and link.kind == 'default':
-            link.check(self.timeout)
-        else:
+        if not isinstance(link, Connection) or link.kind != 'default':
             self.call('ping_node')
+            return
+        try:
+            link.check(self.timeout)
+        except Broken as error:
+            raise error.public() from error
 
     def health(self) -> dict[str, Any]:
         """How each kind of operation on the store goes; for operators."""

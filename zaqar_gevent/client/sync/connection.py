@@ -12,7 +12,7 @@ from zaqar_gevent.client.envelopes import Envelope
 from zaqar_gevent.client.errors import Timeout, ZaqarError
 from zaqar_gevent.client.exchange import Exchange, OnAnswer, PendingRequest, PushHandler
 from zaqar_gevent.client.lifetime import ForkGuard
-from zaqar_gevent.client.links import Answer, Broken, Capabilities
+from zaqar_gevent.client.links import Answer, Broken, Capabilities, no_answer
 from zaqar_gevent.client.settings import Settings
 from zaqar_gevent.client.sync.waiters import Waiter, WaiterPool
 from zaqar_gevent.client.sync.websocket import WebSocket
@@ -199,7 +199,7 @@ class Connection(Exchange):
         finally:
             self._pending.pop(ident, None)
         if not pending.is_resolved:
-            raise Timeout(f'No answer within {seconds:.1f} s.')
+            raise no_answer(seconds)
         if pending.answer is None:
             raise Broken('The connection died before the answer.', was_sent=True)
         return pending.answer

@@ -130,7 +130,7 @@ class Connector:
                     self.soon()
                 left = deadline - time.monotonic()
                 if left <= 0:
-                    raise ConnectionLost(f'There is no connection. {self._problem}'.rstrip())
+                    raise ConnectionLost(f'{self._outage}. {self._problem}'.rstrip())
                 self._changed.wait(left)
 
     def close(self) -> None:

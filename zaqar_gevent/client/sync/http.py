@@ -7,8 +7,8 @@ import threading
 from collections.abc import Mapping
 from typing import Any
 
-from zaqar_gevent.client import errors
-from zaqar_gevent.client.links import Broken
+from zaqar_gevent.client import errors, foreign
+from zaqar_gevent.client.links import Broken, no_answer
 from zaqar_gevent.client.rest_format import Response
 
 _CONNECT_SECONDS = 10.0
@@ -33,12 +33,21 @@ class HTTPPool:
             self._pool.clear()
 
     def send(
-        self, method: str, url: str, body: bytes | None, headers: Mapping[str, str], seconds: float
+        self,
+        method: str,
+        url: str,
+        target: str,
+        body: bytes | None,
+        headers: Mapping[str, str],
+        seconds: float,
     ) -> Response:
         """Send a request and wait for the response.
 
-        Raises Broken, Timeout, and ZaqarError for a response that is too long.
+        url: of the server; the request is for `target` below it. Raises Broken, Timeout, NotZaqar
+        where it does not speak HTTP, and ZaqarError for a response that is too long.
         """
+        import http.client
+
         import urllib3
 
         with self._lock:
@@ -48,7 +57,7 @@ class HTTPPool:
         try:
             response = self._pool.urlopen(
                 method,
-                url,
+                url + target,
                 body=body,
                 headers=headers,
                 timeout=timeout,
@@ -66,9 +75,12 @@ class HTTPPool:
             urllib3.exceptions.ConnectTimeoutError,
             urllib3.exceptions.SSLError,
         ) as error:
-            raise Broken(f'The server cannot be reached: {error}', was_sent=False) from error
+            raise Broken(foreign.unreachable(url, error), was_sent=False) from error
         except urllib3.exceptions.ReadTimeoutError as error:
-            raise errors.Timeout(f'No answer within {seconds:.1f} s.') from error
+            raise no_answer(seconds) from error
         except (urllib3.exceptions.HTTPError, OSError) as error:
-            raise Broken(f'The connection died: {error}', was_sent=True) from error
+            root = foreign.root_of(error)
+            if isinstance(root, http.client.BadStatusLine) and not isinstance(root, OSError):
+                raise errors.NotZaqar(foreign.no_http(url, error)) from error
+            raise Broken(foreign.unanswered(url, error), was_sent=True) from error
         return Response(response.status, response.headers.get('Location'), content)

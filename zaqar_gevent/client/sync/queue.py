@@ -38,7 +38,8 @@ class _MessageSource:
         self._target = Target(requester, self._kind, name)
 
     def __repr__(self) -> str:
-        return repr(self._target)
+        target = self._target
+        return f'<{type(self).__name__} {target.name} of {target.requester.traits}>'
 
     @property
     def name(self) -> str:

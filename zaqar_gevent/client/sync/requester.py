@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import functools
 import random
+import re
 import time
 import urllib.parse
 import warnings
@@ -56,7 +57,7 @@ class Requester:
         if not isinstance(self._credentials, SessionToken):
             # A mistake in the URL is told at once.
             self._place = _complete(Place(settings.url, settings.websocket_url, settings.project))
-        self._outage = Outage(self._place.url or '' if self._place else settings.url or '')
+        self._outage = Outage(self.url or _without_user(settings.url))
         rest = Rest(
             weak_method(self._rest_place),
             weak_method(self.token),
@@ -76,7 +77,7 @@ class Requester:
             CHECK_SECONDS,
             weak_method(self._tell_state),
         )
-        self._finalizer = weakref.finalize(self, _abandon, self.connector, settings.url or '')
+        self._finalizer = weakref.finalize(self, _abandon, self.connector, self._outage.address)
         self._finalizer.atexit = False
         self.connector.start()
 
@@ -96,6 +97,14 @@ class Requester:
     def url(self) -> str | None:
         """Where the server is, as far as is known."""
         return None if self._place is None else self._place.url
+
+    @property
+    def traits(self) -> str:
+        """What tells it from others, for people: without tokens and passwords."""
+        state = self.connector.state
+        transport = self.settings.transport
+        url = self.url or self._outage.address or 'a server that is not known yet'
+        return f'{url} project={self.project!r} transport={transport!r} state={state!r}'
 
     def place(self) -> Place:
         """Where the server is, and whose queues are meant; a session is asked once."""
@@ -192,7 +201,7 @@ class Requester:
         # A call waits: better to ask in vain than to give up with time left.
         pause = min(backoff.next(), WANTED_BACKOFF_SECONDS)
         if time.monotonic() + pause >= deadline:
-            raise error
+            raise error.public() from error
         if not isinstance(link, Connection):
             io.sleep(pause)
 
@@ -291,5 +300,11 @@ def _split(url: str | None) -> urllib.parse.SplitResult:
     parts = urllib.parse.urlsplit(url or '')
     # The port is a ValueError if it is no number.
     if parts.scheme not in _SCHEMES or not parts.hostname or parts.port == 0:
-        raise ValueError(f'Not the URL of a server (http, https, ws or wss): {url!r}')
+        shown = _without_user(url)
+        raise ValueError(f'Not the URL of a server (http, https, ws or wss): {shown!r}')
     return parts
+
+
+def _without_user(url: str | None) -> str:
+    """A URL without a name and password in it."""
+    return re.sub('//[^/?#]*@', '//', url or '')

@@ -21,6 +21,11 @@ class Stream(abc.ABC):
     _is_stopped = False
     _target: Target
 
+    def __repr__(self) -> str:
+        target, end = self._target, ', closed' if self._is_closed else ''
+        kind = type(self).__name__
+        return f'<{kind} of {target.kind} {target.name} of {target.requester.traits}{end}>'
+
     def __enter__(self) -> Self:
         return self
 

@@ -13,7 +13,8 @@ function serverOf(given) {
     // It is told below.
   }
   if (!SCHEMES.includes(url?.protocol)) {
-    throw new ZaqarError(`Not the URL of a server: '${given}'. It begins with http, https, ws or wss.`);
+    const shown = String(given).replace(/\/\/[^/?#]*@/, '//');
+    throw new ZaqarError(`Not the URL of a server: '${shown}'. It begins with http, https, ws or wss.`);
   }
   return url;
 }
@@ -22,6 +23,8 @@ function serverOf(given) {
 export function addressesOf(url, websocketUrl) {
   const base = serverOf(url);
   base.protocol = base.protocol.replace(/^ws/, 'http');
+  // Neither is sent, and errors show the URL.
+  base.username = base.password = '';
   const rest = base.href.replace(/[?#].*$/, '').replace(/(\/v2)?\/*$/, '');
   const socket = serverOf(websocketUrl ?? `${rest}/v2/ws`);
   socket.protocol = socket.protocol.replace(/^http/, 'ws');

@@ -288,7 +288,7 @@ export class Client extends EventTarget {
       return await abortable(this.#arrival.promise, signal);
     } catch (error) {
       if (!(error instanceof Timeout)) throw error;
-      throw new ConnectionLost(`There is no connection. ${this.#problem}`, { cause: error });
+      throw new ConnectionLost(`${this.#noConnection} ${this.#problem}`, { cause: error });
     } finally {
       this.#urgent -= isUrgent;
     }
@@ -515,10 +515,14 @@ export class Client extends EventTarget {
     // That is told in its own words.
     if (denial instanceof OriginRefused && !this.#wasServed) return;
     const tell = () => {
-      const where = this.#options.transport === 'websocket' ? this.#addresses.socket : this.#addresses.rest;
-      console.warn(`zaqar: There is no connection to ${where}. ${this.#problem} It is tried again until the client is closed.`);
+      console.warn(`zaqar: ${this.#noConnection} ${this.#problem} It is tried again until the client is closed.`);
     };
     this.#outage = this._clock.set(tell, OUTAGE_SECONDS);
+  }
+
+  get #noConnection() {
+    const where = this.#options.transport === 'websocket' ? this.#addresses.socket : this.#addresses.rest;
+    return `There is no connection to ${where}.`;
   }
 
   #endOutage() {

@@ -15,6 +15,7 @@
 // │   └── ServiceUnavailable      503
 // ├── ConnectionLost           the server cannot be reached; nothing was done, or nothing that matters
 // │   └── OriginRefused           it answers, but its answers are kept from this page
+// ├── NotZaqar                 what answers at the URL is something else than a Zaqar
 // ├── Timeout                  no answer in time; what was asked may yet be done, or have been
 // ├── OutcomeUnknown           the connection died before the answer; it may have been done or not
 // ├── AccessEnded              what a subscription or consumer was made with is not valid any more
@@ -70,6 +71,8 @@ export class OriginRefused extends ConnectionLost {
   }
 }
 
+// What answers at the URL is something else than a Zaqar, such as another web server.
+export class NotZaqar extends ZaqarError {}
 export class Timeout extends ZaqarError {}
 export class OutcomeUnknown extends ZaqarError {}
 export class ClientClosed extends ZaqarError {}

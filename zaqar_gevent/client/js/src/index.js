@@ -8,8 +8,8 @@ export { systemClock } from './clock.js';
 export { Consumer } from './consumer.js';
 export {
   APIError, AccessEnded, BadRequest, BodyTooLarge, ClientClosed, Conflict, ConnectionLost, EncodingError, Forbidden,
-  NotAcceptable, NotFound, NotImplementedThere, OriginRefused, OutcomeUnknown, ServiceUnavailable, Timeout,
-  TooManyRequests, Unauthorized, Unsupported, UnsupportedMediaType, ZaqarError,
+  NotAcceptable, NotFound, NotImplementedThere, NotZaqar, OriginRefused, OutcomeUnknown, ServiceUnavailable,
+  Timeout, TooManyRequests, Unauthorized, Unsupported, UnsupportedMediaType, ZaqarError,
 } from './errors.js';
 export { RestartEvent, StateEvent } from './events.js';
 export { fromJSON, toJSON } from './json.js';

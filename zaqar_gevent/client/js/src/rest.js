@@ -1,7 +1,8 @@
 // The server over REST.
 
 import { fromREST } from './answers.js';
-import { BadRequest, ConnectionLost, errorOf, NotFound, reasonIn, rootOf, UNSENT } from './errors.js';
+import { BadRequest, ConnectionLost, errorOf, NotFound, NotZaqar, reasonIn, rootOf, UNSENT } from './errors.js';
+import { describeForeign, isForeign } from './foreign.js';
 import { fromJSON, toJSON } from './json.js';
 import { fill, isEmptyList, operationOf } from './requests.js';
 
@@ -10,6 +11,9 @@ export const UPSTREAM = { max_wait: 0, idempotency_seconds: 0, max_in_flight: 64
 const EXTENSIONS = { 'OpenStack-API-Version': 'messaging 2.1' };
 // Browsers open six connections to a server; requests need some that nobody waits on.
 const MAX_LONG_POLLS = 3;
+// What Node says of a connection that the server has ended, and of what is no HTTP.
+const CUT = /^(ECONNRESET|EPIPE|UND_ERR_SOCKET)$/;
+const NO_HTTP = /^HPE_/;
 
 // The server over REST, for one period of polling. `left` is aborted at its end.
 export class Rest {
@@ -88,9 +92,21 @@ export class Rest {
     if (action === 'get_home_doc') headers.Accept = 'application/json-home';
     const { status, text } = await this.#exchange(target, request, signal);
     const document = parse(text);
+    if (document === undefined && isForeign(status)) throw this.#foreign(status, text);
     if (status === 404 && isEmptyList(action)) return { status: 200, body: { messages: [] } };
     if (status >= 400) throw errorOf(status, document);
-    return { status, body: fromREST(action, document) };
+    try {
+      return { status, body: fromREST(action, document) };
+    } catch (cause) {
+      throw this.#foreign(status, text, cause);
+    }
+  }
+
+  // The error of an answer that no Zaqar gives. One that says a status of an error keeps it, as there
+  // are gateways that put pages of their own in place of errors.
+  #foreign(status, text, cause) {
+    const told = describeForeign(this.#base, status, text);
+    return status >= 400 ? errorOf(status, told) : new NotZaqar(`${told}.`, { cause });
   }
 
   async #exchange(target, request, signal) {
@@ -101,18 +117,24 @@ export class Rest {
       if (signal?.aborted) throw signal.reason;
       const root = cause?.cause ? rootOf(cause) : {};
       const sent = !UNSENT.test(root.code ?? '');
-      const message = `The server cannot be reached over REST${reasonIn(root)}.`;
+      if (NO_HTTP.test(root.code ?? '')) {
+        throw new NotZaqar(`The server at ${this.#base} is no Zaqar: it does not answer in HTTP.`, { cause });
+      }
+      const message = CUT.test(root.code ?? '')
+        ? `The server at ${this.#base} ended the connection without an answer${reasonIn(root)}. ` +
+          'If it goes on so, it may be no Zaqar.'
+        : `${this.#base} cannot be reached over REST${reasonIn(root)}.`;
       throw new ConnectionLost(message, { sent, cause });
     }
   }
 }
 
-// A body that is not JSON is an intermediary's, and says nothing to us.
+// Undefined for what is not JSON: an intermediary's page, or another server's.
 function parse(text) {
   if (text === '') return null;
   try {
     return fromJSON(text);
   } catch {
-    return null;
+    return undefined;
   }
 }

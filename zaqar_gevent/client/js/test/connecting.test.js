@@ -2,7 +2,7 @@
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { ClientClosed, ConnectionLost, NotFound, Timeout, Unauthorized } from '../zaqar.js';
+import { ClientClosed, ConnectionLost, NotFound, NotZaqar, OutcomeUnknown, Timeout, Unauthorized } from '../zaqar.js';
 import { outcomeOf, settle } from './clocks.js';
 import { CAPABILITIES, ScriptedServer, clientOf } from './scripted_server.js';
 
@@ -84,6 +84,48 @@ test('a server that cannot be reached at all is tried on', async () => {
   assert.deepEqual(states, ['websocket']);
   await client.close();
 });
+
+const PAGE = `<!DOCTYPE html>\n<h1>Hello</h1>\n${'x'.repeat(1000)}`;
+
+for (const transport of ['auto', 'rest']) {
+  for (const [status, text, kind] of [
+    [200, PAGE, NotZaqar],
+    [200, '["hello"]', NotZaqar],
+    [404, PAGE, NotFound],
+  ]) {
+    test(`another web server that answers ${status} ${text.slice(0, 9)} to ${transport} is no Zaqar`, async () => {
+      const server = new ScriptedServer({ rest: () => ({ status, text }) });
+      server.handshake = 'refuse';
+      server.capabilities = null;
+      const { client, clock } = clientOf(server, { transport });
+      const posted = outcomeOf(client.queue('q').post(1));
+      await clock.step(1);
+      assert.ok(posted.error instanceof kind, posted.error);
+      const told = `The server at http://scripted.test:8888 is no Zaqar: it answered ${status}: ${text.slice(0, 9)}`;
+      assert.ok(posted.error.message.includes(told), posted.error.message);
+      assert.ok(posted.error.message.length < 300);
+      await client.close();
+    });
+  }
+}
+
+for (const [code, kind, told] of [
+  ['ECONNRESET', OutcomeUnknown, /The server at http:.* ended the connection without an answer: .*may be no Zaqar/],
+  ['HPE_INVALID_CONSTANT', NotZaqar, /The server at http:.* is no Zaqar: it does not answer in HTTP/],
+]) {
+  test(`a server over which Node says ${code} may be no Zaqar`, async () => {
+    const cut = ({ path }) => {
+      if (path === '/v2/capabilities') return {};
+      throw new TypeError('fetch failed', { cause: Object.assign(new Error('why'), { code }) });
+    };
+    const { client, clock } = clientOf(new ScriptedServer({ rest: cut }), { transport: 'rest' });
+    const claimed = outcomeOf(client.queue('q').claim());
+    await clock.step(1);
+    assert.ok(claimed.error instanceof kind, claimed.error);
+    assert.match(String(claimed.error.cause?.message ?? '') + claimed.error.message, told);
+    await client.close();
+  });
+}
 
 test('a server that is away is told of once in an outage, after 3 s', async (context) => {
   const warn = context.mock.method(console, 'warn', () => {});

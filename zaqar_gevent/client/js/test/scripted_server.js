@@ -12,7 +12,8 @@ export const CAPABILITIES = {
 };
 
 // answer: gives { status, body } for a request over the WebSocket, or nothing where it is not
-// answered. rest: the same for one over REST; throws where the server cannot be reached.
+// answered. rest: the same for one over REST, or { status, text } for what is not JSON; throws where
+// the server cannot be reached.
 // handshake: 'accept', 'refuse', 'swallow', or 'default' (which knows no subprotocol).
 export class ScriptedServer {
   handshake = 'accept';
@@ -52,8 +53,8 @@ export class ScriptedServer {
     if (answer === undefined) await new Promise((_, reject) => {
       signal.addEventListener('abort', () => reject(signal.reason));
     });
-    const { status, body: said } = own ? { status: 200, body: this.capabilities } : answer;
-    return { status, text: async () => (said === null ? '' : JSON.stringify(said)) };
+    const { status, body: said, text } = own ? { status: 200, body: this.capabilities } : answer;
+    return { status, text: async () => text ?? (said === null ? '' : JSON.stringify(said)) };
   }
 }
 
