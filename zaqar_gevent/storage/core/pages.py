@@ -26,6 +26,7 @@ _SHORT_PAGE = 16 * 1024
 _END_OF_HEADS = b'\n'
 # PERF: members of an enumeration are looked up by its metaclass.
 _ENCODINGS = {encoding.value: encoding for encoding in Encoding}
+_ENCRYPTED = Encoding.ENCRYPTED
 
 
 def encode_id(number: int) -> str:
@@ -208,7 +209,7 @@ def read_page(
 
 def encode_body(body: Body) -> Data:
     """The stored form of a body: an encrypted one is a text in JSON."""
-    if body.encoding is Encoding.ENCRYPTED:
+    if body.encoding is _ENCRYPTED:
         return b'"%b"' % bytes(body.data)
     # PERF: what SQLite does not know takes it 7 us to look for an adapter.
     return memoryview(body.data) if type(body.data) is msgspec.Raw else body.data

@@ -89,8 +89,10 @@ class ThreadPool:
         self._lock = _allocate_lock()
         self._calls: Any = _SimpleQueue() if at_once is None else FairQueue(at_once, _is_end)
 
-    def call(self, work: Callable[..., Any], *arguments: Any, seconds: float | None = None) -> Any:
-        """Have a thread do `work` and wait for its result, at most `seconds`.
+    def call(
+        self, work: Callable[..., Any], arguments: tuple[Any, ...], seconds: float | None = None
+    ) -> Any:
+        """Have a thread do `work` with `arguments`, and wait for its result, at most `seconds`.
 
         Raises what `work` raised; `ThreadPoolClosed`, `ThreadFailed` or `NotAnswered`.
         """

@@ -223,7 +223,7 @@ class Database:
         seconds: float | None = None,
     ) -> Any:
         try:
-            result = threads.pool.call(work, *arguments, seconds=seconds)
+            result = threads.pool.call(work, arguments, seconds)
         except ThreadPoolClosed:
             raise self._closed() from None
         except (ThreadFailed, NotAnswered) as failure:

@@ -8,6 +8,7 @@ import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import msgspec
 from oslo_config import cfg
 from oslo_utils import timeutils
 from zaqar.storage import base, errors
@@ -132,7 +133,7 @@ class MessageController(own_drivers.MessageController):
         with staging.staged(self._database, new.project, bodies) as staged:
             rows = posting.with_bodies(new.rows, staged)
             numbers = staging.numbers(staged)
-            new = new._replace(rows=rows, staged=numbers)
+            new = msgspec.structs.replace(new, rows=rows, staged=numbers)
             span: tuple[int, int] = self._database.write(posting.post, new)
             return span
 

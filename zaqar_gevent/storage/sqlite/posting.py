@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import sqlite3
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
+import msgspec
 from zaqar.storage import errors
 
 from zaqar_gevent.bodies import Data
@@ -53,7 +55,7 @@ def with_bodies(rows: Sequence[Row], bodies: Sequence[staging.AnyBody]) -> list[
     return [(*row[:6], body, row[7]) for row, body in zip(rows, bodies, strict=True)]
 
 
-class Post(NamedTuple):
+class Post(msgspec.Struct):
     """Messages for one queue.
 
     check: whether the queue must exist in this file. post_id: what tells this post from others, to
@@ -192,7 +194,7 @@ def insert(
     start = 0
     for size in _SIZES:
         while len(rows) - start >= size:
-            parameters = [value for row in rows[start : start + size] for value in row]
-            cursor.execute(statements[size], parameters)
+            parameters = itertools.chain.from_iterable(rows[start : start + size])
+            cursor.execute(statements[size], tuple(parameters))
             start += size
     return cursor.lastrowid or 0
