@@ -27,6 +27,10 @@ MAX_DEPTH = 64
 _INT64 = range(-(2**63), 2**63)
 _LONG_NUMBER = b'0' * 19
 _DIGITS_AS_ZERO = bytes(ord('0') if chr(byte).isdigit() else 32 for byte in range(128)) + b' ' * 128
+# The brackets of both kinds are one, too.
+_DIGITS_AND_BRACKETS = bytes(
+    ord('[') if byte in b'[{' else _DIGITS_AS_ZERO[byte] for byte in range(256)
+)
 _SHORT_TEXT = 1024
 _COUNTED_TEXT = 8 * 1024
 _EVERY_NINTH_DIGIT, _EVERY_FOURTH_DIGIT = (b'0' * (len(_LONG_NUMBER) // step) for step in (9, 4))
@@ -97,9 +101,8 @@ def check_json(text: bytes, max_depth: int = MAX_DEPTH) -> None:
         _load_json(text, max_depth)
         return
     if len(text) <= _SHORT_TEXT:
-        is_bad = _LONG_NUMBER in text.translate(_DIGITS_AS_ZERO) or _has_many_brackets(
-            text, max_depth
-        )
+        marks = text.translate(_DIGITS_AND_BRACKETS)
+        is_bad = _LONG_NUMBER in marks or marks.count(b'[') > max_depth
     else:
         is_bad = _may_have_long_number(text) or not _is_shallow_text(text, max_depth)
     if is_bad or text.startswith(codecs.BOM_UTF8):

@@ -20,6 +20,9 @@ NAME = b'message_post'
 Action = Literal['message_post', 'topic_message_post']
 """The names of the operations that post."""
 
+# PERF: members of an enumeration are looked up by its metaclass.
+_JSON, _MSGPACK = Encoding.JSON, Encoding.MSGPACK
+
 _UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 
 
@@ -46,7 +49,7 @@ class Post(msgspec.Struct):
 
     def arguments(self, *, binary: bool) -> dict[str, Any]:
         """The arguments by name, each message with its body in the encoding of the request."""
-        encoding = Encoding.MSGPACK if binary else Encoding.JSON
+        encoding = _MSGPACK if binary else _JSON
         named: dict[str, Any] = {
             'messages': [
                 NewMessage(
