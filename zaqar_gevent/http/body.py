@@ -32,6 +32,10 @@ class BrokenBody(OSError):
     """A body ends early, or is not in chunks; where the next request begins is not known."""
 
 
+class LateBody(BrokenBody, TimeoutError):
+    """A body ends early because the client was too slow."""
+
+
 class Body(io.RawIOBase):
     """A body that is read from `stream`: WSGI's `wsgi.input`.
 
@@ -127,8 +131,14 @@ class Body(io.RawIOBase):
         if not data:
             if self.reservation is not None:
                 self.reservation.check()
-            raise self._broken('it ends early')
+            raise self._cut_short()
         return data
+
+    def _cut_short(self) -> BrokenBody:
+        if not self._stream.is_late:
+            return self._broken('it ends early')
+        self._is_broken = True
+        return LateBody('it came too slowly')
 
     def _broken(self, reason: str) -> BrokenBody:
         self._is_broken = True
@@ -219,7 +229,7 @@ class ChunkedBody(Body):
             if b'\n' in stream.received or len(stream.received) >= _MAX_LINE_BYTES:
                 raise self._broken('a line of a chunk is malformed')
             if not stream.fill(_READ_LINE_BYTES):
-                raise self._broken('it ends early')
+                raise self._cut_short()
         line = stream.received[:end]
         stream.received = stream.received[end + 2 :]
         return line

@@ -51,7 +51,7 @@ _NEVER = math.inf
 class HTTPConnection:
     """Serves the requests that come over `sock`.
 
-    When a client is too slow, reading stops: its request ends as if the client had hung up.
+    When a client is too slow, reading stops: its request ends with 408.
     Running handlers continue.
 
     address: the client's; '' where it has none.
@@ -60,9 +60,9 @@ class HTTPConnection:
     """
 
     __slots__ = (
-        *('_batch', '_environ', '_is_first', '_is_late', '_is_taken', '_latest', '_outbox'),
-        *('_server', '_socket', '_stream', '_undo', '_unwritten', '_waiting', 'address'),
-        *('deadline', 'is_idle'),
+        *('_batch', '_environ', '_is_first', '_is_taken', '_latest', '_outbox', '_server'),
+        *('_socket', '_stream', '_undo', '_unwritten', '_waiting', 'address', 'deadline'),
+        'is_idle',
     )
 
     def __init__(self, server: Server, sock: socket.socket, environ: dict[str, Any]) -> None:
@@ -76,7 +76,6 @@ class HTTPConnection:
         self._batch = None if isinstance(sock, ssl.SSLSocket) else get_batch()
         self._unwritten: list[bytes] = []
         self._is_first = True
-        self._is_late = False
         self._is_taken = False
         self._undo: list[Callable[[], None]] = []
         # With the others of its address; from the second request on.
@@ -107,7 +106,7 @@ class HTTPConnection:
 
     def expire(self) -> None:
         """Stop reading: the client has used up its time."""
-        self._is_late = True
+        self._stream.is_late = True
         self.deadline = _NEVER
         self.stop_reading()
 
@@ -247,7 +246,7 @@ class HTTPConnection:
         """Raise `Refused` where the stream has ended within a head."""
         if not self._stream.received.strip(b'\r\n'):
             return
-        if self._is_late:
+        if self._stream.is_late:
             raise Refused(408, 'request_timeout', 'Request timeout', 'Too slow.')
         raise Refused(400, 'bad_request', 'Bad request', 'The head of the request ends early.')
 

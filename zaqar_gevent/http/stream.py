@@ -17,15 +17,17 @@ class Stream:
 
     received: bytes that were read and not used yet.
     is_over: whether reading has been stopped.
+    is_late: whether it has been stopped because the client was too slow.
     """
 
-    __slots__ = ('_inbox', '_slice_end', 'is_over', 'received')
+    __slots__ = ('_inbox', '_slice_end', 'is_late', 'is_over', 'received')
 
     def __init__(self, sock: socket.socket) -> None:
         self._inbox = Inbox(sock)
         self._slice_end = time.monotonic() + TIME_SLICE_SECONDS
         self.received = b''
         self.is_over = False
+        self.is_late = False
 
     def fill(self, size: int) -> bool:
         """Read at most `size` bytes more; False at the end of the stream.

@@ -235,7 +235,8 @@ def _read_bytes(req: Request, max_bytes: int) -> bytes:
     """The body, whether its length was announced or it comes in chunks.
 
     One that no operation takes is refused unread: with 400 as upstream does, or with 413 where it
-    is out of all proportion. Raises a client error for one that is incomplete or has bad chunks.
+    is out of all proportion. Raises a client error for one that is late, incomplete or has bad
+    chunks.
     """
     length = req.content_length
     if length is None:
@@ -249,6 +250,10 @@ def _read_bytes(req: Request, max_bytes: int) -> bytes:
         return b''
     try:
         body: bytes = req.env['wsgi.input'].read(max_bytes + 1 if length is None else length)
+    except TimeoutError:
+        raise errors.RequestTimeout(
+            'The body of the request came too slowly. Send it faster, or in several requests.'
+        ) from None
     except OSError as error:
         raise errors.MalformedDocument(f'The request body is not whole: {error}') from None
     if len(body) > max_bytes:

@@ -19,6 +19,7 @@ class Pieces(Stream):
         self.asked: list[int] = []
         self.received = b''
         self.is_over = False
+        self.is_late = False
 
     def read(self, size: int) -> bytes:
         """The next piece."""
