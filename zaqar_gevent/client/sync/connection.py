@@ -381,7 +381,7 @@ class Connection(Exchange):
         with self._lock:
             self._expected = 0
         self._expects_again_at = self._expected_by + _NOTHING_EXPECTED_SECONDS
-        self._websocket.flush_left()
+        self._websocket.flush()
         return seconds
 
     def _step_back(self) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import collections
-import contextlib
 import ssl
 import threading
 import time
@@ -34,8 +33,6 @@ class WebSocket:
         self._write_lock = threading.Lock()
         # Frames, and messages that are to become frames when they are sent.
         self._outgoing: collections.deque[bytes | Payload] = collections.deque()
-        # Messages that wait for others, to be sent with them.
-        self._left: collections.deque[Payload] = collections.deque()
         self._is_closing = False
         self._early = accepted.early
         self.subprotocol = accepted.subprotocol
@@ -133,7 +130,7 @@ class WebSocket:
         return data is not None, messages
 
     def send(self, data: bytes | None, *, binary: bool, seconds: float) -> None:
-        """Send a message after those that wait to be sent, or only those.
+        """Send a message after those that were left, or only those.
 
         Raises OSError if it cannot be sent. If a part may have been sent, the connection is cut: no
         server can have taken half a message for one.
@@ -144,7 +141,6 @@ class WebSocket:
         try:
             if self._is_closing or self._engine.is_over:
                 raise ConnectionResetError('The connection is closed or about to be.')
-            self._send_left()
             frames = self._take_outgoing() if self._outgoing else b''
             if data is not None:
                 frames += self._engine.encode(data, binary=binary)
@@ -162,14 +158,9 @@ class WebSocket:
         self.flush()
 
     def leave(self, data: bytes, *, binary: bool) -> int:
-        """Leave a message for `send` or `flush_left`; how many are left now."""
-        self._left.append(Payload(data, binary))
-        return len(self._left)
-
-    def flush_left(self) -> None:
-        """Have what was left sent as soon as can be, without waiting."""
-        self._send_left()
-        self.flush()
+        """Leave a message for whoever sends next; how many are left now."""
+        self._outgoing.append(Payload(data, binary))
+        return len(self._outgoing)
 
     def ping(self) -> None:
         """Have a ping sent as soon as can be, without waiting."""
@@ -180,7 +171,6 @@ class WebSocket:
         """Begin to close; the server's answer is received like anything else."""
         if not self._is_closing:
             self._is_closing = True
-            self._send_left()
             self._outgoing.append(self._engine.encode_close(code, reason))
             self.flush()
 
@@ -193,12 +183,6 @@ class WebSocket:
         self._stream.cut()
         with self._write_lock:
             self._stream.close()
-
-    def _send_left(self) -> None:
-        """Let what was left be sent with the rest. Several threads may do so at once."""
-        with contextlib.suppress(IndexError):
-            while self._left:
-                self._outgoing.append(self._left.popleft())
 
     def _take_outgoing(self) -> bytes:
         """The frames that wait to be sent; only for whoever holds the lock for writing."""
