@@ -1,5 +1,6 @@
 """One writing thread, many callers of every kind."""
 
+import functools
 import subprocess
 import sys
 
@@ -11,9 +12,9 @@ from oslo_utils import timeutils
 from zaqar.storage import errors
 
 from tests.stopwatch import Stopwatch
-from zaqar_gevent.storage.core import completions, group_commit
+from zaqar_gevent.storage.core import completions, group_commit, pages
 from zaqar_gevent.storage.core.completions import Call
-from zaqar_gevent.storage.sqlite import StoreUnavailable, database, removal
+from zaqar_gevent.storage.sqlite import StoreUnavailable, claiming, database, removal
 from zaqar_gevent.storage.sqlite import connecting as files
 
 # Native threads and sleep, whether the tests run patched or not.
@@ -123,7 +124,7 @@ def test_calls_are_coalesced_without_changing_places_with_others():
         *((together, 5), (at_last, 6), (together, 7)),
     ]
     group_commit.perform(None, [Call(work, (name,)) for work, name in asked])
-    assert done == [[1, 2], 4, [5], [7], {3, 6}]
+    assert done == [[1, 2], 4, [5, 7], {3, 6}]
 
 
 def test_each_of_several_deletions_has_its_own_outcome(store):
@@ -160,6 +161,102 @@ def test_each_of_several_deletions_has_its_own_outcome(store):
     assert [one['id'] for one in store.list(include_claimed=True)] == [kept['id'], given]
     assert store.bodies('other') == ['elsewhere']
     assert store.queues.stats('q')['messages']['claimed'] == 1
+
+
+def test_each_of_several_deletions_of_many_has_its_own_outcome(store):
+    posted = store.post(*range(12))
+    claim, held = store.claim(limit=4)
+    other, others = store.claim(limit=2)
+    held, others = [one['id'] for one in held], [one['id'] for one in others]
+    asked = [
+        (held[:2], [claim], None),
+        # Again, and one twice.
+        (held[:2], [claim], None),
+        ([posted[11], posted[11]], None, None),
+        ([held[2], others[0]], [claim], errors.ClaimDoesNotExist),
+        ([held[2], posted[10]], [claim], errors.MessageNotClaimed),
+        ([held[2], others[0]], [claim, other], None),
+        ([posted[9]], ['no claim'], errors.ClaimDoesNotExist),
+        ([others[1]], None, None),
+    ]
+    now = timeutils.utcnow_ts(microsecond=True)
+    deletions = [
+        (removal.Deletions('', 'q', [int(one, 16) for one in ids], claims or (), now),)
+        for ids, claims, _ in asked
+    ]
+    outcomes = store.database.write(lambda cursor: removal.delete_many(cursor, deletions))
+    assert [outcome and type(outcome) for outcome in outcomes] == [one[-1] for one in asked]
+    left = [one['id'] for one in store.list(include_claimed=True)]
+    assert left == [held[3], *posted[6:11]]
+    counts = store.queues.stats('q')['messages']
+    assert [counts[name] for name in ('total', 'claimed', 'free')] == [6, 1, 5]
+
+
+ORDERED, FAIR = {'_ordered_groups': True}, {'_fair_groups': True}
+SETTINGS = {'plain': {}, 'ordered': ORDERED, 'fair': FAIR, 'both': ORDERED | FAIR}
+
+
+@pytest.mark.parametrize('groups', [0, 3, 50])
+@pytest.mark.parametrize('settings', SETTINGS.values(), ids=SETTINGS)
+def test_claims_made_together_take_what_they_would_one_after_the_other(
+    open_store, clock, settings, groups
+):
+    limits = [3, 1, 10, 5, 2, 20, 4]
+    found = []
+    for name in ('apart.db', 'together.db'):
+        store = open_store(messages=name, names=name)
+        store.queues.set_metadata('q', settings)
+        for number in range(60):
+            group = {'group': f'g{number % groups}'} if groups else {}
+            store.post(number, ttl=70 if number % 4 else 300, **group)
+        # Some groups are held.
+        store.claim(limit=4)
+        claim = functools.partial(store.claim, ttl=100, grace=50)
+        if name == 'apart.db':
+            claims = [claim(limit=limit) for limit in limits]
+        else:
+            made = [gevent.spawn(claim, limit=limit) for limit in limits]
+            gevent.joinall(made, raise_error=True)
+            claims = [each.get() for each in made]
+        for claim_id, messages in claims:
+            assert {one['claim_id'] for one in messages} <= {claim_id}
+            shown = [{**one, 'age': 0} for one in messages]
+            if claim_id is not None:
+                _, held = store.claims.get('q', claim_id)
+                assert [{**one, 'age': 0} for one in held] == shown
+        found.append([[{**one, 'claim_id': ''} for one in messages] for _, messages in claims])
+    apart, together = found
+    assert together == apart
+
+
+@pytest.mark.parametrize('settings', SETTINGS.values(), ids=SETTINGS)
+def test_claims_made_together_share_statements(store, settings):
+    store.queues.set_metadata('q', settings)
+    for number in range(100):
+        store.post(number, group=f'g{number}')
+    # All groups are registered by this, where claims need that.
+    store.claim(limit=1)
+    now = timeutils.utcnow_ts(microsecond=True)
+    manner = claiming.Manner(None, True)
+
+    def count_statements(claims):
+        calls = [
+            (claiming.NewClaim('', 'q', claiming.Lease(f'{n:032x}', 60, 60, now), 5, manner),)
+            for n in range(claims)
+        ]
+        seen = []
+
+        def create(cursor):
+            cursor.connection.set_trace_callback(seen.append)
+            outcomes = claiming.create(cursor, calls)
+            cursor.connection.set_trace_callback(None)
+            return outcomes
+
+        outcomes = store.database.write(create)
+        assert [len(pages.decode_page(one.page)) for one in outcomes] == [5] * claims
+        return len(seen)
+
+    assert count_statements(8) < 4 * count_statements(1)
 
 
 def test_a_refused_call_fails_alone(store):

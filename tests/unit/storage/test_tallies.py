@@ -3,20 +3,35 @@
 from __future__ import annotations
 
 import contextlib
+import pathlib
 import random
 
+import gevent
 import pytest
 from zaqar.storage import errors
 
-from tests.unit.storage.conftest import Store
+from tests.unit.storage.conftest import Store, file_of_format
 from tests.unit.storage.test_cost import count_steps
-from zaqar_gevent.storage.sqlite import spools, tallies
+from zaqar_gevent.storage import sqlite
+from zaqar_gevent.storage.sqlite import schema, spools, tallies
 
 PLAIN = """SELECT
     count(*) FILTER (WHERE m.expires > :now),
     count(*) FILTER (WHERE m.expires > :now AND c.expires > :now)
     FROM messages m LEFT JOIN claims c ON c.id = m.claim
     WHERE m.spool = (SELECT id FROM spools WHERE name = :queue)"""
+
+
+BYTES = f"""SELECT s.bytes + (SELECT ifnull(sum(bytes), 0) FROM changes WHERE spool = s.id), (
+        SELECT ifnull(sum({schema.MESSAGE_BYTES}), 0) FROM messages m
+        WHERE m.spool = s.id AND m.id <= (SELECT last FROM tallied))
+    FROM spools s"""
+
+
+def check_bytes(store):
+    """Those of the messages that are counted."""
+    for noted, plainly in store.database.scan(lambda db: db.execute(BYTES).fetchall()):
+        assert noted == plainly
 
 
 def count_plainly(store, clock, queue):
@@ -41,7 +56,7 @@ def counted(store, queue):
 
 ACTIONS = (
     *('post', 'post', 'delay', 'claim', 'claim', 'renew', 'release', 'delete'),
-    *('pop', 'restore', 'advance', 'collect', 'purge', 'forget'),
+    *('pop', 'restore', 'advance', 'collect', 'purge', 'forget', 'finish', 'crowd'),
 )
 
 
@@ -95,6 +110,7 @@ class Run:
             # First, since listing gives their places to messages that are due.
             plainly = count_plainly(self._store, self._clock, queue)
             assert counted(self._store, queue) == plainly, (action, queue)
+        check_bytes(self._store)
 
     def post(self, number, queue):
         self._store.post(*range(number * 3), queue=queue, ttl=3 + 2 * number)
@@ -120,6 +136,28 @@ class Run:
         listed = self._store.list(queue, limit=number + 1, include_claimed=True)
         self._store.messages.bulk_delete(queue, [one['id'] for one in listed])
 
+    def finish(self, number, _):
+        for queue, claim_id in self._claims[-1:]:
+            with contextlib.suppress(errors.ClaimDoesNotExist):
+                _, found = self._store.claims.get(queue, claim_id)
+                ids = [one['id'] for one in found][: number + 1]
+                self._store.messages.bulk_delete(queue, ids, claim_ids=[claim_id])
+
+    def crowd(self, number, queue):
+        """Claims and deletions at once, of which some are about the same messages."""
+        ids = [one['id'] for one in self._store.list(queue, limit=4, include_claimed=True)]
+        delete = self._store.messages.bulk_delete
+        gevent.joinall(
+            [
+                gevent.spawn(self.claim, number, queue),
+                gevent.spawn(delete, queue, ids[:3] * 2),
+                gevent.spawn(self.claim, 2, queue),
+                gevent.spawn(delete, queue, ids[2:]),
+                gevent.spawn(self.claim, 1, queue),
+            ],
+            raise_error=True,
+        )
+
     def pop(self, number, queue):
         self._popped.append((queue, self._store.messages.pop(queue, number + 1)))
 
@@ -143,6 +181,45 @@ class Run:
             self._store.queues.delete(queue)
             metadata = {'_dead_letter_queue': 'r', '_max_claim_count': 2}
             self._store.queues.create(queue, metadata if queue == 'q' else {})
+
+
+def test_messages_are_deleted_where_it_is_counted():
+    """No trigger does it."""
+    modules = pathlib.Path(sqlite.__file__).parent.glob('*.py')
+    found = [one.name for one in modules if 'DELETE FROM messages' in one.read_text()]
+    assert found == ['deleting.py']
+
+
+def test_what_a_file_of_the_format_before_has_counted_goes_on(tmp_path, clock):
+    with file_of_format(tmp_path / 'store.db', 11) as old:
+        old.execute("INSERT INTO queues VALUES ('', 'queue', 'q', '{}')")
+        old.execute("INSERT INTO spools (id, project, name) VALUES (1, '', 'q')")
+        old.execute('INSERT INTO claims VALUES (1, 1, ?, 60, ?, NULL)', ('a' * 32, clock.now + 60))
+        old.execute('INSERT INTO long_bodies VALUES (1, \'"long"\')')
+        for number in range(1, 21):
+            old.execute(
+                """INSERT INTO messages (id, spool, claim, ttl, created, expires, delayed_until,
+                    body, long_body, attributes) VALUES (?, 1, ?, 300, ?, ?, 0, ?, ?, ?)""",
+                (
+                    *(number, 1 if number <= 5 else None, clock.now, clock.now + 300),
+                    *(b'"short"', 1 if number == 10 else None, '{"a":"b"}'),
+                ),
+            )
+        for statement in tallies._COUNT_NEW:
+            old.execute(statement)
+        old.execute(
+            'INSERT INTO changes (spool, expiring, freed, frees_at) VALUES (1, 0, 5, ?)',
+            (int(clock.now) + 60,),
+        )
+        # By its triggers.
+        old.execute('DELETE FROM messages WHERE id IN (1, 20)')
+    store = Store(tmp_path)
+    for deleted in ([], [2, 3, 9], [10, 11]):
+        store.messages.bulk_delete('q', [f'{number:016x}' for number in deleted])
+        assert counted(store, 'q') == count_plainly(store, clock, 'q')
+        check_bytes(store)
+    assert counted(store, 'q')[:2] == (13, 2)
+    store.close()
 
 
 FILL = """WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT :count)

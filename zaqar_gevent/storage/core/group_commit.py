@@ -170,16 +170,20 @@ class GroupCommit:
 def perform(cursor: Any, calls: list[Call]) -> None:
     """Do the work of each call with `cursor`; see `coalesced` for those done together."""
     last: dict[Callable[..., Any], list[Call]] = {}
+    runs: list[tuple[Callable[..., Any], list[Call]]] = []
     for work, group in itertools.groupby(calls, key=_get_work):
-        alike = list(group)
-        is_in_order = getattr(work, 'is_coalesced_in_order', None)
-        if is_in_order is None:
-            for call in alike:
-                _perform_alone(cursor, call)
-        elif is_in_order:
+        if getattr(work, 'is_coalesced_in_order', None) is False:
+            last.setdefault(work, []).extend(group)
+        elif runs and runs[-1][0] is work:
+            runs[-1][1].extend(group)
+        else:
+            runs.append((work, [*group]))
+    for work, alike in runs:
+        if hasattr(work, 'is_coalesced_in_order'):
             _perform_together(cursor, work, alike)
         else:
-            last.setdefault(work, []).extend(alike)
+            for call in alike:
+                _perform_alone(cursor, call)
     for work, alike in last.items():
         _perform_together(cursor, work, alike)
 

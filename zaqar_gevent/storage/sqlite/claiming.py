@@ -6,11 +6,17 @@ import sqlite3
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import msgspec
+from zaqar.storage import errors
+
 from zaqar_gevent.message_groups import GroupMode
+from zaqar_gevent.storage.core.group_commit import Outcome, coalesced
 from zaqar_gevent.storage.own_drivers import DeadLetters
 from zaqar_gevent.storage.sqlite import (
     delays,
+    deleting,
     groups,
+    inserting,
     long_bodies,
     releasing,
     spools,
@@ -48,12 +54,28 @@ _EXPIRED = f"""SELECT id, size FROM (
     SELECT id, position, expires, {steps.SIZE} FROM messages INDEXED BY messages_free
     WHERE spool = ? AND claim IS NULL AND delayed_until = 0
     ORDER BY position LIMIT ?) WHERE expires <= ?"""
-_DROP_EXPIRED = f'DELETE FROM messages WHERE id IN ({steps.first(_EXPIRED)})'
+_FIND_EXPIRED = steps.first(_EXPIRED)
 
 _FIND_FREE = """SELECT json_group_array(id), count(*), min(expires), max(claim_count) FROM (
     SELECT id, expires, claim_count FROM messages INDEXED BY messages_free
     WHERE spool = :spool AND claim IS NULL AND delayed_until = 0 AND expires > :now
     ORDER BY position LIMIT :limit)"""
+
+# PERF: as the messages will be once they are taken, so that they need not be looked for again.
+_TAKEN = message(
+    ':token', 'm.claim_count + 1', 'CASE WHEN m.expires < :ends THEN :ttl + :grace ELSE m.ttl END'
+)
+
+_FIND_PAGE = page(
+    f"""SELECT m.position AS position, {_TAKEN}, m.expires AS expires, m.claim_count AS claim_count
+    FROM messages m INDEXED BY messages_free
+    WHERE m.spool = :spool AND m.claim IS NULL AND m.delayed_until = 0 AND m.expires > :now
+    AND m.position > :after ORDER BY m.position LIMIT :limit""",
+    *('count(*)', 'min(expires)', 'max(claim_count)'),
+)
+
+_GET_PAGE = page(f"""SELECT m.position AS position, {_TAKEN} FROM messages m
+    WHERE m.id IN (SELECT value FROM json_each(:ids)) ORDER BY m.position""")
 
 HAS_ENDED_RETRIES = """EXISTS (SELECT 1 FROM claims INDEXED BY claims_of_spool
     WHERE spool = {spool} AND expires <= :now AND retry IS NOT NULL)"""
@@ -62,17 +84,20 @@ HAS_ENDED_RETRIES = """EXISTS (SELECT 1 FROM claims INDEXED BY claims_of_spool
 _TAKE = """UPDATE messages SET claim = :claim, claim_count = claim_count + 1
     WHERE id IN (SELECT value FROM json_each(:ids))"""
 
-_EXTEND = """UPDATE messages SET ttl = :ttl + :grace, expires = :claim_expires + :grace
-    WHERE claim = :claim AND expires < :claim_expires + :grace"""
+_TAKE_SPAN = """UPDATE messages INDEXED BY messages_free
+    SET claim = :claim, claim_count = claim_count + 1
+    WHERE spool = :spool AND claim IS NULL AND delayed_until = 0 AND expires > :now
+    AND position > :after AND position <= :last"""
+
+_LEASE = 'spool, token, ttl, expires, retry'
+
+_EXTEND = """UPDATE messages SET ttl = :ttl + :grace, expires = :ends
+    WHERE claim = :claim AND expires < :ends"""
 
 HELD_BY_TOKEN = page(f"""SELECT m.position AS position, {message(':token')}
     FROM claims c JOIN messages m INDEXED BY messages_held ON m.claim = c.id
     WHERE c.token = :token AND c.expires > :now ORDER BY m.position""")
 """The page of the messages that all leases of a claim hold."""
-
-HELD = page(f"""SELECT m.position AS position, {message(':token')}
-    FROM messages m INDEXED BY messages_held WHERE m.claim = :claim ORDER BY m.position""")
-"""The page of the messages that a new claim holds."""
 
 _EXHAUSTED = steps.first(
     f"""SELECT id, position, {steps.SIZE} FROM messages
@@ -172,12 +197,10 @@ def find_free(
 
     is_patient: see `groups.find`.
     """
-    is_due, has_expired, has_ended = cursor.execute(
-        _LOOK_AT_FRONT, {'spool': spool, 'now': now}
-    ).fetchone()
+    is_due, has_expired, has_ended = _look_at_front(cursor, spool, now)
     has_more = bool(is_due) and delays.place_of_spool(cursor, spool, now).has_more
     if has_expired:
-        cursor.execute(_DROP_EXPIRED, (spool, EXPIRED_STEP, now))
+        deleting.delete_found(cursor, _FIND_EXPIRED, (spool, EXPIRED_STEP, now))
     if has_ended:
         has_more |= release_expired_claims(cursor, now, spool)
     if grouping is not None:
@@ -191,6 +214,12 @@ def find_free(
         _FIND_FREE, {'spool': spool, 'now': now, 'limit': limit}
     ).fetchone()
     return Free(ids, found, expires, claims or 0, has_more and found < limit)
+
+
+def _look_at_front(cursor: sqlite3.Cursor, spool: int, now: float) -> tuple[Any, ...]:
+    """Whether messages of a spool are due, the first has expired, and a claim has ended."""
+    values = {'spool': spool, 'now': now}
+    return cursor.execute(_LOOK_AT_FRONT, values).fetchone()  # type: ignore[no-any-return]
 
 
 def show_due(cursor: Transaction, project: str, queue: str, now: float) -> tuple[int, bool]:
@@ -233,41 +262,185 @@ class Manner(NamedTuple):
     is_patient: bool
 
 
-def create(
-    cursor: Transaction,
-    project: str,
-    queue: str,
-    lease: Lease,
-    limit: int,
-    manner: Manner,
-    *dead_letters: DeadLetters | None,
-) -> Attempt:
-    """Claim messages, or take a step towards that: so others' writes come between long steps.
+class NewClaim(NamedTuple):
+    """A request for a claim of up to `limit` messages.
 
     dead_letters: where they go, once that has been asked for.
     """
-    spool, grouping = groups.open_spool(cursor, project, queue, manner.mode)
+
+    project: str
+    queue: str
+    lease: Lease
+    limit: int
+    manner: Manner
+    dead_letters: tuple[DeadLetters | None, ...] = ()
+
+
+@coalesced()
+def create(cursor: Transaction, calls: Sequence[tuple[NewClaim]]) -> list[Outcome]:
+    """For each call: claim messages, or take a step towards that. Others' writes come between
+    long steps.
+    """
+    by_queue: dict[tuple[str, str, GroupMode | None], list[int]] = {}
+    for place, (one,) in enumerate(calls):
+        key = (one.project, one.queue, one.manner.mode)
+        by_queue.setdefault(key, []).append(place)
+    outcomes: list[Outcome] = [None] * len(calls)
+    for key, places in by_queue.items():
+        asked = [calls[place][0] for place in places]
+        for place, outcome in zip(places, _create_of_queue(cursor, *key, asked), strict=True):
+            outcomes[place] = outcome
+    return outcomes
+
+
+def _create_of_queue(
+    cursor: Transaction,
+    project: str,
+    queue: str,
+    mode: GroupMode | None,
+    asked: Sequence[NewClaim],
+) -> list[Outcome]:
+    spool, grouping = groups.open_spool(cursor, project, queue, mode)
     if spool is None:
-        return Attempt(None)
-    free = find_free(cursor, spool, grouping, lease.now, limit, is_patient=manner.is_patient)
-    step = clear_way(cursor, project, queue, lease.now, free, dead_letters)
+        return [Attempt(None) for _ in asked]
+    outcomes: list[Outcome] = [None] * len(asked)
+    now = max(one.lease.now for one in asked)
+    if grouping is None:
+        if not any(_look_at_front(cursor, spool, now)):
+            outcomes = _create_in_order(cursor, spool, asked, now)
+    elif len(asked) > 1 and not any(_look_at_front(cursor, spool, now)):
+        outcomes = _create_of_each_group(cursor, spool, grouping, asked, now)
+    return [
+        _create_alone(cursor, one) if outcome is None else outcome
+        for one, outcome in zip(asked, outcomes, strict=True)
+    ]
+
+
+class _Taking(NamedTuple):
+    """Messages that a claim takes: how many, when the first of them expires, and their page."""
+
+    lease: Lease
+    size: int
+    expires: float
+    page: bytes
+
+
+def _create_in_order(
+    cursor: sqlite3.Cursor, spool: int, asked: Sequence[NewClaim], now: float
+) -> list[Outcome]:
+    """Claim the first free messages; None for each claim that is not as simple."""
+    outcomes: list[Outcome] = []
+    taken = []
+    spans = []
+    after = 0
+    for one in asked:
+        span = {'spool': spool, 'now': now, 'after': after}
+        values = {**_parameters(one.lease), **span, 'limit': one.limit}
+        document, last, size, expires, claims = cursor.execute(_FIND_PAGE, values).fetchone()
+        if not size:
+            outcomes.append(Attempt(None))
+        elif claims and not one.dead_letters:
+            outcomes.append(Attempt(None, False, may_have_dead_letters=True))
+        elif _may_have_dead_letters(one, claims):
+            outcomes.append(None)
+        else:
+            outcomes.append(Attempt(document))
+            taken.append(_Taking(one.lease, size, expires, document))
+            spans.append({**span, 'last': last})
+            after = last
+    claims = _add(cursor, spool, taken)
+    for claim, span in zip(claims, spans, strict=True):
+        cursor.execute(_TAKE_SPAN, {**span, 'claim': claim})
+    _prolong(cursor, taken, claims)
+    return outcomes
+
+
+def _create_of_each_group(
+    cursor: Transaction,
+    spool: int,
+    grouping: groups.Grouping,
+    asked: Sequence[NewClaim],
+    now: float,
+) -> list[Outcome]:
+    """Claim a message of each of the next groups; None for claims that are not as simple."""
+    limit = sum(one.limit for one in asked)
+    found = groups.find_of_each(cursor, spool, grouping, now, limit)
+    if found is None or any(_may_have_dead_letters(one, found.claims or 0) for one in asked):
+        return [None] * len(asked)
+    numbers = msgspec.json.decode(found.ids)
+    parts = []
+    for one in asked:
+        parts.append(numbers[: one.limit])
+        numbers = numbers[one.limit :]
+    leases = [one.lease for one in asked]
+    outcomes = _take(cursor, spool, leases, parts, found.expires)
+    groups.took(cursor, spool, grouping, found)
+    return outcomes
+
+
+def _may_have_dead_letters(one: NewClaim, claims: int) -> bool:
+    """Whether there may be dead letters among messages of which one has had so many claims."""
+    if not one.dead_letters:
+        return claims > 0
+    return any(known is not None and claims >= known.max_claims for known in one.dead_letters)
+
+
+def _take(
+    cursor: sqlite3.Cursor,
+    spool: int,
+    leases: Sequence[Lease],
+    numbers: Sequence[Sequence[int]],
+    expires: float,
+) -> list[Outcome]:
+    """Take messages for each lease, none of which expires before `expires`."""
+    taken = []
+    documents = [msgspec.json.encode(some).decode() for some in numbers]
+    for lease, some, ids in zip(leases, numbers, documents, strict=True):
+        found = cursor.execute(_GET_PAGE, {**_parameters(lease), 'ids': ids}).fetchone()
+        taken.append(_Taking(lease, len(some), expires, found[0]))
+    claims = _add(cursor, spool, taken)
+    for claim, ids in zip(claims, documents, strict=True):
+        cursor.execute(_TAKE, {'claim': claim, 'ids': ids})
+    _prolong(cursor, taken, claims)
+    return [Attempt(one.page) for one in taken]
+
+
+def _add(cursor: sqlite3.Cursor, spool: int, taken: Sequence[_Taking]) -> range:
+    """Add the claims that take messages; their numbers."""
+    rows = [
+        (spool, one.token, one.ttl, one.expires, one.retry)
+        for one in (each.lease for each in taken)
+    ]
+    last = inserting.insert(cursor, 'claims', _LEASE, rows)
+    tallies.claimed(cursor, spool, [(one.size, one.lease.expires) for one in taken])
+    return range(last - len(rows) + 1, last + 1)
+
+
+def _prolong(cursor: sqlite3.Cursor, taken: Sequence[_Taking], claims: Sequence[int]) -> None:
+    """Let messages that were taken live as long as their claims ask for."""
+    for claim, one in zip(claims, taken, strict=True):
+        # PERF: few messages have to live longer, and no index has to be changed for all others.
+        if one.expires < one.lease.expires + one.lease.grace:
+            cursor.execute(_EXTEND, {**_parameters(one.lease), 'claim': claim})
+
+
+def _create_alone(cursor: Transaction, one: NewClaim) -> Outcome:
+    project, queue, lease, limit, manner, dead_letters = one
+    try:
+        spool, grouping = groups.open_spool(cursor, project, queue, manner.mode)
+        assert spool is not None
+        free = find_free(cursor, spool, grouping, lease.now, limit, is_patient=manner.is_patient)
+        step = clear_way(cursor, project, queue, lease.now, free, dead_letters)
+    except errors.ExceptionBase as error:
+        return error
     if step is not None:
         return step
     if not free.size:
         return Attempt(None)
-    cursor.execute(
-        'INSERT INTO claims (spool, token, ttl, expires, retry) VALUES (?, ?, ?, ?, ?)',
-        (spool, lease.token, lease.ttl, lease.expires, lease.retry),
-    )
-    parameters = _parameters(lease, cursor.lastrowid or 0)
-    tallies.claimed(cursor, spool, free.size, lease.expires)
-    cursor.execute(_TAKE, {**parameters, 'ids': free.ids})
+    [outcome] = _take(cursor, spool, [lease], [msgspec.json.decode(free.ids)], free.expires)
     if grouping is not None and free.grouped is not None:
         groups.took(cursor, spool, grouping, free.grouped)
-    # PERF: few messages have to live longer, and no index has to be changed for all others.
-    if free.expires < lease.expires + lease.grace:
-        cursor.execute(_EXTEND, parameters)
-    return Attempt(cursor.execute(HELD, parameters).fetchone()[0])
+    return outcome
 
 
 def clear_way(
@@ -340,7 +513,7 @@ def dead_letter(
     dead_lettered = cursor.rowcount
     tallies.update(cursor, cursor.lastrowid or 0, dead_lettered)
     long_bodies.leave_to_others(cursor, ids)
-    cursor.execute('DELETE FROM messages WHERE id IN (SELECT value FROM json_each(?))', (ids,))
+    deleting.delete(cursor, ids)
     return dead_lettered
 
 
@@ -352,7 +525,7 @@ def renew(cursor: sqlite3.Cursor, project: str | None, queue: str, lease: Lease)
             'UPDATE claims SET ttl = ?, expires = ? WHERE id = ?',
             (lease.ttl, lease.expires, held.number),
         )
-        cursor.execute(_EXTEND, _parameters(lease, held.number))
+        cursor.execute(_EXTEND, {**_parameters(lease), 'claim': held.number})
     return bool(leases)
 
 
@@ -369,12 +542,11 @@ def release(
         releasing.free_all(cursor, held, now, now, delay)
 
 
-def _parameters(lease: Lease, claim: int) -> dict[str, Any]:
+def _parameters(lease: Lease) -> dict[str, Any]:
     return {
-        'claim': claim,
         'token': lease.token,
         'ttl': lease.ttl,
         'grace': lease.grace,
         'now': lease.now,
-        'claim_expires': lease.expires,
+        'ends': lease.expires + lease.grace,
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -45,13 +46,12 @@ class ClaimController(own_drivers.ClaimController):
         metadata: the `ttl` and `grace` of the lease, in seconds; and `retry`, a `RetryDelay` which
             counts when it expires or is released, if the queue has one.
         """
-        token = uuid.uuid4().hex
+        token = _new_token()
 
         def work(manner: claiming.Manner, *dead_letters: DeadLetters | None) -> claiming.Attempt:
             lease = _lease(token, metadata)
-            attempt: claiming.Attempt = self._database.write(
-                claiming.create, project or '', queue, lease, limit, manner, *dead_letters
-            )
+            new = claiming.NewClaim(project or '', queue, lease, limit, manner, dead_letters)
+            attempt: claiming.Attempt = self._database.write(claiming.create, new)
             return attempt
 
         page = self.driver.take(queue, project, limit, work)
@@ -143,6 +143,15 @@ _CLAIMABLE = f"""SELECT n.key FROM json_each(:names) n
 def _find_claimable(connection: sqlite3.Connection, names: str, now: float) -> list[int]:
     rows = connection.execute(_CLAIMABLE, {'names': names, 'now': now})
     return [number for (number,) in rows]
+
+
+def _new_token() -> str:
+    """A token that nobody can guess.
+
+    PERF: it begins with the time, so that the tokens of claims that are made together are together
+    in their index, rather than each in a page of its own.
+    """
+    return f'{time.time_ns() >> 20:012x}{uuid.uuid4().hex[-20:]}'
 
 
 def _lease(token: str, metadata: Mapping[str, Any]) -> claiming.Lease:

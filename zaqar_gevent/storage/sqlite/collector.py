@@ -15,7 +15,7 @@ from contextlib import closing
 from oslo_utils import timeutils
 
 from zaqar_gevent.storage.errors import StoreDamaged
-from zaqar_gevent.storage.sqlite import groups, releasing, staging, steps, tallies
+from zaqar_gevent.storage.sqlite import deleting, groups, releasing, staging, steps, tallies
 from zaqar_gevent.storage.sqlite.outage import damaged, is_damage
 from zaqar_gevent.storage.sqlite.releasing import LEASE_COLUMNS, HeldLease
 from zaqar_gevent.storage.sqlite.salvage import Salvage
@@ -45,7 +45,7 @@ _DUE = f"""SELECT EXISTS (SELECT 1 FROM messages WHERE expires <= ?1)
 
 _EXPIRED = f"""SELECT id, {steps.SIZE} FROM messages INDEXED BY messages_expiry
     WHERE expires <= ? LIMIT ?"""
-_MESSAGES = f'DELETE FROM messages WHERE id IN ({steps.first(_EXPIRED)})'
+_MESSAGES = steps.first(_EXPIRED)
 
 _HELD = f"""SELECT json_group_array(id) FILTER (WHERE before < :most),
         count(*) FILTER (WHERE before < :most), count(*), ifnull(sum(size), 0)
@@ -68,10 +68,8 @@ _DOOMED = (
         WHERE spool = ? AND claim IS NOT NULL LIMIT ?""",
 )
 
-_DOOMED_ROWS = (
-    *(f'DELETE FROM messages WHERE id IN ({steps.first(rows)})' for rows in _DOOMED),
-    'DELETE FROM claims WHERE id IN (SELECT id FROM claims WHERE spool = ? LIMIT ?)',
-)
+_DOOMED_MESSAGES = tuple(map(steps.first, _DOOMED))
+_DOOMED_CLAIMS = 'DELETE FROM claims WHERE id IN (SELECT id FROM claims WHERE spool = ? LIMIT ?)'
 
 
 class CollectionSchedule:
@@ -155,7 +153,7 @@ def is_due(cursor: sqlite3.Cursor, now: float) -> bool:
 def collect(cursor: Transaction, now: float) -> bool:
     """Remove a step of each kind; whether there is more."""
     release_expired_claims(cursor, now)
-    cursor.execute(_MESSAGES, (now, STEP))
+    deleting.delete_found(cursor, _MESSAGES, (now, STEP))
     cursor.execute(_SUBSCRIPTIONS, (now, STEP))
     cursor.execute(_RECEIPTS, (now, STEP))
     _purge_doomed_spool(cursor)
@@ -201,8 +199,10 @@ def _purge_doomed_spool(cursor: sqlite3.Cursor) -> None:
     row = cursor.execute('SELECT id FROM doomed_spools LIMIT 1').fetchone()
     if row is None:
         return
-    for statement in _DOOMED_ROWS:
-        cursor.execute(statement, (row[0], STEP))
-        if cursor.rowcount:
+    for query in _DOOMED_MESSAGES:
+        if deleting.delete_found(cursor, query, (row[0], STEP)):
             return
+    cursor.execute(_DOOMED_CLAIMS, (row[0], STEP))
+    if cursor.rowcount:
+        return
     cursor.execute('DELETE FROM doomed_spools WHERE id = ?', row)

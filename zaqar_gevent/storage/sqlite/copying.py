@@ -329,7 +329,7 @@ def _write_messages(
                 (one.claim_count, claim, number),
             )
             if one.claim:
-                tallies.claimed(cursor, spool, 1, one.claim.expires)
+                tallies.claimed(cursor, spool, [(1, one.claim.expires)])
         if one.extras:
             cursor.execute(_ADD_EXTRAS, (*_extras(one), number))
         if one.retry_at:

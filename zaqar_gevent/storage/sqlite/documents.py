@@ -25,15 +25,16 @@ def decode_ids(public: Sequence[Any]) -> str:
     return msgspec.json.encode([n for n in numbers if n is not None]).decode()
 
 
-def message(claim: str) -> str:
+def message(claim: str, claim_count: str = 'm.claim_count', ttl: str = 'm.ttl') -> str:
     """SQL for the columns `document` and `body` of the message `m`.
 
     The document is an array in JSON, as a page wants it. PERF: SQLite makes one in half of the
     time that it takes to put together the members of an object.
 
-    claim: SQL for the token of the claim that holds it.
+    claim: SQL for the token of the claim that holds it. claim_count: SQL for how often it was
+        claimed. ttl: SQL for its time to live.
     """
-    return f'{_head(claim)} AS document, {long_bodies.BODY} AS body'
+    return f'{_head(claim, claim_count, ttl)} AS document, {long_bodies.BODY} AS body'
 
 
 def row(claim: str) -> str:
@@ -43,19 +44,19 @@ def row(claim: str) -> str:
         ELSE ifnull(CAST({long_bodies.BODY} AS BLOB), x'') END AS body, m.long_body AS long_body"""
 
 
-def _head(claim: str) -> str:
-    return f"""json_array(format('%016x', m.id), max(0, CAST(:now - m.created AS INTEGER)), m.ttl,
-        m.claim_count, {claim}, m.checksum, m.placed, m.encrypted, {long_bodies.LENGTH},
+def _head(claim: str, claim_count: str = 'm.claim_count', ttl: str = 'm.ttl') -> str:
+    return f"""json_array(format('%016x', m.id), max(0, CAST(:now - m.created AS INTEGER)), {ttl},
+        {claim_count}, {claim}, m.checksum, m.placed, m.encrypted, {long_bodies.LENGTH},
         m.attributes, nullif(m.message_group, ''), m.dead_letter)"""
 
 
-def page(rows: str) -> str:
+def page(rows: str, *columns: str) -> str:
     """SQL for one row with the page and the last position of `rows`, a query of `position` and
-    `message`.
+    `message`; and with other `columns`, SQL for aggregates of what it has besides.
     """
     return f"""SELECT CAST('[' || ifnull(group_concat(document), '') || ']' || char(10)
         || ifnull(group_concat(body, ''), '') AS BLOB) AS document,
-        max(position) AS last FROM ({rows})"""
+        {', '.join(['max(position) AS last', *columns])} FROM ({rows})"""
 
 
 def alone(claim: str) -> str:

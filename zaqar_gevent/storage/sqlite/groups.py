@@ -24,6 +24,7 @@ from typing import NamedTuple
 import msgspec
 
 from zaqar_gevent.message_groups import GroupMode
+from zaqar_gevent.storage.sqlite import deleting
 from zaqar_gevent.storage.sqlite.schema import GROUP_READY, HELD_IN_GROUP, IN_GROUP
 
 STEP = 1000
@@ -57,12 +58,17 @@ _LOOK_AHEAD = """SELECT EXISTS (SELECT 1 FROM messages INDEXED BY messages_expir
         WHERE spool = :spool AND claim IS NULL AND delayed_until = 0 AND position > :reached)"""
 
 # The next messages of an ordered queue, as long as none of their groups is held.
-_WALK = f"""SELECT json_group_array(id), count(*), min(expires), max(claim_count), max(position),
-        max(is_held)
-    FROM (SELECT m.id, m.expires, m.claim_count, m.position, m.message_group != ''
+_WALK_AND = f"""SELECT json_group_array(id), count(*), min(expires), max(claim_count),
+        max(position), max(is_held){{more}}
+    FROM (SELECT m.id, m.expires, m.claim_count, m.position, m.message_group, m.message_group != ''
             AND {HELD_IN_GROUP.format(spool=':spool', name='m.message_group')} AS is_held
         {_FREE} AND m.position > :reached AND m.expires > :now
         ORDER BY m.position LIMIT :limit)"""
+_WALK = _WALK_AND.format(more='')
+# And whether no two are of one group.
+_WALK_APART = _WALK_AND.format(
+    more=""", count(DISTINCT nullif(message_group, '')) = count(nullif(message_group, ''))"""
+)
 
 _NEXT = f"""SELECT json_group_array(id), max(position), count(*) FROM (
     SELECT m.id, m.position {_FREE} AND m.position > :reached ORDER BY m.position LIMIT :limit)"""
@@ -137,25 +143,23 @@ _FIND_IN_TURN = _FIND.format(
 )
 
 # Expired messages are passed over in the index, again and again; there may be many.
-_DROP_EXPIRED = f"""DELETE FROM messages WHERE id IN (
-    SELECT id FROM (
+_EXPIRED = f"""SELECT id FROM (
         SELECT id, spool, claim FROM messages INDEXED BY messages_expiry
         WHERE expires <= ? LIMIT {EXPIRED_STEP})
-    WHERE spool = ? AND claim IS NULL)"""
+    WHERE spool = ? AND claim IS NULL"""
 
 _LOOKED_AT_OF_GROUP = 25
 """Messages at the front of a group of which those that have expired are removed at a time."""
 
 # `ready` of the first groups is to be right.
-_DROP_EXPIRED_FIRST = f"""DELETE FROM messages WHERE id IN (
-    SELECT e.value FROM (
+_EXPIRED_FIRST = f"""SELECT e.value AS id FROM (
         SELECT id FROM message_groups INDEXED BY message_groups_ready
         WHERE grouping = :grouping AND ready IS NOT NULL ORDER BY ready LIMIT :limit) g
     CROSS JOIN json_each((
         SELECT json_group_array(id) FILTER (WHERE expires <= :now) FROM (
             SELECT id, expires FROM messages INDEXED BY messages_member
             WHERE member = g.id AND claim IS NULL AND delayed_until = 0
-            ORDER BY position LIMIT {_LOOKED_AT_OF_GROUP}))) e)"""
+            ORDER BY position LIMIT {_LOOKED_AT_OF_GROUP}))) e"""
 
 _HAS_READY = """SELECT EXISTS (SELECT 1 FROM message_groups INDEXED BY message_groups_ready
     WHERE grouping = ? AND ready IS NOT NULL)"""
@@ -254,6 +258,32 @@ def find(
     return _find_in_order(cursor, spool, grouping, now, limit)
 
 
+def find_of_each(
+    cursor: sqlite3.Cursor, spool: int, grouping: Grouping, now: float, limit: int
+) -> Found | None:
+    """The next messages that can be claimed, of as many groups, after a step towards more of them.
+
+    Claims of some of them and then others take what each would find by itself. None if there are
+    fewer, or something else has to be done before.
+    """
+    values = {'spool': spool, 'reached': grouping.reached, 'now': now}
+    if grouping.mode & GroupMode.FAIR:
+        has_expired, is_behind = cursor.execute(_LOOK_AHEAD, values).fetchone()
+        if has_expired:
+            return None
+        if is_behind:
+            grouping, is_behind = _register_next(cursor, spool, grouping, STEP)
+        found = None if is_behind else _find_one_of_each(cursor, spool, grouping, now, limit)
+        return found if found is not None and found.size == limit else None
+    if cursor.execute(_HAS_READY, (grouping.number,)).fetchone()[0]:
+        return None
+    *walked, is_held, are_apart = cursor.execute(_WALK_APART, {**values, 'limit': limit}).fetchone()
+    ids, count, expires, claims, reach = walked
+    if count < limit or is_held or not are_apart:
+        return None
+    return _NONE._replace(ids=ids, size=count, expires=expires, claims=claims, reach=reach)
+
+
 def _find_in_turn(
     cursor: sqlite3.Cursor,
     spool: int,
@@ -267,7 +297,7 @@ def _find_in_turn(
         _LOOK_AHEAD, {'spool': spool, 'reached': grouping.reached, 'now': now}
     ).fetchone()
     if has_expired:
-        cursor.execute(_DROP_EXPIRED, (now, spool))
+        deleting.delete_found(cursor, _EXPIRED, (now, spool))
     if is_behind:
         grouping, is_behind = _register_next(cursor, spool, grouping, STEP)
         if is_behind and is_patient:
@@ -283,7 +313,7 @@ def _find_in_order(
 ) -> Found:
     found = _NONE._replace(reach=grouping.reached)
     if cursor.execute(_HAS_READY, (grouping.number,)).fetchone()[0]:
-        cursor.execute(_DROP_EXPIRED, (now, spool))
+        deleting.delete_found(cursor, _EXPIRED, (now, spool))
         found = _find_registered(cursor, grouping, now, limit)
     left = limit - found.size
     if left <= 0:
@@ -386,7 +416,7 @@ def _find_registered(cursor: sqlite3.Cursor, grouping: Grouping, now: float, lim
         if not is_late:
             ids, size, expires, claims, groups = found
             return Found(ids, size, expires, claims, False, groups, groups, grouping.reached)
-        cursor.execute(_DROP_EXPIRED_FIRST, values)
+        deleting.delete_found(cursor, _EXPIRED_FIRST, values)
 
 
 def _register_next(

@@ -313,10 +313,11 @@ class MessageController(own_drivers.MessageController):
 
         Raises `ClaimDoesNotExist` or `MessageNotClaimed`, and deletes nothing then.
         """
-        ids = decode_ids(message_ids)
-        if ids != '[]':
+        numbers = [number for one in message_ids if (number := decode_id(one)) is not None]
+        if numbers:
             now = timeutils.utcnow_ts(microsecond=True)
-            self._database.write(removal.delete_many, project, queue, ids, claim_ids, now)
+            deletions = removal.Deletions(project or '', queue, numbers, claim_ids or (), now)
+            self._database.write(removal.delete_many, deletions)
 
     def purge(self, queue: str, project: str | None = None) -> None:
         """Delete the messages that are there now and not claimed, some in each transaction."""

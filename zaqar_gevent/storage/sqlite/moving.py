@@ -32,7 +32,7 @@ from zaqar_gevent.storage.moves import (
     digest,
 )
 from zaqar_gevent.storage.records import QueueRecord, SubscriptionRecord
-from zaqar_gevent.storage.sqlite import copying, delays, posting, removal, spools, tallies
+from zaqar_gevent.storage.sqlite import copying, delays, deleting, posting, removal, spools, tallies
 from zaqar_gevent.storage.sqlite.database import open_database
 from zaqar_gevent.storage.sqlite.transaction import Transaction
 
@@ -444,8 +444,7 @@ def _write(
     posting.insert(cursor, rows, _COLUMNS)
     for row in rows:
         tallies.restored(cursor, row[9])
-    for expires in held:
-        tallies.claimed(cursor, spool, 1, expires)
+    tallies.claimed(cursor, spool, [(1, expires) for expires in held])
 
 
 def _drop_empty_claims(cursor: Transaction, spool: int) -> None:
@@ -459,10 +458,8 @@ def _discard(cursor: Transaction, spool: int, project: str, name: str) -> None:
 
 
 def _remove(cursor: Transaction, spool: int, ids: str) -> None:
-    cursor.execute(
-        'DELETE FROM messages WHERE id IN (SELECT value FROM json_each(?)) AND spool = ?',
-        (ids, spool),
-    )
+    query = 'SELECT id FROM messages WHERE id IN (SELECT value FROM json_each(?)) AND spool = ?'
+    deleting.delete_found(cursor, query, (ids, spool))
 
 
 def _write_receipts(cursor: Transaction, spool: int, receipts: Sequence[Receipt]) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-import itertools
 import sqlite3
 from collections.abc import Sequence
 from typing import Any
@@ -14,7 +12,15 @@ from zaqar.storage import errors
 from zaqar_gevent.bodies import Data
 from zaqar_gevent.storage.core.group_commit import Outcome, coalesced
 from zaqar_gevent.storage.errors import StoreUnavailable
-from zaqar_gevent.storage.sqlite import delays, long_bodies, receipts, spools, staging, tallies
+from zaqar_gevent.storage.sqlite import (
+    delays,
+    inserting,
+    long_bodies,
+    receipts,
+    spools,
+    staging,
+    tallies,
+)
 from zaqar_gevent.storage.sqlite.transaction import Transaction
 
 Row = tuple[int, float, float, float, bytes | None, str | None, Data | long_bodies.StagedBody, int]
@@ -27,20 +33,6 @@ _COLUMNS = 'spool, ttl, created, expires, delayed_until, client, checksum, body,
 _EXTRA_COLUMNS = 'attributes, message_group'
 _NO_EXTRAS: Extras = (None, None)
 _BODY = _COLUMNS.split(', ').index('body')
-
-# Rows a statement: powers of two, so that a handful of prepared statements serves any number.
-_SIZES = (64, 32, 16, 8, 4, 2, 1)
-
-
-@functools.cache
-def _inserts(columns: str) -> dict[int, str]:
-    """The statements that insert rows of these columns, by the number of rows."""
-    row = f'({", ".join("?" for _ in columns.split(","))})'
-    return {
-        size: f'INSERT INTO messages ({columns}) VALUES {", ".join([row] * size)}'
-        for size in _SIZES
-    }
-
 
 _WITH_EXTRAS = f'{_COLUMNS}, {_EXTRA_COLUMNS}'
 
@@ -190,11 +182,4 @@ def insert(
     if [None for row in rows if len(row[_BODY]) >= long_bodies.LEAST_BYTES]:
         rows = [_split(cursor, row) for row in rows]
         columns += ', long_body'
-    statements = _inserts(columns)
-    start = 0
-    for size in _SIZES:
-        while len(rows) - start >= size:
-            parameters = itertools.chain.from_iterable(rows[start : start + size])
-            cursor.execute(statements[size], tuple(parameters))
-            start += size
-    return cursor.lastrowid or 0
+    return inserting.insert(cursor, 'messages', columns, rows)

@@ -18,7 +18,7 @@ from zaqar_gevent.redrives import (
     TooManyRedrives,
 )
 from zaqar_gevent.storage.core.pages import decode_id, encode_id
-from zaqar_gevent.storage.sqlite import long_bodies, spools, steps, tallies
+from zaqar_gevent.storage.sqlite import deleting, long_bodies, spools, steps, tallies
 from zaqar_gevent.storage.sqlite.collector import release_expired_claims
 from zaqar_gevent.storage.sqlite.documents import alone
 from zaqar_gevent.storage.sqlite.transaction import DueMessage, DueQueue, Transaction
@@ -225,7 +225,7 @@ def _move(cursor: Transaction, project: str, queue: str, ids: list[int], now: fl
     last = cursor.lastrowid or 0
     tallies.update(cursor, last, len(ids))
     long_bodies.leave_to_others(cursor, document)
-    cursor.execute('DELETE FROM messages WHERE id IN (SELECT value FROM json_each(?))', (document,))
+    deleting.delete(cursor, document)
     scope = {'project': project, 'queue': queue, 'now': now}
     messages: list[DueMessage] = []
     if cursor.execute(_HAS_SUBSCRIPTIONS, scope).fetchone()[0]:

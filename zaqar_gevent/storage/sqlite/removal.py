@@ -16,6 +16,7 @@ from zaqar_gevent.storage.own_drivers import DeadLetters
 from zaqar_gevent.storage.sqlite import (
     claiming,
     collector,
+    deleting,
     groups,
     long_bodies,
     spools,
@@ -30,12 +31,13 @@ from zaqar_gevent.storage.sqlite.transaction import Transaction
 _SPOOL = '(SELECT id FROM spools WHERE project = ? AND name = ?)'
 
 # For each an array in JSON: spool, id, token of the claim or null, and the time.
-_DELETE = """DELETE FROM messages WHERE id IN (
-    SELECT m.id FROM json_each(?) j
+_ALLOWED = """json_each(?) j
     CROSS JOIN messages m ON m.id = json_extract(j.value, '$[1]')
         AND m.spool = json_extract(j.value, '$[0]')
-    LEFT JOIN claims c ON c.id = m.claim AND c.expires > json_extract(j.value, '$[3]')
-    WHERE c.token IS json_extract(j.value, '$[2]'))"""
+    WHERE json_extract(j.value, '$[2]') IS (SELECT c.token FROM claims c
+        WHERE c.id = m.claim AND c.expires > json_extract(j.value, '$[3]'))"""
+_LOOK_AT_ALLOWED = deleting.looking_at(_ALLOWED)
+_FIND_ALLOWED = f'SELECT m.id AS id FROM {_ALLOWED}'
 
 _HOLDER = f"""SELECT c.token FROM messages m
     LEFT JOIN claims c ON c.id = m.claim AND c.expires > ?
@@ -45,7 +47,19 @@ _HOLDERS = f"""SELECT m.id, c.token FROM messages m
     LEFT JOIN claims c ON c.id = m.claim AND c.expires > ?
     WHERE m.id IN (SELECT value FROM json_each(?)) AND m.spool = {_SPOOL} AND m.expires > ?"""
 
-_DELETE_MANY = f"""DELETE FROM messages
+# For each call an array in JSON: project, queue, token of the claim or null, the time, and ids.
+_LOOK_AT_ALL = deleting.looking_at("""(
+        SELECT (SELECT id FROM spools WHERE project = json_extract(value, '$[0]')
+                AND name = json_extract(value, '$[1]')) AS spool,
+            json_extract(value, '$[2]') AS token, json_extract(value, '$[3]') AS now,
+            json_extract(value, '$[4]') AS ids
+        FROM json_each(?) LIMIT -1) j
+    CROSS JOIN json_each(j.ids) i
+    CROSS JOIN messages m ON m.id = i.value AND m.spool = j.spool
+    WHERE j.token IS NULL
+        OR j.token = (SELECT c.token FROM claims c WHERE c.id = m.claim AND c.expires > j.now)""")
+
+_FIND_MANY = f"""SELECT id FROM messages
     WHERE id IN (SELECT value FROM json_each(?)) AND spool = {_SPOOL}"""
 
 PURGE_STEP = 500
@@ -58,9 +72,7 @@ _PURGED = (
     f"""SELECT id, {steps.SIZE} FROM messages INDEXED BY messages_free
         WHERE spool = ? AND claim IS NULL AND delayed_until = 0 AND id <= ? LIMIT ?""",
 )
-_PURGE = tuple(
-    f'DELETE FROM messages WHERE id IN ({steps.first(rows, most="?")})' for rows in _PURGED
-)
+_PURGE = tuple(steps.first(rows, most='?') for rows in _PURGED)
 
 _POPPED = page(f"""SELECT m.position AS position, {message('NULL')}
     FROM messages m WHERE m.id IN (SELECT value FROM json_each(:ids)) ORDER BY m.position""")
@@ -81,16 +93,18 @@ def delete(cursor: sqlite3.Cursor, calls: Sequence[tuple[Deletion]]) -> list[Out
     """Delete messages; for each call None, or why its message was not deleted."""
     deletions = [deletion for (deletion,) in calls]
     names = {(one.project, one.queue) for one in deletions}
-    found = {name: spools.get(cursor, *name) for name in names}
+    own = {name: spools.get(cursor, *name) for name in names}
     rows = [
-        (found[one.project, one.queue], one.number, one.claim, one.now)
+        (own[one.project, one.queue], one.number, one.claim, one.now)
         for one in deletions
         if one.claim is None or claiming.is_token(one.claim)
     ]
-    cursor.execute(_DELETE, (msgspec.json.encode(rows).decode(),))
+    document = (msgspec.json.encode(rows).decode(),)
     # PERF: nearly always every message is there, and no other claim holds it.
-    if cursor.rowcount == len(deletions):
+    numbers = [one.number for one in deletions]
+    if deleting.delete_all(cursor, numbers, _LOOK_AT_ALLOWED, document):
         return [None] * len(deletions)
+    deleting.delete_found(cursor, _FIND_ALLOWED, document)
     return [_get_refusal(cursor, deletion) for deletion in deletions]
 
 
@@ -113,20 +127,44 @@ def _get_refusal(cursor: sqlite3.Cursor, deletion: Deletion) -> Outcome:
     return errors.MessageNotClaimedBy(message_id, claim)
 
 
-def delete_many(
-    cursor: sqlite3.Cursor,
-    project: str | None,
-    queue: str,
-    ids: str,
-    claims: Sequence[str] | None,
-    now: float,
-) -> None:
-    """Delete the messages of the JSON array `ids`; with `claims`, only if those hold them all."""
-    scope = (project or '', queue)
-    if claims:
-        rows = cursor.execute(_HOLDERS, (now, ids, *scope, now)).fetchall()
-        _check_holders(rows, claims, project, queue)
-    cursor.execute(_DELETE_MANY, (ids, *scope))
+class Deletions(NamedTuple):
+    """Messages to be deleted; with `claims`, only if those hold them all."""
+
+    project: str
+    queue: str
+    numbers: Sequence[int]
+    claims: Sequence[str]
+    now: float
+
+
+@coalesced(in_order=True)
+def delete_many(cursor: sqlite3.Cursor, calls: Sequence[tuple[Deletions]]) -> list[Outcome]:
+    """Delete messages; for each call None, or why none of its messages was deleted."""
+    deletions = [one for (one,) in calls]
+    # PERF: nearly always every message is there, and the claim holds it that should.
+    if all(len(one.claims) <= 1 for one in deletions):
+        rows = [
+            (one.project, one.queue, next(iter(one.claims), None), one.now, one.numbers)
+            for one in deletions
+        ]
+        numbers = [number for one in deletions for number in one.numbers]
+        document = (msgspec.json.encode(rows).decode(),)
+        if deleting.delete_all(cursor, numbers, _LOOK_AT_ALL, document):
+            return [None] * len(deletions)
+    return [_delete_many(cursor, one) for one in deletions]
+
+
+def _delete_many(cursor: sqlite3.Cursor, one: Deletions) -> Outcome:
+    scope = (one.project, one.queue)
+    ids = msgspec.json.encode(one.numbers).decode()
+    if one.claims:
+        rows = cursor.execute(_HOLDERS, (one.now, ids, *scope, one.now)).fetchall()
+        try:
+            _check_holders(rows, one.claims, one.project or None, one.queue)
+        except errors.ExceptionBase as error:
+            return error
+    deleting.delete_found(cursor, _FIND_MANY, (ids, *scope))
+    return None
 
 
 def _check_holders(
@@ -165,7 +203,7 @@ def pop(
         return step
     ids = free.ids
     document: bytes = cursor.execute(_POPPED, {'ids': ids, 'now': now}).fetchone()[0]
-    cursor.execute('DELETE FROM messages WHERE id IN (SELECT value FROM json_each(?))', (ids,))
+    deleting.delete(cursor, ids)
     if grouping is not None and free.grouped is not None:
         groups.took(cursor, spool, grouping, free.grouped)
     return claiming.Attempt(document)
@@ -205,10 +243,10 @@ def _purge(
     if spool is None:
         return False
     more = collector.release_expired_claims(cursor, now, spool, most)
-    for statement in _PURGE:
-        cursor.execute(statement, (spool, last, step, most))
+    for query in _PURGE:
+        found = deleting.delete_found(cursor, query, (spool, last, step, most))
         # The number of a step's messages does not tell what ended it early.
-        more = more or cursor.rowcount > 0
+        more = more or found > 0
     return more
 
 

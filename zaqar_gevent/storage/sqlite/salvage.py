@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from zaqar_gevent.storage.sqlite import deleting
 from zaqar_gevent.storage.sqlite.outage import is_damage
 from zaqar_gevent.storage.sqlite.schema import PIECE_NUMBERS
 
@@ -29,11 +30,11 @@ class Kind(NamedTuple):
     """Rows that expire or have been left behind.
 
     find: queries for their numbers and spools; the second one where the first meets damage.
-    remove: statements that remove those with given numbers.
+    remove: statements that remove those with given numbers; None for messages.
     """
 
     find: tuple[str, ...]
-    remove: tuple[str, ...]
+    remove: tuple[str, ...] | None
 
 
 _OTHERS = 'NOT IN (SELECT value FROM json_each(:damaged))'
@@ -46,7 +47,6 @@ _DOOMED_MESSAGES = f"""SELECT m.id, NULL FROM doomed_spools d
     CROSS JOIN messages m INDEXED BY {{index}} ON m.spool = d.id AND {{condition}}
     WHERE m.id {_OTHERS} LIMIT :limit"""
 
-_REMOVE_MESSAGES = (f'DELETE FROM messages WHERE id {_THESE}',)
 
 _KINDS = {
     'claims': Kind(
@@ -58,7 +58,7 @@ _KINDS = {
     ),
     'messages': Kind(
         (_EXPIRED_MESSAGES.format(order='ASC'), _EXPIRED_MESSAGES.format(order='DESC')),
-        _REMOVE_MESSAGES,
+        None,
     ),
     'subscriptions': Kind(
         (
@@ -80,15 +80,15 @@ _KINDS = {
                 index='messages_free', condition='m.claim IS NULL AND m.delayed_until = 0'
             ),
         ),
-        _REMOVE_MESSAGES,
+        None,
     ),
     'delayed messages of deleted queues': Kind(
         (_DOOMED_MESSAGES.format(index='messages_delayed', condition='m.delayed_until > 0'),),
-        _REMOVE_MESSAGES,
+        None,
     ),
     'held messages of deleted queues': Kind(
         (_DOOMED_MESSAGES.format(index='messages_held_in_order', condition='m.claim IS NOT NULL'),),
-        _REMOVE_MESSAGES,
+        None,
     ),
     'claims of deleted queues': Kind(
         (
@@ -156,8 +156,12 @@ class Salvage:
         kind, rows = self._tasks.pop()
         try:
             cursor.execute('BEGIN IMMEDIATE')
-            for statement in _KINDS[kind].remove:
-                cursor.execute(statement, {'rows': _as_array(rows), 'now': now})
+            remove, ids = _KINDS[kind].remove, _as_array(rows)
+            if remove is None:
+                deleting.delete(cursor, ids)
+            else:
+                for statement in remove:
+                    cursor.execute(statement, {'rows': ids, 'now': now})
             cursor.execute('COMMIT')
         except sqlite3.DatabaseError as error:
             if is_damage(error):

@@ -97,7 +97,7 @@ def _extend(
         _EXTEND,
         {'claim': row[0], 'ttl': one.ttl, 'grace': one.grace, 'ends': ends, 'id': number},
     )
-    tallies.claimed(cursor, lease.spool, 1, ends)
+    tallies.claimed(cursor, lease.spool, [(1, ends)])
     _drop_if_empty(cursor, lease)
 
 

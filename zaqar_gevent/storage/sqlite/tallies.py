@@ -7,14 +7,16 @@ of the spool less what has ended since, second by second.
 
 What has happened last is not in these counts yet, which a post or a deletion would have to pay for.
 Messages that were posted last are counted one by one, until there are `STEP`. What is deleted, held
-or freed is noted in `changes`, by triggers but for what `claimed` and `released` are told, and is
-added to the counts when `CHANGES` have gathered.
+or freed is noted in `changes`, and is added to the counts when `CHANGES` have gathered.
 """
 
 from __future__ import annotations
 
+import math
 import sqlite3
+from collections.abc import Iterable
 
+from zaqar_gevent.storage.sqlite import inserting
 from zaqar_gevent.storage.sqlite.documents import SPOOL
 from zaqar_gevent.storage.sqlite.schema import MESSAGE_BYTES, SECOND
 
@@ -62,8 +64,13 @@ _RESTORED = f"""INSERT INTO changes (spool, expiring, expires_at, freed, bytes)
     SELECT m.spool, 1, {SECOND.format(time='m.expires')}, 0, {MESSAGE_BYTES} FROM messages m
     WHERE m.id = ? AND m.id <= (SELECT last FROM tallied)"""
 
-_CLAIMED = f"""INSERT INTO changes (spool, expiring, freed, frees_at)
-    VALUES (:spool, 0, :count, {SECOND.format(time=':expires')})"""
+CHANGE_COLUMNS = 'spool, expiring, expires_at, freed, frees_at, bytes'
+
+_CHANGED = f"""INSERT INTO changes ({CHANGE_COLUMNS})
+    SELECT {', '.join(f"json_extract(value, '$[{place}]')" for place in range(6))}
+    FROM json_each(?)"""
+
+_CLAIMED = 'spool, expiring, freed, frees_at'
 
 _RELEASED = f"""INSERT INTO changes (spool, expiring, freed, frees_at)
     SELECT spool, 0, -:count, {SECOND.format(time='expires')} FROM claims WHERE id = :claim"""
@@ -119,9 +126,15 @@ def restored(cursor: sqlite3.Cursor, number: int) -> None:
     cursor.execute(_RESTORED, (number,))
 
 
-def claimed(cursor: sqlite3.Cursor, spool: int, count: int, expires: float) -> None:
-    """A new claim holds `count` messages."""
-    cursor.execute(_CLAIMED, {'spool': spool, 'count': count, 'expires': expires})
+def changed(cursor: sqlite3.Cursor, changes: str) -> None:
+    """The counts change by a JSON array of arrays of `CHANGE_COLUMNS`."""
+    cursor.execute(_CHANGED, (changes,))
+
+
+def claimed(cursor: sqlite3.Cursor, spool: int, claims: Iterable[tuple[int, float]]) -> None:
+    """New claims hold messages: of each, how many and until when."""
+    rows = [(spool, 0, count, math.ceil(expires)) for count, expires in claims]
+    inserting.insert(cursor, 'changes', _CLAIMED, rows)
 
 
 def released(cursor: sqlite3.Cursor, claim: int, count: int) -> None:
