@@ -301,7 +301,7 @@ class Session:
         reply = self._dispatcher.call(operation, context, body)
         # Nobody but its holder can have made a signature that was let in.
         self.is_known = True
-        return reply
+        return reply.status, reply.body
 
     def _observe(
         self,
