@@ -1,4 +1,4 @@
-"""Checks a request whose head another HTTP server has read.
+"""Checks a request that another HTTP server reads.
 
 gevent-websocket's worker reads heads by gevent's pywsgi, which joins what comes twice by commas,
 keeps the line breaks of folded headers, and knows nothing of what has to be there. A line that it
@@ -9,7 +9,7 @@ worker must stand behind a proxy.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, MutableMapping
 from typing import Any
 
 from zaqar_gevent.api import errors
@@ -42,6 +42,43 @@ def check(environ: Mapping[str, Any]) -> None:
     length = environ.get('CONTENT_LENGTH') or '0'
     if not (length.isascii() and length.isdecimal()):
         raise _bad('The Content-Length is not a number of bytes.')
+    has_body = int(length) > 0 or 'HTTP_TRANSFER_ENCODING' in environ
+    # pywsgi gives the whole connection as input, and passes over the body once more in the end: so
+    # it would take as much of the next request, which may be another client's.
+    if has_body and not environ.get('wsgi.input_terminated', True):
+        raise _bad('A request for an upgrade must not have a body.')
+
+
+def close_after_broken_body(
+    environ: MutableMapping[str, Any], start_response: Callable[..., Any]
+) -> Callable[..., Any]:
+    """Have the connection closed where the body cannot be read: nobody knows where it ends.
+
+    Returns what takes the place of `start_response`.
+    """
+    body = environ['wsgi.input'] = _Body(environ['wsgi.input'])
+
+    def start(status: str, headers: list[tuple[str, str]], *exc_info: Any) -> Any:
+        extra = [('Connection', 'close')] if body.is_broken else []
+        return start_response(status, [*headers, *extra], *exc_info)
+
+    return start
+
+
+class _Body:
+    """The input of a request, whose every error in reading it is an `OSError`."""
+
+    def __init__(self, body: Any) -> None:
+        self._body = body
+        self.is_broken = False
+
+    def read(self, size: int = -1) -> bytes:
+        try:
+            read: bytes = self._body.read(size)
+        except (OSError, ValueError) as error:
+            self.is_broken = True
+            raise OSError(f'it is malformed ({error})') from None
+        return read
 
 
 def _header(name: str) -> str:

@@ -40,7 +40,7 @@ class Origins:
         origin = environ.get('HTTP_ORIGIN')
         if origin is None or origin in self._allowed or ANY in self._allowed:
             return True
-        if _is_same(origin, environ.get('HTTP_HOST', '')):
+        if _is_same(origin, environ.get('HTTP_HOST', ''), environ.get('wsgi.url_scheme')):
             return True
         shown = origin[:_SHOWN]
         if self._logged.is_first(shown):
@@ -86,13 +86,16 @@ def _is_origin(text: str) -> bool:
     return text == f'{url.scheme}://{written}'
 
 
-def _is_same(origin: str, host: str) -> bool:
+def _is_same(origin: str, host: str, scheme: str | None) -> bool:
     """Whether `origin` is that of the `host` it asks.
 
-    The scheme is the origin's: in front of a proxy that ends TLS, only the client knows it.
+    A `scheme` of http says nothing: behind a proxy that ends TLS and does not tell of it, only the
+    client knows the scheme.
     """
     try:
         url, target = urlsplit(origin), urlsplit(f'//{host}')
+        if scheme == 'https' and url.scheme != 'https':
+            return False
         default = _DEFAULT_PORTS[url.scheme]
         asked = (target.hostname, target.port or default)
         return url.netloc != '' and (url.hostname, url.port or default) == asked

@@ -493,6 +493,53 @@ def test_what_can_be_told_behind_another_reader_is_refused(stock: ServerProcess,
     assert queues(stock, scene.identity) == [Scene.KEPT]
 
 
+UPGRADES = {
+    'connection': b'Connection: Upgrade\r\n',
+    'connection of two': b'Connection: Upgrade\r\nConnection: x\r\n',
+    'upgrade': b'Upgrade: websocket\r\n',
+    'both': b'Connection: Upgrade\r\nUpgrade: websocket\r\n',
+    'another protocol': b'Connection: Upgrade\r\nUpgrade: x\r\n',
+}
+
+
+@pytest.mark.parametrize('is_chunked', [False, True])
+@pytest.mark.parametrize('upgrade', UPGRADES.values(), ids=UPGRADES)
+def test_another_reader_does_not_take_the_next_request_for_a_body(
+    stock: ServerProcess, upgrade: bytes, is_chunked: bool
+) -> None:
+    """It passes over the body of a request for an upgrade twice."""
+    scene = Scene()
+    said = ''.join(f'{name}: {value}\r\n' for name, value in scene.identity.headers().items())
+    hidden = post(Scene.SMUGGLED, scene.identity)
+    body = b'{"a": "%b"}' % (b'x' * len(hidden))
+    length = b'Content-Length: %d\r\n\r\n' % len(body)
+    if is_chunked:
+        length = b'Transfer-Encoding: chunked\r\n\r\n'
+        body = b'%x\r\n%b\r\n0\r\n\r\n' % (len(body), body)
+    head = f'PUT {scene.target} HTTP/1.1\r\nHost: localhost\r\n{said}'.encode()
+    answers = converse(stock, head + upgrade + length + body, hidden)
+    # A server may also not care for what is no upgrade to a WebSocket.
+    assert answers[0].status in (201, 400)
+    if answers[0].status == 400:
+        assert len(answers) == 1
+        assert 'body' in json.loads(answers[0].body)['description']
+        assert queues(stock, scene.identity) == []
+
+
+@pytest.mark.parametrize('size', [b'', b'2\r\n{}\r\n', b'zz', b'-1', b'0x2'])
+def test_another_reader_goes_on_behind_no_malformed_chunk(
+    stock: ServerProcess, size: bytes
+) -> None:
+    scene = Scene()
+    said = ''.join(f'{name}: {value}\r\n' for name, value in scene.identity.headers().items())
+    head = f'PUT {scene.target} HTTP/1.1\r\nHost: localhost\r\n{said}'.encode()
+    chunked = b'Transfer-Encoding: chunked\r\n\r\n' + size + b'\r\n0\r\n\r\n'
+    [answer] = converse(stock, head + chunked + post(Scene.SMUGGLED, scene.identity))
+    assert answer.status == 400
+    assert json.loads(answer.body)['code'] == 'malformed_document'
+    assert queues(stock, scene.identity) == []
+
+
 @pytest.mark.parametrize('name', ['two hosts', 'two projects', 'CR in a value', 'folded by a tab'])
 def test_a_handshake_that_another_reader_has_answered_is_closed(
     stock: ServerProcess, name: str

@@ -10,6 +10,7 @@ import pytest
 
 from zaqar_gevent.api import errors
 from zaqar_gevent.hosts import Hosts, check_hosts, is_loopback
+from zaqar_gevent.origins import Origins
 from zaqar_gevent.proxies import RECEIVED_HOST
 
 OWN = (
@@ -133,3 +134,23 @@ def test_loopback_is_reached_by_this_machine_only(address: str) -> None:
 )
 def test_other_addresses_are_not_loopback(address: str) -> None:
     assert not is_loopback(address)
+
+
+@pytest.mark.parametrize(
+    ('origin', 'scheme', 'is_allowed'),
+    [
+        ('https://zaqar.example', 'https', True),
+        ('https://zaqar.example:443', 'https', True),
+        ('http://zaqar.example', 'https', False),
+        ('http://zaqar.example:80', 'https', False),
+        # Behind a proxy that ends TLS and does not tell of it.
+        ('https://zaqar.example', 'http', True),
+        ('http://zaqar.example', 'http', True),
+        ('https://zaqar.example:8443', 'https', False),
+    ],
+)
+def test_a_page_over_http_is_of_another_origin_than_a_server_over_tls(
+    origin: str, scheme: str, is_allowed: bool
+) -> None:
+    asked = {'HTTP_HOST': 'zaqar.example', 'HTTP_ORIGIN': origin, 'wsgi.url_scheme': scheme}
+    assert Origins(()).allow(asked) == is_allowed

@@ -137,6 +137,7 @@ class Upgrade:
             except errors.BadRequest as error:
                 identify_request(environ)
                 return _respond(start_response, error)
+            start_response = foreign.close_after_broken_body(environ, start_response)
         if 'websocket' not in environ.get('HTTP_UPGRADE', '').lower():
             return self._app(environ, start_response)
         if environ['PATH_INFO'] not in PATHS:
