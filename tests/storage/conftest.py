@@ -28,6 +28,7 @@ from zaqar_gevent import conf as configuration
 from zaqar_gevent.bodies import Body
 from zaqar_gevent.storage import drivers, purging
 from zaqar_gevent.storage import sqlite as embedded
+from zaqar_gevent.storage.interface import StoredPage
 from zaqar_gevent.storage.postgresql import driver as postgresql
 from zaqar_gevent.storage.stores import features_of
 
@@ -125,6 +126,8 @@ def _values(found: Any) -> Any:
     """A result, whose messages have values instead of bodies."""
     if isinstance(found, Iterator):
         return map(_values, found)
+    if isinstance(found, StoredPage):
+        return list(map(_values, found))
     if isinstance(found, list | tuple):
         return type(found)(map(_values, found))
     if isinstance(found, dict) and isinstance(found.get('body'), Body):

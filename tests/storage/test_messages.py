@@ -5,11 +5,14 @@ from __future__ import annotations
 import uuid
 from typing import Any
 
+import msgspec
 import pytest
 from zaqar.storage import errors
 
 from tests.storage.conftest import CLIENT, Store
+from zaqar_gevent.bodies import Encoding, encode_json
 from zaqar_gevent.markers import MarkerNotGiven
+from zaqar_gevent.storage.interface import StoredPage
 
 OTHER = str(uuid.uuid4())
 
@@ -46,6 +49,41 @@ def test_bodies_are_given_back_as_they_were(store: Store, body: Any) -> None:
     found = store.messages.get(queue, message_id)
     assert (found['body'], type(found['body'])) == (body, type(body))
     assert store.list(queue) == [body]
+
+
+def test_a_page_becomes_an_answer_as_its_messages_would(store: Store) -> None:
+    queue = store.queue()
+    messages, claims = store.data.message_controller, store.data.claim_controller
+    store.post(queue, {'a': [1, 'ä']}, None, 'text')
+    page = next(messages.list(queue, project=store.project, echo=True))
+    is_own = store.name != 'upstream'
+    assert isinstance(page, StoredPage) is is_own
+    if not is_own:
+        return
+    assert answered(page) == seen(page)
+    assert [one['body'] for one in answered(page)] == [{'a': [1, 'ä']}, None, 'text']
+    lease = {'ttl': 60, 'grace': 60}
+    claim_id, held = claims.create(queue, lease, project=store.project)
+    assert answered(held) == seen(held)
+    assert {one['claim_id'] for one in answered(held)} == {claim_id}
+    claims.delete(queue, claim_id, project=store.project)
+    _, held = claims.create(queue, lease, project=store.project)
+    assert [one['claim_count'] for one in answered(held, counted=True)] == [1, 1, 1]
+    store.post(queue, b'zgev1.encrypted')
+    page = next(messages.list(queue, project=store.project, echo=True, include_claimed=True))
+    assert len(page) == 4
+    assert page.in_answer(Encoding.JSON) is None
+
+
+def answered(page: Any, **more: Any) -> Any:
+    """The messages of a page as a client reads them in an answer."""
+    return msgspec.json.decode(encode_json(page.in_answer(Encoding.JSON, **more)))
+
+
+def seen(page: Any) -> list[dict[str, Any]]:
+    """The same, of each message by itself."""
+    members = ('id', 'claim_id', 'ttl', 'age')
+    return [{name: one[name] for name in members} | {'body': one['body'].value} for one in page]
 
 
 def test_messages_are_listed_in_order_a_page_at_a_time(store: Store) -> None:

@@ -62,8 +62,8 @@ def test_claims_and_lists_pass_over_what_is_claimed(held: tuple[Store, str, list
     assert found == [0, 1, 2]
     assert cheapest(store, lambda: store.list(queue)) < MOST_COMMANDS
     assert cheapest(store, lambda: store.claim(queue, limit=2)) < MOST_COMMANDS
-    marker = next(store.messages.list(queue, limit=1, echo=True, include_claimed=True))
-    first = next(marker)['id']
+    page = next(store.messages.list(queue, limit=1, echo=True, include_claimed=True))
+    first = page[0]['id']
     assert cheapest(store, lambda: store.list(queue, marker=first)) < MOST_COMMANDS
     delayed = cheapest(store, lambda: store.list(queue, include_delayed=True))
     assert delayed < MOST_COMMANDS

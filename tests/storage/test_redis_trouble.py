@@ -148,6 +148,16 @@ def test_scripts_are_loaded_again(store: Store, own: RedisProcess) -> None:
         assert store.counts(queue) == (0, 20 * (number + 1))
 
 
+def test_messages_are_deleted_together_by_a_server_of_an_older_version(
+    store: Store, own: RedisProcess
+) -> None:
+    own.client.execute_command('ACL', 'SETUSER', 'default', '-zmscore')
+    queue, other = store.queue(), store.queue()
+    ids, others = store.post(queue, 1, 2, 3), store.post(other, 4)
+    store.messages.bulk_delete(queue, [ids[0], ids[2], *others])
+    assert (store.list(queue), store.list(other)) == ([2], [4])
+
+
 def test_nothing_is_made_that_was_refused_for_want_of_memory(
     store: Store, own: RedisProcess, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Collection
 from typing import Any, NotRequired, TypedDict
 
 import msgspec
 
 from zaqar_gevent.api import waiting
 from zaqar_gevent.api.context import Context
-from zaqar_gevent.api.messages import Message, answer_with, count_claims
+from zaqar_gevent.api.messages import Message, answer_with, collected
 from zaqar_gevent.api.operation import Reply, Request, operation
 from zaqar_gevent.api.settling import check_delay
 from zaqar_gevent.storage.features import Feature
+from zaqar_gevent.storage.interface import StoredMessage
 
 
 class CreateClaim(Request):
@@ -80,14 +82,15 @@ def create_claim(context: Context, request: CreateClaim) -> Reply:
     lease = _lease(context, request)
     broker.limits.claim_creation(lease, limit=request.limit)
     asked = broker.with_retry_delay(lease, request.queue_name, context.project_id)
-    options = request.given('limit')
+    # PERF: not by `given`, which looks at any number of members.
+    options = {} if request.limit is None else {'limit': request.limit}
 
-    def claim() -> tuple[str, list[dict[str, Any]]]:
+    def claim() -> tuple[str, Collection[StoredMessage]]:
         context.check_present()
         claim_id, found = broker.claims.create(
             request.queue_name, metadata=asked, project=context.project_id, **options
         )
-        return claim_id or '', list(found)
+        return claim_id or '', collected(found)
 
     claim_id, messages = waiting.wait_for(
         context,
@@ -117,7 +120,7 @@ def get_claim(context: Context, request: NamedClaim) -> Claim:
     return {
         'ttl': claim['ttl'],
         'age': claim['age'],
-        'messages': _held(context, request.claim_id, list(found)),
+        'messages': _held(context, request.claim_id, collected(found)),
     }
 
 
@@ -185,11 +188,9 @@ def _lease(context: Context, request: CreateClaim | UpdateClaim) -> dict[str, An
     }
 
 
-def _held(context: Context, claim_id: str, found: list[dict[str, Any]]) -> list[Message]:
+def _held(context: Context, claim_id: str, found: Collection[StoredMessage]) -> list[Message]:
     """The messages of a claim as clients see them."""
-    messages = answer_with(context, found)
+    messages = answer_with(context, found, counted=context.shows_extensions)
     for message in messages:
         message['claim_id'] = claim_id
-    if context.shows_extensions:
-        count_claims(messages, found)
     return messages

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple, Protocol
 
 from zaqar.storage import errors
 
+from zaqar_gevent.bodies import Encoding
 from zaqar_gevent.redrives import (
     DueRedrives,
     NewRedrive,
@@ -30,6 +31,36 @@ from zaqar_gevent.storage.features import StoreFeatures
 Metadata = dict[str, Any]
 StoredMessage = dict[str, Any]
 """A message: `id`, `ttl` and `age` in seconds, `body` (a `Body`), `claim_id`, `claim_count`."""
+
+
+class StoredPage:
+    """A page as this project's stores give it: a collection of messages.
+
+    PERF: most pages only become an answer, as a whole. The messages, and a `Body` for each, are
+    made anew whenever somebody looks at them.
+    """
+
+    __slots__ = ()
+
+    def __len__(self) -> int:
+        raise NotImplementedError
+
+    def __iter__(self) -> Iterator[StoredMessage]:
+        raise NotImplementedError
+
+    def __contains__(self, message: object) -> bool:
+        return any(message == one for one in self)
+
+    def in_answer(self, encoding: Encoding, *, counted: bool = False) -> list[Document] | None:
+        """The messages as they are in an answer in `encoding`, whose encoder writes the bodies.
+
+        counted: with a `claim_count`, of claims before this one.
+
+        None where a message has more than upstream's messages always have, or a body has to be
+        decrypted or converted first.
+        """
+        raise NotImplementedError
+
 
 Document = dict[str, Any]
 Pages = Iterator[Any]

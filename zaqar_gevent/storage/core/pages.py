@@ -9,15 +9,22 @@ The id of a message is the number of its row.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any
 
 import msgspec
 
 from zaqar_gevent import bodies
-from zaqar_gevent.bodies import Body, Data, Encoding, UncheckedBody, count_elements
+from zaqar_gevent.bodies import (
+    Body,
+    Data,
+    Encoding,
+    UncheckedBody,
+    check_syntax,
+    count_elements,
+)
 from zaqar_gevent.storage.errors import UndecodableValue
-from zaqar_gevent.storage.interface import StoredMessage
+from zaqar_gevent.storage.interface import Document, StoredMessage, StoredPage
 
 _ID_LENGTH = 16
 
@@ -103,48 +110,85 @@ _ARRAY, _array_head = 0xDD, struct.Struct('>BI').pack
 EMPTY_PAGE = b'[]' + _END_OF_HEADS
 
 
-def decode_page(document: bytes, apart: Sequence[memoryview] | None = None) -> list[StoredMessage]:
-    """The messages of a page, with a `Body` each. Raises `UndecodableValue`.
+class Page(StoredPage):
+    """The messages of a page. One that was delayed has its `position`; that of any other is its id.
 
     apart: the bodies, where the page is without them.
 
-    A message that was delayed has its `position`; that of any other is its id. A very long body is
-    not checked.
+    A very long body is not checked. Raises `UndecodableValue`.
     """
-    end = document.find(_END_OF_HEADS) + 1
-    view = memoryview(document)
-    messages: list[StoredMessage] = []
-    stored: list[memoryview] = []
-    try:
-        heads = _decode_heads(view[:end])
-        if apart is None:
-            for head in heads:
-                begin, end = end, end + head.size
-                stored.append(view[begin:end])
-        else:
-            stored += apart
-        is_short = apart is None and len(document) <= _SHORT_PAGE
-        common = _common_encoding(heads) if is_short else None
-        are_checked = common is not None and _ARE_VALID[common](stored)
-        for head, body in zip(heads, stored, strict=True):
-            encoding = _ENCODINGS[head.encoding]
-            found: StoredMessage = {
+
+    __slots__ = ('_encoding', '_heads', '_stored')
+
+    def __init__(self, document: bytes, apart: Sequence[memoryview] | None = None) -> None:
+        end = document.find(_END_OF_HEADS) + 1
+        view = memoryview(document)
+        try:
+            self._heads = heads = _decode_heads(view[:end])
+            stored = _split(view, end, heads) if apart is None else apart
+            is_long = apart is not None or len(document) >= bodies.VERY_LONG_BYTES
+            # Of all bodies, if they have been checked together; otherwise each is a `Body`.
+            self._encoding = None if is_long else _check_together(heads, stored)
+            self._stored: Sequence[Any] = stored
+            if self._encoding is None:
+                self._stored = [
+                    _decode_or_leave(_ENCODINGS[head.encoding], body)
+                    for head, body in zip(heads, stored, strict=True)
+                ]
+        except (ValueError, KeyError, msgspec.DecodeError) as error:
+            raise UndecodableValue(str(error)) from None
+
+    def __len__(self) -> int:
+        return len(self._heads)
+
+    def __iter__(self) -> Iterator[StoredMessage]:
+        encoding = self._encoding
+        try:
+            for head, stored in zip(self._heads, self._stored, strict=True):
+                yield _message_of(head, stored if encoding is None else Body(encoding, stored))
+        except (ValueError, msgspec.DecodeError) as error:
+            raise UndecodableValue(str(error)) from None
+
+    def in_answer(self, encoding: Encoding, *, counted: bool = False) -> list[Document] | None:
+        if encoding is not self._encoding:
+            return None
+        messages: list[Document] = []
+        for head, stored in zip(self._heads, self._stored, strict=True):
+            if head.checksum or head.attributes or head.group or head.dead_letter:
+                return None
+            message = {
                 'id': head.id,
-                'age': head.age,
-                'ttl': head.ttl,
-                'claim_count': head.claim_count,
                 'claim_id': head.claim_id,
-                'body': (Body(encoding, body) if are_checked else _decode_or_leave(encoding, body)),
+                'ttl': head.ttl,
+                'age': head.age,
+                'body': msgspec.Raw(stored),
             }
-            if head.checksum is not None:
-                found['checksum'] = head.checksum
-            if head.placed is not None:
-                found['position'] = encode_id(head.placed)
-            _add_extras(found, head)
-            messages.append(found)
-    except (ValueError, KeyError, msgspec.DecodeError) as error:
-        raise UndecodableValue(str(error)) from None
-    return messages
+            if counted:
+                message['claim_count'] = max(0, head.claim_count - 1)
+            messages.append(message)
+        return messages
+
+
+def decode_page(document: bytes, apart: Sequence[memoryview] | None = None) -> list[StoredMessage]:
+    """The messages of a page, with a `Body` each; see `Page`."""
+    return list(Page(document, apart))
+
+
+def _message_of(head: _Head, body: Body) -> StoredMessage:
+    found: StoredMessage = {
+        'id': head.id,
+        'age': head.age,
+        'ttl': head.ttl,
+        'claim_count': head.claim_count,
+        'claim_id': head.claim_id,
+        'body': body,
+    }
+    if head.checksum is not None:
+        found['checksum'] = head.checksum
+    if head.placed is not None:
+        found['position'] = encode_id(head.placed)
+    _add_extras(found, head)
+    return found
 
 
 def _add_extras(found: StoredMessage, head: _Head) -> None:
@@ -161,17 +205,35 @@ def _add_extras(found: StoredMessage, head: _Head) -> None:
         found['dead_letter'] = msgspec.json.decode(head.dead_letter)
 
 
-def _common_encoding(heads: Sequence[_Head]) -> int | None:
-    """The encoding of all bodies, if they can be checked together."""
+def _split(view: memoryview, end: int, heads: Sequence[_Head]) -> list[memoryview]:
+    """The bodies of a page, which begin at `end`."""
+    stored = []
+    for head in heads:
+        begin, end = end, end + head.size
+        stored.append(view[begin:end])
+    return stored
+
+
+def _check_together(heads: Sequence[_Head], stored: Sequence[memoryview]) -> Encoding | None:
+    """The encoding of all bodies of a page, if they have the same, and are valid together.
+
+    PERF: one call for all costs less than one each.
+    """
     found = {head.encoding for head in heads}
     common = found.pop() if len(found) == 1 else None
-    return common if common in _ARE_VALID else None
+    if common is None or common not in _ARE_VALID or not _ARE_VALID[common](stored):
+        return None
+    return _ENCODINGS[common]
 
 
 def _are_json(stored: Sequence[memoryview]) -> bool:
-    """Whether these are so many texts in JSON. PERF: one call for all costs less than one each."""
+    """Whether these are so many texts in JSON."""
     try:
-        return count_elements(b'[%b]' % b','.join(stored)) == len(stored)
+        if sum(map(len, stored)) <= _SHORT_PAGE:
+            return count_elements(b'[%b]' % b','.join(stored)) == len(stored)
+        for text in stored:
+            check_syntax(text)
+        return True
     except (ValueError, RuntimeError, msgspec.DecodeError):
         # One is in MsgPack, or damaged, or has a number that only a stricter check refuses.
         return False
@@ -195,15 +257,17 @@ def join_heads(documents: Iterable[str]) -> bytes:
 
 def read_page(
     document: bytes, apart: Sequence[memoryview] | None = None, *, as_bodies: bool
-) -> list[StoredMessage]:
-    """The same, with each body as a `Body` or as its value."""
-    messages = decode_page(document, apart)
-    if not as_bodies:
-        try:
-            for one in messages:
-                one['body'] = one['body'].value
-        except (ValueError, msgspec.DecodeError) as error:
-            raise UndecodableValue(str(error)) from None
+) -> Collection[StoredMessage]:
+    """The messages of a page, with each body as a `Body` or as its value; see `Page`."""
+    page = Page(document, apart)
+    if as_bodies:
+        return page
+    messages = list(page)
+    try:
+        for one in messages:
+            one['body'] = one['body'].value
+    except (ValueError, msgspec.DecodeError) as error:
+        raise UndecodableValue(str(error)) from None
     return messages
 
 

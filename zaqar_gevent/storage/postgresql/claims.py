@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -34,7 +34,7 @@ class ClaimController(own_drivers.ClaimController):
         metadata: Mapping[str, Any],
         project: str | None = None,
         limit: int = base.DEFAULT_MESSAGES_PER_CLAIM,
-    ) -> tuple[str | None, Iterator[StoredMessage]]:
+    ) -> tuple[str | None, Collection[StoredMessage]]:
         """Claim the first messages that are free; their claim and them, or None and none.
 
         A message lives at least until `grace` after the end of its claim. One that has been claimed
@@ -48,8 +48,8 @@ class ClaimController(own_drivers.ClaimController):
         lease = (token, *_lease(metadata), encode_retry(metadata.get('retry')))
         document = self.driver.take(queue, project, limit, lease)
         if document == EMPTY_PAGE:
-            return None, iter(())
-        return token, iter(read_page(document, as_bodies=self.driver.carries_bodies))
+            return None, ()
+        return token, read_page(document, as_bodies=self.driver.carries_bodies)
 
     def find_claimable(self, queues: Sequence[tuple[str | None, str]]) -> list[int]:
         """Which of some queues, each (project, name), may have a message to claim; their numbers.
@@ -63,7 +63,7 @@ class ClaimController(own_drivers.ClaimController):
 
     def get(
         self, queue: str, claim_id: str, project: str | None = None
-    ) -> tuple[dict[str, Any], Iterator[StoredMessage]]:
+    ) -> tuple[dict[str, Any], Collection[StoredMessage]]:
         """A claim (`id`, `ttl`, `age` since it was last renewed) and the messages it holds.
 
         Raises `ClaimDoesNotExist`, also for an expired one.
@@ -80,7 +80,7 @@ class ClaimController(own_drivers.ClaimController):
         ttl, expires = facts
         age = max(0, int(now - (expires - ttl)))
         found = read_page(document, as_bodies=self.driver.carries_bodies)
-        return {'id': claim_id, 'ttl': ttl, 'age': age}, iter(found)
+        return {'id': claim_id, 'ttl': ttl, 'age': age}, found
 
     def update(
         self, queue: str, claim_id: str, metadata: Mapping[str, Any], project: str | None = None

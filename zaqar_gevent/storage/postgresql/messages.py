@@ -181,7 +181,7 @@ class MessageController(own_drivers.MessageController):
             raise MarkerNotGiven(marker)
         self._server.saw(last)
         messages = read_page(document, as_bodies=self.driver.carries_bodies)
-        return iter((iter(messages), position_markers.encode(last, epoch) if last else marker))
+        return iter((messages, position_markers.encode(last, epoch) if last else marker))
 
     def _place(self, project: str | None, queue: str, limit: int | None) -> bool:
         """Make messages visible that are due, as many as a page has; whether that could be done.
@@ -304,7 +304,7 @@ class MessageController(own_drivers.MessageController):
     def pop(self, queue: str, limit: int, project: str | None = None) -> Sequence[StoredMessage]:
         """Take up to `limit` messages that are not claimed from the front of the queue."""
         document = self.driver.take(queue, project, limit)
-        return read_page(document, as_bodies=self.driver.carries_bodies)
+        return [*read_page(document, as_bodies=self.driver.carries_bodies)]
 
     def restore(
         self, queue: str, popped: Sequence[StoredMessage], project: str | None = None

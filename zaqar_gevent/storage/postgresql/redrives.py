@@ -103,7 +103,7 @@ class RedriveController:
         count, wanted = summary
         self._server.upkeep.removed(project, queue, count)
         messages: dict[str, Any] = {
-            name: read_page(page, as_bodies=self._driver.carries_bodies) for name, page in moved
+            name: [*read_page(page, as_bodies=self._driver.carries_bodies)] for name, page in moved
         }
         return Step(count, wanted, messages)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from oslo_utils import timeutils
@@ -13,7 +13,13 @@ from zaqar_gevent.settlements import Settlement
 from zaqar_gevent.storage import own_drivers
 from zaqar_gevent.storage.interface import StoredMessage
 from zaqar_gevent.storage.redis import keys
-from zaqar_gevent.storage.redis.messages import claim_argument, exact_time, new_ids
+from zaqar_gevent.storage.redis.documents import Page
+from zaqar_gevent.storage.redis.messages import (
+    claim_argument,
+    exact_time,
+    iso_time,
+    new_ids,
+)
 from zaqar_gevent.storage.redis.servers import load
 
 if TYPE_CHECKING:
@@ -41,7 +47,7 @@ class ClaimController(own_drivers.ClaimController):
         metadata: Mapping[str, Any],
         project: str | None = None,
         limit: int = base.DEFAULT_MESSAGES_PER_CLAIM,
-    ) -> tuple[str | None, Iterator[StoredMessage]]:
+    ) -> tuple[str | None, Collection[StoredMessage]]:
         """Claim the first messages that are free; their claim and them, or None and none.
 
         A message lives at least until `grace` after the end of its claim. One that has been claimed
@@ -51,11 +57,11 @@ class ClaimController(own_drivers.ClaimController):
         claim = str(uuid.uuid4())
         lease = (claim, metadata['ttl'], min(metadata['grace'], MOST_GRACE))
         found = self.driver.take(queue, project, limit, lease, metadata.get('retry'))
-        return (claim, iter(found)) if found else (None, iter(()))
+        return (claim, found) if found else (None, ())
 
     def get(
         self, queue: str, claim_id: str, project: str | None = None
-    ) -> tuple[dict[str, Any], Iterator[StoredMessage]]:
+    ) -> tuple[dict[str, Any], Collection[StoredMessage]]:
         """A claim (`id`, `ttl`, `age` since it was last renewed) and the messages it holds.
 
         Raises `ClaimDoesNotExist`, also for an expired one.
@@ -73,7 +79,7 @@ class ClaimController(own_drivers.ClaimController):
             raise errors.ClaimDoesNotExist(claim_id, queue, project)
         ttl, expires, held = int(found[0]), int(float(found[1])), found[2]
         age = max(0, now - (expires - ttl))
-        return {'id': claim_id, 'ttl': ttl, 'age': age}, iter(self.driver.present(held))
+        return {'id': claim_id, 'ttl': ttl, 'age': age}, self.driver.present(Page(held))
 
     def update(
         self, queue: str, claim_id: str, metadata: Mapping[str, Any], project: str | None = None
@@ -123,6 +129,7 @@ class ClaimController(own_drivers.ClaimController):
 
         Raises `NoDeadLetterQueue` where one is rejected and there is nowhere to put it.
         """
+        now = timeutils.utcnow_ts()
         dead_letters = self.find_reject_target(queue, settlements, project)
         target = dead_letters.queue if dead_letters else queue
         arguments: list[Any] = []
@@ -147,12 +154,12 @@ class ClaimController(own_drivers.ClaimController):
                 keys.rank_counter(target, project),
                 *self.driver.names(project),
             ),
-            timeutils.utcnow_ts(),
+            now,
             exact_time(),
             queue,
             (dead_letters and dead_letters.ttl) or '',
             new_ids(dead_letter_key),
-            timeutils.utcnow().strftime('%Y-%m-%dT%H:%M:%SZ'),
+            iso_time(now),
             *arguments,
         )
         return [_refusal(one, code) for one, code in zip(settlements, found, strict=True)]

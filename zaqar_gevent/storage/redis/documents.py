@@ -2,30 +2,120 @@
 
 from __future__ import annotations
 
-from zaqar_gevent.storage.interface import StoredMessage
+from collections.abc import Collection, Iterator
+from typing import Any
+
+import msgspec
+
+from zaqar_gevent.bodies import Encoding, body_of
+from zaqar_gevent.storage.errors import UndecodableValue
+from zaqar_gevent.storage.interface import Document, StoredMessage, StoredPage
 from zaqar_gevent.storage.own_drivers import describe_edge
 from zaqar_gevent.storage.redis import bodies
 
-Page = list[StoredMessage]
 
+class _Message(msgspec.Struct):
+    """A message as `present` in shared.lua writes it: with its `body`, or the `spelling` of that.
 
-def present_all(page: bytes) -> Page:
-    """The messages of a script's answer (see `paginate` in shared.lua); `ttl`, `age` in seconds.
-
-    The body is a value, or a `Body` where it was spelled unusually.
+    extras: what upstream's messages do not have.
     """
-    messages: Page = bodies.unpack(page)
-    for message in messages:
-        if 'spelling' in message:
-            message['body'] = bodies.read_spelling(message.pop('spelling'))
-        if 'extras' in message:
-            message.update(message.pop('extras'))
-            if 'dead_letter' in message:
-                message['dead_letter'].setdefault('reason', None)
-    return messages
+
+    id: str
+    age: Any
+    ttl: Any
+    claim_count: Any
+    claim_id: str | None
+    body: Any = msgspec.UNSET
+    spelling: bytes | msgspec.UnsetType = msgspec.UNSET
+    checksum: Any = msgspec.UNSET
+    extras: dict[str, Any] | msgspec.UnsetType = msgspec.UNSET
 
 
-def present_edge(found: bytes, now: int) -> StoredMessage:
-    """The first or the last message of a script's answer, with `created` in ISO 8601."""
-    [message] = present_all(found)
+_decode = msgspec.msgpack.Decoder(list[_Message]).decode
+_UNSET = msgspec.UNSET
+
+
+class Page(StoredPage):
+    """The messages of scripts' answers (see `paginate` in shared.lua); `ttl`, `age` in seconds.
+
+    last_id: the id of the last message; None where there is none.
+    """
+
+    __slots__ = ('_messages',)
+
+    def __init__(self, packed: bytes | None = None) -> None:
+        self._messages: list[_Message] = []
+        if packed is not None:
+            self.add(packed)
+
+    def add(self, packed: bytes) -> None:
+        """Add the messages of another answer; raises `UndecodableValue`."""
+        try:
+            self._messages += _decode(packed)
+        except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+            raise UndecodableValue(str(error)) from None
+
+    @property
+    def last_id(self) -> str | None:
+        return self._messages[-1].id if self._messages else None
+
+    def __len__(self) -> int:
+        return len(self._messages)
+
+    def __iter__(self) -> Iterator[StoredMessage]:
+        return map(_with_body, self._messages)
+
+    def with_values(self) -> list[StoredMessage]:
+        """The messages, each with the value of its body, and `bytes` for an encrypted one."""
+        return [{**one, 'body': one['body'].value} for one in self]
+
+    def in_answer(self, encoding: Encoding, *, counted: bool = False) -> list[Document] | None:
+        messages: list[Document] = []
+        for one in self._messages:
+            body = one.body
+            # An encrypted body is bytes.
+            if (
+                body is _UNSET
+                or type(body) is bytes
+                or one.extras is not _UNSET
+                or one.checksum is not _UNSET
+            ):
+                return None
+            message = {
+                'id': one.id,
+                'claim_id': one.claim_id,
+                'ttl': one.ttl,
+                'age': one.age,
+                'body': body,
+            }
+            if counted:
+                message['claim_count'] = max(0, one.claim_count - 1)
+            messages.append(message)
+        return messages
+
+
+def _with_body(one: _Message) -> StoredMessage:
+    """A message with its `Body`."""
+    spelling = one.spelling
+    body = body_of(one.body) if spelling is msgspec.UNSET else bodies.read_spelling(spelling)
+    message: StoredMessage = {
+        'id': one.id,
+        'age': one.age,
+        'ttl': one.ttl,
+        'claim_count': one.claim_count,
+        'claim_id': one.claim_id,
+        'body': body,
+    }
+    if one.checksum is not _UNSET:
+        message['checksum'] = one.checksum
+    if one.extras is not _UNSET:
+        message.update(one.extras)
+        if 'dead_letter' in message:
+            message['dead_letter'].setdefault('reason', None)
+    return message
+
+
+def describe_first(page: Collection[StoredMessage], now: int) -> StoredMessage:
+    """The only message of a page, with `created` in ISO 8601."""
+    [message] = page
     return {**message, **describe_edge(message['id'], now - message['age'], now)}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import functools
 import uuid
+from collections.abc import Collection
 from typing import Any
 
 from oslo_config import cfg
@@ -12,7 +13,6 @@ from oslo_utils import timeutils
 from zaqar.conf import drivers_management_store_redis as management_options
 from zaqar.conf import drivers_message_store_redis as message_options
 
-from zaqar_gevent.bodies import Body, body_of
 from zaqar_gevent.message_groups import GroupMode
 from zaqar_gevent.retry_delays import RetryDelay
 from zaqar_gevent.storage import own_drivers
@@ -38,7 +38,7 @@ from zaqar_gevent.storage.redis import (
     subscriptions,
     usage,
 )
-from zaqar_gevent.storage.redis.documents import Page, present_all
+from zaqar_gevent.storage.redis.documents import Page
 from zaqar_gevent.storage.redis.durability import Durability
 from zaqar_gevent.storage.redis.news import NewsChannel
 from zaqar_gevent.storage.redis.queues import end_groups
@@ -104,7 +104,7 @@ class DataDriver(own_drivers.DataDriver):
         # Without the names of the queues on the same server, a post cannot be checked at once.
         return _features(self.idempotency_seconds, self.keeps_names, self._is_shared)
 
-    @property
+    @functools.cached_property
     def keeps_names(self) -> bool:
         """Whether the names of queues are on the same server as their messages."""
         control = getattr(self.control_driver, 'server', None)
@@ -155,7 +155,7 @@ class DataDriver(own_drivers.DataDriver):
         limit: int,
         lease: Lease = ('', 0, 0),
         retry: RetryDelay | None = None,
-    ) -> Page:
+    ) -> Collection[StoredMessage]:
         """Take the first messages that are free: under a claim, or away without a lease.
 
         Dead letters are moved instead. retry: how long messages wait when the lease has ended.
@@ -194,7 +194,7 @@ class DataDriver(own_drivers.DataDriver):
                 self.shared,
                 *(('', '', '') if retry is None else (retry.initial, retry.factor, retry.max)),
                 '' if self._is_shared else queue,
-                timeutils.utcnow().strftime('%Y-%m-%dT%H:%M:%SZ'),
+                messages.iso_time(now),
                 *self._group_arguments(mode, has_groups=has_groups),
             )
             if found == _DEAD_LETTERS:
@@ -211,7 +211,7 @@ class DataDriver(own_drivers.DataDriver):
                 if steps <= -_MOST_BEHIND:
                     return []
             elif found[0] or found[2] is None:
-                return self.present(found[1])
+                return self.present(Page(found[1]))
             else:
                 after = found[2]
 
@@ -233,18 +233,9 @@ class DataDriver(own_drivers.DataDriver):
             self._grouped.clear()
         self._grouped[project, queue] = None
 
-    def present(self, page: bytes) -> Page:
-        """The messages of a script's answer."""
-        return [self.with_body(message) for message in present_all(page)]
-
-    def with_body(self, message: StoredMessage) -> StoredMessage:
-        """A message whose body is as the driver gives it."""
-        body = message['body']
-        if self.carries_bodies and not isinstance(body, Body):
-            message['body'] = body_of(body)
-        elif not self.carries_bodies and isinstance(body, Body):
-            message['body'] = body.value
-        return message
+    def present(self, page: Page) -> Collection[StoredMessage]:
+        """The messages of a script's answer, whose bodies are as the driver gives them."""
+        return page if self.carries_bodies else page.with_values()
 
     def _get_dead_letters(self, queue: str, project: str | None) -> tuple[Any, Any, str, str]:
         """Claims after which messages are dead letters (0: never), the TTL they get, their keys."""

@@ -17,6 +17,7 @@ from zaqar_gevent.redrives import (
     TooManyRedrives,
 )
 from zaqar_gevent.storage.redis import keys
+from zaqar_gevent.storage.redis.documents import Page
 from zaqar_gevent.storage.redis.messages import exact_time, new_ids
 from zaqar_gevent.storage.redis.servers import load
 
@@ -155,7 +156,7 @@ class RedriveController:
             *arguments,
         )
         pages = zip(found[::2], found[1::2], strict=True)
-        messages_of = {name.decode(): self._driver.present(page) for name, page in pages}
+        messages_of = {name.decode(): [*self._driver.present(Page(page))] for name, page in pages}
         return Step(moved, wanted.decode() or None, messages_of)
 
     def forget(self, seconds: float) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 import time
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -36,7 +36,7 @@ class ClaimController(own_drivers.ClaimController):
         metadata: Mapping[str, Any],
         project: str | None = None,
         limit: int = base.DEFAULT_MESSAGES_PER_CLAIM,
-    ) -> tuple[str | None, Iterator[StoredMessage]]:
+    ) -> tuple[str | None, Collection[StoredMessage]]:
         """Claim the first messages that are free; their claim and them, or None and none.
 
         A message lives at least until `grace` after the end of its claim. One that has been claimed
@@ -56,8 +56,8 @@ class ClaimController(own_drivers.ClaimController):
 
         page = self.driver.take(queue, project, limit, work)
         if page is None:
-            return None, iter(())
-        return token, iter(read_page(page, as_bodies=self.driver.carries_bodies))
+            return None, ()
+        return token, read_page(page, as_bodies=self.driver.carries_bodies)
 
     def find_claimable(self, queues: Sequence[tuple[str | None, str]]) -> list[int]:
         """Which of some queues, each (project, name), may have a message to claim; their numbers.
@@ -71,7 +71,7 @@ class ClaimController(own_drivers.ClaimController):
 
     def get(
         self, queue: str, claim_id: str, project: str | None = None
-    ) -> tuple[dict[str, Any], Iterator[StoredMessage]]:
+    ) -> tuple[dict[str, Any], Collection[StoredMessage]]:
         """A claim (`id`, `ttl`, `age` since it was last renewed) and the messages it holds.
 
         Raises `ClaimDoesNotExist`, also for an expired one.
@@ -84,7 +84,7 @@ class ClaimController(own_drivers.ClaimController):
             raise errors.ClaimDoesNotExist(claim_id, queue, project)
         ttl, expires, messages = found
         age = max(0, int(now - (expires - ttl)))
-        return {'id': claim_id, 'ttl': ttl, 'age': age}, iter(messages)
+        return {'id': claim_id, 'ttl': ttl, 'age': age}, messages
 
     def update(
         self, queue: str, claim_id: str, metadata: Mapping[str, Any], project: str | None = None
@@ -168,7 +168,7 @@ def _get(
     token: str,
     now: float,
     as_bodies: bool,
-) -> tuple[int, float, list[StoredMessage]] | None:
+) -> tuple[int, float, Collection[StoredMessage]] | None:
     leases = claiming.get(connection, project, queue, token, now)
     if not leases:
         return None

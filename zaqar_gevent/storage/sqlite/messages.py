@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import sqlite3
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
@@ -212,7 +212,7 @@ class MessageController(own_drivers.MessageController):
             messages, last, epoch, is_given, _ = self._get_page(statements, parameters)
         if marker and not is_given:
             raise MarkerNotGiven(marker)
-        return iter((iter(messages), position_markers.encode(last, epoch) if last else marker))
+        return iter((messages, position_markers.encode(last, epoch) if last else marker))
 
     def _get_page(self, statements: _ListStatements, parameters: dict[str, Any]) -> Any:
         """The result of `_get_marked_page`, within PAGE_BYTES."""
@@ -275,7 +275,7 @@ class MessageController(own_drivers.MessageController):
         self, queue: str, message_ids: Sequence[str], project: str | None = None
     ) -> Iterator[StoredMessage]:
         """Those of the messages that exist, oldest first."""
-        messages: list[StoredMessage] = self._database.read(
+        messages: Iterable[StoredMessage] = self._database.read(
             _get_page,
             self.driver.carries_bodies,
             _GET_MANY,
@@ -342,7 +342,7 @@ class MessageController(own_drivers.MessageController):
             return attempt
 
         page = self.driver.take(queue, project, limit, work)
-        return [] if page is None else read_page(page, as_bodies=self.driver.carries_bodies)
+        return [] if page is None else [*read_page(page, as_bodies=self.driver.carries_bodies)]
 
     def restore(
         self, queue: str, popped: Sequence[StoredMessage], project: str | None = None
@@ -397,7 +397,7 @@ def _encode_client(client: uuid.UUID | str | None) -> bytes | None:
 # between two bodies.
 def _get_page(
     connection: sqlite3.Connection, as_bodies: bool, statement: str, parameters: dict[str, Any]
-) -> list[StoredMessage]:
+) -> Collection[StoredMessage]:
     document, _ = connection.execute(statement, parameters).fetchone()
     return read_page(document, as_bodies=as_bodies)
 
@@ -424,7 +424,7 @@ def _get_marked_page(
     as_bodies: bool,
     statements: _ListStatements,
     parameters: dict[str, Any],
-) -> tuple[list[StoredMessage], int, str, int, int, int]:
+) -> tuple[Collection[StoredMessage], int, str, int, int, int]:
     document, *rest = connection.execute(statements.page, parameters).fetchone()
     last, epoch, is_given, is_due = rest
     messages = read_page(document, as_bodies=as_bodies)
@@ -436,7 +436,7 @@ def _get_long_page(
     as_bodies: bool,
     statements: _ListStatements,
     parameters: dict[str, Any],
-) -> tuple[list[StoredMessage], int, str, int, int]:
+) -> tuple[Collection[StoredMessage], int, str, int, int]:
     """The same of a long page. PERF: the interpreter is not kept while all of it is copied."""
     connection.execute('BEGIN')
     try:

@@ -3,15 +3,21 @@
 -- KEYS: messages. ARGV: now, how many claims are given, the claims, the ids.
 check_here(KEYS[1])
 local now, claims = tonumber(ARGV[1]), tonumber(ARGV[2])
-local given, found = {}, {}
+local given, asked, found = {}, {}, {}
 for index = 3, 2 + claims do
     given[ARGV[index]] = true
 end
 local seen = {}
 for index = 3 + claims, #ARGV do
     local id = ARGV[index]
-    if not seen[id] and belongs(KEYS[1], id) then
+    if not seen[id] then
         seen[id] = true
+        asked[#asked + 1] = id
+    end
+end
+local ranks = ranks_of(KEYS[1], asked)
+for index, id in ipairs(asked) do
+    if ranks[index] or call('ZSCORE', KEYS[1] .. LATER, id) then
         local m = call('HMGET', id, 'e', 'c', 'c.e', 'x')
         m = {nil, nil, nil, m[2], m[3], nil, nil, m[1], nil, nil, m[4]}
         local held_by = holder(m, now)

@@ -152,10 +152,10 @@ while true do
                 passed = passed + 1
             end
         else
-            local m = (wary or others ~= '') and glance(id)
+            local m = wary and glance(id)
             if not m or is_wanted(m, m[CLIENT]) then
-                m = read(id)
-                wary = not (m[B] and is_wanted(m))
+                m = others == '' and read(id) or read_with_client(id)
+                wary = not (m[B] and is_wanted(m, m[CLIENT]))
                 if not wary then
                     finds_head = false
                     page[#page + 1] = present(id, m, now)

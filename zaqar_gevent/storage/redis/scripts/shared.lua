@@ -70,7 +70,12 @@ local function read(id)
     return call('HMGET', id, 'b', 't', 'cr', 'c', 'c.e', 'c.c', 'cs', 'e', 'd', 's', 'x')
 end
 
--- The same without what may be long, and with the client.
+-- The same with the client.
+local function read_with_client(id)
+    return call('HMGET', id, 'b', 't', 'cr', 'c', 'c.e', 'c.c', 'cs', 'e', 'd', 's', 'x', 'u')
+end
+
+-- The same without what may be long.
 local function glance(id)
     local m = call('HMGET', id, 'e', 'c', 'c.e', 'd', 'u')
     return {nil, nil, nil, m[2], m[3], nil, nil, m[1], m[4], nil, nil, m[5]}
@@ -331,29 +336,28 @@ local function pack_bytes(bytes)
         math.floor(size / 256) % 256, size % 256) .. bytes
 end
 
--- PERF: what the messages of a page have alike is packed once.
-local heads, tails = {}, {}
+-- PERF: what a message has in common with the one before it is packed once.
+local common = {}
 
 -- A message as the rest of the server wants it, as a map in MsgPack. PERF: the body is in MsgPack
 -- already; so a page is one string, which the driver unpacks at once.
 local function present(id, m, now)
-    local created, count, claim = m[CREATED], m[COUNT] or 0, holder(m, now)
+    local created, ttl, count, claim = m[CREATED], m[TTL], m[COUNT] or 0, holder(m, now)
     local kind, body = 'body', m[B]
     if m[SPELLING] then
         kind, body = 'spelling', pack_bytes(m[SPELLING])
     end
-    local head_key, tail_key = created .. ' ' .. m[TTL] .. kind, count .. claim
-    local head, tail = heads[head_key], tails[tail_key]
-    if not head then
+    if created ~= common.created or ttl ~= common.ttl or kind ~= common.kind then
         local age = math.max(0, now - tonumber(created))
-        head = cmsgpack.pack('age', age, 'ttl', tonumber(m[TTL]), kind)
-        heads[head_key] = head
+        common.head = cmsgpack.pack('age', age, 'ttl', tonumber(ttl), kind)
+        common.created, common.ttl, common.kind = created, ttl, kind
     end
-    if not tail then
-        tail = cmsgpack.pack('claim_count', tonumber(count), 'claim_id', claim ~= '' and claim or nil)
-        tails[tail_key] = tail
+    if count ~= common.count or claim ~= common.claim then
+        common.tail = cmsgpack.pack(
+            'claim_count', tonumber(count), 'claim_id', claim ~= '' and claim or nil)
+        common.count, common.claim = count, claim
     end
-    local members = 6
+    local members, head, tail = 6, common.head, common.tail
     if m[CHECKSUM] then
         members, tail = members + 1, cmsgpack.pack('checksum', m[CHECKSUM]) .. tail
     end
@@ -429,7 +433,7 @@ end
 
 -- Gives places to some of the messages that are due by `exactly`.
 local function place(messages, exactly)
-    local due = call('ZRANGEBYSCORE', messages .. LATER, '-inf', exactly, 'LIMIT', 0, 100)
+    local due = call('ZRANGEBYSCORE', messages .. LATER, '-inf', exactly, 'LIMIT', '0', '100')
     if #due == 0 then
         return
     end
@@ -442,6 +446,24 @@ local function place(messages, exactly)
         end
     end
     call('ZREM', by_posting(messages), unpack(due))
+end
+
+-- The ranks of messages; false for those that are not in the queue, or are delayed.
+local function ranks_of(messages, ids)
+    local ranks = {}
+    for start = 1, #ids, 1000 do
+        local last = math.min(start + 999, #ids)
+        local some = redis.pcall('ZMSCORE', messages, unpack(ids, start, last))
+        for index = start, last do
+            if some.err then
+                -- Redis before 6.2 does not know the command.
+                ranks[index] = call('ZSCORE', messages, ids[index])
+            else
+                ranks[index] = some[index - start + 1]
+            end
+        end
+    end
+    return ranks
 end
 
 local function belongs(messages, id)
@@ -481,6 +503,7 @@ local function holding(messages, claim, now, ttl, grace, retry)
     -- PERF: a number is made a text each time it is given to a command.
     local claim_expires_text = string.format('%.0f', claim_expires)
     local first, factor, longest = tonumber(retry[1]), tonumber(retry[2]), tonumber(retry[3])
+    local texts = {}
     return function(id, m)
         local count = (tonumber(m[COUNT]) or 0) + 1
         if tonumber(m[EXPIRES]) < claim_expires + grace then
@@ -488,7 +511,8 @@ local function holding(messages, claim, now, ttl, grace, retry)
             set_expiry(messages, id, m[TTL], claim_expires + grace)
             call('EXPIRE', id, m[TTL])
         end
-        call('HSET', id, 'c', claim, 'c.e', claim_expires_text, 'c.c', count)
+        texts[count] = texts[count] or string.format('%.0f', count)
+        call('HSET', id, 'c', claim, 'c.e', claim_expires_text, 'c.c', texts[count])
         if first then
             local delay = math.min(longest, first * factor ^ (count - 1))
             call('HSET', id, 'd', string.format('%.3f', claim_expires + delay))
@@ -500,12 +524,13 @@ end
 -- Notes the messages of a new claim.
 local function keep_claim(claims, claim, ids, now, ttl)
     local list, expires = 'messages.' .. claim, string.format('%.0f', now + ttl)
+    local seconds = string.format('%.0f', ttl)
     for index = 1, #ids, 1000 do
         call('RPUSH', list, unpack(ids, index, math.min(index + 999, #ids)))
     end
-    call('EXPIRE', list, ttl)
-    call('HSET', claim, 'id', claim, 't', ttl, 'e', expires, 'n', #ids)
-    call('EXPIRE', claim, ttl)
+    call('EXPIRE', list, seconds)
+    call('HSET', claim, 'id', claim, 't', seconds, 'e', expires, 'n', #ids)
+    call('EXPIRE', claim, seconds)
     call('ZADD', claims, expires, claim)
     call('ZREMRANGEBYSCORE', claims, '-inf', now)
 end
