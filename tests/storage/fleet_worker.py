@@ -31,7 +31,7 @@ def main(name: str, uri: str, queue: str, path: str) -> None:
     log_path = pathlib.Path(path)
     directory = log_path.with_suffix('')
     directory.mkdir()
-    conf = load(name, SimpleNamespace(uri=uri), directory)  # type: ignore[arg-type]
+    conf = load(name, SimpleNamespace(patient_uri=uri), directory)  # type: ignore[arg-type]
     driver, control = open_drivers(name, conf)
     data = pipeline.DataDriver(conf, driver, control)
     drivers.protect(data)

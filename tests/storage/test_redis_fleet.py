@@ -31,25 +31,34 @@ class Fleet:
     def __init__(self, redis: RedisProcess, queue: str, directory: pathlib.Path) -> None:
         self._redis, self._queue, self._directory = redis, queue, directory
         self._logs: list[pathlib.Path] = []
-        self._processes: list[tuple[str, subprocess.Popen[bytes]]] = []
+        self._processes: list[tuple[str, subprocess.Popen[bytes], pathlib.Path]] = []
 
     def start(self, name: str) -> None:
         log = self._directory / f'{len(self._logs)}.log'
         self._logs.append(log)
-        command = [sys.executable, '-m', 'tests.storage.fleet_worker', name, self._redis.uri]
+        command = [
+            sys.executable,
+            '-m',
+            'tests.storage.fleet_worker',
+            name,
+            self._redis.patient_uri,
+        ]
         process = subprocess.Popen([*command, self._queue, str(log)])
-        self._processes.append((name, process))
+        self._processes.append((name, process, log))
 
     def replace_first(self) -> None:
         """Kill the process that has run longest, and start another of its kind."""
-        name, process = self._processes.pop(0)
+        name, process, log = self._processes.pop(0)
+        # On a busy machine it may take longer to start than it is to run.
+        while process.poll() is None and not (log.exists() and log.stat().st_size):
+            time.sleep(0.05)
         assert process.poll() is None, 'it has ended by itself'
         process.kill()
         process.wait()
         self.start(name)
 
     def kill(self) -> None:
-        for _, process in self._processes:
+        for _, process, _ in self._processes:
             assert process.poll() is None, 'it has ended by itself'
             process.kill()
             process.wait()
