@@ -197,6 +197,11 @@ class TransportDriver:
     ) -> None:
         configuration.register(conf)
         prefix = prefix.rstrip('/')
+        if prefix.startswith('//'):
+            raise ConfigurationError(
+                f'SCRIPT_NAME: {prefix!r} begins with two slashes, so that links would name '
+                'another host. Write it as in /messaging.'
+            )
         self._conf = conf
         self._defaults = ResourceDefaults(conf)
         section = conf[options.GROUP]

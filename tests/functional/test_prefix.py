@@ -112,6 +112,17 @@ def test_locations_and_hrefs_are_below_the_prefix(mounted: Mounted) -> None:
     assert shown.json()['href'] == claim
 
 
+def test_links_of_a_path_with_two_slashes_name_no_other_host(mounted: Mounted) -> None:
+    created = mounted.ask('PUT', '//v2/queues/slashes')
+    assert created.headers['Location'] == f'{PREFIX}/v2/queues/slashes'
+    queues = mounted.ask('GET', '///v2/queues').json()
+    assert {queue['href'].rpartition('/')[0] for queue in queues['queues']} == {
+        f'{PREFIX}/v2/queues'
+    }
+    assert queues['links'][0]['href'].startswith(f'{PREFIX}/v2/queues?')
+    assert mounted.ask('GET', '/v2//queues').status_code == 404
+
+
 def test_what_describes_the_api_names_the_prefix(mounted: Mounted) -> None:
     [version] = mounted.ask('GET', '/').json()['versions']
     assert version['links'] == [{'href': f'{PREFIX}/v2/', 'rel': 'self'}]

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from oslo_config import cfg
 
+from zaqar_gevent.conf import ConfigurationError
 from zaqar_gevent.proxies import (
     FORWARDED,
     PREFIX,
@@ -17,6 +18,7 @@ from zaqar_gevent.proxies import (
     believe,
     trust_proxies,
 )
+from zaqar_gevent.server import TransportDriver
 
 ETC = pathlib.Path(__file__).parents[2] / 'etc'
 PEER = '192.0.2.1'
@@ -89,6 +91,13 @@ def test_headers_of_the_other_kind_are_ignored() -> None:
     assert both['HTTP_HOST'] == 'a.example'
     assert both[RECEIVED_HOST] == 'asked.example'
     assert both[PREFIX] == '/zaqar'
+
+
+def test_no_prefix_names_another_host() -> None:
+    for prefix in ('//evil.example', '//evil.example/', 'evil.example', '/a//b', '/\\evil.example'):
+        assert PREFIX not in told(X_FORWARDED, x_forwarded_prefix=prefix)
+    with pytest.raises(ConfigurationError, match='SCRIPT_NAME'):
+        TransportDriver(cfg.ConfigOpts(), None, None, None, prefix='//evil.example/')
 
 
 @pytest.mark.parametrize('kind', [X_FORWARDED, FORWARDED])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import re
 import uuid
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
@@ -38,6 +39,8 @@ MAX_CLIENT_ID = 300
 MAX_USER_ID = 256
 MAX_ROLES = 8192
 
+# The same as in the names of projects.
+_CONTROL = re.compile(r'[\x00-\x1f\x7f]')
 _NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
@@ -69,7 +72,8 @@ class Caller(NamedTuple):
     ) -> Caller:
         """The caller that headers name; `roles` are separated by commas.
 
-        Raises `errors.BadRequest` for one that is longer than any that is real.
+        Raises `errors.BadRequest` for one that is longer than any that is real, and for control
+        characters in a user or role.
         """
         if not (
             len(project_id or '') <= MAX_PROJECT_ID
@@ -78,7 +82,11 @@ class Caller(NamedTuple):
             and len(roles or '') <= MAX_ROLES
         ):
             raise _too_long(project_id, client_id, user_id)
-        split = tuple(role.strip() for role in roles.split(',')) if roles else ()
+        for name, value in (('X-User-ID', user_id), ('X-Roles', roles)):
+            if value and _CONTROL.search(value):
+                raise errors.BadRequest(f'The header {name} must not hold control characters.')
+        # Of white space only what a header of HTTP may have around the elements of a list.
+        split = tuple(role.strip(' ') for role in roles.split(',')) if roles else ()
         return cls(project_id, client_id, user_id, split)
 
 

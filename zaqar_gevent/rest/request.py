@@ -24,6 +24,9 @@ class Request(falcon.Request):
         self.options = options or falcon.RequestOptions()
         self.method = env['REQUEST_METHOD']
         path: str = env['PATH_INFO'] or '/'
+        if path.startswith('//'):
+            # Links made of it would name another host (RFC 3986, section 4.2).
+            path = env['PATH_INFO'] = '/' + path.lstrip('/')
         if not path.isascii():
             # WSGI gives its bytes as if they were Latin-1.
             path = path.encode('latin-1').decode(errors='replace')

@@ -11,16 +11,23 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 import msgspec
 
-from zaqar_gevent.api import errors, subscribers
+from zaqar_gevent.api import errors, microversions, subscribers, tracing
 from zaqar_gevent.api.context import Caller
 from zaqar_gevent.api.signed_urls import SignedRequest
 
 _SECRET_HEADERS = frozenset({'url-signature', 'x-auth-token', 'x-service-token', 'x-storage-token'})
 
+# The headers whose values the server acts on.
+_INTERPRETED = _SECRET_HEADERS | {
+    *('client-id', 'x-project-id', 'x-user-id', 'x-roles', 'request-id'),
+    *('url-expires', 'url-methods', 'url-paths'),
+    *(microversions.HEADER.lower(), tracing.PARENT, tracing.STATE),
+}
 
 MAX_HEADERS = 32 * 1024
 """Characters of all the headers of a message: they are remembered for the connection."""
@@ -49,8 +56,24 @@ def check_size(headers: dict[str, str]) -> None:
 
 
 def lower(headers: dict[str, str]) -> dict[str, str]:
-    """The headers by lower-case name, since names are read in any case."""
-    return {name.lower(): value for name, value in headers.items()}
+    """The headers by lower-case name, since names are read in any case.
+
+    Raises `errors.BadRequest` for a header that is interpreted and is there in two spellings.
+    """
+    named = {name.lower(): value for name, value in headers.items()}
+    if len(named) != len(headers):
+        _check_single(headers)
+    return named
+
+
+def _check_single(headers: dict[str, str]) -> None:
+    counts = Counter(name.lower() for name in headers)
+    for name in headers:
+        if counts[name.lower()] > 1 and name.lower() in _INTERPRETED:
+            raise errors.BadRequest(
+                f'The header {name} must not be repeated, in another spelling either - '
+                'at `$.headers`'
+            )
 
 
 def caller_of(named: dict[str, str]) -> Caller:

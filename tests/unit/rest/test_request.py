@@ -32,6 +32,14 @@ def test_a_request_is_as_falcon_has_it(name: str) -> None:
     assert getattr(Request(environ, options), name) == expected
 
 
+@pytest.mark.parametrize('path', ['//v2/queues/\xc3\xa9', '///v2/queues/\xc3\xa9'])
+def test_paths_begin_with_one_slash(path: str) -> None:
+    request = Request({**_environ(), 'PATH_INFO': path})
+    assert request.path == '/v2/queues/é'
+    assert request.relative_uri.startswith('/v2/')
+    assert request.path == '/v2/queues/é'
+
+
 @pytest.mark.parametrize('path', ['/v2/queues/\xc3\xa9', '/v2/queues/\xff', ''])
 def test_paths_are_read_as_falcon_reads_them(path: str) -> None:
     environ = {**_environ(), 'PATH_INFO': path}
