@@ -3,6 +3,7 @@
 from typing import Any
 
 import pytest
+import requests
 
 from tests.callers import TRANSPORTS, RestCaller, connect
 
@@ -158,6 +159,57 @@ def test_a_project_cannot_begin_or_end_with_white_space(api: Any, project_id: st
         answer = api.call(action, headers=headers, queue_name='fleet')
         assert answer.status == 400
         assert 'X-Project-ID' in str(answer.body)
+
+
+# By header: another spelling of its name.
+SPELLINGS = {
+    'X-Project-ID': 'x-project-id',
+    'Client-ID': 'CLIENT-ID',
+    'X-Roles': 'X-ROLES',
+    'X-User-ID': 'X-User-Id',
+    'OpenStack-API-Version': 'openstack-api-version',
+    'URL-Signature': 'Url-Signature',
+    'traceparent': 'Traceparent',
+}
+
+
+@pytest.mark.parametrize('name', SPELLINGS)
+def test_a_header_in_two_spellings_is_refused(api: Any, name: str) -> None:
+    """Two readers could take either for the one that counts."""
+    if isinstance(api, RestCaller):
+        pytest.skip('headers of HTTP that are repeated are tested with heads')
+    given = {'Client-ID': GOOD_ID, 'X-Project-ID': 'p', name: GOOD_ID, SPELLINGS[name]: GOOD_ID}
+    answer = api.call('queue_list', headers=given)
+    assert answer.status == 400
+    assert 'must not be repeated' in str(answer.body)
+    others = {'Client-ID': GOOD_ID, 'X-Project-ID': 'p', 'X-Other': 'a', 'x-other': 'b'}
+    assert api.call('queue_list', headers=others).status == 200
+
+
+@pytest.mark.parametrize('name', ['X-User-ID', 'X-Roles'])
+@pytest.mark.parametrize('value', ['poster\n', '\x1fposter', 'a,poster\x7f', 'po\0ster'])
+def test_a_user_or_role_with_control_characters_is_refused(api: Any, name: str, value: str) -> None:
+    if isinstance(api, RestCaller):
+        pytest.skip('an HTTP header has no such value')
+    headers = {'Client-ID': GOOD_ID, 'X-Project-ID': 'p', name: value}
+    answer = api.call('queue_list', headers=headers)
+    assert answer.status == 400
+    assert name in str(answer.body)
+
+
+@pytest.mark.parametrize('value', ['1_0', '%2B1', '+1', '%201', '1%20', '%D9%A1', '1.0', '--1'])
+def test_an_integer_in_a_query_is_of_ascii_digits(server: Any, value: str) -> None:
+    rest = RestCaller(server.url)
+    url = f'{server.url}/v2/queues'
+    for name in ('limit', 'wait'):
+        if name == 'wait' and value == '1.0':
+            continue
+        path = url if name == 'limit' else f'{url}/q/messages'
+        answer = requests.get(f'{path}?{name}={value}', headers=rest.identity.headers(), timeout=60)
+        assert answer.status_code == 400, name
+        assert name in answer.json()['description']
+    same = requests.get(f'{url}?limit=010', headers=rest.identity.headers(), timeout=60)
+    assert same.status_code == 200
 
 
 @pytest.mark.parametrize('count', [1500, 101])

@@ -168,6 +168,7 @@ enable_virtual_pool = True
 # What differs on purpose: which requests, how upstream and we answer, and why. What upstream
 # answers with 5xx we may answer as is right.
 DELIBERATE = [
+    ('[?]limit=(1_0|%2B1|%D9%A1|%201)$', (200, 400), 'an integer has ASCII digits'),
     ('^OPTIONS ', (200, 404), 'a path that does not exist does not exist for OPTIONS either'),
     ('^GET /v2/ ?', (200, 200), 'what we have and upstream has not is in the home document too'),
     ('^GET / .*X-Project-ID.*x{100}', (300, 400), 'what no project can be called is refused'),
@@ -243,6 +244,8 @@ def _of_queues() -> Iterator[Exchange]:
         yield from with_queries(
             'GET', path, 'limit', 'marker', 'detailed', 'name', 'with_count', 'x'
         )
+        for value in ('1_0', '%2B1', '%D9%A1', '%201', '-0', '010'):
+            yield Exchange('GET', f'{path}?limit={value}')
         for name in (
             'a',
             'a.b',
