@@ -85,8 +85,9 @@ def coding(text: bytes) -> Malformed:
 
 LINES = {
     'no version': line(b'%METHOD% %TARGET%\r\n'),
-    'version 0.9': line(b'%METHOD% %TARGET% HTTP/0.9\r\n'),
-    'version 2.0': line(b'%METHOD% %TARGET% HTTP/2.0\r\n'),
+    'version 0.9': line(b'%METHOD% %TARGET% HTTP/0.9\r\n', 505),
+    'version 2.0': line(b'%METHOD% %TARGET% HTTP/2.0\r\n', 505),
+    'version 1.2': line(b'%METHOD% %TARGET% HTTP/1.2\r\n'),
     'version 1.10': line(b'%METHOD% %TARGET% HTTP/1.10\r\n'),
     'version 1': line(b'%METHOD% %TARGET% HTTP/1\r\n'),
     'version with a comma': line(b'%METHOD% %TARGET% HTTP/1,1\r\n'),
@@ -94,7 +95,7 @@ LINES = {
     'version with a space': line(b'%METHOD% %TARGET% HTTP /1.1\r\n'),
     'version in lower case': line(b'%METHOD% %TARGET% http/1.1\r\n'),
     'version of another protocol': line(b'%METHOD% %TARGET% RTSP/1.0\r\n'),
-    'preface of HTTP/2': line(b'PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n'),
+    'preface of HTTP/2': line(b'PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n', 505),
     'start of TLS': line(b'\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n'),
     'space before the method': line(b' %METHOD% %TARGET% HTTP/1.1\r\n'),
     'two spaces before the target': line(b'%METHOD%  %TARGET% HTTP/1.1\r\n'),

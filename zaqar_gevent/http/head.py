@@ -24,6 +24,7 @@ METHODS = frozenset(
 """The methods that are known, though not each of them everywhere."""
 
 _REQUEST_LINE = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+) ([!-~]+) HTTP/(\d)\.(\d)\r\n")
+_OTHER_VERSION = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+ [!-~]+ HTTP/[02-9]\.\d(?:\r|$)")
 _ABSOLUTE = re.compile(rb'(?i:https?)://([^/?#]+)(.*)')
 _HOST = re.compile(
     r"(?:\[[0-9A-Fa-f:.]+(?:%25[\w.~-]+)?\]|(?:[\w.~!$&'()*+;=-]|%[0-9A-Fa-f]{2})*)(?::\d{0,5})?",
@@ -121,6 +122,8 @@ def read_head(received: bytes, limits: Limits) -> Head | None:
     line = _REQUEST_LINE.match(data)
     if line is None:
         raise _bad_line(data)
+    if line[3] != b'1':
+        raise _other_version()
     request = _parse(data, limits)
     if request is None:
         raise _bad('The head is not where it seems to end.')
@@ -157,13 +160,13 @@ def _parse(data: bytes, limits: Limits) -> dict[str, Any] | None:
     except gunicorn_h1c.ParseError as error:
         if data.startswith(_TLS):
             raise _bad_line(data) from None
+        if _OTHER_VERSION.match(data) is not None:
+            raise _other_version() from None
         raise _bad(f'{error}.') from None
 
 
 def _interpret(line: re.Match[bytes], fields: list[tuple[bytes, bytes]], size: int) -> Head:
     method, target, *version = line.groups()
-    if version[0] != b'1' or version[1] not in b'01':
-        raise _bad('Only HTTP/1.0 and HTTP/1.1 are served.')
     is_old = version[1] == b'0'
     variables: dict[str, Any] = {
         'REQUEST_METHOD': method.decode(),
@@ -313,6 +316,13 @@ def _bad_line(data: bytes) -> Refused:
         return _bad('The client speaks TLS (https, wss), and the server plain HTTP here.')
     line = data.partition(b'\r\n')[0]
     return _long_target() if len(line) > MAX_LINE_BYTES else _bad('The request line is malformed.')
+
+
+def _other_version() -> Refused:
+    return Refused(
+        *(505, 'http_version_not_supported', 'HTTP version not supported'),
+        'Only HTTP/1.0 and HTTP/1.1 are served.',
+    )
 
 
 def _bad(reason: str) -> Refused:
