@@ -19,6 +19,7 @@ from oslo_log import log
 from zaqar_gevent.api import documents, errors
 from zaqar_gevent.api.context import CREDENTIALS, Caller, Identity
 from zaqar_gevent.conf import ConfigurationError
+from zaqar_gevent.refusals import refuse
 
 LOG = log.getLogger(__name__)
 
@@ -67,6 +68,10 @@ class KeystoneAuth(auth_token.AuthProtocol):
         else:
             answer = self._ask(environ)
             if CREDENTIALS not in environ:
+                if answer.status.startswith('503'):
+                    # The middleware's own has a text for a body.
+                    retry_after = ('Retry-After', str(errors.RETRY_AFTER_SECONDS))
+                    return refuse(start_response, _unavailable(), retry_after)
                 start_response(answer.status, answer.headers)
                 return answer.body
         return self._protected(environ, start_response)

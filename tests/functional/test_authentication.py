@@ -462,9 +462,11 @@ def test_without_the_identity_service_everything_is_unavailable(
         assert authenticate(caller, 'any').status == 503
         assert caller.call('queue_list').status == 403
         headers = {**Identity(project_id).headers(), 'X-Auth-Token': 'any'}
-        assert (
-            requests.get(f'{server.url}/v2/queues', headers=headers, timeout=60).status_code == 503
-        )
+        refused = requests.get(f'{server.url}/v2/queues', headers=headers, timeout=60)
+        assert refused.status_code == 503
+        assert refused.json()['code'] == 'service_unavailable'
+        assert refused.headers['Content-Type'] == 'application/json'
+        assert 'Retry-After' in refused.headers
         caller.close()
 
 
