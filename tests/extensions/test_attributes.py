@@ -146,6 +146,9 @@ def test_the_answer_says_which_version_it_is_in(server: ServerProcess) -> None:
     latest = {'OpenStack-API-Version': 'messaging latest'}
     [version] = requests.get(server.url, headers=latest, timeout=60).json()['versions']
     assert (version['min_version'], version['max_version']) == ('2.0', '2.1')
+    for path in ('/', '/v2/'):
+        described = requests.get(server.url + path, headers=own, timeout=60)
+        assert described.headers['Vary'] == 'OpenStack-API-Version'
     [version] = requests.get(server.url, timeout=60).json()['versions']
     assert 'min_version' not in version
 

@@ -10,12 +10,14 @@ import pytest
 import requests
 import websocket
 
+from tests.callers import Identity
 from tests.functional.test_command import failure
 from tests.server_process import ServerProcess
 
 ALLOWED = 'http://localhost:5173'
 FOREIGN = 'https://evil.example'
 LOG_SECONDS = 60
+IDENTITY = Identity('demo').headers()
 
 
 @pytest.fixture(scope='module')
@@ -33,6 +35,32 @@ def test_pages_of_allowed_origins_use_rest_and_websockets(
     answer = requests.get(f'{server.url}/v2/ping', headers={'Origin': origin}, timeout=60)
     assert answer.headers['Access-Control-Allow-Origin'] == origin
     websocket.create_connection(server.websocket_url, origin=origin, timeout=60).close()
+
+
+@pytest.mark.parametrize('origin', [ALLOWED, FOREIGN, None])
+@pytest.mark.parametrize('path', ['/', '/v2/', '/v2/ping', '/v2/nothing', '/client/zaqar.js'])
+def test_caches_are_told_what_an_answer_depends_on(
+    server: ServerProcess, path: str, origin: str | None
+) -> None:
+    headers = {'Origin': origin} if origin else {}
+    answer = requests.get(server.url + path, headers={**IDENTITY, **headers}, timeout=60)
+    names = answer.headers['Vary'].split(',')
+    depends_on_version = path in ('/', '/v2/')
+    assert names == [*['OpenStack-API-Version'] * depends_on_version, 'Origin']
+    latest = {**IDENTITY, **headers, 'OpenStack-API-Version': 'messaging latest'}
+    again = requests.get(server.url + path, headers=latest, timeout=60)
+    if depends_on_version:
+        assert again.headers['Vary'] == answer.headers['Vary']
+
+
+def test_only_the_home_document_may_be_stored_by_caches(server: ServerProcess) -> None:
+    for path in ('/', '/v2/queues', '/v2/ping', '/v2/queues/none/messages/none', '/nothing'):
+        answer = requests.get(server.url + path, headers=IDENTITY, timeout=60)
+        assert answer.headers['Cache-Control'] == 'no-store', path
+    refused = requests.delete(f'{server.url}/v2/queues', headers=IDENTITY, timeout=60)
+    assert (refused.status_code, refused.headers['Cache-Control']) == (405, 'no-store')
+    home = requests.get(f'{server.url}/v2/', headers=IDENTITY, timeout=60)
+    assert home.headers['Cache-Control'] == 'max-age=86400'
 
 
 @pytest.mark.parametrize('origin', [ALLOWED, FOREIGN])

@@ -56,6 +56,8 @@ class App(falcon.App[Request, falcon.Response]):
         except Exception as error:
             _handle(req, resp, error, variables)
         body, status, headers = resp.data, resp.status, resp.headers
+        # The identity of a request is in headers that caches do not know.
+        headers.setdefault('cache-control', 'no-store')
         if status == 204:
             body = b''
         else:
@@ -94,6 +96,7 @@ def _by_path(dispatcher: Dispatcher) -> dict[str, list[Operation]]:
 
 def _handle(req: Request, resp: falcon.Response, error: Exception, params: dict[str, Any]) -> None:
     """Answer with an error; what is not one of the API's or of Falcon's is a fault of ours."""
+    resp.set_header('Cache-Control', 'no-store')
     match error:
         case errors.APIError():
             _refuse(resp, error)

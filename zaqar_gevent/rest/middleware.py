@@ -70,18 +70,19 @@ def mount(app: Application, prefix: str) -> Application:
     return mounted
 
 
-def _take_vary(response: webob.Response) -> list[str]:
-    """The names of the headers that an answer depends on, which it says no more."""
-    said = response.headers.getall('Vary')
-    if said:
-        del response.headers['Vary']
-    return [name.strip() for value in said for name in value.split(',')]
+def _depend_on_origin(headers: list[tuple[str, str]]) -> list[tuple[str, str]]:
+    """The headers of an answer, with one `Vary` that has each name once, Origin among them."""
+    said = [value for name, value in headers if name.lower() == 'vary']
+    names = dict.fromkeys([name.strip() for value in said for name in value.split(',')])
+    others = [(name, value) for name, value in headers if name.lower() != 'vary']
+    return [*others, ('Vary', ','.join({**names, 'Origin': None}))]
 
 
 def allow_origins(app: Application, conf: cfg.ConfigOpts, origins: Origins) -> Application:
     """`app` for browsers, which let pages read an answer only if its headers allow their origin.
 
-    origins: those that [cors] allows; a page of another origin gets no such headers.
+    origins: those that [cors] allows; a page of another origin gets no such headers. Where there
+        are any, every answer says that it depends on the origin, for the sake of caches.
     """
     cors.set_defaults(
         allow_headers=_ALLOWED_HEADERS,
@@ -91,12 +92,19 @@ def allow_origins(app: Application, conf: cfg.ConfigOpts, origins: Origins) -> A
     rules = cors.CORS(None, conf)
 
     def allowing(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
-        if 'HTTP_ORIGIN' not in environ:
-            return app(environ, start_response)
-        # It logs a refusal; the browser is what keeps the answer from the page.
-        origins.allow(environ)
+        if 'HTTP_ORIGIN' in environ:
+            # It logs a refusal; the browser is what keeps the answer from the page.
+            origins.allow(environ)
         if not rules.allowed_origins:
             return app(environ, start_response)
+        if 'HTTP_ORIGIN' not in environ:
+            # PERF: few of the requests come from pages.
+            return app(
+                environ,
+                lambda status, headers, *more: start_response(
+                    status, _depend_on_origin(headers), *more
+                ),
+            )
         request = webob.Request(environ)
         if request.method == 'OPTIONS' and 'HTTP_ACCESS_CONTROL_REQUEST_METHOD' in environ:
             # A preflight has no token, so it must not come as far as authentication.
@@ -106,13 +114,11 @@ def allow_origins(app: Application, conf: cfg.ConfigOpts, origins: Origins) -> A
 
         def start(status: str, headers: list[tuple[str, str]], *exc_info: Any) -> Any:
             # With a body of its own, as by default, it would have the length of that.
-            response = webob.Response(status=status, headerlist=list(headers), app_iter=())
-            said = _take_vary(response)
+            response = webob.Response(
+                status=status, headerlist=_depend_on_origin(headers), app_iter=()
+            )
             rules.process_response(response, request)
-            # Each name once: the answer may say already that it depends on the origin.
-            if names := dict.fromkeys([*said, *_take_vary(response)]):
-                response.headers['Vary'] = ','.join(names)
-            return start_response(status, response.headerlist, *exc_info)
+            return start_response(status, _depend_on_origin(response.headerlist), *exc_info)
 
         return app(environ, start)
 

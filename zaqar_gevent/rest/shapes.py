@@ -17,6 +17,7 @@ from zaqar_gevent.api import (
     errors,
     flavors,
     messages,
+    microversions,
     pools,
     queues,
     redrives,
@@ -301,6 +302,7 @@ def _stats(req: Request, resp: falcon.Response, reply: Reply) -> LinkedStats:
 
 
 def _home_document(req: Request, resp: falcon.Response, reply: Reply) -> Home:
+    _depend_on_version(resp)
     resp.content_type = HOME_MEDIA_TYPE
     resp.cache_control = ['max-age=86400']
     resources: dict[str, dict[str, Any]] = reply.body['resources']
@@ -311,7 +313,13 @@ def _home_document(req: Request, resp: falcon.Response, reply: Reply) -> Home:
     return {'resources': resources}
 
 
+def _depend_on_version(resp: falcon.Response) -> None:
+    """Tell caches that the answer depends on the version asked for, even if none was."""
+    resp.set_header('Vary', microversions.HEADER)
+
+
 def _versions(req: Request, resp: falcon.Response, reply: Reply) -> dict[str, Any]:
+    _depend_on_version(resp)
     versions = [
         {**version, 'links': [_below(req, link) for link in version['links']]}
         for version in reply.body['versions']
