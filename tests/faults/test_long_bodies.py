@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import pathlib
 import sqlite3
 import sys
@@ -16,6 +17,7 @@ from tests.callers import RestCaller, connect
 from tests.faults.memory import MB, settled
 from tests.server_process import ServerProcess
 from zaqar_gevent.conf import STORE_FILE
+from zaqar_gevent.storage.sqlite import staging
 
 RECORD = {'event': 'BackupStarted', 'size': 1024, 'ratio': 0.5, 'tags': ['a', None, True]}
 BODIES: list[Any] = [[RECORD] * 2000, 'snö ☃ ' * 10_000]
@@ -72,6 +74,8 @@ def test_memory_is_flat_under_long_bodies(tmp_path: pathlib.Path, size: int) -> 
     assert after - before < GROWTH, (before, after)
 
 
+# Of a text of three million characters, with its quotes.
+PIECES = math.ceil(3_000_002 / staging.PIECE_BYTES)
 CONFIG = '[transport]\nmax_messages_post_size = 11000000\n'
 # Of the last piece it is said that its body may be removed at once.
 KILLED = """
@@ -136,7 +140,7 @@ def test_a_server_that_is_killed_between_pieces_leaves_none(tmp_path: pathlib.Pa
         assert [message['body'] for message in listed.body['messages']] == [whole, long]
         now = count_pieces(tmp_path) - kept
         deadline = time.monotonic() + 60
-        while now != 7:
+        while now != PIECES + 1:
             assert time.monotonic() < deadline, now
             time.sleep(0.1)
             now = count_pieces(tmp_path) - kept

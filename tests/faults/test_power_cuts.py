@@ -41,10 +41,12 @@ monkey.patch_all()
 import gevent
 from oslo_config import cfg
 from zaqar_gevent import conf as configuration
-from zaqar_gevent.storage.sqlite import connecting
+from zaqar_gevent.storage.sqlite import connecting, staging
 # So that there are many checkpoints, and the journal begins anew as often.
 connecting.CHECKPOINT_PAGES = 30
 from zaqar_gevent.storage.sqlite import ControlDriver, DataDriver
+from zaqar_gevent.storage.sqlite.database import Database
+staging.STAGED_BYTES = staging.PIECE_BYTES = 4000
 
 state, told, name, rounds, lives, processes = sys.argv[1:]
 output = os.open(told, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
@@ -57,8 +59,11 @@ def work(number, life, data):
     messages, claims = data.message_controller, data.claim_controller
     queue, kept = f'q{number % 2}', []
     for turn in range(int(rounds)):
-        bodies = [f'{name}-{life}-{number}-{turn}-{part}' + 'x' * chance.randint(0, 900)
-                  for part in range(chance.randint(1, 3))]
+        sizes = [chance.randint(0, 900) for part in range(chance.randint(1, 3))]
+        if turn % 6 == number:
+            sizes[-1] += 9000
+        bodies = [f'{name}-{life}-{number}-{turn}-{part}' + 'x' * size
+                  for part, size in enumerate(sizes)]
         tell(posting=bodies)
         ids = messages.post(queue, [{'ttl': 3600, 'body': body} for body in bodies], None)
         tell(posted=dict(zip(ids, bodies)), queue=queue)
@@ -73,6 +78,9 @@ def work(number, life, data):
                 tell(deleted=one)
 
 for life in range(int(lives)):
+    if life:
+        # Then nothing syncs the pieces of a body before the commit of its message.
+        Database.sync_log = lambda database: None
     conf = configuration.load(cfg.ConfigOpts(), [])
     configuration.use_embedded_store(conf, pathlib.Path(state))
     control = ControlDriver(conf, None)
@@ -129,6 +137,19 @@ class Recording:
                 disk.do(number, operation)
             if number in wanted:
                 yield disk, expected
+
+    def posts_of_long_bodies(self) -> list[int]:
+        """After which operations a body in pieces had just been acknowledged."""
+        told = (
+            (number, json.loads(operation.data))
+            for number, operation in enumerate(self.operations)
+            if operation.path == self._told and operation.kind == 'write'
+        )
+        return [
+            number
+            for number, what in told
+            if any(len(body) > 9000 for body in what.get('posted', {}).values())
+        ]
 
     def count(self, kind: str, name: str) -> int:
         return sum(each.kind == kind and each.path.endswith(name) for each in self.operations)
@@ -217,11 +238,16 @@ def _check_order(bodies: list[str]) -> None:
 
 
 def cut(directory: pathlib.Path, made: Recording, *, points: int, seed: int) -> int:
-    """Cut the power at `points` points, and twice at each; returns how often."""
+    """Cut the power at `points` points, and twice at each; returns how often.
+
+    Those at which a long body has just been acknowledged are among them, as far as they are few.
+    """
     print(f'seed {seed}')
     chance = random.Random(seed)
     count = len(made.operations)
-    chosen = sorted(chance.sample(range(count), min(points, count)))
+    long = made.posts_of_long_bodies()[: points // 4]
+    others = [number for number in range(count) if number not in long]
+    chosen = sorted(long + chance.sample(others, min(points - len(long), len(others))))
     images = 0
     for disk, expected in made.replay(chosen):
         for survivors in (None, random.Random(chance.random())):
@@ -254,6 +280,7 @@ def test_the_recordings_have_what_matters_in_them(alone: Recording, together: Re
         assert made.count('sync', '-wal') > 20
         # Checkpoints write to the file, and the journal begins anew with a head of its own.
         assert made.count('sync', 'zaqar.sqlite') > 3
+        assert made.posts_of_long_bodies()
         heads = [
             each
             for each in made.operations

@@ -361,6 +361,68 @@ def test_others_commit_while_the_disk_is_waited_for(
     wait_for(lambda: store.database.write(get_synchronous) == FULL)
 
 
+def test_the_log_begins_anew_after_a_failure_to_sync_a_piece(
+    store: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.post('before')
+    log = pathlib.Path(f'{store.database.path}-wal')
+    salt = log.read_bytes()[16:24]
+
+    def fail(wal: Wal) -> None:
+        raise OSError(errno.EIO, 'Input/output error')
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Wal, 'sync', fail)
+        with pytest.raises(StoreUnavailable, match='Input/output error'):
+            store.post('x' * 300_000)
+        store.post('meanwhile')
+        # What follows in it would be lost with the piece.
+        assert log.read_bytes()[16:24] != salt
+    store.post('y' * 300_000)
+    assert store.bodies() == ['before', 'meanwhile', 'y' * 300_000]
+
+
+def test_a_piece_waits_for_its_sync_and_others_do_not(
+    store: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.post('before')
+    assert store.database.write(get_synchronous) == FULL
+    sync = Sync(monkeypatch)
+    waiting = gevent.spawn(store.post, 'x' * 300_000)
+    wait_for(lambda: sync.count == 1)
+    store.post('meanwhile')
+    assert not waiting.ready()
+    assert store.database.write(get_synchronous) == FULL
+    sync.go_on()
+    waiting.get(timeout=SECONDS)
+    assert sync.count == 3
+    assert store.bodies() == ['before', 'meanwhile', 'x' * 300_000]
+
+
+def test_others_wait_for_a_few_pages_of_a_checkpoint_only(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connecting, 'CHECKPOINT_PAGES', 50)
+    passes: list[int] = []
+    made = checkpoints.Checkpointer._pass
+
+    def count(self: checkpoints.Checkpointer, connection: sqlite3.Connection) -> int:
+        length = made(self, connection)
+        passes.append(length)
+        if len(passes) == 1:
+            # Others have gone on meanwhile.
+            for _ in range(2):
+                store.post('y' * 250_000)
+        return length
+
+    monkeypatch.setattr(checkpoints.Checkpointer, '_pass', count)
+    store = Store(tmp_path)
+    store.post('x' * 250_000)
+    wait_for(lambda: len(passes) >= 2)
+    store.close()
+    assert passes[1] - passes[0] > checkpoints.LAST_PAGES
+
+
 def test_the_log_begins_anew_after_a_failure_to_sync_it(
     store: Any, other: Wal, monkeypatch: pytest.MonkeyPatch
 ) -> None:

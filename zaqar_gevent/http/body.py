@@ -6,7 +6,7 @@ import io
 import re
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import gevent
 import gunicorn_h1c
@@ -18,6 +18,7 @@ from zaqar_gevent.sockets.received import FREE_BYTES, Reservation
 _READ_BYTES = 64 * 1024
 # Of a long body as much as this, and then others have their turn.
 _READ_LONG_BYTES = 256 * 1024
+_LONG_BYTES = 1024 * 1024
 # PERF: what is read for a line stays little: the rest of it is copied for each line and chunk.
 _READ_LINE_BYTES = 4 * 1024
 _CHUNK_SIZE = re.compile(rb'([0-9A-Fa-f]{1,15})(;[\t\x20-\x7e\x80-\xff]*)?')
@@ -66,7 +67,10 @@ class Body(io.RawIOBase):
         return True
 
     def read(self, size: int | None = -1) -> bytes:
-        """`size` bytes, or what is left of the body; raises `BrokenBody`."""
+        """`size` bytes, or what is left of the body; raises `BrokenBody`.
+
+        What is long may be a `bytearray`.
+        """
         left = self._bound(size if size is not None and size >= 0 else None)
         if left == 0:
             return b''
@@ -82,7 +86,8 @@ class Body(io.RawIOBase):
                 gevent.sleep(MOMENT)
         if self.reservation is not None:
             self.reservation.has_come()
-        return bytes(gathered)
+        # PERF: to copy ten megabytes into new memory would keep all others waiting.
+        return bytes(gathered) if len(gathered) < _LONG_BYTES else cast('bytes', gathered)
 
     def _may_read(self, gathered: int, most: int | None) -> int:
         """How much may be read now, of `most` bytes in all; waits for room where it is needed."""

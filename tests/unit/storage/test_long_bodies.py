@@ -18,7 +18,14 @@ from zaqar_gevent.markers import MarkerNotGiven
 from zaqar_gevent.storage.core.completions import Call
 from zaqar_gevent.storage.core.group_commit import GroupCommit, apart
 from zaqar_gevent.storage.errors import StoreUnavailable, UndecodableValue
-from zaqar_gevent.storage.sqlite import collector, copying, messages, schema, staging
+from zaqar_gevent.storage.sqlite import (
+    checkpoints,
+    collector,
+    copying,
+    messages,
+    schema,
+    staging,
+)
 from zaqar_gevent.storage.sqlite.long_bodies import LEAST_BYTES
 from zaqar_gevent.storage.sqlite.usage import UsageController
 
@@ -175,7 +182,9 @@ def test_popped_ones_go_back(store):
     assert count_long(store) == count
 
 
-def test_a_claim_does_not_write_them_again(store, tmp_path):
+def test_a_claim_does_not_write_them_again(store, tmp_path, monkeypatch):
+    # So that the log does not begin anew.
+    monkeypatch.setattr(checkpoints, 'PIECES_A_PASS', 1000)
     log = tmp_path / 'store.db-wal'
     # Rows that keep their length are not written as a whole: for SQLite, 1 is as long as null.
     store.post(*range(9))
@@ -348,11 +357,11 @@ def test_a_body_is_written_in_pieces_of_which_each_has_a_transaction(staging_sto
 
 def test_only_long_posts_are_written_in_pieces(open_store):
     store = open_store()
-    store.post('x' * 1_000_000)
+    store.post('x' * 250_000)
     assert get_pieces(store) == []
-    store.post('x' * 500_000, 'y' * 600_000)
-    assert [row[1:3] for row in get_pieces(store)] == [(1, 500_002), (2, 600_002)]
-    assert store.bodies() == ['x' * 1_000_000, 'x' * 500_000, 'y' * 600_000]
+    store.post('x' * 120_000, 'y' * 150_000)
+    assert [row[1:3] for row in get_pieces(store)] == [(1, 120_002), (2, 150_002)]
+    assert store.bodies() == ['x' * 250_000, 'x' * 120_000, 'y' * 150_000]
 
 
 def test_a_message_is_seen_when_its_body_is_whole(staging_store, monkeypatch):

@@ -52,7 +52,8 @@ def apart(work: Work) -> Work:
     """Have each call of a work be a transaction by itself, in turns with all other calls.
 
     For parts of long tasks: callers of other works wait for one of them at most. Nobody gathers
-    calls with these, so each caller has one at a time.
+    calls with these, so each caller has one at a time. What they commit need not be durable before
+    the next call of another work is answered.
     """
     APART.add(work)
     return work

@@ -26,8 +26,7 @@ from zaqar_gevent.storage.core.outages import OutageLog
 from zaqar_gevent.storage.core.pages import decode_page
 from zaqar_gevent.storage.core.thread_pool import ThreadFailed, ThreadPool, ThreadPoolClosed
 from zaqar_gevent.storage.errors import ScanTooLong, StoreUnavailable, UndecodableValue
-from zaqar_gevent.storage.sqlite import connecting
-from zaqar_gevent.storage.sqlite.checkpoints import Checkpointer
+from zaqar_gevent.storage.sqlite import checkpoints, connecting
 from zaqar_gevent.storage.sqlite.files import Files, ThreadConnection
 from zaqar_gevent.storage.sqlite.outage import unavailable
 from zaqar_gevent.storage.sqlite.reader import Reader, ReadTooLong
@@ -107,6 +106,14 @@ class Database:
         """
         return self._call(self._writing, work, arguments)
 
+    def sync_log(self) -> None:
+        """Wait until all that has been committed outlives a power cut, if it is to.
+
+        Others commit meanwhile. Raises `StoreUnavailable`.
+        """
+        if self.synchronous == 'full':
+            self._call(self._checkpointing, checkpoints.sync_log, ())
+
     def read(self, work: Callable[..., Any], *arguments: Any) -> Any:
         """`work(connection, *arguments)`, which is expected to be short; raises like `write`."""
         if self._is_closed:
@@ -167,7 +174,7 @@ class Database:
         have_ended = self._reading.pool.close(wait=wait)
         have_ended &= self._scanning.pool.close(wait=wait)
         have_ended &= self._writing.pool.close(wait=wait)
-        have_ended &= self._checkpointing.close(wait=wait)
+        have_ended &= self._checkpointing.pool.close(wait=wait)
         if have_ended:
             self._files.close()
 
@@ -179,7 +186,7 @@ class Database:
             lambda: Reader(opened, READ_SECONDS), threads=READERS, at_once=READERS - 1
         )
         self._scanning = _LoggedPool(lambda: Reader(opened), threads=SCANNERS, at_once=SCANNERS - 1)
-        self._checkpointing = ThreadPool(lambda: Checkpointer(opened), greedy=True)
+        self._checkpointing = _LoggedPool(lambda: checkpoints.Checkpointer(opened), greedy=True)
         self._local = _local()
         self._listeners_lock = _allocate_lock()
 
@@ -190,7 +197,7 @@ class Database:
             self._report_later,
             self._announce,
             lambda: bool(self._listening),
-            self._checkpointing.wake,
+            self._checkpointing.pool.wake,
             self._part,
         )
 

@@ -104,6 +104,7 @@ class Files:
     look_at: when they are to be looked at again, by `time.perf_counter`.
     openings: how often they have been opened.
     writing: held by the thread of this process that writes.
+    is_log_in_doubt: whether a sync of the log has failed since it last began anew.
     """
 
     def __init__(self, path: str, names: Iterable[str] = ()) -> None:
@@ -118,8 +119,11 @@ class Files:
         self._handles: list[ThreadConnection] = []
         # It keeps the other files from being removed and made anew as connections come and go.
         self._anchor: sqlite3.Connection | None = None
+        # To close it ends all locks that this process has on the file, by its connections.
+        self._descriptor: int | None = None
         self._lost_at = 0.0
         self.writing = _allocate_lock()
+        self.is_log_in_doubt = False
         self._lock = _allocate_lock()
 
     def add_name(self, name: str) -> None:
@@ -158,6 +162,12 @@ class Files:
         except OSError as error:
             raise unavailable(self.path, describe(error)) from error
 
+    def sync(self) -> None:
+        """Have what is in the database file outlive a power cut; raises `OSError`."""
+        descriptor = self._descriptor
+        if descriptor is not None:
+            os.fdatasync(descriptor)
+
     def _open(self) -> None:
         known = self._known.get(self.path)
         if known is not None:
@@ -169,6 +179,7 @@ class Files:
             anchor.execute('SELECT count(*) FROM sqlite_master').fetchall()
             names = (*self.names, f'{self.path}-wal', f'{self.path}-shm')
             self._known = {name: _identify(name) for name in names}
+            self._descriptor = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
         except BaseException:
             anchor.close()
             raise
@@ -253,6 +264,7 @@ class Files:
                 self._handles = []
                 self._anchor = None
                 anchor.close()
+                self._close_descriptor()
 
     def _return(self) -> None:
         with self._lock, suppress(_Missing, sqlite3.Error):
@@ -274,6 +286,13 @@ class Files:
             if anchor is not None:
                 _checkpoint(anchor)
                 anchor.close()
+            self._close_descriptor()
+
+    def _close_descriptor(self) -> None:
+        """Once there are no connections any more."""
+        descriptor, self._descriptor = self._descriptor, None
+        if descriptor is not None:
+            os.close(descriptor)
 
 
 def _identify(name: str) -> _Identity:

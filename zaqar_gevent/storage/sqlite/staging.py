@@ -1,8 +1,10 @@
 """Staging: long bodies are written before their messages, a piece in each transaction.
 
-Nobody waits for a whole body then. The pieces of a body that never gets a message, because its post
-was refused or its process ended, are removed after `KEEP_SECONDS`, as those of deleted messages are
-at once: some at a time.
+Nobody waits for a whole body then. A piece is committed without a sync, and synced after that while
+others commit. The commit of the post comes last: it syncs whatever is not on the disk yet.
+
+The pieces of a body that never gets a message, because its post was refused or its process ended,
+are removed after `KEEP_SECONDS`, as those of deleted messages are at once: some at a time.
 """
 
 from __future__ import annotations
@@ -26,10 +28,10 @@ from zaqar_gevent.storage.sqlite.schema import FIRST_PIECE, PIECE_NUMBERS, PIECE
 if TYPE_CHECKING:
     from zaqar_gevent.storage.sqlite.database import Database
 
-STAGED_BYTES = steps.BYTES
+STAGED_BYTES = 256 * 1024
 """Bodies of one post are staged where they have more bytes together."""
 
-PIECE_BYTES = 512 * 1024
+PIECE_BYTES = 128 * 1024
 """Bytes of bodies that a transaction writes at most, where they are staged."""
 
 KEEP_SECONDS = 120.0
@@ -116,7 +118,7 @@ def _stage(database: Database, project: str, bodies: list[Data], done: list[AnyB
         for body in bodies
         if len(body) >= LEAST_BYTES
     ]
-    made = iter(database.write(add, project, firsts) if firsts else ())
+    made = iter(_write(database, project, firsts) if firsts else ())
     done.extend(
         StagedBody(next(made), len(body)) if len(body) >= LEAST_BYTES else body for body in bodies
     )
@@ -126,7 +128,14 @@ def _stage(database: Database, project: str, bodies: list[Data], done: list[AnyB
         view = memoryview(bodies[-1])
         for place, start in enumerate(range(PIECE_BYTES, len(view), PIECE_BYTES), 1):
             piece = Piece(last.number, place, view[start : start + PIECE_BYTES])
-            database.write(add, project, [piece])
+            _write(database, project, [piece])
+
+
+def _write(database: Database, project: str, pieces: Sequence[Piece]) -> list[int]:
+    """Have pieces written, and synced; the numbers of their bodies."""
+    made: list[int] = database.write(add, project, pieces)
+    database.sync_log()
+    return made
 
 
 @apart

@@ -13,7 +13,7 @@ from contextlib import AbstractContextManager, nullcontext
 from zaqar.storage import errors
 
 from zaqar_gevent.storage.core.completions import Call
-from zaqar_gevent.storage.core.group_commit import GroupCommit, perform
+from zaqar_gevent.storage.core.group_commit import APART, GroupCommit, perform
 from zaqar_gevent.storage.errors import StoreUnavailable
 from zaqar_gevent.storage.sqlite import (
     checkpoints,
@@ -36,6 +36,7 @@ _OTHERS_LOOK_SECONDS = 0.005
 back-off decides who is next."""
 
 _POSTS = {posting.post}
+_FAILED_SYNCS = frozenset((sqlite3.SQLITE_IOERR_FSYNC, sqlite3.SQLITE_IOERR_DIR_FSYNC))
 
 
 class Writer(GroupCommit):
@@ -65,7 +66,7 @@ class Writer(GroupCommit):
         self._wal: Wal | None = None
         self._look_at = self._look_for_others_at = 0.0
         self._synchronous = ''
-        self._syncs_late = self._is_in_doubt = False
+        self._syncs_late = self._syncs_commits = False
         self._held: ThreadConnection | None = None
         self._opening = 0
         self._announce = announce
@@ -109,9 +110,11 @@ class Writer(GroupCommit):
 
     def commit(self, calls: list[Call]) -> None:
         self._files.watch()
+        # The commit that ends a long task syncs what its parts have written as well.
+        needs_sync = any(call.work not in APART for call in calls)
         cursor = Transaction(self._get_connection())
         try:
-            lock = self._get_write_lock()
+            lock = self._get_write_lock(needs_sync=needs_sync)
             with self._files.writing, lock:
                 cursor.execute('BEGIN IMMEDIATE')
                 done = self._part_calls(cursor, calls)
@@ -120,7 +123,12 @@ class Writer(GroupCommit):
                 if {call.work for call in done} != _POSTS:
                     tallies.gather(cursor)
                 cursor.execute('COMMIT')
-            self._sync_late()
+            if needs_sync:
+                self._sync_late()
+        except sqlite3.Error as error:
+            if getattr(error, 'sqlite_errorcode', 0) in _FAILED_SYNCS:
+                self._files.is_log_in_doubt = True
+            raise
         finally:
             # One that an error's traceback held would hold the transaction too.
             cursor.close()
@@ -158,22 +166,32 @@ class Writer(GroupCommit):
     def _get_connection(self) -> sqlite3.Connection:
         synchronous = self._get_synchronous()
         held = self._held
-        if held is None or not held.is_open or synchronous != self._synchronous:
+        is_usable = held is not None and held.is_open and not self._files.is_log_in_doubt
+        if held is None or not is_usable or synchronous != self._synchronous:
             self.close()
             held = self._connect(synchronous)
             self._held, self._synchronous = held, synchronous
             self._syncs_late = False
+            self._syncs_commits = synchronous == 'full'
             self._wal = self._files.open_wal()
             self._wal.write_lock.announce()
             self._look_for_others_at = 0.0
         return held.connection
 
-    def _get_write_lock(self) -> AbstractContextManager[object]:
-        """The lock of those who write, of all processes, as far as that can be had."""
+    def _get_write_lock(self, *, needs_sync: bool = True) -> AbstractContextManager[object]:
+        """The lock of those who write, of all processes, as far as that can be had.
+
+        needs_sync: whether what is committed next is to be on the disk then.
+        """
         wal, held = self._wal, self._held
         if wal is None or held is None:
             return nullcontext()
-        self._look_for_others(wal, held.connection)
+        self._look_for_others(wal)
+        # SQLite syncs each commit, unless others would wait for it.
+        syncs = needs_sync and self._synchronous == 'full' and not self._syncs_late
+        if syncs is not self._syncs_commits:
+            self._syncs_commits = syncs
+            held.connection.execute(f'PRAGMA synchronous = {"full" if syncs else "normal"}')
         return wal.write_lock
 
     def _sync_late(self) -> None:
@@ -188,20 +206,16 @@ class Writer(GroupCommit):
         try:
             wal.sync()
         except OSError as error:
-            self._is_in_doubt = True
+            self._files.is_log_in_doubt = True
             raise unavailable(self._files.path, describe(error)) from error
 
-    def _look_for_others(self, wal: Wal, connection: sqlite3.Connection) -> None:
-        """Have SQLite sync each commit, unless others would wait for it."""
+    def _look_for_others(self, wal: Wal) -> None:
         now = time.monotonic()
         if now < self._look_for_others_at:
             return
         self._look_for_others_at = now + _OTHERS_LOOK_SECONDS
         wal.write_lock.look_for_others()
-        syncs_late = wal.write_lock.has_others and self._synchronous == 'full'
-        if syncs_late is not self._syncs_late:
-            self._syncs_late = syncs_late
-            connection.execute(f'PRAGMA synchronous = {"normal" if syncs_late else "full"}')
+        self._syncs_late = wal.write_lock.has_others and self._synchronous == 'full'
 
     def _look_at_wal(self) -> None:
         now = time.monotonic()
@@ -214,7 +228,7 @@ class Writer(GroupCommit):
         """Open the file to be written: an epoch begins if it may be another one than before."""
         held = self._files.connect(synchronous=synchronous)
         try:
-            if self._is_in_doubt:
+            if self._files.is_log_in_doubt:
                 self._begin_log_anew(held.connection)
             if self._opening != self._files.openings:
                 epochs.begin(held.connection)
@@ -233,4 +247,4 @@ class Writer(GroupCommit):
         is_held, *_ = connection.execute('PRAGMA wal_checkpoint(RESTART)').fetchone()
         if is_held:
             raise unavailable(self._files.path, 'its log could not be synced, and is in use')
-        self._is_in_doubt = False
+        self._files.is_log_in_doubt = False

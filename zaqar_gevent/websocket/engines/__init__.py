@@ -19,7 +19,7 @@ ENGINES = {
 
 
 class WebSocketMessage(NamedTuple):
-    """A whole message as it was received."""
+    """A whole message as it was received; a long one may be a `bytearray`."""
 
     payload: bytes
     binary: bool

@@ -5,7 +5,7 @@ from __future__ import annotations
 import codecs
 import logging
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 from websockets.exceptions import ProtocolError
 from websockets.extensions.permessage_deflate import ServerPerMessageDeflateFactory
@@ -332,7 +332,10 @@ class FrameEngine:
         rest = data[len(piece) :]
         if not data:
             return self.receive(b'')
-        message = WebSocketMessage(bytes(begun.payload), begun.binary)
+        payload = begun.payload
+        # PERF: to copy ten megabytes into new memory would keep all others waiting.
+        whole = bytes(payload) if len(payload) < _LONG else cast('bytes', payload)
+        message = WebSocketMessage(whole, begun.binary)
         return (message, *(self.receive(rest) if rest else ()))
 
     def _plain_messages(self, data: bytes) -> tuple[list[WebSocketMessage], int]:
