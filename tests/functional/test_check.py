@@ -354,7 +354,7 @@ def test_stores_elsewhere_are_asked_whether_they_are_there(tmp_path: pathlib.Pat
 message_store = redis
 management_store = redis
 [drivers:message_store:redis]
-uri = redis://:a-password@127.0.0.1:{port}/1
+uri = redis://:a-password@127.0.0.1:{port}?dbid=1
 [drivers:management_store:redis]
 uri = redis://:a-password@127.0.0.1:{port}/2
 """)
@@ -362,9 +362,12 @@ uri = redis://:a-password@127.0.0.1:{port}/2
     with RedisProcess(tmp_path) as redis:
         redis.client.config_set('requirepass', 'a-password')
         configure(redis.port)
-        found = findings('--config-file', config)
+        checked = check('--json', '--config-file', config)
+        found = [json.loads(line) for line in checked.stdout.splitlines()]
         assert [each['verdict'] for each in found] == ['sound'] * 3
-        assert found[1]['text'] == f'redis://127.0.0.1:{redis.port}/1 answers'
+        assert checked.stderr.count('for database 2 add dbid=2') == 1
+        assert 'a-password' not in checked.stdout + checked.stderr
+        assert found[1]['text'] == f'redis://127.0.0.1:{redis.port}?dbid=1 answers'
         assert found[2]['subject'] == 'management_store redis'
         port = redis.port
     told = check('--config-file', config)

@@ -233,11 +233,11 @@ def test_a_busy_server_is_waited_for(store: Store, own: RedisProcess) -> None:
 
 
 def test_a_wrong_password_is_told(own: RedisProcess, tmp_path: pathlib.Path) -> None:
-    own.client.config_set('requirepass', 'right')
+    own.client.config_set('requirepass', 'r@:/%ght')
     for uri in (own.uri, own.uri.replace('//', '//:wrong@')):
         with pytest.raises(StoreUnavailable, match='password'), open_store(uri, own, tmp_path):
             pass
-    with open_store(own.uri.replace('//', '//:right@'), own, tmp_path) as opened:
+    with open_store(own.uri.replace('//', '//:r%40%3A%2F%25ght@'), own, tmp_path) as opened:
         assert opened.data.is_alive()
 
 

@@ -427,7 +427,7 @@ def _add_resource(kind: str, parser: argparse.ArgumentParser, *, is_new: bool) -
         '--uri',
         required=is_new,
         metavar='URI',
-        help='of the store, as redis://127.0.0.1:6379/1 or sqlite:////var/lib/zaqar/1.sqlite',
+        help='of the store, as redis://127.0.0.1:6379?dbid=1 or sqlite:////var/lib/zaqar/1.sqlite',
     )
     parser.add_argument(
         '--weight',

@@ -5,6 +5,8 @@
     redis://[[user]:password@]host[:port][?options]
     redis://[[user]:password@]/path/to/redis.sock[?options]
     redis://[[user]:password@]host[:port][,host[:port]...]?master=NAME[&options]    Sentinel
+
+Unlike upstream, user and password are percent-decoded.
 """
 
 from __future__ import annotations
@@ -23,11 +25,16 @@ SENTINEL_PORT = 26379
 TIMEOUT_SECONDS = 1.0
 """How long an answer is waited for where the URI does not say it (`socket_timeout`)."""
 
+_OPTIONS = ('dbid', 'master', 'sentinel_password', 'sentinel_username', 'socket_timeout')
+
 Host = tuple[str, int]
 
 
 class Credentials(NamedTuple):
-    """`password` None: the server asks for none."""
+    """`password` None: the server asks for none.
+
+    Bytes that are not UTF-8 are surrogates, as in names of files.
+    """
 
     user: str | None = None
     password: str | None = None
@@ -70,7 +77,7 @@ def parse(uri: str) -> Address:
     try:
         split = urllib.parse.urlsplit(uri)
         options = dict(urllib.parse.parse_qsl(split.query))
-        credentials = Credentials(split.username or None, split.password or None)
+        credentials = Credentials(_decode(split.username), _decode(split.password))
         master = options.get('master')
         hosts = _hosts(split.netloc.rpartition('@')[2], SENTINEL_PORT if master else PORT)
         address = Address(
@@ -100,6 +107,31 @@ def parse(uri: str) -> Address:
     if address.timeout <= 0:
         raise errors.ConfigurationError('socket_timeout in the URI of Redis must be above 0.')
     return address
+
+
+def find_ignored(uri: str) -> list[str]:
+    """The parts of a URI that can be parsed which have no effect, each as a sentence."""
+    address = parse(uri)
+    split = urllib.parse.urlsplit(uri)
+    found = []
+    if address.path is None and split.path not in ('', '/', f'/{address.database}'):
+        database = split.path.strip('/')
+        advice = f'; for database {database} add dbid={database} to its options'
+        found.append(
+            f'The path of the URI of {address.store} is ignored: database {address.database} is '
+            f'used{advice if database.isdecimal() else ""}.'
+        )
+    names = dict(urllib.parse.parse_qsl(split.query, keep_blank_values=True))
+    return found + [
+        f'The option {name!r} in the URI of {address.store} is not known, and is ignored. Known '
+        f'are: {", ".join(_OPTIONS)}.'
+        for name in names
+        if name not in _OPTIONS
+    ]
+
+
+def _decode(text: str | None) -> str | None:
+    return urllib.parse.unquote(text, errors='surrogateescape') if text else None
 
 
 def _hosts(text: str, port: int) -> tuple[Host, ...]:

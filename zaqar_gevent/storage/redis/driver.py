@@ -9,6 +9,7 @@ from collections.abc import Collection
 from typing import Any
 
 from oslo_config import cfg
+from oslo_log import log
 from oslo_utils import timeutils
 from zaqar.conf import drivers_management_store_redis as management_options
 from zaqar.conf import drivers_message_store_redis as message_options
@@ -43,6 +44,8 @@ from zaqar_gevent.storage.redis.durability import Durability
 from zaqar_gevent.storage.redis.news import NewsChannel
 from zaqar_gevent.storage.redis.queues import end_groups
 from zaqar_gevent.storage.redis.servers import RedisServer, load, open_server
+
+LOG = log.getLogger(__name__)
 
 Lease = tuple[str, int, int]
 """The id of a claim, its TTL and grace in seconds."""
@@ -311,6 +314,8 @@ def _open(uri: str, section: Any) -> Handle[RedisServer]:
     `PATIENCE_SECONDS`.
     """
     address = addresses.parse(uri)
+    for ignored in addresses.find_ignored(uri):
+        _warn_once(ignored)
     slept = max(1, section.max_reconnect_attempts) * section.reconnect_sleep
     handle = open_server(address, min(PATIENCE_SECONDS, slept), Durability(section.durability))
     try:
@@ -319,6 +324,12 @@ def _open(uri: str, section: Any) -> Handle[RedisServer]:
         handle.close()
         raise
     return handle
+
+
+@functools.lru_cache(maxsize=1000)
+def _warn_once(text: str) -> None:
+    """Log a warning, which the stores of a process may share."""
+    LOG.warning('%s', text)
 
 
 def _is_alive(server: RedisServer) -> bool:

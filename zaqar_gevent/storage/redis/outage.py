@@ -11,6 +11,8 @@ from zaqar_gevent.storage.moves import Mark, QueueMoved
 
 # An error is named at its start or, where it comes out of a script, behind a dash.
 _CODE = re.compile(r'(?:^|-)(?P<code>[A-Z]{3,})\b')
+# What a command that Redis does not know was called with: keys, ids and bodies.
+_ARGUMENTS = re.compile(r',? with args beginning with:.*', re.DOTALL)
 _SENSELESS = re.compile(r'ERR Error running script \(call to [^)]*\): (@user_script:\s*\d+: )*-?')
 
 
@@ -61,7 +63,8 @@ def read_mark(text: str) -> QueueMoved:
 
 
 def read_error(text: str) -> tuple[Meaning, str]:
-    """The outcome for an error, and the reason in a few words."""
+    """The outcome for an error, and the reason in a few words, without the call's arguments."""
+    text = _ARGUMENTS.sub('', text)
     if _MARK.search(text) is not None:
         return Meaning.MOVED, 'the queue is being moved'
     codes = [match['code'] for match in _CODE.finditer(text)]

@@ -242,8 +242,9 @@ def _find_master(address: Address, sockets: Any) -> tuple[str, int]:
 def _authenticate(credentials: Credentials) -> list[Command]:
     if credentials.password is None:
         return []
-    named = [credentials.user] if credentials.user else []
-    return [('AUTH', *named, credentials.password)]
+    words = [credentials.user] if credentials.user else []
+    words.append(credentials.password)
+    return [('AUTH', *(word.encode(errors='surrogateescape') for word in words))]
 
 
 def _open(address: Address, host: tuple[str, int] | None, sockets: Any) -> Wire:
