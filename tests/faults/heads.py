@@ -87,7 +87,6 @@ LINES = {
     'no version': line(b'%METHOD% %TARGET%\r\n'),
     'version 0.9': line(b'%METHOD% %TARGET% HTTP/0.9\r\n', 505),
     'version 2.0': line(b'%METHOD% %TARGET% HTTP/2.0\r\n', 505),
-    'version 1.2': line(b'%METHOD% %TARGET% HTTP/1.2\r\n'),
     'version 1.10': line(b'%METHOD% %TARGET% HTTP/1.10\r\n'),
     'version 1': line(b'%METHOD% %TARGET% HTTP/1\r\n'),
     'version with a comma': line(b'%METHOD% %TARGET% HTTP/1,1\r\n'),
