@@ -12,6 +12,7 @@ from zaqar.storage import errors
 from tests.storage.conftest import CLIENT, Store
 from zaqar_gevent.bodies import Encoding, encode_json
 from zaqar_gevent.markers import MarkerNotGiven
+from zaqar_gevent.storage.errors import UndecodableValue
 from zaqar_gevent.storage.interface import StoredPage
 
 OTHER = str(uuid.uuid4())
@@ -313,6 +314,66 @@ def test_popped_messages_go_back_to_their_places(store: Store) -> None:
     store.messages.restore(queue, popped)
     assert store.list(queue) == [0, 1, 2, 3, 4]
     assert store.list(queue, marker=ids[0]) == [1, 2, 3, 4]
+
+
+def damage(store: Store, message_id: str, request: pytest.FixtureRequest) -> None:
+    """Make the stored body of a message unreadable."""
+    driver = store.data._storage
+    if store.name == 'sqlite':
+        statement = 'UPDATE messages SET body = ? WHERE id = ?'
+        driver.database.write(
+            lambda cursor: cursor.execute(statement, ('{bad', int(message_id, 16)))
+        )
+    elif store.name == 'postgresql':
+        with request.getfixturevalue('postgres').connect() as connection:
+            schema = driver.server.address.schema
+            # The number of a message is of its queue; the newest queue has the highest number.
+            statement = (
+                f'UPDATE {schema}.messages SET body = %s WHERE position = %s '
+                f'AND spool = (SELECT max(spool) FROM {schema}.messages)'
+            )
+            connection.execute(statement, (b'{bad', int(message_id, 16)))
+    else:
+        store.redis.client.hset(message_id, 'b', b'\xa2\xff\xfe')
+
+
+@pytest.mark.parametrize('metadata', [{}, {'_ordered_groups': True}], ids=['', 'groups'])
+def test_an_unreadable_body_costs_no_other_message(
+    store: Store, metadata: dict[str, Any], request: pytest.FixtureRequest
+) -> None:
+    if store.name == 'upstream' or (metadata and not store.features.offered):
+        pytest.skip('is not for this store')
+    queue = store.queue(**metadata)
+    ids = store.post(queue, *range(5))
+    damage(store, ids[1], request)
+    for _ in range(2):
+        with pytest.raises(UndecodableValue, match=queue):
+            store.messages.pop(queue, 3)
+        with pytest.raises(UndecodableValue, match=queue):
+            store.claim(queue, limit=3)
+        assert store.counts(queue) == (0, 5)
+    assert [one['body'] for one in store.messages.pop(queue, 1)] == [0]
+    store.messages.delete(queue, ids[1])
+    claim_id, found = store.claim(queue, limit=3)
+    assert claim_id
+    assert [one['body'] for one in found] == [2, 3, 4]
+
+
+def test_a_body_with_an_unreadable_spelling_is_given_back(store: Store) -> None:
+    if store.name not in ('native', 'unshared', 'valkey'):
+        pytest.skip('has no spellings')
+    queue = store.queue()
+    ids = store.post(queue, *range(3))
+    for spelling in (b'\x00{bad', b'\xff', b'\x02\xc1'):
+        store.redis.client.hset(ids[1], 's', spelling)
+        with pytest.raises(UndecodableValue):
+            store.messages.pop(queue, 3)
+        with pytest.raises(UndecodableValue):
+            store.claim(queue, limit=3)
+        assert store.counts(queue) == (0, 3)
+        assert store.redis.client.hget(ids[1], 's') == spelling
+    store.redis.client.hdel(ids[1], 's')
+    assert [one['body'] for one in store.messages.pop(queue, 3)] == [0, 1, 2]
 
 
 def test_a_purge_leaves_what_is_claimed(store: Store) -> None:

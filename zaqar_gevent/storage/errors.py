@@ -78,11 +78,21 @@ class UndecodableValue(errors.ConnectionError):
     explanation: what a client is told.
     """
 
-    msg_format = 'A stored value is garbled ({reason}); see: zaqar-gevent check'
-    explanation = StoreDamaged.explanation
+    msg_format = (
+        'A stored value is garbled ({reason}); for the embedded store, see: zaqar-gevent check'
+    )
+    explanation = (
+        'What is stored of this queue is damaged and cannot be used, and trying again will not '
+        "help. The operator of the server finds more in the server's log."
+    )
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason=reason)
+        self.reason = reason
+
+    def in_queue(self, queue: str, project: str | None) -> UndecodableValue:
+        """The same, with the place of the value."""
+        return UndecodableValue(f'{self.reason}, in the queue {queue!r} of the project {project!r}')
 
 
 class ScanTooLong(errors.ExceptionBase):

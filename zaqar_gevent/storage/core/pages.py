@@ -9,7 +9,7 @@ The id of a message is the number of its row.
 from __future__ import annotations
 
 import struct
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import Any
 
 import msgspec
@@ -113,14 +113,21 @@ EMPTY_PAGE = b'[]' + _END_OF_HEADS
 class Page(StoredPage):
     """The messages of a page. One that was delayed has its `position`; that of any other is its id.
 
-    apart: the bodies, where the page is without them.
+    apart: the bodies, where the page is without them. is_checked: whether bodies are checked; very
+        long ones never are.
 
-    A very long body is not checked. Raises `UndecodableValue`.
+    Raises `UndecodableValue`.
     """
 
     __slots__ = ('_encoding', '_heads', '_stored')
 
-    def __init__(self, document: bytes, apart: Sequence[memoryview] | None = None) -> None:
+    def __init__(
+        self,
+        document: bytes,
+        apart: Sequence[memoryview] | None = None,
+        *,
+        is_checked: bool = True,
+    ) -> None:
         end = document.find(_END_OF_HEADS) + 1
         view = memoryview(document)
         try:
@@ -128,11 +135,12 @@ class Page(StoredPage):
             stored = _split(view, end, heads) if apart is None else apart
             is_long = apart is not None or len(document) >= bodies.VERY_LONG_BYTES
             # Of all bodies, if they have been checked together; otherwise each is a `Body`.
-            self._encoding = None if is_long else _check_together(heads, stored)
+            self._encoding = None if is_long or not is_checked else _check_together(heads, stored)
             self._stored: Sequence[Any] = stored
             if self._encoding is None:
+                decode = _decode_or_leave if is_checked else _leave
                 self._stored = [
-                    _decode_or_leave(_ENCODINGS[head.encoding], body)
+                    decode(_ENCODINGS[head.encoding], body)
                     for head, body in zip(heads, stored, strict=True)
                 ]
         except (ValueError, KeyError, msgspec.DecodeError) as error:
@@ -271,6 +279,25 @@ def read_page(
     return messages
 
 
+def read_taken(
+    document: bytes,
+    give_back: Callable[[list[StoredMessage]], None],
+    queue: str,
+    project: str | None,
+    *,
+    as_bodies: bool,
+) -> Collection[StoredMessage]:
+    """The same of messages that were taken out of a queue.
+
+    give_back: called with all of them before `UndecodableValue` is raised.
+    """
+    try:
+        return read_page(document, as_bodies=as_bodies)
+    except UndecodableValue as error:
+        give_back(list(Page(document, is_checked=False)))
+        raise error.in_queue(queue, project) from None
+
+
 def encode_body(body: Body) -> Data:
     """The stored form of a body: an encrypted one is a text in JSON."""
     if body.encoding is _ENCRYPTED:
@@ -283,6 +310,11 @@ def _decode_or_leave(encoding: Encoding, stored: memoryview) -> Body:
     if len(stored) < bodies.VERY_LONG_BYTES or encoding is Encoding.ENCRYPTED:
         return decode_body(encoding, stored)
     return UncheckedBody(encoding, stored)
+
+
+def _leave(encoding: Encoding, stored: memoryview) -> Body:
+    """A body that is not looked into."""
+    return UncheckedBody(encoding, stored[1:-1] if encoding is Encoding.ENCRYPTED else stored)
 
 
 def decode_body(encoding: Encoding, stored: memoryview) -> Body:

@@ -13,7 +13,7 @@ from zaqar.storage import base, errors
 from zaqar_gevent.retry_delays import RetryDelay
 from zaqar_gevent.settlements import Settle, Settlement
 from zaqar_gevent.storage import own_drivers
-from zaqar_gevent.storage.core.pages import EMPTY_PAGE, decode_id, read_page
+from zaqar_gevent.storage.core.pages import EMPTY_PAGE, decode_id, read_page, read_taken
 from zaqar_gevent.storage.interface import StoredMessage
 from zaqar_gevent.storage.postgresql import documents, kinds, messages, numbers
 
@@ -49,7 +49,12 @@ class ClaimController(own_drivers.ClaimController):
         document = self.driver.take(queue, project, limit, lease)
         if document == EMPTY_PAGE:
             return None, ()
-        return token, read_page(document, as_bodies=self.driver.carries_bodies)
+
+        def give_back(_: list[StoredMessage]) -> None:
+            self.delete(queue, token, project, delay=0)
+
+        as_bodies = self.driver.carries_bodies
+        return token, read_taken(document, give_back, queue, project, as_bodies=as_bodies)
 
     def find_claimable(self, queues: Sequence[tuple[str | None, str]]) -> list[int]:
         """Which of some queues, each (project, name), may have a message to claim; their numbers.

@@ -23,6 +23,7 @@ from zaqar_gevent.storage.core.pages import (
     encode_id,
     encode_object,
     read_page,
+    read_taken,
 )
 from zaqar_gevent.storage.errors import StoreUnavailable
 from zaqar_gevent.storage.interface import StoredMessage
@@ -304,7 +305,12 @@ class MessageController(own_drivers.MessageController):
     def pop(self, queue: str, limit: int, project: str | None = None) -> Sequence[StoredMessage]:
         """Take up to `limit` messages that are not claimed from the front of the queue."""
         document = self.driver.take(queue, project, limit)
-        return [*read_page(document, as_bodies=self.driver.carries_bodies)]
+
+        def give_back(popped: list[StoredMessage]) -> None:
+            self.restore(queue, popped, project)
+
+        as_bodies = self.driver.carries_bodies
+        return [*read_taken(document, give_back, queue, project, as_bodies=as_bodies)]
 
     def restore(
         self, queue: str, popped: Sequence[StoredMessage], project: str | None = None

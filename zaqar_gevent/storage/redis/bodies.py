@@ -10,7 +10,14 @@ from typing import Any
 
 import msgspec
 
-from zaqar_gevent.bodies import Body, Encoding, encode_json
+from zaqar_gevent.bodies import (
+    VERY_LONG_BYTES,
+    Body,
+    Encoding,
+    UncheckedBody,
+    check,
+    encode_json,
+)
 from zaqar_gevent.storage.errors import UndecodableValue
 
 pack = msgspec.msgpack.Encoder().encode
@@ -43,5 +50,15 @@ def store(body: Any) -> tuple[bytes, bytes]:
 
 
 def read_spelling(spelling: bytes) -> Body:
-    """The body that was stored with a spelling."""
-    return Body(Encoding(spelling[0]), spelling[1:])
+    """The body that was stored with a spelling; raises `UndecodableValue`.
+
+    A very long one is not checked.
+    """
+    try:
+        encoding, data = Encoding(spelling[0]), spelling[1:]
+        if len(data) >= VERY_LONG_BYTES:
+            return UncheckedBody(encoding, data)
+        check(encoding, data)
+    except (IndexError, ValueError, msgspec.DecodeError) as error:
+        raise UndecodableValue(str(error)) from None
+    return Body(encoding, data)

@@ -13,6 +13,9 @@ from zaqar_gevent.storage.interface import Document, StoredMessage, StoredPage
 from zaqar_gevent.storage.own_drivers import describe_edge
 from zaqar_gevent.storage.redis import bodies
 
+Fields = list[Any]
+"""A message as it is stored, with whatever is in it; see `fields_of` in shared.lua."""
+
 
 class _Message(msgspec.Struct):
     """A message as `present` in shared.lua writes it: with its `body`, or the `spelling` of that.
@@ -54,6 +57,12 @@ class Page(StoredPage):
             self._messages += _decode(packed)
         except (msgspec.MsgspecError, ValueError, RecursionError) as error:
             raise UndecodableValue(str(error)) from None
+
+    def check_spellings(self) -> None:
+        """Raise `UndecodableValue` where the spelling of a body cannot be read."""
+        for one in self._messages:
+            if one.spelling is not msgspec.UNSET:
+                bodies.read_spelling(one.spelling)
 
     @property
     def last_id(self) -> str | None:
@@ -109,10 +118,48 @@ def _with_body(one: _Message) -> StoredMessage:
     if one.checksum is not _UNSET:
         message['checksum'] = one.checksum
     if one.extras is not _UNSET:
-        message.update(one.extras)
-        if 'dead_letter' in message:
-            message['dead_letter'].setdefault('reason', None)
+        _add_extras(message, one.extras)
     return message
+
+
+def present_fields(stored: list[Fields], now: int) -> list[StoredMessage]:
+    """Messages that no claim holds, each with its `Body`; raises `UndecodableValue`."""
+    return [_present_one(fields, now) for fields in stored]
+
+
+def restoring(fields: Fields) -> Fields:
+    """The script's arguments to put such a message back as it was, and for as long."""
+    id_, body, _, created, _, _, count, checksum, expires, _, spelling, extras = fields
+    ttl = int(float(expires)) - int(float(created))
+    return [id_, ttl, created, count or 0, body, spelling or b'', checksum or b'', extras or b'']
+
+
+def _present_one(fields: Fields, now: int) -> StoredMessage:
+    id_, body, ttl, created, _, _, count, checksum, _, _, spelling, extras = fields
+    message: StoredMessage = {
+        'id': id_.decode(),
+        'age': max(0, now - int(float(created))),
+        'ttl': int(float(ttl)),
+        'claim_count': int(count or 0),
+        'claim_id': None,
+    }
+    try:
+        message['body'] = (
+            bodies.read_spelling(spelling) if spelling else body_of(bodies.unpack(body))
+        )
+        if checksum:
+            message['checksum'] = checksum.decode()
+        if extras:
+            _add_extras(message, bodies.unpack(extras))
+    except (UndecodableValue, ValueError, TypeError) as error:
+        raise UndecodableValue(f'message {message["id"]}: {error}') from None
+    return message
+
+
+def _add_extras(message: StoredMessage, extras: Any) -> None:
+    message.update(extras)
+    if 'dead_letter' in message:
+        message['dead_letter'].setdefault('reason', None)
 
 
 def describe_first(page: Collection[StoredMessage], now: int) -> StoredMessage:

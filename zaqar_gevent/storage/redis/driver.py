@@ -19,7 +19,7 @@ from zaqar_gevent.retry_delays import RetryDelay
 from zaqar_gevent.storage import own_drivers
 from zaqar_gevent.storage.core.handles import Handle
 from zaqar_gevent.storage.core.links import PATIENCE_SECONDS
-from zaqar_gevent.storage.errors import StoreUnavailable
+from zaqar_gevent.storage.errors import StoreUnavailable, UndecodableValue
 from zaqar_gevent.storage.features import Feature, MarkerKind, StoreFeatures
 from zaqar_gevent.storage.interface import StoredMessage
 from zaqar_gevent.storage.moves import Arrival, Destination, MarkState, MoveRefused, Origin
@@ -39,7 +39,7 @@ from zaqar_gevent.storage.redis import (
     subscriptions,
     usage,
 )
-from zaqar_gevent.storage.redis.documents import Page
+from zaqar_gevent.storage.redis.documents import Page, present_fields
 from zaqar_gevent.storage.redis.durability import Durability
 from zaqar_gevent.storage.redis.news import NewsChannel
 from zaqar_gevent.storage.redis.queues import end_groups
@@ -162,6 +162,8 @@ class DataDriver(own_drivers.DataDriver):
         """Take the first messages that are free: under a claim, or away without a lease.
 
         Dead letters are moved instead. retry: how long messages wait when the lease has ended.
+
+        Raises `UndecodableValue`, and takes none, where one of them cannot be read.
         """
         mode = GroupMode.NONE if self._is_shared else self.find_group_mode(queue, project)
         # PERF: a queue is asked first for what it was found to have.
@@ -214,9 +216,30 @@ class DataDriver(own_drivers.DataDriver):
                 if steps <= -_MOST_BEHIND:
                     return []
             elif found[0] or found[2] is None:
-                return self.present(Page(found[1]))
+                return self._present_taken(queue, project, found[1], lease[0], now)
             else:
                 after = found[2]
+
+    def _present_taken(
+        self, queue: str, project: str | None, taken: Any, claim_id: str, now: int
+    ) -> Collection[StoredMessage]:
+        """The messages that a script has taken; gives all back where one cannot be read."""
+        try:
+            if claim_id:
+                page = Page(taken)
+                page.check_spellings()
+                return self.present(page)
+            popped = present_fields(taken, now)
+            if not self.carries_bodies:
+                for one in popped:
+                    one['body'] = one['body'].value
+            return popped
+        except UndecodableValue as error:
+            if claim_id:
+                self.claim_controller.delete(queue, claim_id, project, 0)
+            else:
+                self.message_controller.put_back(queue, taken, project)
+            raise error.in_queue(queue, project) from None
 
     def names(self, project: str | None) -> tuple[str, str]:
         """The keys of the names of queues and of topics; empty where they are on another server."""

@@ -20,7 +20,7 @@ from zaqar_gevent.markers import MarkerNotGiven
 from zaqar_gevent.storage import own_drivers
 from zaqar_gevent.storage.interface import StoredMessage
 from zaqar_gevent.storage.redis import bodies, keys
-from zaqar_gevent.storage.redis.documents import Page, describe_first
+from zaqar_gevent.storage.redis.documents import Fields, Page, describe_first, restoring
 from zaqar_gevent.storage.redis.servers import load
 
 if TYPE_CHECKING:
@@ -315,7 +315,8 @@ class MessageController(own_drivers.MessageController):
 
         As with upstream's driver it counts as a claim: dead letters are moved instead.
         """
-        return [*self.driver.take(queue, project, limit)]
+        popped: list[StoredMessage] = self.driver.take(queue, project, limit)
+        return popped
 
     def restore(
         self, queue: str, popped: Sequence[StoredMessage], project: str | None = None
@@ -333,11 +334,22 @@ class MessageController(own_drivers.MessageController):
                 one.get('checksum', ''),
                 _extras_of(one),
             )
+        self._restore(queue, project, arguments)
+
+    def put_back(self, queue: str, stored: Sequence[Fields], project: str | None) -> None:
+        """The same with messages as they were stored, which may be damaged."""
+        arguments: Arguments = []
+        for fields in stored:
+            arguments += restoring(fields)
+        self._restore(queue, project, arguments)
+
+    def _restore(self, queue: str, project: str | None, arguments: Arguments) -> None:
         places = (
             keys.messages(queue, project),
             keys.rank_counter(queue, project),
             keys.head(queue, project),
         )
+        now = timeutils.utcnow_ts()
         self._server.run(_RESTORE, places, now, NOBODY, self._is_counted(project), *arguments)
 
     def gc(self) -> int:

@@ -14,7 +14,7 @@ from zaqar.storage import base, errors
 
 from zaqar_gevent.settlements import Settlement
 from zaqar_gevent.storage import own_drivers
-from zaqar_gevent.storage.core.pages import read_page
+from zaqar_gevent.storage.core.pages import read_page, read_taken
 from zaqar_gevent.storage.interface import StoredMessage
 from zaqar_gevent.storage.own_drivers import DeadLetters
 from zaqar_gevent.storage.sqlite import claiming, delays, settling
@@ -57,7 +57,12 @@ class ClaimController(own_drivers.ClaimController):
         page = self.driver.take(queue, project, limit, work)
         if page is None:
             return None, ()
-        return token, read_page(page, as_bodies=self.driver.carries_bodies)
+
+        def give_back(_: list[StoredMessage]) -> None:
+            self.delete(queue, token, project, delay=0)
+
+        as_bodies = self.driver.carries_bodies
+        return token, read_taken(page, give_back, queue, project, as_bodies=as_bodies)
 
     def find_claimable(self, queues: Sequence[tuple[str | None, str]]) -> list[int]:
         """Which of some queues, each (project, name), may have a message to claim; their numbers.

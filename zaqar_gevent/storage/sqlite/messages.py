@@ -25,6 +25,7 @@ from zaqar_gevent.storage.core.pages import (
     encode_object,
     join_heads,
     read_page,
+    read_taken,
 )
 from zaqar_gevent.storage.errors import StoreUnavailable
 from zaqar_gevent.storage.interface import StoredMessage
@@ -342,7 +343,14 @@ class MessageController(own_drivers.MessageController):
             return attempt
 
         page = self.driver.take(queue, project, limit, work)
-        return [] if page is None else [*read_page(page, as_bodies=self.driver.carries_bodies)]
+        if page is None:
+            return []
+
+        def give_back(popped: list[StoredMessage]) -> None:
+            self.restore(queue, popped, project)
+
+        as_bodies = self.driver.carries_bodies
+        return [*read_taken(page, give_back, queue, project, as_bodies=as_bodies)]
 
     def restore(
         self, queue: str, popped: Sequence[StoredMessage], project: str | None = None

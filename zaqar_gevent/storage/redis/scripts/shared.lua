@@ -368,7 +368,12 @@ local function present(id, m, now)
     return string.char(128 + members) .. '\162id\217' .. string.char(#id) .. id .. head .. body .. tail
 end
 
--- Such messages as an array in MsgPack.
+-- A message as it is stored: its id, and the fields that `read` reads.
+local function fields_of(id, m)
+    return {id, unpack(m, 1, 11)}
+end
+
+-- Messages that were presented as an array in MsgPack.
 local function paginate(messages)
     local count = #messages
     local head

@@ -1,5 +1,6 @@
 -- Takes the first free messages: under a claim, or away.
--- Returns how many messages, the messages and, where none was found yet, the rank after which to go
+-- Returns how many messages, the messages (a page of those under a claim; the fields of each that is taken
+-- away, so that it can be put back whatever is in it) and, where none was found yet, the rank after which to go
 -- on; 1 where the queue may have a dead letter queue that has to be looked up first, 2 where it may have
 -- groups, which are for take_groups.lua.
 -- KEYS: messages, claims, messages and rank counter of the dead letter queue, queue, head, names of queues
@@ -86,7 +87,7 @@ repeat
                     if claim ~= '' then
                         hold(id, m)
                     end
-                    page[#page + 1] = present(id, m, now)
+                    page[#page + 1] = claim ~= '' and present(id, m, now) or fields_of(id, m)
                     ids[#ids + 1] = id
                 end
             end
@@ -129,4 +130,4 @@ if keeps_head and last and passed + #ids >= WORTH then
 elseif last then
     call('DEL', KEYS[6])
 end
-return {#page, paginate(page), #page == 0 and looked_at >= MOST and last_rank}
+return {#page, claim ~= '' and paginate(page) or page, #page == 0 and looked_at >= MOST and last_rank}

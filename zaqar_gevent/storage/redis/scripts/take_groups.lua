@@ -221,7 +221,7 @@ local function give(group, id, m)
         noted[#noted + 1] = id .. ' ' .. group
         own[group] = (own[group] or 0) + 1
     end
-    page[#page + 1] = present(id, m, now)
+    page[#page + 1] = claim ~= '' and present(id, m, now) or fields_of(id, m)
     ids[#ids + 1] = id
 end
 
@@ -422,7 +422,7 @@ if is_fair then
         write_noted()
         has_more = true
         if is_patient then
-            return {0, paginate(page), 1}
+            return {0, '', 1}
         end
     end
     take_one_of_each()
@@ -465,4 +465,4 @@ if claim == '' then
 elseif #ids > 0 then
     keep_claim(KEYS[2], claim, ids, now, ttl)
 end
-return {#page, paginate(page), #page == 0 and has_more and 1}
+return {#page, claim ~= '' and paginate(page) or page, #page == 0 and has_more and 1}
