@@ -13,18 +13,19 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import gevent
+import gevent.event
 import pytest
 import redis as redis_py
 from oslo_config import cfg
 from zaqar.storage import pipeline
 
-from tests.redis_process import RedisProcess
+from tests.redis_process import REDIS_SERVER_PATH, VALKEY_SERVER_PATH, RedisProcess
 from tests.storage.conftest import ON_REDIS, Store, open_drivers
 from tests.storage.relay import Relay
 from zaqar_gevent import conf as configuration
 from zaqar_gevent.storage.core import links
 from zaqar_gevent.storage.errors import OutcomeUnknown, StoreUnavailable, UnsuitableStore
-from zaqar_gevent.storage.redis import driver, servers
+from zaqar_gevent.storage.redis import driver, news, servers, wire
 
 # A call may wait for an answer, then for a connection; a busy machine has some of it.
 MOST_SECONDS = 20.0
@@ -239,6 +240,125 @@ def test_a_wrong_password_is_told(own: RedisProcess, tmp_path: pathlib.Path) -> 
             pass
     with open_store(own.uri.replace('//', '//:r%40%3A%2F%25ght@'), own, tmp_path) as opened:
         assert opened.data.is_alive()
+
+
+RIGHTS = (
+    '~* resetchannels &zaqar_gevent:* +@read +@write +eval +evalsha +info +ping '
+    '+select +client|setname +publish +subscribe +wait +waitaof +config|get'
+)
+"""As docs/operators.md lists them."""
+
+
+def give_rights(own: RedisProcess, rights: str) -> str:
+    """The URI of a user with these rights, as far as this Redis knows the commands."""
+    version = own.client.info('server')['redis_version']
+    if tuple(map(int, version.split('.')[:2])) < (7, 2):
+        rights = rights.replace(' +waitaof', '')
+    own.client.execute_command('ACL', 'SETUSER', 'z', 'reset', 'on', '>p@ss', *rights.split())
+    return own.patient_uri.replace('//', '//z:p%40ss@')
+
+
+@pytest.mark.parametrize(
+    'program', [REDIS_SERVER_PATH, VALKEY_SERVER_PATH], ids=['redis', 'valkey']
+)
+def test_a_user_needs_no_more_rights_than_documented(program: str, tmp_path: pathlib.Path) -> None:
+    documented = (pathlib.Path(__file__).parents[2] / 'docs' / 'operators.md').read_text()
+    assert f'on >PASSWORD {RIGHTS}' in ' '.join(documented.split())
+    with (
+        RedisProcess(tmp_path, program=program) as own,
+        open_store(give_rights(own, RIGHTS) + '&dbid=1', own, tmp_path) as store,
+    ):
+        queue = store.queue(_max_claim_count=5, _dead_letter_queue='dead')
+        ids = store.post(queue, *range(5))
+        claim_id, found = store.claim(queue, limit=2)
+        assert len(found) == 2
+        store.claims.delete(queue, claim_id)
+        store.messages.delete(queue, ids[0])
+        assert [one['body'] for one in store.messages.pop(queue, 1)] == [1]
+        assert store.list(queue) == [2, 3, 4]
+        store.purge(queue)
+        store.queues.delete(queue)
+        told, connected = gevent.event.Event(), gevent.event.Event()
+        channel = store.control.news_channel
+        channel.listen('p', lambda news: told.set(), connected.set)
+        assert connected.wait(60)
+        assert channel.tell('p', b'news')
+        assert told.wait(60)
+
+
+@pytest.mark.parametrize(
+    ('lacks', 'message'),
+    [('~*', 'may not'), ('+eval', 'may not'), ('+evalsha', 'may not'), ('+@write', 'scripts')],
+)
+def test_a_redis_that_runs_no_scripts_is_refused(
+    own: RedisProcess, tmp_path: pathlib.Path, lacks: str, message: str
+) -> None:
+    uri = give_rights(own, RIGHTS.replace(lacks + ' ', '', 1))
+    with pytest.raises(UnsuitableStore, match=message), open_store(uri, own, tmp_path):
+        pass
+
+
+@pytest.mark.parametrize(
+    ('program', 'setting', 'message'),
+    [
+        (REDIS_SERVER_PATH, 'maxmemory', 'out of memory'),
+        # Older ones let scripts write.
+        (VALKEY_SERVER_PATH, 'min-replicas-to-write', 'too few replicas'),
+    ],
+    ids=['full', 'replicas'],
+)
+def test_a_redis_that_is_not_written_for_now_is_not_refused(
+    program: str, setting: str, message: str, tmp_path: pathlib.Path
+) -> None:
+    with RedisProcess(tmp_path, program=program) as own:
+        own.client.config_set(setting, 1)
+        with (
+            open_store(own.patient_uri, own, tmp_path) as store,
+            pytest.raises(StoreUnavailable, match=message),
+        ):
+            store.queue()
+
+
+def test_a_redis_with_a_renamed_eval_is_refused(tmp_path: pathlib.Path) -> None:
+    with (
+        RedisProcess(tmp_path, '--rename-command', 'EVALSHA', 'OTHER') as redis,
+        pytest.raises(UnsuitableStore, match=r'unknown command .EVALSHA.[.] The driver needs'),
+        open_store(redis.patient_uri, redis, tmp_path),
+    ):
+        pass
+
+
+def test_a_connection_need_not_be_named(own: RedisProcess, tmp_path: pathlib.Path) -> None:
+    uri = give_rights(own, RIGHTS.replace('+client|setname ', ''))
+    with open_store(uri, own, tmp_path) as opened:
+        assert opened.data.is_alive()
+
+
+def test_a_listener_without_rights_is_told_once(
+    own: RedisProcess,
+    tmp_path: pathlib.Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    attempts, enough = [], gevent.event.Event()
+
+    def dial(*arguments: Any) -> Any:
+        attempts.append(arguments)
+        if len(attempts) == 4:
+            enough.set()
+        return wire.dial(*arguments)
+
+    monkeypatch.setattr(news, '_RETRY_SECONDS', 0.01)
+    monkeypatch.setattr(news, 'dial', dial)
+    caplog.set_level('INFO')
+    uri = give_rights(own, RIGHTS.replace('+subscribe ', ''))
+    with open_store(uri, own, tmp_path) as store:
+        listener = gevent.spawn(
+            store.control.news_channel._listen, 'p', lambda news: None, lambda: None
+        )
+        assert enough.wait(60)
+        listener.kill()
+    assert sum('news is listened to' in r.getMessage() for r in caplog.records) == 1
 
 
 def test_calls_that_wait_are_bounded(

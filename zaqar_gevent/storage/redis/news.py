@@ -48,6 +48,13 @@ class NewsChannel:
         self, channel: str, hear: Callable[[bytes], None], missed: Callable[[], None]
     ) -> None:
         address = self._server.address
+        told = ''
+
+        def connected() -> None:
+            nonlocal told
+            told = ''
+            missed()
+
         while True:
             try:
                 wire = dial(address, gevent.socket)
@@ -56,9 +63,12 @@ class NewsChannel:
                 LOG.debug('Redis cannot be listened to: %s', error)
             else:
                 try:
-                    _hear_all(wire, channel, hear, missed)
+                    _hear_all(wire, channel, hear, connected)
                 except OSError as error:
-                    LOG.info('%s: news is listened to again soon: %s', address, error)
+                    # Once, until it has been listened to again.
+                    if str(error) != told:
+                        LOG.info('%s: news is listened to again soon: %s', address, error)
+                    told = str(error)
                 finally:
                     wire.close()
             gevent.sleep(_RETRY_SECONDS)

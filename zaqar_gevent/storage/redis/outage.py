@@ -50,6 +50,8 @@ _REASONS = {
     'NOPERM': 'the user may not do what is needed',
 }
 
+WRITES_REFUSED = frozenset(_REASONS[code] for code in ('OOM', 'MISCONF', 'NOREPLICAS'))
+"""Reasons that may pass by themselves, and for which reads are still served."""
 
 _MARK = re.compile(r'ZMOVED (\[.*\])')
 

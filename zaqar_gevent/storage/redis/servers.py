@@ -5,19 +5,23 @@ from __future__ import annotations
 import _socket
 import hashlib
 import pathlib
+import uuid
 from typing import Any, NamedTuple
 
 import gevent.socket
+import hiredis
 from gevent import monkey
 from gevent._hub_local import get_hub_if_exists
 
 from zaqar_gevent.storage.core.handles import Handle, Registry
 from zaqar_gevent.storage.core.links import PATIENCE_SECONDS
+from zaqar_gevent.storage.errors import StoreUnavailable, UnsuitableStore
 from zaqar_gevent.storage.redis.addresses import Address
 from zaqar_gevent.storage.redis.calls import HubLink, Link, ThreadLink
 from zaqar_gevent.storage.redis.durability import Durability
+from zaqar_gevent.storage.redis.outage import WRITES_REFUSED, Meaning, read_error
 from zaqar_gevent.storage.redis.script_linker import link_script
-from zaqar_gevent.storage.redis.wire import dial
+from zaqar_gevent.storage.redis.wire import Wire, dial
 
 _SCRIPTS = pathlib.Path(__file__).parent / 'scripts'
 
@@ -76,7 +80,11 @@ class RedisServer:
     def check(self) -> None:
         """Raise `StoreUnavailable` or `UnsuitableStore` where messages cannot be kept now."""
         sockets = _socket if get_hub_if_exists() is None else gevent.socket
-        dial(self.address, sockets, self.durability).close()
+        wire = dial(self.address, sockets, self.durability)
+        try:
+            _try_scripts(wire, self.address)
+        finally:
+            wire.close()
 
     def close(self, *, wait: bool) -> None:
         """Close all connections; all calls that wait fail."""
@@ -105,6 +113,38 @@ class RedisServer:
             link = links[durability] = HubLink(self.address, self.patience, hub, durability)
             self._links.append(link)
         return link
+
+
+_TRIAL = "redis.call('EXISTS', KEYS[1]) redis.call('DEL', unpack(KEYS))"
+"""Nothing that a full Redis refuses."""
+
+
+def _try_scripts(wire: Wire, address: Address) -> None:
+    """Run a script on keys like those of a message, a queue and a claim, which do not exist.
+
+    Raises `StoreUnavailable`; `UnsuitableStore` where scripts are refused.
+    """
+    keys = (str(uuid.uuid4()), f'{uuid.uuid4()}.check.messages', f'messages.{uuid.uuid4()}')
+    digest = hashlib.sha1(_TRIAL.encode(), usedforsecurity=False).hexdigest()
+    rest = (len(keys), *keys)
+    try:
+        try:
+            wire.ask([('EVALSHA', digest, *rest)])
+        except hiredis.ReplyError as error:
+            if read_error(str(error))[0] is not Meaning.UNKNOWN_SCRIPT:
+                raise
+            wire.ask([('EVAL', _TRIAL, *rest)])
+    except hiredis.ReplyError as error:
+        meaning, reason = read_error(str(error))
+        # What passes by itself is waited for by each call.
+        if meaning is Meaning.REFUSED and reason not in WRITES_REFUSED:
+            raise UnsuitableStore(
+                address.store,
+                f'refuses to run scripts: {reason}. The driver needs EVAL and EVALSHA, and a user '
+                'that may use them on all keys; see "Redis" in docs/operators.md.',
+            ) from None
+    except OSError as error:
+        raise StoreUnavailable(address.store, str(error)) from None
 
 
 _registry: Registry[tuple[Address, Durability], RedisServer] = Registry()

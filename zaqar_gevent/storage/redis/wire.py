@@ -149,11 +149,12 @@ def _greet(
 ) -> Wire:
     wire = _open(address, host, sockets)
     try:
-        commands = [*_authenticate(address.credentials), ('CLIENT', 'SETNAME', _NAME)]
+        commands = _authenticate(address.credentials)
         if address.database:
             commands.append(('SELECT', address.database))
         facts = _read_facts(wire.ask([*commands, ('INFO',)])[-1].decode())
         _check(address, facts)
+        _name(wire)
         wire.confirmation = _confirmation(address, facts, wire, durability)
         if wire.confirmation is not None:
             wire.sock.settimeout(address.timeout + wire.confirmation.seconds)
@@ -161,6 +162,14 @@ def _greet(
         wire.close()
         raise
     return wire
+
+
+def _name(wire: Wire) -> None:
+    """Name the connection, for people who list those of Redis; not every user may."""
+    try:
+        wire.ask([('CLIENT', 'SETNAME', _NAME)])
+    except hiredis.ReplyError as error:
+        LOG.debug('Redis does not name the connection: %s', read_error(str(error))[1])
 
 
 def _read_facts(info: str) -> dict[str, str]:
