@@ -12,8 +12,8 @@ from tests.server_process import ServerProcess
 
 DELAYED = 30_000
 AT_ONCE = 1_000
-ROUNDS = 4
-ROUND_SECONDS = 0.4
+ROUNDS = 16
+ROUND_SECONDS = 0.1
 
 
 @pytest.fixture
@@ -39,10 +39,11 @@ def test_claims_cost_the_same_however_many_messages_are_delayed(client: Subscrib
         posted = client.call('message_post', queue_name='full', messages=[message] * AT_ONCE)
         assert posted.status == 201
     client.call('message_post', queue_name='empty', messages=[message])
+    # What else the machine does takes from some rounds, and not from the best ones.
     full = empty = 0.0
     for _ in range(ROUNDS):
-        full += claims_per_second(client, 'full') / ROUNDS
-        empty += claims_per_second(client, 'empty') / ROUNDS
+        full = max(full, claims_per_second(client, 'full'))
+        empty = max(empty, claims_per_second(client, 'empty'))
     print(f'claims a second: {full:.0f} beside {DELAYED} delayed messages, {empty:.0f} beside one')
     # It was a fourteenth when each claim walked through them.
     assert full > empty / 2
