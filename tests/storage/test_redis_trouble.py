@@ -25,7 +25,7 @@ from tests.storage.relay import Relay
 from zaqar_gevent import conf as configuration
 from zaqar_gevent.storage.core import links
 from zaqar_gevent.storage.errors import OutcomeUnknown, StoreUnavailable, UnsuitableStore
-from zaqar_gevent.storage.redis import driver, news, servers, wire
+from zaqar_gevent.storage.redis import driver, news, servers
 
 # A call may wait for an answer, then for a connection; a busy machine has some of it.
 MOST_SECONDS = 20.0
@@ -342,14 +342,16 @@ def test_a_listener_without_rights_is_told_once(
 ) -> None:
     attempts, enough = [], gevent.event.Event()
 
-    def dial(*arguments: Any) -> Any:
+    dial = news.dial_master
+
+    def dial_again(*arguments: Any) -> Any:
         attempts.append(arguments)
         if len(attempts) == 4:
             enough.set()
-        return wire.dial(*arguments)
+        return dial(*arguments)
 
     monkeypatch.setattr(news, '_RETRY_SECONDS', 0.01)
-    monkeypatch.setattr(news, 'dial', dial)
+    monkeypatch.setattr(news, 'dial_master', dial_again)
     caplog.set_level('INFO')
     uri = give_rights(own, RIGHTS.replace('+subscribe ', ''))
     with open_store(uri, own, tmp_path) as store:

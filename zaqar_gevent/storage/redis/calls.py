@@ -3,6 +3,9 @@
 Where writes are to be confirmed (see `durability`), one confirmation is asked for behind each
 batch. The calls of the batch are answered when it has been given; without it they fail with
 `OutcomeUnknown`.
+
+Where Sentinels know the master, the calls are answered when the server is certain to be the master
+still (see `sentinels`). A connection to another server is given up.
 """
 
 from __future__ import annotations
@@ -24,6 +27,7 @@ from zaqar_gevent.storage.errors import OutcomeUnknown, StoreUnavailable
 from zaqar_gevent.storage.redis.addresses import Address
 from zaqar_gevent.storage.redis.durability import Confirmation, Durability
 from zaqar_gevent.storage.redis.outage import Meaning, read_error, read_mark
+from zaqar_gevent.storage.redis.sentinels import MasterWatch
 from zaqar_gevent.storage.redis.wire import CHUNK, Command, Wire, dial, pack
 
 _sleep = monkey.get_original('time', 'sleep')
@@ -54,9 +58,17 @@ class HubLink(links.HubLink[PendingCommand]):
     """The connection of one hub to a server.
 
     patience: seconds that a call waits to be sent. durability: what its calls are to survive.
+    masters: where Sentinels know the master.
     """
 
-    def __init__(self, address: Address, patience: float, hub: Any, durability: Durability) -> None:
+    def __init__(
+        self,
+        address: Address,
+        patience: float,
+        hub: Any,
+        durability: Durability,
+        masters: MasterWatch | None,
+    ) -> None:
         super().__init__(
             address.store, hub, patience=patience, timeout=address.timeout, outages=OutageLog()
         )
@@ -66,16 +78,27 @@ class HubLink(links.HubLink[PendingCommand]):
         # Answered, and to be confirmed by what was sent behind them.
         self._unconfirmed: list[PendingCommand] = []
         self._confirming: Confirmation | None = None
+        # Answered, and confirmed, by what may not be the master any more.
+        self._uncertain: list[PendingCommand] = []
         self._unsent = b''
         self._wire: Wire
+        self._masters = masters
+        self._unsubscribe = None if masters is None else masters.subscribe(hub, self._check_master)
 
     def call(self, command: Command, again: Command | None, *, is_repeatable: bool) -> Any:
         """The answer to a command; raises `StoreUnavailable`."""
         until = time.monotonic() + self._patience
         return self.ask(PendingCommand(command, again, until, is_repeatable=is_repeatable))
 
+    def close(self) -> None:
+        super().close()
+        if self._unsubscribe is not None:
+            self._unsubscribe()
+            self._unsubscribe = None
+
     def _dial(self) -> None:
-        self._wire = _without_gevent(dial(self._address, gevent.socket, self._durability))
+        wire = dial_master(self._address, gevent.socket, self._durability, self._masters)
+        self._wire = _without_gevent(wire)
 
     @property
     def _descriptor(self) -> int:
@@ -93,14 +116,15 @@ class HubLink(links.HubLink[PendingCommand]):
             return True
 
     def _may_send(self) -> bool:
-        return not self._sent and self._confirming is None
+        return not self._sent and self._confirming is None and not self._uncertain
 
     def _is_in_flight(self) -> bool:
-        return bool(self._sent) or self._confirming is not None
+        return not self._may_send()
 
     def _take_in_flight(self) -> list[PendingCommand]:
-        in_flight = [*self._unconfirmed, *self._sent]
+        in_flight = [*self._uncertain, *self._unconfirmed, *self._sent]
         self._sent.clear()
+        self._uncertain = []
         self._unconfirmed = []
         self._confirming = None
         return in_flight
@@ -110,6 +134,9 @@ class HubLink(links.HubLink[PendingCommand]):
         return super()._silence() + waits
 
     def _send(self, requests: list[PendingCommand]) -> bool:
+        if self._masters is not None and self._masters.is_outdated(self._wire.host):
+            self._waiting.extendleft(reversed(requests))
+            raise OSError(self._masters.reason)
         self._sent.extend(requests)
         packed = [request.data for request in requests]
         self._confirming = self._wire.confirmation
@@ -164,11 +191,43 @@ class HubLink(links.HubLink[PendingCommand]):
                 break
         if retried:
             self._waiting.extendleft(reversed(retried))
+        if self._masters is not None:
+            answered = self._hold_uncertain(answered, self._masters)
         if answered and self._outages.is_on and not isinstance(answers[-1], hiredis.ReplyError):
             self._outages.succeeded()
         if lost is not None:
             self._lose(lost)
         self._settled(answered)
+
+    def _hold_uncertain(
+        self, answered: list[PendingCommand], masters: MasterWatch
+    ) -> list[PendingCommand]:
+        """Keep back the answers that may come from a former master; returns the others."""
+        if masters.is_current(self._wire.host):
+            return answered
+        self._uncertain += [call for call in answered if call.error is None]
+        if self._uncertain:
+            masters.refresh()
+        return [call for call in answered if call.error is not None]
+
+    def _check_master(self) -> None:
+        """Give the connection up if it leads to a former master, or let held answers go."""
+        assert self._masters is not None
+        if not self._is_connected:
+            return
+        if self._masters.is_outdated(self._wire.host):
+            self._lose(self._masters.reason)
+        elif self._uncertain:
+            if self._masters.is_current(self._wire.host):
+                certain, self._uncertain = self._uncertain, []
+                self._settled(certain)
+            else:
+                self._masters.refresh()
+
+    def _tick(self) -> None:
+        if self._uncertain:
+            self._check_master()
+        super()._tick()
 
     def _classify(
         self,
@@ -219,8 +278,15 @@ class HubLink(links.HubLink[PendingCommand]):
 class ThreadLink(links.ThreadLink):
     """The connection for native threads that have no hub."""
 
-    def __init__(self, address: Address, patience: float, durability: Durability) -> None:
+    def __init__(
+        self,
+        address: Address,
+        patience: float,
+        durability: Durability,
+        masters: MasterWatch | None,
+    ) -> None:
         super().__init__(address.store, patience)
+        self._masters = masters
         self._address = address
         self._durability = durability
         self._wire: Wire | None = None
@@ -232,6 +298,9 @@ class ThreadLink(links.ThreadLink):
             while True:
                 self._connect(until)
                 assert self._wire is not None
+                if self._masters is not None and self._masters.is_outdated(self._wire.host):
+                    self.close()
+                    continue
                 try:
                     return self._ask(self._wire, command)
                 except hiredis.ReplyError as error:
@@ -255,19 +324,34 @@ class ThreadLink(links.ThreadLink):
     def _ask(self, wire: Wire, command: Command) -> Any:
         confirming = wire.confirmation
         if confirming is None:
-            return wire.ask([command])[0]
-        answer, confirmed = wire.ask([command, confirming.command])
-        if not confirming.is_given(confirmed):
-            raise OutcomeUnknown(self._store, confirming.failure)
+            [answer] = wire.ask([command])
+        else:
+            answer, confirmed = wire.ask([command, confirming.command])
+            if not confirming.is_given(confirmed):
+                raise OutcomeUnknown(self._store, confirming.failure)
+        if self._masters is not None:
+            self._masters.await_current(wire.host)
         return answer
 
     def _dial(self) -> None:
-        self._wire = dial(self._address, _socket, self._durability)
+        self._wire = dial_master(self._address, _socket, self._durability, self._masters)
 
     def _hang_up(self) -> None:
         wire, self._wire = self._wire, None
         if wire is not None:
             wire.close()
+
+
+def dial_master(
+    address: Address, sockets: Any, durability: Durability, masters: MasterWatch | None
+) -> Wire:
+    """A connection as by `dial`, to the master that `masters` knows."""
+    if masters is None:
+        return dial(address, sockets, durability)
+    masters.start()
+    if masters.is_failing_over:
+        raise StoreUnavailable(address.store, masters.reason)
+    return dial(address, sockets, durability, masters.master)
 
 
 def _without_gevent(wire: Wire) -> Wire:

@@ -14,9 +14,12 @@ import hiredis
 from oslo_log import log
 
 from zaqar_gevent.storage.errors import StoreUnavailable, UnsuitableStore
+from zaqar_gevent.storage.redis.calls import dial_master
+from zaqar_gevent.storage.redis.durability import Durability
 from zaqar_gevent.storage.redis.outage import read_error
+from zaqar_gevent.storage.redis.sentinels import MasterWatch
 from zaqar_gevent.storage.redis.servers import RedisServer
-from zaqar_gevent.storage.redis.wire import CHUNK, Command, Wire, dial, pack
+from zaqar_gevent.storage.redis.wire import CHUNK, Command, Wire, pack
 
 LOG = log.getLogger(__name__)
 
@@ -47,7 +50,7 @@ class NewsChannel:
     def _listen(
         self, channel: str, hear: Callable[[bytes], None], missed: Callable[[], None]
     ) -> None:
-        address = self._server.address
+        address, masters = self._server.address, self._server.masters
         told = ''
 
         def connected() -> None:
@@ -57,11 +60,12 @@ class NewsChannel:
 
         while True:
             try:
-                wire = dial(address, gevent.socket)
+                wire = dial_master(address, gevent.socket, Durability.MEMORY, masters)
             except (StoreUnavailable, UnsuitableStore) as error:
                 # Each call tells of that as well.
                 LOG.debug('Redis cannot be listened to: %s', error)
             else:
+                unsubscribe = _close_with_master(wire, masters)
                 try:
                     _hear_all(wire, channel, hear, connected)
                 except OSError as error:
@@ -70,8 +74,23 @@ class NewsChannel:
                         LOG.info('%s: news is listened to again soon: %s', address, error)
                     told = str(error)
                 finally:
+                    unsubscribe()
                     wire.close()
             gevent.sleep(_RETRY_SECONDS)
+
+
+def _close_with_master(wire: Wire, masters: MasterWatch | None) -> Callable[[], None]:
+    """Close a connection when it does not lead to the master any more; returns what ends that."""
+    if masters is None:
+        return lambda: None
+
+    def check() -> None:
+        if masters.is_outdated(wire.host):
+            wire.close()
+
+    unsubscribe = masters.subscribe(gevent.get_hub(), check)
+    check()
+    return unsubscribe
 
 
 def _hear_all(

@@ -21,6 +21,7 @@ from zaqar_gevent.storage.redis.calls import HubLink, Link, ThreadLink
 from zaqar_gevent.storage.redis.durability import Durability
 from zaqar_gevent.storage.redis.outage import WRITES_REFUSED, Meaning, read_error
 from zaqar_gevent.storage.redis.script_linker import link_script
+from zaqar_gevent.storage.redis.sentinels import MasterWatch
 from zaqar_gevent.storage.redis.wire import Wire, dial
 
 _SCRIPTS = pathlib.Path(__file__).parent / 'scripts'
@@ -55,7 +56,7 @@ class RedisServer:
     """A Redis server, which the drivers of this process that name it share; see `open_server`.
 
     durability: what its writes survive. Writes that are confirmed have connections of their own, so
-        that reads do not wait for it.
+        that reads do not wait for it. masters: where Sentinels know the master.
     """
 
     def __init__(self, address: Address, patience: float, durability: Durability) -> None:
@@ -90,6 +91,8 @@ class RedisServer:
         """Close all connections; all calls that wait fail."""
         for link in self._links:
             link.close()
+        if self.masters is not None:
+            self.masters.close()
 
     def after_fork(self) -> None:
         """In a forked child: start anew, since a connection cannot be shared."""
@@ -99,7 +102,10 @@ class RedisServer:
 
     def _start(self) -> None:
         """Have no connections yet."""
-        self._links: list[Link] = [ThreadLink(self.address, self.patience, self.durability)]
+        self.masters = None if self.address.master is None else MasterWatch(self.address)
+        self._links: list[Link] = [
+            ThreadLink(self.address, self.patience, self.durability, self.masters)
+        ]
         self._own = _local()
 
     def _link(self, *, is_write: bool) -> Link:
@@ -110,7 +116,9 @@ class RedisServer:
         links: dict[Durability, HubLink] = vars(self._own).setdefault('links', {})
         link = links.get(durability)
         if link is None or link.hub is not hub:
-            link = links[durability] = HubLink(self.address, self.patience, hub, durability)
+            link = links[durability] = HubLink(
+                self.address, self.patience, hub, durability, self.masters
+            )
             self._links.append(link)
         return link
 

@@ -7,14 +7,15 @@ the interpreter's own elsewhere.
 from __future__ import annotations
 
 import ssl
+import time
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import hiredis
 from oslo_log import log
 
 from zaqar_gevent.storage.errors import StoreUnavailable, UnsuitableStore
-from zaqar_gevent.storage.redis.addresses import Address, Credentials
+from zaqar_gevent.storage.redis.addresses import Address, Credentials, Host
 from zaqar_gevent.storage.redis.durability import (
     Confirmation,
     Durability,
@@ -42,11 +43,13 @@ _LEAST_VERSION = (5, 0)
 class Wire:
     """The bytes of one connection.
 
-    confirmation: what is to be sent behind writes, if anything.
+    host: where it leads to; None for a Unix socket. confirmation: what is to be sent behind writes,
+        if anything.
     """
 
-    def __init__(self, sock: Any) -> None:
+    def __init__(self, sock: Any, host: Host | None) -> None:
         self.sock = sock
+        self.host = host
         self.confirmation: Confirmation | None = None
         self._tls: ssl.SSLObject | None = None
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
@@ -123,11 +126,17 @@ class Wire:
             return
 
 
-def dial(address: Address, sockets: Any, durability: Durability = Durability.MEMORY) -> Wire:
+def dial(
+    address: Address,
+    sockets: Any,
+    durability: Durability = Durability.MEMORY,
+    master: Host | None = None,
+) -> Wire:
     """A connection to the server that is to be written, greeted.
 
     sockets: the module whose sockets wait: `gevent.socket` or `_socket`. durability: what its
-        writes are to survive.
+        writes are to survive. master: where the Sentinels have said that it is; None: they are
+        asked.
 
     Raises `StoreUnavailable`; `UnsuitableStore` where it could not keep messages.
     """
@@ -135,7 +144,7 @@ def dial(address: Address, sockets: Any, durability: Durability = Durability.MEM
         if address.master is None:
             [host] = address.hosts or (None,)
             return _greet(address, host, sockets, durability)
-        return _greet(address, _find_master(address, sockets), sockets, durability)
+        return _greet(address, master or _find_master(address, sockets), sockets, durability)
     except UnsuitableStore:
         raise
     except hiredis.ReplyError as error:
@@ -144,9 +153,7 @@ def dial(address: Address, sockets: Any, durability: Durability = Durability.MEM
         raise StoreUnavailable(address.store, _describe(error)) from None
 
 
-def _greet(
-    address: Address, host: tuple[str, int] | None, sockets: Any, durability: Durability
-) -> Wire:
+def _greet(address: Address, host: Host | None, sockets: Any, durability: Durability) -> Wire:
     wire = _open(address, host, sockets)
     try:
         commands = _authenticate(address.credentials)
@@ -228,23 +235,72 @@ def _check(address: Address, facts: dict[str, str]) -> None:
         raise OSError('Sentinel names a server as the master that is none (any more)')
 
 
-def _find_master(address: Address, sockets: Any) -> tuple[str, int]:
+class Opinion(NamedTuple):
+    """What a Sentinel says of the master.
+
+    epoch: of its configuration; the highest of all Sentinels is the newest. is_failing_over:
+        whether it is about to make another server the master. asked_at: by `time.monotonic`.
+    """
+
+    master: Host
+    epoch: int
+    is_failing_over: bool
+    asked_at: float
+
+
+def open_sentinel(address: Address, sentinel: Host, sockets: Any) -> Wire:
+    """A connection to a Sentinel; raises `OSError`, `hiredis.ReplyError`."""
+    wire = _open(address, sentinel, sockets)
+    try:
+        wire.ask(_authenticate(address.sentinel_credentials))
+    except BaseException:
+        wire.close()
+        raise
+    return wire
+
+
+def ask_sentinel(address: Address, wire: Wire) -> Opinion:
+    """The opinion of the Sentinel that a connection leads to.
+
+    Raises `OSError` if it does not know the master, `hiredis.ReplyError`.
+    """
+    asked_at = time.monotonic()
+    named, listed = wire.ask(
+        [
+            ('SENTINEL', 'GET-MASTER-ADDR-BY-NAME', address.master),
+            ('SENTINEL', 'MASTER', address.master),
+        ]
+    )
+    if not named:
+        raise OSError('it does not know the master')
+    facts = dict(zip(listed[::2], listed[1::2], strict=True))
+    # From the promotion on it names the new master, while it still lists the old one.
+    is_promoted = named != [facts[b'ip'], facts[b'port']]
+    is_failing_over = b'failover_in_progress' in facts[b'flags'].split(b',')
+    return Opinion(
+        (named[0].decode(), int(named[1])),
+        int(facts[b'config-epoch']),
+        is_failing_over and not is_promoted,
+        asked_at,
+    )
+
+
+def _find_master(address: Address, sockets: Any) -> Host:
     """Where the master is, as the first Sentinel that answers says."""
-    ask = ('SENTINEL', 'GET-MASTER-ADDR-BY-NAME', address.master)
     reasons = []
     for host in address.hosts:
         try:
-            wire = _open(address, host, sockets)
+            wire = open_sentinel(address, host, sockets)
             try:
-                found = wire.ask([*_authenticate(address.sentinel_credentials), ask])[-1]
+                opinion = ask_sentinel(address, wire)
             finally:
                 wire.close()
         except (OSError, hiredis.ReplyError) as error:
             reasons.append(f'{host[0]}:{host[1]}: {_describe(error)}')
             continue
-        if found:
-            return found[0].decode(), int(found[1])
-        reasons.append(f'{host[0]}:{host[1]} does not know it')
+        if opinion.is_failing_over:
+            raise OSError('Sentinel makes another server the master')
+        return opinion.master
     raise OSError(f'no Sentinel knows the master {address.master} ({"; ".join(reasons)})')
 
 
@@ -256,13 +312,13 @@ def _authenticate(credentials: Credentials) -> list[Command]:
     return [('AUTH', *(word.encode(errors='surrogateescape') for word in words))]
 
 
-def _open(address: Address, host: tuple[str, int] | None, sockets: Any) -> Wire:
+def _open(address: Address, host: Host | None, sockets: Any) -> Wire:
     if host is None:
-        return Wire(_connect(sockets, sockets.AF_UNIX, address.path, address.timeout))
+        return Wire(_connect(sockets, sockets.AF_UNIX, address.path, address.timeout), None)
     error = OSError(f'{host[0]} has no address')
     for family, _, _, _, place in sockets.getaddrinfo(*host, 0, sockets.SOCK_STREAM):
         try:
-            wire = Wire(_connect(sockets, family, place, address.timeout))
+            wire = Wire(_connect(sockets, family, place, address.timeout), host)
         except OSError as failure:
             error = failure
             continue
