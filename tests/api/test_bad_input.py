@@ -178,11 +178,13 @@ def test_a_header_in_two_spellings_is_refused(api: Any, name: str) -> None:
     """Two readers could take either for the one that counts."""
     if isinstance(api, RestCaller):
         pytest.skip('headers of HTTP that are repeated are tested with heads')
-    given = {'Client-ID': GOOD_ID, 'X-Project-ID': 'p', name: GOOD_ID, SPELLINGS[name]: GOOD_ID}
-    answer = api.call('queue_list', headers=given)
+    given = {'Client-ID': GOOD_ID, 'X-Project-ID': 'p', name: GOOD_ID}
+    answer = api.call('queue_list', headers={**given, SPELLINGS[name]: f'{GOOD_ID} '})
     assert answer.status == 400
-    assert 'must not be repeated' in str(answer.body)
-    others = {'Client-ID': GOOD_ID, 'X-Project-ID': 'p', 'X-Other': 'a', 'x-other': 'b'}
+    assert 'must not have two values' in str(answer.body)
+    # python-zaqarclient says the same twice.
+    others = {'Client-ID': GOOD_ID, 'client-id': GOOD_ID, 'X-Project-ID': 'p', 'x-project-id': 'p'}
+    others |= {'X-Other': 'a', 'x-other': 'b'}
     assert api.call('queue_list', headers=others).status == 200
 
 
