@@ -13,13 +13,14 @@ import functools
 import gc
 import json
 import os
-import select
 import signal
 import subprocess
 import sys
 import threading
 from collections.abc import Sequence
 from typing import IO, Any
+
+from tests.readiness import readable
 
 
 class ForkedProcess:
@@ -46,7 +47,7 @@ class ForkedProcess:
         return status
 
     def _look(self, timeout: float | None) -> int | None:
-        if self.returncode is None and select.select([self._status], [], [], timeout)[0]:
+        if self.returncode is None and readable([self._status], timeout):
             self.returncode = int(os.read(self._status, 20))
             os.close(self._status)
         return self.returncode

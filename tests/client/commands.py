@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import pty
-import select
 import signal
 import subprocess
 import sys
@@ -13,8 +12,12 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from tests.readiness import readable
+
 WHOLE_LINES = """
 import sys
+
+
 
 def print(*words):
     sys.stdout.write(' '.join(map(str, words)) + '\\n')
@@ -128,7 +131,7 @@ class Terminal:
 
     def _read(self, deadline: float) -> bool:
         """Whether there was anything, or may be yet."""
-        ready, _, _ = select.select([self._master], [], [], max(deadline - time.monotonic(), 0))
+        ready = readable([self._master], max(deadline - time.monotonic(), 0))
         try:
             data = os.read(self._master, 65536) if ready else b''
         except OSError:

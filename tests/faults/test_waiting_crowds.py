@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pathlib
-import select
 from contextlib import ExitStack
 from typing import Any
 
@@ -12,6 +11,7 @@ import psutil
 from tests.callers import Identity, RestCaller
 from tests.faults.client import Client, Dialect
 from tests.faults.light_load import LightLoad
+from tests.readiness import readable
 from tests.server_process import ServerProcess
 
 CONNECTIONS, EACH = 16, 60
@@ -50,7 +50,7 @@ class Crowd:
         """Wait until so many answers have come on each of some connections, or of all."""
         left = {each.socket: count for each in clients or self._clients}
         while left:
-            ready, _, _ = select.select(list(left), [], [], WAIT_SECONDS)
+            ready = readable(left, WAIT_SECONDS)
             assert ready, left
             for one in ready:
                 parts = (self._received[one] + one.recv(1 << 20)).split(ANSWERED)

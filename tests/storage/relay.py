@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import pathlib
-import select
 import socket
 import ssl
 import threading
 import time
 from collections.abc import Callable
+
+from tests.readiness import readable
 
 Greet = Callable[[socket.socket], socket.socket]
 
@@ -89,4 +90,4 @@ def with_tls(certificate: pathlib.Path) -> Greet:
 def _ready(client: socket.socket, server: socket.socket) -> list[socket.socket]:
     if isinstance(client, ssl.SSLSocket) and client.pending():
         return [client]
-    return select.select([client, server], [], [], 10)[0]
+    return readable([client, server], 10)

@@ -276,7 +276,7 @@ class NewClaim(NamedTuple):
     dead_letters: tuple[DeadLetters | None, ...] = ()
 
 
-@coalesced()
+@coalesced(in_order=True)
 def create(cursor: Transaction, calls: Sequence[tuple[NewClaim]]) -> list[Outcome]:
     """For each call: claim messages, or take a step towards that. Others' writes come between
     long steps.
