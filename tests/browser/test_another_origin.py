@@ -113,7 +113,8 @@ def test_a_page_is_told_that_its_origin_may_be_why_and_recovers(
     with ServerProcess(tmp_path, '--port', str(port), '--allowed-origin', origin):
         for transport, number in clients.items():
             expected = states[transport]
-            assert page.call('seenIn', number, expected, 60)['state'] == expected
+            # One that polls tries WebSockets again after a minute.
+            assert page.call('seenIn', number, expected, 150)['state'] == expected
         assert page.call('post', clients['auto'], 'found')['name'] == ''
         for number in clients.values():
             assert page.call('bodiesOf', number, 1, PATIENCE_SECONDS) == ['found']
