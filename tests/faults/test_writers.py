@@ -361,23 +361,32 @@ def test_others_commit_while_the_disk_is_waited_for(
     wait_for(lambda: store.database.write(get_synchronous) == FULL)
 
 
-def test_the_log_begins_anew_after_a_failure_to_sync_a_piece(
-    store: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    store.post('before')
-    log = pathlib.Path(f'{store.database.path}-wal')
-    salt = log.read_bytes()[16:24]
+def salt_of(store: Any) -> bytes:
+    """What the log of a store has in its head, and another value once it begins anew."""
+    return pathlib.Path(f'{store.database.path}-wal').read_bytes()[16:24]
 
+
+@contextlib.contextmanager
+def failing_syncs(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     def fail(wal: Wal) -> None:
         raise OSError(errno.EIO, 'Input/output error')
 
     with monkeypatch.context() as patch:
         patch.setattr(Wal, 'sync', fail)
+        yield
+
+
+def test_the_log_begins_anew_after_a_failure_to_sync_a_piece(
+    store: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.post('before')
+    salt = salt_of(store)
+    with failing_syncs(monkeypatch):
         with pytest.raises(StoreUnavailable, match='Input/output error'):
             store.post('x' * 300_000)
         store.post('meanwhile')
         # What follows in it would be lost with the piece.
-        assert log.read_bytes()[16:24] != salt
+        assert salt_of(store) != salt
     store.post('y' * 300_000)
     assert store.bodies() == ['before', 'meanwhile', 'y' * 300_000]
 
@@ -427,19 +436,13 @@ def test_the_log_begins_anew_after_a_failure_to_sync_it(
     store: Any, other: Wal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     wait_for(lambda: store.database.write(get_synchronous) == NORMAL)
-    log = pathlib.Path(f'{store.database.path}-wal')
-    salt = log.read_bytes()[16:24]
-
-    def fail(wal: Wal) -> None:
-        raise OSError(errno.EIO, 'Input/output error')
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Wal, 'sync', fail)
+    salt = salt_of(store)
+    with failing_syncs(monkeypatch):
         with pytest.raises(StoreUnavailable, match='Input/output error'):
             store.post('in doubt')
-        assert log.read_bytes()[16:24] == salt
+        assert salt_of(store) == salt
         # What has been committed is not committed again.
         assert store.bodies() == ['before', 'in doubt']
     store.post('after')
-    assert log.read_bytes()[16:24] != salt
+    assert salt_of(store) != salt
     assert store.bodies() == ['before', 'in doubt', 'after']

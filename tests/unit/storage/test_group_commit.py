@@ -259,6 +259,19 @@ def test_claims_made_together_share_statements(store, settings):
     assert count_statements(8) < 4 * count_statements(1)
 
 
+def test_a_claim_does_not_take_what_is_released_after_it(store):
+    """A consumer that is stopped releases its messages while it still claims."""
+    store.post('x')
+    token, _ = store.claim()
+    now = timeutils.utcnow_ts(microsecond=True)
+    lease, manner = claiming.Lease('f' * 32, 60, 60, now), claiming.Manner(None, True)
+    claim = Call(claiming.create, (claiming.NewClaim('', 'q', lease, 1, manner),))
+    release = Call(claiming.release, ('', 'q', token, now))
+    store.database.write(lambda cursor: group_commit.perform(cursor, [claim, release]))
+    assert claim.result == claiming.Attempt(None)
+    assert store.queues.stats('q')['messages']['free'] == 1
+
+
 def test_a_refused_call_fails_alone(store):
     workers = [
         gevent.spawn(store.post, number, queue='missing' if number % 3 == 0 else 'q')
