@@ -1,8 +1,10 @@
 """One writing thread, many callers of every kind."""
 
 import functools
+import gc
 import subprocess
 import sys
+import weakref
 
 import gevent
 import gevent.socket
@@ -270,6 +272,20 @@ def test_a_claim_does_not_take_what_is_released_after_it(store):
     store.database.write(lambda cursor: group_commit.perform(cursor, [claim, release]))
     assert claim.result == claiming.Attempt(None)
     assert store.queues.stats('q')['messages']['free'] == 1
+
+
+def test_transactions_leave_nothing_behind(store):
+    """A connection could keep a reference to the cursor of each, gone or not."""
+
+    def count_dead_references():
+        gc.collect()
+        references = [one for one in gc.get_objects() if type(one) is weakref.ref]
+        return sum(one() is None for one in references)
+
+    before = count_dead_references()
+    for _ in range(2000):
+        store.database.write(lambda cursor: None)
+    assert count_dead_references() < before + 1000
 
 
 def test_a_refused_call_fails_alone(store):

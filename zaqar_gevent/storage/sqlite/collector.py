@@ -19,7 +19,7 @@ from zaqar_gevent.storage.sqlite import deleting, groups, releasing, staging, st
 from zaqar_gevent.storage.sqlite.outage import damaged, is_damage
 from zaqar_gevent.storage.sqlite.releasing import LEASE_COLUMNS, HeldLease
 from zaqar_gevent.storage.sqlite.salvage import Salvage
-from zaqar_gevent.storage.sqlite.transaction import Transaction
+from zaqar_gevent.storage.sqlite.transaction import Transaction, open_transaction
 
 INTERVAL = 2.0
 """Seconds between looks for something to remove."""
@@ -100,7 +100,7 @@ class CollectionSchedule:
         if self.seconds <= 0:
             try:
                 # One that an error's traceback held would hold the transaction too.
-                with closing(Transaction(get_connection())) as cursor:
+                with closing(open_transaction(get_connection())) as cursor:
                     has_more = self._collect(cursor, timeutils.utcnow_ts(microsecond=True))
             except sqlite3.DatabaseError as error:
                 if not is_damage(error):

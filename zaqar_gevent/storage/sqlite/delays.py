@@ -20,7 +20,12 @@ from zaqar_gevent.storage.errors import StoreDamaged
 from zaqar_gevent.storage.sqlite import groups, steps, tallies
 from zaqar_gevent.storage.sqlite.documents import alone
 from zaqar_gevent.storage.sqlite.outage import damaged, is_damage
-from zaqar_gevent.storage.sqlite.transaction import DueMessage, DueQueue, Transaction
+from zaqar_gevent.storage.sqlite.transaction import (
+    DueMessage,
+    DueQueue,
+    Transaction,
+    open_transaction,
+)
 
 STEP = 100
 """Messages that one transaction makes visible at most, up to `steps.BYTES`."""
@@ -221,7 +226,7 @@ class DelaySchedule:
             now = timeutils.utcnow_ts(microsecond=True)
             try:
                 # One that an error's traceback held would hold the transaction too.
-                with closing(Transaction(get_connection())) as cursor:
+                with closing(open_transaction(get_connection())) as cursor:
                     self._step(cursor, now)
             except sqlite3.DatabaseError as error:
                 if not is_damage(error):

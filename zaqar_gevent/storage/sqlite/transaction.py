@@ -40,3 +40,12 @@ class Transaction(sqlite3.Cursor):
         super().__init__(connection)
         self.due: list[DueQueue] = []
         self.next_due: float | None = None
+
+
+def open_transaction(connection: sqlite3.Connection) -> Transaction:
+    """A transaction that has not begun.
+
+    A connection keeps a weak reference to each cursor, and drops those of cursors that are gone
+    only where it makes one itself.
+    """
+    return connection.cursor(Transaction)

@@ -25,7 +25,7 @@ from zaqar_gevent.storage.sqlite import (
 )
 from zaqar_gevent.storage.sqlite.files import LOOK_SECONDS, Files, ThreadConnection
 from zaqar_gevent.storage.sqlite.outage import damaged, describe, is_damage, is_outage, unavailable
-from zaqar_gevent.storage.sqlite.transaction import DueQueue, Transaction
+from zaqar_gevent.storage.sqlite.transaction import DueQueue, Transaction, open_transaction
 from zaqar_gevent.storage.sqlite.wal import Wal
 
 _WAL_LOOK_SECONDS = 0.05
@@ -112,7 +112,7 @@ class Writer(GroupCommit):
         self._files.watch()
         # The commit that ends a long task syncs what its parts have written as well.
         needs_sync = any(call.work not in APART for call in calls)
-        cursor = Transaction(self._get_connection())
+        cursor = open_transaction(self._get_connection())
         try:
             lock = self._get_write_lock(needs_sync=needs_sync)
             with self._files.writing, lock:
