@@ -182,6 +182,16 @@ def test_what_is_released_is_somebody_elses(
     assert worker.call('consumer_stop', consumer_id=worker.consumer_id).status == 404
 
 
+def test_what_was_being_claimed_is_free_once_a_stop_is_answered(
+    worker: Worker, rest: RestCaller
+) -> None:
+    post(rest, *range(20))
+    for _ in range(30):
+        worker.consume(credit=20)
+        assert worker.call('consumer_stop', consumer_id=worker.consumer_id).status == 204
+        assert stats(rest) == (20, 0)
+
+
 def test_what_is_released_comes_again(worker: Worker, rest: RestCaller) -> None:
     post(rest, 'again')
     worker.consume()

@@ -131,7 +131,7 @@ class Consumer(Protocol):
         ...
 
     def stop(self) -> None:
-        """Release all, and get no more."""
+        """Give all messages back, those that are being claimed as well, and claim no more."""
         ...
 
 

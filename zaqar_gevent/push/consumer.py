@@ -86,7 +86,8 @@ class PushConsumer:
         self._credit = credit
         self._leases: dict[str, _Lease] = {}
         self._settled = Event()
-        self._running: gevent.Greenlet | None = None
+        self._has_claimed = Event()
+        self._has_claimed.set()
         self._news: News | None = None
         self._is_keeping = False
         self.is_stopped = False
@@ -97,7 +98,7 @@ class PushConsumer:
         Raises `errors.TooMany` where the project has as many as it may have.
         """
         self._broker.quotas.consumers.take(self.source.project_id)
-        self._running = gevent.spawn(self._run)
+        gevent.spawn(self._run)
 
     def acknowledge(self, message_ids: list[str]) -> None:
         leases, unknown = self._take_out(message_ids)
@@ -129,6 +130,7 @@ class PushConsumer:
         _tell_of(unknown + _lost_of(leases, outcomes))
 
     def stop(self) -> None:
+        """Give all messages back, those that are being claimed as well, and claim no more."""
         if not self.is_stopped:
             self.is_stopped = True
             self._broker.quotas.consumers.give_back(self.source.project_id)
@@ -139,12 +141,7 @@ class PushConsumer:
         # All that a claim still holds is this consumer's.
         ended = {lease.claim_id: (message_id, lease) for message_id, lease in leases.items()}
         self._tell_given_back(_failures(_each(self._end, list(ended.values()))))
-
-    def finish(self) -> None:
-        """The same, and wait until what was being claimed has been given back as well."""
-        self.stop()
-        if self._running is not None:
-            self._running.join()
+        self._has_claimed.wait()
 
     def _take_out(self, message_ids: list[str]) -> tuple[list[tuple[str, _Lease]], list[str]]:
         """The leases of messages, which are the caller's to end, and the ids of those without."""
@@ -259,14 +256,17 @@ class PushConsumer:
 
     def _claim_safely(self, count: int) -> int:
         """How many messages were claimed and pushed."""
+        self._has_claimed.clear()
         try:
             return self._claim(count)
         except Exception as error:
             LOG.log(
                 level_of(error, ERROR), 'Consumer of %s cannot claim: %s', self.source.name, error
             )
-            gevent.sleep(_OUTAGE_SECONDS)
-            return 0
+        finally:
+            self._has_claimed.set()
+        gevent.sleep(_OUTAGE_SECONDS)
+        return 0
 
     def _claim(self, count: int) -> int:
         failures: list[Exception] = []

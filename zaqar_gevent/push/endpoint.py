@@ -197,7 +197,7 @@ class ConnectionEndpoint:
         consumers, self._consumers = self._consumers, None
         self._push_hub.unregister(self)
         for consumer in (consumers or {}).values():
-            self._push_hub.run_before_shutdown(consumer.finish)
+            self._push_hub.run_before_shutdown(consumer.stop)
         for one in (held or {}).values():
             self._push_hub.end(one.subscription)
         if held:
@@ -218,7 +218,7 @@ class ConnectionEndpoint:
             reason = consumer.grant.reason
             if self._consumers is not None and reason is not None:
                 del self._consumers[consumer_id]
-                self._push_hub.run_before_shutdown(consumer.finish)
+                self._push_hub.run_before_shutdown(consumer.stop)
                 self._tell_end(consumer, reason)
 
     def drop(self, key: Key, reason: Reason | End | None) -> None:
