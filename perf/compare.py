@@ -40,6 +40,7 @@ from perf.workloads import (
 )
 
 UPSTREAM_WEBSOCKET = 'upstream-websocket'
+NOT_PINNED = 'ours-not-pinned'
 
 
 class Variant(NamedTuple):
@@ -62,6 +63,7 @@ SERVERS: dict[str, Callable[[Fleet], Server]] = {
     UPSTREAM_WEBSOCKET: lambda fleet: fleet.upstream_websocket(fleet.redis()),
     'upstream-websocket-durable': lambda fleet: fleet.upstream_websocket(fleet.redis(durable=True)),
     'ours': lambda fleet: fleet.own(),
+    NOT_PINNED: lambda fleet: fleet.own(is_pinned=False),
     'ours-gunicorn': lambda fleet: fleet.own_under_gunicorn(),
     'ours-redis': lambda fleet: fleet.own(redis=fleet.redis(), redis_driver='upstream'),
     'ours-native-redis': lambda fleet: fleet.own(redis=fleet.redis(), redis_driver='native'),
@@ -87,6 +89,10 @@ VARIANTS = [
     Variant('ours zaqar.v2 MsgPack', 'ours', EMBEDDED, Compact(**MSGPACK)),
     Variant('ours zaqar.v2 JSON, 16 in flight', 'ours', EMBEDDED, Compact(**JSON), 16),
     Variant('ours zaqar.v2 MsgPack, 16 in flight', 'ours', EMBEDDED, Compact(**MSGPACK), 16),
+    Variant('ours WebSocket JSON, not pinned', NOT_PINNED, EMBEDDED, Default(**JSON)),
+    Variant(
+        'ours zaqar.v2 JSON, 16 in flight, not pinned', NOT_PINNED, EMBEDDED, Compact(**JSON), 16
+    ),
     Variant('ours REST on Redis', 'ours-redis', REDIS, Rest()),
     Variant('ours WebSocket JSON on Redis', 'ours-redis', REDIS, Default(**JSON)),
     Variant('ours zaqar.v2 MsgPack on Redis', 'ours-redis', REDIS, Compact(**MSGPACK)),
@@ -127,9 +133,9 @@ class Plan(NamedTuple):
 
 
 def can(variant: Variant, cell: Cell) -> bool:
-    """Whether it is worth asking: upstream's WebSocket has no ping, and the durable Redis is
-    there for the writing alone."""
-    if variant.store == DURABLE_REDIS:
+    """Whether it is worth asking: upstream's WebSocket has no ping; the durable Redis, and the
+    server that may use both cores, are there for the writing alone."""
+    if variant.store == DURABLE_REDIS or variant.server == NOT_PINNED:
         return cell.operation in (POST, *CLAIMS)
     return not (variant.server == UPSTREAM_WEBSOCKET and cell.operation == PING)
 

@@ -18,8 +18,8 @@ from importlib.metadata import version
 import psutil
 
 # A server has a core to itself; all else, the client and any Redis, is on the other.
-_CORES = sorted(os.sched_getaffinity(0))[:2]
-CLIENT_CORE, SERVER_CORE = _CORES[0], _CORES[-1]
+CORES = sorted(os.sched_getaffinity(0))[:2]
+CLIENT_CORE, SERVER_CORE = CORES[0], CORES[-1]
 
 _PROCESS_CLOCK = 2
 _LIBRARIES = ('gevent', 'gunicorn', 'falcon', 'websockets', 'msgspec', 'msgpack', 'zaqar', 'redis')
@@ -27,10 +27,10 @@ _FSYNCS = 200
 
 
 @contextlib.contextmanager
-def on_core(core: int) -> Iterator[None]:
-    """What is started within, inherits the core."""
+def on_core(*cores: int) -> Iterator[None]:
+    """What is started within, inherits the core, or the cores."""
     before = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {core})
+    os.sched_setaffinity(0, cores)
     try:
         yield
     finally:

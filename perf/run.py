@@ -20,7 +20,7 @@ from perf import report, results
 # By program: its options in full, its options when quick, and the minutes it may take in either.
 PROGRAMS: dict[str, tuple[list[str], list[str], float, float]] = {
     'ceiling': ([], ['--seconds', '0.2', '--rounds', '1'], 4, 2),
-    'compare': (['--minutes', '19'], ['--quick', '--minutes', '3'], 24, 4),
+    'compare': (['--minutes', '22'], ['--quick', '--minutes', '3'], 27, 4),
     'anatomy': ([], ['--seconds', '0.3', '--rounds', '1'], 3, 2),
     'profiles': ([], ['--seconds', '0.2', '--rounds', '1'], 5, 3),
     'fanout': ([], ['--subscribers', '1', '100', '1000', '--deliveries', '10000'], 4, 2),
@@ -28,10 +28,20 @@ PROGRAMS: dict[str, tuple[list[str], list[str], float, float]] = {
     'scale': (
         [],
         [
-            *('--lengths', '1000', '20000', '--queues', '100', '2000'),
+            *(
+                '--lengths',
+                '1000',
+                '20000',
+                '--queues',
+                '100',
+                '2000',
+                '--withheld',
+                '1000',
+                '5000',
+            ),
             *('--connections', '0', '1000', '--seconds', '0.2', '--rounds', '1'),
         ],
-        *(8, 3),
+        *(9, 3),
     ),
     'peers': ([], ['--seconds', '0.3', '--rounds', '1'], 6, 3),
     'clients': ([], ['--seconds', '0.3', '--rounds', '1'], 3, 2),

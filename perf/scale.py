@@ -35,7 +35,10 @@ from perf.workloads import (
 LENGTHS = (1000, 10_000, 100_000, 1_000_000)
 QUEUES = (100, 1000, 10_000, 100_000)
 CONNECTIONS = (0, 1000, 5000, 10_000)
+WITHHELD = (1000, 100_000)
 SIZE = '100 B'
+# Multiples of both are withheld.
+_AT_ONCE, _HELD_AT_ONCE = 100, 20
 DIALECT = Compact(binary=True)
 _ROOMY = '[drivers:transport:gevent]\nmax_connections = 40000\nping_interval = 0\n'
 
@@ -97,6 +100,34 @@ def lengths(scale: Scale, sizes: Sequence[int]) -> None:
             scale.measure('messages in the queue', size, several)
 
 
+def withheld(scale: Scale, sizes: Sequence[int]) -> None:
+    """Claims past more and more messages that nobody can claim: delayed, or held by claims."""
+    with scale.conversation() as conversation:
+        for size in sizes:
+            for kind, withhold in (('delayed', _delay), ('held', _hold)):
+                queue = f'{kind}-{size}'
+                withhold(conversation, queue, size)
+                fill(conversation, queue, SIZE, sizes[0])
+                claims = {'claim 10 + release': claiming(queue)}
+                scale.measure(f'{kind} messages before them', size, claims)
+
+
+def _delay(conversation: Conversation, queue: str, count: int) -> None:
+    """Post messages that are not due before the measurement is over."""
+    one = messages(SIZE, 1)[0] | {'delay': 900}
+    for _ in range(0, count, _AT_ONCE):
+        body = {'queue_name': queue, 'messages': [one] * _AT_ONCE}
+        expect(conversation.ask('message_post', **body))
+
+
+def _hold(conversation: Conversation, queue: str, count: int) -> None:
+    """Post messages and claim them all."""
+    fill(conversation, queue, SIZE, count)
+    claim = {'queue_name': queue, 'limit': _HELD_AT_ONCE, 'ttl': 3600, 'grace': 60}
+    for _ in range(0, count, _HELD_AT_ONCE):
+        expect(conversation.ask('claim_create', **claim))
+
+
 def claiming(queue: str) -> Exchange:
     """Claim ten messages, and give them back."""
     name = {'queue_name': queue}
@@ -152,6 +183,7 @@ def run(options: argparse.Namespace) -> list[Row]:
     """All axes, each on a server of its own."""
     axes: list[tuple[Callable[[Scale, Sequence[int]], None], Sequence[int]]] = [
         (lengths, options.lengths),
+        (withheld, options.withheld),
         (queues, options.queues),
         (connections, options.connections),
     ]
@@ -170,6 +202,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     parser.add_argument('--lengths', type=int, nargs='+', default=LENGTHS)
     parser.add_argument('--queues', type=int, nargs='+', default=QUEUES)
+    parser.add_argument('--withheld', type=int, nargs='+', default=WITHHELD)
     parser.add_argument('--connections', type=int, nargs='+', default=CONNECTIONS)
     parser.add_argument('--seconds', type=float, default=0.5)
     parser.add_argument('--rounds', type=int, default=3)

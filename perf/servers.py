@@ -21,7 +21,7 @@ from typing import Any
 
 import psutil
 
-from perf.machine import CLIENT_CORE, SERVER_CORE, on_core, store_directory, tree
+from perf.machine import CLIENT_CORE, CORES, SERVER_CORE, on_core, store_directory, tree
 from tests.client.upstream_process import COMMAND
 from tests.postgres_process import ON_POSTGRESQL, PostgresProcess
 from tests.redis_process import ON_REDIS, RedisProcess
@@ -45,8 +45,8 @@ message_pipeline =
 class Server:
     """A server process, pinned to the servers' core from its first moment.
 
-    port: where it listens. pids: of it and its children. find_store: of a store beside it, finds
-    the processes.
+    is_pinned: if False, it may use the client's core as well. port: where it listens. pids: of it
+    and its children. find_store: of a store beside it, finds the processes.
     """
 
     def __init__(
@@ -57,6 +57,7 @@ class Server:
         port: int = 0,
         home: pathlib.Path | None = None,
         find_store: Callable[[], list[int]] = list,
+        is_pinned: bool = True,
     ) -> None:
         self.port = port
         self._find_store = find_store
@@ -67,7 +68,8 @@ class Server:
             'HOME': str(home or directory),
             'XDG_STATE_HOME': str(directory),
         }
-        with on_core(SERVER_CORE), self._log.open('w') as log:
+        cores = [SERVER_CORE] if is_pinned else CORES
+        with on_core(*cores), self._log.open('w') as log:
             self._process = subprocess.Popen(command, env=env, stdout=log, stderr=log)
         try:
             self._await()
@@ -158,6 +160,7 @@ class Fleet(ExitStack):
         redis_driver: str = 'native',
         postgres: PostgresProcess | None = None,
         config: str = '',
+        is_pinned: bool = True,
     ) -> Server:
         """The `zaqar-gevent` command, on the embedded store, on Redis or on PostgreSQL."""
         directory = self.directory()
@@ -176,7 +179,7 @@ class Fleet(ExitStack):
         find = functools.partial(_pids, redis)
         if postgres is not None:
             find = functools.partial(postgres_pids, postgres)
-        return self.add(Server(command, directory, find_store=find))
+        return self.add(Server(command, directory, find_store=find, is_pinned=is_pinned))
 
     def own_under_gunicorn(self) -> Server:
         """One gunicorn worker of ours on the embedded store."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -27,6 +28,25 @@ class Figures:
 
     def has(self, variant: str, cell: str) -> bool:
         return (variant, cell) in self._cells
+
+    def latency(self, variant: str, cell: str, figure: str) -> float | None:
+        """A percentile of `perf.compare` in milliseconds; None where too few were measured."""
+        found = self._cells[variant, cell]['latency'][figure]
+        return None if found is None else float(found)
+
+    @property
+    def peers(self) -> Sequence[dict[str, Any]]:
+        """The rows of `perf.peers`; raises KeyError where it was not run."""
+        return self._rows_of('peers')
+
+    @property
+    def clients(self) -> Sequence[dict[str, Any]]:
+        """The rows of `perf.clients`; raises KeyError likewise."""
+        return self._rows_of('clients')
+
+    def _rows_of(self, program: str) -> Sequence[dict[str, Any]]:
+        rows: Sequence[dict[str, Any]] = self._found[program]['rows']
+        return rows
 
     @property
     def cells(self) -> Sequence[str]:
@@ -70,7 +90,7 @@ class Target(NamedTuple):
 
 
 def ratio(
-    ours: str, upstream: str, cell: str, least: float, most_us: float = float('inf')
+    ours: str, upstream: str, cell: str, least: float, most_us: float = math.inf
 ) -> Callable[[Figures], Verdict]:
     """At least so many times upstream's throughput, and at most so much processor time."""
 
@@ -82,6 +102,17 @@ def ratio(
             f'{tables.count(theirs)}/s; CPU {used:,.0f} µs against {used_theirs:,.0f} µs'
         )
         return Verdict(text, mine / theirs >= least and used <= most_us)
+
+    return judge
+
+
+def less(ours: str, reference: str, cell: str, least: float) -> Callable[[Figures], Verdict]:
+    """At least so many times less processor time than the reference."""
+
+    def judge(figures: Figures) -> Verdict:
+        used, used_there = (figures.cell(name, cell, 'server_us') for name in (ours, reference))
+        text = f'{tables.times(used_there / used)}: {used:,.0f} µs against {used_there:,.0f} µs'
+        return Verdict(text, used_there / used >= least)
 
     return judge
 
@@ -117,6 +148,63 @@ def msgpack_against_json(figures: Figures) -> Verdict:
     return Verdict(', '.join(dearer) or 'nowhere', not dearer)
 
 
+def p99(figures: Figures) -> Verdict:
+    """Where ours is later than upstream's, of cells with as many requests in flight."""
+    later = []
+    for ours, upstream in _SAME_WAY:
+        for cell in figures.cells:
+            if not (figures.has(ours, cell) and figures.has(upstream, cell)):
+                continue
+            mine, theirs = (figures.latency(name, cell, 'p99') for name in (ours, upstream))
+            if mine is not None and theirs is not None and mine >= theirs:
+                later.append(f'{cell}, {ours}: {mine:.2f} ms against {theirs:.2f} ms')
+    return Verdict('; '.join(later) or 'below everywhere', not later)
+
+
+def rabbitmq(figures: Figures) -> Verdict:
+    """How many times RabbitMQ's rate, in each of its rows."""
+    rates = {
+        (row['peer'], row['size'], row['in_flight']): row['rate']['median']
+        for row in figures.peers
+        if row['is_fsynced']
+    }
+    ratios = [
+        (rates['zaqar_gevent, zaqar.v2', size, in_flight] / rate, size, in_flight)
+        for (peer, size, in_flight), rate in rates.items()
+        if peer.startswith('RabbitMQ')
+    ]
+    if not ratios:
+        raise KeyError('RabbitMQ')
+    text = ', '.join(
+        f'{times:.2f}x ({size}, {in_flight} in flight)' for times, size, in_flight in ratios
+    )
+    return Verdict(text, min(ratios)[0] >= 2)
+
+
+def store_time(figures: Figures) -> Verdict:
+    """Redis's processor time of an operation, with our driver and with upstream's."""
+    texts, is_met = [], True
+    for cell in (POST, 'list 10, 100 B', 'claim 10 + delete 10, 100 B', 'queue get'):
+        mine, theirs = (figures.cell(name, cell, 'store_us') for name in (_NATIVE, _ON_REDIS))
+        texts.append(f'{cell}: {mine:,.0f} µs against {theirs:,.0f} µs')
+        is_met = is_met and mine < theirs
+    return Verdict('; '.join(texts), is_met)
+
+
+def client(name: str, what: str, least: float, most_us: float = math.inf) -> Callable[..., Verdict]:
+    """At least so many a second of a client, and at most so much of its processor time."""
+
+    def judge(figures: Figures) -> Verdict:
+        for row in figures.clients:
+            if (row['client'], row['what']) == (name, what):
+                rate, used = row['rate']['median'], row['client_us']['median']
+                text = f'{tables.count(rate)}/s, {used:,.0f} µs of the client'
+                return Verdict(text, rate >= least and used <= most_us)
+        raise KeyError(what)
+
+    return judge
+
+
 def against_rest(figures: Figures) -> Verdict:
     ours, rest = 'ours zaqar.v2 MsgPack, 16 in flight', 'ours REST'
     used, used_by_rest, plain = (
@@ -138,11 +226,6 @@ def of_echo(figures: Figures) -> Verdict:
     why = '../../docs/performance.md#where-the-time-of-a-post-goes'
     text = f'{echo / post:.0%}: {echo:.0f} µs of {post:.0f} µs; [why]({why})'
     return Verdict(text, echo / post >= 0.5)
-
-
-def on_redis(figures: Figures) -> Verdict:
-    judged = ratio('ours WebSocket JSON on Redis', 'upstream WebSocket JSON', POST, 0)(figures)
-    return Verdict(judged.text, None)
 
 
 def fanout(figures: Figures) -> Verdict:
@@ -172,22 +255,42 @@ def idle(figures: Figures) -> Verdict:
     return Verdict(f'at most {most:.1f} KB, with up to {many:,} connections', most <= 18)
 
 
-def growth(figures: Figures) -> Verdict:
-    texts, worst = [], 0.0
-    for operation in ('list 10', 'list 10 from the middle', 'claim 10 + release'):
-        rows = [
-            (row['at'], row['server_us']['median'])
-            for row in figures.rows('scale')
-            if row['along'] == 'messages in the queue' and row['operation'] == operation
-        ]
-        (least, first), (most, last) = min(rows), max(rows)
-        worst = max(worst, last / first)
-        texts.append(f'{operation} {last / first:.2f}x')
-    return Verdict(f'{", ".join(texts)} ({least:,} to {most:,})', worst <= 1.5)
+def growth(most_times: float, *asked: tuple[str, str]) -> Callable[[Figures], Verdict]:
+    """How many times the cost of operations grows along axes of `perf.scale`.
+
+    asked: each axis, and the operation.
+    """
+
+    def judge(figures: Figures) -> Verdict:
+        texts, worst = [], 0.0
+        for along, operation in asked:
+            rows = [
+                (row['at'], row['server_us']['median'])
+                for row in figures.rows('scale')
+                if (row['along'], row['operation']) == (along, operation)
+            ]
+            if not rows:
+                raise KeyError(along)
+            (least, first), (most, last) = min(rows), max(rows)
+            worst = max(worst, last / first)
+            texts.append(f'{operation} {last / first:.2f}x ({least:,} to {most:,} {along})')
+        return Verdict(', '.join(texts), worst <= most_times)
+
+    return judge
 
 
 UPSTREAM = 'upstream WebSocket JSON'
+_ON_REDIS = 'ours WebSocket JSON on Redis'
 _NATIVE = 'ours WebSocket JSON on Redis, native'
+_ON_POSTGRESQL = 'ours WebSocket JSON on PostgreSQL'
+# Ours and upstream's, asked alike.
+_SAME_WAY = (
+    ('ours WebSocket JSON', UPSTREAM),
+    ('ours WebSocket MsgPack', 'upstream WebSocket MsgPack'),
+    ('ours REST, gunicorn', 'upstream REST, gunicorn gevent'),
+)
+_LENGTH = 'messages in the queue'
+_LIST, _CLAIM = 'list 10, 100 B', 'claim 10 + delete 10, 100 B'
 TARGETS = [
     Target(
         'WebSocket `message_post`, 16 connections',
@@ -198,6 +301,11 @@ TARGETS = [
         'the same, `zaqar.v2`, 16 in flight each',
         '>= 35x, <= 24 µs',
         ratio('ours zaqar.v2 JSON, 16 in flight', UPSTREAM, POST, 35, 24),
+    ),
+    Target(
+        'post, not pinned to a core',
+        '<= 50 µs',
+        at_most('ours WebSocket JSON, not pinned', POST, 50),
     ),
     Target(
         'WebSocket `message_list` of 10',
@@ -229,16 +337,78 @@ TARGETS = [
         '<= 55 µs',
         at_most('ours zaqar.v2 JSON, 16 in flight', 'post 1, 4 KB', 55),
     ),
+    Target(
+        'post 64 KB of text',
+        '<= 330 µs',
+        at_most('ours WebSocket JSON', 'post 1, 64 KB of text', 330),
+    ),
+    Target(
+        'post 64 KB of objects', '<= 450 µs', at_most('ours WebSocket JSON', 'post 1, 64 KB', 450)
+    ),
     Target('list of 10 of 4 KB', '<= 130 µs', at_most('ours WebSocket JSON', 'list 10, 4 KB', 130)),
     Target('post, one connection, one in flight', '<= 180 µs, <= 0.30 ms', alone),
     Target('MsgPack against JSON', 'never dearer', msgpack_against_json),
     Target('WebSocket against our own REST, post', '>= 4x CPU, >= 3x bytes', against_rest),
     Target('WebSocket post as a share of an echo by the same engine', '>= 50 %', of_echo),
-    Target("WebSocket post on Redis, upstream's driver on both", 'measured', on_redis),
     Target('fan-out 1 to 1,000', '<= 11 µs each', fanout),
     Target('opening a WebSocket', '<= 250 µs', opening),
     Target('idle connection', '<= 18 KB', idle),
-    Target('list and claim, a million messages against a thousand', '<= 1.5x', growth),
+    Target(
+        'list and claim, a million messages against a thousand',
+        '<= 1.5x',
+        growth(
+            1.5,
+            *((_LENGTH, 'list 10'), (_LENGTH, 'list 10 from the middle')),
+            (_LENGTH, 'claim 10 + release'),
+        ),
+    ),
+    Target('stats, likewise', '<= 1.2x', growth(1.2, (_LENGTH, 'queue stats'))),
+    Target(
+        'claims past 100,000 delayed or held messages',
+        '<= 1.2x',
+        growth(
+            1.2,
+            ('delayed messages before them', 'claim 10 + release'),
+            ('held messages before them', 'claim 10 + release'),
+        ),
+    ),
+    Target("p99 against upstream's, as many in flight", 'below in all cells', p99),
+    Target('RabbitMQ, each of its rows', '>= 2x', rabbitmq),
+    *(
+        Target(
+            f"on Redis, {cell}, against upstream's driver",
+            f'>= {times}x less CPU',
+            less(_NATIVE, _ON_REDIS, cell, times),
+        )
+        for cell, times in ((POST, 8), (_LIST, 15), (_CLAIM, 15), ('queue get', 4))
+    ),
+    *(
+        Target(
+            f"on Redis, {cell}, against upstream's server",
+            f'>= {times}x',
+            ratio(_NATIVE, UPSTREAM, cell, times),
+        )
+        for cell, times in ((POST, 9), (_LIST, 15), (_CLAIM, 15))
+    ),
+    Target("Redis's own time, against upstream's driver", 'lower', store_time),
+    *(
+        Target(
+            f'on PostgreSQL, {cell}', f'>= {times}x', ratio(_ON_POSTGRESQL, UPSTREAM, cell, times)
+        )
+        for cell, times in ((POST, 8), (_LIST, 12), (_CLAIM, 8))
+    ),
+    Target(
+        'Python client, posts one by one', '<= 150 µs', client('ours', 'posts, one by one', 0, 150)
+    ),
+    Target('posts of 16 threads', '>= 10,000/s', client('ours', 'posts of 16 threads', 10_000)),
+    Target(
+        'taken, `ack(wait=False)`', '>= 8,000/s', client('ours', 'taken, `ack(wait=False)`', 8000)
+    ),
+    Target(
+        'asyncio, posts of 1,000 tasks',
+        '>= 12,000/s',
+        client('ours, asyncio', 'posts of 1,000 tasks', 12_000),
+    ),
 ]
 
 
@@ -271,9 +441,9 @@ def floors(figures: Figures) -> str:
     """Of ratios that are asked for: how much of the time that they leave pings alone would take."""
     lines = []
     for ours, theirs, cell, requests in (
-        (_NATIVE, 'ours WebSocket JSON on Redis', 'list 10, 100 B', 1),
-        (_NATIVE, 'ours WebSocket JSON on Redis', 'claim 10 + delete 10, 100 B', 2),
-        ('ours WebSocket JSON', UPSTREAM, 'claim 10 + delete 10, 100 B', 2),
+        (_NATIVE, _ON_REDIS, _LIST, 1),
+        (_NATIVE, _ON_REDIS, _CLAIM, 2),
+        ('ours WebSocket JSON', UPSTREAM, _CLAIM, 2),
         ('ours WebSocket JSON', UPSTREAM, 'claim 10 + delete each, 100 B', 11),
     ):
         if not all(figures.has(*each) for each in ((ours, cell), (theirs, cell), (ours, 'ping'))):

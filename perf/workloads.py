@@ -9,7 +9,8 @@ import msgspec
 from perf.load import Exchange, Failed
 from perf.wire import Answer, Conversation, Dialect
 
-SIZES = {'100 B': 100, '4 KB': 4096, '64 KB': 65536}
+TEXT = '64 KB of text'
+SIZES = {'100 B': 100, '4 KB': 4096, '64 KB': 65536, TEXT: 65536}
 TTL = 3600
 PAGE = 10
 # What may be posted at once is limited by size, to 256 KiB.
@@ -66,11 +67,14 @@ CELLS = [
     Cell(CLAIM, '4 KB'),
     Cell(LIST, '64 KB'),
     Cell(POST, '64 KB'),
+    Cell(POST, TEXT),
 ]
 
 
 def messages(size: str, count: int) -> list[dict[str, Any]]:
-    return [{'body': body_of(SIZES[size]), 'ttl': TTL}] * count
+    length = SIZES[size]
+    body = 'x' * (length - len('""')) if size == TEXT else body_of(length)
+    return [{'body': body, 'ttl': TTL}] * count
 
 
 def exchange_of(cell: Cell, dialect: Dialect, name: str) -> Exchange:
