@@ -33,7 +33,8 @@ class Echo:
     is_known = True
 
     def receive(self, payload: bytes, *, binary: bool) -> bytes:
-        return payload
+        # An engine may give a long message as a `bytearray`, and only `bytes` are an answer.
+        return bytes(payload)
 
     def attach(self, recipient: object) -> None:
         """An echo says nothing by itself."""
