@@ -3,7 +3,8 @@
 Of the processor time that a server takes to start, three quarters are imports, and the tests start
 hundreds of servers. The fork server makes these imports once, as the command makes them, and forks
 for each server. The forked process runs the `main` of the command from the beginning. The process
-of the tests has one fork server, from the first start on.
+of the tests has one fork server, from the first start on, and one for each set of changes that
+tests make to servers.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import atexit
 import functools
 import gc
+import importlib
 import json
 import os
 import signal
@@ -21,6 +23,15 @@ from collections.abc import Sequence
 from typing import IO, Any
 
 from tests.readiness import readable
+
+# What the command imports once it knows what it is to do, and the drivers of all stores.
+_NEEDED = (
+    'dogpile.cache.backends.null',
+    'zaqar_gevent.server',
+    'zaqar_gevent.program',
+    'zaqar_gevent.storage.postgresql.driver',
+    'zaqar_gevent.storage.redis.driver',
+)
 
 
 class ForkedProcess:
@@ -72,23 +83,23 @@ class ForkedProcess:
 class _ForkServer:
     """The process that forks, as the tests see it. It ends with its standard input."""
 
-    def __init__(self) -> None:
+    def __init__(self, changes: str) -> None:
         self._lock = threading.Lock()
         self._process = subprocess.Popen(
-            [sys.executable, '-m', __name__],
+            [sys.executable, '-m', __name__, changes],
             text=True,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
         )
 
-    def start(self, arguments: Sequence[str]) -> ForkedProcess:
+    def start(self, arguments: Sequence[str], environ: dict[str, str]) -> ForkedProcess:
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         output, their_output = os.pipe()
         status, their_status = os.pipe()
         request = {
             'arguments': list(arguments),
-            'environ': dict(os.environ),
+            'environ': environ,
             'directory': os.getcwd(),
             'output': f'/proc/{os.getpid()}/fd/{their_output}',
             'status': f'/proc/{os.getpid()}/fd/{their_status}',
@@ -108,21 +119,31 @@ class _ForkServer:
 
 
 @functools.cache
-def _of_process(pid: int) -> _ForkServer:
-    server = _ForkServer()
+def _of_process(pid: int, changes: str) -> _ForkServer:
+    server = _ForkServer(changes)
     atexit.register(server.close)
     return server
 
 
-def start_forked(arguments: Sequence[str]) -> ForkedProcess:
-    """Start the `zaqar-gevent` command with `arguments`, in the environment there is now."""
-    return _of_process(os.getpid()).start(arguments)
+def start_forked(
+    arguments: Sequence[str], changes: str = '', env: dict[str, str] | None = None
+) -> ForkedProcess:
+    """Start the `zaqar-gevent` command with `arguments`.
+
+    changes: statements that run before anything of the server is imported. env: variables, beside
+        those of the environment that there is now; the server has them, the changes do not.
+    """
+    environ = {**os.environ, **(env or {})}
+    return _of_process(os.getpid(), changes).start(arguments, environ)
 
 
-def _import_what_servers_need() -> None:
+def _import_what_servers_need(changes: str) -> None:
     from gevent import monkey
 
     monkey.patch_all()
+    exec(changes, {})
+    for module in _NEEDED:
+        importlib.import_module(module)
 
     gc.collect()
     gc.freeze()
@@ -183,7 +204,7 @@ def _settle_in(request: dict[str, Any]) -> None:
 
 
 def _main() -> int:
-    _import_what_servers_need()
+    _import_what_servers_need(sys.argv[1])
     request = _Forks().serve()
     if request is None:
         return 0

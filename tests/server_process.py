@@ -22,10 +22,12 @@ START_SECONDS = 60
 class ServerProcess:
     """The `zaqar-gevent` command on a free port.
 
-    env: variables of its environment; with any, it is started as a user would start it, and
-        otherwise by the fork server.
+    env: variables of its environment, beside those of the tests.
     state_path: where it keeps what it keeps. output: the lines it printed, as they come.
     """
+
+    CHANGES = ''
+    """Statements that change the server's program, run before it is imported."""
 
     def __init__(
         self,
@@ -44,7 +46,7 @@ class ServerProcess:
             file = state_path / 'zaqar.conf'
             file.write_text(textwrap.dedent(config))
             self._command += ['--config-file', str(file)]
-        self._env = env and {**os.environ, **env}
+        self._env = env
         self.state_path = state_path
         self.output: list[str] = []
         self.port = 0
@@ -58,10 +60,12 @@ class ServerProcess:
 
     def start(self) -> None:
         """Start the server and wait until it says where it listens."""
-        if self._env is None and tuple(self._command[: len(COMMAND)]) == COMMAND:
-            self._process = start_forked(self._command[len(COMMAND) :])
+        if tuple(self._command[: len(COMMAND)]) == COMMAND:
+            arguments = self._command[len(COMMAND) :]
+            self._process = start_forked(arguments, self.CHANGES, self._env)
         else:
-            self._process = start_process(self._command, self._env)
+            env = self._env and {**os.environ, **self._env}
+            self._process = start_process(self._command, env)
         ready = threading.Event()
         self._reader = threading.Thread(target=self._read, args=(ready,), daemon=True)
         self._reader.start()

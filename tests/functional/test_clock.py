@@ -5,7 +5,6 @@ from __future__ import annotations
 import datetime
 import os
 import pathlib
-import sys
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -15,25 +14,20 @@ import pytest
 from tests.callers import RestCaller
 from tests.client.waiting import wait_until
 from tests.faults.client import COMPACT, DEFAULT, Dialect
-from tests.functional.test_push import Subscriber, post
-from tests.server_process import ServerProcess
+from tests.functional.test_push import Hasty, Subscriber, post
 from tests.stopwatch import Stopwatch
 
 HOUR = 3600.0
 NOTICED_SECONDS = 1.5
 
 
-class Unsteady(ServerProcess):
+class Unsteady(Hasty):
     """A server whose wall clock can be set; subscriptions and claims may end after seconds."""
 
-    PROGRAM = (
-        'import os, time; '
-        'true_time, place = time.time, os.environ["OFFSET"]; '
-        'time.time = lambda: true_time() + float(open(place).read() or 0); '
-        'import sys; from gevent import monkey; monkey.patch_all(); '
-        'from zaqar.transport import validation as limits; '
-        'limits.MIN_CLAIM_TTL = limits.MIN_SUBSCRIPTION_TTL = 1; '
-        'from zaqar_gevent.cmd import main; sys.exit(main())'
+    CHANGES = (
+        'import os, time; true_time = time.time; '
+        'offset = lambda: open(os.environ.get("OFFSET", os.devnull)).read(); '
+        f'time.time = lambda: true_time() + float(offset() or 0); {Hasty.CHANGES}'
     )
 
     def __init__(self, state_path: pathlib.Path, *options: str, **more: Any) -> None:
@@ -41,7 +35,6 @@ class Unsteady(ServerProcess):
         self._offset = state_path / 'offset'
         self.step(0)
         super().__init__(state_path, *options, env={'OFFSET': str(self._offset)}, **more)
-        self._command[:3] = [sys.executable, '-c', self.PROGRAM]
 
     def step(self, seconds: float) -> None:
         """Set the clock by so much from the true time."""

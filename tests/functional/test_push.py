@@ -8,7 +8,6 @@ import pathlib
 import random
 import socket
 import struct
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -113,16 +112,10 @@ class Subscriber(Client):
 class Hasty(ServerProcess):
     """A server that allows subscriptions and claims to end after seconds, not minutes."""
 
-    PROGRAM = (
-        'import sys; from gevent import monkey; monkey.patch_all(); '
+    CHANGES = (
         'from zaqar.transport import validation as limits; '
-        'limits.MIN_CLAIM_TTL = limits.MIN_SUBSCRIPTION_TTL = 1; '
-        'from zaqar_gevent.cmd import main; sys.exit(main())'
+        'limits.MIN_CLAIM_TTL = limits.MIN_SUBSCRIPTION_TTL = 1'
     )
-
-    def __init__(self, state_path: pathlib.Path, *options: str, **more: Any) -> None:
-        super().__init__(state_path, *options, **more)
-        self._command[:3] = [sys.executable, '-c', self.PROGRAM]
 
 
 def is_push(message: Any) -> bool:
