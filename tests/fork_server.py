@@ -159,13 +159,20 @@ def start_forked(
 
 
 def run_forked(
-    *arguments: str, cwd: str | os.PathLike[str] | None = None
+    *arguments: str,
+    cwd: str | os.PathLike[str] | None = None,
+    env: dict[str, str] | None = None,
+    is_server: bool = False,
 ) -> subprocess.CompletedProcess[str]:
-    """Run `zaqar-gevent check` or `store copy`, with its `arguments`, to its end."""
+    """Run `zaqar-gevent check` or `store copy`, with its `arguments`, to its end.
+
+    env: variables, beside those of the environment that there is now. is_server: run a server
+        instead, which has to end by itself.
+    """
     errors, their_errors = os.pipe()
     directory = os.getcwd() if cwd is None else cwd
-    fork_server = _of_process(os.getpid(), _COMMANDS)
-    process = fork_server.start(arguments, dict(os.environ), directory, their_errors)
+    fork_server = _of_process(os.getpid(), '' if is_server else _COMMANDS)
+    process = fork_server.start(arguments, {**os.environ, **(env or {})}, directory, their_errors)
     os.close(their_errors)
     with os.fdopen(errors) as stderr, process.stdout as stdout, ThreadPoolExecutor() as readers:
         told, complaints = readers.map(lambda stream: stream.read(), (stdout, stderr))
