@@ -19,6 +19,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
+import requests
 
 from tests.autobahn.echo_server import ENGINES, SERVERS
 from tests.server_process import start_process
@@ -37,7 +38,10 @@ def echo_server(server: str, engine: str) -> Iterator[int]:
     command = [sys.executable, '-m', 'tests.autobahn.echo_server', '--port', '0']
     process = start_process([*command, '--server', server, '--engine', engine], dict(os.environ))
     try:
-        yield _port(process)
+        port = _port(process)
+        # gunicorn listens before its worker can answer, and the fuzzing client waits five seconds.
+        requests.get(f'http://127.0.0.1:{port}/', timeout=60)
+        yield port
     finally:
         process.terminate()
         process.communicate(timeout=60)
