@@ -26,6 +26,8 @@ from tests.server_process import start_process
 
 WSTEST = os.environ['WSTEST']
 CASES = ['1.*', '2.*', '3.*', '4.*', '5.*', '6.*', '7.*', '9.*', '10.*', '12.*', '13.*']
+# Of gunicorn's worker, on a machine that may be busy.
+START_SECONDS = 300
 PASSED = {'OK', 'NON-STRICT', 'INFORMATIONAL'}
 COMPRESSION = {'12.*', '13.*'}
 # gevent-websocket has answered the handshake before compression could be agreed to.
@@ -40,7 +42,7 @@ def echo_server(server: str, engine: str) -> Iterator[int]:
     try:
         port = _port(process)
         # gunicorn listens before its worker can answer, and the fuzzing client waits five seconds.
-        requests.get(f'http://127.0.0.1:{port}/', timeout=60)
+        requests.get(f'http://127.0.0.1:{port}/', timeout=START_SECONDS)
         yield port
     finally:
         process.terminate()
