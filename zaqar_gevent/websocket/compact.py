@@ -26,7 +26,7 @@ from zaqar_gevent.api.context import Caller, Context
 from zaqar_gevent.api.microversions import MAXIMUM, Version
 from zaqar_gevent.api.operation import Operation
 from zaqar_gevent.websocket import envelope
-from zaqar_gevent.websocket.codecs import Codec, codec_of
+from zaqar_gevent.websocket.codecs import CODECS, Codec
 from zaqar_gevent.websocket.engines import WebSocketMessage
 from zaqar_gevent.websocket.session import (
     AUTHENTICATE,
@@ -100,14 +100,14 @@ class CompactSession(Session):
         super().__init__(*identification, **more)
         self._given = {name: handshake[name] for name in _HANDSHAKE_HEADERS if name in handshake}
         self._in_flight: set[Ident] = set()
-        self._codec = codec_of(binary=False)
+        self._codec = CODECS[False]
 
     def receive(self, payload: bytes, *, binary: bool) -> bytes | Work:
         """Begin a request: its answer, or what performs it and gives the answer.
 
         Neither raises anything.
         """
-        codec = self._codec = codec_of(binary=binary)
+        codec = self._codec = CODECS[binary]
         size, began = len(payload), time.perf_counter()
         asked = Asked(None, codec, size, began)
         action = UNKNOWN

@@ -24,7 +24,7 @@ from zaqar_gevent.api.signed_urls import SignedRequest
 from zaqar_gevent.api.tracing import PARENT, STATE, TraceContext
 from zaqar_gevent.long_documents import VERY_LONG_BYTES, CutPost
 from zaqar_gevent.websocket import envelope
-from zaqar_gevent.websocket.codecs import Codec, codec_of
+from zaqar_gevent.websocket.codecs import CODECS, Codec
 from zaqar_gevent.websocket.engines import WebSocketMessage
 
 _NOBODY = Caller(None, None)
@@ -388,7 +388,7 @@ class DefaultSession(Session):
         nothing.
         """
         began = time.perf_counter()
-        codec = codec_of(binary=binary)
+        codec = CODECS[binary]
         document: dict[str, Any] = {}
         operation: Operation | None = None
         context: Context | None = None
@@ -409,7 +409,9 @@ class DefaultSession(Session):
         except errors.APIError as error:
             status, body = error.status, envelope.describe(error)
         name = self._name_of(document.get('action')) if operation is None else operation.name
-        document = envelope.wrap(document, self._echo(document), status, body)
+        headers = document.get('headers')
+        echoed = self._public_headers if headers == self._headers else envelope.public(headers)
+        document = envelope.wrap(document, echoed, status, body)
         if context is not None and self._version is not None:
             document['headers'][microversions.HEADER] = self._version.header
         answer = codec.encode(document)
@@ -441,8 +443,11 @@ class DefaultSession(Session):
         if action == AUTHENTICATE:
             return None
         operation = self._dispatcher.find(action)
-        envelope.check(document)
-        self._meet(document.get('headers') or {}, operation)
+        headers, body = document.get('headers'), document.get('body')
+        # PERF: of most requests the headers are known, and nothing else is to be checked.
+        if headers is None or headers != self._headers or not (body is None or type(body) is dict):
+            envelope.check(document)
+            self._meet(headers or {}, operation)
         return operation
 
     def _meet(self, headers: dict[str, str], operation: Operation) -> None:
@@ -465,7 +470,3 @@ class DefaultSession(Session):
             raise errors.BadRequest('This server does not authenticate; send no token.')
         self._become(self._identify(named))
         return 200, {'message': 'Authentified.'}
-
-    def _echo(self, document: dict[str, Any]) -> Any:
-        headers = document.get('headers')
-        return self._public_headers if headers == self._headers else envelope.public(headers)
