@@ -473,7 +473,7 @@ def collected(found: Iterable[StoredMessage]) -> Collection[StoredMessage]:
 def answer_with(
     context: Context, found: Collection[StoredMessage], *, counted: bool = False
 ) -> list[Message]:
-    """Stored messages of a project as they are in answers.
+    """Stored messages of a project as they are in answers; those of a page may be structures.
 
     counted: with how often they had been claimed before, as upstream counts.
     """
