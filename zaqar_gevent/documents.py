@@ -84,7 +84,8 @@ def decode_json(data: bytes | str, max_depth: int = MAX_DEPTH) -> Any:
     Raises `Malformed`, which names the place and the reason.
     """
     raw = data.encode() if isinstance(data, str) else data
-    document = _load_json(raw, max_depth)
+    is_short = len(raw) <= _SHORT_TEXT
+    document = _load_any_json(raw, max_depth) if is_short else _load_json(raw, max_depth)
     if _has_duplicate_keys(raw, document):
         raise Malformed('Not valid JSON: an object has the same key twice')
     return document
@@ -115,8 +116,6 @@ def _may_be_bad_text(text: bytes, max_depth: int) -> bool:
 
 
 def _load_json(raw: bytes, max_depth: int) -> Any:
-    if len(raw) <= _SHORT_TEXT:
-        return _load_any_json(raw, max_depth)
     return _without_collector(_load_any_json, raw, max_depth)
 
 

@@ -37,7 +37,7 @@ Identify = Callable[[Mapping[str, str]], Identity]
 Post = TypeVar('Post')
 
 
-class Retractable(NamedTuple):
+class Retractable(msgspec.Struct):
     """An answer that gives the client something; `take_back` is called where it cannot be sent."""
 
     payload: bytes
@@ -284,7 +284,10 @@ class Session:
         return None, document
 
     def _decode(self, codec: Codec, payload: bytes) -> dict[str, Any]:
-        document = self._read(codec, codec.decode, payload)
+        try:
+            document = codec.decode(payload, self._dispatcher.broker.max_depth)
+        except errors.MalformedDocument as error:
+            raise _undecodable(codec, error) from None
         if not isinstance(document, dict):
             raise errors.MalformedDocument('Unexpected body type. Expected dict or dict like.')
         return document
@@ -293,9 +296,7 @@ class Session:
         try:
             return read(payload, self._dispatcher.broker.max_depth)
         except errors.MalformedDocument as error:
-            raise errors.MalformedDocument(
-                f"Can't decode {codec.name} request. {error.description}"
-            ) from None
+            raise _undecodable(codec, error) from None
 
     def _perform(self, operation: Any, context: Context, body: dict[str, Any]) -> tuple[int, Any]:
         reply = self._dispatcher.call(operation, context, body)
@@ -322,6 +323,10 @@ class Session:
             self._observer(
                 operation, protocol, binary, status, seconds, asker, bytes_in, bytes_out, trace
             )
+
+
+def _undecodable(codec: Codec, error: errors.MalformedDocument) -> errors.MalformedDocument:
+    return errors.MalformedDocument(f"Can't decode {codec.name} request. {error.description}")
 
 
 def _change_between(before: Identity | None, after: Identity | None) -> Reason | None:

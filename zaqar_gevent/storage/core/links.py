@@ -109,7 +109,8 @@ class HubLink(Generic[R]):
             raise StoreUnavailable(self._store, reason)
         request.waiter = Waiter(self.hub)
         self._waiting.append(request)
-        self._flush_soon()
+        if not self._is_due:
+            self._flush_soon()
         try:
             request.waiter.get()
         except BaseException:
