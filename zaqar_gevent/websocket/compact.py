@@ -34,7 +34,6 @@ from zaqar_gevent.websocket.session import (
     Retractable,
     Session,
     Work,
-    retractable,
 )
 
 SUBPROTOCOL = 'zaqar.v2'
@@ -167,7 +166,7 @@ class CompactSession(Session):
         self._in_flight.discard(asked.ident)
         answer = self._reply(asked, operation.name, status, result, context)
         context.report_size(len(answer))
-        return retractable(answer, context)
+        return answer if context.undo is None else Retractable(answer, context.take_back)
 
     def _reply(
         self, asked: Asked, action: str, status: int, body: Any, context: Context | None = None

@@ -74,13 +74,6 @@ class Observer(Protocol):
         ...
 
 
-def retractable(answer: bytes, context: Context | None) -> bytes | Retractable:
-    """The answer to a request, with what takes it back where that is needed."""
-    if context is None or context.undo is None:
-        return answer
-    return Retractable(answer, context.take_back)
-
-
 class Session:
     """The identity of the client of one connection.
 
@@ -240,20 +233,20 @@ class Session:
         )
 
     def _understand(
-        self, codec: Codec, payload: bytes, read_post: Callable[..., Post | None]
+        self,
+        codec: Codec,
+        payload: bytes,
+        read_post: Callable[..., Post | None],
+        *,
+        has_turn: bool = False,
     ) -> tuple[Post | None, dict[str, Any]]:
         """A request: what `read_post` makes of it if it is a post, and otherwise its document.
 
-        Long ones take turns.
+        Long ones take turns. has_turn: whether it is that of this one.
         """
-        if len(payload) < long_documents.LONG_BYTES:
-            return self._understand_now(codec, payload, read_post)
-        with long_documents.exclusive(len(payload), self._caller.project_id or id(self)):
-            return self._understand_now(codec, payload, read_post)
-
-    def _understand_now(
-        self, codec: Codec, payload: bytes, read_post: Callable[..., Post | None]
-    ) -> tuple[Post | None, dict[str, Any]]:
+        if len(payload) >= long_documents.LONG_BYTES and not has_turn:
+            with long_documents.exclusive(len(payload), self._caller.project_id or id(self)):
+                return self._understand(codec, payload, read_post, has_turn=True)
         if posts.NAME not in payload:
             return None, self._decode(codec, payload)
         cut = self._cut(codec, payload) if len(payload) >= VERY_LONG_BYTES else None
@@ -299,7 +292,8 @@ class Session:
             raise _undecodable(codec, error) from None
 
     def _perform(self, operation: Any, context: Context, body: dict[str, Any]) -> tuple[int, Any]:
-        reply = self._dispatcher.call(operation, context, body)
+        self._dispatcher.authorize(operation, context, body)
+        reply = self._dispatcher.perform(operation, context, body)
         # Nobody but its holder can have made a signature that was let in.
         self.is_known = True
         return reply.status, reply.body
@@ -423,7 +417,9 @@ class DefaultSession(Session):
         if context is not None:
             context.report_size(len(answer))
         self._observe(name, codec, status, began, len(payload), len(answer), context)
-        return retractable(answer, context)
+        if context is not None and context.undo is not None:
+            return Retractable(answer, context.take_back)
+        return answer
 
     def farewell(self, reason: str, reconnect_after_ms: int) -> WebSocketMessage | None:
         """Upstream's envelope has nothing to say it in but the close code."""
