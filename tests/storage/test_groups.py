@@ -372,9 +372,17 @@ class Model:
             self._store.messages.delete(self._queue, self._messages.pop(body)['id'])
 
     def acknowledge(self) -> None:
-        if held := self._held():
-            one = self._messages.pop(self._chance.choice(held))
-            self._store.messages.delete(self._queue, one['id'], claim=one['claim'])
+        held = self._held()
+        if not held:
+            return
+        claim_id = self._messages[self._chance.choice(held)]['claim']
+        of_claim = [body for body in held if self._messages[body]['claim'] == claim_id]
+        some = self._chance.sample(of_claim, self._chance.randint(1, len(of_claim)))
+        ids = [self._messages.pop(body)['id'] for body in some]
+        if len(ids) == 1:
+            self._store.messages.delete(self._queue, ids[0], claim=claim_id)
+        else:
+            self._store.messages.bulk_delete(self._queue, ids, claim_ids=[claim_id])
 
     def release(self) -> None:
         held = self._held()
@@ -441,3 +449,20 @@ def test_most_groups_are_never_looked_at(store: Store) -> None:
     assert bodies(claim(store, queue, 1)[1]) == [0]
     assert bodies(claim(store, queue)[1]) == [1500]
     assert not claim(store, queue)[1]
+
+
+@pytest.mark.parametrize(('setting', 'most'), [(ORDERED, 67), (FAIR, 76), (BOTH, 80)])
+def test_claims_of_many_groups_take_few_commands_of_redis(
+    store: Store, setting: dict[str, Any], most: int
+) -> None:
+    if store.name != 'unshared':
+        pytest.skip('counts commands of Redis')
+    queue = store.queue(**setting)
+    post(store, queue, *map(str, range(40)), *map(str, range(40)))
+    claim(store, queue)
+    store.redis.client.config_resetstat()
+    claim_id, found = claim(store, queue)
+    store.messages.bulk_delete(queue, [one['id'] for one in found], claim_ids=[claim_id])
+    commands = store.redis.client.info('commandstats')
+    assert len(found) == 10
+    assert sum(one['calls'] for one in commands.values()) <= most

@@ -34,5 +34,6 @@ MSGPACK = Codec(
 )
 
 
-CODECS = (JSON, MSGPACK)
-"""By whether a frame is binary: `CODECS[binary]`."""
+def codec_of(*, binary: bool) -> Codec:
+    """The encoding of a binary or of a text frame."""
+    return MSGPACK if binary else JSON

@@ -24,7 +24,7 @@ from zaqar_gevent.api.signed_urls import SignedRequest
 from zaqar_gevent.api.tracing import PARENT, STATE, TraceContext
 from zaqar_gevent.long_documents import VERY_LONG_BYTES, CutPost
 from zaqar_gevent.websocket import envelope
-from zaqar_gevent.websocket.codecs import CODECS, Codec
+from zaqar_gevent.websocket.codecs import Codec, codec_of
 from zaqar_gevent.websocket.engines import WebSocketMessage
 
 _NOBODY = Caller(None, None)
@@ -37,7 +37,7 @@ Identify = Callable[[Mapping[str, str]], Identity]
 Post = TypeVar('Post')
 
 
-class Retractable(msgspec.Struct):
+class Retractable(NamedTuple):
     """An answer that gives the client something; `take_back` is called where it cannot be sent."""
 
     payload: bytes
@@ -72,6 +72,13 @@ class Observer(Protocol):
         bytes_in, bytes_out: of the messages, envelope included. trace: that the request belongs to.
         """
         ...
+
+
+def retractable(answer: bytes, context: Context | None) -> bytes | Retractable:
+    """The answer to a request, with what takes it back where that is needed."""
+    if context is None or context.undo is None:
+        return answer
+    return Retractable(answer, context.take_back)
 
 
 class Session:
@@ -233,20 +240,20 @@ class Session:
         )
 
     def _understand(
-        self,
-        codec: Codec,
-        payload: bytes,
-        read_post: Callable[..., Post | None],
-        *,
-        has_turn: bool = False,
+        self, codec: Codec, payload: bytes, read_post: Callable[..., Post | None]
     ) -> tuple[Post | None, dict[str, Any]]:
         """A request: what `read_post` makes of it if it is a post, and otherwise its document.
 
-        Long ones take turns. has_turn: whether it is that of this one.
+        Long ones take turns.
         """
-        if len(payload) >= long_documents.LONG_BYTES and not has_turn:
-            with long_documents.exclusive(len(payload), self._caller.project_id or id(self)):
-                return self._understand(codec, payload, read_post, has_turn=True)
+        if len(payload) < long_documents.LONG_BYTES:
+            return self._understand_now(codec, payload, read_post)
+        with long_documents.exclusive(len(payload), self._caller.project_id or id(self)):
+            return self._understand_now(codec, payload, read_post)
+
+    def _understand_now(
+        self, codec: Codec, payload: bytes, read_post: Callable[..., Post | None]
+    ) -> tuple[Post | None, dict[str, Any]]:
         if posts.NAME not in payload:
             return None, self._decode(codec, payload)
         cut = self._cut(codec, payload) if len(payload) >= VERY_LONG_BYTES else None
@@ -277,10 +284,7 @@ class Session:
         return None, document
 
     def _decode(self, codec: Codec, payload: bytes) -> dict[str, Any]:
-        try:
-            document = codec.decode(payload, self._dispatcher.broker.max_depth)
-        except errors.MalformedDocument as error:
-            raise _undecodable(codec, error) from None
+        document = self._read(codec, codec.decode, payload)
         if not isinstance(document, dict):
             raise errors.MalformedDocument('Unexpected body type. Expected dict or dict like.')
         return document
@@ -289,11 +293,12 @@ class Session:
         try:
             return read(payload, self._dispatcher.broker.max_depth)
         except errors.MalformedDocument as error:
-            raise _undecodable(codec, error) from None
+            raise errors.MalformedDocument(
+                f"Can't decode {codec.name} request. {error.description}"
+            ) from None
 
     def _perform(self, operation: Any, context: Context, body: dict[str, Any]) -> tuple[int, Any]:
-        self._dispatcher.authorize(operation, context, body)
-        reply = self._dispatcher.perform(operation, context, body)
+        reply = self._dispatcher.call(operation, context, body)
         # Nobody but its holder can have made a signature that was let in.
         self.is_known = True
         return reply.status, reply.body
@@ -317,10 +322,6 @@ class Session:
             self._observer(
                 operation, protocol, binary, status, seconds, asker, bytes_in, bytes_out, trace
             )
-
-
-def _undecodable(codec: Codec, error: errors.MalformedDocument) -> errors.MalformedDocument:
-    return errors.MalformedDocument(f"Can't decode {codec.name} request. {error.description}")
 
 
 def _change_between(before: Identity | None, after: Identity | None) -> Reason | None:
@@ -387,7 +388,7 @@ class DefaultSession(Session):
         nothing.
         """
         began = time.perf_counter()
-        codec = CODECS[binary]
+        codec = codec_of(binary=binary)
         document: dict[str, Any] = {}
         operation: Operation | None = None
         context: Context | None = None
@@ -408,18 +409,14 @@ class DefaultSession(Session):
         except errors.APIError as error:
             status, body = error.status, envelope.describe(error)
         name = self._name_of(document.get('action')) if operation is None else operation.name
-        headers = document.get('headers')
-        echoed = self._public_headers if headers == self._headers else envelope.public(headers)
-        document = envelope.wrap(document, echoed, status, body)
+        document = envelope.wrap(document, self._echo(document), status, body)
         if context is not None and self._version is not None:
             document['headers'][microversions.HEADER] = self._version.header
         answer = codec.encode(document)
         if context is not None:
             context.report_size(len(answer))
         self._observe(name, codec, status, began, len(payload), len(answer), context)
-        if context is not None and context.undo is not None:
-            return Retractable(answer, context.take_back)
-        return answer
+        return retractable(answer, context)
 
     def farewell(self, reason: str, reconnect_after_ms: int) -> WebSocketMessage | None:
         """Upstream's envelope has nothing to say it in but the close code."""
@@ -444,11 +441,8 @@ class DefaultSession(Session):
         if action == AUTHENTICATE:
             return None
         operation = self._dispatcher.find(action)
-        headers, body = document.get('headers'), document.get('body')
-        # PERF: of most requests the headers are known, and nothing else is to be checked.
-        if headers is None or headers != self._headers or not (body is None or type(body) is dict):
-            envelope.check(document)
-            self._meet(headers or {}, operation)
+        envelope.check(document)
+        self._meet(document.get('headers') or {}, operation)
         return operation
 
     def _meet(self, headers: dict[str, str], operation: Operation) -> None:
@@ -471,3 +465,7 @@ class DefaultSession(Session):
             raise errors.BadRequest('This server does not authenticate; send no token.')
         self._become(self._identify(named))
         return 200, {'message': 'Authentified.'}
+
+    def _echo(self, document: dict[str, Any]) -> Any:
+        headers = document.get('headers')
+        return self._public_headers if headers == self._headers else envelope.public(headers)

@@ -9,7 +9,7 @@ import msgspec
 
 from zaqar_gevent.bodies import Encoding, body_of
 from zaqar_gevent.storage.errors import UndecodableValue
-from zaqar_gevent.storage.interface import AnsweredMessage, StoredMessage, StoredPage
+from zaqar_gevent.storage.interface import Document, StoredMessage, StoredPage
 from zaqar_gevent.storage.own_drivers import describe_edge
 from zaqar_gevent.storage.redis import bodies
 
@@ -78,10 +78,8 @@ class Page(StoredPage):
         """The messages, each with the value of its body, and `bytes` for an encrypted one."""
         return [{**one, 'body': one['body'].value} for one in self]
 
-    def in_answer(
-        self, encoding: Encoding, *, counted: bool = False
-    ) -> list[AnsweredMessage] | None:
-        messages: list[AnsweredMessage] = []
+    def in_answer(self, encoding: Encoding, *, counted: bool = False) -> list[Document] | None:
+        messages: list[Document] = []
         for one in self._messages:
             body = one.body
             # An encrypted body is bytes.
@@ -92,8 +90,16 @@ class Page(StoredPage):
                 or one.checksum is not _UNSET
             ):
                 return None
-            count = max(0, one.claim_count - 1) if counted else _UNSET
-            messages.append(AnsweredMessage(one.id, one.claim_id, one.ttl, one.age, body, count))
+            message = {
+                'id': one.id,
+                'claim_id': one.claim_id,
+                'ttl': one.ttl,
+                'age': one.age,
+                'body': body,
+            }
+            if counted:
+                message['claim_count'] = max(0, one.claim_count - 1)
+            messages.append(message)
         return messages
 
 

@@ -145,68 +145,65 @@ local function group_of(extras)
     return cmsgpack.unpack(extras).group or ''
 end
 
--- The beginning of the keys of the grouping of a queue; nothing where it has none.
+-- The beginning of the keys of the grouping of a queue, and its mode; nothing where it has none.
 local function group_keys(messages)
     local grouping = grouping_of(messages)
-    local token = call('HGET', grouping, 't')
-    return token and grouping .. ':' .. token .. ':'
+    local found = call('HMGET', grouping, 't', 'm')
+    if found[1] then
+        return grouping .. ':' .. found[1] .. ':', found[2]
+    end
 end
 
--- Counts messages of groups that are held: `changes` has differences by group. Returns the groups of which
--- none is held any more.
-local function change_counts(prefix, changes)
-    local groups, ended = {}, {}
-    for group, _ in pairs(changes) do
-        if group ~= '' then
-            groups[#groups + 1] = group
+-- Counts one held message less for each of some groups, which may be there several times.
+local function discount(prefix, groups)
+    local left, gone, set = {}, {}, {}
+    for index, count in ipairs(call('HMGET', prefix .. 'counts', unpack(groups))) do
+        local group = groups[index]
+        -- PERF: most groups have no other one.
+        if count == '1' then
+            gone[#gone + 1] = group
+        elseif count then
+            left[group] = (left[group] or tonumber(count)) - 1
         end
     end
-    for start = 1, #groups, 1000 do
-        local some, set, gone = {unpack(groups, start, math.min(start + 999, #groups))}, {}, {}
-        local found = call('HMGET', prefix .. 'counts', unpack(some))
-        for index, group in ipairs(some) do
-            local count = (tonumber(found[index]) or 0) + changes[group]
-            if count > 0 then
-                set[#set + 1] = group
-                set[#set + 1] = count
-            else
-                gone[#gone + 1] = group
-                ended[#ended + 1] = group
-            end
-        end
-        if #set > 0 then
-            call('HSET', prefix .. 'counts', unpack(set))
-        end
-        if #gone > 0 then
-            call('HDEL', prefix .. 'counts', unpack(gone))
+    for group, count in pairs(left) do
+        if count > 0 then
+            set[#set + 1] = group
+            set[#set + 1] = string.format('%d', count)
+        else
+            gone[#gone + 1] = group
         end
     end
-    return ended
+    if #set > 0 then
+        call('HSET', prefix .. 'counts', unpack(set))
+    end
+    if #gone > 0 then
+        call('HDEL', prefix .. 'counts', unpack(gone))
+    end
 end
 
 -- Has messages looked at again, as far as they are known to be held. extras: those of each message, where
 -- they are known and all are deleted.
 local function touch(messages, ids, extras)
-    local prefix = group_keys(messages)
+    local prefix, mode = group_keys(messages)
     if not prefix then
         return
     end
     for start = 1, #ids, 1000 do
-        local scored, members, changes = {}, {}, {}
+        local groups, members, scored = {}, {}, {}
         for index = start, math.min(start + 999, #ids) do
-            local group = group_of(extras and extras[index] or not extras and call('HGET', ids[index], 'x'))
-            local member = ids[index] .. ' ' .. group
-            scored[#scored + 1] = '-1'
-            scored[#scored + 1] = member
-            members[#members + 1] = member
-            changes[group] = (changes[group] or 0) - 1
+            local id = ids[index]
+            local group = group_of(extras and extras[index] or not extras and call('HGET', id, 'x'))
+            local member, number = id .. ' ' .. group, #members + 1
+            groups[number], members[number] = group, member
+            scored[2 * number - 1], scored[2 * number] = '-1', member
         end
         local changed = call('ZADD', prefix .. 'leases', 'XX', 'CH', unpack(scored))
         -- PERF: where all are gone and nothing waits for that, there is nothing to look at.
         if extras and changed == #members and call('EXISTS', prefix .. 'parked') == 0 then
             call('ZREM', prefix .. 'leases', unpack(members))
-            if call('HGET', grouping_of(messages), 'm') ~= GROUPS_FORMAT .. '2' then
-                change_counts(prefix, changes)
+            if mode ~= GROUPS_FORMAT .. '2' then
+                discount(prefix, groups)
             end
         end
     end
@@ -361,10 +358,11 @@ local function present(id, m, now)
     if m[CHECKSUM] then
         members, tail = members + 1, cmsgpack.pack('checksum', m[CHECKSUM]) .. tail
     end
-    if m[EXTRAS] then
-        members, tail = members + 1, '\166extras' .. m[EXTRAS] .. tail
-    end
     -- A map, whose first key is 'id' and whose first value is a text of less than 256 bytes.
+    if m[EXTRAS] then
+        return string.char(129 + members) .. '\162id\217' .. string.char(#id) .. id .. head .. body
+            .. '\166extras' .. m[EXTRAS] .. tail
+    end
     return string.char(128 + members) .. '\162id\217' .. string.char(#id) .. id .. head .. body .. tail
 end
 
