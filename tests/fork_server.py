@@ -1,10 +1,11 @@
-"""Starts servers by forking a process that has imported what they need.
+"""Starts servers and commands by forking a process that has imported what they need.
 
 Of the processor time that a server takes to start, three quarters are imports, and the tests start
 hundreds of servers. The fork server makes these imports once, as the command makes them, and forks
 for each server. The forked process runs the `main` of the command from the beginning. The process
-of the tests has one fork server, from the first start on, and one for each set of changes that
-tests make to servers.
+of the tests has one fork server, from the first start on, one for each set of changes that tests
+make to servers, and one for the commands that work on stores: these do not patch the standard
+library.
 """
 
 from __future__ import annotations
@@ -20,18 +21,26 @@ import subprocess
 import sys
 import threading
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import IO, Any
 
 from tests.readiness import readable
 
 # What the command imports once it knows what it is to do, and the drivers of all stores.
-_NEEDED = (
+_DRIVERS = (
     'dogpile.cache.backends.null',
-    'zaqar_gevent.server',
-    'zaqar_gevent.program',
     'zaqar_gevent.storage.postgresql.driver',
     'zaqar_gevent.storage.redis.driver',
 )
+_FOR_SERVERS = ('zaqar_gevent.server', 'zaqar_gevent.program', *_DRIVERS)
+_FOR_COMMANDS = ('zaqar_gevent.check', 'zaqar_gevent.copying.main', *_DRIVERS)
+
+# What to give a fork server instead of changes.
+_COMMANDS = 'commands'
+_COMMAND_SECONDS = 120
+
+# The standard output and that of errors, in the order of their numbers.
+_OUTPUTS = ('output', 'errors')
 
 
 class ForkedProcess:
@@ -92,7 +101,14 @@ class _ForkServer:
             stdout=subprocess.PIPE,
         )
 
-    def start(self, arguments: Sequence[str], environ: dict[str, str]) -> ForkedProcess:
+    def start(
+        self,
+        arguments: Sequence[str],
+        environ: dict[str, str],
+        directory: str | os.PathLike[str],
+        errors: int | None = None,
+    ) -> ForkedProcess:
+        """Fork a process; errors: a pipe to write its errors to, by default with the output."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         output, their_output = os.pipe()
@@ -100,9 +116,10 @@ class _ForkServer:
         request = {
             'arguments': list(arguments),
             'environ': environ,
-            'directory': os.getcwd(),
-            'output': f'/proc/{os.getpid()}/fd/{their_output}',
-            'status': f'/proc/{os.getpid()}/fd/{their_status}',
+            'directory': os.fspath(directory),
+            'output': _path_of(their_output),
+            'errors': _path_of(their_output if errors is None else errors),
+            'status': _path_of(their_status),
         }
         with self._lock:
             self._process.stdin.write(json.dumps(request) + '\n')
@@ -116,6 +133,10 @@ class _ForkServer:
         assert self._process.stdin is not None
         self._process.stdin.close()
         self._process.wait()
+
+
+def _path_of(fd: int) -> str:
+    return f'/proc/{os.getpid()}/fd/{fd}'
 
 
 @functools.cache
@@ -134,7 +155,29 @@ def start_forked(
         those of the environment that there is now; the server has them, the changes do not.
     """
     environ = {**os.environ, **(env or {})}
-    return _of_process(os.getpid(), changes).start(arguments, environ)
+    return _of_process(os.getpid(), changes).start(arguments, environ, os.getcwd())
+
+
+def run_forked(
+    *arguments: str,
+    cwd: str | os.PathLike[str] | None = None,
+    env: dict[str, str] | None = None,
+    is_server: bool = False,
+) -> subprocess.CompletedProcess[str]:
+    """Run `zaqar-gevent check` or `store copy`, with its `arguments`, to its end.
+
+    env: variables, beside those of the environment that there is now. is_server: run a server
+        instead, which has to end by itself.
+    """
+    errors, their_errors = os.pipe()
+    directory = os.getcwd() if cwd is None else cwd
+    fork_server = _of_process(os.getpid(), '' if is_server else _COMMANDS)
+    process = fork_server.start(arguments, {**os.environ, **(env or {})}, directory, their_errors)
+    os.close(their_errors)
+    with os.fdopen(errors) as stderr, process.stdout as stdout, ThreadPoolExecutor() as readers:
+        told, complaints = readers.map(lambda stream: stream.read(), (stdout, stderr))
+        status = process.wait(_COMMAND_SECONDS)
+    return subprocess.CompletedProcess(arguments, status, told, complaints)
 
 
 def _import_what_servers_need(changes: str) -> None:
@@ -142,7 +185,11 @@ def _import_what_servers_need(changes: str) -> None:
 
     monkey.patch_all()
     exec(changes, {})
-    for module in _NEEDED:
+    _import(_FOR_SERVERS)
+
+
+def _import(modules: Sequence[str]) -> None:
+    for module in modules:
         importlib.import_module(module)
 
     gc.collect()
@@ -160,7 +207,8 @@ class _Forks:
         _signal(signal.SIGCHLD, self._report)
         while line := sys.stdin.readline():
             request: dict[str, Any] = json.loads(line)
-            request['output'] = os.open(request['output'], os.O_WRONLY)
+            for name in _OUTPUTS:
+                request[name] = os.open(request[name], os.O_WRONLY)
             status = os.open(request['status'], os.O_WRONLY)
             signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGCHLD])
             pid = _fork()
@@ -169,7 +217,8 @@ class _Forks:
                 return request
             self._statuses[pid] = status
             signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGCHLD])
-            _close(request['output'])
+            for name in _OUTPUTS:
+                _close(request[name])
             print(pid, flush=True)
         return None
 
@@ -194,17 +243,20 @@ class _Forks:
 def _settle_in(request: dict[str, Any]) -> None:
     """Take on the output, the environment and the directory that are asked for."""
     nothing = os.open(os.devnull, os.O_RDONLY)
-    for source, target in ((nothing, 0), (request['output'], 1), (request['output'], 2)):
+    opened = (nothing, *(request[name] for name in _OUTPUTS))
+    for target, source in enumerate(opened):
         os.dup2(source, target)
-    _close(nothing)
-    _close(request['output'])
+        _close(source)
     os.environ.clear()
     os.environ.update(request['environ'])
     os.chdir(request['directory'])
 
 
 def _main() -> int:
-    _import_what_servers_need(sys.argv[1])
+    if sys.argv[1] == _COMMANDS:
+        _import(_FOR_COMMANDS)
+    else:
+        _import_what_servers_need(sys.argv[1])
     request = _Forks().serve()
     if request is None:
         return 0

@@ -84,7 +84,8 @@ def decode_json(data: bytes | str, max_depth: int = MAX_DEPTH) -> Any:
     Raises `Malformed`, which names the place and the reason.
     """
     raw = data.encode() if isinstance(data, str) else data
-    document = _load_json(raw, max_depth)
+    is_short = len(raw) <= _SHORT_TEXT
+    document = _load_any_json(raw, max_depth) if is_short else _load_json(raw, max_depth)
     if _has_duplicate_keys(raw, document):
         raise Malformed('Not valid JSON: an object has the same key twice')
     return document
@@ -101,12 +102,17 @@ def check_json(text: bytes, max_depth: int = MAX_DEPTH) -> None:
         _load_json(text, max_depth)
         return
     if len(text) <= _SHORT_TEXT:
-        marks = text.translate(_DIGITS_AND_BRACKETS)
-        is_bad = _LONG_NUMBER in marks or marks.count(b'[') > max_depth
+        is_bad = _may_be_bad_text(text, max_depth)
     else:
         is_bad = _may_have_long_number(text) or not _is_shallow_text(text, max_depth)
     if is_bad or text.startswith(codecs.BOM_UTF8):
         _load_json(text, max_depth)
+
+
+def _may_be_bad_text(text: bytes, max_depth: int) -> bool:
+    """Whether a short text, which is valid, may have a long number or be nested too deeply."""
+    marks = text.translate(_DIGITS_AND_BRACKETS)
+    return _LONG_NUMBER in marks or marks.count(b'[') > max_depth
 
 
 def _load_json(raw: bytes, max_depth: int) -> Any:
@@ -120,6 +126,9 @@ def _load_any_json(raw: bytes, max_depth: int) -> Any:
         raise Malformed(_too_deep(max_depth)) from None
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise Malformed(f'Not valid JSON: {error}') from None
+    if len(raw) <= _SHORT_TEXT and not _may_be_bad_text(raw, max_depth):
+        # PERF: most requests.
+        return document
     if _may_have_long_number(raw):
         _inspect(document, max_depth)
     elif _has_many_brackets(raw, max_depth) and not _is_shallow(document, max_depth):

@@ -13,41 +13,41 @@ Item = TypeVar('Item')
 class Rotation(Generic[Key, Item]):
     """Items that wait by key, as of a project: keys take turns, the items of each keep their order.
 
-    True where anything waits.
+    True where anything waits. by_key: what waits, the keys in the order of their turns; for others
+    to look at.
     """
 
     def __init__(self) -> None:
-        # In the order of their turns.
-        self._waiting: dict[Key, collections.deque[Item]] = {}
+        self.by_key: dict[Key, collections.deque[Item]] = {}
 
     def __bool__(self) -> bool:
-        return bool(self._waiting)
+        return bool(self.by_key)
 
     def __contains__(self, key: Key) -> bool:
         """Whether anything waits for a key."""
-        return key in self._waiting
+        return key in self.by_key
 
     def add(self, key: Key, item: Item) -> None:
         """An item waits behind the others of its key."""
-        self._waiting.setdefault(key, collections.deque()).append(item)
+        self.by_key.setdefault(key, collections.deque()).append(item)
 
     def remove(self, key: Key, item: Item) -> None:
         """An item waits no longer; raises `KeyError` or `ValueError` if it did not wait."""
-        items = self._waiting[key]
+        items = self.by_key[key]
         items.remove(item)
         if not items:
-            del self._waiting[key]
+            del self.by_key[key]
 
     def take(
         self, may_be_served: Callable[[Key], bool] = lambda _: True
     ) -> tuple[Key, Item] | None:
         """The item whose turn it is, of the first key that may be served; None without one."""
-        for key, items in self._waiting.items():
+        for key, items in self.by_key.items():
             if may_be_served(key):
                 item = items.popleft()
-                del self._waiting[key]
+                del self.by_key[key]
                 if items:
                     # Behind all others.
-                    self._waiting[key] = items
+                    self.by_key[key] = items
                 return key, item
         return None

@@ -19,12 +19,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
+import requests
 
 from tests.autobahn.echo_server import ENGINES, SERVERS
 from tests.server_process import start_process
 
 WSTEST = os.environ['WSTEST']
 CASES = ['1.*', '2.*', '3.*', '4.*', '5.*', '6.*', '7.*', '9.*', '10.*', '12.*', '13.*']
+# Of gunicorn's worker, on a machine that may be busy.
+START_SECONDS = 300
 PASSED = {'OK', 'NON-STRICT', 'INFORMATIONAL'}
 COMPRESSION = {'12.*', '13.*'}
 # gevent-websocket has answered the handshake before compression could be agreed to.
@@ -37,7 +40,10 @@ def echo_server(server: str, engine: str) -> Iterator[int]:
     command = [sys.executable, '-m', 'tests.autobahn.echo_server', '--port', '0']
     process = start_process([*command, '--server', server, '--engine', engine], dict(os.environ))
     try:
-        yield _port(process)
+        port = _port(process)
+        # gunicorn listens before its worker can answer, and the fuzzing client waits five seconds.
+        requests.get(f'http://127.0.0.1:{port}/', timeout=START_SECONDS)
+        yield port
     finally:
         process.terminate()
         process.communicate(timeout=60)

@@ -7,7 +7,6 @@ import itertools
 import json
 import pathlib
 import subprocess
-import sys
 import uuid
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -15,6 +14,7 @@ from typing import Any
 import pytest
 from zaqar.storage import errors, pipeline
 
+from tests.fork_server import run_forked
 from tests.postgres_process import PostgresProcess
 from tests.redis_process import RedisProcess
 from tests.storage.conftest import CLIENT, PROJECT, Store, load, load_postgresql, open_drivers
@@ -430,5 +430,4 @@ def test_what_cannot_be_copied_is_told(
 
 
 def run(*options: str, cwd: pathlib.Path | None = None) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, '-m', 'zaqar_gevent.cmd', 'store', 'copy', *options]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=cwd)
+    return run_forked('store', 'copy', *options, cwd=cwd)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import operator
 import re
 from collections.abc import Callable, Collection, Mapping
 from contextlib import AbstractContextManager, nullcontext
@@ -48,9 +49,6 @@ _MOST_METADATA_BYTES = 16 * 1024 * 1024
 
 _CONTROL = re.compile(r'[\x00-\x1f\x7f]')
 
-# Options that may be changed while the server runs.
-_LIVE_OPTIONS = ('client_id_uuid_safe', 'message_delete_with_claim_id')
-
 
 class Capabilities(TypedDict):
     """The protocols and limits of a server, for clients that adapt to them.
@@ -72,7 +70,8 @@ class Capabilities(TypedDict):
 
 
 class _Snapshot:
-    """The values of a group of options as they were at start.
+    """The values of a group of options as they were at start, but for those that may be changed
+    while the server runs.
 
     PERF: oslo.config looks a value up anew each time, through three of its classes; a post asks
     for eight values.
@@ -80,10 +79,12 @@ class _Snapshot:
 
     def __init__(self, group: Any) -> None:
         self._group = group
-        vars(self).update({name: group[name] for name in group if name not in _LIVE_OPTIONS})
+        vars(self).update({name: group[name] for name in group if not hasattr(_Snapshot, name)})
 
-    def __getattr__(self, name: str) -> Any:
-        return self._group[name]
+    client_id_uuid_safe = property(operator.attrgetter('_group.client_id_uuid_safe'))
+    message_delete_with_claim_id = property(
+        operator.attrgetter('_group.message_delete_with_claim_id')
+    )
 
     def __getitem__(self, name: str) -> Any:
         return getattr(self, name)
@@ -128,7 +129,7 @@ class Limits(validation.Validator):
     def __init__(self, conf: cfg.ConfigOpts, names: NameChecker | None = None) -> None:
         super().__init__(conf)
         self._limits_conf: Any = _Snapshot(conf.transport)
-        self.max_post_bytes: int = self._limits_conf.max_messages_post_size
+        self.max_post_bytes: int = conf.transport.max_messages_post_size
         self._names = names
 
     def queue_identification(self, queue: str, project: str | None) -> None:
@@ -321,7 +322,7 @@ class Broker:
 
     def deleted(self, queue_name: str, project: str | None) -> None:
         """Tell those who wait that messages were deleted, which may have held up their groups."""
-        if self.has_ordered_groups(queue_name, project):
+        if are_ordered(self._known_metadata_of(queue_name, project)):
             self.notifier.freed(queue_name, project)
 
     def has_ordered_groups(self, queue_name: str, project: str | None) -> bool:

@@ -14,7 +14,7 @@ from zaqar_gevent.api.messages import Message, answer_with, collected
 from zaqar_gevent.api.operation import Reply, Request, operation
 from zaqar_gevent.api.settling import check_delay
 from zaqar_gevent.storage.features import Feature
-from zaqar_gevent.storage.interface import StoredMessage
+from zaqar_gevent.storage.interface import StoredMessage, StoredPage
 
 
 class CreateClaim(Request):
@@ -191,6 +191,8 @@ def _lease(context: Context, request: CreateClaim | UpdateClaim) -> dict[str, An
 def _held(context: Context, claim_id: str, found: Collection[StoredMessage]) -> list[Message]:
     """The messages of a claim as clients see them."""
     messages = answer_with(context, found, counted=context.shows_extensions)
-    for message in messages:
-        message['claim_id'] = claim_id
+    if not isinstance(found, StoredPage):
+        # A page of a claim says so by itself.
+        for message in messages:
+            message['claim_id'] = claim_id
     return messages

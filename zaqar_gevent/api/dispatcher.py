@@ -55,16 +55,8 @@ class Dispatcher:
             raise errors.UnknownAction(f'{action} is not a valid action')
         return operation
 
-    def call(self, operation: Operation, context: Context, arguments: dict[str, Any]) -> Reply:
-        """Authorize and perform `operation`.
-
-        Raises `errors.APIError`, and nothing else, whatever the arguments and the store do.
-        """
-        self.authorize(operation, context, arguments)
-        return self.perform(operation, context, arguments)
-
     def authorize(self, operation: Operation, context: Context, arguments: dict[str, Any]) -> None:
-        """Let the caller in or raise `errors.APIError`.
+        """Let the caller in or raise `errors.APIError`, and nothing else, whatever the arguments.
 
         Of the arguments only those in the operation's path count, so that this can be asked before
         a body is read.
@@ -87,7 +79,10 @@ class Dispatcher:
             raise _failure(operation, error) from None
 
     def perform(self, operation: Operation, context: Context, arguments: dict[str, Any]) -> Reply:
-        """Perform `operation` for a caller that was let in; raises `errors.APIError` only."""
+        """Perform `operation` for a caller that was let in by `authorize`.
+
+        Raises `errors.APIError`, and nothing else, whatever the arguments and the store do.
+        """
         try:
             kind = context.kind = operation.kind
             if kind is _TOPIC and not self.broker.has_topics:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Collection, Iterable
-from typing import Annotated, Any, Literal, NotRequired, TypedDict, cast
+from typing import Annotated, Any, Literal, NotRequired, TypedDict
 
 import msgspec
 from oslo_utils import timeutils
@@ -473,15 +473,15 @@ def collected(found: Iterable[StoredMessage]) -> Collection[StoredMessage]:
 def answer_with(
     context: Context, found: Collection[StoredMessage], *, counted: bool = False
 ) -> list[Message]:
-    """Stored messages of a project as they are in answers.
+    """Stored messages of a project as they are in answers; those of a page may be structures.
 
     counted: with how often they had been claimed before, as upstream counts.
     """
     encoding = _MSGPACK if context.binary else _JSON
     if isinstance(found, StoredPage):
-        page = found.in_answer(encoding, counted=counted)
+        page: list[Any] | None = found.in_answer(encoding, counted=counted)
         if page is not None:
-            return cast(list[Message], page)
+            return page
         found = list(found)
     messages = _answer_with_each(context, found, encoding)
     if counted:

@@ -134,8 +134,11 @@ class HTTPConnection:
         return has_input(self._socket)
 
     def is_gone(self) -> bool:
-        """Whether the client has hung up, as far as can be told without waiting."""
-        return self._outbox.is_lost or has_hung_up(self._socket)
+        """Whether the client has hung up, as far as can be told without waiting.
+
+        Where this side has stopped reading, it cannot be told from the socket.
+        """
+        return self._outbox.is_lost or (not self._stream.is_over and has_hung_up(self._socket))
 
     def unless_answered(self, undo: Callable[[], None]) -> None:
         """Call `undo` where the answer to the present request cannot be written."""

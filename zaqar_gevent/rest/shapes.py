@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any, Literal, NotRequired, TypedDict, cast
 
 import falcon
+import msgspec
 
 from zaqar_gevent.api import (
     claims,
@@ -27,6 +28,7 @@ from zaqar_gevent.api import (
 from zaqar_gevent.api.operation import Reply
 from zaqar_gevent.proxies import PREFIX
 from zaqar_gevent.rest.request import Request
+from zaqar_gevent.storage.interface import AnsweredMessage
 
 HOME_MEDIA_TYPE = 'application/json-home'
 
@@ -175,15 +177,31 @@ def _next_page(req: Request, marker: str) -> list[Link]:
     return [{'rel': 'next', 'href': _path(req) + query}]
 
 
-def _messages(found: list[dict[str, Any]], messages_path: str) -> list[LinkedMessage]:
+def _messages(
+    found: list[dict[str, Any]] | list[AnsweredMessage], messages_path: str
+) -> list[LinkedMessage]:
     linked = []
-    for message in found:
+    for one in found:
+        message = one if isinstance(one, dict) else _members_of(one)
         message_id, claim_id = message['id'], message.pop('claim_id')
         href = f'{messages_path}/{message_id}'
         if claim_id:
             href += falcon.to_query_str({'claim_id': claim_id})
         linked.append({'id': message_id, 'href': href, **message})
     return cast(list[LinkedMessage], linked)
+
+
+def _members_of(message: AnsweredMessage) -> dict[str, Any]:
+    members = {
+        'id': message.id,
+        'claim_id': message.claim_id,
+        'ttl': message.ttl,
+        'age': message.age,
+        'body': message.body,
+    }
+    if message.claim_count is not msgspec.UNSET:
+        members['claim_count'] = message.claim_count
+    return members
 
 
 def _parent(path: str, levels: int = 1) -> str:

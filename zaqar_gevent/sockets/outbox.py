@@ -93,7 +93,8 @@ class Outbox:
         if self.is_lost:
             return
         self._ends = self._ends or not pieces[-1]
-        for data in _join_short(pieces):
+        # PERF: nearly always it is one.
+        for data in pieces if len(pieces) == 1 else _join_short(pieces):
             self.write(data)
         if self._ends and not self._waiting:
             self._end()
@@ -104,7 +105,7 @@ class Outbox:
         PERF: a socket's own `send` would wait, and look for its descriptor each time. Until the
         outbox is closed, which comes first, the socket has it.
         """
-        if self.is_lost:
+        if self.is_lost or not data:
             return
         rest: bytes | memoryview = data
         if self._fd is not None and not self._waiting:

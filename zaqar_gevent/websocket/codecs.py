@@ -34,6 +34,5 @@ MSGPACK = Codec(
 )
 
 
-def codec_of(*, binary: bool) -> Codec:
-    """The encoding of a binary or of a text frame."""
-    return MSGPACK if binary else JSON
+CODECS = (JSON, MSGPACK)
+"""By whether a frame is binary: `CODECS[binary]`."""

@@ -26,7 +26,7 @@ from zaqar_gevent.api.context import Caller, Context
 from zaqar_gevent.api.microversions import MAXIMUM, Version
 from zaqar_gevent.api.operation import Operation
 from zaqar_gevent.websocket import envelope
-from zaqar_gevent.websocket.codecs import Codec, codec_of
+from zaqar_gevent.websocket.codecs import CODECS, Codec
 from zaqar_gevent.websocket.engines import WebSocketMessage
 from zaqar_gevent.websocket.session import (
     AUTHENTICATE,
@@ -34,7 +34,6 @@ from zaqar_gevent.websocket.session import (
     Retractable,
     Session,
     Work,
-    retractable,
 )
 
 SUBPROTOCOL = 'zaqar.v2'
@@ -100,14 +99,14 @@ class CompactSession(Session):
         super().__init__(*identification, **more)
         self._given = {name: handshake[name] for name in _HANDSHAKE_HEADERS if name in handshake}
         self._in_flight: set[Ident] = set()
-        self._codec = codec_of(binary=False)
+        self._codec = CODECS[False]
 
     def receive(self, payload: bytes, *, binary: bool) -> bytes | Work:
         """Begin a request: its answer, or what performs it and gives the answer.
 
         Neither raises anything.
         """
-        codec = self._codec = codec_of(binary=binary)
+        codec = self._codec = CODECS[binary]
         size, began = len(payload), time.perf_counter()
         asked = Asked(None, codec, size, began)
         action = UNKNOWN
@@ -167,7 +166,7 @@ class CompactSession(Session):
         self._in_flight.discard(asked.ident)
         answer = self._reply(asked, operation.name, status, result, context)
         context.report_size(len(answer))
-        return retractable(answer, context)
+        return answer if context.undo is None else Retractable(answer, context.take_back)
 
     def _reply(
         self, asked: Asked, action: str, status: int, body: Any, context: Context | None = None

@@ -205,7 +205,7 @@ class WebSocketConnection:
             self._flush()
         finally:
             self.receiver.end()
-            self._give_back(self._take_reservation())
+            self._give_room_back()
             self._pushes.close()
             self.outbox.close()
             self._inbox.close()
@@ -306,7 +306,8 @@ class WebSocketConnection:
         if data:
             self._take(data)
         while self._engine.is_open:
-            self._await_room()
+            if self.outbox.size:
+                self._await_room()
             if self._ending is not None:
                 break
             self._take(self._read())
@@ -350,40 +351,35 @@ class WebSocketConnection:
 
     def _end_slow(self) -> None:
         """The rest of a message comes too slowly, and others wait."""
-        self._give_back(self._take_reservation())
+        self._give_room_back()
         self._try_later()
 
     def _try_later(self) -> None:
         self.finish(Ending(TRY_AGAIN_LATER, 'Too many long messages are being received.'))
 
-    def _take_reservation(self) -> Reservation | None:
-        """The room of the received message, for its handler."""
+    def _give_room_back(self) -> None:
         reservation, self._reservation = self._reservation, None
-        return reservation
-
-    @staticmethod
-    def _give_back(reservation: Reservation | None) -> None:
         if reservation is not None:
             reservation.give_back()
 
     def _answer(self, message: WebSocketMessage) -> None:
-        reservation = self._take_reservation()
+        """Answer a message, and give back the room that it has: a long one."""
+        reservation, self._reservation = self._reservation, None
         if reservation is not None:
             reservation.has_come()
+        work = None
         try:
             work = self._answer_now(message)
-        except BaseException:
-            self._give_back(reservation)
-            raise
-        if work is None:
-            self._give_back(reservation)
-        else:
+        finally:
+            if work is None and reservation is not None:
+                reservation.give_back()
+        if work is not None:
             self._start(work, reservation, binary=message.binary)
 
     def _answer_now(self, message: WebSocketMessage) -> Work | None:
         """Answer a message, unless that may be done beside others."""
         self._await_turn()
-        if self._has_expired():
+        if self.receiver.expires_at is not None and self._has_expired():
             self._expire()
             return None
         binary = message.binary
@@ -464,7 +460,8 @@ class WebSocketConnection:
                 self._answer_beside(work, binary)
         finally:
             self._in_flight -= 1
-            self._give_back(reservation)
+            if reservation is not None:
+                reservation.give_back()
             self._leave_place()
             if self._answered is not None:
                 self._answered.set()

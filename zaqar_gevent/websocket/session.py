@@ -24,7 +24,7 @@ from zaqar_gevent.api.signed_urls import SignedRequest
 from zaqar_gevent.api.tracing import PARENT, STATE, TraceContext
 from zaqar_gevent.long_documents import VERY_LONG_BYTES, CutPost
 from zaqar_gevent.websocket import envelope
-from zaqar_gevent.websocket.codecs import Codec, codec_of
+from zaqar_gevent.websocket.codecs import CODECS, Codec
 from zaqar_gevent.websocket.engines import WebSocketMessage
 
 _NOBODY = Caller(None, None)
@@ -37,7 +37,7 @@ Identify = Callable[[Mapping[str, str]], Identity]
 Post = TypeVar('Post')
 
 
-class Retractable(NamedTuple):
+class Retractable(msgspec.Struct):
     """An answer that gives the client something; `take_back` is called where it cannot be sent."""
 
     payload: bytes
@@ -72,13 +72,6 @@ class Observer(Protocol):
         bytes_in, bytes_out: of the messages, envelope included. trace: that the request belongs to.
         """
         ...
-
-
-def retractable(answer: bytes, context: Context | None) -> bytes | Retractable:
-    """The answer to a request, with what takes it back where that is needed."""
-    if context is None or context.undo is None:
-        return answer
-    return Retractable(answer, context.take_back)
 
 
 class Session:
@@ -240,20 +233,20 @@ class Session:
         )
 
     def _understand(
-        self, codec: Codec, payload: bytes, read_post: Callable[..., Post | None]
+        self,
+        codec: Codec,
+        payload: bytes,
+        read_post: Callable[..., Post | None],
+        *,
+        has_turn: bool = False,
     ) -> tuple[Post | None, dict[str, Any]]:
         """A request: what `read_post` makes of it if it is a post, and otherwise its document.
 
-        Long ones take turns.
+        Long ones take turns. has_turn: whether it is that of this one.
         """
-        if len(payload) < long_documents.LONG_BYTES:
-            return self._understand_now(codec, payload, read_post)
-        with long_documents.exclusive(len(payload), self._caller.project_id or id(self)):
-            return self._understand_now(codec, payload, read_post)
-
-    def _understand_now(
-        self, codec: Codec, payload: bytes, read_post: Callable[..., Post | None]
-    ) -> tuple[Post | None, dict[str, Any]]:
+        if len(payload) >= long_documents.LONG_BYTES and not has_turn:
+            with long_documents.exclusive(len(payload), self._caller.project_id or id(self)):
+                return self._understand(codec, payload, read_post, has_turn=True)
         if posts.NAME not in payload:
             return None, self._decode(codec, payload)
         cut = self._cut(codec, payload) if len(payload) >= VERY_LONG_BYTES else None
@@ -284,7 +277,10 @@ class Session:
         return None, document
 
     def _decode(self, codec: Codec, payload: bytes) -> dict[str, Any]:
-        document = self._read(codec, codec.decode, payload)
+        try:
+            document = codec.decode(payload, self._dispatcher.broker.max_depth)
+        except errors.MalformedDocument as error:
+            raise _undecodable(codec, error) from None
         if not isinstance(document, dict):
             raise errors.MalformedDocument('Unexpected body type. Expected dict or dict like.')
         return document
@@ -293,12 +289,11 @@ class Session:
         try:
             return read(payload, self._dispatcher.broker.max_depth)
         except errors.MalformedDocument as error:
-            raise errors.MalformedDocument(
-                f"Can't decode {codec.name} request. {error.description}"
-            ) from None
+            raise _undecodable(codec, error) from None
 
     def _perform(self, operation: Any, context: Context, body: dict[str, Any]) -> tuple[int, Any]:
-        reply = self._dispatcher.call(operation, context, body)
+        self._dispatcher.authorize(operation, context, body)
+        reply = self._dispatcher.perform(operation, context, body)
         # Nobody but its holder can have made a signature that was let in.
         self.is_known = True
         return reply.status, reply.body
@@ -322,6 +317,10 @@ class Session:
             self._observer(
                 operation, protocol, binary, status, seconds, asker, bytes_in, bytes_out, trace
             )
+
+
+def _undecodable(codec: Codec, error: errors.MalformedDocument) -> errors.MalformedDocument:
+    return errors.MalformedDocument(f"Can't decode {codec.name} request. {error.description}")
 
 
 def _change_between(before: Identity | None, after: Identity | None) -> Reason | None:
@@ -388,7 +387,7 @@ class DefaultSession(Session):
         nothing.
         """
         began = time.perf_counter()
-        codec = codec_of(binary=binary)
+        codec = CODECS[binary]
         document: dict[str, Any] = {}
         operation: Operation | None = None
         context: Context | None = None
@@ -409,14 +408,18 @@ class DefaultSession(Session):
         except errors.APIError as error:
             status, body = error.status, envelope.describe(error)
         name = self._name_of(document.get('action')) if operation is None else operation.name
-        document = envelope.wrap(document, self._echo(document), status, body)
+        headers = document.get('headers')
+        echoed = self._public_headers if headers == self._headers else envelope.public(headers)
+        document = envelope.wrap(document, echoed, status, body)
         if context is not None and self._version is not None:
             document['headers'][microversions.HEADER] = self._version.header
         answer = codec.encode(document)
         if context is not None:
             context.report_size(len(answer))
         self._observe(name, codec, status, began, len(payload), len(answer), context)
-        return retractable(answer, context)
+        if context is not None and context.undo is not None:
+            return Retractable(answer, context.take_back)
+        return answer
 
     def farewell(self, reason: str, reconnect_after_ms: int) -> WebSocketMessage | None:
         """Upstream's envelope has nothing to say it in but the close code."""
@@ -441,8 +444,11 @@ class DefaultSession(Session):
         if action == AUTHENTICATE:
             return None
         operation = self._dispatcher.find(action)
-        envelope.check(document)
-        self._meet(document.get('headers') or {}, operation)
+        headers, body = document.get('headers'), document.get('body')
+        # PERF: of most requests the headers are known, and nothing else is to be checked.
+        if headers is None or headers != self._headers or not (body is None or type(body) is dict):
+            envelope.check(document)
+            self._meet(headers or {}, operation)
         return operation
 
     def _meet(self, headers: dict[str, str], operation: Operation) -> None:
@@ -465,7 +471,3 @@ class DefaultSession(Session):
             raise errors.BadRequest('This server does not authenticate; send no token.')
         self._become(self._identify(named))
         return 200, {'message': 'Authentified.'}
-
-    def _echo(self, document: dict[str, Any]) -> Any:
-        headers = document.get('headers')
-        return self._public_headers if headers == self._headers else envelope.public(headers)

@@ -81,7 +81,9 @@ def dispatch(tmp_path: pathlib.Path) -> Iterator[Any]:
 
     def call(grant: Grant, action: str, **arguments: Any) -> Any:
         context = Context(broker, caller, grant=grant)
-        return dispatcher.call(dispatcher.find(action), context, arguments)
+        operation = dispatcher.find(action)
+        dispatcher.authorize(operation, context, arguments)
+        return dispatcher.perform(operation, context, arguments)
 
     yield call
     storage.close()

@@ -72,6 +72,7 @@ class HubLink(Generic[R]):
     to be sent. timeout: seconds without a sign of the store, after which the connection is given
     up. outages: where failures are logged.
     max_batch, max_batch_bytes: calls that are sent together, and about how many bytes of them.
+    is_choosy: whether `_may_join` says which calls are sent together.
 
     A store says how it connects (`_dial`, `_descriptor`, `_hang_up`), sends (`_send`,
     `_send_rest`) and reads (`_receive`), and what is on its way (`_in_flight`, `_may_send`).
@@ -79,6 +80,7 @@ class HubLink(Generic[R]):
 
     max_batch = 256
     max_batch_bytes = 1024 * 1024
+    is_choosy = False
 
     def __init__(
         self, store: str, hub: Any, *, patience: float, timeout: float, outages: OutageLog
@@ -109,7 +111,8 @@ class HubLink(Generic[R]):
             raise StoreUnavailable(self._store, reason)
         request.waiter = Waiter(self.hub)
         self._waiting.append(request)
-        self._flush_soon()
+        if not self._is_due:
+            self._flush_soon()
         try:
             request.waiter.get()
         except BaseException:
@@ -194,8 +197,8 @@ class HubLink(Generic[R]):
         raise NotImplementedError
 
     def _may_join(self, request: R, requests: list[R]) -> bool:
-        """Whether a request may be sent in one batch with others."""
-        return True
+        """Whether a request may be sent in one batch with others, if the store `is_choosy`."""
+        raise NotImplementedError
 
     def _before_repeating(self, request: R) -> None:
         """A request is sent again, which may have been performed already."""
@@ -242,7 +245,7 @@ class HubLink(Generic[R]):
         requests: list[R] = []
         size = 0
         while waiting and len(requests) < self.max_batch and size < self.max_batch_bytes:
-            if requests and not self._may_join(waiting[0], requests):
+            if self.is_choosy and requests and not self._may_join(waiting[0], requests):
                 break
             request = waiting.popleft()
             size += request.size

@@ -24,7 +24,7 @@ from zaqar_gevent.bodies import (
     count_elements,
 )
 from zaqar_gevent.storage.errors import UndecodableValue
-from zaqar_gevent.storage.interface import Document, StoredMessage, StoredPage
+from zaqar_gevent.storage.interface import AnsweredMessage, StoredMessage, StoredPage
 
 _ID_LENGTH = 16
 
@@ -157,23 +157,20 @@ class Page(StoredPage):
         except (ValueError, msgspec.DecodeError) as error:
             raise UndecodableValue(str(error)) from None
 
-    def in_answer(self, encoding: Encoding, *, counted: bool = False) -> list[Document] | None:
+    def in_answer(
+        self, encoding: Encoding, *, counted: bool = False
+    ) -> list[AnsweredMessage] | None:
         if encoding is not self._encoding:
             return None
-        messages: list[Document] = []
+        messages: list[AnsweredMessage] = []
         for head, stored in zip(self._heads, self._stored, strict=True):
             if head.checksum or head.attributes or head.group or head.dead_letter:
                 return None
-            message = {
-                'id': head.id,
-                'claim_id': head.claim_id,
-                'ttl': head.ttl,
-                'age': head.age,
-                'body': msgspec.Raw(stored),
-            }
-            if counted:
-                message['claim_count'] = max(0, head.claim_count - 1)
-            messages.append(message)
+            count = max(0, head.claim_count - 1) if counted else msgspec.UNSET
+            body = msgspec.Raw(stored)
+            messages.append(
+                AnsweredMessage(head.id, head.claim_id, head.ttl, head.age, body, count)
+            )
         return messages
 
 

@@ -248,6 +248,7 @@ class HubLink(links.HubLink[Any]):
     """A connection of one hub, for calls of one kind."""
 
     max_batch = 128
+    is_choosy = True
 
     def __init__(self, habits: Habits, kind: Kind, hub: Any) -> None:
         super().__init__(

@@ -36,17 +36,18 @@ _sleep = monkey.get_original('time', 'sleep')
 class PendingCommand(links.Request):
     """A command on its way, packed.
 
-    again: what to send where the server does not know a script.
+    text: of the script that it runs by its digest, as long as the server may not know it.
     """
 
-    __slots__ = ('again', 'data')
+    __slots__ = ('command', 'data', 'text')
 
     def __init__(
-        self, command: Command, again: Command | None, until: float, *, is_repeatable: bool
+        self, command: Command, text: str | None, until: float, *, is_repeatable: bool
     ) -> None:
         # Here, so that what cannot be packed fails the call alone.
         self.data = pack(command)
-        self.again = again
+        self.command = command
+        self.text = text
         # PERF: not by the base's, which would be a call more.
         self.size = len(self.data)
         self.until = until
@@ -85,10 +86,13 @@ class HubLink(links.HubLink[PendingCommand]):
         self._masters = masters
         self._unsubscribe = None if masters is None else masters.subscribe(hub, self._check_master)
 
-    def call(self, command: Command, again: Command | None, *, is_repeatable: bool) -> Any:
-        """The answer to a command; raises `StoreUnavailable`."""
+    def call(self, command: Command, text: str | None, *, is_repeatable: bool) -> Any:
+        """The answer to a command; raises `StoreUnavailable`.
+
+        text: of the script, where the command is EVALSHA.
+        """
         until = time.monotonic() + self._patience
-        return self.ask(PendingCommand(command, again, until, is_repeatable=is_repeatable))
+        return self.ask(PendingCommand(command, text, until, is_repeatable=is_repeatable))
 
     def close(self) -> None:
         super().close()
@@ -245,8 +249,8 @@ class HubLink(links.HubLink[PendingCommand]):
             self._unconfirmed.append(call)
             return None
         meaning, reason = read_error(str(answer))
-        if meaning is Meaning.UNKNOWN_SCRIPT and call.again is not None:
-            call.data, call.again = pack(call.again), None
+        if meaning is Meaning.UNKNOWN_SCRIPT and call.text is not None:
+            call.data, call.text = pack(_with_text(call.command, call.text)), None
             retried.append(call)
         elif meaning in (Meaning.WRONG_SERVER, Meaning.NOT_NOW):
             # Not begun: it is asked again on a new connection, as long as there is time.
@@ -291,8 +295,8 @@ class ThreadLink(links.ThreadLink):
         self._durability = durability
         self._wire: Wire | None = None
 
-    def call(self, command: Command, again: Command | None, *, is_repeatable: bool) -> Any:
-        """The answer to a command; raises `StoreUnavailable`."""
+    def call(self, command: Command, text: str | None, *, is_repeatable: bool) -> Any:
+        """See `HubLink.call`."""
         until = self.new_until()
         with self._lock:
             while True:
@@ -305,8 +309,8 @@ class ThreadLink(links.ThreadLink):
                     return self._ask(self._wire, command)
                 except hiredis.ReplyError as error:
                     meaning, reason = read_error(str(error))
-                    if meaning is Meaning.UNKNOWN_SCRIPT and again is not None:
-                        command, again = again, None
+                    if meaning is Meaning.UNKNOWN_SCRIPT and text is not None:
+                        command, text = _with_text(command, text), None
                         continue
                     if meaning is Meaning.MOVED:
                         raise read_mark(str(error)) from None
@@ -340,6 +344,11 @@ class ThreadLink(links.ThreadLink):
         wire, self._wire = self._wire, None
         if wire is not None:
             wire.close()
+
+
+def _with_text(command: Command, text: str) -> Command:
+    """What runs the script of an EVALSHA on a server that does not know it."""
+    return ('EVAL', text, *command[2:])
 
 
 def dial_master(

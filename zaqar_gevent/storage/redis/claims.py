@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import uuid
+import os
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -54,7 +54,7 @@ class ClaimController(own_drivers.ClaimController):
         as often as its queue allows goes to the dead letter queue instead, if that is on the same
         server (with pools, both queues must be in one pool) and does not lead back.
         """
-        claim = str(uuid.uuid4())
+        claim = _new_id()
         lease = (claim, metadata['ttl'], min(metadata['grace'], MOST_GRACE))
         found = self.driver.take(queue, project, limit, lease, metadata.get('retry'))
         return (claim, found) if found else (None, ())
@@ -175,6 +175,12 @@ class ClaimController(own_drivers.ClaimController):
     def _checked(self, queue: str, project: str | None) -> str:
         """The queue if the script is to see whether it exists: upstream leaves its claims there."""
         return keys.queue(queue, project) if self.driver.keeps_names else ''
+
+
+def _new_id() -> str:
+    """A UUID of version 4. PERF: to make an object of it takes longer than all else here."""
+    digits = os.urandom(16).hex()
+    return f'{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-a{digits[17:20]}-{digits[20:]}'
 
 
 def _refusal(settlement: Settlement, code: int) -> Exception | None:

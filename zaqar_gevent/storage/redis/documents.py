@@ -9,7 +9,7 @@ import msgspec
 
 from zaqar_gevent.bodies import Encoding, body_of
 from zaqar_gevent.storage.errors import UndecodableValue
-from zaqar_gevent.storage.interface import Document, StoredMessage, StoredPage
+from zaqar_gevent.storage.interface import AnsweredMessage, StoredMessage, StoredPage
 from zaqar_gevent.storage.own_drivers import describe_edge
 from zaqar_gevent.storage.redis import bodies
 
@@ -78,8 +78,10 @@ class Page(StoredPage):
         """The messages, each with the value of its body, and `bytes` for an encrypted one."""
         return [{**one, 'body': one['body'].value} for one in self]
 
-    def in_answer(self, encoding: Encoding, *, counted: bool = False) -> list[Document] | None:
-        messages: list[Document] = []
+    def in_answer(
+        self, encoding: Encoding, *, counted: bool = False
+    ) -> list[AnsweredMessage] | None:
+        messages: list[AnsweredMessage] = []
         for one in self._messages:
             body = one.body
             # An encrypted body is bytes.
@@ -90,16 +92,8 @@ class Page(StoredPage):
                 or one.checksum is not _UNSET
             ):
                 return None
-            message = {
-                'id': one.id,
-                'claim_id': one.claim_id,
-                'ttl': one.ttl,
-                'age': one.age,
-                'body': body,
-            }
-            if counted:
-                message['claim_count'] = max(0, one.claim_count - 1)
-            messages.append(message)
+            count = max(0, one.claim_count - 1) if counted else _UNSET
+            messages.append(AnsweredMessage(one.id, one.claim_id, one.ttl, one.age, body, count))
         return messages
 
 

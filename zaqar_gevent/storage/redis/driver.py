@@ -99,6 +99,8 @@ class DataDriver(own_drivers.DataDriver):
         self.redrive_controller = redrives.RedriveController(self)
         self.usage_controller = usage.UsageController(self)
         self._is_shared: bool = section.shared_with_upstream
+        # The scripts' argument for whether upstream's servers use this Redis as well.
+        self.shared = '1' if self._is_shared else ''
         self._grouped: dict[tuple[str | None, str], None] = {}
         # Upstream's servers would put popped messages back without them, for one.
 
@@ -112,11 +114,6 @@ class DataDriver(own_drivers.DataDriver):
         """Whether the names of queues are on the same server as their messages."""
         control = getattr(self.control_driver, 'server', None)
         return isinstance(control, RedisServer) and control.address == self.server.address
-
-    @property
-    def shared(self) -> str:
-        """The scripts' argument for whether upstream's servers use this Redis as well."""
-        return '1' if self._is_shared else ''
 
     def receive(self, queue: QueueRecord) -> Destination:
         if self._is_shared:
@@ -179,15 +176,7 @@ class DataDriver(own_drivers.DataDriver):
             most, ttl, dead_letter_queue, counter = dead_letters
             found = self.server.run(
                 _TAKE_GROUPS if has_groups else _TAKE,
-                (
-                    keys.messages(queue, project),
-                    keys.claims(queue, project),
-                    dead_letter_queue,
-                    counter,
-                    keys.queue(queue, project),
-                    keys.head(queue, project),
-                    *self.names(project),
-                ),
+                _places_to_take(queue, project, dead_letter_queue, counter, self.keeps_names),
                 now,
                 limit,
                 ('1' if steps > 0 else '') if has_groups else after,
@@ -243,7 +232,7 @@ class DataDriver(own_drivers.DataDriver):
 
     def names(self, project: str | None) -> tuple[str, str]:
         """The keys of the names of queues and of topics; empty where they are on another server."""
-        return (keys.queues(project), keys.topics(project)) if self.keeps_names else ('', '')
+        return _names(project, self.keeps_names)
 
     def _group_arguments(
         self, mode: GroupMode | None, claim_id: str, *, has_groups: bool
@@ -329,6 +318,26 @@ class ControlDriver(own_drivers.ControlDriver):
     def news_channel(self) -> NewsChannel:
         """How processes that share the server tell each other of news."""
         return NewsChannel(self.server)
+
+
+def _names(project: str | None, is_here: bool) -> tuple[str, str]:
+    return (keys.queues(project), keys.topics(project)) if is_here else ('', '')
+
+
+@functools.lru_cache(maxsize=4096)
+def _places_to_take(
+    queue: str, project: str | None, dead_letter_queue: str, counter: str, keeps_names: bool
+) -> tuple[str, ...]:
+    """The keys that take.lua is given. PERF: they are the same for all claims of a queue."""
+    return (
+        keys.messages(queue, project),
+        keys.claims(queue, project),
+        dead_letter_queue,
+        counter,
+        keys.queue(queue, project),
+        keys.head(queue, project),
+        *_names(project, keeps_names),
+    )
 
 
 def _open(uri: str, section: Any) -> Handle[RedisServer]:

@@ -52,6 +52,11 @@ def load(*names: str, is_repeatable: bool = True, is_write: bool = True) -> Scri
     return Script(digest, text, is_repeatable, is_write)
 
 
+# The connections of a hub, by durability; reads need none. PERF: plain text is found faster than
+# members of the enumeration.
+_READ = str(Durability.MEMORY)
+
+
 class RedisServer:
     """A Redis server, which the drivers of this process that name it share; see `open_server`.
 
@@ -63,14 +68,14 @@ class RedisServer:
         self.address = address
         self.patience = patience
         self.durability = durability
+        self._written = str(durability)
         self._start()
 
     def run(self, script: Script, keys: tuple[str, ...], *arguments: Any) -> Any:
         """The answer of a script; raises `StoreUnavailable`."""
-        rest = (len(keys), *keys, *arguments)
         return self._link(is_write=script.is_write).call(
-            ('EVALSHA', script.digest, *rest),
-            ('EVAL', script.text, *rest),
+            ('EVALSHA', script.digest, len(keys), *keys, *arguments),
+            script.text,
             is_repeatable=script.is_repeatable,
         )
 
@@ -112,13 +117,11 @@ class RedisServer:
         hub = get_hub_if_exists()
         if hub is None:
             return self._links[0]
-        durability = self.durability if is_write else Durability.MEMORY
-        links: dict[Durability, HubLink] = vars(self._own).setdefault('links', {})
-        link = links.get(durability)
+        name = self._written if is_write else _READ
+        link: HubLink | None = getattr(self._own, name, None)
         if link is None or link.hub is not hub:
-            link = links[durability] = HubLink(
-                self.address, self.patience, hub, durability, self.masters
-            )
+            link = HubLink(self.address, self.patience, hub, Durability(name), self.masters)
+            setattr(self._own, name, link)
             self._links.append(link)
         return link
 

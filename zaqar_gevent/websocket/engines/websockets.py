@@ -383,7 +383,7 @@ class FrameEngine:
         if not self.is_open:
             return
         if protocol is None:
-            start = message_head(len(payload), binary=binary)
+            start = head(_BINARY if binary else _TEXT, len(payload))
             # One that is as long is not copied.
             self._outgoing += [start, payload] if len(payload) > _LONG else [start + payload]
         elif protocol.extensions:
