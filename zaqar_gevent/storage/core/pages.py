@@ -9,7 +9,7 @@ The id of a message is the number of its row.
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -109,14 +109,24 @@ _ARRAY, _array_head = 0xDD, struct.Struct('>BI').pack
 
 EMPTY_PAGE = b'[]' + _END_OF_HEADS
 
+APART_BYTES = 128 * 1024
+"""Bodies of at least so many bytes may be missing in a page; see `ReadApart`."""
+
+ReadApart = Callable[[Mapping[str, int]], Mapping[str, memoryview]]
+"""Reads the long bodies that a page does not have.
+
+Called with the ids of their messages and the bytes of each. Messages whose bodies it does not give
+do not exist any more.
+"""
+
 
 class Page(StoredPage):
     """The messages of a page. One that was delayed has its `position`; that of any other is its id.
 
     apart: the bodies, where the page is without them. is_checked: whether bodies are checked; very
-        long ones never are.
+        long ones never are. read_apart: reads the long bodies where the page is without them.
 
-    Raises `UndecodableValue`.
+    Raises `UndecodableValue`, and what `read_apart` raises.
     """
 
     __slots__ = ('_encoding', '_heads', '_stored')
@@ -127,12 +137,19 @@ class Page(StoredPage):
         apart: Sequence[memoryview] | None = None,
         *,
         is_checked: bool = True,
+        read_apart: ReadApart | None = None,
     ) -> None:
         end = document.find(_END_OF_HEADS) + 1
         view = memoryview(document)
         try:
-            self._heads = heads = _decode_heads(view[:end])
-            stored = _split(view, end, heads) if apart is None else apart
+            heads = _decode_heads(view[:end])
+            if apart is None:
+                stored, has_all = _split(view, end, heads)
+                if not has_all and read_apart is not None:
+                    heads, apart = _complete(view, end, heads, read_apart)
+            if apart is not None:
+                stored = apart
+            self._heads = heads
             is_long = apart is not None or len(document) >= bodies.VERY_LONG_BYTES
             # Of all bodies, if they have been checked together; otherwise each is a `Body`.
             self._encoding = None if is_long or not is_checked else _check_together(heads, stored)
@@ -210,13 +227,31 @@ def _add_extras(found: StoredMessage, head: _Head) -> None:
         found['dead_letter'] = msgspec.json.decode(head.dead_letter)
 
 
-def _split(view: memoryview, end: int, heads: Sequence[_Head]) -> list[memoryview]:
-    """The bodies of a page, which begin at `end`."""
+def _split(view: memoryview, end: int, heads: Sequence[_Head]) -> tuple[Sequence[memoryview], bool]:
+    """The bodies of a page, which begin at `end`, and whether it has all of them."""
     stored = []
     for head in heads:
         begin, end = end, end + head.size
         stored.append(view[begin:end])
-    return stored
+    return stored, end <= len(view)
+
+
+def _complete(
+    view: memoryview, end: int, heads: Sequence[_Head], read_apart: ReadApart
+) -> tuple[list[_Head], list[memoryview]]:
+    """The messages of a page without its long bodies, and the bodies of all of them."""
+    found = read_apart({head.id: head.size for head in heads if head.size >= APART_BYTES})
+    complete, stored = [], []
+    for head in heads:
+        if head.size < APART_BYTES:
+            begin, end = end, end + head.size
+            body: memoryview | None = view[begin:end]
+        else:
+            body = found.get(head.id)
+        if body is not None:
+            complete.append(head)
+            stored.append(body)
+    return complete, stored
 
 
 def _check_together(heads: Sequence[_Head], stored: Sequence[memoryview]) -> Encoding | None:
@@ -261,10 +296,14 @@ def join_heads(documents: Iterable[str]) -> bytes:
 
 
 def read_page(
-    document: bytes, apart: Sequence[memoryview] | None = None, *, as_bodies: bool
+    document: bytes,
+    apart: Sequence[memoryview] | None = None,
+    *,
+    as_bodies: bool,
+    read_apart: ReadApart | None = None,
 ) -> Collection[StoredMessage]:
     """The messages of a page, with each body as a `Body` or as its value; see `Page`."""
-    page = Page(document, apart)
+    page = Page(document, apart, read_apart=read_apart)
     if as_bodies:
         return page
     messages = list(page)

@@ -241,7 +241,8 @@ class Attempt(NamedTuple):
     page: of the messages that were taken; None for none. is_over: whether it was all, rather
         than a step before another attempt. dead_lettered: how many dead letters were moved away.
     may_have_dead_letters: whether it must be known first where dead letters go. is_behind: see
-        `Free`.
+        `Free`. token: of the lease that holds what a pop takes until its long bodies are read;
+        None where the messages are removed already.
     """
 
     page: bytes | None
@@ -249,6 +250,7 @@ class Attempt(NamedTuple):
     dead_lettered: int = 0
     may_have_dead_letters: bool = False
     is_behind: bool = False
+    token: str | None = None
 
 
 class Manner(NamedTuple):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sqlite3
 import time
@@ -14,10 +15,10 @@ from zaqar.storage import base, errors
 
 from zaqar_gevent.settlements import Settlement
 from zaqar_gevent.storage import own_drivers
-from zaqar_gevent.storage.core.pages import read_page, read_taken
+from zaqar_gevent.storage.errors import UndecodableValue
 from zaqar_gevent.storage.interface import StoredMessage
 from zaqar_gevent.storage.own_drivers import DeadLetters
-from zaqar_gevent.storage.sqlite import claiming, delays, settling
+from zaqar_gevent.storage.sqlite import apart, claiming, delays, settling
 
 if TYPE_CHECKING:
     from zaqar_gevent.storage.sqlite.driver import DataDriver
@@ -54,15 +55,19 @@ class ClaimController(own_drivers.ClaimController):
             attempt: claiming.Attempt = self._database.write(claiming.create, new)
             return attempt
 
-        page = self.driver.take(queue, project, limit, work)
+        page = self.driver.take(queue, project, limit, work).page
         if page is None:
             return None, ()
-
-        def give_back(_: list[StoredMessage]) -> None:
-            self.delete(queue, token, project, delay=0)
-
-        as_bodies = self.driver.carries_bodies
-        return token, read_taken(page, give_back, queue, project, as_bodies=as_bodies)
+        try:
+            found = apart.find(page, as_bodies=self.driver.carries_bodies)
+            messages = self._complete(found, queue, project)
+        except BaseException as error:
+            with contextlib.suppress(errors.ExceptionBase):
+                self.delete(queue, token, project, delay=0)
+            if isinstance(error, UndecodableValue):
+                raise error.in_queue(queue, project) from None
+            raise
+        return (token, messages) if messages else (None, ())
 
     def find_claimable(self, queues: Sequence[tuple[str | None, str]]) -> list[int]:
         """Which of some queues, each (project, name), may have a message to claim; their numbers.
@@ -87,9 +92,16 @@ class ClaimController(own_drivers.ClaimController):
         )
         if not found:
             raise errors.ClaimDoesNotExist(claim_id, queue, project)
-        ttl, expires, messages = found
+        ttl, expires, held = found
+        messages = self._complete(held, queue, project)
         age = max(0, int(now - (expires - ttl)))
         return {'id': claim_id, 'ttl': ttl, 'age': age}, messages
+
+    def _complete(
+        self, found: apart.Found, queue: str, project: str | None
+    ) -> Collection[StoredMessage]:
+        as_bodies = self.driver.carries_bodies
+        return apart.complete(found, self._database, project, queue, as_bodies=as_bodies)
 
     def update(
         self, queue: str, claim_id: str, metadata: Mapping[str, Any], project: str | None = None
@@ -173,7 +185,7 @@ def _get(
     token: str,
     now: float,
     as_bodies: bool,
-) -> tuple[int, float, Collection[StoredMessage]] | None:
+) -> tuple[int, float, apart.Found] | None:
     leases = claiming.get(connection, project, queue, token, now)
     if not leases:
         return None
@@ -181,4 +193,4 @@ def _get(
     document = connection.execute(claiming.HELD_BY_TOKEN, {'token': token, 'now': now}).fetchone()[
         0
     ]
-    return ttl, held.expires, read_page(document, as_bodies=as_bodies)
+    return ttl, held.expires, apart.find(document, as_bodies=as_bodies)

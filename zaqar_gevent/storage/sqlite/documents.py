@@ -25,16 +25,27 @@ def decode_ids(public: Sequence[Any]) -> str:
     return msgspec.json.encode([n for n in numbers if n is not None]).decode()
 
 
-def message(claim: str, claim_count: str = 'm.claim_count', ttl: str = 'm.ttl') -> str:
+def message(
+    claim: str,
+    claim_count: str = 'm.claim_count',
+    ttl: str = 'm.ttl',
+    *,
+    body: str = long_bodies.BODY_IN_PAGE,
+) -> str:
     """SQL for the columns `document` and `body` of the message `m`.
 
     The document is an array in JSON, as a page wants it. PERF: SQLite makes one in half of the
     time that it takes to put together the members of an object.
 
     claim: SQL for the token of the claim that holds it. claim_count: SQL for how often it was
-        claimed. ttl: SQL for its time to live.
+        claimed. ttl: SQL for its time to live. body: SQL for its body; null where it is read apart.
     """
-    return f'{_head(claim, claim_count, ttl)} AS document, {long_bodies.BODY} AS body'
+    return f'{_head(claim, claim_count, ttl)} AS document, {body} AS body'
+
+
+def whole_message(claim: str) -> str:
+    """SQL for the same columns, with the body however long it is."""
+    return message(claim, body=long_bodies.BODY)
 
 
 def row(claim: str) -> str:

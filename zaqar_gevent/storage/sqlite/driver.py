@@ -83,8 +83,8 @@ class DataDriver(own_drivers.DataDriver):
         project: str | None,
         limit: int,
         work: Callable[..., claiming.Attempt],
-    ) -> bytes | None:
-        """The page of the first messages that are free, which `work` takes; None for none.
+    ) -> claiming.Attempt:
+        """The last attempt of `work` to take the first messages that are free.
 
         work: called with a `claiming.Manner` and, once that is needed, where dead letters go; until
             it is over.
@@ -92,14 +92,13 @@ class DataDriver(own_drivers.DataDriver):
         left = claiming.ROUNDS * limit
         behind = claiming.MOST_BEHIND
         mode = self.find_group_mode(queue, project)
-        page = None
+        attempt = claiming.Attempt(None)
         has_to_ask = False
         while left > 0:
             # Asked for each time, since others may change the queues meanwhile. PERF: and not
             # before a message is met that has been claimed before.
             dead_letters = (self.find_dead_letters(queue, project),) if has_to_ask else ()
             attempt = work(claiming.Manner(mode, behind > 0), *dead_letters)
-            page = attempt.page
             if attempt.is_over:
                 break
             if attempt.may_have_dead_letters:
@@ -108,7 +107,7 @@ class DataDriver(own_drivers.DataDriver):
                 behind -= 1
             else:
                 left -= max(1, attempt.dead_lettered)
-        return page
+        return attempt
 
     def leave(self, queue: QueueRecord) -> Origin:
         return moving.Origin(self.database.path, queue)

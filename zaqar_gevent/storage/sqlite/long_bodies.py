@@ -12,6 +12,7 @@ import mmap
 import sqlite3
 
 from zaqar_gevent.bodies import Data
+from zaqar_gevent.storage.core.pages import APART_BYTES
 from zaqar_gevent.storage.errors import UndecodableValue
 from zaqar_gevent.storage.sqlite.schema import FIRST_PIECE, PIECES
 
@@ -45,6 +46,9 @@ LENGTH = f"""CASE WHEN m.long_body IS NULL THEN length(CAST(m.body AS BLOB))
 
 PERF: the length of a BLOB is in its row's header; the body is not read.
 """
+
+BODY_IN_PAGE = f'CASE WHEN {LENGTH} < {APART_BYTES} THEN {BODY} END'
+"""SQL for the body of the message `m`; null for one that is read apart."""
 
 STORED_LENGTH = f"""CASE WHEN long_body IS NULL THEN length(body)
     WHEN long_body > 0 THEN {_APART.format(value='length(b.body)', message='')}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import sqlite3
 import uuid
@@ -27,10 +28,11 @@ from zaqar_gevent.storage.core.pages import (
     read_page,
     read_taken,
 )
-from zaqar_gevent.storage.errors import StoreUnavailable
+from zaqar_gevent.storage.errors import StoreUnavailable, UndecodableValue
 from zaqar_gevent.storage.interface import StoredMessage
 from zaqar_gevent.storage.own_drivers import DeadLetters
 from zaqar_gevent.storage.sqlite import (
+    apart,
     claiming,
     delays,
     epochs,
@@ -42,7 +44,14 @@ from zaqar_gevent.storage.sqlite import (
     staging,
     steps,
 )
-from zaqar_gevent.storage.sqlite.documents import SPOOL, decode_ids, message, page, row
+from zaqar_gevent.storage.sqlite.documents import (
+    SPOOL,
+    decode_ids,
+    message,
+    page,
+    row,
+    whole_message,
+)
 
 if TYPE_CHECKING:
     from zaqar_gevent.storage.sqlite.driver import DataDriver
@@ -276,18 +285,15 @@ class MessageController(own_drivers.MessageController):
         self, queue: str, message_ids: Sequence[str], project: str | None = None
     ) -> Iterator[StoredMessage]:
         """Those of the messages that exist, oldest first."""
-        messages: Iterable[StoredMessage] = self._database.read(
-            _get_page,
-            self.driver.carries_bodies,
-            _GET_MANY,
-            {
-                'project': project or '',
-                'queue': queue,
-                'now': timeutils.utcnow_ts(microsecond=True),
-                'ids': decode_ids(message_ids),
-            },
-        )
-        return iter(messages)
+        as_bodies = self.driver.carries_bodies
+        parameters = {
+            'project': project or '',
+            'queue': queue,
+            'now': timeutils.utcnow_ts(microsecond=True),
+            'ids': decode_ids(message_ids),
+        }
+        found = self._database.read(_get_page, as_bodies, _GET_MANY, parameters)
+        return iter(apart.complete(found, self._database, project, queue, as_bodies=as_bodies))
 
     def delete(
         self, queue: str, message_id: str, project: str | None = None, claim: str | None = None
@@ -342,15 +348,41 @@ class MessageController(own_drivers.MessageController):
             )
             return attempt
 
-        page = self.driver.take(queue, project, limit, work)
-        if page is None:
+        taken = self.driver.take(queue, project, limit, work)
+        if taken.page is None:
             return []
+        if taken.token is not None:
+            return self._read_held(queue, project, taken.page, taken.token)
 
         def give_back(popped: list[StoredMessage]) -> None:
             self.restore(queue, popped, project)
 
         as_bodies = self.driver.carries_bodies
-        return [*read_taken(page, give_back, queue, project, as_bodies=as_bodies)]
+        return [*read_taken(taken.page, give_back, queue, project, as_bodies=as_bodies)]
+
+    def _read_held(
+        self, queue: str, project: str | None, page: bytes, token: str
+    ) -> Sequence[StoredMessage]:
+        """Read the messages that a lease holds for a pop, and then remove them.
+
+        However this ends, what is not given back is not lost: the lease ends, and they are free.
+        """
+        database, as_bodies = self._database, self.driver.carries_bodies
+        try:
+            read_apart = apart.reading(database, project, queue)
+            try:
+                found = read_page(page, as_bodies=as_bodies, read_apart=read_apart)
+            except UndecodableValue as error:
+                raise error.in_queue(queue, project) from None
+            messages = [*found]
+            numbers = [decode_id(one['id']) or 0 for one in messages]
+            removed = database.write(removal.remove_held, project or '', queue, token, numbers)
+        except BaseException:
+            now = timeutils.utcnow_ts(microsecond=True)
+            with contextlib.suppress(errors.ExceptionBase):
+                database.write(claiming.release, project or '', queue, token, now, 0)
+            raise
+        return [one for one, number in zip(messages, numbers, strict=True) if number in removed]
 
     def restore(
         self, queue: str, popped: Sequence[StoredMessage], project: str | None = None
@@ -405,9 +437,9 @@ def _encode_client(client: uuid.UUID | str | None) -> bytes | None:
 # between two bodies.
 def _get_page(
     connection: sqlite3.Connection, as_bodies: bool, statement: str, parameters: dict[str, Any]
-) -> Collection[StoredMessage]:
+) -> apart.Found:
     document, _ = connection.execute(statement, parameters).fetchone()
-    return read_page(document, as_bodies=as_bodies)
+    return apart.find(document, as_bodies=as_bodies)
 
 
 def _longest_post(conf: cfg.ConfigOpts) -> int:
@@ -510,7 +542,7 @@ def _list_statements(
     marks = f"""last, {epochs.OF_ID.format(id='last')}, {is_given},
         {delays.IS_DUE.format(spool=SPOOL)} OR {claiming.HAS_ENDED_RETRIES.format(spool=SPOOL)}"""
     marked_page = f"""SELECT document, {marks}
-        FROM (SELECT document, ifnull(last, {after}) AS last FROM ({page(find(message))}))"""
+        FROM (SELECT document, ifnull(last, {after}) AS last FROM ({page(find(whole_message))}))"""
     sizes = find(lambda _: steps.SIZE)
     bounds = steps.first(
         sizes, 'position', most=str(PAGE_BYTES), columns='count(*), ifnull(sum(size), 0)'

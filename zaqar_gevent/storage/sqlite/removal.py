@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
@@ -74,8 +75,20 @@ _PURGED = (
 )
 _PURGE = tuple(steps.first(rows, most='?') for rows in _PURGED)
 
-_POPPED = page(f"""SELECT m.position AS position, {message('NULL')}
-    FROM messages m WHERE m.id IN (SELECT value FROM json_each(:ids)) ORDER BY m.position""")
+_POPPED = page(
+    f"""SELECT m.position AS position, {message('NULL')}
+    FROM messages m WHERE m.id IN (SELECT value FROM json_each(:ids)) ORDER BY m.position""",
+    'count(*) - count(body)',
+)
+
+HOLD_SECONDS = 60.0
+"""For how long a pop has messages whose long bodies are still to be read."""
+
+_HOLD = 'UPDATE messages SET claim = :claim WHERE id IN (SELECT value FROM json_each(:ids))'
+_HELD = """SELECT json_group_array(m.id) FROM messages m JOIN claims c ON c.id = m.claim
+    WHERE m.id IN (SELECT value FROM json_each(?)) AND c.token = ?"""
+_END_HOLD = """DELETE FROM claims WHERE token = ?
+    AND NOT EXISTS (SELECT 1 FROM messages INDEXED BY messages_held WHERE claim = claims.id)"""
 
 
 class Deletion(NamedTuple):
@@ -202,11 +215,45 @@ def pop(
     if step is not None:
         return step
     ids = free.ids
-    document: bytes = cursor.execute(_POPPED, {'ids': ids, 'now': now}).fetchone()[0]
-    deleting.delete(cursor, ids)
+    document, _, apart = cursor.execute(_POPPED, {'ids': ids, 'now': now}).fetchone()
+    token = None
+    if apart:
+        token = _hold(cursor, spool, ids, free.size, now + HOLD_SECONDS)
+    else:
+        deleting.delete(cursor, ids)
     if grouping is not None and free.grouped is not None:
         groups.took(cursor, spool, grouping, free.grouped)
-    return claiming.Attempt(document)
+    return claiming.Attempt(document, token=token)
+
+
+def _hold(cursor: sqlite3.Cursor, spool: int, ids: str, count: int, until: float) -> str:
+    """Keep messages for the pop that is to remove them, as a claim would; the token of the lease.
+
+    It is no claim of theirs: if its process ends before, they are as they were.
+    """
+    token = uuid.uuid4().hex
+    cursor.execute(
+        'INSERT INTO claims (spool, token, ttl, expires) VALUES (?, ?, ?, ?)',
+        (spool, token, int(HOLD_SECONDS), until),
+    )
+    cursor.execute(_HOLD, {'claim': cursor.lastrowid, 'ids': ids})
+    tallies.claimed(cursor, spool, [(count, until)])
+    return token
+
+
+def remove_held(
+    cursor: sqlite3.Cursor, project: str, queue: str, token: str, numbers: Sequence[int]
+) -> list[int]:
+    """Remove the messages that a pop has read, as far as its lease still holds them; which.
+
+    The queue says whose call it is.
+    """
+    asked = msgspec.json.encode(numbers).decode()
+    held: str = cursor.execute(_HELD, (asked, token)).fetchone()[0]
+    deleting.delete(cursor, held)
+    cursor.execute(_END_HOLD, (token,))
+    removed: list[int] = msgspec.json.decode(held)
+    return removed
 
 
 def get_last_id(connection: sqlite3.Connection) -> int:
