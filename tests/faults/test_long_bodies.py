@@ -99,12 +99,24 @@ sys.exit(cmd.main(sys.argv[1:]))
 """
 
 
-class KilledServer(ServerProcess):
-    """A server that is killed once the third piece of a body has been committed."""
+# Of what a pop has taken it is said that it may be free again at once.
+KILLED_IN_POP = """
+import os, signal, sys
+from zaqar_gevent import cmd
+from zaqar_gevent.storage.sqlite import apart, removal
 
-    def __init__(self, state: pathlib.Path) -> None:
+removal.HOLD_SECONDS = 0.1
+apart._read = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+sys.exit(cmd.main(sys.argv[1:]))
+"""
+
+
+class KilledServer(ServerProcess):
+    """A server that is killed by what its program does, besides."""
+
+    def __init__(self, state: pathlib.Path, program: str) -> None:
         super().__init__(state, config=CONFIG)
-        self._command[1:3] = ['-c', KILLED]
+        self._command[1:3] = ['-c', program]
         assert self._command[0] == sys.executable
 
 
@@ -125,7 +137,7 @@ def test_a_server_that_is_killed_between_pieces_leaves_none(tmp_path: pathlib.Pa
         assert post(first, whole) == 201
         first.close()
         kept = count_pieces(tmp_path)
-    killed = KilledServer(tmp_path)
+    killed = KilledServer(tmp_path, KILLED)
     killed.start()
     second = RestCaller(killed.url, identity=first.identity)
     with pytest.raises(requests.ConnectionError):
@@ -145,3 +157,26 @@ def test_a_server_that_is_killed_between_pieces_leaves_none(tmp_path: pathlib.Pa
             time.sleep(0.1)
             now = count_pieces(tmp_path) - kept
         third.close()
+
+
+def test_a_pop_whose_server_is_killed_while_it_reads_loses_nothing(tmp_path: pathlib.Path) -> None:
+    posted = ['x' * 300_000, 'short']
+    killed = KilledServer(tmp_path, KILLED_IN_POP)
+    killed.start()
+    first = RestCaller(killed.url)
+    messages = [{'body': body, 'ttl': 300} for body in posted]
+    assert first.call('message_post', queue_name='q', messages=messages).status == 201
+    with pytest.raises(requests.ConnectionError):
+        first.call('message_delete_many', queue_name='q', pop=2)
+    killed.kill()
+    first.close()
+    with ServerProcess(tmp_path, config=CONFIG) as server:
+        second = RestCaller(server.url, identity=first.identity)
+        taken: list[Any] = []
+        deadline = time.monotonic() + 60
+        while not taken:
+            assert time.monotonic() < deadline
+            answer = second.call('message_delete_many', queue_name='q', pop=2)
+            taken = answer.body['messages'] if answer.body else []
+        second.close()
+    assert [(one['body'], one['claim_count']) for one in taken] == [(body, 0) for body in posted]

@@ -20,12 +20,16 @@ from collections.abc import Callable
 import gevent
 from gevent.event import Event
 
+from zaqar_gevent.greenlets import MOMENT
 from zaqar_gevent.sockets.unsent import Unsent
 
 _NUMBER = bytes(4)
 # Pieces of this length are not copied.
 _LONG_BYTES = 1024 * 1024
 _A_FEW_BYTES = 1024
+# Of what waits, so much is written at once, and then others have their turn: a client on the same
+# machine may take it as fast as it comes.
+_AT_ONCE_BYTES = 256 * 1024
 
 
 class Outbox:
@@ -110,7 +114,7 @@ class Outbox:
         rest: bytes | memoryview = data
         if self._fd is not None and not self._waiting:
             try:
-                written = os.write(self._fd, data)
+                written = os.write(self._fd, _beginning(data, _LONG_BYTES))
             except BlockingIOError:
                 pass
             except OSError:
@@ -196,12 +200,14 @@ class Outbox:
         """Write what waits as fast as the client takes it."""
         while self._waiting:
             try:
-                written = self._socket.send(self._waiting[0])
+                written = self._socket.send(_beginning(self._waiting[0], _AT_ONCE_BYTES))
             except OSError:
                 self.close()
                 return
             if self._waiting:
                 self._took(self._waiting, written)
+            if self._waiting and written == _AT_ONCE_BYTES:
+                gevent.sleep(MOMENT)
         self._waiting = None
         if self._ends:
             self._end()
@@ -232,6 +238,11 @@ class Outbox:
             self._socket.shutdown(socket.SHUT_WR)
         except OSError:
             self.close()
+
+
+def _beginning(data: bytes | memoryview, most: int) -> bytes | memoryview:
+    """The first `most` bytes, not copied."""
+    return data if len(data) <= most else memoryview(data)[:most]
 
 
 def _join_short(pieces: list[bytes]) -> list[bytes]:

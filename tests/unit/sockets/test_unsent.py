@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -17,6 +18,7 @@ from zaqar_gevent.sockets.outbox import Outbox
 from zaqar_gevent.sockets.unsent import Exhausted, Unsent
 
 LIMIT = 1_000_000
+MB = 1 << 20
 
 
 class Held:
@@ -211,6 +213,20 @@ def test_what_waits_in_outboxes_is_counted_until_it_is_taken_or_forgotten(
     assert unsent.size > 0
     outbox.close()
     assert unsent.size == 0
+
+
+def test_a_long_answer_is_not_written_at_once_however_fast_it_is_taken() -> None:
+    with socket.create_server(('127.0.0.1', 0)) as listener, ExitStack() as stack:
+        theirs = stack.enter_context(socket.create_connection(listener.getsockname()))
+        ours = stack.enter_context(gevent_socket.socket(fileno=listener.accept()[0].detach()))
+        reader = threading.Thread(target=lambda: [None for _ in iter(lambda: theirs.recv(MB), b'')])
+        reader.start()
+        outbox = Outbox(ours, LIMIT, 100)
+        outbox.put([b'x' * (8 * MB)])
+        outbox.put([b''])
+        assert outbox.size >= 7 * MB
+        outbox.wait_until_empty()
+        reader.join()
 
 
 def test_what_cannot_be_written_is_undone_and_what_was_written_is_not(

@@ -18,11 +18,13 @@ from zaqar_gevent.markers import MarkerNotGiven
 from zaqar_gevent.storage.core.completions import Call
 from zaqar_gevent.storage.core.group_commit import GroupCommit, apart
 from zaqar_gevent.storage.errors import StoreUnavailable, UndecodableValue
+from zaqar_gevent.storage.sqlite import apart as reading_apart
 from zaqar_gevent.storage.sqlite import (
     checkpoints,
     collector,
     copying,
     messages,
+    removal,
     schema,
     staging,
 )
@@ -558,3 +560,85 @@ def test_a_file_without_bodies_in_pieces_is_migrated(tmp_path):
         assert get_bytes(store) == 0
     finally:
         store.close()
+
+
+@pytest.fixture
+def before_reads(monkeypatch):
+    """Jobs to do, one before each of the next reads of bodies that were taken."""
+    jobs = []
+    read = reading_apart._read
+
+    def run(connection, project, queue, numbers):
+        if jobs:
+            jobs.pop(0)()
+        return read(connection, project, queue, numbers)
+
+    monkeypatch.setattr(reading_apart, '_read', run)
+    return jobs
+
+
+def claim_bodies(store):
+    claim, held = store.claim()
+    store.messages.bulk_delete('q', [one['id'] for one in held], claim_ids=[claim])
+    return [one['body'] for one in held]
+
+
+def pop_bodies(store):
+    return [one['body'] for one in store.messages.pop('q', 10)]
+
+
+TAKERS = pytest.mark.parametrize('take', [claim_bodies, pop_bodies])
+
+
+@TAKERS
+def test_others_write_while_bodies_that_were_taken_are_read(store, before_reads, take):
+    store.post(*BODIES)
+    seen = []
+
+    def go_between():
+        store.post('meanwhile')
+        seen.append(store.bodies())
+
+    before_reads.append(go_between)
+    assert take(store) == BODIES
+    assert seen == [['meanwhile']] == [store.bodies()]
+    assert store.queues.stats('q')['messages']['total'] == 1
+
+
+@TAKERS
+def test_what_is_deleted_while_it_is_read_is_left_out(store, before_reads, take):
+    *_, last = store.post(*BODIES)
+    before_reads.append(lambda: store.messages.bulk_delete('q', [last]))
+    assert take(store) == BODIES[:-1]
+    [last] = store.post(BODIES[-1])
+    before_reads.append(lambda: store.messages.bulk_delete('q', [last]))
+    assert take(store) == []
+    assert (store.bodies(), count_long(store)) == ([], 0)
+
+
+@TAKERS
+@pytest.mark.parametrize('error', [StoreUnavailable('It', 'fails'), Interrupted()])
+def test_what_cannot_be_read_is_free_again(store, before_reads, take, error):
+    store.post(*BODIES)
+
+    def fail():
+        raise error
+
+    before_reads.append(fail)
+    with pytest.raises((StoreUnavailable, Interrupted)):
+        take(store)
+    assert store.queues.stats('q')['messages']['free'] == len(BODIES)
+    assert take(store) == BODIES
+
+
+def test_a_pop_takes_nothing_that_its_lease_has_lost(store, before_reads, clock):
+    store.post(*BODIES)
+    taken = []
+
+    def be_late():
+        clock.advance(removal.HOLD_SECONDS + 1)
+        taken.extend(claim_bodies(store))
+
+    before_reads.append(be_late)
+    assert pop_bodies(store) == []
+    assert taken == BODIES
