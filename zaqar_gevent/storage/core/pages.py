@@ -251,6 +251,8 @@ def _complete(
         if body is not None:
             complete.append(head)
             stored.append(body)
+    if end != len(view):
+        raise ValueError('a body is missing')
     return complete, stored
 
 
