@@ -41,6 +41,9 @@ LOG = log.getLogger(__name__)
 # A message of 4 KB at once. What is read is parsed before others have a turn, and in the smallest
 # frames that is nearly a thousand of them.
 READ_BYTES = 5 * 1024
+# Where the end of a short message is still to come, with the messages that follow it. A client that
+# pipelines messages of some KB would have each of them cut by a read, which takes twice as long.
+READ_AHEAD_BYTES = 16 * 1024
 # Of one long message as much as this: it is parsed once all of it is there.
 READ_LONG_BYTES = 128 * 1024
 # Requests in flight with long answers that are served at once: as many answers may be more than the
@@ -327,7 +330,7 @@ class WebSocketConnection:
         if self._engine.unfinished > FREE_BYTES and self._reservation is None:
             self._reserve()
         lets_others_run = self._inbox.is_drained
-        data = self._inbox.read(max(READ_BYTES, min(self._engine.missing, READ_LONG_BYTES)))
+        data = self._inbox.read(self._read_size())
         self._is_waiting = False
         now = self._heard_at = time.monotonic()
         if self._reservation is not None:
@@ -337,6 +340,12 @@ class WebSocketConnection:
         else:
             self._give_way(now)
         return data
+
+    def _read_size(self) -> int:
+        missing = self._engine.missing
+        if 0 < missing < READ_AHEAD_BYTES:
+            return READ_AHEAD_BYTES
+        return max(READ_BYTES, min(missing, READ_LONG_BYTES))
 
     def _reserve(self) -> None:
         """Wait for room for the message that has begun; without any, the connection is closed."""
