@@ -51,6 +51,10 @@ READ_LONG_BYTES = 128 * 1024
 LONG_AT_ONCE = 4
 # Answers that are written together; more would hide from the outbox how full it is.
 TOGETHER_BYTES = 64 * 1024
+# Of these the first few are written at once: the client deals with them while the server makes the
+# others. Not where so much is in flight that neither ever waits for the other.
+FIRST_TOGETHER = 4
+_MOST_TO_HURRY_FOR = 32
 TICK_SECONDS = 0.5
 
 AUTHENTICATION_EXPIRED = 4003
@@ -122,6 +126,7 @@ class WebSocketConnection:
             '_context',
             '_ending',
             '_engine',
+            '_gathered',
             '_heard_at',
             '_in_flight',
             '_unwritten',
@@ -181,6 +186,8 @@ class WebSocketConnection:
         self._is_waiting = False
         self._in_flight = 0
         self._unwritten = 0
+        # Answers since the loop's last turn.
+        self._gathered = 0
         self._answered: Event | None = None
         self._long = 0
         self._placed: set[gevent.Greenlet] | None = None
@@ -536,16 +543,23 @@ class WebSocketConnection:
     def _send_soon(self, payload: bytes, *, binary: bool) -> None:
         """Send once the greenlets that are ready to run have added theirs.
 
-        PERF: what the store has committed together is answered together, in one write. Not so what
-        is large: it has to be in the outbox for the next request to see that there is no room.
+        PERF: what the store has committed together is answered together, in two writes: the first
+        few, and the others. Not so what is large: it has to be in the outbox for the next request
+        to see that there is no room.
         """
         metrics.SENT[binary].add(len(payload))
         self._engine.send(payload, binary=binary)
-        if not self._unwritten:
-            gevent.get_hub().loop.run_callback(self._flush)
+        if not self._gathered:
+            gevent.get_hub().loop.run_callback(self._flush_gathered)
+        self._gathered += 1
         self._unwritten += len(payload)
-        if self._unwritten > TOGETHER_BYTES:
+        is_urgent = self._gathered == FIRST_TOGETHER and self._in_flight <= _MOST_TO_HURRY_FOR
+        if is_urgent or self._unwritten > TOGETHER_BYTES:
             self._flush()
+
+    def _flush_gathered(self) -> None:
+        self._gathered = 0
+        self._flush()
 
     def _flush(self) -> None:
         self._unwritten = 0
