@@ -14,8 +14,9 @@ from oslo_utils import timeutils
 from zaqar.storage import errors
 
 from tests.stopwatch import Stopwatch
+from zaqar_gevent.greenlets import MOMENT
 from zaqar_gevent.storage.core import completions, group_commit, pages
-from zaqar_gevent.storage.core.completions import Call
+from zaqar_gevent.storage.core.completions import Call, CallBatcher
 from zaqar_gevent.storage.sqlite import StoreUnavailable, claiming, database, removal
 from zaqar_gevent.storage.sqlite import connecting as files
 
@@ -103,6 +104,69 @@ def test_who_is_answered_together_is_waited_for(open_store, monkeypatch):
 
 def test_nobody_is_waited_for_long(open_store, monkeypatch):
     assert commits_of_a_crowd(open_store, monkeypatch, rounds=10, busy=0.01) > 20
+
+
+class Sink:
+    """Takes calls, and answers them when it is told to."""
+
+    is_greedy = True
+
+    def __init__(self):
+        self.batchers = {}
+        self.taken = []
+        self.batcher = CallBatcher(self, gevent.get_hub().loop)
+
+    def put(self, calls):
+        self.taken.append(len(calls))
+
+    def ask(self, count):
+        """So many callers ask one after the other, with turns of the loop in between."""
+        for _ in range(count):
+            self.batcher.send(Call(None, ()))
+            for _ in range(6):
+                gevent.sleep(MOMENT)
+
+    def answer(self):
+        """Answer the batches that were taken; their sizes."""
+        sizes, self.taken = self.taken, []
+        self.batcher.answered(sum(sizes))
+        return sizes
+
+
+def crowd_that_comes_back(monkeypatch):
+    """A sink whose eight callers come back whenever they are answered, and the sizes of batches."""
+    # However busy the machine is.
+    monkeypatch.setattr(completions, '_PATIENCE_SECONDS', 60.0)
+    monkeypatch.setattr(completions, '_RETURN_SECONDS', 60.0)
+    sink, sizes = Sink(), []
+    sink.ask(8)
+    for _ in range(20):
+        sizes.append(sink.answer())
+        sink.ask(sum(sizes[-1]))
+    return sink, sizes
+
+
+def test_callers_that_come_back_together_again_and_again_are_waited_for(monkeypatch):
+    _, sizes = crowd_that_comes_back(monkeypatch)
+    assert sizes[0] != [8]
+    assert sizes[-1] == sizes[-2] == [8]
+
+
+def test_callers_that_do_not_come_back_are_not_waited_for_any_more(monkeypatch):
+    seconds = completions._RETURN_SECONDS
+    sink, _ = crowd_that_comes_back(monkeypatch)
+    loop, batcher = gevent.get_hub().loop, sink.batcher
+    batcher._pause = loop.timer(seconds)
+    assert sink.answer() == [8]
+    sink.ask(4)
+    answered = 0
+    with gevent.Timeout(60):
+        while answered < 4:
+            gevent.sleep(seconds)
+            answered += sum(sink.answer()) if sink.taken else 0
+    batcher._pause = loop.timer(60.0)
+    sink.ask(1)
+    assert sink.taken == [1]
 
 
 def test_calls_are_coalesced_without_changing_places_with_others():

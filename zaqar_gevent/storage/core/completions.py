@@ -30,6 +30,15 @@ _TICK_SECONDS = 1.0
 # Longest delay of a commit while more calls for it gather.
 _PATIENCE_SECONDS = 0.002
 
+# How soon callers that are answered together ask again, for others to wait for them.
+_RETURN_SECONDS = 0.002
+# Fewer calls than these are not worth a delay.
+_MIN_GROUP = 4
+# After so many groups that came back whole, the next ones are waited for. Each group that does not
+# doubles the number; it halves after so many times the number.
+_MIN_PROOFS, _MAX_PROOFS = 4, 64
+_PROOFS_TO_HALVE = 16
+
 _allocate_lock = monkey.get_original('_thread', 'allocate_lock')
 _local = monkey.get_original('threading', 'local')
 
@@ -75,23 +84,74 @@ class CallSink(Protocol):
         ...
 
 
+class _Returns:
+    """Whether callers that were answered soon ask again, all of them.
+
+    missing: how many of them have not asked again.
+    """
+
+    __slots__ = ('_began_at', '_needed', '_size', '_whole', 'missing')
+
+    def __init__(self) -> None:
+        self.missing = 0
+        self._size = 0
+        self._began_at = 0.0
+        self._whole = 0
+        self._needed = _MIN_PROOFS
+
+    @property
+    def are_likely(self) -> bool:
+        """Whether it pays to wait for those that are missing."""
+        return self._whole >= self._needed
+
+    def answered(self, count: int) -> None:
+        """So many have been answered."""
+        self.missing += count
+        self._size = self.missing
+        self._began_at = 0.0
+
+    def asked(self) -> bool:
+        """One of those that are missing has asked again; whether it was the last."""
+        self.missing -= 1
+        if not self._began_at:
+            self._began_at = time.monotonic()
+        if self.missing:
+            return False
+        if time.monotonic() - self._began_at > _RETURN_SECONDS:
+            self.give_up()
+        elif self._size >= _MIN_GROUP:
+            self._whole += 1
+            if self._whole >= _PROOFS_TO_HALVE * self._needed:
+                self._needed = max(self._needed // 2, _MIN_PROOFS)
+                self._whole = self._needed
+        return True
+
+    def give_up(self) -> None:
+        """Those that are missing do not come soon."""
+        if self.are_likely:
+            self._needed = min(2 * self._needed, _MAX_PROOFS)
+        self._whole = self.missing = 0
+
+
 class CallBatcher:
     """Gathers the calls of one hub to one thread pool, so that they share a commit."""
 
     __slots__ = (
-        *('_answered', '_gathered', '_in_work', '_loop', '_sink', '_outgoing', '_turn'),
-        '_wait_until',
+        *('_answered', '_gathered', '_in_work', '_loop', '_sink', '_outgoing', '_pause'),
+        *('_returns', '_turn', '_wait_until'),
     )
 
     def __init__(self, sink: CallSink, loop: Any) -> None:
         self._sink = sink
         self._loop = loop
         self._turn = loop.timer(MOMENT)
+        self._pause = loop.timer(_RETURN_SECONDS)
         self._outgoing: list[Call] = []
         self._in_work = 0
         self._answered = 0
         self._gathered = 0
         self._wait_until = 0.0
+        self._returns = _Returns()
 
     def send(self, call: Call) -> None:
         """Put `call` in the queue of the thread pool before the loop waits for events again.
@@ -102,11 +162,16 @@ class CallBatcher:
         if not self._outgoing:
             self._begin()
         self._outgoing.append(call)
+        returns = self._returns
+        if returns.missing and returns.asked() and self._pause.active:
+            self._pause.stop()
+            self._look_soon()
 
     def answered(self, count: int) -> None:
         """`count` calls have been answered together."""
         self._in_work -= count
         self._answered = count
+        self._returns.answered(count)
         if self._outgoing:
             self._begin()
 
@@ -130,6 +195,7 @@ class CallBatcher:
         calls, self._outgoing = self._outgoing, []
         self._in_work += len(calls)
         if calls:
+            self._pause.stop()
             self._sink.put(calls)
 
     def _look(self) -> None:
@@ -146,12 +212,33 @@ class CallBatcher:
         count = len(self._outgoing)
         if count < self._in_work:
             return True
+        is_group = count + self._in_work + self._returns.missing >= _MIN_GROUP
+        if count and is_group and self._returns.are_likely:
+            return self._is_expecting_all()
         if not self._gathered < count < self._answered or time.monotonic() > self._wait_until:
             return False
         self._gathered = count
         # Wait two loop turns: one to read the sockets, one to run the woken greenlets.
         self._turn.start(self._loop.run_callback, self._look_soon)
         return True
+
+    def _is_expecting_all(self) -> bool:
+        """The same where callers have come back together again and again.
+
+        PERF: so the threads of one client do. The first of them is here before the last has its
+        answer, and without a pause two groups would form that take turns: twice the commits.
+        """
+        if self._in_work:
+            return True
+        if not self._returns.missing:
+            return False
+        if not self._pause.active:
+            self._pause.start(self._end_pause)
+        return True
+
+    def _end_pause(self) -> None:
+        self._returns.give_up()
+        self._look_soon()
 
 
 class HubCompletions:
