@@ -27,7 +27,7 @@ _MAX_EXPECTED_SECONDS = 0.001
 # For so long after some did not, nothing is expected.
 _NOTHING_EXPECTED_SECONDS = 0.02
 # So many requests are sent without waiting for more: the server begins with them meanwhile.
-_SENT_TOGETHER = 8
+_SENT_TOGETHER = 4
 # Longer requests are sent by themselves.
 _MAX_LEFT_BYTES = 16 * 1024
 
