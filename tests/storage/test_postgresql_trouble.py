@@ -7,6 +7,7 @@ import functools
 import os
 import pathlib
 import pwd
+import random
 import signal
 import subprocess
 import tempfile
@@ -709,6 +710,11 @@ def test_tables_of_the_first_version_are_brought_up_to_date(
         f"SELECT reloptions FROM pg_class WHERE oid = '{name}.messages'::regclass"
     )
     assert 'vacuum_truncate=false' in options
+    [[trigger]] = own.run(
+        "SELECT pg_get_triggerdef(oid) FROM pg_trigger WHERE tgname = 'held_message_deleted'"
+        f" AND tgrelid = '{name}.messages'::regclass"
+    )
+    assert 'zaqar_gevent.notes' in trigger
 
 
 def _make_version_1(own: PostgresProcess, name: str) -> None:
@@ -1190,3 +1196,66 @@ def test_messages_that_were_added_below_where_reads_begin_are_found(
             store.data._storage.gc()
             gevent.sleep(0.02)
     assert [one['body'] for one in store.claim(queue)[1]] == ['y', 'z']
+
+
+@pytest.mark.parametrize('mode', [1, 2, 3], ids=['ordered', 'fair', 'both'])
+def test_claims_of_groups_that_are_sent_together_take_what_they_would_by_themselves(
+    store: Store, own: PostgresProcess, mode: int
+) -> None:
+    for seed in range(2):
+        chance = random.Random(seed)
+        queue, now = _queue_of_groups(store, chance, mode), time.time()
+        size, limit = chance.choice((2, 5, 16)), chance.choice((1, 3, 10))
+        claims = _Claims(own, _schema_of(store), queue, mode, now)
+        apart = claims.make([1] * (size + 10), limit)
+        together = claims.make([size, *[1] * 10], limit)
+        assert together == apart, (seed, size, limit)
+
+
+def _queue_of_groups(store: Store, chance: random.Random, mode: int) -> str:
+    """A queue whose groups have been claimed from, in part."""
+    queue = store.queue(_ordered_groups=bool(mode & 1), _fair_groups=mode >= 2)
+    names = chance.choice((2, 7, 40, 300))
+    new: list[dict[str, Any]] = []
+    while len(new) < 120:
+        group = chance.randrange(names)
+        one = {'ttl': 300, 'body': 0, **({'group': f'g{group}'} if group else {})}
+        new += [one] * chance.choice((1, 1, 1, 3))
+    for part in (new[:60], new[60:]):
+        store.messages.post(queue, part, None)
+        for _ in range(chance.randrange(1, 6)):
+            claim, found = store.claim(queue, limit=chance.randrange(1, 8))
+            settle = chance.choice(('keep', 'delete', 'some', 'release', 'delay'))
+            if settle in ('delete', 'some') and found:
+                ids = [one['id'] for one in found][: None if settle == 'delete' else 2]
+                store.messages.bulk_delete(queue, ids, claim_ids=[claim])
+            elif settle in ('release', 'delay') and found:
+                store.claims.delete(queue, claim, delay=60 if settle == 'delay' else 0)
+    return queue
+
+
+class _Claims:
+    """Claims of one queue, made by its function in a transaction that is undone."""
+
+    def __init__(self, own: PostgresProcess, name: str, queue: str, mode: int, now: float) -> None:
+        self._own = own
+        self._call = f"""SELECT facts, document FROM {name}.take_groups_{schema.digest()}(
+            'shop', '{queue}', {now}, %s, 0, %s::uuid[], 60, 60, false, NULL, {mode}, true)"""
+
+    def make(self, sizes: list[int], limit: int) -> list[list[str]]:
+        """Make so many claims at a time; which messages each is given."""
+        with self._own.connect() as connection:
+            connection.execute('BEGIN')
+            found = [ids for size in sizes for ids in self._make_together(connection, size, limit)]
+            connection.execute('ROLLBACK')
+        return found
+
+    def _make_together(self, connection: Any, size: int, limit: int) -> list[list[str]]:
+        found: list[list[str]] = []
+        while len(found) < size:
+            tokens = [str(uuid.uuid4()) for _ in range(size - len(found))]
+            rows = connection.execute(self._call.encode(), (limit, tokens)).fetchall()
+            rows += rows[-1:] * (len(tokens) - len(rows))
+            pages_ = [document for (state, *_), document in rows if state == 'done']
+            found += [[one['id'] for one in pages.decode_page(page)] for page in pages_]
+        return found

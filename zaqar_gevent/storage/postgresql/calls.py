@@ -140,9 +140,9 @@ class Batch:
         self.sent: Sequence[Sent] = calls
         if kind.merge is not None:
             self.sent = kind.merge(calls)
-        elif kind.begin is not None:
-            self.sent = [kind.begin(schema, calls), *calls]
-        elif calls[0].before is not None:
+        if kind.begin is not None:
+            self.sent = [kind.begin(schema, calls), *self.sent]
+        elif kind.merge is None and calls[0].before is not None:
             self.sent = [calls[0].before, calls[0]]
 
     def take_failure(self) -> tuple[str, str] | None:

@@ -58,6 +58,7 @@ _OFFERED = frozenset(Feature)
 _AGAIN = 9
 _MERGE = Merge(joined=(6,), latest=2, least=4)
 _AGAIN_OF_GROUPS = 8
+_MERGE_OF_GROUPS = Merge(joined=(5,), latest=2)
 _HAS_GROUPS = {'groups': True, 'plain': False}
 
 
@@ -195,13 +196,15 @@ class DataDriver(own_drivers.DataDriver):
         is_patient: bool,
     ) -> tuple[str, Any, Any]:
         token, ttl, grace, retry = lease or (None, 0, 0, None)
+        tokens = None if token is None else documents.encode_array((token,))
         (state, *told), page = self.server.call(
             kinds.GROUPS,
             'take_groups',
-            *(*name, now(), limit, most, token, ttl, grace, False, retry),
+            *(*name, now(), limit, most, tokens, ttl, grace, False, retry),
             *(_NOT_KNOWN if mode is None else int(mode), is_patient),
             is_repeatable=lease is not None,
             again=_AGAIN_OF_GROUPS if lease is not None else None,
+            merge=_MERGE_OF_GROUPS if lease is not None else None,
         )
         return state, told[0] if told else None, page
 

@@ -19,7 +19,7 @@ READS = Kind('reads')
 SCANS = Kind('scans', patience=18, depth=1)
 """Reads that may take long."""
 
-GROUPS = Kind('groups', patience=6, begin=groups.lock)
+GROUPS = Kind('groups', patience=6, merge=merging.merge, begin=groups.lock)
 """Claims of queues with groups: they wait for the locks of these first."""
 
 KINDS = (POSTS, WRITES, READS, STEPS, SCANS, GROUPS)

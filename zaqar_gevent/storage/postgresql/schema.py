@@ -76,6 +76,7 @@ MIGRATIONS = (
     Migration('tables_2.sql'),
     Migration('tables_3.sql'),
     Migration('tables_4.sql'),
+    Migration('tables_5.sql'),
 )
 
 

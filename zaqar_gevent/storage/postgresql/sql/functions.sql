@@ -597,10 +597,12 @@ END $$;
 -- Gives messages that are locked to claims, or away without any: the page of each claim, in their order.
 --
 -- p_positions: without claims and with one, in any order. p_firsts: for each claim that is given messages,
--- the position of the first of them or one before it, ascending.
+-- the position of the first of them or one before it, ascending. p_places: not null where the messages
+-- of claims are not behind each other; then `p_firsts` are all positions, ascending, these are the
+-- claims that they are given to, from 1 on, and each of the claims is given some.
 CREATE FUNCTION {schema}.give_{v}(
-    p_spool bigint, p_now float8, p_positions bigint[], p_firsts bigint[], p_claims uuid[], p_ttl int,
-    p_grace int, p_retry float8[]) RETURNS SETOF bytea
+    p_spool bigint, p_now float8, p_positions bigint[], p_firsts bigint[], p_places int[],
+    p_claims uuid[], p_ttl int, p_grace int, p_retry float8[]) RETURNS SETOF bytea
 LANGUAGE plpgsql AS $$
 DECLARE
     v_end float8 := p_now + p_ttl;
@@ -621,7 +623,9 @@ BEGIN
     ELSE
         RETURN QUERY WITH taken AS (
             UPDATE {schema}.messages m SET
-                claim = p_claims[width_bucket(m.position, p_firsts)],
+                claim = p_claims[CASE
+                    WHEN p_places IS NULL THEN width_bucket(m.position, p_firsts)
+                    ELSE p_places[width_bucket(m.position, p_firsts)] END],
                 claim_count = m.claim_count + 1, returned = true,
                 ttl = CASE WHEN m.expires < v_end + p_grace THEN p_ttl + p_grace ELSE m.ttl END,
                 expires = greatest(m.expires, v_end + p_grace)
@@ -629,12 +633,15 @@ BEGIN
         leased AS (
             INSERT INTO {schema}.claims (token, spool, expires, ttl, retry)
                 SELECT c.token, p_spool, v_end, p_ttl, p_retry
-                FROM unnest(p_claims[:cardinality(p_firsts)]) AS c(token)),
+                FROM unnest(CASE WHEN p_places IS NULL THEN p_claims[:cardinality(p_firsts)]
+                    ELSE p_claims END) AS c(token)),
         counted AS (
             INSERT INTO {schema}.changes (spool, total, held)
                 VALUES (p_spool, 0, cardinality(p_positions)))
         SELECT {schema}.page_{v}(string_agg(f.head, ','), string_agg(f.body, '')) FROM (
-            SELECT t.body, width_bucket(t.position, p_firsts) AS place, {schema}.head_{v}(
+            SELECT t.body, CASE
+                WHEN p_places IS NULL THEN width_bucket(t.position, p_firsts)
+                ELSE p_places[width_bucket(t.position, p_firsts)] END AS place, {schema}.head_{v}(
                 t.number, t.position, p_now, t.created, t.ttl, t.claim_count, t.claim, t.checksum,
                 t.encoding, octet_length(t.body),
                 t.attributes, t.message_group, t.dead_letter) AS head
@@ -798,7 +805,7 @@ BEGIN
             v_firsts := v_firsts || v_old[v_place];
         END LOOP;
         RETURN QUERY SELECT facts, g.page FROM {schema}.give_{v}(
-            v_spool, p_now, v_old, v_firsts, p_claims, p_ttl, p_grace, p_retry) AS g(page);
+            v_spool, p_now, v_old, v_firsts, NULL, p_claims, p_ttl, p_grace, p_retry) AS g(page);
         IF p_after > 0 AND v_last > 0 THEN
             v_head := set_config('zaqar_gevent.head', v_queue || v_last, false);
         END IF;
@@ -836,17 +843,21 @@ BEGIN
             WHERE g.id = p_grouping RETURNING g.turn - cardinality(p_names) INTO v_turn;
     END IF;
     WITH seen AS MATERIALIZED (
-        SELECT n.name, v_turn + n.number AS turn, (
-            SELECT m.position FROM {schema}.messages m
-            WHERE m.spool + 0 = p_spool AND m.message_group COLLATE "C" = n.name
-                AND m.message_group IS NOT NULL AND m.claim IS NULL
-                AND m.position <= p_reached AND m.expires - p_now > 0
-            ORDER BY m.position LIMIT 1) AS first,
-            p_mode & 1 = 1 AND n.name <> '' AND EXISTS (
-                SELECT 1 FROM {schema}.messages m
+        SELECT f.name, f.turn, f.first,
+            -- PERF: of most there is no free message.
+            CASE WHEN f.first IS NOT NULL AND p_mode & 1 = 1 AND f.name <> '' THEN (
+                SELECT true FROM {schema}.messages m
+                WHERE m.spool + 0 = p_spool AND m.message_group COLLATE "C" = f.name
+                    AND m.message_group IS NOT NULL AND num_nulls(m.claim) = 0 LIMIT 1)
+                END AS is_held
+        FROM (
+            SELECT n.name, v_turn + n.number AS turn, (
+                SELECT m.position FROM {schema}.messages m
                 WHERE m.spool + 0 = p_spool AND m.message_group COLLATE "C" = n.name
-                    AND m.message_group IS NOT NULL AND num_nulls(m.claim) = 0) AS is_held
-        FROM unnest(p_names) WITH ORDINALITY AS n(name, number)),
+                    AND m.message_group IS NOT NULL AND m.claim IS NULL
+                    AND m.position <= p_reached AND m.expires - p_now > 0
+                ORDER BY m.position LIMIT 1) AS first
+            FROM unnest(p_names) WITH ORDINALITY AS n(name, number) OFFSET 0) f),
     found AS (
         INSERT INTO {schema}.message_groups AS g (grouping, name, turn, ready)
             SELECT p_grouping, s.name, s.turn,
@@ -922,12 +933,14 @@ END $$;
 --   behind   another step is needed first, of which there may be many
 --   wait     others are not over that change what may be taken
 CREATE FUNCTION {schema}.take_groups_{v}(
-    p_project text, p_queue text, p_now float8, p_limit int, p_most int, p_claim uuid, p_ttl int,
+    p_project text, p_queue text, p_now float8, p_limit int, p_most int, p_claims uuid[], p_ttl int,
     p_grace int, p_again bool, p_retry float8[], p_mode int, p_is_patient bool)
 RETURNS TABLE (facts json, document bytea)
 LANGUAGE plpgsql {settings} AS $$
 DECLARE
     STEP CONSTANT int := 1000;
+    v_count CONSTANT int := coalesce(cardinality(p_claims), 1);
+    v_limit CONSTANT int := p_limit * v_count;
     v_spool bigint;
     v_mark text;
     v_mode int := p_mode;
@@ -953,6 +966,16 @@ DECLARE
     v_locked bigint[];
     v_rounds int := 0;
     v_turn bigint;
+    v_each int;
+    v_size int;
+    v_own int;
+    v_is_cut bool;
+    v_has_repeats bool;
+    v_next bigint[];
+    v_next_groups text[];
+    v_can_walk bool;
+    v_firsts bigint[];
+    v_places int[];
 BEGIN
     -- PERF: as in `take`.
     SELECT f.id, f.mark, f.first, f.ended, f.grouping, f.mode, f.reached, f.began, f.created,
@@ -1012,10 +1035,10 @@ BEGIN
         RETURN;
     END IF;
     IF p_again THEN
-        IF EXISTS (SELECT 1 FROM {schema}.claims c WHERE c.token = p_claim) THEN
+        IF EXISTS (SELECT 1 FROM {schema}.claims c WHERE c.token = p_claims[1]) THEN
             -- The answer was lost.
             RETURN QUERY SELECT json_build_array('done'),
-                {schema}.held_{v}(v_spool, p_now, p_claim);
+                {schema}.held_{v}(v_spool, p_now, p_claims[1]);
             RETURN;
         END IF;
     END IF;
@@ -1049,6 +1072,20 @@ BEGIN
             RETURNING g.name)
         SELECT array_agg(DISTINCT g.name), v_has_more OR count(*) = STEP INTO v_names, v_has_more
             FROM gone g;
+        IF v_names IS NOT NULL AND v_mode = 3 THEN
+            -- PERF: those that waited for what was held of them have their turn, which a claim finds to be
+            -- in vain if there is nothing more.
+            WITH freed AS (
+                UPDATE {schema}.message_groups g SET ready = g.turn
+                WHERE g.grouping = v_grouping AND g.name = ANY (v_names) AND g.ready IS NULL
+                    AND (SELECT true FROM {schema}.messages m
+                        WHERE m.spool + 0 = v_spool AND m.message_group COLLATE "C" = g.name
+                            AND m.message_group IS NOT NULL AND num_nulls(m.claim) = 0 LIMIT 1) IS NULL
+                RETURNING g.name)
+            SELECT coalesce(array_agg(f.name), '{}') INTO v_groups FROM freed f;
+            v_names := CASE WHEN cardinality(v_groups) < cardinality(v_names) THEN ARRAY(
+                SELECT n.name FROM unnest(v_names) AS n(name) WHERE n.name <> ALL (v_groups)) END;
+        END IF;
         IF v_names IS NOT NULL THEN
             PERFORM {schema}.look_at_groups_{v}(
                 v_spool, v_grouping, v_mode, v_reached, v_names, p_now);
@@ -1067,9 +1104,32 @@ BEGIN
         SELECT array_agg(f.name), array_agg(f.ready) INTO v_names, v_ready FROM (
             SELECT g.name, g.ready FROM {schema}.message_groups g
             WHERE g.grouping + 0 = v_grouping AND g.ready IS NOT NULL
-            ORDER BY g.ready LIMIT p_limit) f;
+            ORDER BY g.ready LIMIT v_limit) f;
+        v_size := coalesce(cardinality(v_names), 0);
+        v_is_cut := v_size = v_limit;
         -- PERF: of several groups, a message is only looked at that may be among the first.
-        IF v_mode >= 2 THEN
+        IF v_mode >= 2 AND v_is_cut THEN
+            SELECT array_agg(f.position ORDER BY f.number) FILTER (WHERE f.position IS NOT NULL),
+                    array_agg(f.name ORDER BY f.number) FILTER (WHERE f.position IS NOT NULL),
+                    array_agg(f.position) FILTER (WHERE p_most > 0 AND f.claim_count >= p_most),
+                    array_agg(f.name) FILTER (WHERE f.position IS NULL), false
+                INTO v_found, v_groups, v_worn, v_stale, v_has_repeats
+                FROM (
+                    SELECT n.name, n.number, m.position, m.claim_count
+                    FROM unnest(v_names) WITH ORDINALITY AS n(name, number)
+                    LEFT JOIN LATERAL (
+                        SELECT c.position, c.claim_count FROM {schema}.messages c
+                        WHERE c.spool + 0 = v_spool AND c.message_group COLLATE "C" = n.name
+                            AND c.message_group IS NOT NULL AND c.claim IS NULL
+                            AND c.position > v_begin AND c.expires - p_now > 0
+                        ORDER BY c.position LIMIT 1) m ON true) f;
+        ELSIF v_mode >= 2 THEN
+            v_each := CASE
+                WHEN v_size = 0 THEN 1
+                WHEN v_size < p_limit THEN
+                    CASE WHEN v_mode = 2 THEN greatest(p_limit, (v_limit - 1) / v_size + 1) ELSE p_limit END
+                WHEN v_mode = 2 THEN (v_limit - 1) / v_size + 1
+                ELSE 1 END;
             WITH f AS MATERIALIZED (
                 SELECT n.name, n.number, m.position, m.claim_count,
                     row_number() OVER (PARTITION BY n.number ORDER BY m.position) AS round
@@ -1079,14 +1139,15 @@ BEGIN
                     WHERE c.spool + 0 = v_spool AND c.message_group COLLATE "C" = n.name
                         AND c.message_group IS NOT NULL AND c.claim IS NULL
                         AND c.position > v_begin AND c.expires - p_now > 0
-                    ORDER BY c.position
-                    LIMIT CASE WHEN cardinality(v_names) = p_limit THEN 1 ELSE p_limit END) m ON true),
-            t AS (SELECT f.* FROM f WHERE f.position IS NOT NULL ORDER BY f.round, f.number LIMIT p_limit)
+                    ORDER BY c.position LIMIT v_each) m ON true),
+            t AS (SELECT f.* FROM f WHERE f.position IS NOT NULL ORDER BY f.round, f.number LIMIT v_limit)
             SELECT (SELECT array_agg(t.position ORDER BY t.round, t.number) FROM t),
                 (SELECT array_agg(t.name ORDER BY t.round, t.number) FROM t),
                 (SELECT array_agg(t.position) FROM t WHERE p_most > 0 AND t.claim_count >= p_most),
-                (SELECT array_agg(f.name) FROM f WHERE f.position IS NULL)
-                INTO v_found, v_groups, v_worn, v_stale;
+                (SELECT array_agg(f.name) FROM f WHERE f.position IS NULL),
+                (SELECT bool_or(f.round > 1 AND f.name <> '') FROM f),
+                v_is_cut OR (SELECT bool_or(f.round = v_each) FROM f)
+                INTO v_found, v_groups, v_worn, v_stale, v_has_repeats, v_is_cut;
         ELSE
             WITH f AS MATERIALIZED (
                 SELECT n.name, n.ready, m.position, m.claim_count,
@@ -1097,18 +1158,22 @@ BEGIN
                     WHERE c.spool + 0 = v_spool AND c.message_group COLLATE "C" = n.name
                         AND c.message_group IS NOT NULL AND c.claim IS NULL
                         AND c.position >= n.ready AND c.expires - p_now > 0
-                        AND c.position <= CASE WHEN cardinality(v_names) = p_limit
-                            THEN v_ready[p_limit] ELSE v_reached END
-                    ORDER BY c.position LIMIT p_limit) m ON true),
-            t AS (SELECT f.* FROM f WHERE f.position IS NOT NULL ORDER BY f.position LIMIT p_limit)
+                        AND c.position <= CASE WHEN v_size = v_limit
+                            THEN v_ready[v_limit] ELSE v_reached END
+                    ORDER BY c.position
+                    LIMIT CASE WHEN n.name = '' THEN v_limit ELSE p_limit END) m ON true),
+            t AS (SELECT f.* FROM f WHERE f.position IS NOT NULL ORDER BY f.position LIMIT v_limit)
             SELECT (SELECT array_agg(t.position ORDER BY t.position) FROM t),
                 (SELECT array_agg(t.name ORDER BY t.position) FROM t),
                 (SELECT array_agg(t.position) FROM t WHERE p_most > 0 AND t.claim_count >= p_most),
                 (SELECT array_agg(f.name) FROM f
-                    WHERE f.round = 1 AND f.position IS DISTINCT FROM f.ready)
-                INTO v_found, v_groups, v_worn, v_stale;
+                    WHERE f.round = 1 AND f.position IS DISTINCT FROM f.ready),
+                (SELECT bool_or(f.round > 1 AND f.name <> '') FROM f)
+                INTO v_found, v_groups, v_worn, v_stale, v_has_repeats;
         END IF;
-        IF v_stale IS NOT NULL AND (v_mode < 2 OR coalesce(cardinality(v_found), 0) < p_limit) THEN
+        v_size := coalesce(cardinality(v_found), 0);
+        v_own := v_size;
+        IF v_stale IS NOT NULL AND (v_mode < 2 OR v_size < v_limit) THEN
             -- Their first messages have been deleted, or have expired.
             PERFORM {schema}.look_at_groups_{v}(
                 v_spool, v_grouping, v_mode, v_reached, v_stale, p_now);
@@ -1116,8 +1181,39 @@ BEGIN
             EXIT WHEN v_rounds >= STEP;
             CONTINUE;
         END IF;
-        EXIT WHEN NOT v_is_behind OR coalesce(cardinality(v_found), 0) >= p_limit
-            OR v_mode >= 2 OR v_rounds >= 20;
+        EXIT WHEN NOT v_is_behind OR v_size >= v_limit OR v_mode >= 2 OR v_rounds >= 20;
+        -- PERF: the next messages are taken as they are where no group of theirs has one before them.
+        SELECT array_agg(f.position ORDER BY f.position), array_agg(f.name ORDER BY f.position),
+                bool_and(f.claim IS NULL AND f.expires - p_now > 0
+                    AND (p_most <= 0 OR f.claim_count < p_most)),
+                coalesce(v_has_repeats, false) OR count(f.name) > count(DISTINCT f.name)
+            INTO v_next, v_next_groups, v_can_walk, v_has_repeats FROM (
+            SELECT m.position, m.message_group AS name, m.claim, m.expires, m.claim_count
+            FROM {schema}.messages m
+            WHERE m.spool = v_spool AND m.position > v_reached AND m.position > v_begin
+            ORDER BY m.position LIMIT v_limit - v_size) f;
+        IF v_can_walk THEN
+            -- In one statement, since a message may be released meanwhile.
+            v_can_walk := NOT EXISTS (SELECT 1 FROM unnest(v_next_groups) AS n(name)
+                WHERE n.name IS NOT NULL AND (
+                    (SELECT true FROM {schema}.messages m
+                        WHERE m.spool + 0 = v_spool AND m.message_group COLLATE "C" = n.name
+                            AND m.message_group IS NOT NULL AND num_nulls(m.claim) = 0 LIMIT 1)
+                    OR (SELECT true FROM {schema}.messages m
+                        WHERE m.spool + 0 = v_spool AND m.message_group COLLATE "C" = n.name
+                            AND m.message_group IS NOT NULL AND m.claim IS NULL
+                            AND m.position <= v_reached LIMIT 1)));
+        END IF;
+        IF v_can_walk THEN
+            v_is_behind := cardinality(v_next) = v_limit - v_size;
+            v_found := v_found || v_next;
+            v_groups := v_groups || array_replace(v_next_groups, NULL, '');
+            v_size := cardinality(v_found);
+            EXIT;
+        END IF;
+        v_is_behind := v_next IS NOT NULL;
+        -- What has been found is given first.
+        EXIT WHEN v_size >= p_limit OR NOT v_is_behind;
         SELECT f.reached, f.has_more INTO v_reached, v_is_behind FROM {schema}.fill_groups_{v}(
             v_spool, v_grouping, v_mode, v_reached, STEP, p_now) f;
     END LOOP;
@@ -1125,21 +1221,63 @@ BEGIN
         RETURN QUERY SELECT json_build_array('worn', to_json(v_worn)), NULL::bytea;
         RETURN;
     END IF;
-    IF coalesce(cardinality(v_found), 0) < p_limit AND (v_has_more OR v_is_behind) AND p_is_patient THEN
-        RETURN QUERY SELECT json_build_array(CASE WHEN v_is_behind THEN 'behind' ELSE 'more' END),
-            NULL::bytea;
-        RETURN;
+    v_is_cut := v_is_cut OR v_has_more OR v_is_behind OR v_size = v_limit;
+    IF v_count > 1 AND v_mode & 1 = 1 AND v_has_repeats THEN
+        -- What one claim is given of a group holds up the others of it.
+        v_next := v_found;
+        v_next_groups := v_groups;
+        v_found := '{}';
+        v_groups := '{}';
+        FOR v_place IN 1 .. v_size LOOP
+            IF v_next_groups[v_place] <> '' AND v_next_groups[v_place] = ANY (
+                    v_groups[:cardinality(v_found) / p_limit * p_limit]) THEN
+                -- What is not given must not be passed by.
+                EXIT WHEN v_place > v_own;
+            ELSE
+                v_found := v_found || v_next[v_place];
+                v_groups := v_groups || v_next_groups[v_place];
+            END IF;
+        END LOOP;
+        v_own := least(v_own, cardinality(v_found));
+        v_size := cardinality(v_found);
     END IF;
-    IF v_found IS NULL THEN
-        RETURN QUERY SELECT json_build_array('done'), E'[]\n'::bytea;
+    IF v_size < v_limit AND v_is_cut AND (p_is_patient OR v_size >= p_limit) THEN
+        IF v_size < p_limit THEN
+            RETURN QUERY SELECT json_build_array(CASE WHEN v_is_behind THEN 'behind' ELSE 'more' END),
+                NULL::bytea;
+            RETURN;
+        END IF;
+        -- Those that can be given all that they may have.
+        v_size := v_size / p_limit * p_limit;
+        v_found := v_found[:v_size];
+        v_groups := v_groups[:v_size];
+        v_own := least(v_own, v_size);
+    END IF;
+    facts := json_build_array('done');
+    document := E'[]\n';
+    IF v_size = 0 THEN
+        RETURN NEXT;
         RETURN;
     END IF;
     v_locked := ARRAY(SELECT m.position FROM {schema}.messages m
         WHERE m.spool = v_spool AND m.position = ANY (v_found) AND m.claim IS NULL
             AND m.expires - p_now > 0
         ORDER BY m.position FOR UPDATE SKIP LOCKED);
-    IF cardinality(v_locked) < cardinality(v_found) THEN
+    IF cardinality(v_locked) < v_size THEN
         -- Somebody deletes or moves a message now. What follows it in its group has to wait.
+        IF v_size > v_own THEN
+            PERFORM {schema}.fill_groups_{v}(
+                v_spool, v_grouping, v_mode, v_reached, STEP, p_now);
+            RETURN QUERY SELECT json_build_array('behind'), NULL::bytea;
+            RETURN;
+        ELSIF v_count > 1 THEN
+            FOR v_place IN 1 .. v_count LOOP
+                RETURN QUERY SELECT t.facts, t.document FROM {schema}.take_groups_{v}(
+                    p_project, p_queue, p_now, p_limit, p_most, p_claims[v_place:v_place], p_ttl,
+                    p_grace, p_again, p_retry, p_mode, p_is_patient) t;
+            END LOOP;
+            RETURN;
+        END IF;
         SELECT coalesce(array_agg(f.position ORDER BY f.number), '{}'),
                 coalesce(array_agg(f.name ORDER BY f.number), '{}')
             INTO v_found, v_groups
@@ -1147,30 +1285,65 @@ BEGIN
             WHERE f.position = ANY (v_locked) AND (v_mode & 1 = 0 OR f.name = '' OR NOT EXISTS (
                 SELECT 1 FROM unnest(v_found, v_groups) AS o(position, name)
                 WHERE o.name = f.name AND o.position < f.position AND o.position <> ALL (v_locked)));
-        IF cardinality(v_found) = 0 THEN
-            RETURN QUERY SELECT json_build_array(CASE WHEN p_is_patient THEN 'wait' ELSE 'done' END),
-                E'[]\n'::bytea;
+        v_size := cardinality(v_found);
+        v_own := v_size;
+        IF v_size = 0 THEN
+            facts := json_build_array(CASE WHEN p_is_patient THEN 'wait' ELSE 'done' END);
+            RETURN NEXT;
             RETURN;
         END IF;
     END IF;
-    document := (SELECT g.page FROM {schema}.give_{v}(
-        v_spool, p_now, v_found, ARRAY[0::bigint],
-        CASE WHEN p_claim IS NOT NULL THEN ARRAY[p_claim] END, p_ttl, p_grace, p_retry) AS g(page));
-    facts := json_build_array('done');
-    RETURN NEXT;
+    IF v_size > v_own THEN
+        UPDATE {schema}.groupings g SET reached = v_found[v_size] WHERE g.id = v_grouping;
+        IF '' = ANY (v_groups[v_own + 1:]) THEN
+            UPDATE {schema}.messages m SET message_group = '' WHERE m.spool = v_spool
+                AND m.position = ANY (v_found[v_own + 1:]) AND m.message_group IS NULL;
+        END IF;
+    END IF;
+    IF v_mode < 2 OR p_claims IS NULL THEN
+        v_firsts := ARRAY(SELECT v_found[f.place] FROM generate_series(1, v_size, p_limit) AS f(place));
+    ELSE
+        SELECT array_agg(f.position ORDER BY f.position),
+                array_agg(((f.number - 1) / p_limit + 1)::int ORDER BY f.position)
+            INTO v_firsts, v_places
+            FROM unnest(v_found) WITH ORDINALITY AS f(position, number);
+    END IF;
+    RETURN QUERY SELECT facts, g.page FROM {schema}.give_{v}(
+        v_spool, p_now, v_found, v_firsts, v_places, p_claims[:(v_size - 1) / p_limit + 1], p_ttl,
+        p_grace, p_retry) AS g(page);
     -- Where they are found from now on. PERF: that they are held is clear.
     IF v_mode >= 2 THEN
-        UPDATE {schema}.groupings g SET turn = g.turn + cardinality(v_found)
-            WHERE g.id = v_grouping RETURNING g.turn - cardinality(v_found) INTO v_turn;
-        UPDATE {schema}.message_groups g SET (turn, ready) = (
-                SELECT v_turn + max(f.number),
-                    CASE WHEN v_mode = 2 OR p_claim IS NULL OR g.name = ''
-                        THEN v_turn + max(f.number) END
-                FROM unnest(v_groups) WITH ORDINALITY AS f(name, number) WHERE f.name = g.name)
-            WHERE g.grouping = v_grouping AND g.name = ANY (v_groups);
-    ELSIF p_claim IS NOT NULL THEN
+        UPDATE {schema}.groupings g SET turn = g.turn + v_size
+            WHERE g.id = v_grouping RETURNING g.turn - v_size INTO v_turn;
+        IF v_groups = v_names[:v_size] THEN
+            -- PERF: one message of each.
+            UPDATE {schema}.message_groups g SET turn = v_turn + width_bucket(g.ready, v_ready),
+                    ready = CASE WHEN v_mode = 2 OR p_claims IS NULL OR g.name = ''
+                        THEN v_turn + width_bucket(g.ready, v_ready) END
+                WHERE g.grouping = v_grouping AND g.name = ANY (v_groups);
+        ELSE
+            -- The last of several of a group counts.
+            v_next_groups := ARRAY(
+                SELECT v_groups[f.place] FROM generate_series(v_size, 1, -1) AS f(place));
+            UPDATE {schema}.message_groups g SET (turn, ready) = (
+                    SELECT f.turn,
+                        CASE WHEN v_mode = 2 OR p_claims IS NULL OR g.name = '' THEN f.turn END
+                    FROM (VALUES (v_turn + v_size + 1
+                        - array_position(v_next_groups, g.name COLLATE "C"))) AS f(turn))
+                WHERE g.grouping = v_grouping AND g.name = ANY (v_groups);
+        END IF;
+    ELSIF p_claims IS NOT NULL AND v_own > 0 THEN
         UPDATE {schema}.message_groups g SET ready = NULL
-            WHERE g.grouping = v_grouping AND g.name = ANY (v_groups) AND g.name <> '';
+            WHERE g.grouping = v_grouping AND g.name = ANY (v_groups[:v_own]) AND g.name <> '';
+    END IF;
+    IF v_size > v_limit - p_limit THEN
+        RETURN;
+    ELSIF v_is_cut THEN
+        RETURN QUERY SELECT t.facts, t.document FROM {schema}.take_groups_{v}(
+            p_project, p_queue, p_now, p_limit, p_most, p_claims[(v_size - 1) / p_limit + 2:], p_ttl,
+            p_grace, p_again, p_retry, p_mode, p_is_patient) t;
+    ELSE
+        RETURN NEXT;
     END IF;
 END $$;
 
@@ -1584,23 +1757,39 @@ LANGUAGE plpgsql {settings} AS $$
 DECLARE
     v_spool bigint := {schema}.spool_{v}(p_project, p_queue);
     v_locked bigint[];
+    v_groups text[];
     v_alive int;
     v_claim uuid;
+    v_notes text;
 BEGIN
     -- PERF: whether each claim holds all of its own, as it mostly does.
-    SELECT array_agg(f.position), (SELECT count(*) FROM {schema}.claims c
+    SELECT array_agg(f.position),
+            array_agg(f.message_group) FILTER (WHERE f.message_group IS NOT NULL),
+            (SELECT count(*) FROM {schema}.claims c
             WHERE c.token = ANY (p_claims) AND c.parent IS NULL AND c.waits IS NOT TRUE
                 AND c.spool = v_spool AND c.expires - p_now > 0)
-        INTO v_locked, v_alive FROM (
-            SELECT m.position FROM {schema}.messages m
+        INTO v_locked, v_groups, v_alive FROM (
+            SELECT m.position, m.message_group FROM {schema}.messages m
             WHERE m.spool = v_spool AND m.position = ANY (p_numbers) AND m.number IS NULL
                 AND m.claim = p_owners[array_position(p_numbers, m.position)]
             ORDER BY m.position FOR UPDATE) f;
     IF cardinality(v_locked) = cardinality(p_numbers) AND v_alive = cardinality(p_claims) THEN
+        IF v_groups IS NOT NULL THEN
+            -- PERF: only a group in order waits for what is held of it.
+            INSERT INTO {schema}.group_changes (spool, name)
+                SELECT DISTINCT v_spool, n.name FROM unnest(v_groups) AS n(name)
+                WHERE n.name <> '' AND EXISTS (SELECT 1 FROM {schema}.spools s CROSS JOIN LATERAL (
+                        SELECT g.mode FROM {schema}.groupings g WHERE g.id = s.grouping OFFSET 0) g
+                    WHERE s.id = v_spool AND g.mode & 1 = 1);
+            v_notes := set_config('zaqar_gevent.notes', 'function', true);
+        END IF;
         WITH gone AS (
             DELETE FROM {schema}.messages m WHERE m.spool = v_spool AND m.position = ANY (v_locked))
         INSERT INTO {schema}.changes (spool, total, held)
             VALUES (v_spool, -cardinality(v_locked), -cardinality(v_locked));
+        IF v_groups IS NOT NULL THEN
+            v_notes := set_config('zaqar_gevent.notes', '', true);
+        END IF;
         RETURN NEXT;
         RETURN;
     END IF;
