@@ -4,13 +4,14 @@ Of the processor time that a server takes to start, three quarters are imports, 
 hundreds of servers. The fork server makes these imports once, as the command makes them, and forks
 for each server. The forked process runs the `main` of the command from the beginning. The process
 of the tests has one fork server, from the first start on, one for each set of changes that tests
-make to servers, and one for the commands that work on stores: these do not patch the standard
-library.
+make to servers, and one each for the commands that work on stores and for those of the client:
+these do not patch the standard library.
 """
 
 from __future__ import annotations
 
 import atexit
+import contextlib
 import functools
 import gc
 import importlib
@@ -33,14 +34,21 @@ _DRIVERS = (
     'zaqar_gevent.storage.redis.driver',
 )
 _FOR_SERVERS = ('zaqar_gevent.server', 'zaqar_gevent.program', *_DRIVERS)
-_FOR_COMMANDS = ('zaqar_gevent.check', 'zaqar_gevent.copying.main', *_DRIVERS)
 
-# What to give a fork server instead of changes.
-_COMMANDS = 'commands'
+LOCAL, CLIENT = 'local', 'client'
+"""What to give a fork server instead of changes, for commands other than servers."""
+
+_FOR_COMMANDS = {
+    LOCAL: ('zaqar_gevent.program', 'zaqar_gevent.check', 'zaqar_gevent.copying.main', *_DRIVERS),
+    CLIENT: (
+        *('zaqar_gevent.program', 'zaqar_gevent.terminal.main', 'zaqar_gevent.client'),
+        *('difflib', 'httpcore', 'msgpack', 'rich.console', 'websockets.sync.client'),
+    ),
+}
 _COMMAND_SECONDS = 120
 
-# The standard output and that of errors, in the order of their numbers.
-_OUTPUTS = ('output', 'errors')
+# How to open the standard streams, in the order of their numbers.
+_STREAMS = {'input': os.O_RDONLY, 'output': os.O_WRONLY, 'errors': os.O_WRONLY}
 
 
 class ForkedProcess:
@@ -107,8 +115,13 @@ class _ForkServer:
         environ: dict[str, str],
         directory: str | os.PathLike[str],
         errors: int | None = None,
+        input_: int | None = None,
     ) -> ForkedProcess:
-        """Fork a process; errors: a pipe to write its errors to, by default with the output."""
+        """Fork a process.
+
+        errors: a pipe to write its errors to, by default with the output. input_: a pipe to read
+            from, by default nothing.
+        """
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         output, their_output = os.pipe()
@@ -117,6 +130,7 @@ class _ForkServer:
             'arguments': list(arguments),
             'environ': environ,
             'directory': os.fspath(directory),
+            'input': os.devnull if input_ is None else _path_of(input_),
             'output': _path_of(their_output),
             'errors': _path_of(their_output if errors is None else errors),
             'status': _path_of(their_status),
@@ -160,24 +174,43 @@ def start_forked(
 
 def run_forked(
     *arguments: str,
+    given: str = '',
     cwd: str | os.PathLike[str] | None = None,
     env: dict[str, str] | None = None,
-    is_server: bool = False,
+    kind: str = '',
 ) -> subprocess.CompletedProcess[str]:
-    """Run `zaqar-gevent check` or `store copy`, with its `arguments`, to its end.
+    """Run the `zaqar-gevent` command with `arguments` to its end.
 
-    env: variables, beside those of the environment that there is now. is_server: run a server
-        instead, which has to end by itself.
+    given: its input. env: its environment, by default that which there is now. kind: `LOCAL` for
+        `check` and `store copy`, `CLIENT` for the commands of the client, by default a server that
+        has to end by itself.
     """
+    input_, its_input = _pipe_from_here()
     errors, their_errors = os.pipe()
-    directory = os.getcwd() if cwd is None else cwd
-    fork_server = _of_process(os.getpid(), '' if is_server else _COMMANDS)
-    process = fork_server.start(arguments, {**os.environ, **(env or {})}, directory, their_errors)
+    process = _of_process(os.getpid(), kind).start(
+        arguments,
+        dict(os.environ) if env is None else env,
+        os.getcwd() if cwd is None else cwd,
+        errors=their_errors,
+        input_=its_input,
+    )
     os.close(their_errors)
-    with os.fdopen(errors) as stderr, process.stdout as stdout, ThreadPoolExecutor() as readers:
-        told, complaints = readers.map(lambda stream: stream.read(), (stdout, stderr))
+    os.close(its_input)
+    with os.fdopen(errors) as stderr, process.stdout as stdout, ThreadPoolExecutor() as threads:
+        threads.submit(_write, input_, given)
+        told, complaints = threads.map(lambda stream: stream.read(), (stdout, stderr))
         status = process.wait(_COMMAND_SECONDS)
     return subprocess.CompletedProcess(arguments, status, told, complaints)
+
+
+def _pipe_from_here() -> tuple[int, int]:
+    theirs, ours = os.pipe()
+    return ours, theirs
+
+
+def _write(fd: int, text: str) -> None:
+    with contextlib.suppress(BrokenPipeError), os.fdopen(fd, 'w') as stream:
+        stream.write(text)
 
 
 def _import_what_servers_need(changes: str) -> None:
@@ -207,8 +240,8 @@ class _Forks:
         _signal(signal.SIGCHLD, self._report)
         while line := sys.stdin.readline():
             request: dict[str, Any] = json.loads(line)
-            for name in _OUTPUTS:
-                request[name] = os.open(request[name], os.O_WRONLY)
+            for name, flags in _STREAMS.items():
+                request[name] = os.open(request[name], flags)
             status = os.open(request['status'], os.O_WRONLY)
             signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGCHLD])
             pid = _fork()
@@ -217,7 +250,7 @@ class _Forks:
                 return request
             self._statuses[pid] = status
             signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGCHLD])
-            for name in _OUTPUTS:
+            for name in _STREAMS:
                 _close(request[name])
             print(pid, flush=True)
         return None
@@ -242,19 +275,21 @@ class _Forks:
 
 def _settle_in(request: dict[str, Any]) -> None:
     """Take on the output, the environment and the directory that are asked for."""
-    nothing = os.open(os.devnull, os.O_RDONLY)
-    opened = (nothing, *(request[name] for name in _OUTPUTS))
-    for target, source in enumerate(opened):
-        os.dup2(source, target)
-        _close(source)
+    for target, name in enumerate(_STREAMS):
+        os.dup2(request[name], target)
+        _close(request[name])
+    # Those of the fork server have been used, on other files.
+    sys.stdin = os.fdopen(0, closefd=False)
+    sys.stdout = os.fdopen(1, 'w', closefd=False)
+    sys.stderr = os.fdopen(2, 'w', errors='backslashreplace', buffering=1, closefd=False)
     os.environ.clear()
     os.environ.update(request['environ'])
     os.chdir(request['directory'])
 
 
 def _main() -> int:
-    if sys.argv[1] == _COMMANDS:
-        _import(_FOR_COMMANDS)
+    if sys.argv[1] in _FOR_COMMANDS:
+        _import(_FOR_COMMANDS[sys.argv[1]])
     else:
         _import_what_servers_need(sys.argv[1])
     request = _Forks().serve()

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from tests.fork_server import CLIENT, run_forked
 from tests.readiness import readable
 
 WHOLE_LINES = """
@@ -64,14 +65,7 @@ class Shell:
 
     def run(self, *arguments: str, given: str = '') -> subprocess.CompletedProcess[str]:
         """Run a command to its end."""
-        return subprocess.run(
-            [*COMMAND, *arguments],
-            env=self.env,
-            input=given,
-            capture_output=True,
-            text=True,
-            timeout=SECONDS,
-        )
+        return run_forked(*arguments, given=given, env=self.env, kind=CLIENT)
 
     def records(self, *arguments: str, given: str = '') -> list[Any]:
         """The JSON lines of a command that goes well."""

@@ -15,7 +15,7 @@ from oslo_config import cfg
 
 from tests.callers import TRANSPORTS, Identity, RestCaller, connect
 from tests.damage import destroy, leaves, page_of
-from tests.fork_server import run_forked
+from tests.fork_server import LOCAL, run_forked
 from tests.functional.test_authentication import POLICY, IdentityService, configuration
 from tests.redis_process import RedisProcess
 from tests.server_process import ServerProcess
@@ -29,7 +29,7 @@ PAGE = 20
 
 
 def check(*options: object) -> subprocess.CompletedProcess[str]:
-    return run_forked('check', *map(str, options))
+    return run_forked('check', *map(str, options), kind=LOCAL)
 
 
 def findings(*options: object) -> list[dict[str, str]]:

@@ -15,7 +15,7 @@ import pytest
 import requests
 
 from tests.callers import RestCaller, WebSocketCaller
-from tests.fork_server import run_forked
+from tests.fork_server import LOCAL, run_forked
 from tests.ports import free_port
 from tests.server_process import ServerProcess
 from tests.stopwatch import Stopwatch
@@ -27,7 +27,7 @@ def run(*options: str, **env: str) -> subprocess.CompletedProcess[str]:
     """Run the command to its end; as a user does where PYTHONPATH says what it can import."""
     if 'PYTHONPATH' not in env:
         is_server = not options or options[0].startswith('-')
-        return run_forked(*options, env=env, is_server=is_server)
+        return run_forked(*options, env={**os.environ, **env}, kind='' if is_server else LOCAL)
     return subprocess.run(
         [sys.executable, '-m', 'zaqar_gevent.cmd', *options],
         env={**os.environ, **env},

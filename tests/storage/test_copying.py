@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from zaqar.storage import errors, pipeline
 
-from tests.fork_server import run_forked
+from tests.fork_server import LOCAL, run_forked
 from tests.postgres_process import PostgresProcess
 from tests.redis_process import RedisProcess
 from tests.storage.conftest import CLIENT, PROJECT, Store, load, load_postgresql, open_drivers
@@ -430,4 +430,4 @@ def test_what_cannot_be_copied_is_told(
 
 
 def run(*options: str, cwd: pathlib.Path | None = None) -> subprocess.CompletedProcess[str]:
-    return run_forked('store', 'copy', *options, cwd=cwd)
+    return run_forked('store', 'copy', *options, cwd=cwd, kind=LOCAL)
