@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import pathlib
 import re
 from collections.abc import Iterator
@@ -23,6 +24,7 @@ def tree_of(document: pathlib.Path) -> SyntaxTreeNode:
     return SyntaxTreeNode(parser.parse(document.read_text(encoding='utf-8')))
 
 
+@functools.cache
 def anchors_of(document: pathlib.Path) -> set[str]:
     """The anchors of the headings, made as GitHub makes them."""
     anchors: set[str] = set()
