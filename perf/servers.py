@@ -238,5 +238,12 @@ def _pids(redis: RedisProcess | None) -> list[int]:
 def postgres_pids(postgres: PostgresProcess) -> list[int]:
     """The processes of a PostgreSQL, but for those that vacuum, which come and go."""
     children = psutil.Process(postgres.pid).children()
-    lasting = [one for one in children if 'autovacuum worker' not in ' '.join(one.cmdline())]
-    return [postgres.pid, *(one.pid for one in lasting)]
+    return [postgres.pid, *(one.pid for one in children if _lasts(one))]
+
+
+def _lasts(process: psutil.Process) -> bool:
+    try:
+        return 'autovacuum worker' not in ' '.join(process.cmdline())
+    except psutil.Error:
+        # It has ended since it was listed.
+        return False
