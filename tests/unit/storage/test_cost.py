@@ -7,6 +7,7 @@ import functools
 
 import pytest
 
+from zaqar_gevent.settlements import Settle, Settlement
 from zaqar_gevent.storage.core import pages
 from zaqar_gevent.storage.sqlite import (
     claiming,
@@ -98,6 +99,45 @@ def test_cost_does_not_grow_with_what_is_claimed(make_queue, operation):
     claimed = make_queue('claimed', 1000, claimed=100_000)
     few, many = (count_steps(store, lambda s=store: operation(s)) for store in (free, claimed))
     assert many <= few * 1.2 + 100
+
+
+HOLD = """WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT :count)
+    INSERT INTO claims (spool, token, ttl, expires)
+    SELECT (SELECT id FROM spools WHERE name = 'q'), format('other-%d', i), 60, :now + 60 FROM n"""
+HELD = """INSERT INTO messages (spool, claim, ttl, created, expires, delayed_until, body)
+    SELECT spool, id, 3600, :now, :now + 3600, 0, '1' FROM claims"""
+OF_A_CLAIM = {
+    'get': lambda store, claim, _: store.claims.get('q', claim),
+    'renew': lambda store, claim, _: store.claims.update('q', claim, {'ttl': 60, 'grace': 60}),
+    'release': lambda store, claim, _: store.claims.delete('q', claim),
+    'delete one': lambda store, claim, ids: store.messages.delete('q', ids[0], claim=claim),
+    'delete': lambda store, claim, ids: store.messages.bulk_delete('q', ids, claim_ids=[claim]),
+    **{
+        f'settle: {kind.name.lower()}': lambda store, claim, ids, kind=kind: store.claims.settle(
+            'q', [Settlement(kind, ids[0], claim, ttl=60, grace=60)]
+        )
+        for kind in (Settle.DELETE, Settle.RELEASE, Settle.EXTEND)
+    },
+}
+
+
+@pytest.mark.parametrize('operation', OF_A_CLAIM)
+def test_cost_of_a_claim_does_not_grow_with_the_number_of_others(make_queue, operation):
+    costs = []
+    for count in (10, 10_000):
+        store = make_queue(f'held{count}', 100)
+
+        def hold(cursor, store=store, count=count):
+            cursor.execute(HOLD, {'count': count, 'now': store.data_now})
+            cursor.execute(HELD, {'now': store.data_now})
+
+        store.database.write(hold)
+        claim, found = store.claims.create('q', {'ttl': 60, 'grace': 60}, limit=10)
+        ids = [one['id'] for one in found]
+        call = functools.partial(OF_A_CLAIM[operation], store, claim, ids)
+        costs.append(count_steps(store, call))
+    few, many = costs
+    assert many <= few * 1.2
 
 
 @pytest.mark.parametrize('operation', ['claim', 'pop'])

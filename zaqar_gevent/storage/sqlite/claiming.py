@@ -95,7 +95,8 @@ _EXTEND = """UPDATE messages SET ttl = :ttl + :grace, expires = :ends
     WHERE claim = :claim AND expires < :ends"""
 
 HELD_BY_TOKEN = page(f"""SELECT m.position AS position, {message(':token')}
-    FROM claims c JOIN messages m INDEXED BY messages_held ON m.claim = c.id
+    FROM claims c INDEXED BY claims_of_token
+    JOIN messages m INDEXED BY messages_held ON m.claim = c.id
     WHERE c.token = :token AND c.expires > :now ORDER BY m.position""")
 """The page of the messages that all leases of a claim hold."""
 
@@ -120,7 +121,8 @@ _MAKE_QUEUE = """INSERT INTO queues (project, kind, name, metadata)
     SELECT :project, 'queue', :name, '{}' WHERE NOT EXISTS (SELECT 1 FROM queues
         WHERE project = :project AND kind IN ('queue', 'topic') AND name = :name)"""
 
-_GET = f"""SELECT {LEASE_COLUMNS}, ttl FROM claims WHERE token = ? AND expires > ?
+_GET = f"""SELECT {LEASE_COLUMNS}, ttl FROM claims INDEXED BY claims_of_token
+    WHERE token = ? AND expires > ?
     AND spool = (SELECT id FROM spools WHERE project = ? AND name = ?)
     ORDER BY NOT EXISTS (
         SELECT 1 FROM messages INDEXED BY messages_held WHERE claim = claims.id), expires"""

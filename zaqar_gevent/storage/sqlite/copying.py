@@ -79,7 +79,9 @@ COUNT = f"""SELECT (SELECT count(*) FROM ({VISIBLE})) + (
 SUBSCRIPTIONS = """SELECT id, subscriber, ttl, expires, confirmed, options FROM subscriptions
     WHERE project = ? AND source = ? AND expires > ? ORDER BY id"""
 
-_FIND_CLAIM = 'SELECT id FROM claims WHERE token = ? AND spool = ? AND expires = ?'
+_FIND_CLAIM = (
+    'SELECT id FROM claims INDEXED BY claims_of_token WHERE token = ? AND spool = ? AND expires = ?'
+)
 _ADD_CLAIM = 'INSERT INTO claims (spool, token, ttl, expires, retry) VALUES (?, ?, ?, ?, ?)'
 
 _ADD_EXTRAS = 'UPDATE messages SET attributes = ?, message_group = ?, dead_letter = ? WHERE id = ?'

@@ -18,7 +18,9 @@ _LEASE = """SELECT c.id, c.spool, c.expires, c.retry
     FROM messages m JOIN claims c ON c.id = m.claim
     WHERE m.id = ? AND m.spool = ? AND c.token = ? AND c.expires > ? AND m.expires > ?"""
 
-_SAME_LEASE = 'SELECT id FROM claims WHERE token = ? AND spool = ? AND expires = ?'
+_SAME_LEASE = (
+    'SELECT id FROM claims INDEXED BY claims_of_token WHERE token = ? AND spool = ? AND expires = ?'
+)
 
 _EXTEND = """UPDATE messages SET claim = :claim,
         ttl = CASE WHEN expires < :ends + :grace THEN :ttl + :grace ELSE ttl END,
