@@ -326,4 +326,4 @@ def test_a_store_that_does_not_sync_is_found_out(
     ]
     monkeypatch.setattr(alone, 'operations', unsynced)
     with pytest.raises((AssertionError, StoreUnavailable)):
-        cut(tmp_path, alone, points=100, seed=1)
+        cut(tmp_path, alone, points=500, seed=1)
