@@ -18,8 +18,6 @@ from tests.readiness import readable
 WHOLE_LINES = """
 import sys
 
-
-
 def print(*words):
     sys.stdout.write(' '.join(map(str, words)) + '\\n')
     sys.stdout.flush()

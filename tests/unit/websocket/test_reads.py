@@ -8,6 +8,7 @@ import gevent
 import pytest
 from gevent import socket
 
+from tests.autobahn.echo_server import Echo
 from tests.unit.websocket.test_plain_messages import BINARY, frame
 from zaqar_gevent.sockets.inbox import Inbox
 from zaqar_gevent.websocket.connection import READ_BYTES, WebSocketConnection
@@ -16,26 +17,6 @@ from zaqar_gevent.websocket.engines.websockets import FrameEngine
 from zaqar_gevent.websocket.limits import Limits
 
 SECONDS = 20
-
-
-class Echo:
-    """Answers with the message."""
-
-    protocol = 'default'
-    expires_at = None
-    is_known = True
-
-    def receive(self, payload: bytes, *, binary: bool) -> bytes:
-        return payload
-
-    def check_token(self) -> bool:
-        return True
-
-    def attach(self, recipient: object) -> None: ...
-
-    def end(self) -> None: ...
-
-    def farewell(self, reason: str, reconnect_after_ms: int) -> None: ...
 
 
 def _received(client: socket.socket, size: int) -> bytes:

@@ -6,13 +6,18 @@ deleted or has expired meanwhile is left out.
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from oslo_utils import timeutils
+from zaqar.storage import errors
+
 from zaqar_gevent.storage.core.pages import ReadApart, decode_id, encode_id, read_page
+from zaqar_gevent.storage.errors import UndecodableValue
 from zaqar_gevent.storage.interface import StoredMessage
-from zaqar_gevent.storage.sqlite import long_bodies, steps
+from zaqar_gevent.storage.sqlite import claiming, long_bodies, steps
 
 if TYPE_CHECKING:
     from zaqar_gevent.storage.sqlite.database import Database
@@ -56,6 +61,23 @@ def complete(
         return found
     read_apart = reading(database, project, queue)
     return read_page(found, as_bodies=as_bodies, read_apart=read_apart)
+
+
+@contextlib.contextmanager
+def giving_back(database: Database, project: str | None, queue: str, token: str) -> Iterator[None]:
+    """Release what a lease holds if its bodies cannot be read; at the latest it ends by itself.
+
+    The queue is told in `UndecodableValue`.
+    """
+    try:
+        yield
+    except BaseException as error:
+        now = timeutils.utcnow_ts(microsecond=True)
+        with contextlib.suppress(errors.ExceptionBase):
+            database.write(claiming.release, project, queue, token, now, 0)
+        if isinstance(error, UndecodableValue):
+            raise error.in_queue(queue, project) from None
+        raise
 
 
 def _decline(_: Mapping[str, int]) -> NoReturn:

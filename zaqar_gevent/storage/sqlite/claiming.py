@@ -17,6 +17,7 @@ from zaqar_gevent.storage.sqlite import (
     deleting,
     groups,
     inserting,
+    leases,
     long_bodies,
     releasing,
     spools,
@@ -89,8 +90,6 @@ _TAKE_SPAN = """UPDATE messages INDEXED BY messages_free
     WHERE spool = :spool AND claim IS NULL AND delayed_until = 0 AND expires > :now
     AND position > :after AND position <= :last"""
 
-_LEASE = 'spool, token, ttl, expires, retry'
-
 _EXTEND = """UPDATE messages SET ttl = :ttl + :grace, expires = :ends
     WHERE claim = :claim AND expires < :ends"""
 
@@ -124,8 +123,7 @@ _MAKE_QUEUE = """INSERT INTO queues (project, kind, name, metadata)
 _GET = f"""SELECT {LEASE_COLUMNS}, ttl FROM claims INDEXED BY claims_of_token
     WHERE token = ? AND expires > ?
     AND spool = (SELECT id FROM spools WHERE project = ? AND name = ?)
-    ORDER BY NOT EXISTS (
-        SELECT 1 FROM messages INDEXED BY messages_held WHERE claim = claims.id), expires"""
+    ORDER BY {leases.HOLDS_NOTHING}, expires"""
 
 
 class Lease(NamedTuple):
@@ -415,7 +413,7 @@ def _add(cursor: sqlite3.Cursor, spool: int, taken: Sequence[_Taking]) -> range:
         (spool, one.token, one.ttl, one.expires, one.retry)
         for one in (each.lease for each in taken)
     ]
-    last = inserting.insert(cursor, 'claims', _LEASE, rows)
+    last = inserting.insert(cursor, 'claims', leases.COLUMNS, rows)
     tallies.claimed(cursor, spool, [(one.size, one.lease.expires) for one in taken])
     return range(last - len(rows) + 1, last + 1)
 

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 import sqlite3
-import time
 from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -15,10 +12,9 @@ from zaqar.storage import base, errors
 
 from zaqar_gevent.settlements import Settlement
 from zaqar_gevent.storage import own_drivers
-from zaqar_gevent.storage.errors import UndecodableValue
 from zaqar_gevent.storage.interface import StoredMessage
 from zaqar_gevent.storage.own_drivers import DeadLetters
-from zaqar_gevent.storage.sqlite import apart, claiming, delays, settling
+from zaqar_gevent.storage.sqlite import apart, claiming, delays, leases, settling
 
 if TYPE_CHECKING:
     from zaqar_gevent.storage.sqlite.driver import DataDriver
@@ -47,7 +43,7 @@ class ClaimController(own_drivers.ClaimController):
         metadata: the `ttl` and `grace` of the lease, in seconds; and `retry`, a `RetryDelay` which
             counts when it expires or is released, if the queue has one.
         """
-        token = _new_token()
+        token = leases.new_token()
 
         def work(manner: claiming.Manner, *dead_letters: DeadLetters | None) -> claiming.Attempt:
             lease = _lease(token, metadata)
@@ -58,15 +54,9 @@ class ClaimController(own_drivers.ClaimController):
         page = self.driver.take(queue, project, limit, work).page
         if page is None:
             return None, ()
-        try:
+        with apart.giving_back(self._database, project, queue, token):
             found = apart.find(page, as_bodies=self.driver.carries_bodies)
             messages = self._complete(found, queue, project)
-        except BaseException as error:
-            with contextlib.suppress(errors.ExceptionBase):
-                self.delete(queue, token, project, delay=0)
-            if isinstance(error, UndecodableValue):
-                raise error.in_queue(queue, project) from None
-            raise
         return (token, messages) if messages else (None, ())
 
     def find_claimable(self, queues: Sequence[tuple[str | None, str]]) -> list[int]:
@@ -160,15 +150,6 @@ _CLAIMABLE = f"""SELECT n.key FROM json_each(:names) n
 def _find_claimable(connection: sqlite3.Connection, names: str, now: float) -> list[int]:
     rows = connection.execute(_CLAIMABLE, {'names': names, 'now': now})
     return [number for (number,) in rows]
-
-
-def _new_token() -> str:
-    """A token that nobody can guess.
-
-    PERF: it begins with the time, so that the tokens of claims that are made together are together
-    in their index, rather than each in a page of its own.
-    """
-    return f'{time.time_ns() >> 20:012x}{os.urandom(10).hex()}'
 
 
 def _lease(token: str, metadata: Mapping[str, Any]) -> claiming.Lease:

@@ -34,6 +34,7 @@ from zaqar_gevent.storage.records import (
 )
 from zaqar_gevent.storage.sqlite import (
     delays,
+    leases,
     long_bodies,
     options,
     posting,
@@ -78,11 +79,6 @@ COUNT = f"""SELECT (SELECT count(*) FROM ({VISIBLE})) + (
 
 SUBSCRIPTIONS = """SELECT id, subscriber, ttl, expires, confirmed, options FROM subscriptions
     WHERE project = ? AND source = ? AND expires > ? ORDER BY id"""
-
-_FIND_CLAIM = (
-    'SELECT id FROM claims INDEXED BY claims_of_token WHERE token = ? AND spool = ? AND expires = ?'
-)
-_ADD_CLAIM = 'INSERT INTO claims (spool, token, ttl, expires, retry) VALUES (?, ?, ?, ?, ?)'
 
 _ADD_EXTRAS = 'UPDATE messages SET attributes = ?, message_group = ?, dead_letter = ? WHERE id = ?'
 
@@ -361,8 +357,4 @@ def row_of(one: MessageRecord) -> posting.Row:
 
 def get_claim(cursor: sqlite3.Cursor, spool: int, claim: ClaimRecord, retry: str | None) -> int:
     """The row of a claim, which is made for its first message."""
-    row = cursor.execute(_FIND_CLAIM, (claim.id, spool, claim.expires)).fetchone()
-    if row is not None:
-        return int(row[0])
-    cursor.execute(_ADD_CLAIM, (spool, claim.id, claim.ttl, claim.expires, retry))
-    return cursor.lastrowid or 0
+    return leases.find_or_add(cursor, spool, claim.id, claim.ttl, claim.expires, retry)

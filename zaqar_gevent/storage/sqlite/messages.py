@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import sqlite3
 import uuid
@@ -28,7 +27,7 @@ from zaqar_gevent.storage.core.pages import (
     read_page,
     read_taken,
 )
-from zaqar_gevent.storage.errors import StoreUnavailable, UndecodableValue
+from zaqar_gevent.storage.errors import StoreUnavailable
 from zaqar_gevent.storage.interface import StoredMessage
 from zaqar_gevent.storage.own_drivers import DeadLetters
 from zaqar_gevent.storage.sqlite import (
@@ -368,20 +367,10 @@ class MessageController(own_drivers.MessageController):
         However this ends, what is not given back is not lost: the lease ends, and they are free.
         """
         database, as_bodies = self._database, self.driver.carries_bodies
-        try:
-            read_apart = apart.reading(database, project, queue)
-            try:
-                found = read_page(page, as_bodies=as_bodies, read_apart=read_apart)
-            except UndecodableValue as error:
-                raise error.in_queue(queue, project) from None
-            messages = [*found]
+        with apart.giving_back(database, project, queue, token):
+            messages = [*apart.complete(page, database, project, queue, as_bodies=as_bodies)]
             numbers = [decode_id(one['id']) or 0 for one in messages]
             removed = database.write(removal.remove_held, project or '', queue, token, numbers)
-        except BaseException:
-            now = timeutils.utcnow_ts(microsecond=True)
-            with contextlib.suppress(errors.ExceptionBase):
-                database.write(claiming.release, project or '', queue, token, now, 0)
-            raise
         return [one for one, number in zip(messages, numbers, strict=True) if number in removed]
 
     def restore(

@@ -32,7 +32,16 @@ from zaqar_gevent.storage.moves import (
     digest,
 )
 from zaqar_gevent.storage.records import QueueRecord, SubscriptionRecord
-from zaqar_gevent.storage.sqlite import copying, delays, deleting, posting, removal, spools, tallies
+from zaqar_gevent.storage.sqlite import (
+    copying,
+    delays,
+    deleting,
+    leases,
+    posting,
+    removal,
+    spools,
+    tallies,
+)
 from zaqar_gevent.storage.sqlite.database import open_database
 from zaqar_gevent.storage.sqlite.transaction import Transaction
 
@@ -73,8 +82,7 @@ _EPOCH = 'SELECT name FROM epochs WHERE first <= ? ORDER BY first DESC LIMIT 1'
 _FIRST_DELAYED = """SELECT min(delayed_until) FROM messages INDEXED BY messages_due
     WHERE spool = ? AND delayed_until > 0"""
 
-_DROP_EMPTY_CLAIMS = """DELETE FROM claims WHERE spool = ?
-    AND NOT EXISTS (SELECT 1 FROM messages INDEXED BY messages_held WHERE claim = claims.id)"""
+_DROP_EMPTY_CLAIMS = f'DELETE FROM claims WHERE spool = ? AND {leases.HOLDS_NOTHING}'
 
 
 def part(cursor: Transaction, calls: list[Call]) -> list[Call]:

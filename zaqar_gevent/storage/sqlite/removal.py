@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sqlite3
-import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
@@ -19,6 +18,7 @@ from zaqar_gevent.storage.sqlite import (
     collector,
     deleting,
     groups,
+    leases,
     long_bodies,
     spools,
     staging,
@@ -87,8 +87,7 @@ HOLD_SECONDS = 60.0
 _HOLD = 'UPDATE messages SET claim = :claim WHERE id IN (SELECT value FROM json_each(:ids))'
 _HELD = """SELECT json_group_array(m.id) FROM messages m JOIN claims c ON c.id = m.claim
     WHERE m.id IN (SELECT value FROM json_each(?)) AND c.token = ?"""
-_END_HOLD = """DELETE FROM claims WHERE token = ?
-    AND NOT EXISTS (SELECT 1 FROM messages INDEXED BY messages_held WHERE claim = claims.id)"""
+_END_HOLD = f'DELETE FROM claims WHERE token = ? AND {leases.HOLDS_NOTHING}'
 
 
 class Deletion(NamedTuple):
@@ -231,12 +230,9 @@ def _hold(cursor: sqlite3.Cursor, spool: int, ids: str, count: int, until: float
 
     It is no claim of theirs: if its process ends before, they are as they were.
     """
-    token = uuid.uuid4().hex
-    cursor.execute(
-        'INSERT INTO claims (spool, token, ttl, expires) VALUES (?, ?, ?, ?)',
-        (spool, token, int(HOLD_SECONDS), until),
-    )
-    cursor.execute(_HOLD, {'claim': cursor.lastrowid, 'ids': ids})
+    token = leases.new_token()
+    claim = leases.add(cursor, spool, token, int(HOLD_SECONDS), until, None)
+    cursor.execute(_HOLD, {'claim': claim, 'ids': ids})
     tallies.claimed(cursor, spool, [(count, until)])
     return token
 

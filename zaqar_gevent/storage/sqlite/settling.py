@@ -10,17 +10,13 @@ from zaqar.storage import errors
 from zaqar_gevent.settlements import Settle, Settlement
 from zaqar_gevent.storage.core.pages import decode_id
 from zaqar_gevent.storage.own_drivers import DeadLetters
-from zaqar_gevent.storage.sqlite import claiming, releasing, removal, spools, tallies
+from zaqar_gevent.storage.sqlite import claiming, leases, releasing, removal, spools, tallies
 from zaqar_gevent.storage.sqlite.releasing import HeldLease
 from zaqar_gevent.storage.sqlite.transaction import Transaction
 
 _LEASE = """SELECT c.id, c.spool, c.expires, c.retry
     FROM messages m JOIN claims c ON c.id = m.claim
     WHERE m.id = ? AND m.spool = ? AND c.token = ? AND c.expires > ? AND m.expires > ?"""
-
-_SAME_LEASE = (
-    'SELECT id FROM claims INDEXED BY claims_of_token WHERE token = ? AND spool = ? AND expires = ?'
-)
 
 _EXTEND = """UPDATE messages SET claim = :claim,
         ttl = CASE WHEN expires < :ends + :grace THEN :ttl + :grace ELSE ttl END,
@@ -87,17 +83,12 @@ def _extend(
 ) -> None:
     """Give a message a lease of its own, under the same claim."""
     ends = now + one.ttl
-    row = cursor.execute(_SAME_LEASE, (one.claim_id, lease.spool, ends)).fetchone()
-    if row is None:
-        cursor.execute(
-            'INSERT INTO claims (spool, token, ttl, expires, retry) VALUES (?, ?, ?, ?, ?)',
-            (lease.spool, one.claim_id, one.ttl, ends, lease.retry),
-        )
-        row = (cursor.lastrowid,)
+    token = str(one.claim_id)
+    claim = leases.find_or_add(cursor, lease.spool, token, one.ttl, ends, lease.retry)
     tallies.released(cursor, lease.number, 1)
     cursor.execute(
         _EXTEND,
-        {'claim': row[0], 'ttl': one.ttl, 'grace': one.grace, 'ends': ends, 'id': number},
+        {'claim': claim, 'ttl': one.ttl, 'grace': one.grace, 'ends': ends, 'id': number},
     )
     tallies.claimed(cursor, lease.spool, [(1, ends)])
     _drop_if_empty(cursor, lease)
@@ -105,8 +96,4 @@ def _extend(
 
 def _drop_if_empty(cursor: sqlite3.Cursor, lease: HeldLease) -> None:
     """A claim whose messages all have leases of their own need not be kept for itself."""
-    cursor.execute(
-        """DELETE FROM claims WHERE id = ?1
-        AND NOT EXISTS (SELECT 1 FROM messages INDEXED BY messages_held WHERE claim = ?1)""",
-        (lease.number,),
-    )
+    cursor.execute(f'DELETE FROM claims WHERE id = ? AND {leases.HOLDS_NOTHING}', (lease.number,))
